@@ -1,0 +1,257 @@
+//! What the steps, probes and service definitions of one attempt are evaluated in, and what they reach.
+
+use super::masks::Masks;
+use crate::clock::Clock;
+use crate::runtime::contract::Stack;
+use crate::sequence::frame::{Entry, Record, View};
+use crate::sequence::key::Key;
+use crate::stack::board::Board;
+use crate::stack::container::ServiceActor;
+use crate::stack::logs::Logs;
+use crate::step::client::Clients;
+use crate::step::evaluate::Evaluate;
+use kameo::actor::ActorRef;
+use phalanx_shared::diagnostic::Span;
+use phalanx_shared::expr::{Cache, Functions, Layer, Scope, int_key};
+use phalanx_shared::id::Token;
+use phalanx_shared::plan::CellJob;
+use phalanx_shared::spec::model::{DefineBody, Spec};
+use phalanx_shared::trace::AttemptTrace;
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+
+/// One attempt, as its steps see it.
+pub struct CellContext {
+    /// Which attempt.
+    pub token: Token,
+    /// What is run.
+    pub job: Arc<CellJob>,
+    /// Its spec.
+    pub spec: Arc<Spec>,
+    /// Compiled expressions.
+    pub cache: Cache,
+    /// What must not be shown.
+    pub masks: Arc<Masks>,
+    /// Where the services are.
+    pub board: Board,
+    /// What they print.
+    pub logs: Logs,
+    /// HTTP clients and cookie jars.
+    pub clients: Clients,
+    /// The unpacked workspace.
+    pub workspace: Option<PathBuf>,
+    /// Where `run` steps and host processes go, or why nowhere.
+    pub host: Result<Arc<dyn Stack>, String>,
+    /// The attempt's place in a trace, if there is one.
+    pub trace: Option<AttemptTrace>,
+    /// The agent's clock.
+    pub clock: Arc<dyn Clock>,
+    services: OnceLock<BTreeMap<String, ActorRef<ServiceActor>>>,
+    base: Scope,
+}
+
+/// What a context is made of.
+pub struct Parts {
+    pub token: Token,
+    pub job: Arc<CellJob>,
+    pub secrets: BTreeMap<String, String>,
+    pub masks: Arc<Masks>,
+    pub board: Board,
+    pub logs: Logs,
+    pub workspace: Option<PathBuf>,
+    pub host: Result<Arc<dyn Stack>, String>,
+    pub trace: Option<AttemptTrace>,
+    pub clock: Arc<dyn Clock>,
+    pub demo_server: Vec<String>,
+}
+
+impl CellContext {
+    /// The context of an attempt that begins.
+    pub fn new(parts: Parts) -> Self {
+        let cache = Cache::new();
+        let spec = Arc::new(parts.job.spec.clone());
+        let base = base(&parts, &spec);
+        CellContext {
+            token: parts.token,
+            job: parts.job,
+            spec,
+            cache,
+            masks: parts.masks,
+            board: parts.board,
+            logs: parts.logs,
+            clients: Clients::new(parts.workspace.clone()),
+            workspace: parts.workspace,
+            host: parts.host,
+            trace: parts.trace,
+            clock: parts.clock,
+            services: OnceLock::new(),
+            base,
+        }
+    }
+
+    /// Introduces the services' actors; once.
+    pub fn introduce(&self, services: BTreeMap<String, ActorRef<ServiceActor>>) {
+        let _ = self.services.set(services);
+    }
+
+    /// The actor of a service.
+    pub fn service(&self, name: &str) -> Option<&ActorRef<ServiceActor>> {
+        self.services.get()?.get(name)
+    }
+
+    /// All services' actors.
+    pub fn services(&self) -> impl Iterator<Item = &ActorRef<ServiceActor>> {
+        self.services.get().into_iter().flat_map(BTreeMap::values)
+    }
+
+    /// The names that a service's definition sees: planned contexts, secrets, and `.host` of services.
+    pub fn definition_scope(&self, ports: Option<Value>) -> Scope {
+        let board = self.board.clone();
+        let mut layer = Layer::new().lazy("services", move || Ok(hosts(board.contexts())));
+        if let Some(ports) = ports {
+            layer = layer.value("port", ports);
+        }
+        self.base.with(layer)
+    }
+
+    /// The names that a step sees.
+    pub fn scope(&self, view: &View) -> Scope {
+        let (board, seen) = (self.board.clone(), view.clone());
+        let mut layer = Layer::new()
+            .lazy("services", move || Ok(board.contexts()))
+            .lazy("steps", move || Ok(steps(&seen)));
+        if let Some(params) = view.params() {
+            let params: Map<String, Value> = params.clone().into_iter().collect();
+            layer = layer.value("params", Value::Object(params));
+        }
+        // Outermost first: of equal names the last one wins.
+        let variables: Vec<_> = view
+            .frames()
+            .filter_map(|frame| frame.variable.as_ref())
+            .collect();
+        for (name, value) in variables.into_iter().rev() {
+            layer = layer.value(name, value.clone());
+        }
+        self.base.with(layer)
+    }
+
+    /// Evaluates in a scope.
+    pub fn evaluate<'a>(&'a self, scope: &'a Scope) -> Evaluate<'a> {
+        Evaluate::new(scope, &self.cache)
+    }
+
+    /// `file:line:column`.
+    pub fn place(&self, span: Span) -> Option<String> {
+        let file = usize::try_from(span.file).ok()?;
+        let source = self.job.sources.files.get(file)?;
+        (span.line > 0).then(|| format!("{}:{}:{}", source.name, span.line, span.column))
+    }
+}
+
+/// The contexts that don't change while the cell runs.
+fn base(parts: &Parts, spec: &Spec) -> Scope {
+    let job = &parts.job;
+    let cell = json!({
+        "name": job.cell.name,
+        "id": job.cell.id.as_str(),
+    });
+    let run = json!({
+        "id": parts.token.run.as_str(),
+        "attempt": parts.token.attempt,
+    });
+    let demo_server: Value = match parts.demo_server.as_slice() {
+        [program] => json!(program),
+        words => json!(words),
+    };
+    let secrets: Map<String, Value> = parts
+        .secrets
+        .iter()
+        .map(|(name, value)| (name.clone(), json!(value)))
+        .collect();
+    Scope::new(
+        Layer::new()
+            .value("inputs", Value::Object(job.inputs.clone()))
+            .value("workspace", Value::Object(job.workspace.clone()))
+            .value("matrix", Value::Object(job.matrix.clone()))
+            .value("vars", Value::Object(job.vars.clone()))
+            .value("cell", cell)
+            .value("run", run)
+            .value("secrets", Value::Object(secrets))
+            .value("phalanx", json!({ "demo_server": demo_server }))
+            .functions(functions(spec)),
+    )
+}
+
+/// `define`d functions.
+fn functions(spec: &Spec) -> Functions {
+    spec.define
+        .iter()
+        .fold(Functions::default(), |functions, define| {
+            let DefineBody::Value(expr) = &define.body else {
+                return functions;
+            };
+            let params = define.params.iter().map(|param| param.name.text.clone());
+            match phalanx_shared::expr::Program::parse(expr) {
+                Ok(body) => functions.define(&define.name.text, params.collect(), body),
+                // `validate` reported it; calling it says that it isn't known.
+                Err(_) => functions,
+            }
+        })
+}
+
+/// Only `.host` of each service.
+fn hosts(mut services: Value) -> Value {
+    if let Value::Object(services) = &mut services {
+        for context in services.values_mut() {
+            if let Value::Object(context) = context {
+                context.retain(|field, _| field == "host");
+            }
+        }
+    }
+    services
+}
+
+/// `steps` as expressions see it.
+fn steps(view: &View) -> Value {
+    let mut steps = Map::new();
+    for frame in view.frames() {
+        for (id, entry) in &frame.steps {
+            if !steps.contains_key(id) {
+                steps.insert(id.clone(), entry_value(entry));
+            }
+        }
+    }
+    Value::Object(steps)
+}
+
+fn entry_value(entry: &Entry) -> Value {
+    match entry {
+        Entry::One(record) => record_value(record),
+        Entry::Keyed(records) => Value::Object(
+            records
+                .iter()
+                .map(|(key, record)| {
+                    let key = match key {
+                        Key::Int(number) => int_key(*number),
+                        Key::Text(text) => text.clone(),
+                    };
+                    (key, record_value(record))
+                })
+                .collect(),
+        ),
+    }
+}
+
+fn record_value(record: &Record) -> Value {
+    let mut value: Map<String, Value> = record
+        .captures
+        .iter()
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect();
+    value.insert("outcome".to_owned(), json!(record.outcome.as_str()));
+    value.insert("reason".to_owned(), json!(record.reason));
+    value.insert("attempt".to_owned(), json!(record.attempt));
+    Value::Object(value)
+}

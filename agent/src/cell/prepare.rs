@@ -1,0 +1,185 @@
+//! What an attempt needs before its actors begin: stacks that are open, a workspace of its own, a board.
+
+use super::core::Ending;
+use crate::cell_contract::CancelOrder;
+use crate::runtime::contract::{AttemptScope, Runtime, Stack};
+use crate::stack::board::{Board, Status};
+use phalanx_shared::outcome::Outcome;
+use phalanx_shared::plan::CellJob;
+use phalanx_shared::spec::model::Spec;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// For stacks that are being opened when a cancel comes.
+const OPEN_GRACE: Duration = Duration::from_secs(10);
+/// For opening a stack. Longer than an engine that went away is waited for (`docker.reconnect_s`), and far longer than making a
+/// network takes with hundreds of cells at once: what isn't done by then hangs.
+const OPEN_WITHIN: Duration = Duration::from_secs(120);
+/// When an attempt whose stacks can't be opened is given up: an engine may hang.
+pub(super) async fn given_up(
+    mut cancel: watch::Receiver<Option<CancelOrder>>,
+    job: Arc<CellJob>,
+) -> Ending {
+    let limit = Duration::from_millis(job.cell.timeout_ms);
+    let cancelled = async {
+        let order = match cancel.wait_for(Option::is_some).await {
+            Ok(order) => order.clone(),
+            Err(_) => None,
+        };
+        match order {
+            Some(order) => {
+                tokio::time::sleep(order.grace.min(OPEN_GRACE)).await;
+                order.reason
+            }
+            // Nobody can cancel any more.
+            None => std::future::pending().await,
+        }
+    };
+    match tokio::time::timeout(limit, cancelled).await {
+        Ok(reason) => Ending::Judged(Outcome::Cancelled, Some(format!("cancelled: {reason}"))),
+        Err(_) => Ending::NotBegun(format!(
+            "the cell's timeout of {} is over before its stack was open",
+            crate::sequence::limit::duration_text(limit)
+        )),
+    }
+}
+
+/// The stacks that are open, as soon as each is: whatever comes of the others, it has to be closed.
+pub(super) type Opened = Arc<Mutex<Vec<Arc<dyn Stack>>>>;
+
+/// Opens a stack and puts it among the opened ones.
+pub(super) async fn open(
+    runtime: Result<Arc<dyn Runtime>, String>,
+    scope: AttemptScope,
+    opened: &Opened,
+) -> Result<Arc<dyn Stack>, String> {
+    let runtime = runtime?;
+    let kind = runtime.kind();
+    let stack = match tokio::time::timeout(OPEN_WITHIN, runtime.open(scope)).await {
+        Ok(stack) => stack.map_err(|error| error.to_string())?,
+        Err(_) => {
+            return Err(format!(
+                "the {kind} runtime did not open the cell's stack within {}: it hangs",
+                crate::sequence::limit::duration_text(OPEN_WITHIN)
+            ));
+        }
+    };
+    let mut all = opened.lock().unwrap_or_else(PoisonError::into_inner);
+    all.push(Arc::clone(&stack));
+    Ok(stack)
+}
+
+/// A copy of the workspace: what a cell writes into it is not seen by others.
+pub(super) async fn own_workspace(
+    shared: Option<PathBuf>,
+    scratch: &Path,
+) -> Result<Option<PathBuf>, String> {
+    let Some(shared) = shared else {
+        return Ok(None);
+    };
+    let own = scratch.join("workspace");
+    let to = own.clone();
+    let copied = tokio::task::spawn_blocking(move || copy_tree(&shared, &to)).await;
+    match copied {
+        Ok(Ok(())) => Ok(Some(own)),
+        Ok(Err(error)) => Err(format!("the workspace could not be copied: {error}")),
+        Err(error) => Err(format!("the workspace could not be copied: {error}")),
+    }
+}
+
+fn copy_tree(from: &Path, to: &Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let (kind, target) = (entry.file_type()?, to.join(entry.file_name()));
+        if kind.is_dir() {
+            copy_tree(&entry.path(), &target)?;
+        } else if kind.is_symlink() {
+            std::os::unix::fs::symlink(std::fs::read_link(entry.path())?, target)?;
+        } else {
+            std::fs::copy(entry.path(), target)?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether the cell's network is to be dual stack.
+pub(super) fn ipv6(job: &CellJob) -> bool {
+    use phalanx_shared::expr::{Cache, Layer, Scope, eval_node};
+    let Some(network) = &job.spec.network else {
+        return false;
+    };
+    let scope = Scope::new(
+        Layer::new()
+            .value("inputs", serde_json::Value::Object(job.inputs.clone()))
+            .value("matrix", serde_json::Value::Object(job.matrix.clone()))
+            .value("vars", serde_json::Value::Object(job.vars.clone())),
+    );
+    match eval_node(network, &scope, &Cache::new()) {
+        Ok(value) => match value.get("ipv6") {
+            Some(serde_json::Value::String(text)) => text == "true",
+            Some(value) => value.as_bool().unwrap_or(false),
+            None => false,
+        },
+        Err(_) => false,
+    }
+}
+
+pub(super) fn board(spec: &Spec) -> Board {
+    let services = spec.services.iter();
+    let idle = services.map(|service| {
+        let status = Status::idle(service.process, service.manual);
+        (service.name.text.clone(), status)
+    });
+    Board::new(idle.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::runtime::fake::FakeRuntime;
+    use crate::runtime::fake::script::Script;
+    use phalanx_shared::id::Token;
+
+    fn scope() -> AttemptScope {
+        AttemptScope {
+            token: Token {
+                run: "r".into(),
+                cell: "c".into(),
+                attempt: 1,
+                epoch: 1,
+            },
+            agent: "a".into(),
+            cell_name: "c".to_owned(),
+            scratch: PathBuf::new(),
+            workspace: None,
+            ipv6: false,
+            trace: None,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_runtime_that_hangs_while_it_opens_a_stack_is_given_up_with_a_reason() {
+        let opened = Opened::default();
+        let hangs = FakeRuntime::new(Script {
+            open_delay: OPEN_WITHIN * 2,
+            ..Script::default()
+        });
+        let error = open(Ok(Arc::new(hangs)), scope(), &opened)
+            .await
+            .err()
+            .unwrap();
+        assert!(
+            error.contains("fake runtime") && error.contains("hangs"),
+            "{error}"
+        );
+        assert!(opened.lock().unwrap().is_empty());
+        let fine = FakeRuntime::new(Script::default());
+        let stack = open(Ok(Arc::new(fine)), scope(), &opened).await.unwrap();
+        assert_eq!(opened.lock().unwrap().len(), 1);
+        stack.close(Duration::ZERO, None).await;
+    }
+}

@@ -1,0 +1,33 @@
+//! The subcommands that both binaries answer before they read a setting or start a thread.
+
+use crate::demo;
+use crate::keeper;
+use crate::mourner;
+use crate::runtime::process::warden;
+use std::process::ExitCode;
+
+/// Answers such a subcommand, if the program was called with one. First thing in `main`:
+/// ```no_run
+/// # use std::process::ExitCode;
+/// fn main() -> ExitCode {
+///     if let Some(code) = phalanx_agent::entry::hidden_command() {
+///         return code;
+///     }
+///     // …
+///     ExitCode::SUCCESS
+/// }
+/// ```
+pub fn hidden_command() -> Option<ExitCode> {
+    let mut arguments = std::env::args_os().skip(1);
+    let command = arguments.next()?;
+    if command == warden::WARDEN_COMMAND {
+        return Some(warden::main());
+    }
+    if command == keeper::COMMAND {
+        return Some(keeper::main(arguments));
+    }
+    if command == mourner::COMMAND {
+        return Some(mourner::main());
+    }
+    (command == demo::DEMO_COMMAND).then(|| demo::main(arguments))
+}

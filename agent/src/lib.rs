@@ -1,0 +1,26 @@
+//! The agent: takes cells from a coordinator, stands up their stacks, drives their sequences, reports events.
+//!
+//! It doesn't know the coordinator's crate; they meet in `phalanx-proto` only.
+
+#![cfg_attr(test, allow(clippy::disallowed_methods))]
+
+pub mod cell;
+pub mod cell_contract;
+pub mod clock;
+pub mod command;
+pub mod demo;
+pub mod entry;
+pub mod gc;
+pub mod identity;
+mod images;
+pub mod keeper;
+pub mod link;
+pub mod machine;
+pub mod mourner;
+pub mod runtime;
+pub mod sequence;
+pub mod sink;
+pub mod stack;
+pub mod step;
+pub mod supervisor;
+pub mod workspace;

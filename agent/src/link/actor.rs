@@ -1,0 +1,367 @@
+//! The agent's root actor: owns the link's core, performs its effects, holds the cells' orders.
+//!
+//! ```text
+//! connection ──▶ Agent ──▶ cells (start, cancel)      cells ──events──▶ Agent ──▶ connection
+//!                                                     cells ──bytes───▶ logs  ──▶ a connection of their own
+//! ```
+//! Nobody is waited for: the connection takes what fits, cells hear orders through a watch.
+
+use super::cells::{CellSpawner, Starter};
+use super::connect::Coordinator;
+use super::connection::{self, Wire};
+use super::core::{About, Effect, Link};
+use super::logs::actor::{self as log_actor, Logs, Order};
+use super::logs::spool::{Limits as LogLimits, LogSpool, Over};
+use super::overflow::Directory;
+use super::spool::{Limits, Spool};
+use crate::cell_contract::CancelOrder;
+use crate::clock::Clock;
+use crate::sink::Stamped;
+use crate::workspace::Workspaces;
+use kameo::Actor;
+use kameo::actor::{ActorRef, Spawn, WeakActorRef};
+use kameo::error::Infallible;
+use kameo::mailbox;
+use kameo::message::{Context, Message};
+use phalanx_proto::link::{FromAgent, Hello, Offer, ToAgent};
+use phalanx_shared::id::Token;
+use phalanx_shared::time::Timestamp;
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+/// The resolution of heartbeats and leases.
+const TICK: Duration = Duration::from_millis(250);
+/// Inputs that may wait; producers wait beyond that.
+const MAILBOX: usize = 1024;
+
+/// Pulls images ahead of the cells that need them.
+pub trait Prefetcher: Send + Sync + 'static {
+    /// Begins to pull and returns.
+    fn prefetch(&self, images: Vec<String>);
+}
+
+/// What an agent is made of.
+pub struct Args {
+    /// What it says of itself.
+    pub about: About,
+    /// Of this process, if somebody will tell of its death ([`crate::mourner`]); else empty.
+    pub instance: String,
+    /// Where its coordinator is.
+    pub coordinator: Coordinator,
+    /// Its own directory: spools and workspaces are kept below it.
+    pub state_dir: PathBuf,
+    /// Runs attempts.
+    pub cells: Arc<dyn CellSpawner>,
+    /// Pulls images; none if there is no engine.
+    pub images: Option<Arc<dyn Prefetcher>>,
+    /// The clock.
+    pub clock: Arc<dyn Clock>,
+    /// How many unacknowledged events are kept.
+    pub events: Limits,
+    /// How much of logs is kept.
+    pub logs: LogLimits,
+}
+
+/// A running agent. Cheap to clone.
+#[derive(Clone)]
+pub struct Handle {
+    agent: ActorRef<Agent>,
+    left: CancellationToken,
+}
+
+/// Starts an agent; it connects, and goes on connecting, until it is told to leave.
+///
+/// # Errors
+/// The state directory can't be used.
+pub async fn start(args: Args) -> io::Result<Handle> {
+    let Args {
+        about,
+        instance,
+        coordinator,
+        state_dir,
+        cells,
+        images,
+        clock,
+        events,
+        logs,
+    } = args;
+    let spool = Spool::new(Directory::create(state_dir.join("spool-events"))?, events);
+    let log_spool = LogSpool::new(Directory::create(state_dir.join("spool-logs"))?, logs);
+    let (over, overs) = mpsc::channel(64);
+    let logs = log_actor::start(about.agent.clone(), coordinator.clone(), log_spool, over);
+    let (room_sender, room) = watch::channel(true);
+    let left = CancellationToken::new();
+    let starter = Starter {
+        cells,
+        coordinator: coordinator.clone(),
+        workspaces: Workspaces::new(state_dir.join("workspaces")),
+        clock: clock.clone(),
+        logs: logs.clone(),
+        room,
+    };
+    let agent = Agent {
+        core: Link::new(about, spool),
+        instance,
+        clock,
+        starter,
+        images,
+        logs,
+        room: room_sender,
+        wire: None,
+        orders: BTreeMap::new(),
+        left: left.clone(),
+    };
+    let agent = Agent::spawn_with_mailbox(agent, mailbox::bounded(MAILBOX));
+    tokio::spawn(connection::keep(
+        coordinator,
+        agent.downgrade(),
+        left.clone(),
+    ));
+    tokio::spawn(tick(agent.downgrade()));
+    tokio::spawn(take_overs(overs, agent.downgrade()));
+    Ok(Handle { agent, left })
+}
+
+impl Handle {
+    /// Takes nothing new and leaves when the attempts are over.
+    pub async fn drain(&self) {
+        let _ = self.agent.tell(Input::Drain).await;
+    }
+
+    /// Ends every attempt.
+    pub async fn cancel_all(&self, order: CancelOrder) {
+        let _ = self.agent.tell(Input::CancelAll(order)).await;
+    }
+
+    /// The images that the engine holds have changed; said in the next Hello.
+    pub async fn holds_images(&self, images: Vec<String>) {
+        let _ = self.agent.tell(Input::Images(images)).await;
+    }
+
+    /// Attempts whose clean-up isn't over: the reaper must leave them alone.
+    pub async fn live(&self) -> Vec<Token> {
+        self.agent.ask(Live).await.unwrap_or_default()
+    }
+
+    /// Returns when the agent has left: drained, everything told.
+    pub async fn left(&self) {
+        tokio::select! {
+            () = self.left.cancelled() => {}
+            // A panic of the actor is the end, too.
+            () = self.agent.wait_for_shutdown() => {}
+        }
+    }
+
+    /// Ends the agent as if its process had been killed, for tests and for a coordinator that goes away with it: nothing is said, cells are told to end.
+    pub async fn stop(&self) {
+        let order = CancelOrder {
+            grace: Duration::ZERO,
+            reason: "the agent stops".to_owned(),
+            force: true,
+        };
+        self.cancel_all(order).await;
+        self.left.cancel();
+        let _ = self.agent.stop_gracefully().await;
+        self.agent.wait_for_shutdown().await;
+    }
+}
+
+async fn tick(agent: WeakActorRef<Agent>) {
+    let mut interval = tokio::time::interval(TICK);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        interval.tick().await;
+        let Some(agent) = agent.upgrade() else { return };
+        if agent.tell(Input::Tick).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn take_overs(mut overs: mpsc::Receiver<Over>, agent: WeakActorRef<Agent>) {
+    while let Some(over) = overs.recv().await {
+        let Some(agent) = agent.upgrade() else { return };
+        if agent.tell(Input::LogsOver(over)).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// See the module.
+pub(super) struct Agent {
+    core: Link<Directory>,
+    instance: String,
+    clock: Arc<dyn Clock>,
+    starter: Starter,
+    images: Option<Arc<dyn Prefetcher>>,
+    logs: Logs,
+    room: watch::Sender<bool>,
+    wire: Option<(u64, Wire)>,
+    orders: BTreeMap<Token, watch::Sender<Option<CancelOrder>>>,
+    left: CancellationToken,
+}
+
+/// What happens to an agent.
+pub(super) enum Input {
+    Connected {
+        generation: u64,
+        wire: Wire,
+    },
+    Received {
+        generation: u64,
+        message: Box<ToAgent>,
+    },
+    Say {
+        generation: u64,
+        message: FromAgent,
+    },
+    Broken {
+        generation: u64,
+    },
+    Emitted(Stamped),
+    CellGone {
+        token: Token,
+        at: Timestamp,
+    },
+    LogsOver(Over),
+    Images(Vec<String>),
+    CancelAll(CancelOrder),
+    Drain,
+    Tick,
+}
+
+struct Live;
+
+impl Actor for Agent {
+    type Args = Self;
+    type Error = Infallible;
+
+    async fn on_start(args: Self, _: ActorRef<Self>) -> Result<Self, Infallible> {
+        Ok(args)
+    }
+}
+
+impl Message<Live> for Agent {
+    type Reply = Vec<Token>;
+
+    async fn handle(&mut self, _: Live, _: &mut Context<Self, Self::Reply>) -> Vec<Token> {
+        self.core.live().cloned().collect()
+    }
+}
+
+impl Message<Input> for Agent {
+    type Reply = ();
+
+    async fn handle(&mut self, input: Input, ctx: &mut Context<Self, ()>) {
+        let now = self.clock.monotonic();
+        let effects = self.decide(now, input);
+        self.perform(effects, ctx.actor_ref());
+        let room = self.core.has_room();
+        self.room
+            .send_if_modified(|before| std::mem::replace(before, room) != room);
+    }
+}
+
+impl Agent {
+    fn decide(&mut self, now: Duration, input: Input) -> Vec<Effect> {
+        let current = self.wire.as_ref().map(|(generation, _)| *generation);
+        match input {
+            Input::Connected { generation, wire } => {
+                self.wire = Some((generation, wire));
+                self.core.connected(now)
+            }
+            Input::Received {
+                generation,
+                message,
+            } if current == Some(generation) => self.core.received(now, *message),
+            Input::Say {
+                generation,
+                message,
+            } if current == Some(generation) => vec![Effect::Send(message)],
+            Input::Broken { generation } if current.is_none_or(|c| c == generation) => {
+                self.wire = None;
+                self.core.disconnected();
+                Vec::new()
+            }
+            // Of a connection that was given up.
+            Input::Received { .. } | Input::Say { .. } | Input::Broken { .. } => Vec::new(),
+            Input::Emitted(event) => self.core.emitted(now, event),
+            Input::CellGone { token, at } => {
+                self.orders.remove(&token);
+                self.core.cell_gone(now, at, &token)
+            }
+            Input::LogsOver(over) => self.core.logs_over(now, over),
+            Input::Images(images) => {
+                self.core.holds_images(images);
+                Vec::new()
+            }
+            Input::CancelAll(order) => self.core.cancel_all(&order),
+            Input::Drain => self.core.drain(now),
+            Input::Tick => self.core.tick(now),
+        }
+    }
+
+    fn perform(&mut self, effects: Vec<Effect>, me: &ActorRef<Self>) {
+        for effect in effects {
+            match effect {
+                Effect::Send(FromAgent::Hello(hello)) => {
+                    let instance = self.instance.clone();
+                    self.send(FromAgent::Hello(Hello { instance, ..hello }));
+                }
+                Effect::Send(message) => self.send(message),
+                Effect::Start(offer) => self.start(*offer, me),
+                Effect::Cancel { token, order } => {
+                    if let Some(cell) = self.orders.get(&token) {
+                        cell.send_replace(Some(order));
+                    }
+                }
+                Effect::DropLogs { token, reason } => {
+                    self.logs.order(Order::Drop { token, reason });
+                }
+                Effect::Prefetch(images) => {
+                    if let Some(engine) = &self.images {
+                        engine.prefetch(images);
+                    }
+                }
+                Effect::Reconnect(reason) => {
+                    tracing::warn!(reason, "giving up the connection");
+                    self.cut();
+                }
+                Effect::Leave => {
+                    tracing::info!("drained");
+                    // Ends the stream after the Goodbye.
+                    self.wire = None;
+                    self.left.cancel();
+                }
+            }
+        }
+    }
+
+    fn start(&mut self, offer: Offer, me: &ActorRef<Self>) {
+        let token = offer.token.clone();
+        tracing::info!(%token, cell = offer.job.cell.name, "attempt taken");
+        self.logs.order(Order::Open(token.clone()));
+        let order = self.starter.start(me.clone(), offer);
+        self.orders.insert(token, order);
+    }
+
+    /// Hands a message to the transport. One that doesn't take it for so long is dead.
+    fn send(&mut self, message: FromAgent) {
+        let Some((_, wire)) = &self.wire else { return };
+        if wire.sender.try_send(message.into()).is_err() {
+            self.cut();
+        }
+    }
+
+    fn cut(&mut self) {
+        if let Some((_, wire)) = self.wire.take() {
+            wire.cut.cancel();
+        }
+        self.core.disconnected();
+    }
+}

@@ -1,0 +1,40 @@
+//! How long to wait before the next try to connect: doubling, bounded, with jitter, so that a thousand agents don't come back at once.
+
+use std::time::Duration;
+
+/// The first pause, before jitter.
+pub const FIRST: Duration = Duration::from_millis(50);
+/// The longest pause, before jitter: well below a lease.
+pub const LONGEST: Duration = Duration::from_secs(2);
+
+/// The pause before try number `failed` (from 0, counted since the last success). `random` is any number.
+pub fn pause(failed: u32, random: u64) -> Duration {
+    let whole = FIRST.saturating_mul(1 << failed.min(16)).min(LONGEST);
+    // Between half and the whole.
+    let half = whole / 2;
+    let jitter = random % (u64::try_from(half.as_micros()).unwrap_or(u64::MAX) + 1);
+    half + Duration::from_micros(jitter)
+}
+
+/// A number by chance, for [`pause`].
+pub fn chance() -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    std::hash::RandomState::new().build_hasher().finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_up_to_a_bound_and_differ_by_chance() {
+        for failed in 0..40 {
+            for random in [0, 1, 12_345, u64::MAX] {
+                let pause = pause(failed, random);
+                assert!(pause >= FIRST / 2 && pause <= LONGEST, "{failed} {pause:?}");
+            }
+        }
+        assert!(pause(0, 0) < pause(3, 0));
+        assert_ne!(pause(5, 1), pause(5, 400_000));
+    }
+}

@@ -1,0 +1,176 @@
+//! Starts cells and takes what they say to the link: events to the agent's actor, bytes to the logs.
+
+use super::actor::{Agent, Input};
+use super::connect::Coordinator;
+use super::logs::actor::{Input as LogInput, Logs};
+use crate::cell_contract::{Assignment, CancelOrder};
+use crate::clock::Clock;
+use crate::sink::{LogChunk, Stamped};
+use crate::workspace::Workspaces;
+use kameo::actor::ActorRef;
+use phalanx_proto::link::Offer;
+use phalanx_proto::log::Source;
+use phalanx_shared::event::EventKind;
+use phalanx_shared::id::Token;
+use phalanx_shared::outcome::Outcome;
+use std::path::PathBuf;
+use std::sync::Arc;
+use tokio::sync::{mpsc, watch};
+
+/// Events of one cell that may wait for the spool.
+const EVENTS: usize = 64;
+/// Chunks of one cell that may wait for the log spool.
+const CHUNKS: usize = 64;
+
+/// Runs attempts: the real cells, or scripted ones in tests.
+pub trait CellSpawner: Send + Sync + 'static {
+    /// Starts an attempt and returns. Everything further is said through the assignment's channels.
+    fn spawn(&self, assignment: Assignment);
+}
+
+/// What starting a cell needs.
+#[derive(Clone)]
+pub(super) struct Starter {
+    pub cells: Arc<dyn CellSpawner>,
+    pub coordinator: Coordinator,
+    pub workspaces: Workspaces,
+    pub clock: Arc<dyn Clock>,
+    pub logs: Logs,
+    /// Whether the spool takes more.
+    pub room: watch::Receiver<bool>,
+}
+
+impl Starter {
+    /// Starts a cell in the background; the order to end it can be given at once.
+    pub fn start(
+        &self,
+        agent: ActorRef<Agent>,
+        offer: Offer,
+    ) -> watch::Sender<Option<CancelOrder>> {
+        let (order, cancel) = watch::channel(None);
+        let (events, emitted) = mpsc::channel(EVENTS);
+        let (logs, chunks) = mpsc::channel(CHUNKS);
+        let token = offer.token.clone();
+        tokio::spawn(take_events(
+            agent,
+            self.clock.clone(),
+            self.room.clone(),
+            token.clone(),
+            emitted,
+        ));
+        tokio::spawn(take_logs(self.logs.clone(), token, chunks));
+        let starter = self.clone();
+        tokio::spawn(async move {
+            let assignment = Assignment {
+                token: offer.token,
+                job: offer.job,
+                secrets: Arc::unwrap_or_clone(offer.secrets),
+                workspace: None,
+                traceparent: offer.traceparent,
+                events,
+                logs,
+                cancel,
+            };
+            starter.with_workspace(assignment).await;
+        });
+        order
+    }
+
+    /// Fetches the job's workspace, if it has one, and begins. Without it the attempt can't be judged.
+    async fn with_workspace(&self, mut assignment: Assignment) {
+        let digest = assignment.job.workspace.get("digest");
+        let digest = digest.and_then(|digest| digest.as_str()).map(str::to_owned);
+        if let Some(digest) = digest {
+            match self.workspace(&digest).await {
+                Ok(path) => assignment.workspace = Some(path),
+                Err(reason) => return self.give_up(assignment, reason).await,
+            }
+        }
+        self.cells.spawn(assignment);
+    }
+
+    async fn workspace(&self, digest: &str) -> Result<PathBuf, String> {
+        if let Some(path) = self.workspaces.get(digest) {
+            return Ok(path);
+        }
+        let archive = self.coordinator.workspace(digest).await?;
+        let (workspaces, digest) = (self.workspaces.clone(), digest.to_owned());
+        tokio::task::spawn_blocking(move || workspaces.unpack(&digest, archive))
+            .await
+            .map_err(|error| format!("unpacking the workspace: {error}"))?
+            .map_err(|error| error.to_string())
+    }
+
+    async fn give_up(&self, assignment: Assignment, reason: String) {
+        let Assignment {
+            token,
+            events,
+            logs,
+            ..
+        } = assignment;
+        drop(logs);
+        let at = self.clock.wall();
+        let finished = EventKind::AttemptFinished {
+            outcome: Outcome::Errored,
+            reason: Some(reason),
+        };
+        let torn_down = EventKind::TornDown {
+            removed: 0,
+            left: Vec::new(),
+            kept: Vec::new(),
+            began: at,
+        };
+        for kind in [finished, torn_down] {
+            let token = token.clone();
+            let stamped = Stamped {
+                token,
+                at,
+                mono_us: 0,
+                kind,
+            };
+            // The receiver is ours and lives as long as the channel.
+            let _ = events.send(stamped).await;
+        }
+    }
+}
+
+/// Takes a cell's events while there is room, then says that it is gone.
+async fn take_events(
+    agent: ActorRef<Agent>,
+    clock: Arc<dyn Clock>,
+    mut room: watch::Receiver<bool>,
+    token: Token,
+    mut emitted: mpsc::Receiver<Stamped>,
+) {
+    while let Some(event) = emitted.recv().await {
+        // No room: the cell waits, nothing is lost. A closed channel means that the agent is going away.
+        if room.wait_for(|room| *room).await.is_err()
+            || agent.tell(Input::Emitted(event)).await.is_err()
+        {
+            return;
+        }
+    }
+    let at = clock.wall();
+    let _ = agent.tell(Input::CellGone { token, at }).await;
+}
+
+async fn take_logs(logs: Logs, token: Token, mut chunks: mpsc::Receiver<LogChunk>) {
+    while let Some(chunk) = chunks.recv().await {
+        let LogChunk {
+            token,
+            service,
+            stream,
+            at,
+            bytes,
+        } = chunk;
+        let source = Source { service, stream };
+        logs.tell(LogInput::Write {
+            token,
+            source,
+            at,
+            bytes,
+        })
+        .await;
+    }
+    logs.tell(LogInput::End(token)).await;
+}

@@ -1,0 +1,150 @@
+//! Connections to the coordinator: one for control, one for bytes, so that bytes can never block control.
+
+use phalanx_proto::limit::{
+    FROM_AGENT_BYTES, LOG_MESSAGE_BYTES, STREAM_WINDOW_BYTES, TO_AGENT_BYTES,
+};
+use phalanx_proto::v1;
+use phalanx_proto::v1::agent_link_client::AgentLinkClient;
+use std::fs::File;
+use std::io::{Seek, Write};
+use std::time::Duration;
+use tonic::transport::{Channel, Endpoint};
+
+const CONNECT_WITHIN: Duration = Duration::from_secs(5);
+
+/// Where the coordinator is.
+#[derive(Clone, Debug)]
+pub struct Coordinator {
+    endpoint: Endpoint,
+}
+
+/// The text isn't an address.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{text:?} isn't a coordinator's address ({reason}): give `http://HOST:PORT`, or `unix:PATH`"
+)]
+pub struct InvalidAddress {
+    text: String,
+    reason: String,
+}
+
+impl Coordinator {
+    /// A coordinator at `http://HOST:PORT` or `unix:PATH`.
+    pub fn at(text: &str) -> Result<Coordinator, InvalidAddress> {
+        let invalid = |reason: &str| InvalidAddress {
+            text: text.to_owned(),
+            reason: reason.to_owned(),
+        };
+        let (is_unix, is_http) = (text.starts_with("unix:"), text.starts_with("http://"));
+        if text.starts_with("https:") {
+            return Err(invalid("TLS isn't supported yet"));
+        } else if text == "unix:" {
+            return Err(invalid("the path is empty"));
+        } else if !is_unix && !is_http {
+            return Err(invalid("it has no scheme"));
+        }
+        let endpoint =
+            Endpoint::from_shared(text.to_owned()).map_err(|e| invalid(&e.to_string()))?;
+        if endpoint.uri().host().is_none() && is_http {
+            return Err(invalid("it has no host"));
+        }
+        Ok(Coordinator {
+            endpoint: endpoint
+                .connect_timeout(CONNECT_WITHIN)
+                .tcp_nodelay(true)
+                .http2_keep_alive_interval(Duration::from_secs(5))
+                .keep_alive_timeout(Duration::from_secs(5))
+                .keep_alive_while_idle(true),
+        })
+    }
+
+    /// A connection for control.
+    pub async fn control(&self) -> Result<AgentLinkClient<Channel>, String> {
+        let channel = connect(&self.endpoint).await?;
+        Ok(AgentLinkClient::new(channel)
+            .max_decoding_message_size(TO_AGENT_BYTES)
+            .max_encoding_message_size(FROM_AGENT_BYTES))
+    }
+
+    /// A connection for bytes.
+    pub async fn bytes(&self) -> Result<AgentLinkClient<Channel>, String> {
+        let endpoint = self
+            .endpoint
+            .clone()
+            .initial_stream_window_size(STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(STREAM_WINDOW_BYTES * 2);
+        Ok(AgentLinkClient::new(connect(&endpoint).await?)
+            .max_decoding_message_size(LOG_MESSAGE_BYTES))
+    }
+
+    /// Fetches a workspace's archive into an unnamed file.
+    pub async fn workspace(&self, digest: &str) -> Result<File, String> {
+        let failed = |error: String| format!("fetching workspace {digest}: {error}");
+        let mut client = self.bytes().await.map_err(failed)?;
+        let request = v1::WorkspaceRequest {
+            digest: digest.to_owned(),
+        };
+        let answer = client.workspace(request).await;
+        let mut chunks = answer
+            .map_err(|s| failed(s.message().to_owned()))?
+            .into_inner();
+        let mut file = unnamed_file().map_err(|e| failed(e.to_string()))?;
+        while let Some(v1::Chunk { data }) = chunks
+            .message()
+            .await
+            .map_err(|s| failed(s.message().to_owned()))?
+        {
+            file.write_all(&data).map_err(|e| failed(e.to_string()))?;
+        }
+        file.rewind().map_err(|e| failed(e.to_string()))?;
+        Ok(file)
+    }
+}
+
+async fn connect(endpoint: &Endpoint) -> Result<Channel, String> {
+    endpoint.connect().await.map_err(|error| {
+        // The cause says more than "transport error".
+        let source = std::error::Error::source(&error).map(ToString::to_string);
+        source.unwrap_or_else(|| error.to_string())
+    })
+}
+
+/// A file that is gone when it is closed, however the process ends.
+fn unnamed_file() -> std::io::Result<File> {
+    let path = std::env::temp_dir().join(format!("phalanx-{}", uuid::Uuid::new_v4()));
+    let file = File::options()
+        .create_new(true)
+        .read(true)
+        .write(true)
+        .open(&path)?;
+    std::fs::remove_file(&path)?;
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_that_is_none_is_refused_with_advice() {
+        for bad in [
+            "",
+            "localhost:1",
+            "ftp://x",
+            "unix:",
+            "https://x",
+            "http://",
+            "http:",
+        ] {
+            let error = Coordinator::at(bad).map(|_| ()).map_err(|e| e.to_string());
+            assert!(error.is_err_and(|text| text.contains("unix:PATH")), "{bad}");
+        }
+        for good in [
+            "http://localhost:7100",
+            "http://[::1]:7100",
+            "unix:/run/phalanx.sock",
+        ] {
+            assert!(Coordinator::at(good).is_ok(), "{good}");
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! Keeps a control stream to the coordinator: connects, tells the agent's actor what comes, starts over with back-off.
+
+use super::actor::{Agent, Input};
+use super::backoff;
+use super::connect::Coordinator;
+use kameo::actor::WeakActorRef;
+use phalanx_proto::broken;
+use phalanx_proto::convert::InvalidToAgent;
+use phalanx_proto::link::{FromAgent, ToAgent};
+use phalanx_proto::v1;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Code, Status};
+
+/// Messages on their way into the transport. More than all attempts may have under way.
+const UNDER_WAY: usize = 4096;
+/// The coordinator says no for a reason that a quick retry doesn't change.
+const REFUSED_PAUSE: Duration = Duration::from_secs(10);
+/// How long a Goodbye may take to leave.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// One connection as the actor holds it.
+pub(super) struct Wire {
+    /// To the coordinator. Dropping it ends the stream after what is in it.
+    pub sender: mpsc::Sender<v1::FromAgent>,
+    /// Ends it at once.
+    pub cut: CancellationToken,
+}
+
+/// Connects again and again until the actor is gone or `leave` is set.
+pub(super) async fn keep(
+    coordinator: Coordinator,
+    agent: WeakActorRef<Agent>,
+    leave: CancellationToken,
+) {
+    let (mut failed, mut generation) = (0, 0);
+    while !leave.is_cancelled() {
+        generation += 1;
+        let ended = session(&coordinator, &agent, generation, &leave).await;
+        let pause = match &ended {
+            Ended::Gone => return,
+            Ended::Broken(_) => {
+                failed = 0;
+                backoff::pause(0, backoff::chance())
+            }
+            Ended::Unreachable(_) => {
+                failed += 1;
+                backoff::pause(failed, backoff::chance())
+            }
+            Ended::Refused(_) => REFUSED_PAUSE,
+        };
+        if let Ended::Broken(reason) | Ended::Unreachable(reason) | Ended::Refused(reason) = ended {
+            if matches!(failed, 0 | 1) || pause == REFUSED_PAUSE {
+                tracing::warn!(reason, "no connection to the coordinator; trying again");
+            }
+            let Some(agent) = agent.upgrade() else { return };
+            if agent.tell(Input::Broken { generation }).await.is_err() {
+                return;
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = leave.cancelled() => {}
+        }
+    }
+}
+
+enum Ended {
+    /// The actor is gone, or it left in peace.
+    Gone,
+    /// There was a session.
+    Broken(String),
+    /// There was none.
+    Unreachable(String),
+    /// The coordinator doesn't want this agent.
+    Refused(String),
+}
+
+async fn session(
+    coordinator: &Coordinator,
+    agent: &WeakActorRef<Agent>,
+    generation: u64,
+    leave: &CancellationToken,
+) -> Ended {
+    let mut client = match coordinator.control().await {
+        Ok(client) => client,
+        Err(reason) => return Ended::Unreachable(reason),
+    };
+    let (sender, outgoing) = mpsc::channel(UNDER_WAY);
+    let cut = CancellationToken::new();
+    let wire = Wire {
+        sender,
+        cut: cut.clone(),
+    };
+    let Some(told) = agent.upgrade() else {
+        return Ended::Gone;
+    };
+    // The Hello has to be in the stream before the call is answered.
+    if told
+        .tell(Input::Connected { generation, wire })
+        .await
+        .is_err()
+    {
+        return Ended::Gone;
+    }
+    drop(told);
+    let call = client.session(ReceiverStream::new(outgoing));
+    let mut incoming = tokio::select! {
+        answer = call => match answer {
+            Ok(answer) => answer.into_inner(),
+            Err(status) => return unanswered(&status),
+        },
+        () = cut.cancelled() => return Ended::Broken("the link gave it up".to_owned()),
+    };
+    let mut answered = false;
+    loop {
+        let message = tokio::select! {
+            message = incoming.message() => message,
+            () = cut.cancelled() => return Ended::Broken("the link gave it up".to_owned()),
+            () = farewell(leave) => return Ended::Gone,
+        };
+        let message = match message {
+            Ok(Some(message)) => message,
+            Ok(None) if !answered => {
+                return Ended::Unreachable("it closed the connection without an answer".to_owned());
+            }
+            Ok(None) => return Ended::Broken("the coordinator closed the connection".to_owned()),
+            Err(status) if !answered => return unanswered(&status),
+            Err(status) => return Ended::Broken(broken(&status)),
+        };
+        answered = true;
+        let Some(told) = agent.upgrade() else {
+            return Ended::Gone;
+        };
+        let input = match ToAgent::try_from(message) {
+            Ok(message) => Input::Received {
+                generation,
+                message: Box::new(message),
+            },
+            // An offer that can't be read can still be declined.
+            Err(InvalidToAgent::Job { token, error }) => Input::Say {
+                generation,
+                message: FromAgent::Decline {
+                    token,
+                    reason: format!("this agent can't read the job: {error}; upgrade the agent"),
+                },
+            },
+            // Of a later version: no news.
+            Err(InvalidToAgent::Unknown) => continue,
+            Err(InvalidToAgent::Token(error)) => {
+                return Ended::Broken(format!("the coordinator sent nonsense: {error}"));
+            }
+        };
+        if told.tell(input).await.is_err() {
+            return Ended::Gone;
+        }
+    }
+}
+
+/// Waits for the leave, and then for the Goodbye to get out.
+async fn farewell(leave: &CancellationToken) {
+    leave.cancelled().await;
+    tokio::time::sleep(FAREWELL).await;
+}
+
+/// Something accepted the connection and gave no Welcome.
+fn unanswered(status: &Status) -> Ended {
+    let not_one = || {
+        format!(
+            "no answer from a coordinator, is it one? {}",
+            broken(status)
+        )
+    };
+    match status.code() {
+        Code::Unavailable | Code::DeadlineExceeded | Code::Aborted => {
+            Ended::Unreachable(broken(status))
+        }
+        // It speaks HTTP and doesn't know what we ask for.
+        Code::Unimplemented => Ended::Refused(not_one()),
+        code if refused(code) => Ended::Refused(status.message().to_owned()),
+        _ => Ended::Unreachable(not_one()),
+    }
+}
+
+fn refused(code: Code) -> bool {
+    matches!(
+        code,
+        Code::FailedPrecondition | Code::InvalidArgument | Code::PermissionDenied
+    )
+}

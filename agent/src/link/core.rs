@@ -1,0 +1,432 @@
+//! Decides what the link does: greets, takes or declines offers, numbers and sends events, keeps the lease, gives up what isn't its own any more.
+//!
+//! Pure: what happens comes in with the time, effects go out as data; `actor.rs` performs them. It never waits and never loses an event;
+//! when [`Link::has_room`] turns false the producers have to wait.
+
+use super::attempt::Attempt;
+use super::lease::Lease;
+use super::logs::spool::Over;
+use super::overflow::Overflow;
+use super::spool::Spool;
+use crate::cell_contract::CancelOrder;
+use crate::sink::Stamped;
+use phalanx_proto::PROTOCOLS;
+use phalanx_proto::link::{FromAgent, Held, Hello, Offer, ToAgent, Welcome};
+use phalanx_shared::event::EventKind;
+use phalanx_shared::id::{AgentId, Token};
+use phalanx_shared::outcome::Outcome;
+use phalanx_shared::plan::Resources;
+use phalanx_shared::time::Timestamp;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// What an agent says of itself in each Hello.
+#[derive(Clone, Debug, PartialEq)]
+pub struct About {
+    /// Its identity.
+    pub agent: AgentId,
+    /// Its name for people.
+    pub name: String,
+    /// Its program version.
+    pub version: String,
+    /// What it offers.
+    pub labels: Vec<String>,
+    /// Attempts at once.
+    pub slots: u32,
+    /// What it has.
+    pub resources: Resources,
+    /// Images that its engine holds.
+    pub images: Vec<String>,
+}
+
+/// What the link wants done.
+#[derive(Debug, PartialEq)]
+pub enum Effect {
+    /// To the coordinator.
+    Send(FromAgent),
+    /// Run an attempt.
+    Start(Box<Offer>),
+    /// Tell a cell to end.
+    Cancel { token: Token, order: CancelOrder },
+    /// Drop an attempt's logs: nobody wants them.
+    DropLogs { token: Token, reason: String },
+    /// Pull images.
+    Prefetch(Vec<String>),
+    /// Drop the connection and make a new one.
+    Reconnect(String),
+    /// Everything is over and said: the agent may go.
+    Leave,
+}
+
+/// Where the connection is.
+#[derive(Debug)]
+pub(super) enum Connection {
+    Down,
+    /// A Hello was sent.
+    Greeting {
+        since: Duration,
+    },
+    Up,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Link<O> {
+    pub(super) about: About,
+    pub(super) spool: Spool<O>,
+    pub(super) attempts: BTreeMap<Token, Attempt>,
+    pub(super) connection: Connection,
+    pub(super) lease: Option<Lease>,
+    pub(super) draining: bool,
+    pub(super) left: bool,
+}
+
+pub(super) type Effects = Vec<Effect>;
+
+impl<O: Overflow> Link<O> {
+    /// A link of an agent that holds nothing.
+    pub fn new(about: About, spool: Spool<O>) -> Self {
+        Link {
+            about,
+            spool,
+            attempts: BTreeMap::new(),
+            connection: Connection::Down,
+            lease: None,
+            draining: false,
+            left: false,
+        }
+    }
+
+    /// Whether cells may go on emitting.
+    pub fn has_room(&self) -> bool {
+        self.spool.has_room()
+    }
+
+    /// Attempts whose clean-up isn't over.
+    pub fn live(&self) -> impl Iterator<Item = &Token> {
+        let live = |(token, attempt): (_, &Attempt)| (!attempt.is_over()).then_some(token);
+        self.attempts.iter().filter_map(live)
+    }
+
+    /// Attempts that still run and may: neither finished nor abandoned.
+    pub fn running(&self) -> impl Iterator<Item = &Token> {
+        let running = |(token, attempt): (_, &Attempt)| {
+            (!attempt.finished && !attempt.abandoned).then_some(token)
+        };
+        self.attempts.iter().filter_map(running)
+    }
+
+    /// Whether it still answers for an attempt: the next Hello names it.
+    pub fn answers_for(&self, token: &Token) -> bool {
+        self.attempts
+            .get(token)
+            .is_some_and(|attempt| !attempt.abandoned)
+    }
+
+    /// What isn't acknowledged yet.
+    pub fn spool(&self) -> &Spool<O> {
+        &self.spool
+    }
+
+    /// The images that the engine holds, for the next Hello.
+    pub fn holds_images(&mut self, images: Vec<String>) {
+        self.about.images = images;
+    }
+
+    /// A connection stands: greet.
+    pub fn connected(&mut self, now: Duration) -> Effects {
+        self.end_if_ran_out(now, |link| {
+            link.connection = Connection::Greeting { since: now };
+            vec![Effect::Send(FromAgent::Hello(link.hello()))]
+        })
+    }
+
+    fn hello(&self) -> Hello {
+        let About {
+            agent,
+            name,
+            version,
+            labels,
+            slots,
+            resources,
+            images,
+        } = self.about.clone();
+        let held = |(token, attempt): (&Token, &Attempt)| Held {
+            token: token.clone(),
+            last_seq: self.spool.last(token),
+            finished: attempt.is_told(),
+        };
+        Hello {
+            agent,
+            name,
+            version,
+            protocols: (*PROTOCOLS.start(), *PROTOCOLS.end()),
+            labels,
+            slots,
+            resources,
+            images,
+            inventory: self
+                .attempts
+                .iter()
+                .filter(|(_, attempt)| !attempt.abandoned)
+                .map(held)
+                .collect(),
+            // Whoever sends it knows the process.
+            instance: String::new(),
+        }
+    }
+
+    /// The connection is gone. Attempts go on while the lease lasts.
+    pub fn disconnected(&mut self) {
+        self.connection = Connection::Down;
+    }
+
+    /// A message came.
+    pub fn received(&mut self, now: Duration, message: ToAgent) -> Effects {
+        match (&self.connection, message) {
+            (Connection::Greeting { since }, ToAgent::Welcome(welcome)) => {
+                let asked = *since;
+                self.welcomed(now, asked, welcome)
+            }
+            (Connection::Up, message) => self.ordered(now, message),
+            // Before the Welcome nothing counts; what matters will be said again.
+            _ => Vec::new(),
+        }
+    }
+
+    fn welcomed(&mut self, now: Duration, asked: Duration, welcome: Welcome) -> Effects {
+        self.connection = Connection::Up;
+        self.lease = Some(Lease::new(welcome.lease, welcome.heartbeat, asked));
+        let resume: BTreeMap<Token, u64> = welcome.resume.into_iter().collect();
+        let mut effects = Vec::new();
+        for token in self.attempts.keys().cloned().collect::<Vec<_>>() {
+            let Some(durable) = resume.get(&token) else {
+                self.abandon(&token, "the coordinator doesn't resume it", &mut effects);
+                continue;
+            };
+            if let Some(attempt) = self.attempts.get_mut(&token) {
+                attempt.nothing_under_way();
+            }
+            self.acknowledged(&token, *durable);
+            if !self.spool.rewind(&token, durable + 1) {
+                let reason = "events that it had acknowledged are missing at the coordinator";
+                self.abandon(&token, reason, &mut effects);
+            }
+        }
+        let here = |token: &Token| self.attempts.get(token).is_some_and(|a| !a.abandoned);
+        if let Some(token) = resume.keys().find(|token| !here(token)) {
+            // Only a new Hello can say so.
+            let reason = format!("the coordinator resumes {token}, which isn't here");
+            effects.push(Effect::Reconnect(reason));
+            return effects;
+        }
+        if self.draining {
+            effects.push(Effect::Send(FromAgent::Draining));
+        }
+        self.flush(now, &mut effects);
+        self.leave_if_done(&mut effects);
+        effects
+    }
+
+    fn ordered(&mut self, now: Duration, message: ToAgent) -> Effects {
+        let mut effects = Vec::new();
+        match message {
+            ToAgent::Offer(offer) => self.offered(now, offer, &mut effects),
+            ToAgent::Ack { token, seq } => self.acknowledged(&token, seq),
+            ToAgent::Resend { token, from_seq } => self.send_again(&token, from_seq, &mut effects),
+            ToAgent::Cancel {
+                token,
+                grace,
+                reason,
+                force,
+            } => {
+                let order = CancelOrder {
+                    grace,
+                    reason,
+                    force,
+                };
+                // An order for an attempt that isn't here (yet) isn't confirmed, so it is repeated.
+                if self.attempts.contains_key(&token) {
+                    let token = token.clone();
+                    effects.push(Effect::Send(FromAgent::Cancelling { token }));
+                }
+                self.cancel(&token, order, &mut effects);
+            }
+            ToAgent::Abandon { token, reason } => self.abandon(&token, &reason, &mut effects),
+            ToAgent::Heartbeat { number } => {
+                if let Some(lease) = &mut self.lease {
+                    lease.answered(number);
+                }
+            }
+            ToAgent::Drain => return self.drain(now),
+            ToAgent::Prefetch { images } => effects.push(Effect::Prefetch(images)),
+            // One Welcome per connection; another changes nothing.
+            ToAgent::Welcome(_) => {}
+        }
+        self.flush(now, &mut effects);
+        self.leave_if_done(&mut effects);
+        effects
+    }
+
+    fn acknowledged(&mut self, token: &Token, seq: u64) {
+        self.spool.acknowledge(token, seq);
+        let Some(attempt) = self.attempts.get_mut(token) else {
+            return;
+        };
+        attempt.acknowledged(seq);
+        if attempt.is_told() && self.spool.durable(token) == self.spool.last(token) {
+            self.forget(token);
+        }
+    }
+
+    fn send_again(&mut self, token: &Token, from_seq: u64, effects: &mut Effects) {
+        if !self.spool.rewind(token, from_seq) {
+            let reason = "the coordinator asks for events that it had acknowledged";
+            self.abandon(token, reason, effects);
+            // The next Hello tells it that the attempt is gone.
+            effects.push(Effect::Reconnect(format!(
+                "{reason}: {token} from {from_seq}"
+            )));
+        } else if let Some(attempt) = self.attempts.get_mut(token) {
+            attempt.nothing_under_way();
+        }
+    }
+
+    pub(super) fn cancel(&mut self, token: &Token, order: CancelOrder, effects: &mut Effects) {
+        let Some(attempt) = self.attempts.get_mut(token) else {
+            return;
+        };
+        if !attempt.is_over() && attempt.harsher(&order) {
+            let token = token.clone();
+            effects.push(Effect::Cancel { token, order });
+        }
+    }
+
+    /// Ends an attempt that isn't ours any more. Its slot stays taken until its stack is gone (I3); nothing of it is told.
+    pub(super) fn abandon(&mut self, token: &Token, reason: &str, effects: &mut Effects) {
+        let Some(attempt) = self.attempts.get_mut(token) else {
+            return;
+        };
+        if attempt.abandoned {
+            return;
+        }
+        attempt.abandoned = true;
+        attempt.nothing_under_way();
+        self.spool.forget(token);
+        if !attempt.logs_over {
+            effects.push(Effect::DropLogs {
+                token: token.clone(),
+                reason: reason.to_owned(),
+            });
+        }
+        let order = CancelOrder {
+            grace: Duration::ZERO,
+            reason: reason.to_owned(),
+            force: true,
+        };
+        self.cancel(token, order, effects);
+        if self.attempts.get(token).is_some_and(Attempt::is_over) {
+            self.forget(token);
+        }
+    }
+
+    fn forget(&mut self, token: &Token) {
+        self.spool.forget(token);
+        self.attempts.remove(token);
+    }
+
+    /// A cell emitted an event.
+    pub fn emitted(&mut self, now: Duration, event: Stamped) -> Effects {
+        let token = event.token.clone();
+        let mut effects = Vec::new();
+        if let Some(attempt) = self.attempts.get_mut(&token) {
+            let numbered = attempt.take(event);
+            self.number(&token, numbered);
+            self.flush(now, &mut effects);
+            self.leave_if_done(&mut effects);
+        }
+        effects
+    }
+
+    fn number(&mut self, token: &Token, events: Vec<Stamped>) {
+        let abandoned = self.attempts.get(token).is_none_or(|a| a.abandoned);
+        if !abandoned {
+            for Stamped {
+                at, mono_us, kind, ..
+            } in events
+            {
+                self.spool.push(token, at, mono_us, kind);
+            }
+        } else if self.attempts.get(token).is_some_and(Attempt::is_over) {
+            self.forget(token);
+        }
+    }
+
+    /// A cell's channel is closed. One that didn't say how it ended is a bug of ours, and says so.
+    pub fn cell_gone(&mut self, now: Duration, at: Timestamp, token: &Token) -> Effects {
+        let mut effects = Vec::new();
+        let Some(attempt) = self.attempts.get(token) else {
+            return effects;
+        };
+        let mut missing = Vec::new();
+        if !attempt.finished {
+            missing.push(EventKind::AttemptFinished {
+                outcome: Outcome::Errored,
+                reason: Some("the cell ended without a verdict: a bug of the agent".to_owned()),
+            });
+        }
+        if !attempt.torn_down {
+            missing.push(EventKind::TornDown {
+                removed: 0,
+                left: vec![
+                    "unknown: the cell ended before its clean-up; the reaper looks for the rest"
+                        .to_owned(),
+                ],
+                kept: Vec::new(),
+                began: at,
+            });
+        }
+        for kind in missing {
+            let token = token.clone();
+            effects.extend(self.emitted(
+                now,
+                Stamped {
+                    token,
+                    at,
+                    mono_us: 0,
+                    kind,
+                },
+            ));
+        }
+        effects
+    }
+
+    /// An attempt's logs are stored or declared lost: its verdict may go.
+    pub fn logs_over(&mut self, now: Duration, over: Over) -> Effects {
+        let mut effects = Vec::new();
+        let Over { token, gaps } = over;
+        if let Some(attempt) = self.attempts.get_mut(&token) {
+            let released = attempt.release(gaps);
+            self.number(&token, released);
+            self.flush(now, &mut effects);
+            self.leave_if_done(&mut effects);
+        }
+        effects
+    }
+
+    /// Sends what may be sent.
+    pub(super) fn flush(&mut self, now: Duration, effects: &mut Effects) {
+        if !matches!(self.connection, Connection::Up) {
+            return;
+        }
+        for (token, attempt) in &mut self.attempts {
+            while attempt.may_send() {
+                let events = self.spool.next_batch(token);
+                let Some(last) = events.last() else { break };
+                attempt.sent(last.seq, now);
+                let token = token.clone();
+                effects.push(Effect::Send(FromAgent::Events { token, events }));
+            }
+        }
+    }
+}

@@ -1,0 +1,395 @@
+//! The logs of all attempts of an agent until the coordinator has them. Pure: records come out when there is credit, in turn by attempt.
+
+use super::attempt::{Attempt, Room};
+use crate::link::overflow::Overflow;
+use phalanx_proto::log::{Record, Source};
+use phalanx_shared::event::EventKind;
+use phalanx_shared::id::Token;
+use phalanx_shared::time::Timestamp;
+use std::collections::BTreeMap;
+
+/// How much is kept.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Bytes kept of one service's log: half from its start, the rest from its end, an explicit gap between them.
+    pub cap_bytes: u64,
+    /// Bytes in memory, of all attempts; the rest waits on disk.
+    pub memory_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            cap_bytes: 64 << 20,
+            memory_bytes: 16 << 20,
+        }
+    }
+}
+
+/// The logs of an attempt are over: stored, or declared lost by these events.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Over {
+    /// Which attempt.
+    pub token: Token,
+    /// `LogGap` events, none if everything is stored.
+    pub gaps: Vec<EventKind>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct LogSpool<O> {
+    room: Room<O>,
+    attempts: BTreeMap<Token, Attempt>,
+    /// Credit per attempt; none while there is no connection.
+    window_bytes: Option<u64>,
+    /// Whose turn it was.
+    last: Option<Token>,
+}
+
+impl<O: Overflow> LogSpool<O> {
+    /// An empty one.
+    pub fn new(overflow: O, limits: Limits) -> Self {
+        LogSpool {
+            room: Room {
+                overflow,
+                memory_bytes: 0,
+                memory_limit: limits.memory_bytes,
+                cap_bytes: limits.cap_bytes,
+            },
+            attempts: BTreeMap::new(),
+            window_bytes: None,
+            last: None,
+        }
+    }
+
+    /// Begins to keep an attempt's logs.
+    pub fn open(&mut self, token: Token) {
+        let name = format!(
+            "{}_{}_{}_{}",
+            token.run, token.cell, token.attempt, token.epoch
+        );
+        self.attempts
+            .entry(token)
+            .or_insert_with(|| Attempt::new(name));
+    }
+
+    /// Takes bytes; those of an attempt that isn't open vanish.
+    pub fn write(&mut self, token: &Token, source: Source, at: Timestamp, bytes: &[u8]) {
+        if let Some(attempt) = self.attempts.get_mut(token) {
+            attempt.write(&mut self.room, source, at, bytes);
+        }
+    }
+
+    /// Nothing follows from an attempt.
+    pub fn end(&mut self, token: &Token) {
+        if let Some(attempt) = self.attempts.get_mut(token) {
+            attempt.end(self.room.cap_bytes);
+        }
+    }
+
+    /// A connection with so much credit per attempt: everything unacknowledged goes again.
+    pub fn connected(&mut self, window_bytes: u64) {
+        self.window_bytes = Some(window_bytes);
+        self.attempts.values_mut().for_each(Attempt::rewind);
+    }
+
+    /// No connection: nothing is sent.
+    pub fn disconnected(&mut self) {
+        self.window_bytes = None;
+    }
+
+    /// The next record to send, if any may go.
+    pub fn next_record(&mut self) -> Option<(Token, Record)> {
+        let window_bytes = self.window_bytes?;
+        let after = self.last.clone();
+        let turn = |token: &&Token| after.as_ref().is_some_and(|last| *token > last);
+        let tokens: Vec<Token> = {
+            let (later, earlier): (Vec<&Token>, Vec<&Token>) = self.attempts.keys().partition(turn);
+            later.into_iter().chain(earlier).cloned().collect()
+        };
+        for token in tokens {
+            let attempt = self.attempts.get_mut(&token)?;
+            if let Some(record) = attempt.next_record(&mut self.room, window_bytes) {
+                self.last = Some(token.clone());
+                return Some((token, record));
+            }
+        }
+        None
+    }
+
+    /// The coordinator has stored all records of an attempt up to a number.
+    pub fn acknowledge(&mut self, token: &Token, number: u64) -> Option<Over> {
+        let attempt = self.attempts.get_mut(token)?;
+        let over = attempt.acknowledge(&mut self.room, number);
+        over.then(|| self.finish(token)).flatten()
+    }
+
+    /// Nobody takes the rest: it is declared lost.
+    pub fn give_up(&mut self, token: &Token, reason: &str) -> Option<Over> {
+        let attempt = self.attempts.get_mut(token)?;
+        attempt.give_up(&mut self.room, reason);
+        self.finish(token)
+    }
+
+    fn finish(&mut self, token: &Token) -> Option<Over> {
+        let gaps = self.attempts.remove(token)?.finish(&mut self.room);
+        let token = token.clone();
+        Some(Over { token, gaps })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::link::overflow::{Directory, Place};
+    use phalanx_proto::log::Body;
+    use phalanx_shared::event::LogStream;
+    use proptest::prelude::*;
+    use std::io;
+
+    fn token(cell: &str) -> Token {
+        Token {
+            run: "run".into(),
+            cell: cell.into(),
+            attempt: 1,
+            epoch: 1,
+        }
+    }
+
+    fn source(service: &str, stream: LogStream) -> Source {
+        let service = service.to_owned();
+        Source { service, stream }
+    }
+
+    fn stdout() -> Source {
+        source("db", LogStream::Stdout)
+    }
+
+    const AT: Timestamp = Timestamp(7);
+
+    fn spool(limits: Limits) -> (tempfile::TempDir, LogSpool<Directory>) {
+        let place = tempfile::tempdir().unwrap();
+        let files = Directory::create(place.path().join("logs")).unwrap();
+        let mut spool = LogSpool::new(files, limits);
+        spool.open(token("a"));
+        spool.open(token("b"));
+        (place, spool)
+    }
+
+    /// Sends and acknowledges everything; gives each source's bytes with gaps as (from, to), and what was over.
+    #[allow(clippy::type_complexity)]
+    fn drain(
+        spool: &mut LogSpool<Directory>,
+    ) -> (BTreeMap<Source, Vec<u8>>, Vec<(u64, u64)>, Vec<Over>) {
+        let (mut bytes, mut gaps, mut overs) = (BTreeMap::<Source, Vec<u8>>::new(), vec![], vec![]);
+        while let Some((token, record)) = spool.next_record() {
+            match record.body {
+                Body::Chunk {
+                    source,
+                    offset,
+                    bytes: piece,
+                    ..
+                } => {
+                    let kept = bytes.entry(source).or_default();
+                    assert_eq!(kept.len() as u64, offset, "a hole without a gap");
+                    kept.extend(piece);
+                }
+                Body::Gap {
+                    source, from, to, ..
+                } => {
+                    gaps.push((from, to));
+                    bytes
+                        .entry(source)
+                        .or_default()
+                        .resize(usize::try_from(to).unwrap(), b'?');
+                }
+                Body::End => {}
+            }
+            overs.extend(spool.acknowledge(&token, record.number));
+        }
+        (bytes, gaps, overs)
+    }
+
+    #[test]
+    fn a_log_under_its_cap_arrives_whole_and_its_end_is_told_once() {
+        let (_place, mut spool) = spool(Limits::default());
+        spool.connected(1000);
+        for n in 0..500 {
+            spool.write(&token("a"), stdout(), AT, format!("line {n}\n").as_bytes());
+        }
+        spool.end(&token("a"));
+        let (bytes, gaps, overs) = drain(&mut spool);
+        let expected: String = (0..500).map(|n| format!("line {n}\n")).collect();
+        assert_eq!(bytes[&stdout()], expected.as_bytes());
+        assert!(gaps.is_empty());
+        assert_eq!(
+            overs,
+            [Over {
+                token: token("a"),
+                gaps: vec![]
+            }]
+        );
+        assert_eq!(spool.room.memory_bytes, 0);
+    }
+
+    #[test]
+    fn over_the_cap_head_and_tail_are_kept_with_an_explicit_gap() {
+        let limits = Limits {
+            cap_bytes: 8000,
+            memory_bytes: 1000,
+        };
+        let (place, mut spool) = spool(limits);
+        spool.connected(10_000);
+        let whole: Vec<u8> = (0..100_000u32).map(|n| (n % 251) as u8).collect();
+        for piece in whole.chunks(100) {
+            spool.write(&token("a"), stdout(), AT, piece);
+        }
+        spool.end(&token("a"));
+        let (bytes, gaps, overs) = drain(&mut spool);
+        let kept = &bytes[&stdout()];
+        let [(from, to)] = gaps[..] else {
+            panic!("{gaps:?}")
+        };
+        assert_eq!(from, 4000);
+        assert!((1000..=2000).contains(&(100_000 - to)), "{to}");
+        assert_eq!(kept.len(), 100_000);
+        assert_eq!(kept[..4000], whole[..4000]);
+        assert_eq!(
+            kept[usize::try_from(to).unwrap()..],
+            whole[usize::try_from(to).unwrap()..]
+        );
+        assert!(matches!(
+            overs[0].gaps[..],
+            [EventKind::LogGap { from: 4000, .. }]
+        ));
+        assert_eq!(
+            std::fs::read_dir(place.path().join("logs"))
+                .unwrap()
+                .count(),
+            0
+        );
+    }
+
+    #[test]
+    fn a_noisy_attempt_runs_out_of_credit_and_the_other_goes_on() {
+        let (_place, mut spool) = spool(Limits::default());
+        spool.connected(100_000);
+        spool.write(&token("a"), stdout(), AT, &vec![b'x'; 1_000_000]);
+        while spool.next_record().is_some() {}
+        spool.write(&token("b"), stdout(), AT, b"quiet");
+        let (turn, _) = spool.next_record().unwrap();
+        assert_eq!(turn, token("b"));
+        assert!(spool.next_record().is_none());
+        spool.acknowledge(&token("a"), 1);
+        assert_eq!(spool.next_record().unwrap().0, token("a"));
+    }
+
+    #[test]
+    fn after_a_cut_everything_unacknowledged_is_sent_again_with_the_same_numbers() {
+        let (_place, mut spool) = spool(Limits::default());
+        spool.connected(1 << 20);
+        for stream in [LogStream::Stdout, LogStream::Stderr, LogStream::Stdout] {
+            spool.write(&token("a"), source("db", stream), AT, b"x");
+        }
+        let sent: Vec<_> = std::iter::from_fn(|| spool.next_record()).collect();
+        spool.acknowledge(&token("a"), 1);
+        spool.disconnected();
+        assert!(spool.next_record().is_none());
+        spool.connected(1 << 20);
+        let again: Vec<_> = std::iter::from_fn(|| spool.next_record()).collect();
+        assert_eq!(again, sent[1..]);
+    }
+
+    #[test]
+    fn what_nobody_takes_is_declared_lost() {
+        let (_place, mut spool) = spool(Limits::default());
+        spool.write(&token("a"), stdout(), AT, b"12345");
+        let over = spool.give_up(&token("a"), "no connection").unwrap();
+        let expected = EventKind::LogGap {
+            service: "db".to_owned(),
+            stream: LogStream::Stdout,
+            from: 0,
+            to: 5,
+            reason: "no connection".to_owned(),
+        };
+        assert_eq!(over.gaps, [expected]);
+        assert_eq!(spool.room.memory_bytes, 0);
+    }
+
+    /// A disk without room.
+    struct Full;
+    impl Overflow for Full {
+        fn append(&mut self, _: &str, _: &[u8]) -> io::Result<Place> {
+            Err(io::Error::from(io::ErrorKind::StorageFull))
+        }
+        fn read(&mut self, _: &str, _: Place) -> io::Result<Vec<u8>> {
+            Err(io::Error::from(io::ErrorKind::NotFound))
+        }
+        fn remove(&mut self, _: &str) {}
+    }
+
+    #[test]
+    fn a_full_disk_leaves_one_gap_and_never_stops_the_writer() {
+        let mut spool = LogSpool::new(
+            Full,
+            Limits {
+                cap_bytes: 1 << 20,
+                memory_bytes: 10,
+            },
+        );
+        spool.open(token("a"));
+        for piece in ["12345", "67890", "lost", "lost too"] {
+            spool.write(&token("a"), stdout(), AT, piece.as_bytes());
+        }
+        spool.connected(1000);
+        let records: Vec<_> = std::iter::from_fn(|| spool.next_record()).collect();
+        assert_eq!(records.len(), 2);
+        assert!(
+            matches!(&records[1].1.body, Body::Gap { from: 10, to: 22, reason, .. } if reason.contains("disk"))
+        );
+    }
+
+    proptest! {
+        /// Whatever is written, cut and acknowledged in whatever order: every byte arrives once or lies in a gap.
+        #[test]
+        fn every_byte_arrives_or_lies_in_a_gap(actions in prop::collection::vec((0..5u8, 0..2000usize), 1..60)) {
+            let (_place, mut spool) = spool(Limits { cap_bytes: 6000, memory_bytes: 800 });
+            let mut written = 0u64;
+            let mut seen: BTreeMap<u64, u64> = BTreeMap::new();
+            let mut numbers = 0;
+            spool.connected(1500);
+            let mut take = |spool: &mut LogSpool<Directory>, acknowledge: bool| {
+                let Some((token, record)) = spool.next_record() else { return false };
+                match record.body {
+                    Body::Chunk { offset, bytes, .. } => { seen.insert(offset, offset + bytes.len() as u64); }
+                    Body::Gap { from, to, .. } => { seen.insert(from, to); }
+                    Body::End => {}
+                }
+                numbers = record.number;
+                if acknowledge { spool.acknowledge(&token, numbers); }
+                true
+            };
+            for (action, amount) in actions {
+                match action {
+                    0 | 1 => {
+                        spool.write(&token("a"), stdout(), AT, &vec![b'x'; amount]);
+                        written += amount as u64;
+                    }
+                    2 => { take(&mut spool, true); }
+                    3 => { take(&mut spool, false); }
+                    _ => spool.connected(1500),
+                }
+            }
+            spool.end(&token("a"));
+            spool.connected(1500);
+            while take(&mut spool, true) {}
+            let mut reached = 0;
+            for (from, to) in seen {
+                prop_assert!(from <= reached, "bytes {reached}..{from} are missing");
+                reached = reached.max(to);
+            }
+            prop_assert_eq!(reached, written);
+        }
+    }
+}

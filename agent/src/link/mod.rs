@@ -1,0 +1,18 @@
+//! The link to the coordinator: offers come in, events and logs go out, and a lost connection costs nothing.
+
+pub mod actor;
+pub mod attempt;
+pub mod backoff;
+mod cells;
+mod connect;
+mod connection;
+pub mod core;
+pub mod lease;
+pub mod logs;
+mod offer;
+pub mod overflow;
+mod patience;
+pub mod spool;
+
+pub use cells::CellSpawner;
+pub use connect::{Coordinator, InvalidAddress};

@@ -1,0 +1,382 @@
+//! Keeps each event of an attempt until the coordinator has it on disk (I1), and numbers them.
+//!
+//! Numbers count from 1 per attempt, in the order of arrival, without holes. Entries leave only by acknowledgement or when the attempt is
+//! forgotten. Memory is bounded: what exceeds it goes to the overflow; when that is full or fails, [`Spool::has_room`] turns false
+//! and the producers wait. Nothing is ever lost and [`Spool::push`] never fails: each producer may have one event under way.
+
+use super::overflow::{Overflow, Place};
+use phalanx_proto::limit::{BATCH_BYTES, BATCH_EVENTS};
+use phalanx_shared::event::{AttemptRef, Event, EventKind};
+use phalanx_shared::id::Token;
+use phalanx_shared::time::Timestamp;
+use std::collections::{BTreeMap, VecDeque};
+
+/// How much is kept.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Bytes of events in memory, of all attempts.
+    pub memory_bytes: usize,
+    /// Bytes of events in the overflow, of all attempts.
+    pub overflow_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            memory_bytes: 16 << 20,
+            overflow_bytes: 1 << 30,
+        }
+    }
+}
+
+/// The unacknowledged events of all attempts of an agent.
+#[derive(Debug)]
+pub struct Spool<O> {
+    overflow: O,
+    limits: Limits,
+    attempts: BTreeMap<Token, Attempt>,
+    memory_bytes: usize,
+    overflow_bytes: usize,
+    /// The overflow is full or refused bytes; tried again when something was acknowledged.
+    refused: bool,
+}
+
+/// One attempt: sequences `durable + 1 ..= durable + entries.len()`.
+#[derive(Debug, Default)]
+struct Attempt {
+    durable: u64,
+    sent: u64,
+    entries: VecDeque<Entry>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    bytes: usize,
+    kept: Kept,
+}
+
+#[derive(Debug)]
+enum Kept {
+    Memory(Box<Event>),
+    Overflow(Place),
+}
+
+impl Attempt {
+    fn last(&self) -> u64 {
+        self.durable + self.entries.len() as u64
+    }
+}
+
+/// The overflow's file of an attempt.
+fn file_name(token: &Token) -> String {
+    format!(
+        "{}_{}_{}_{}.events",
+        token.run, token.cell, token.attempt, token.epoch
+    )
+}
+
+impl<O: Overflow> Spool<O> {
+    /// An empty spool.
+    pub fn new(overflow: O, limits: Limits) -> Self {
+        Spool {
+            overflow,
+            limits,
+            attempts: BTreeMap::new(),
+            memory_bytes: 0,
+            overflow_bytes: 0,
+            refused: false,
+        }
+    }
+
+    /// Begins to keep an attempt's events.
+    pub fn open(&mut self, token: Token) {
+        self.attempts.entry(token).or_default();
+    }
+
+    /// Whether producers may go on.
+    pub fn has_room(&self) -> bool {
+        self.memory_bytes < self.limits.memory_bytes || !self.refused
+    }
+
+    /// Numbers an event and keeps it. Events of an attempt that isn't open vanish.
+    pub fn push(&mut self, token: &Token, at: Timestamp, mono_us: u64, kind: EventKind) {
+        let Some(attempt) = self.attempts.get_mut(token) else {
+            return;
+        };
+        let event = Event {
+            run: token.run.clone(),
+            attempt: Some(AttemptRef {
+                cell: token.cell.clone(),
+                attempt: token.attempt,
+            }),
+            seq: attempt.last() + 1,
+            at,
+            mono_us,
+            kind,
+        };
+        let json = serde_json::to_vec(&event).unwrap_or_default();
+        let bytes = json.len();
+        let kept = if self.memory_bytes + bytes <= self.limits.memory_bytes {
+            None
+        } else if self.overflow_bytes + bytes <= self.limits.overflow_bytes {
+            self.overflow.append(&file_name(token), &json).ok()
+        } else {
+            None
+        };
+        let kept = match kept {
+            Some(place) => {
+                self.overflow_bytes += bytes;
+                Kept::Overflow(place)
+            }
+            None => {
+                self.memory_bytes += bytes;
+                self.refused |= self.memory_bytes > self.limits.memory_bytes;
+                Kept::Memory(Box::new(event))
+            }
+        };
+        attempt.entries.push_back(Entry { bytes, kept });
+    }
+
+    /// Drops what is durable up to and including `seq`.
+    pub fn acknowledge(&mut self, token: &Token, seq: u64) {
+        let Some(attempt) = self.attempts.get_mut(token) else {
+            return;
+        };
+        while attempt.durable < seq {
+            let Some(entry) = attempt.entries.pop_front() else {
+                break;
+            };
+            attempt.durable += 1;
+            match entry.kept {
+                Kept::Memory(_) => self.memory_bytes -= entry.bytes,
+                Kept::Overflow(_) => self.overflow_bytes -= entry.bytes,
+            }
+            self.refused = false;
+        }
+        attempt.sent = attempt.sent.max(attempt.durable);
+        let in_file = |entry: &Entry| matches!(entry.kept, Kept::Overflow(_));
+        if !attempt.entries.iter().any(in_file) {
+            self.overflow.remove(&file_name(token));
+        }
+    }
+
+    /// Sends again from `seq` on. False if that is already dropped, which no honest coordinator asks for.
+    pub fn rewind(&mut self, token: &Token, seq: u64) -> bool {
+        let Some(attempt) = self.attempts.get_mut(token) else {
+            return true;
+        };
+        if seq <= attempt.durable {
+            return false;
+        }
+        attempt.sent = attempt.sent.min(seq - 1);
+        true
+    }
+
+    /// The events that weren't sent yet, as many as a message takes, and marks them as sent.
+    pub fn next_batch(&mut self, token: &Token) -> Vec<Event> {
+        let Some(attempt) = self.attempts.get_mut(token) else {
+            return Vec::new();
+        };
+        let from = usize::try_from(attempt.sent - attempt.durable).unwrap_or(usize::MAX);
+        let mut batch = Vec::new();
+        let mut bytes = 0;
+        for (entry, seq) in attempt.entries.iter().skip(from).zip(attempt.sent + 1..) {
+            let full = batch.len() >= BATCH_EVENTS || bytes + entry.bytes > BATCH_BYTES;
+            if full && !batch.is_empty() {
+                break;
+            }
+            bytes += entry.bytes;
+            batch.push(match &entry.kept {
+                Kept::Memory(event) => Event::clone(event),
+                Kept::Overflow(place) => read_back(&mut self.overflow, token, seq, *place),
+            });
+        }
+        attempt.sent += batch.len() as u64;
+        batch
+    }
+
+    /// Where the overflow went.
+    pub fn overflow(&self) -> &O {
+        &self.overflow
+    }
+
+    /// The last sequence made, 0 of none.
+    pub fn last(&self, token: &Token) -> u64 {
+        self.attempts.get(token).map_or(0, Attempt::last)
+    }
+
+    /// The last acknowledged sequence.
+    pub fn durable(&self, token: &Token) -> u64 {
+        self.attempts.get(token).map_or(0, |a| a.durable)
+    }
+
+    /// Sent and not acknowledged.
+    pub fn in_flight(&self, token: &Token) -> u64 {
+        self.attempts.get(token).map_or(0, |a| a.sent - a.durable)
+    }
+
+    /// Drops an attempt and everything of it.
+    pub fn forget(&mut self, token: &Token) {
+        let last = self.last(token);
+        self.acknowledge(token, last);
+        self.attempts.remove(token);
+    }
+}
+
+/// An event from the overflow. A disk that doesn't give it back leaves a note in its place: the sequence must have no hole.
+fn read_back<O: Overflow>(overflow: &mut O, token: &Token, seq: u64, place: Place) -> Event {
+    let read = overflow
+        .read(&file_name(token), place)
+        .and_then(|json| serde_json::from_slice(&json).map_err(std::io::Error::other));
+    read.unwrap_or_else(|error| Event {
+        run: token.run.clone(),
+        attempt: Some(AttemptRef {
+            cell: token.cell.clone(),
+            attempt: token.attempt,
+        }),
+        seq,
+        at: Timestamp::default(),
+        mono_us: 0,
+        kind: EventKind::Note {
+            message: format!("event {seq} could not be read back from the agent's disk: {error}"),
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::link::overflow::Directory;
+    use proptest::prelude::*;
+
+    fn token() -> Token {
+        Token {
+            run: "run".into(),
+            cell: "cell".into(),
+            attempt: 1,
+            epoch: 1,
+        }
+    }
+
+    fn spool(limits: Limits) -> (tempfile::TempDir, Spool<Directory>) {
+        let place = tempfile::tempdir().unwrap();
+        let files = Directory::create(place.path().join("spool")).unwrap();
+        let mut spool = Spool::new(files, limits);
+        spool.open(token());
+        (place, spool)
+    }
+
+    fn note(spool: &mut Spool<Directory>, message: String) {
+        spool.push(&token(), Timestamp(1), 1, EventKind::Note { message });
+    }
+
+    fn numbers(batch: &[Event]) -> Vec<u64> {
+        batch.iter().map(|event| event.seq).collect()
+    }
+
+    const SMALL: Limits = Limits {
+        memory_bytes: 400,
+        overflow_bytes: 800,
+    };
+
+    #[test]
+    fn events_are_numbered_from_one_and_kept_until_acknowledged() {
+        let (_place, mut spool) = spool(Limits::default());
+        for n in 0..3 {
+            note(&mut spool, n.to_string());
+        }
+        assert_eq!(numbers(&spool.next_batch(&token())), [1, 2, 3]);
+        assert!(spool.next_batch(&token()).is_empty());
+        spool.acknowledge(&token(), 2);
+        assert!(!spool.rewind(&token(), 2), "2 is dropped");
+        assert!(spool.rewind(&token(), 3));
+        assert_eq!(numbers(&spool.next_batch(&token())), [3]);
+    }
+
+    #[test]
+    fn an_acknowledgement_beyond_the_last_event_drops_no_later_one() {
+        let (_place, mut spool) = spool(Limits::default());
+        note(&mut spool, String::new());
+        spool.acknowledge(&token(), 99);
+        note(&mut spool, String::new());
+        assert_eq!(numbers(&spool.next_batch(&token())), [2]);
+    }
+
+    #[test]
+    fn a_full_spool_makes_producers_wait_and_an_acknowledgement_lets_them_go_on() {
+        let (_place, mut spool) = spool(SMALL);
+        let mut made = 0;
+        while spool.has_room() {
+            note(&mut spool, "x".repeat(60));
+            made += 1;
+        }
+        note(&mut spool, "under way".to_owned());
+        assert!(made >= 4, "{made}");
+        let sent = numbers(&spool.next_batch(&token()));
+        assert_eq!(sent, (1..=made + 1).collect::<Vec<_>>());
+        spool.acknowledge(&token(), made + 1);
+        assert!(spool.has_room());
+        assert_eq!((spool.memory_bytes, spool.overflow_bytes), (0, 0));
+    }
+
+    #[test]
+    fn a_batch_is_bounded_in_events_and_bytes() {
+        let (_place, mut spool) = spool(Limits::default());
+        for _ in 0..BATCH_EVENTS + 10 {
+            note(&mut spool, String::new());
+        }
+        assert_eq!(spool.next_batch(&token()).len(), BATCH_EVENTS);
+        assert_eq!(spool.next_batch(&token()).len(), 10);
+        for _ in 0..3 {
+            note(&mut spool, "x".repeat(BATCH_BYTES / 2));
+        }
+        assert_eq!(spool.next_batch(&token()).len(), 1);
+        assert_eq!(spool.in_flight(&token()), BATCH_EVENTS as u64 + 11);
+    }
+
+    #[test]
+    fn a_lost_file_leaves_a_note_and_no_hole() {
+        let (_place, mut spool) = spool(Limits {
+            memory_bytes: 0,
+            overflow_bytes: 4096,
+        });
+        note(&mut spool, "a".to_owned());
+        spool.overflow.remove(&file_name(&token()));
+        let batch = spool.next_batch(&token());
+        assert_eq!(numbers(&batch), [1]);
+        assert!(matches!(&batch[0].kind, EventKind::Note { message } if message.contains("disk")));
+    }
+
+    proptest! {
+        /// Whatever is pushed, sent, acknowledged and rewound: what comes out is what went in, in order, from memory or disk.
+        #[test]
+        fn nothing_is_lost_or_reordered(actions in prop::collection::vec((0..4u8, 0..40u64), 1..80)) {
+            let (_place, mut spool) = spool(SMALL);
+            let (mut made, mut durable, mut sent) = (0, 0, 0);
+            for (action, amount) in actions {
+                match action {
+                    0 => for _ in 0..amount % 5 {
+                        made += 1;
+                        note(&mut spool, format!("event {made}"));
+                    },
+                    1 => for event in spool.next_batch(&token()) {
+                        sent += 1;
+                        prop_assert_eq!(event.seq, sent);
+                        prop_assert_eq!(event.kind, EventKind::Note { message: format!("event {sent}") });
+                    },
+                    2 => {
+                        durable = (durable + amount % 4).min(sent);
+                        spool.acknowledge(&token(), durable);
+                    }
+                    _ => {
+                        sent = sent.min(durable + amount % 3);
+                        prop_assert!(spool.rewind(&token(), sent + 1));
+                    }
+                }
+                prop_assert_eq!(spool.last(&token()), made);
+                prop_assert_eq!(spool.in_flight(&token()), sent - durable);
+            }
+        }
+    }
+}

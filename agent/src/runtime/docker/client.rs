@@ -1,0 +1,120 @@
+//! The connection to the engine: made, versioned, and asked again when it breaks.
+//!
+//! It knows nothing of cells; what is asked, the other files know.
+
+use super::away::Away;
+use super::endpoint::{self, Surroundings};
+use super::error::{is_cut, is_refused, said};
+use super::settings::DockerSettings;
+use bollard::Docker;
+use bollard::errors::Error;
+use bollard::models::ContainerInspectResponse;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A connected engine. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Engine {
+    /// bollard's client.
+    pub docker: Docker,
+    /// The address it was reached at.
+    pub host: String,
+    /// When it couldn't be reached.
+    pub away: Arc<Away>,
+    /// How long a broken connection is tried again.
+    reconnect: Duration,
+}
+
+impl Engine {
+    /// Connects and agrees on a version.
+    pub async fn connect(settings: &DockerSettings) -> Result<Engine, String> {
+        let host = endpoint::resolve(settings.host.as_deref(), &Surroundings::of_process())?;
+        let fail = |error: &Error| format!("engine {host}: {}", said(error));
+        let docker = Docker::connect_with_host(&host)
+            .map_err(|error| fail(&error))?
+            .with_request_modifier(url_safe_auth);
+        let asked = tokio::time::timeout(Duration::from_secs(20), docker.negotiate_version()).await;
+        let docker = match asked {
+            Ok(answer) => answer.map_err(|error| fail(&error))?,
+            Err(_) => return Err(format!("engine {host} did not answer within 20 s")),
+        };
+        Ok(Engine {
+            docker,
+            host: host.clone(),
+            away: Arc::new(Away::default()),
+            reconnect: settings.reconnect(),
+        })
+    }
+
+    /// Asks, and asks again while the connection is broken, up to the reconnect time. Only for calls that may be repeated.
+    pub async fn ask<T, Fut>(&self, mut call: impl FnMut() -> Fut) -> Result<T, Error>
+    where
+        Fut: Future<Output = Result<T, Error>>,
+    {
+        let mut pause = Duration::from_millis(20);
+        let mut waited = Duration::ZERO;
+        loop {
+            let answer = call().await;
+            match &answer {
+                Err(error) if is_refused(error) => self.away.begin(),
+                Err(error) if is_cut(error) => {}
+                _ => self.away.end(),
+            }
+            match answer {
+                Err(error) if is_cut(&error) && waited < self.reconnect => {
+                    tracing::debug!(error = %said(&error), "engine: asking again");
+                    tokio::time::sleep(pause).await;
+                    waited += pause;
+                    pause = (pause * 2).min(Duration::from_secs(1));
+                }
+                answer => return answer,
+            }
+        }
+    }
+
+    /// What the engine says of a container.
+    pub async fn inspect(&self, container: &str) -> Result<ContainerInspectResponse, Error> {
+        let mut tries = 0;
+        loop {
+            let seen = self
+                .ask(|| self.docker.inspect_container(container, None))
+                .await;
+            match seen {
+                // Podman's word for a container between its exit and the end of its bookkeeping; bollard doesn't know it.
+                Err(Error::JsonDataError { message, .. })
+                    if message.contains("`stopped`") && tries < 250 =>
+                {
+                    tries += 1;
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                seen => return seen,
+            }
+        }
+    }
+
+    /// A client whose requests may take `longer` than usual to be answered.
+    pub fn patient(&self, longer: Duration) -> Docker {
+        self.docker
+            .clone()
+            .with_timeout(longer + Duration::from_secs(120))
+    }
+}
+
+/// The engine reads registry credentials as URL-safe base64, bollard writes the standard alphabet: without
+/// this a password whose encoding has `+` or `/` is silently taken for none.
+fn url_safe_auth(mut request: bollard::BollardRequest) -> bollard::BollardRequest {
+    for name in ["X-Registry-Auth", "X-Registry-Config"] {
+        let fixed = request
+            .headers()
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+            .map(|value| value.replace('+', "-").replace('/', "_"));
+        if let (Some(text), Some(slot)) = (fixed, request.headers_mut().get_mut(name))
+            && let Ok(value) = text.parse()
+        {
+            *slot = value;
+        }
+    }
+    request
+}

@@ -1,0 +1,171 @@
+//! Taking an attempt's stack down, and making sure of it: nothing counts as removed before a listing by label says so.
+
+use super::error::said;
+use super::govern::Work;
+use super::labels;
+use super::member::Container;
+use super::reach::{self, Way};
+use super::stack::{Attempt, lock};
+use super::sweep::{self, Found};
+use crate::runtime::contract::Closed;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// How long a killed container's last output is waited for.
+const LAST_OUTPUT: Duration = Duration::from_secs(10);
+
+/// Closes the stack. Runs in a task of its own, so that a caller that goes away doesn't stop it half-way.
+pub(super) async fn close(
+    attempt: Arc<Attempt>,
+    grace: Duration,
+    keep: Option<Duration>,
+) -> Closed {
+    let limit = attempt.shared.settings.close_timeout() + grace;
+    let service = attempt.scope.token.clone();
+    let work = tokio::spawn(async move {
+        match tokio::time::timeout(limit, closing(&attempt, grace, keep)).await {
+            Ok(closed) => closed,
+            Err(_) => late(&attempt, limit).await,
+        }
+    });
+    work.await.unwrap_or_else(|panic| Closed {
+        removed: 0,
+        left: vec![format!(
+            "clean-up of {service} ended by a bug of ours: {panic}"
+        )],
+    })
+}
+
+async fn closing(attempt: &Attempt, grace: Duration, keep: Option<Duration>) -> Closed {
+    let first = !attempt.closing.swap(true, Ordering::AcqRel);
+    attempt.tasks.close();
+    // What a dropped call had begun must exist (or have failed) before the listing can be trusted.
+    attempt.tasks.wait().await;
+    if let Some(ttl) = keep {
+        return mark_kept(attempt, ttl).await;
+    }
+    let members = lock(&attempt.members).clone();
+    if first && !grace.is_zero() {
+        stop_all(&members, grace).await;
+    }
+    let removed = remove(attempt, &members, first).await;
+    // Their output ends with them.
+    let settling = members.iter().map(|member| member.settle(LAST_OUTPUT));
+    futures::future::join_all(settling).await;
+    verify(attempt, removed).await
+}
+
+/// Removes the containers, then the network, in its turn: nobody waits for it, so starts go first, within bounds.
+async fn remove(attempt: &Attempt, members: &[Arc<Container>], first: bool) -> u32 {
+    let _turn = attempt.shared.governor.turn(Work::CleanUp).await;
+    let mut removed = remove_members(attempt, members).await;
+    if first && let Some(Way::Join(own)) = attempt.shared.way() {
+        reach::leave(&attempt.shared.engine, own, &attempt.network).await;
+    }
+    if first || attempt.shared.networks.knows(&attempt.network.name) {
+        match attempt.shared.networks.remove(&attempt.network).await {
+            Ok(()) => {
+                removed += 1;
+                attempt.shared.networks.forget(&attempt.network);
+            }
+            Err(why) => tracing::debug!(%why, "network not removed at the first try"),
+        }
+    }
+    removed
+}
+
+/// Asks all to stop at once, the last created first; whoever doesn't within `grace` is killed by the removal.
+async fn stop_all(members: &[Arc<Container>], grace: Duration) {
+    let stopping = members.iter().rev().map(|member| async move {
+        let own = member.config.stop_grace_ms.map(Duration::from_millis);
+        let patience = own.map_or(grace, |own| own.min(grace));
+        if patience.is_zero() || !member.runs() {
+            // The removal kills as well, in the same call.
+            return;
+        }
+        if let Err(error) = member.ask_to_stop(Some(patience)).await {
+            tracing::debug!(service = %member.config.name, error = %said(&error), "not stopped");
+        }
+    });
+    futures::future::join_all(stopping).await;
+}
+
+async fn remove_members(attempt: &Attempt, members: &[Arc<Container>]) -> u32 {
+    let removing = members.iter().rev();
+    let removing = removing.map(|member| Container::remove(&attempt.shared, &member.id));
+    let done = futures::future::join_all(removing).await;
+    u32::try_from(done.into_iter().filter(Result::is_ok).count()).unwrap_or(u32::MAX)
+}
+
+/// Lists by label and removes what is there, until nothing is.
+async fn verify(attempt: &Attempt, mut removed: u32) -> Closed {
+    let shared = &attempt.shared;
+    let filter = labels::filter_attempt(&attempt.scope.agent, &attempt.scope.token);
+    let mut pause = Duration::from_millis(20);
+    let mut left = Vec::new();
+    for _ in 0..8 {
+        let mut found = match sweep::list(&shared.engine, &filter).await {
+            Ok(found) => found,
+            Err(error) => {
+                left = vec![format!("what is left can't be listed: {}", said(&error))];
+                continue;
+            }
+        };
+        if shared.networks.knows(&attempt.network.name) {
+            found.push(Found::network(&attempt.network.name));
+        }
+        if found.is_empty() {
+            left.clear();
+            break;
+        }
+        let swept = sweep::remove_all(shared, &found).await;
+        removed += swept.removed;
+        left = swept.left;
+        if left.is_empty() {
+            // Seen gone at the next listing.
+            shared.networks.forget(&attempt.network);
+            continue;
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_secs(2));
+    }
+    if left.is_empty() {
+        shared.release(&attempt.scope.token);
+    }
+    Closed { removed, left }
+}
+
+/// Keeps everything, and says in the engine until when: labels can't change after creation, so a marker does it.
+async fn mark_kept(attempt: &Attempt, ttl: Duration) -> Closed {
+    let shared = &attempt.shared;
+    let until = shared.now_s().saturating_add(ttl.as_secs());
+    let marked = sweep::mark_kept(shared, &attempt.scope, &attempt.network, until).await;
+    let members = lock(&attempt.members).clone();
+    for member in members {
+        member.settle(Duration::ZERO).await;
+    }
+    shared.release(&attempt.scope.token);
+    let mut left = Vec::new();
+    if let Err(error) = marked {
+        left.push(format!(
+            "the kept stack could not be marked and will be removed by the next reaping: {}",
+            said(&error)
+        ));
+    }
+    Closed { removed: 0, left }
+}
+
+async fn late(attempt: &Attempt, limit: Duration) -> Closed {
+    let filter = labels::filter_attempt(&attempt.scope.agent, &attempt.scope.token);
+    let listing = sweep::list(&attempt.shared.engine, &filter);
+    let still = tokio::time::timeout(Duration::from_secs(5), listing).await;
+    let mut left: Vec<String> = match still {
+        Ok(Ok(found)) => found.iter().map(ToString::to_string).collect(),
+        _ => vec!["unknown, the engine doesn't answer".to_owned()],
+    };
+    left.push(format!("clean-up was given up after {} s", limit.as_secs()));
+    // From now on the reaper's.
+    attempt.shared.release(&attempt.scope.token);
+    Closed { removed: 0, left }
+}

@@ -1,0 +1,320 @@
+//! A service's definition as the engine's create request. Pure: files were read and paths resolved before (see `mounts`).
+
+use super::labels::{self, Labels};
+use bollard::models::{
+    ContainerCreateBody, DeviceMapping, EndpointSettings, HealthConfig, HostConfig,
+    HostConfigLogConfig, Mount, MountTmpfsOptions, MountType, MountVolumeOptions, NetworkingConfig,
+    PortBinding, PortMap, ResourcesUlimits,
+};
+use indexmap::IndexMap;
+use phalanx_shared::spec::service::{Healthcheck, Port, ServiceConfig};
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+/// What the definition alone doesn't say.
+pub(super) struct Place<'a> {
+    /// The image to run: what was pulled or built.
+    pub image: &'a str,
+    /// Labels of the attempt.
+    pub labels: &'a Labels,
+    /// The cell's network, by name.
+    pub network: &'a str,
+    /// Variables in force.
+    pub environment: &'a IndexMap<String, Option<String>>,
+    /// Mounts with their sources resolved.
+    pub mounts: &'a [PlacedMount],
+    /// Which ports the engine publishes.
+    pub publish: Publish<'a>,
+    /// Where the engine's own log file is cut.
+    pub engine_log_mib: u64,
+}
+
+/// Which ports are published, and on which address of the engine's host.
+#[derive(Clone, Copy)]
+pub(super) enum Publish<'a> {
+    /// Those alone that name a host port (remapped to a free one).
+    Fixed(&'a str),
+    /// All, since steps reach the container that way.
+    All(&'a str),
+}
+
+/// A mount whose source is known to the engine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct PlacedMount {
+    /// What is mounted.
+    pub source: Source,
+    /// Where.
+    pub target: String,
+    /// Read-only.
+    pub read_only: bool,
+}
+
+/// What is mounted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Source {
+    /// A path of the engine's host.
+    Path(PathBuf),
+    /// A volume by its name in the engine, or without one.
+    Volume(Option<String>),
+    /// Memory, of so many bytes.
+    Memory(Option<u64>),
+}
+
+/// The create request of a service.
+pub(super) fn create_body(config: &ServiceConfig, place: &Place<'_>) -> ContainerCreateBody {
+    let exposed = exposed(config);
+    ContainerCreateBody {
+        hostname: Some(host_name(config)),
+        user: config.user.clone(),
+        exposed_ports: (!exposed.is_empty()).then_some(exposed),
+        env: Some(environment(place.environment)),
+        cmd: config.command.clone(),
+        healthcheck: config.healthcheck.as_ref().map(health),
+        image: Some(place.image.to_owned()),
+        working_dir: config.working_dir.clone(),
+        // An empty entrypoint clears the image's; the engine's word for that is one empty word.
+        entrypoint: config
+            .entrypoint
+            .clone()
+            .map(|words| match words.is_empty() {
+                true => vec![String::new()],
+                false => words,
+            }),
+        labels: Some(all_labels(config, place.labels)),
+        stop_signal: config.stop_signal.clone(),
+        stop_timeout: config.stop_grace_ms.map(|ms| whole(ms.div_ceil(1000))),
+        host_config: Some(host_config(config, place)),
+        networking_config: Some(NetworkingConfig {
+            endpoints_config: Some(HashMap::from([(
+                place.network.to_owned(),
+                endpoint(config),
+            )])),
+        }),
+        ..ContainerCreateBody::default()
+    }
+}
+
+/// How a member is attached to the cell's network, at first and again after a disconnect.
+pub(super) fn endpoint(config: &ServiceConfig) -> EndpointSettings {
+    EndpointSettings {
+        aliases: Some(aliases(config)),
+        ..EndpointSettings::default()
+    }
+}
+
+/// The names a member has in the cell's network.
+pub(super) fn aliases(config: &ServiceConfig) -> Vec<String> {
+    let mut names = vec![config.name.clone()];
+    for name in config.hostname.iter().chain(&config.aliases) {
+        if !names.contains(name) {
+            names.push(name.clone());
+        }
+    }
+    names
+}
+
+fn host_name(config: &ServiceConfig) -> String {
+    let name = config.hostname.as_ref().unwrap_or(&config.name);
+    // The kernel's limit; a longer service name still works as an alias.
+    name.chars().take(63).collect()
+}
+
+fn all_labels(config: &ServiceConfig, ours: &Labels) -> Labels {
+    let mut all: Labels = config
+        .labels
+        .iter()
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect();
+    all.insert(labels::SERVICE.to_owned(), config.name.clone());
+    all.extend(ours.clone());
+    all
+}
+
+fn environment(variables: &IndexMap<String, Option<String>>) -> Vec<String> {
+    variables
+        .iter()
+        .map(|(name, value)| match value {
+            Some(value) => format!("{name}={value}"),
+            // A name alone takes the image's variable away.
+            None => name.clone(),
+        })
+        .collect()
+}
+
+fn exposed(config: &ServiceConfig) -> Vec<String> {
+    let mut ports: Vec<String> = config.ports.iter().filter_map(port_key).collect();
+    for text in &config.expose {
+        let (range, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+        let (from, to) = range.split_once('-').unwrap_or((range, range));
+        match (from.parse::<u16>(), to.parse::<u16>()) {
+            (Ok(from), Ok(to)) => {
+                ports.extend((from..=to).map(|port| format!("{port}/{protocol}")))
+            }
+            // Not a range: the engine says what it thinks of it.
+            _ => ports.push(text.clone()),
+        }
+    }
+    ports.sort();
+    ports.dedup();
+    ports
+}
+
+/// `80/tcp`, the engine's word for a port.
+pub(super) fn port_key(port: &Port) -> Option<String> {
+    let protocol = match port.protocol.as_str() {
+        "" => "tcp",
+        other => other,
+    };
+    port.target.map(|target| format!("{target}/{protocol}"))
+}
+
+fn health(check: &Healthcheck) -> HealthConfig {
+    let nanos = |ms: Option<u64>| ms.map(|ms| whole(ms.saturating_mul(1_000_000)));
+    HealthConfig {
+        test: (!check.test.is_empty()).then(|| check.test.clone()),
+        interval: nanos(check.interval_ms),
+        timeout: nanos(check.timeout_ms),
+        retries: check.retries.map(i64::from),
+        start_period: nanos(check.start_period_ms),
+        start_interval: None,
+    }
+}
+
+fn host_config(config: &ServiceConfig, place: &Place<'_>) -> HostConfig {
+    let some = |list: &Vec<String>| (!list.is_empty()).then(|| list.clone());
+    HostConfig {
+        memory: config.mem_limit.map(whole),
+        nano_cpus: config.nano_cpus.map(whole),
+        pids_limit: config.pids_limit,
+        shm_size: config.shm_size.map(whole),
+        init: config.init,
+        privileged: Some(config.privileged),
+        readonly_rootfs: Some(config.read_only),
+        cap_add: some(&config.cap_add),
+        cap_drop: some(&config.cap_drop),
+        security_opt: some(&config.security_opt),
+        dns: some(&config.dns),
+        extra_hosts: some(&config.extra_hosts),
+        devices: devices(&config.devices),
+        ulimits: ulimits(config),
+        tmpfs: tmpfs(&config.tmpfs),
+        mounts: (!place.mounts.is_empty()).then(|| {
+            place
+                .mounts
+                .iter()
+                .map(|m| mount(m, place.labels))
+                .collect()
+        }),
+        port_bindings: bindings(&config.ports, place.publish),
+        network_mode: Some(place.network.to_owned()),
+        log_config: Some(HostConfigLogConfig {
+            typ: Some("json-file".to_owned()),
+            config: Some(HashMap::from([
+                (
+                    "max-size".to_owned(),
+                    format!("{}m", place.engine_log_mib.max(1)),
+                ),
+                ("max-file".to_owned(), "1".to_owned()),
+            ])),
+        }),
+        ..HostConfig::default()
+    }
+}
+
+fn devices(lines: &[String]) -> Option<Vec<DeviceMapping>> {
+    let mapping = |line: &String| {
+        let mut parts = line.split(':');
+        let host = parts.next().unwrap_or_default();
+        let second = parts.next();
+        // `HOST:rwm` gives rights alone.
+        let rights_only = second.is_some_and(|s| !s.starts_with('/'));
+        let inside = second.filter(|_| !rights_only).unwrap_or(host);
+        let rights = match rights_only {
+            true => second,
+            false => parts.next(),
+        };
+        DeviceMapping {
+            path_on_host: Some(host.to_owned()),
+            path_in_container: Some(inside.to_owned()),
+            cgroup_permissions: Some(rights.unwrap_or("rwm").to_owned()),
+        }
+    };
+    (!lines.is_empty()).then(|| lines.iter().map(mapping).collect())
+}
+
+fn ulimits(config: &ServiceConfig) -> Option<Vec<ResourcesUlimits>> {
+    let limit =
+        |(name, limit): (&String, &phalanx_shared::spec::service::Ulimit)| ResourcesUlimits {
+            name: Some(name.clone()),
+            soft: Some(limit.soft),
+            hard: Some(limit.hard),
+        };
+    (!config.ulimits.is_empty()).then(|| config.ulimits.iter().map(limit).collect())
+}
+
+fn tmpfs(lines: &[String]) -> Option<HashMap<String, String>> {
+    let split = |line: &String| {
+        let (path, options) = line.split_once(':').unwrap_or((line, ""));
+        (path.to_owned(), options.to_owned())
+    };
+    (!lines.is_empty()).then(|| lines.iter().map(split).collect())
+}
+
+fn mount(placed: &PlacedMount, ours: &Labels) -> Mount {
+    let mut mount = Mount {
+        target: Some(placed.target.clone()),
+        read_only: Some(placed.read_only),
+        ..Mount::default()
+    };
+    match &placed.source {
+        Source::Path(path) => {
+            mount.typ = Some(MountType::BIND);
+            mount.source = Some(path.to_string_lossy().into_owned());
+        }
+        Source::Volume(name) => {
+            mount.typ = Some(MountType::VOLUME);
+            mount.source.clone_from(name);
+            mount.volume_options = Some(MountVolumeOptions {
+                labels: Some(ours.clone()),
+                ..MountVolumeOptions::default()
+            });
+        }
+        Source::Memory(size) => {
+            mount.typ = Some(MountType::TMPFS);
+            mount.tmpfs_options = size.map(|bytes| MountTmpfsOptions {
+                size_bytes: Some(whole(bytes)),
+                ..MountTmpfsOptions::default()
+            });
+        }
+    }
+    mount
+}
+
+fn bindings(ports: &[Port], publish: Publish<'_>) -> Option<PortMap> {
+    let (address, all) = match publish {
+        Publish::Fixed(address) => (address, false),
+        Publish::All(address) => (address, true),
+    };
+    let free = || {
+        Some(vec![PortBinding {
+            host_ip: Some(address.to_owned()),
+            // Empty: the engine takes a free one.
+            host_port: Some(String::new()),
+        }])
+    };
+    let map: PortMap = ports
+        .iter()
+        .filter(|port| all || port.published.is_some())
+        .filter_map(port_key)
+        .map(|key| (key, free()))
+        .collect();
+    (!map.is_empty()).then_some(map)
+}
+
+fn whole(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+#[path = "convert_tests.rs"]
+mod tests;

@@ -1,0 +1,202 @@
+//! Files into and out of a container, as tar archives, with `docker cp`'s rules for where they end up:
+//! a target that is a directory takes the source under its own name, any other is the new name.
+
+use super::error::{runtime, said, status};
+use super::member::Container;
+use crate::runtime::contract::RuntimeError;
+use bollard::query_parameters::{
+    ContainerArchiveInfoOptionsBuilder, DownloadFromContainerOptionsBuilder,
+    UploadToContainerOptionsBuilder,
+};
+use futures::StreamExt;
+use std::fs::File;
+use std::io::{Error, ErrorKind, Seek};
+use std::path::{Path, PathBuf};
+use tokio::io::AsyncWriteExt;
+use tokio_util::io::ReaderStream;
+
+/// The bit of Go's file mode that says directory.
+const GO_DIRECTORY: u32 = 1 << 31;
+
+/// Copies a file or directory of the agent's into the container.
+pub(super) async fn copy_in(
+    container: &Container,
+    from: PathBuf,
+    to: String,
+) -> Result<(), RuntimeError> {
+    let what = format!(
+        "service {}: copying {} to {to}",
+        container.config.name,
+        from.display()
+    );
+    let (directory, name) = target(container, &from, &to).await?;
+    let archive = blocking({
+        let from = from.clone();
+        move || pack(&from, &name)
+    })
+    .await
+    .map_err(|error| RuntimeError::Errored(format!("{what}: {error}")))?;
+    let options = UploadToContainerOptionsBuilder::default()
+        .path(&directory)
+        .build();
+    let body = bollard::body_try_stream(ReaderStream::new(tokio::fs::File::from_std(archive)));
+    container
+        .shared
+        .engine
+        .docker
+        .upload_to_container(&container.id, Some(options), body)
+        .await
+        .map_err(|error| match status(&error) {
+            Some(404) => RuntimeError::Failed(format!(
+                "{what}: there is no directory {directory} in the container"
+            )),
+            _ => runtime(&what, &error),
+        })
+}
+
+/// In which directory of the container the copy goes, and under which name.
+async fn target(
+    container: &Container,
+    from: &Path,
+    to: &str,
+) -> Result<(String, String), RuntimeError> {
+    if is_directory(container, to).await {
+        let name = from.file_name().map(|n| n.to_string_lossy().into_owned());
+        return Ok((to.to_owned(), name.unwrap_or_else(|| ".".to_owned())));
+    }
+    let path = Path::new(to);
+    let parent = match path.parent().map(|parent| parent.to_string_lossy()) {
+        Some(parent) if !parent.is_empty() => parent.into_owned(),
+        _ => "/".to_owned(),
+    };
+    let name = path.file_name().map(|n| n.to_string_lossy().into_owned());
+    // Asked beforehand: some engines make a missing directory, some refuse.
+    match name {
+        Some(name) if !to.ends_with('/') && is_directory(container, &parent).await => {
+            Ok((parent, name))
+        }
+        _ => Err(RuntimeError::Failed(format!(
+            "service {}: there is no directory {} in the container to copy {} into",
+            container.config.name,
+            if to.ends_with('/') { to } else { &parent },
+            from.display()
+        ))),
+    }
+}
+
+async fn is_directory(container: &Container, path: &str) -> bool {
+    let options = ContainerArchiveInfoOptionsBuilder::default()
+        .path(path)
+        .build();
+    let docker = &container.shared.engine.docker;
+    container
+        .shared
+        .engine
+        .ask(|| docker.get_container_archive_info(&container.id, Some(options.clone())))
+        .await
+        .is_ok_and(|info| info.file_mode & GO_DIRECTORY != 0)
+}
+
+fn pack(from: &Path, name: &str) -> Result<File, Error> {
+    let mut file = unnamed_file()?;
+    {
+        let mut archive = tar::Builder::new(&mut file);
+        archive.follow_symlinks(false);
+        if from.metadata()?.is_dir() {
+            archive.append_dir_all(name, from)?;
+        } else {
+            archive.append_file(name, &mut File::open(from)?)?;
+        }
+        archive.finish()?;
+    }
+    file.rewind()?;
+    Ok(file)
+}
+
+/// Copies a file or directory out of the container.
+pub(super) async fn copy_out(
+    container: &Container,
+    from: String,
+    to: PathBuf,
+) -> Result<(), RuntimeError> {
+    let what = format!(
+        "service {}: copying {from} to {}",
+        container.config.name,
+        to.display()
+    );
+    let wrong = |error: Error| RuntimeError::Errored(format!("{what}: {error}"));
+    let options = DownloadFromContainerOptionsBuilder::default()
+        .path(&from)
+        .build();
+    let mut archive = tokio::fs::File::from_std(unnamed_file().map_err(wrong)?);
+    let stream = container
+        .shared
+        .engine
+        .docker
+        .download_from_container(&container.id, Some(options));
+    let mut stream = std::pin::pin!(stream);
+    while let Some(part) = stream.next().await {
+        let bytes = part.map_err(|error| match status(&error) {
+            Some(404) => RuntimeError::Failed(format!("{what}: {}", said(&error))),
+            _ => runtime(&what, &error),
+        })?;
+        archive.write_all(&bytes).await.map_err(wrong)?;
+    }
+    archive.flush().await.map_err(wrong)?;
+    let mut archive = archive.into_std().await;
+    blocking(move || {
+        archive.rewind()?;
+        unpack(archive, &to)
+    })
+    .await
+    .map_err(wrong)
+}
+
+/// Unpacks beside the target first: tar's own guard keeps links and `..` of a hostile archive inside that directory.
+fn unpack(archive: File, to: &Path) -> Result<(), Error> {
+    let parent = match to.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    std::fs::create_dir_all(parent)?;
+    let beside = parent.join(format!(".phalanx-copy-{}", uuid::Uuid::new_v4().simple()));
+    std::fs::create_dir(&beside)?;
+    let moved = unpack_and_move(archive, &beside, to);
+    let _ = std::fs::remove_dir_all(&beside);
+    moved
+}
+
+fn unpack_and_move(archive: File, beside: &Path, to: &Path) -> Result<(), Error> {
+    let mut archive = tar::Archive::new(archive);
+    archive.set_preserve_ownerships(false);
+    archive.unpack(beside)?;
+    let mut roots = std::fs::read_dir(beside)?;
+    let root = roots
+        .next()
+        .ok_or_else(|| Error::new(ErrorKind::NotFound, "the container sent an empty archive"))??;
+    let target = match to.is_dir() {
+        true => to.join(root.file_name()),
+        false => to.to_owned(),
+    };
+    std::fs::rename(root.path(), target)
+}
+
+/// A file that vanishes with its handle.
+pub(super) fn unnamed_file() -> Result<File, Error> {
+    let path = std::env::temp_dir().join(format!("phalanx-{}.tar", uuid::Uuid::new_v4().simple()));
+    let file = File::options()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .open(&path)?;
+    std::fs::remove_file(&path)?;
+    Ok(file)
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|panic| Err(Error::other(panic.to_string())))
+}

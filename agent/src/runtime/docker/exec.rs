@@ -1,0 +1,195 @@
+//! A command inside a container.
+
+use super::error::{runtime, said};
+use super::member::Container;
+use crate::runtime::contract::{ExecOutput, ExecRequest, RuntimeError};
+use crate::runtime::head_tail::HeadTail;
+use bollard::container::LogOutput;
+use bollard::exec::{StartExecOptions, StartExecResults};
+use bollard::models::ExecConfig;
+use futures::StreamExt;
+use std::time::Duration;
+use tokio::io::AsyncWriteExt;
+
+/// Runs it to its end.
+pub(super) async fn run(
+    container: &Container,
+    request: ExecRequest,
+) -> Result<ExecOutput, RuntimeError> {
+    let what = format!(
+        "service {}: exec {}",
+        container.config.name,
+        request.command.first().map_or("", String::as_str)
+    );
+    let fail = |error: &bollard::errors::Error| runtime(&what, error);
+    let engine = &container.shared.engine;
+    let config = config(&request);
+    let created = engine
+        .ask(|| engine.docker.create_exec(&container.id, config.clone()))
+        .await
+        .map_err(|error| fail(&error))?;
+    let breaks = container.shared.watch.breaks();
+    // From here on nothing is repeated: the command may have had its effect.
+    let options = StartExecOptions {
+        output_capacity: Some(64 * 1024),
+        ..StartExecOptions::default()
+    };
+    let started = engine
+        .docker
+        .start_exec(&created.id, Some(options))
+        .await
+        .map_err(|error| start_error(&what, &request, &error))?;
+    let StartExecResults::Attached {
+        mut output,
+        mut input,
+    } = started
+    else {
+        return Err(RuntimeError::Errored(format!(
+            "{what}: the engine did not attach to it"
+        )));
+    };
+    let mut stdout = HeadTail::new(request.max_output);
+    let mut stderr = HeadTail::new(request.max_output);
+    let feed = async {
+        if let Some(bytes) = &request.stdin {
+            // A command that doesn't read all of it is no error, as in a pipe.
+            let _ = input.write_all(bytes).await;
+            let _ = input.shutdown().await;
+        }
+        // Held until the output ends: dropping a half of the connection is left to the end.
+        std::future::pending::<()>().await;
+    };
+    let read = async {
+        while let Some(frame) = output.next().await {
+            match frame {
+                Ok(LogOutput::StdOut { message } | LogOutput::Console { message }) => {
+                    stdout.push(&message);
+                }
+                Ok(LogOutput::StdErr { message }) => stderr.push(&message),
+                Ok(LogOutput::StdIn { .. }) => {}
+                Err(error) => return Err(fail(&error)),
+            }
+        }
+        Ok(())
+    };
+    tokio::select! {
+        ended = read => ended?,
+        () = feed => {}
+    }
+    let exit_code = exit_code(container, &created.id, &what).await?;
+    if container.shared.watch.breaks() != breaks {
+        // It ended, but what it said may have been cut off; half an answer must not be judged.
+        return Err(RuntimeError::Errored(format!(
+            "{what}: the connection to the engine was cut while it ran; its output may be incomplete"
+        )));
+    }
+    let mut out = ExecOutput {
+        exit_code,
+        stdout: stdout.finish(),
+        stderr: stderr.finish(),
+    };
+    could_not_run(&mut out, &what, &request)?;
+    Ok(out)
+}
+
+fn config(request: &ExecRequest) -> ExecConfig {
+    ExecConfig {
+        attach_stdin: Some(request.stdin.is_some()),
+        attach_stdout: Some(true),
+        attach_stderr: Some(true),
+        env: (!request.env.is_empty()).then(|| {
+            request
+                .env
+                .iter()
+                .map(|(name, value)| format!("{name}={value}"))
+                .collect()
+        }),
+        cmd: Some(request.command.clone()),
+        user: request.user.clone(),
+        working_dir: request.workdir.clone(),
+        ..ExecConfig::default()
+    }
+}
+
+fn start_error(what: &str, request: &ExecRequest, error: &bollard::errors::Error) -> RuntimeError {
+    let text = said(error);
+    match &request.user {
+        Some(user)
+            if text.contains("unable to find user") || text.contains("no matching entries") =>
+        {
+            RuntimeError::Failed(format!(
+                "{what}: user {user:?} doesn't exist in the container: {text}"
+            ))
+        }
+        _ => runtime(what, error),
+    }
+}
+
+/// The engine tells why a command could not be run on its stdout, as if the command had said it: moved to where
+/// a shell would write it. A user that doesn't exist is an error of its own.
+fn could_not_run(
+    out: &mut ExecOutput,
+    what: &str,
+    request: &ExecRequest,
+) -> Result<(), RuntimeError> {
+    let refused = matches!(out.exit_code, 126 | 127)
+        && [&b"OCI runtime exec failed"[..], b"unable to find user"]
+            .iter()
+            .any(|start| out.stdout.starts_with(start));
+    if !refused {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&out.stdout).trim().to_owned();
+    if let (Some(user), true) = (&request.user, said.contains("unable to find user")) {
+        return Err(RuntimeError::Failed(format!(
+            "{what}: user {user:?} doesn't exist in the container: {said}"
+        )));
+    }
+    let mut moved = std::mem::take(&mut out.stdout);
+    moved.append(&mut out.stderr);
+    out.stderr = moved;
+    Ok(())
+}
+
+/// The exit code; the engine may know it a moment after the output's end.
+async fn exit_code(container: &Container, exec: &str, what: &str) -> Result<i64, RuntimeError> {
+    let engine = &container.shared.engine;
+    let mut pause = Duration::from_millis(2);
+    for _ in 0..12 {
+        let seen = engine
+            .ask(|| engine.docker.inspect_exec(exec))
+            .await
+            .map_err(|error| {
+                RuntimeError::Errored(format!(
+                    "{what}: its exit code is unknown: {}",
+                    said(&error)
+                ))
+            })?;
+        if let (Some(false) | None, Some(code)) = (seen.running, seen.exit_code) {
+            return Ok(code);
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_millis(500));
+    }
+    Err(RuntimeError::Errored(format!(
+        "{what}: its output ended (was the connection to the engine cut?) while the engine says that it still runs"
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_engine_says_of_a_missing_program_goes_to_stderr() {
+        let mut out = ExecOutput {
+            exit_code: 126,
+            stdout: b"OCI runtime exec failed: no such file".to_vec(),
+            stderr: Vec::new(),
+        };
+        let request = ExecRequest::default();
+        assert!(could_not_run(&mut out, "exec", &request).is_ok());
+        assert!(out.stdout.is_empty());
+        assert!(out.stderr.starts_with(b"OCI"));
+    }
+}

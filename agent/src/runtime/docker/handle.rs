@@ -1,0 +1,182 @@
+//! The runtime contract's member, in terms of a container.
+
+use super::convert;
+use super::error::{runtime, said};
+use super::member::Container;
+use super::stack::lock;
+use super::summary;
+use crate::runtime::contract::{Addresses, ExecOutput, ExecRequest, Exit, Member, RuntimeError};
+use async_trait::async_trait;
+use bollard::models::{NetworkConnectRequest, NetworkDisconnectRequest};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// The caller's hold on a container.
+pub(super) struct Handle(pub Arc<Container>);
+
+#[async_trait]
+impl Member for Handle {
+    async fn start(&self) -> Result<Addresses, RuntimeError> {
+        // In a task of its own: a caller that goes away must not leave a start that `close` doesn't know of.
+        let container = self.0.clone();
+        match self.0.tasks.spawn(container.begin()).await {
+            Ok(answer) => answer,
+            Err(error) => Err(RuntimeError::Errored(
+                self.0
+                    .what(&format!("start ended by a bug of ours: {error}")),
+            )),
+        }
+    }
+
+    fn exits(&self) -> watch::Receiver<Option<Exit>> {
+        self.0.exits.subscribe()
+    }
+
+    fn ended_by_machinery(&self) -> Option<String> {
+        lock(&self.0.ended_by_machinery).clone()
+    }
+
+    fn health(&self) -> watch::Receiver<Option<bool>> {
+        self.0.signals.health.subscribe()
+    }
+
+    fn has_healthcheck(&self) -> bool {
+        self.0.has_healthcheck
+    }
+
+    async fn addresses(&self) -> Result<Addresses, RuntimeError> {
+        self.0.where_it_is().await
+    }
+
+    async fn stop(&self, grace: Option<Duration>) -> Result<(), RuntimeError> {
+        if !self.0.runs() {
+            return Ok(());
+        }
+        self.0
+            .ask_to_stop(grace)
+            .await
+            .map_err(|error| runtime(&self.0.what("stop"), &error))?;
+        self.0.until_exited().await;
+        Ok(())
+    }
+
+    async fn kill(&self, signal: String) -> Result<(), RuntimeError> {
+        if !self.0.runs() {
+            return Ok(());
+        }
+        let deadly = matches!(signal.as_str(), "SIGKILL" | "KILL" | "9");
+        self.0.asked_to_end.store(true, Ordering::Release);
+        if deadly && self.0.paused.load(Ordering::Acquire) {
+            self.unpause().await?;
+        }
+        self.0.signal(&signal).await?;
+        if deadly {
+            self.0.until_exited().await;
+        }
+        Ok(())
+    }
+
+    async fn pause(&self) -> Result<(), RuntimeError> {
+        let docker = &self.0.shared.engine.docker;
+        self.0.paused.store(true, Ordering::Release);
+        let engine = &self.0.shared.engine;
+        match engine.ask(|| docker.pause_container(&self.0.id)).await {
+            Err(error) if said(&error).contains("already paused") => Ok(()),
+            other => other.map_err(|error| runtime(&self.0.what("pause"), &error)),
+        }
+    }
+
+    async fn unpause(&self) -> Result<(), RuntimeError> {
+        let docker = &self.0.shared.engine.docker;
+        self.0.paused.store(false, Ordering::Release);
+        let engine = &self.0.shared.engine;
+        match engine.ask(|| docker.unpause_container(&self.0.id)).await {
+            Err(error) if said(&error).contains("not paused") => Ok(()),
+            other => other.map_err(|error| runtime(&self.0.what("unpause"), &error)),
+        }
+    }
+
+    async fn disconnect(&self) -> Result<(), RuntimeError> {
+        let docker = &self.0.shared.engine.docker;
+        let taken_off = self
+            .0
+            .shared
+            .engine
+            .ask(|| {
+                docker.disconnect_network(
+                    &self.0.network.name,
+                    NetworkDisconnectRequest {
+                        container: self.0.id.clone(),
+                        force: Some(false),
+                    },
+                )
+            })
+            .await;
+        match taken_off {
+            Err(error) if said(&error).contains("is not connected to") => Ok(()),
+            other => other.map_err(|error| runtime(&self.0.what("disconnect"), &error)),
+        }
+    }
+
+    async fn connect(&self) -> Result<(), RuntimeError> {
+        let docker = &self.0.shared.engine.docker;
+        let put_on = self
+            .0
+            .shared
+            .engine
+            .ask(|| {
+                docker.connect_network(
+                    &self.0.network.name,
+                    NetworkConnectRequest {
+                        container: self.0.id.clone(),
+                        endpoint_config: Some(convert::endpoint(&self.0.config)),
+                    },
+                )
+            })
+            .await;
+        match put_on {
+            Err(error) if is_connected(&said(&error)) => Ok(()),
+            other => other.map_err(|error| runtime(&self.0.what("connect"), &error)),
+        }
+    }
+
+    async fn exec(&self, request: ExecRequest) -> Result<ExecOutput, RuntimeError> {
+        super::exec::run(&self.0, request).await
+    }
+
+    async fn copy_in(&self, from: PathBuf, to: String) -> Result<(), RuntimeError> {
+        super::copy::copy_in(&self.0, from, to).await
+    }
+
+    async fn copy_out(&self, from: String, to: PathBuf) -> Result<(), RuntimeError> {
+        super::copy::copy_out(&self.0, from, to).await
+    }
+
+    async fn inspect(&self) -> Vec<String> {
+        summary::of(&self.0).await
+    }
+}
+
+/// Whether an engine says that a container is on the network already: Docker's words, and Podman's.
+fn is_connected(said: &str) -> bool {
+    said.contains("already exists in network") || said.contains("already connected to network")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_connected;
+
+    #[test]
+    fn both_engines_words_for_what_is_connected_already_are_known() {
+        assert!(is_connected(
+            "endpoint with name a already exists in network n"
+        ));
+        assert!(is_connected(
+            "container 8443 is already connected to network \"n\": network is already connected"
+        ));
+        assert!(!is_connected("network n not found"));
+    }
+}

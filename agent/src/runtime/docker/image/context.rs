@@ -1,0 +1,217 @@
+//! A build context as a tar archive: what `.dockerignore` leaves of a directory, in a fixed order and without times,
+//! so that the same content gives the same digest.
+
+use globset::{GlobBuilder, GlobMatcher};
+use sha2::{Digest, Sha256};
+use std::fs::File;
+use std::io::{self, Seek, Write};
+use std::path::{Path, PathBuf};
+
+/// A packed context.
+pub(super) struct Packed {
+    /// The archive, at its beginning. It has no name and goes with its handle.
+    pub archive: File,
+    /// Of its content.
+    pub digest: String,
+}
+
+/// Packs `directory`; `extra` are further files (path, content) that no pattern leaves out.
+pub(super) fn pack(
+    directory: &Path,
+    always: &[&str],
+    extra: &[(&str, &str)],
+) -> Result<Packed, String> {
+    let ignore = match std::fs::read_to_string(directory.join(".dockerignore")) {
+        Ok(text) => Ignore::parse(&text)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ignore::default(),
+        Err(error) => return Err(format!(".dockerignore: {error}")),
+    };
+    let mut paths = Vec::new();
+    walk(directory, Path::new(""), &ignore, always, &mut paths)
+        .map_err(|error| format!("reading {}: {error}", directory.display()))?;
+    paths.sort();
+    write(directory, &paths, extra)
+        .map_err(|error| format!("packing {}: {error}", directory.display()))
+}
+
+fn walk(
+    root: &Path,
+    below: &Path,
+    ignore: &Ignore,
+    always: &[&str],
+    paths: &mut Vec<PathBuf>,
+) -> io::Result<()> {
+    for entry in std::fs::read_dir(root.join(below))? {
+        let entry = entry?;
+        let path = below.join(entry.file_name());
+        let is_directory = entry.file_type()?.is_dir();
+        let needed = always.iter().any(|a| Path::new(a).starts_with(&path));
+        let left_out = ignore.leaves_out(&path) && !needed;
+        // A directory that is left out may still hold what a later `!pattern` takes in again.
+        if is_directory && (!left_out || ignore.has_exceptions) {
+            walk(root, &path, ignore, always, paths)?;
+        }
+        if !left_out {
+            paths.push(path);
+        }
+    }
+    Ok(())
+}
+
+/// Writes through a digest.
+struct Hashing {
+    file: File,
+    digest: Sha256,
+}
+
+impl Write for Hashing {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.file.write(bytes)?;
+        self.digest.update(bytes.get(..written).unwrap_or(bytes));
+        Ok(written)
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+fn write(root: &Path, paths: &[PathBuf], extra: &[(&str, &str)]) -> io::Result<Packed> {
+    let file = crate::runtime::docker::copy::unnamed_file()?;
+    let mut archive = tar::Builder::new(Hashing {
+        file,
+        digest: Sha256::new(),
+    });
+    archive.follow_symlinks(false);
+    // Without times, owners and the umask: only content, kind and whether it is executable.
+    archive.mode(tar::HeaderMode::Deterministic);
+    for path in paths {
+        let from = root.join(path);
+        let kind = from.symlink_metadata()?.file_type();
+        let packable = kind.is_file() || kind.is_dir() || kind.is_symlink();
+        // Sockets and pipes have no content to send.
+        if packable {
+            archive.append_path_with_name(&from, path)?;
+        }
+    }
+    for (path, content) in extra {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(content.len() as u64);
+        header.set_mode(0o644);
+        header.set_cksum();
+        archive.append_data(&mut header, path, content.as_bytes())?;
+    }
+    let mut written = archive.into_inner()?;
+    written.flush()?;
+    written.file.rewind()?;
+    Ok(Packed {
+        archive: written.file,
+        digest: hex::encode(written.digest.finalize()),
+    })
+}
+
+/// The patterns of a `.dockerignore`, in order; the last that matches decides.
+#[derive(Default)]
+struct Ignore {
+    rules: Vec<(GlobMatcher, bool)>,
+    has_exceptions: bool,
+}
+
+impl Ignore {
+    fn parse(text: &str) -> Result<Ignore, String> {
+        let mut ignore = Ignore::default();
+        for (number, line) in text.trim_start_matches('\u{feff}').lines().enumerate() {
+            let line = line.trim();
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            let (pattern, leaves_out) = match line.strip_prefix('!') {
+                Some(rest) => (rest.trim(), false),
+                None => (line, true),
+            };
+            let pattern = pattern.trim_start_matches("./").trim_matches('/');
+            if pattern.is_empty() || pattern == "." {
+                continue;
+            }
+            let glob = GlobBuilder::new(pattern)
+                .literal_separator(true)
+                .backslash_escape(true)
+                .build()
+                .map_err(|error| format!(".dockerignore:{}: {error}", number + 1))?;
+            ignore.has_exceptions |= !leaves_out;
+            ignore.rules.push((glob.compile_matcher(), leaves_out));
+        }
+        Ok(ignore)
+    }
+
+    /// A pattern matches a path itself or any directory above it.
+    fn leaves_out(&self, path: &Path) -> bool {
+        let matches = |glob: &GlobMatcher| {
+            path.ancestors()
+                .filter(|above| !above.as_os_str().is_empty())
+                .any(|above| glob.is_match(above))
+        };
+        self.rules
+            .iter()
+            .rev()
+            .find(|(glob, _)| matches(glob))
+            .is_some_and(|(_, leaves_out)| *leaves_out)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn left_out(rules: &str, path: &str) -> bool {
+        Ignore::parse(rules).unwrap().leaves_out(Path::new(path))
+    }
+
+    #[test]
+    fn patterns_mean_what_docker_means() {
+        assert!(left_out("*.md", "a.md"));
+        assert!(!left_out("*.md", "d/a.md"));
+        assert!(left_out("**/*.md", "d/e/a.md"));
+        assert!(left_out("/target", "target/debug/x"));
+        assert!(left_out("target/", "target"));
+        assert!(left_out("*\n!keep", "other/file"));
+        assert!(!left_out("*\n!keep", "keep/file"));
+        assert!(left_out("!keep\nkeep", "keep"));
+        assert!(!left_out("# a\n\n", "a"));
+    }
+
+    #[test]
+    fn the_same_content_has_the_same_digest_and_ignored_files_dont_count() {
+        let make = || {
+            let dir = tempfile::tempdir().unwrap();
+            std::fs::create_dir(dir.path().join("src")).unwrap();
+            std::fs::write(dir.path().join("src/a"), "1").unwrap();
+            std::fs::write(dir.path().join(".dockerignore"), "*.log").unwrap();
+            dir
+        };
+        let (one, two) = (make(), make());
+        std::fs::write(two.path().join("x.log"), "noise").unwrap();
+        let digest = |dir: &tempfile::TempDir| pack(dir.path(), &[], &[]).unwrap().digest;
+        assert_eq!(digest(&one), digest(&two));
+        std::fs::write(two.path().join("src/a"), "2").unwrap();
+        assert_ne!(digest(&one), digest(&two));
+    }
+
+    #[test]
+    fn an_excepted_file_in_an_ignored_directory_and_the_dockerfile_are_sent() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("d")).unwrap();
+        for name in ["d/keep", "d/drop", "Dockerfile", "other"] {
+            std::fs::write(dir.path().join(name), "x").unwrap();
+        }
+        std::fs::write(dir.path().join(".dockerignore"), "*\n!d/keep\n").unwrap();
+        let packed = pack(dir.path(), &["Dockerfile"], &[("extra", "y")]).unwrap();
+        let mut names: Vec<String> = tar::Archive::new(packed.archive)
+            .entries()
+            .unwrap()
+            .map(|e| e.unwrap().path().unwrap().display().to_string())
+            .collect();
+        names.sort();
+        assert_eq!(names, ["Dockerfile", "d/keep", "extra"]);
+    }
+}

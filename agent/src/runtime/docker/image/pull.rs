@@ -1,0 +1,206 @@
+//! Pulling an image: with the user's credentials, again with growing pauses when the network or the registry fails, within its own deadline.
+
+use super::Ready;
+use super::{auth, reference};
+use crate::clock::Stopwatch;
+use crate::runtime::contract::{Prepared, RuntimeError};
+use crate::runtime::docker::client::Engine;
+use crate::runtime::docker::error::{judge, runtime, said, status};
+use crate::runtime::docker::settings::DockerSettings;
+use bollard::auth::DockerCredentials;
+use bollard::models::CreateImageInfo;
+use bollard::query_parameters::CreateImageOptionsBuilder;
+use futures::StreamExt;
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::time::Duration;
+
+/// Whether the engine has the image (for that platform).
+pub(super) async fn present(
+    engine: &Engine,
+    image: &str,
+    platform: Option<&str>,
+) -> Result<bool, RuntimeError> {
+    match engine.ask(|| engine.docker.inspect_image(image)).await {
+        Ok(found) => Ok(platform.is_none_or(|wanted| {
+            let os = found.os.unwrap_or_default();
+            let arch = found.architecture.unwrap_or_default();
+            let is = format!("{os}/{arch}");
+            wanted == is || wanted.starts_with(&format!("{is}/")) || wanted == os
+        })),
+        Err(error) if status(&error) == Some(404) => Ok(false),
+        Err(error) => Err(runtime(&format!("looking for image {image}"), &error)),
+    }
+}
+
+/// Pulls it.
+pub(super) async fn pull(
+    engine: Engine,
+    settings: DockerSettings,
+    image: String,
+    platform: Option<String>,
+) -> Result<Ready, RuntimeError> {
+    let limit = Duration::from_secs(settings.pull_timeout_s);
+    let progress = Progress::default();
+    let began = Stopwatch::start();
+    let pulling = tries(&engine, &settings, &image, platform.as_deref(), &progress);
+    match tokio::time::timeout(limit, pulling).await {
+        Ok(Ok(())) => {
+            let detail = format!("{image}, pulled in {:.1}s", began.elapsed().as_secs_f64());
+            Ok((image, Some(Prepared::Pulled(detail))))
+        }
+        Ok(Err(error)) => Err(error),
+        Err(_) => Err(RuntimeError::Errored(format!(
+            "pulling {image}: not done within {} s ({}); raise `pull_timeout_s` or pull it beforehand",
+            limit.as_secs(),
+            progress.summary()
+        ))),
+    }
+}
+
+async fn tries(
+    engine: &Engine,
+    settings: &DockerSettings,
+    image: &str,
+    platform: Option<&str>,
+    progress: &Progress,
+) -> Result<(), RuntimeError> {
+    let what = format!("pulling {image}");
+    let credentials = auth::credentials(
+        settings.docker_config().as_deref(),
+        reference::registry(image),
+    )
+    .await
+    .map_err(|why| RuntimeError::Errored(format!("{what}: {why}")))?;
+    let mut pause = Duration::from_millis(500);
+    let mut tried = 0;
+    loop {
+        tried += 1;
+        let said = match once(engine, image, platform, credentials.clone(), progress).await {
+            Ok(()) => return Ok(()),
+            Err(said) => said,
+        };
+        if is_final(&said) || tried >= settings.pull_tries.max(1) {
+            let tries = if tried > 1 {
+                format!(" ({tried} tries)")
+            } else {
+                String::new()
+            };
+            return Err(errored(judge(&format!("{what}{tries}"), &said)));
+        }
+        tracing::warn!(image, tried, said, "pull failed; trying again");
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_secs(30));
+    }
+}
+
+/// Whatever stopped a pull, the system under test hasn't been judged.
+fn errored(error: RuntimeError) -> RuntimeError {
+    RuntimeError::Errored(error.to_string())
+}
+
+/// What no further try will change.
+fn is_final(said: &str) -> bool {
+    [
+        "manifest unknown",
+        "not found",
+        "pull access denied",
+        "unauthorized",
+        "authentication required",
+        "no basic auth credentials",
+        "denied",
+        "invalid reference format",
+        "no matching manifest",
+        "no space left on device",
+    ]
+    .iter()
+    .any(|text| said.contains(text))
+}
+
+async fn once(
+    engine: &Engine,
+    image: &str,
+    platform: Option<&str>,
+    credentials: Option<DockerCredentials>,
+    progress: &Progress,
+) -> Result<(), String> {
+    let full = reference::tagged(image);
+    let options = CreateImageOptionsBuilder::default()
+        .from_image(&full)
+        .platform(platform.unwrap_or_default())
+        .build();
+    let stream = engine.docker.create_image(Some(options), None, credentials);
+    let mut stream = std::pin::pin!(stream);
+    while let Some(line) = stream.next().await {
+        progress.note(image, line.map_err(|error| said(&error))?);
+    }
+    // The stream ends without an error also when the connection was cut in the middle.
+    match engine.ask(|| engine.docker.inspect_image(image)).await {
+        Ok(_) => Ok(()),
+        Err(error) => Err(format!("it is not there after the pull: {}", said(&error))),
+    }
+}
+
+/// How far a pull is, by layer.
+#[derive(Default)]
+struct Progress {
+    layers: Mutex<HashMap<String, String>>,
+}
+
+impl Progress {
+    fn note(&self, image: &str, line: CreateImageInfo) {
+        let (Some(layer), Some(status)) = (line.id, line.status) else {
+            return;
+        };
+        let mut layers = self
+            .layers
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let news = layers.get(&layer) != Some(&status);
+        if news {
+            tracing::debug!(image, layer, status, "pull");
+            layers.insert(layer, status);
+        }
+    }
+
+    fn summary(&self) -> String {
+        let layers = self
+            .layers
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let done = layers
+            .values()
+            .filter(|status| matches!(status.as_str(), "Pull complete" | "Already exists"))
+            .count();
+        format!("{done} of {} layers done", layers.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrong_name_is_final_and_a_timeout_is_not() {
+        assert!(is_final("manifest for a:1 not found: manifest unknown"));
+        assert!(is_final("pull access denied for a"));
+        assert!(!is_final("net/http: TLS handshake timeout"));
+        assert!(!is_final("toomanyrequests: limit"));
+        assert!(!is_final("received unexpected HTTP status: 503"));
+    }
+
+    #[test]
+    fn progress_counts_layers() {
+        let progress = Progress::default();
+        let line = |id: &str, status: &str| CreateImageInfo {
+            id: Some(id.into()),
+            status: Some(status.into()),
+            ..CreateImageInfo::default()
+        };
+        progress.note("i", line("a", "Downloading"));
+        progress.note("i", line("b", "Already exists"));
+        progress.note("i", line("a", "Pull complete"));
+        progress.note("i", line("c", "Waiting"));
+        assert_eq!(progress.summary(), "2 of 3 layers done");
+    }
+}

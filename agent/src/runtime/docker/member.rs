@@ -1,0 +1,332 @@
+//! One service's container: started, followed until it exits, acted upon.
+//!
+//! The contract's calls stand in `handle`; what its output is handed to in `output`, commands in it in `exec`, files in `copy`.
+
+use super::error::{judge, runtime, said, status};
+use super::govern::Work;
+use super::network::Network;
+use super::stack::lock;
+use super::watch::Signals;
+use super::{Shared, address, output};
+use crate::runtime::contract::{Addresses, Exit, RuntimeError};
+use crate::sink::LogSink;
+use bollard::errors::Error;
+use bollard::models::{ContainerInspectResponse, HealthStatusEnum};
+use bollard::query_parameters::{
+    KillContainerOptionsBuilder, RemoveContainerOptionsBuilder, StopContainerOptionsBuilder,
+};
+use phalanx_shared::spec::service::ServiceConfig;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio_util::task::TaskTracker;
+
+/// Docker's own default between the stop signal and SIGKILL.
+const DEFAULT_GRACE: Duration = Duration::from_secs(10);
+
+/// A container of a stack.
+pub(super) struct Container {
+    pub shared: Arc<Shared>,
+    pub config: ServiceConfig,
+    pub id: String,
+    pub network: Arc<Network>,
+    pub logs: LogSink,
+    pub signals: Arc<Signals>,
+    /// Bytes of each output handed over, over all starts, so that a broken stream goes on where it stopped.
+    pub carried: output::Carried,
+    pub has_healthcheck: bool,
+    pub exits: watch::Sender<Option<Exit>>,
+    starts: AtomicU32,
+    pub running: AtomicBool,
+    pub paused: AtomicBool,
+    pub asked_to_end: AtomicBool,
+    pub ended_by_machinery: Mutex<Option<String>>,
+    follower: Mutex<Option<tokio::task::JoinHandle<()>>>,
+    pub tasks: TaskTracker,
+    /// Whether the stack is being closed.
+    closing: Arc<AtomicBool>,
+}
+
+/// What `look` saw.
+pub(super) enum Seen {
+    /// It runs (or is paused).
+    Running,
+    /// It ended.
+    Ended(End),
+    /// The engine doesn't know it any more.
+    Gone,
+}
+
+/// How a container ended.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct End {
+    pub code: i64,
+    pub oom: bool,
+    /// When, in seconds of wall time, by the engine's clock.
+    pub at: Option<i64>,
+}
+
+impl Container {
+    /// A container that the engine has created.
+    pub fn new(
+        shared: Arc<Shared>,
+        config: ServiceConfig,
+        created: &ContainerInspectResponse,
+        network: Arc<Network>,
+        logs: LogSink,
+        tasks: TaskTracker,
+        closing: Arc<AtomicBool>,
+    ) -> Arc<Container> {
+        let id = created.id.clone().unwrap_or_default();
+        let signals = Signals::new();
+        shared.watch.register(&id, &signals);
+        Arc::new(Container {
+            shared,
+            has_healthcheck: checks_health(created),
+            config,
+            id,
+            network,
+            logs,
+            signals,
+            carried: output::Carried::default(),
+            exits: watch::Sender::new(None),
+            starts: AtomicU32::new(0),
+            running: AtomicBool::new(false),
+            paused: AtomicBool::new(false),
+            asked_to_end: AtomicBool::new(false),
+            ended_by_machinery: Mutex::new(None),
+            follower: Mutex::new(None),
+            tasks,
+            closing,
+        })
+    }
+
+    pub fn what(&self, doing: &str) -> String {
+        format!("service {}: {doing}", self.config.name)
+    }
+
+    /// Asks the engine how the container is.
+    pub async fn look(&self) -> Result<Seen, Error> {
+        let inspected = match self.shared.engine.inspect(&self.id).await {
+            Ok(inspected) => inspected,
+            Err(error) if status(&error) == Some(404) => return Ok(Seen::Gone),
+            Err(error) => return Err(error),
+        };
+        let state = inspected.state.unwrap_or_default();
+        if state.running == Some(true) || state.paused == Some(true) {
+            let verdict = state.health.and_then(|health| health.status);
+            match verdict {
+                Some(HealthStatusEnum::HEALTHY) => self.hear_health(true),
+                Some(HealthStatusEnum::UNHEALTHY) => self.hear_health(false),
+                _ => {}
+            }
+            return Ok(Seen::Running);
+        }
+        let finished = state.finished_at.as_deref().unwrap_or_default();
+        Ok(Seen::Ended(End {
+            code: state.exit_code.unwrap_or(-1),
+            oom: state.oom_killed == Some(true) || self.signals.oom.load(Ordering::Acquire),
+            at: finished
+                .parse::<jiff::Timestamp>()
+                .ok()
+                .map(|at| at.as_second()),
+        }))
+    }
+
+    fn hear_health(&self, healthy: bool) {
+        self.signals.health.send_if_modified(|known| {
+            let news = *known != Some(healthy);
+            *known = Some(healthy);
+            news
+        });
+    }
+
+    pub async fn begin(self: Arc<Self>) -> Result<Addresses, RuntimeError> {
+        if self.runs() {
+            return Err(RuntimeError::Errored(
+                self.what("started while it runs: stop it first"),
+            ));
+        }
+        if let Some(follower) = self.take_follower() {
+            // It has told the exit and is about to end.
+            let _ = follower.await;
+        }
+        let start = self.starts.fetch_add(1, Ordering::AcqRel) + 1;
+        self.exits.send_replace(None);
+        self.signals.health.send_replace(None);
+        self.signals.oom.store(false, Ordering::Release);
+        self.asked_to_end.store(false, Ordering::Release);
+        *lock(&self.ended_by_machinery) = None;
+        self.paused.store(false, Ordering::Release);
+        let looks = self.signals.look.subscribe();
+        // Attached before it runs, so that its first byte is seen.
+        let stream = output::Source::attach(&self)
+            .await
+            .map_err(|error| runtime(&self.what("attaching to its output"), &error))?;
+        self.ask_to_start().await?;
+        self.running.store(true, Ordering::Release);
+        let follower = tokio::spawn(output::follow(self.clone(), stream, looks, start));
+        self.put_follower(follower);
+        self.where_it_is().await
+    }
+
+    async fn ask_to_start(&self) -> Result<(), RuntimeError> {
+        let _turn = self.shared.governor.turn(Work::Start).await;
+        if self.closing.load(Ordering::Acquire) {
+            return Err(RuntimeError::Errored(
+                self.what("not started, since its stack is being closed"),
+            ));
+        }
+        let docker = &self.shared.engine.docker;
+        self.shared
+            .engine
+            .ask(|| docker.start_container(&self.id, None))
+            .await
+            .map_err(|error| {
+                judge(
+                    &self.what("start"),
+                    &start_failure(&said(&error), &self.config),
+                )
+            })
+    }
+
+    fn take_follower(&self) -> Option<tokio::task::JoinHandle<()>> {
+        lock(&self.follower).take()
+    }
+
+    fn put_follower(&self, follower: tokio::task::JoinHandle<()>) {
+        *lock(&self.follower) = Some(follower);
+    }
+
+    /// Waits until its output was handed over, for the time given; then stops listening.
+    pub async fn settle(&self, limit: Duration) {
+        if let Some(mut follower) = self.take_follower()
+            && tokio::time::timeout(limit, &mut follower).await.is_err()
+        {
+            follower.abort();
+        }
+    }
+
+    /// Publishes an exit. Called by the follower once all output was handed over.
+    pub fn exited(&self, start: u32, end: End) {
+        let exit = Exit {
+            code: end.code,
+            oom: end.oom,
+            start,
+        };
+        // What an engine leaves of containers that it ended itself; any other code is the container's own.
+        let engines = matches!(end.code, 0 | 137 | 143 | 255) && !end.oom;
+        let away = end.at.and_then(|at| self.shared.engine.away.at(at));
+        let asked = self.asked_to_end.swap(false, Ordering::AcqRel);
+        let cause = away
+            .filter(|_| engines && !asked)
+            .map(|why| self.what(&format!("{why}, and its container ended with it")));
+        *lock(&self.ended_by_machinery) = cause;
+        self.running.store(false, Ordering::Release);
+        self.exits.send_replace(Some(exit));
+    }
+
+    pub async fn until_exited(&self) {
+        let mut exits = self.exits.subscribe();
+        if self.runs() {
+            // The sender lives as long as `self`.
+            let _ = exits.wait_for(Option::is_some).await;
+        }
+    }
+
+    pub fn runs(&self) -> bool {
+        self.running.load(Ordering::Acquire)
+    }
+
+    /// Stops it: unfreezes, sends its stop signal, kills after `grace`. Doesn't wait for its output.
+    pub async fn ask_to_stop(&self, grace: Option<Duration>) -> Result<(), Error> {
+        self.asked_to_end.store(true, Ordering::Release);
+        if self.paused.swap(false, Ordering::AcqRel) {
+            let _ = self.shared.engine.docker.unpause_container(&self.id).await;
+        }
+        let own = self.config.stop_grace_ms.map(Duration::from_millis);
+        let grace = grace.or(own).unwrap_or(DEFAULT_GRACE);
+        let seconds = i32::try_from(grace.as_millis().div_ceil(1000)).unwrap_or(i32::MAX);
+        let patient = self.shared.engine.patient(grace);
+        let options = StopContainerOptionsBuilder::default().t(seconds).build();
+        self.shared
+            .engine
+            .ask(|| patient.stop_container(&self.id, Some(options.clone())))
+            .await
+    }
+
+    /// Removes it with its anonymous volumes, killing it if it runs.
+    pub async fn remove(shared: &Shared, id: &str) -> Result<(), Error> {
+        let options = RemoveContainerOptionsBuilder::default()
+            .force(true)
+            .v(true)
+            .build();
+        let docker = &shared.engine.docker;
+        let removed = shared
+            .engine
+            .ask(|| docker.remove_container(id, Some(options.clone())))
+            .await;
+        match removed {
+            // Gone, or going already.
+            Err(error) if matches!(status(&error), Some(404 | 409)) => Ok(()),
+            other => other,
+        }
+    }
+
+    pub async fn signal(&self, signal: &str) -> Result<(), RuntimeError> {
+        let options = KillContainerOptionsBuilder::default()
+            .signal(signal)
+            .build();
+        let docker = &self.shared.engine.docker;
+        let sent = self
+            .shared
+            .engine
+            .ask(|| docker.kill_container(&self.id, Some(options.clone())))
+            .await;
+        match sent {
+            Err(error) if status(&error) == Some(409) && !self.runs() => Ok(()),
+            // The engine knows of an exit a moment before we do.
+            Err(error) if said(&error).contains("is not running") => Ok(()),
+            other => {
+                other.map_err(|error| runtime(&self.what(&format!("sending {signal}")), &error))
+            }
+        }
+    }
+
+    pub async fn where_it_is(&self) -> Result<Addresses, RuntimeError> {
+        let inspected = self
+            .shared
+            .engine
+            .inspect(&self.id)
+            .await
+            .map_err(|error| runtime(&self.what("looking up its address"), &error))?;
+        Ok(address::of(
+            &self.config,
+            &inspected,
+            &self.network.name,
+            self.shared.way(),
+        ))
+    }
+}
+
+/// What the engine says of a start that failed, with the service's own words beside it.
+fn start_failure(said: &str, config: &ServiceConfig) -> String {
+    let user = config
+        .user
+        .as_deref()
+        .filter(|_| said.contains("unable to find user"));
+    match user {
+        Some(user) => format!("user {user:?} doesn't exist in the image: {said}"),
+        None => said.to_owned(),
+    }
+}
+
+fn checks_health(created: &ContainerInspectResponse) -> bool {
+    created
+        .config
+        .as_ref()
+        .and_then(|config| config.healthcheck.as_ref()?.test.as_ref())
+        .and_then(|test| test.first())
+        .is_some_and(|first| first != "NONE")
+}

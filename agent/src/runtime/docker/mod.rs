@@ -1,0 +1,297 @@
+//! Containers behind the runtime contract, through the engine's API. bollard's types stay in this folder.
+//!
+//! `client`, `endpoint`, `away` (connection) · `labels` (names) · `convert`, `mounts` (a definition becomes a request) ·
+//! `image` (pull, build) · `govern` (how much at once, and whose turn it is) · `network`, `subnet`, `reach` (the cell's network) · `stack`, `member`, `handle`, `address`, `output`, `exec`,
+//! `copy`, `summary` (what runs) · `watch` (the engine's events) · `close`, `sweep` (nothing is left).
+//!
+//! Decisions that these leave to the caller: when a service is ready, what an exit means, in which order services start.
+
+mod address;
+mod away;
+mod client;
+mod close;
+mod convert;
+mod copy;
+mod endpoint;
+mod error;
+mod exec;
+mod govern;
+mod handle;
+mod image;
+mod labels;
+mod member;
+mod mounts;
+mod network;
+mod output;
+mod reach;
+mod settings;
+mod stack;
+mod subnet;
+mod summary;
+mod sweep;
+mod watch;
+
+pub use labels::of_attempt;
+pub use settings::{DockerSettings, Reach};
+pub use sweep::{Found, Kind, doomed};
+
+use self::client::Engine;
+use self::govern::Governor;
+use self::image::Images;
+use self::network::{Network, Networks};
+use self::reach::Way;
+use self::stack::{Attempt, Hold, lock};
+use self::subnet::core::Allocator;
+use self::watch::Watch;
+use super::contract::{AttemptScope, Closed, Runtime, RuntimeError, Stack};
+use crate::clock::{Clock, SystemClock};
+use async_trait::async_trait;
+use bollard::query_parameters::ListImagesOptionsBuilder;
+use phalanx_shared::id::{AgentId, Token};
+use sha2::{Digest, Sha256};
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, Weak};
+use tokio::sync::{OnceCell, oneshot};
+use tokio::task::{AbortHandle, JoinHandle};
+
+/// What all stacks of one engine share.
+struct Shared {
+    settings: DockerSettings,
+    engine: Engine,
+    networks: Arc<Networks>,
+    watch: Arc<Watch>,
+    images: Images,
+    governor: Arc<Governor>,
+    way: OnceCell<Way>,
+    open: Mutex<HashMap<Token, Weak<Attempt>>>,
+    clock: SystemClock,
+}
+
+impl Shared {
+    fn way(&self) -> Option<&Way> {
+        self.way.get()
+    }
+
+    fn now_s(&self) -> u64 {
+        u64::try_from(self.clock.wall().0 / 1_000_000).unwrap_or(0)
+    }
+
+    fn is_open(&self, token: &Token) -> bool {
+        lock(&self.open)
+            .get(token)
+            .is_some_and(|attempt| attempt.strong_count() > 0)
+    }
+
+    fn release(&self, token: &Token) {
+        lock(&self.open).remove(token);
+    }
+}
+
+/// The runtime of one container engine.
+pub struct DockerRuntime {
+    shared: Arc<Shared>,
+    listener: AbortHandle,
+    keeper: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl DockerRuntime {
+    /// Connects, and begins to listen and to keep networks ready. The error says why no engine can be used.
+    pub async fn connect(settings: DockerSettings) -> Result<Arc<DockerRuntime>, String> {
+        if settings.agent.0.is_empty() {
+            return Err(
+                "the Docker runtime needs the agent's identity to label what it makes".into(),
+            );
+        }
+        let engine = Engine::connect(&settings).await?;
+        let allocator = Allocator::new(
+            &settings.subnets,
+            settings.subnet_prefix,
+            &settings.subnets_v6,
+            spread(&settings.agent.0),
+        )?;
+        let agent = settings.agent.clone();
+        let ready = settings.ready_networks;
+        let governor = Arc::new(Governor::new(settings.starts()));
+        let networks = Networks::new(
+            engine.clone(),
+            governor.clone(),
+            agent.clone(),
+            allocator,
+            ready,
+        )
+        .await?;
+        let watch = Watch::new(engine.clone(), agent);
+        let shared = Arc::new(Shared {
+            governor,
+            images: Images::default(),
+            way: OnceCell::new(),
+            open: Mutex::default(),
+            clock: SystemClock::default(),
+            engine,
+            networks: networks.clone(),
+            watch: watch.clone(),
+            settings,
+        });
+        let keeper = (ready > 0).then(|| tokio::spawn(networks.keep_ready()));
+        Ok(Arc::new(DockerRuntime {
+            shared,
+            listener: tokio::spawn(watch.listen()).abort_handle(),
+            keeper: Mutex::new(keeper),
+        }))
+    }
+
+    /// How many networks (so cells) this agent can have at once: what `Hello` tells the scheduler.
+    pub fn network_capacity(&self) -> u32 {
+        self.shared.networks.capacity()
+    }
+
+    /// Pulls an image before the cell that needs it is here, so that pulling overlaps with waiting.
+    pub async fn prefetch(&self, image: &str) -> Result<(), RuntimeError> {
+        let shared = &self.shared;
+        shared
+            .images
+            .prefetch(&shared.engine, &shared.settings, image)
+            .await
+    }
+
+    /// The names (with tag) of the images that the engine has: what `Hello` tells the scheduler.
+    pub async fn images_present(&self) -> Result<Vec<String>, RuntimeError> {
+        let engine = &self.shared.engine;
+        let options = || Some(ListImagesOptionsBuilder::default().build());
+        let listed = engine.ask(|| engine.docker.list_images(options())).await;
+        let listed =
+            listed.map_err(|error| error::runtime("listing the engine's images", &error))?;
+        let mut names: Vec<String> = listed
+            .into_iter()
+            .flat_map(|image| image.repo_tags)
+            .filter(|name| name != "<none>:<none>")
+            .collect();
+        names.sort();
+        Ok(names)
+    }
+
+    /// Everything with our labels in the engine, of this agent or (for `phalanx gc`) of any.
+    pub async fn list_ours(&self, any_agent: bool) -> Result<Vec<Found>, RuntimeError> {
+        let filter = match any_agent {
+            true => HashMap::from([("label".to_owned(), vec![labels::AGENT.to_owned()])]),
+            false => labels::filter_agent(&self.shared.settings.agent),
+        };
+        sweep::list(&self.shared.engine, &filter)
+            .await
+            .map_err(|error| error::runtime("listing the engine's objects", &error))
+    }
+
+    /// What these agents' attempts keep, their markers included.
+    pub async fn list_kept(&self, agents: &HashSet<AgentId>) -> Result<Vec<Found>, RuntimeError> {
+        let all = self.list_ours(true).await?;
+        Ok(sweep::kept(all, agents))
+    }
+
+    /// Removes images that were built before a time (in seconds since 1970) and that no container uses; the tags, and the bytes freed.
+    pub async fn remove_built(
+        &self,
+        before_s: i64,
+        dry_run: bool,
+    ) -> Result<Vec<(String, u64)>, RuntimeError> {
+        image::remove_built(&self.shared.engine, before_s, dry_run)
+            .await
+            .map_err(|error| error::runtime("removing images that were built", &error))
+    }
+
+    /// Removes objects that [`DockerRuntime::list_ours`] found and the caller chose.
+    pub async fn remove(&self, objects: &[Found]) -> Closed {
+        sweep::remove_all(&self.shared, objects).await
+    }
+
+    /// A network for an attempt: a ready one, or one made now.
+    async fn network(
+        shared: Arc<Shared>,
+        scope: &AttemptScope,
+    ) -> Result<Arc<Network>, RuntimeError> {
+        if !scope.ipv6
+            && let Some(ready) = shared.networks.take_ready()
+        {
+            return Ok(ready);
+        }
+        let name = labels::object(&scope.token, "net");
+        let labels = labels::of_attempt(&scope.agent, &scope.token);
+        let (send, receive) = oneshot::channel();
+        let ipv6 = scope.ipv6;
+        // In a task of its own: if the caller goes away, nobody else would remove it.
+        tokio::spawn(async move {
+            let made = shared.networks.make(&name, labels, ipv6).await;
+            if let Err(Ok(unwanted)) = send.send(made) {
+                let _ = shared.networks.remove(&unwanted).await;
+            }
+        });
+        receive.await.unwrap_or_else(|_| {
+            Err(RuntimeError::Errored(
+                "making the cell's network ended by a bug of ours".to_owned(),
+            ))
+        })
+    }
+}
+
+impl Drop for DockerRuntime {
+    fn drop(&mut self) {
+        self.listener.abort();
+        self.shared.networks.stop();
+    }
+}
+
+/// Where in the pool an identity begins, so that two agents on one machine seldom meet.
+fn spread(agent: &str) -> u32 {
+    let digest = Sha256::digest(agent.as_bytes());
+    digest
+        .iter()
+        .take(4)
+        .fold(0u32, |number, byte| number << 8 | u32::from(*byte))
+}
+
+#[async_trait]
+impl Runtime for DockerRuntime {
+    fn kind(&self) -> &'static str {
+        "docker"
+    }
+
+    async fn open(&self, scope: AttemptScope) -> Result<Arc<dyn Stack>, RuntimeError> {
+        let shared = &self.shared;
+        let network = Self::network(shared.clone(), &scope).await?;
+        let token = scope.token.clone();
+        let attempt = Arc::new(Attempt::new(shared.clone(), scope, network));
+        lock(&shared.open).insert(token, Arc::downgrade(&attempt));
+        let setting = shared.settings.reach;
+        let way = shared
+            .way
+            .get_or_init(|| reach::decide(setting, &shared.engine, &attempt.network))
+            .await;
+        if let Way::Join(own) = way {
+            let joined = reach::join(&shared.engine, own, &attempt.network).await;
+            if let Err(why) = joined {
+                close::close(attempt, std::time::Duration::ZERO, None).await;
+                return Err(RuntimeError::Errored(format!(
+                    "the agent's container could not join the cell's network: {why}"
+                )));
+            }
+        }
+        Ok(Arc::new(Hold(attempt)))
+    }
+
+    async fn reap(&self, live: &HashSet<Token>) -> Result<Closed, RuntimeError> {
+        sweep::reap(&self.shared, live)
+            .await
+            .map_err(|error| error::runtime("reaping", &error))
+    }
+
+    async fn shutdown(&self) {
+        self.listener.abort();
+        self.shared.networks.stop();
+        let keeper = lock(&self.keeper).take();
+        if let Some(keeper) = keeper {
+            // What it is making must exist before it can be removed.
+            let limit = self.shared.settings.close_timeout();
+            let _ = tokio::time::timeout(limit, keeper).await;
+        }
+        self.shared.networks.drain().await;
+    }
+}

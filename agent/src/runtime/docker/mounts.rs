@@ -1,0 +1,132 @@
+//! Where a service's mounts and variable files are: paths of the workspace resolved, and kept inside it.
+//!
+//! Touches the agent's file system, not the engine.
+
+use super::convert::{PlacedMount, Source};
+use super::labels;
+use crate::runtime::contract::{AttemptScope, RuntimeError};
+use phalanx_shared::spec::service::{Mount, MountKind};
+use std::path::{Component, Path, PathBuf};
+
+/// The service's mounts with their sources resolved.
+pub(super) fn place(
+    service: &str,
+    mounts: &[Mount],
+    scope: &AttemptScope,
+) -> Result<Vec<PlacedMount>, RuntimeError> {
+    mounts
+        .iter()
+        .map(|mount| {
+            Ok(PlacedMount {
+                source: source(service, mount, scope)?,
+                target: mount.target.clone(),
+                read_only: mount.read_only,
+            })
+        })
+        .collect()
+}
+
+fn source(service: &str, mount: &Mount, scope: &AttemptScope) -> Result<Source, RuntimeError> {
+    Ok(match &mount.kind {
+        MountKind::Bind(path) => Source::Path(
+            in_workspace(path, scope.workspace.as_deref()).map_err(|why| {
+                RuntimeError::Errored(format!("service {service}: mount of {path}: {why}"))
+            })?,
+        ),
+        MountKind::Named(name) => Source::Volume(Some(labels::object(&scope.token, name))),
+        MountKind::Anonymous => Source::Volume(None),
+        MountKind::Tmpfs => Source::Memory(mount.tmpfs_size),
+    })
+}
+
+/// Why a path can't be used.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Misplaced {
+    /// Nothing is there.
+    #[error("{0}")]
+    Missing(String),
+    /// It lies where it mustn't.
+    #[error("{0}")]
+    Outside(String),
+}
+
+/// The real path of `path`: an absolute one as written, a relative one in the workspace and nowhere else.
+pub(super) fn in_workspace(path: &str, workspace: Option<&Path>) -> Result<PathBuf, Misplaced> {
+    let written = Path::new(path);
+    if written.is_absolute() {
+        return written
+            .canonicalize()
+            .map_err(|error| Misplaced::Missing(format!("{error} on the agent's host")));
+    }
+    if leaves(written) {
+        return Err(Misplaced::Outside(
+            "it leaves the workspace by `..`".to_owned(),
+        ));
+    }
+    let workspace = workspace.ok_or_else(|| {
+        Misplaced::Missing("there is no workspace: submit one (`workspace.include`) or write an absolute path of the agent's host".to_owned())
+    })?;
+    let root = workspace.canonicalize().map_err(|error| {
+        Misplaced::Missing(format!("workspace {}: {error}", workspace.display()))
+    })?;
+    let real = root.join(written).canonicalize().map_err(|error| {
+        Misplaced::Missing(format!(
+            "{error} in the workspace; does `workspace.include` name it?"
+        ))
+    })?;
+    if !real.starts_with(&root) {
+        return Err(Misplaced::Outside(format!(
+            "it leaves the workspace by a link (to {}); write the absolute path if that is meant",
+            real.display()
+        )));
+    }
+    Ok(real)
+}
+
+/// Whether a relative path climbs above its start.
+fn leaves(path: &Path) -> bool {
+    let mut depth = 0i64;
+    path.components().any(|component| {
+        match component {
+            Component::Normal(_) => depth += 1,
+            Component::ParentDir => depth -= 1,
+            _ => {}
+        }
+        depth < 0
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_path_stays_in_the_workspace() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("work");
+        std::fs::create_dir_all(root.join("conf")).unwrap();
+        std::fs::write(dir.path().join("outside"), "x").unwrap();
+        std::os::unix::fs::symlink(dir.path().join("outside"), root.join("link")).unwrap();
+        let at = |path: &str| in_workspace(path, Some(&root));
+        assert!(at("./conf").unwrap().ends_with("work/conf"));
+        assert!(at("conf/../conf").unwrap().ends_with("work/conf"));
+        assert!(at("../outside").unwrap_err().to_string().contains("`..`"));
+        assert!(at("link").unwrap_err().to_string().contains("by a link"));
+        assert!(
+            matches!(at("missing"), Err(Misplaced::Missing(why)) if why.contains("workspace.include"))
+        );
+        let absolute = dir.path().join("outside");
+        assert!(at(absolute.to_str().unwrap()).is_ok());
+    }
+
+    #[test]
+    fn without_a_workspace_a_relative_path_is_refused() {
+        assert!(
+            in_workspace("a", None)
+                .unwrap_err()
+                .to_string()
+                .contains("no workspace")
+        );
+    }
+}

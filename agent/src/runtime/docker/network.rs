@@ -1,0 +1,308 @@
+//! Cells' networks: made in subnets of our own, a few kept ready, each used once.
+//!
+//! Making one costs the engine about 70 ms and network calls queue up inside it, so a ready one saves that at the
+//! start of a cell. A ready network carries the agent's and the pool's label only (labels can't change afterwards);
+//! which cell took it, this process knows, and the reaper removes all that no process knows.
+
+use super::client::Engine;
+use super::error::{runtime, said, status};
+use super::govern::{Governor, Work};
+use super::labels::{self, Labels};
+use super::subnet::{self, core::Allocator, core::Net4, core::Subnets};
+use crate::runtime::contract::RuntimeError;
+use bollard::models::{Ipam, IpamConfig, NetworkCreateRequest};
+use phalanx_shared::id::AgentId;
+use std::collections::HashSet;
+use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use tokio::sync::Notify;
+
+/// A network that this process made. While it is held the reaper leaves it alone and its subnet is taken.
+pub(super) struct Network {
+    /// Its name in the engine; unique.
+    pub name: String,
+    /// Its IPv4 subnet.
+    pub subnet: Net4,
+    owner: Weak<Networks>,
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        if let Some(owner) = self.owner.upgrade() {
+            owner.forget(self);
+        }
+    }
+}
+
+impl Network {
+    /// The engine's own address in it.
+    pub fn gateway(&self) -> Ipv4Addr {
+        self.subnet.gateway()
+    }
+}
+
+/// All networks of one engine that this process made.
+pub(super) struct Networks {
+    engine: Engine,
+    governor: Arc<Governor>,
+    agent: AgentId,
+    allocator: Mutex<Allocator>,
+    ready: Mutex<Vec<Arc<Network>>>,
+    /// Names of all that this process made or is about to; the reaper leaves them alone.
+    known: Mutex<HashSet<String>>,
+    target: usize,
+    wanted: Notify,
+    stopping: AtomicBool,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Networks {
+    /// Looks at what is taken already.
+    pub async fn new(
+        engine: Engine,
+        governor: Arc<Governor>,
+        agent: AgentId,
+        allocator: Allocator,
+        target: usize,
+    ) -> Result<Arc<Networks>, String> {
+        let networks = Arc::new(Networks {
+            engine,
+            governor,
+            agent,
+            allocator: Mutex::new(allocator),
+            ready: Mutex::default(),
+            known: Mutex::default(),
+            target,
+            wanted: Notify::new(),
+            stopping: AtomicBool::new(false),
+        });
+        networks
+            .look()
+            .await
+            .map_err(|error| format!("listing the engine's networks: {}", said(&error)))?;
+        Ok(networks)
+    }
+
+    /// A ready network, if there is one. Another is made in its place.
+    pub fn take_ready(&self) -> Option<Arc<Network>> {
+        let taken = lock(&self.ready).pop();
+        self.wanted.notify_one();
+        taken
+    }
+
+    /// Whether this process made it.
+    pub fn knows(&self, name: &str) -> bool {
+        lock(&self.known).contains(name)
+    }
+
+    /// How many networks there can be at once.
+    pub fn capacity(&self) -> u32 {
+        lock(&self.allocator).total()
+    }
+
+    /// Makes a network. Its name is known (and so removed by whoever closes) before the engine is asked.
+    pub async fn make(
+        self: &Arc<Self>,
+        name: &str,
+        labels: Labels,
+        ipv6: bool,
+    ) -> Result<Arc<Network>, RuntimeError> {
+        let _turn = self.governor.turn(Work::Network).await;
+        self.make_now(name, labels, ipv6).await
+    }
+
+    async fn make_now(
+        self: &Arc<Self>,
+        name: &str,
+        labels: Labels,
+        ipv6: bool,
+    ) -> Result<Arc<Network>, RuntimeError> {
+        lock(&self.known).insert(name.to_owned());
+        let made = self.try_subnets(name, &labels, ipv6).await;
+        if made.is_err() {
+            lock(&self.known).remove(name);
+        }
+        made
+    }
+
+    async fn try_subnets(
+        self: &Arc<Self>,
+        name: &str,
+        labels: &Labels,
+        ipv6: bool,
+    ) -> Result<Arc<Network>, RuntimeError> {
+        let what = "making the cell's network";
+        let mut looked = false;
+        loop {
+            let taken = lock(&self.allocator).take();
+            let Some(subnets) = taken else {
+                if looked {
+                    return Err(RuntimeError::Errored(format!(
+                        "{what}: all {} subnets of the agent's pool are in use; add ranges to `subnets` in its Docker settings, or free networks (`phalanx gc`, `docker network ls`)",
+                        self.capacity()
+                    )));
+                }
+                looked = true;
+                self.look().await.map_err(|error| runtime(what, &error))?;
+                continue;
+            };
+            match self.create(name, labels, &subnets, ipv6).await {
+                Ok(()) => {
+                    return Ok(Arc::new(Network {
+                        name: name.to_owned(),
+                        subnet: subnets.v4,
+                        owner: Arc::downgrade(self),
+                    }));
+                }
+                Err(error) if overlaps(&said(&error)) => {
+                    // Somebody else on this machine has it: the next one.
+                    lock(&self.allocator).refuse(subnets.v4);
+                }
+                Err(error) => {
+                    lock(&self.allocator).give_back(subnets.v4);
+                    return Err(runtime(what, &error));
+                }
+            }
+        }
+    }
+
+    async fn create(
+        &self,
+        name: &str,
+        labels: &Labels,
+        subnets: &Subnets,
+        ipv6: bool,
+    ) -> Result<(), bollard::errors::Error> {
+        let docker = &self.engine.docker;
+        let mut again = false;
+        self.engine
+            .ask(|| {
+                let request = request(name, labels, subnets, ipv6);
+                let second = std::mem::replace(&mut again, true);
+                async move {
+                    // The engine allows two networks of one name: after a broken connection look before asking again.
+                    if second && docker.inspect_network(name, None).await.is_ok() {
+                        return Ok(());
+                    }
+                    docker.create_network(request).await.map(drop)
+                }
+            })
+            .await
+    }
+
+    /// Removes a network. One that is gone is fine.
+    pub async fn remove(&self, network: &Network) -> Result<(), String> {
+        let docker = &self.engine.docker;
+        match self
+            .engine
+            .ask(|| docker.remove_network(&network.name))
+            .await
+        {
+            Ok(()) => Ok(()),
+            Err(error) if status(&error) == Some(404) => Ok(()),
+            Err(error) => Err(said(&error)),
+        }
+    }
+
+    /// Gives the subnet back, once. If the network still exists its fate is the reaper's, and the engine refuses the subnet until then.
+    pub fn forget(&self, network: &Network) {
+        if lock(&self.known).remove(&network.name) {
+            lock(&self.allocator).give_back(network.subnet);
+        }
+    }
+
+    /// Learns which subnets others use: the engine's networks and the host's routes.
+    async fn look(&self) -> Result<(), bollard::errors::Error> {
+        let docker = &self.engine.docker;
+        let list = self.engine.ask(|| docker.list_networks(None)).await?;
+        let mut taken: Vec<Net4> = list
+            .into_iter()
+            .filter_map(|network| network.ipam?.config)
+            .flatten()
+            .filter_map(|config| Net4::parse(&config.subnet?))
+            .collect();
+        taken.extend(subnet::host_routes());
+        lock(&self.allocator).set_foreign(taken);
+        Ok(())
+    }
+
+    /// Keeps networks ready until told to stop. Whatever cells wait for goes first.
+    pub async fn keep_ready(self: Arc<Self>) {
+        while !self.stopping.load(Ordering::Acquire) {
+            let missing = self.target.saturating_sub(lock(&self.ready).len());
+            if missing == 0 {
+                self.wanted.notified().await;
+                continue;
+            }
+            // Told to stop, it doesn't wait for its turn.
+            let turn = tokio::select! {
+                turn = self.governor.turn(Work::Spare) => turn,
+                () = self.wanted.notified() => continue,
+            };
+            let name = format!(
+                "phalanx-ready-{}",
+                uuid::Uuid::new_v4().simple().to_string().split_at(12).0
+            );
+            let labels = labels::of_pool(&self.agent);
+            let made = self.make_now(&name, labels, false).await;
+            drop(turn);
+            match made {
+                Ok(network) => lock(&self.ready).push(network),
+                Err(error) => {
+                    tracing::debug!(%error, "no network kept ready");
+                    self.wanted.notified().await;
+                }
+            }
+        }
+    }
+
+    /// Lets `keep_ready` end, once what it is making exists.
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::Release);
+        self.wanted.notify_one();
+    }
+
+    /// Removes the ready networks.
+    pub async fn drain(&self) {
+        let ready = std::mem::take(&mut *lock(&self.ready));
+        for network in ready {
+            if let Err(error) = self.remove(&network).await {
+                tracing::warn!(network = %network.name, %error, "ready network left behind");
+            }
+        }
+    }
+}
+
+fn overlaps(said: &str) -> bool {
+    said.contains("overlap") || said.contains("already used") || said.contains("is being used")
+}
+
+fn request(name: &str, labels: &Labels, subnets: &Subnets, ipv6: bool) -> NetworkCreateRequest {
+    let mut config = vec![IpamConfig {
+        subnet: Some(subnets.v4.to_string()),
+        gateway: Some(subnets.v4.gateway().to_string()),
+        ..IpamConfig::default()
+    }];
+    if ipv6 {
+        config.push(IpamConfig {
+            subnet: Some(subnets.v6.clone()),
+            ..IpamConfig::default()
+        });
+    }
+    NetworkCreateRequest {
+        name: name.to_owned(),
+        driver: Some("bridge".to_owned()),
+        enable_ipv6: Some(ipv6),
+        ipam: Some(Ipam {
+            driver: Some("default".to_owned()),
+            config: Some(config),
+            options: None,
+        }),
+        labels: Some(labels.clone()),
+        ..NetworkCreateRequest::default()
+    }
+}

@@ -1,0 +1,223 @@
+//! The containers of one attempt: made here, taken down in `close`.
+
+use super::convert::{self, Place, Publish};
+use super::error::{runtime, said, status};
+use super::govern::Work;
+use super::handle::Handle;
+use super::labels::{self, Labels};
+use super::member::Container;
+use super::network::Network;
+use super::reach::Way;
+use super::{Shared, close, mounts};
+use crate::runtime::contract::{AttemptScope, Closed, Member, Prepared, RuntimeError, Stack};
+use crate::runtime::env_file;
+use crate::sink::LogSink;
+use async_trait::async_trait;
+use bollard::errors::Error;
+use bollard::models::ContainerInspectResponse;
+use bollard::query_parameters::CreateContainerOptions;
+use indexmap::IndexMap;
+use phalanx_shared::spec::service::ServiceConfig;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio_util::task::TaskTracker;
+
+/// What an attempt has in the engine.
+pub(super) struct Attempt {
+    pub shared: Arc<Shared>,
+    pub scope: AttemptScope,
+    pub labels: Labels,
+    pub network: Arc<Network>,
+    /// In the order of creation.
+    pub members: Mutex<Vec<Arc<Container>>>,
+    /// Which image each service runs, since `prepare`.
+    images: Mutex<HashMap<String, String>>,
+    /// Calls that make objects; `close` waits for them, also for those whose caller went away.
+    pub tasks: TaskTracker,
+    /// Starts that still wait for their turn are given up.
+    pub closing: Arc<AtomicBool>,
+}
+
+/// The caller's hold on an attempt's stack.
+pub(super) struct Hold(pub Arc<Attempt>);
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Attempt {
+    pub fn new(shared: Arc<Shared>, scope: AttemptScope, network: Arc<Network>) -> Attempt {
+        let mut labels = labels::of_attempt(&scope.agent, &scope.token);
+        labels.insert(labels::CELL_NAME.to_owned(), scope.cell_name.clone());
+        Attempt {
+            shared,
+            scope,
+            labels,
+            network,
+            members: Mutex::default(),
+            images: Mutex::default(),
+            tasks: TaskTracker::new(),
+            closing: Arc::default(),
+        }
+    }
+
+    async fn make(
+        self: Arc<Self>,
+        config: ServiceConfig,
+        logs: LogSink,
+    ) -> Result<Arc<dyn Member>, RuntimeError> {
+        let service = config.name.clone();
+        if self.closing.load(Ordering::Acquire) {
+            return Err(RuntimeError::Errored(format!(
+                "service {service}: created after its stack was closed"
+            )));
+        }
+        let image = lock(&self.images)
+            .get(&service)
+            .or(config.image.as_ref())
+            .cloned();
+        let image = image.ok_or_else(|| {
+            RuntimeError::Errored(format!(
+                "service {service}: it has no `image` and no `build`"
+            ))
+        })?;
+        let environment = self.environment(&config).await?;
+        let mounts = mounts::place(&service, &config.volumes, &self.scope)?;
+        let publish = match self.shared.way() {
+            Some(Way::Published { publish, .. }) => Publish::All(publish),
+            _ => Publish::Fixed("127.0.0.1"),
+        };
+        let body = convert::create_body(
+            &config,
+            &Place {
+                image: &image,
+                labels: &self.labels,
+                network: &self.network.name,
+                environment: &environment,
+                mounts: &mounts,
+                publish,
+                engine_log_mib: self.shared.settings.engine_log_mib,
+            },
+        );
+        let name = labels::object(&self.scope.token, &service);
+        let created = self
+            .create(&name, config.platform.as_deref(), body)
+            .await
+            .map_err(|error| creation_error(&service, &image, &error))?;
+        let container = Container::new(
+            self.shared.clone(),
+            config,
+            &created,
+            self.network.clone(),
+            logs,
+            self.tasks.clone(),
+            self.closing.clone(),
+        );
+        lock(&self.members).push(container.clone());
+        Ok(Arc::new(Handle(container)))
+    }
+
+    /// The variables in force, and the trace context under them.
+    async fn environment(
+        &self,
+        config: &ServiceConfig,
+    ) -> Result<IndexMap<String, Option<String>>, RuntimeError> {
+        let workspace = self.scope.workspace.as_deref();
+        for file in &config.env_file {
+            match mounts::in_workspace(&file.path, workspace) {
+                Ok(_) => {}
+                Err(mounts::Misplaced::Missing(_)) if !file.required => {}
+                Err(why) => {
+                    return Err(RuntimeError::Errored(format!(
+                        "service {}: env_file {}: {why}",
+                        config.name, file.path
+                    )));
+                }
+            }
+        }
+        let mut all = env_file::environment(config, workspace).await?;
+        if let Some(context) = self.scope.traceparent(&config.name) {
+            all.entry("TRACEPARENT".to_owned()).or_insert(Some(context));
+        }
+        Ok(all)
+    }
+
+    /// Creates the container and looks at it; after a broken connection a container of this name and attempt is ours.
+    async fn create(
+        &self,
+        name: &str,
+        platform: Option<&str>,
+        body: bollard::models::ContainerCreateBody,
+    ) -> Result<ContainerInspectResponse, Error> {
+        let engine = &self.shared.engine;
+        let _turn = self.shared.governor.turn(Work::Create).await;
+        let options = CreateContainerOptions {
+            name: Some(name.to_owned()),
+            platform: platform.unwrap_or_default().to_owned(),
+        };
+        let mut again = false;
+        engine
+            .ask(|| {
+                let (options, body) = (options.clone(), body.clone());
+                let second = std::mem::replace(&mut again, true);
+                async move {
+                    match engine.docker.create_container(Some(options), body).await {
+                        Err(error) if second && status(&error) == Some(409) => Ok(()),
+                        other => other.map(drop),
+                    }
+                }
+            })
+            .await?;
+        engine.inspect(name).await
+    }
+}
+
+fn creation_error(service: &str, image: &str, error: &Error) -> RuntimeError {
+    let text = said(error);
+    if status(error) == Some(404) && text.to_lowercase().contains("no such image") {
+        return RuntimeError::Errored(format!(
+            "service {service}: image {image} is not on the engine; `pull_policy: never` takes only what is there"
+        ));
+    }
+    runtime(&format!("service {service}: create"), error)
+}
+
+#[async_trait]
+impl Stack for Hold {
+    async fn prepare(&self, config: &ServiceConfig) -> Result<Option<Prepared>, RuntimeError> {
+        let (image, prepared) = self
+            .0
+            .shared
+            .images
+            .prepare(
+                &self.0.shared.engine,
+                &self.0.shared.settings,
+                config,
+                &self.0.scope,
+            )
+            .await?;
+        lock(&self.0.images).insert(config.name.clone(), image);
+        Ok(prepared)
+    }
+
+    async fn create(
+        &self,
+        config: &ServiceConfig,
+        logs: LogSink,
+    ) -> Result<Arc<dyn Member>, RuntimeError> {
+        let making = self.0.clone().make(config.clone(), logs);
+        match self.0.tasks.spawn(making).await {
+            Ok(answer) => answer,
+            Err(error) => Err(RuntimeError::Errored(format!(
+                "service {}: create ended by a bug of ours: {error}",
+                config.name
+            ))),
+        }
+    }
+
+    async fn close(&self, grace: Duration, keep: Option<Duration>) -> Closed {
+        close::close(self.0.clone(), grace, keep).await
+    }
+}

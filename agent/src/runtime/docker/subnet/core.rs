@@ -1,0 +1,284 @@
+//! Which subnet a cell's network gets. Pure: what is taken comes in, a subnet goes out.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+/// An IPv4 network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Net4 {
+    base: u32,
+    prefix: u8,
+}
+
+impl Net4 {
+    /// The network that `address` with `prefix` lies in.
+    pub fn of(address: Ipv4Addr, prefix: u8) -> Option<Net4> {
+        (prefix <= 32).then(|| Net4 {
+            base: u32::from(address) & mask(prefix),
+            prefix,
+        })
+    }
+
+    /// Reads `10.0.0.0/8`.
+    pub fn parse(text: &str) -> Option<Net4> {
+        let (address, prefix) = text.trim().split_once('/')?;
+        Net4::of(address.parse().ok()?, prefix.parse().ok()?)
+    }
+
+    /// Whether any address is in both.
+    pub fn overlaps(&self, other: &Net4) -> bool {
+        let wider = mask(self.prefix.min(other.prefix));
+        self.base & wider == other.base & wider
+    }
+
+    /// The first address after the network's own: the gateway.
+    pub fn gateway(&self) -> Ipv4Addr {
+        Ipv4Addr::from(self.base.wrapping_add(1))
+    }
+
+    /// How many networks of `prefix` fit.
+    fn parts(&self, prefix: u8) -> u32 {
+        match prefix.checked_sub(self.prefix) {
+            Some(bits) => 1u32.checked_shl(u32::from(bits)).unwrap_or(u32::MAX),
+            None => 0,
+        }
+    }
+
+    fn part(&self, prefix: u8, index: u32) -> Net4 {
+        let size = 1u32
+            .checked_shl(u32::from(32 - prefix.min(32)))
+            .unwrap_or(0);
+        Net4 {
+            base: self.base.wrapping_add(index.wrapping_mul(size)),
+            prefix,
+        }
+    }
+}
+
+impl fmt::Display for Net4 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", Ipv4Addr::from(self.base), self.prefix)
+    }
+}
+
+fn mask(prefix: u8) -> u32 {
+    u32::MAX
+        .checked_shl(u32::from(32 - prefix.min(32)))
+        .unwrap_or(0)
+}
+
+/// The subnets of one cell: an IPv4 one, and the IPv6 one with the same number.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Subnets {
+    /// IPv4.
+    pub v4: Net4,
+    /// IPv6, as `PREFIX/64`.
+    pub v6: String,
+}
+
+/// Gives out subnets, each once until it is given back.
+#[derive(Debug)]
+pub struct Allocator {
+    pools: Vec<Net4>,
+    prefix: u8,
+    v6: [u16; 3],
+    /// Given out by us.
+    ours: HashSet<Net4>,
+    /// Taken by others: networks and routes that were there, and what the engine refused.
+    foreign: Vec<Net4>,
+    next: u32,
+}
+
+impl Allocator {
+    /// An allocator over `pools`, cut into networks of `prefix`. `start` spreads processes over the pool, so that they seldom meet.
+    pub fn new(pools: &[String], prefix: u8, v6: &str, start: u32) -> Result<Allocator, String> {
+        if !(8..=29).contains(&prefix) {
+            return Err(format!(
+                "subnet_prefix {prefix} isn't in 8..29 (a /30 has room for one container)"
+            ));
+        }
+        let mut parsed = Vec::new();
+        for text in pools {
+            let pool = Net4::parse(text).ok_or_else(|| {
+                format!("subnets: {text:?} isn't an IPv4 range like 10.213.0.0/16")
+            })?;
+            if pool.parts(prefix) == 0 {
+                return Err(format!("subnets: {text} is smaller than one /{prefix}"));
+            }
+            parsed.push(pool);
+        }
+        if parsed.is_empty() {
+            return Err("subnets: the list is empty; give a range like 10.213.0.0/16".to_owned());
+        }
+        Ok(Allocator {
+            pools: parsed,
+            prefix,
+            v6: parse_v6(v6)?,
+            ours: HashSet::new(),
+            foreign: Vec::new(),
+            next: start,
+        })
+    }
+
+    /// How many subnets there are at most.
+    pub fn total(&self) -> u32 {
+        self.pools.iter().fold(0u32, |sum, pool| {
+            sum.saturating_add(pool.parts(self.prefix))
+        })
+    }
+
+    /// Replaces what is known to be taken by others.
+    pub fn set_foreign(&mut self, taken: Vec<Net4>) {
+        self.foreign = taken
+            .into_iter()
+            .filter(|net| !self.ours.contains(net))
+            .collect();
+    }
+
+    /// Marks a subnet that the engine refused.
+    pub fn refuse(&mut self, net: Net4) {
+        self.ours.remove(&net);
+        self.foreign.push(net);
+    }
+
+    /// A subnet that nobody is known to use; `None` if there is none left.
+    pub fn take(&mut self) -> Option<Subnets> {
+        // Pools in their order: the second is used only when the first is full or taken.
+        for (rank, pool) in self.pools.iter().enumerate() {
+            let parts = pool.parts(self.prefix);
+            for step in 0..parts {
+                let index = self.next.wrapping_add(step) % parts;
+                let net = pool.part(self.prefix, index);
+                if self.ours.contains(&net) || self.foreign.iter().any(|f| f.overlaps(&net)) {
+                    continue;
+                }
+                self.next = index.wrapping_add(1);
+                self.ours.insert(net);
+                let number = u32::try_from(rank).unwrap_or(0) << 14 | index & 0x3fff;
+                return Some(Subnets {
+                    v4: net,
+                    v6: self.six(number),
+                });
+            }
+        }
+        None
+    }
+
+    /// Gives a subnet back.
+    pub fn give_back(&mut self, net: Net4) {
+        self.ours.remove(&net);
+    }
+
+    fn six(&self, number: u32) -> String {
+        let [a, b, c] = self.v6;
+        let low = u16::try_from(number & 0xffff).unwrap_or(0);
+        format!("{}/64", Ipv6Addr::new(a, b, c, low, 0, 0, 0, 0))
+    }
+}
+
+fn parse_v6(text: &str) -> Result<[u16; 3], String> {
+    let wrong =
+        || format!("subnets_v6: {text:?} isn't an IPv6 range of /48 like fd8c:50a1:a0c7::/48");
+    let (address, prefix) = text.trim().split_once('/').ok_or_else(wrong)?;
+    let address: Ipv6Addr = address.parse().map_err(|_| wrong())?;
+    if prefix != "48" {
+        return Err(wrong());
+    }
+    let [a, b, c, ..] = address.segments();
+    Ok([a, b, c])
+}
+
+/// The IPv4 networks of the host's routes, from the text of `/proc/net/route`; default routes are no network.
+pub fn routes(proc_net_route: &str) -> Vec<Net4> {
+    let hex = |text: &str| u32::from_str_radix(text, 16).ok().map(u32::swap_bytes);
+    proc_net_route
+        .lines()
+        .skip(1)
+        .filter_map(|line| {
+            let mut fields = line.split_whitespace().skip(1);
+            let destination = hex(fields.next()?)?;
+            let mask = hex(fields.nth(5)?)?;
+            let prefix = u8::try_from(mask.count_ones()).ok()?;
+            (prefix > 0).then(|| Net4::of(Ipv4Addr::from(destination), prefix))?
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use proptest::prelude::*;
+
+    fn allocator(pools: &[&str], prefix: u8, start: u32) -> Allocator {
+        let pools: Vec<String> = pools.iter().map(|p| (*p).to_owned()).collect();
+        Allocator::new(&pools, prefix, "fd00:1:2::/48", start).unwrap()
+    }
+
+    #[test]
+    fn every_subnet_is_given_once_and_again_after_it_came_back() {
+        let mut all = allocator(&["10.0.0.0/26"], 28, 3);
+        let given: Vec<_> = std::iter::from_fn(|| all.take()).collect();
+        assert_eq!(given.len(), 4);
+        assert_eq!(given.iter().map(|s| s.v4).collect::<HashSet<_>>().len(), 4);
+        assert_eq!(given.iter().map(|s| &s.v6).collect::<HashSet<_>>().len(), 4);
+        all.give_back(given[1].v4);
+        assert_eq!(all.take().unwrap().v4, given[1].v4);
+    }
+
+    #[test]
+    fn the_next_pool_serves_when_the_first_is_taken() {
+        let mut all = allocator(&["10.0.0.0/16", "10.9.0.0/16"], 28, 0);
+        all.set_foreign(vec![Net4::parse("10.0.0.0/8").unwrap()]);
+        assert_eq!(all.take(), None);
+        all.set_foreign(vec![Net4::parse("10.0.0.0/16").unwrap()]);
+        let got = all.take().unwrap();
+        assert_eq!(got.v4.to_string(), "10.9.0.0/28");
+        assert_eq!(got.v4.gateway().to_string(), "10.9.0.1");
+    }
+
+    #[test]
+    fn a_refused_subnet_is_not_offered_again() {
+        let mut all = allocator(&["10.0.0.0/27"], 28, 0);
+        let first = all.take().unwrap();
+        all.refuse(first.v4);
+        assert_ne!(all.take().unwrap().v4, first.v4);
+        assert_eq!(all.take(), None);
+    }
+
+    #[test]
+    fn routes_of_the_host_are_read() {
+        let text = "Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\tMTU\tWindow\tIRTT\n\
+                    eth0\t00000000\t010200C0\t0003\t0\t0\t0\t00000000\t0\t0\t0\n\
+                    docker0\t000011AC\t00000000\t0001\t0\t0\t0\t0000FFFF\t0\t0\t0\n";
+        assert_eq!(routes(text), vec![Net4::parse("172.17.0.0/16").unwrap()]);
+    }
+
+    #[test]
+    fn bad_ranges_are_refused_with_an_example() {
+        let new = |pool: &str, prefix| Allocator::new(&[pool.to_owned()], prefix, "fd00::/48", 0);
+        assert!(new("10.0.0.0", 28).unwrap_err().contains("10.213.0.0/16"));
+        assert!(new("10.0.0.0/30", 28).unwrap_err().contains("smaller"));
+        assert!(new("10.0.0.0/8", 31).unwrap_err().contains("subnet_prefix"));
+        assert!(Allocator::new(&["10.0.0.0/8".into()], 28, "fd00::/64", 0).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn subnets_never_overlap_each_other_nor_what_is_taken(
+            prefix in 24u8..=29, start in any::<u32>(),
+            taken in proptest::collection::vec((any::<u16>(), 18u8..=32), 0..6),
+        ) {
+            let mut all = allocator(&["10.5.0.0/20", "10.6.0.0/22"], prefix, start);
+            let taken: Vec<Net4> = taken.into_iter()
+                .filter_map(|(low, p)| Net4::of(Ipv4Addr::from(0x0a05_0000 | u32::from(low & 0xfff)), p)).collect();
+            all.set_foreign(taken.clone());
+            let given: Vec<Net4> = std::iter::from_fn(|| all.take()).map(|s| s.v4).take(60).collect();
+            for (i, net) in given.iter().enumerate() {
+                prop_assert!(taken.iter().all(|t| !t.overlaps(net)));
+                prop_assert!(given.iter().skip(i + 1).all(|other| !other.overlaps(net)));
+            }
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! What all processes of one attempt have in common: marker, base directory, environment.
+
+use super::guarded::{Guarded, Refused, WardenProgram};
+use super::marker::Marker;
+use super::output::{self, Receiver};
+use super::wire::Start;
+use crate::runtime::contract::{AttemptScope, ExecOutput, ExecRequest, RuntimeError};
+use crate::runtime::head_tail::HeadTail;
+use base64::Engine;
+use nix::unistd::{Group, User};
+use phalanx_shared::event::LogStream;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use tokio::sync::watch;
+
+/// The kept output of a command, when no limit was asked for.
+const DEFAULT_OUTPUT: usize = 1024 * 1024;
+/// Variables of the agent that are its own business: settings, secrets, marks of an attempt around it.
+const OWN_PREFIX: &str = "PHALANX_";
+
+/// The host as one attempt sees it.
+#[derive(Debug)]
+pub struct AttemptHost {
+    pub(super) scope: AttemptScope,
+    pub(super) warden: WardenProgram,
+}
+
+impl AttemptHost {
+    /// Relative paths of the spec start here.
+    pub fn base(&self) -> &Path {
+        self.scope
+            .workspace
+            .as_deref()
+            .unwrap_or(&self.scope.scratch)
+    }
+
+    /// The directory in which something runs.
+    pub fn workdir(&self, written: Option<&str>) -> PathBuf {
+        written.map_or_else(|| self.base().to_owned(), |path| self.base().join(path))
+    }
+
+    /// The agent's own environment, as with other runners, except what is the agent's own business; then a service's trace context (a step brings its own);
+    /// then `changes`, in which `None` takes a variable away.
+    pub fn environment(
+        &self,
+        service: Option<&str>,
+        changes: impl IntoIterator<Item = (String, Option<String>)>,
+    ) -> BTreeMap<String, String> {
+        let mut env: BTreeMap<String, String> = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .filter(|(name, _)| !name.starts_with(OWN_PREFIX))
+            .collect();
+        if let Some(traceparent) = service.and_then(|service| self.scope.traceparent(service)) {
+            env.insert("TRACEPARENT".to_owned(), traceparent);
+        }
+        for (name, value) in changes {
+            match value {
+                Some(value) => env.insert(name, value),
+                None => env.remove(&name),
+            };
+        }
+        env
+    }
+
+    /// The mark for what belongs to a service.
+    pub fn marker(&self, service: &str) -> Marker {
+        Marker {
+            agent: self.scope.agent.clone(),
+            token: self.scope.token.clone(),
+            service: service.to_owned(),
+        }
+    }
+
+    /// Runs a command to its end and keeps what it says. Dropped: it is killed with all its descendants.
+    pub async fn run(
+        &self,
+        service: &str,
+        request: ExecRequest,
+        env: BTreeMap<String, String>,
+        workdir: PathBuf,
+    ) -> Result<ExecOutput, RuntimeError> {
+        if request.command.is_empty() {
+            return Err(RuntimeError::Failed("the command is empty".to_owned()));
+        }
+        let start = Start {
+            command: request.command,
+            env,
+            workdir,
+            stdin: request
+                .stdin
+                .map(|bytes| base64::engine::general_purpose::STANDARD.encode(bytes)),
+            ports: Vec::new(),
+            user: request.user.as_deref().map(user_and_group).transpose()?,
+            marker: self.marker(service),
+        };
+        let limit = match request.max_output {
+            0 => DEFAULT_OUTPUT,
+            limit => limit,
+        };
+        match super::guarded::start(&self.warden, start).await {
+            Ok(guarded) => collect(guarded, limit).await,
+            Err(Refused::Command { exit_code, message }) => Ok(ExecOutput {
+                exit_code,
+                stdout: Vec::new(),
+                stderr: message.into_bytes(),
+            }),
+            Err(Refused::Machine(message)) => Err(RuntimeError::Errored(message)),
+        }
+    }
+}
+
+struct Collected {
+    stdout: Mutex<HeadTail>,
+    stderr: Mutex<HeadTail>,
+}
+
+#[async_trait::async_trait]
+impl Receiver for Collected {
+    async fn frame(&self, stream: LogStream, bytes: Vec<u8>) {
+        let kept = match stream {
+            LogStream::Stdout => &self.stdout,
+            LogStream::Stderr => &self.stderr,
+        };
+        kept.lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(&bytes);
+    }
+}
+
+async fn collect(guarded: Guarded, limit: usize) -> Result<ExecOutput, RuntimeError> {
+    let collected = Collected {
+        stdout: Mutex::new(HeadTail::new(limit)),
+        stderr: Mutex::new(HeadTail::new(limit)),
+    };
+    let Guarded {
+        orders,
+        mut end,
+        stdout,
+        stderr,
+        ..
+    } = guarded;
+    let gone = watch::Sender::new(false);
+    let ending = output::drain(stdout, stderr, end.wait(), &collected, &gone).await;
+    drop(orders); // Held until here: dropping them ends the command.
+    let ending = ending.ok_or_else(|| {
+        RuntimeError::Errored("the warden of the command was killed from outside".to_owned())
+    })?;
+    let bytes = |kept: Mutex<HeadTail>| {
+        kept.into_inner()
+            .unwrap_or_else(PoisonError::into_inner)
+            .finish()
+    };
+    Ok(ExecOutput {
+        exit_code: ending.code,
+        stdout: bytes(collected.stdout),
+        stderr: bytes(collected.stderr),
+    })
+}
+
+/// `USER[:GROUP]`, by name or number, of this host.
+fn user_and_group(text: &str) -> Result<(u32, u32), RuntimeError> {
+    let failed = |message: String| RuntimeError::Failed(format!("user `{text}`: {message}"));
+    let (user, group) = match text.split_once(':') {
+        Some((user, group)) => (user, Some(group)),
+        None => (text, None),
+    };
+    let known = match user.parse::<u32>() {
+        Ok(id) => User::from_uid(id.into()),
+        Err(_) => User::from_name(user),
+    }
+    .map_err(|error| failed(error.to_string()))?;
+    let uid = match (&known, user.parse::<u32>()) {
+        (Some(known), _) => known.uid.as_raw(),
+        (None, Ok(id)) => id,
+        (None, Err(_)) => return Err(failed("no such user on the agent's host".to_owned())),
+    };
+    let gid = match group.map(|group| (group, group.parse::<u32>())) {
+        None => known.map_or(uid, |known| known.gid.as_raw()),
+        Some((_, Ok(id))) => id,
+        Some((name, Err(_))) => Group::from_name(name)
+            .map_err(|error| failed(error.to_string()))?
+            .ok_or_else(|| failed("no such group on the agent's host".to_owned()))?
+            .gid
+            .as_raw(),
+    };
+    Ok((uid, gid))
+}

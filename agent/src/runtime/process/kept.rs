@@ -1,0 +1,103 @@
+//! Notes of which attempts' processes may outlive them, and until when (`--keep`): a reaper leaves those alone.
+
+use phalanx_shared::id::Token;
+use phalanx_shared::time::Timestamp;
+use serde::{Deserialize, Serialize};
+use std::collections::HashSet;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// The notes of one agent identity: a file per kept attempt in a directory of its state.
+#[derive(Clone, Debug)]
+pub struct KeptNotes {
+    directory: PathBuf,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Note {
+    token: Token,
+    until: Timestamp,
+}
+
+impl KeptNotes {
+    /// In the agent's state directory.
+    pub fn new(state_dir: &Path) -> KeptNotes {
+        KeptNotes {
+            directory: state_dir.join("kept-processes"),
+        }
+    }
+
+    /// Writes that an attempt's processes may live for so long.
+    pub fn write(&self, token: &Token, now: Timestamp, ttl: Duration) -> io::Result<()> {
+        let ttl_us = i64::try_from(ttl.as_micros()).unwrap_or(i64::MAX);
+        let note = Note {
+            token: token.clone(),
+            until: Timestamp(now.0.saturating_add(ttl_us)),
+        };
+        let name = format!(
+            "{}-{}-{}-{}.json",
+            token.run, token.cell, token.attempt, token.epoch
+        );
+        std::fs::create_dir_all(&self.directory)?;
+        std::fs::write(self.directory.join(name), serde_json::to_vec(&note)?)
+    }
+
+    /// The attempts that were noted, whether their time is over or not.
+    pub fn all(&self) -> HashSet<Token> {
+        self.unexpired(Timestamp(i64::MIN))
+    }
+
+    /// Nothing is to be left alone any more.
+    pub fn forget(&self) {
+        // There may be none.
+        let _ = std::fs::remove_dir_all(&self.directory);
+    }
+
+    /// The attempts that are still to be left alone. Notes whose time is over, or that can't be read, are removed.
+    pub fn unexpired(&self, now: Timestamp) -> HashSet<Token> {
+        let Ok(entries) = std::fs::read_dir(&self.directory) else {
+            return HashSet::new();
+        };
+        let mut tokens = HashSet::new();
+        for path in entries.flatten().map(|entry| entry.path()) {
+            let note = std::fs::read(&path)
+                .ok()
+                .and_then(|bytes| serde_json::from_slice::<Note>(&bytes).ok());
+            match note {
+                Some(note) if note.until > now => {
+                    tokens.insert(note.token);
+                }
+                _ => {
+                    let _ = std::fs::remove_file(path);
+                }
+            }
+        }
+        tokens
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_kept_attempt_is_left_alone_until_its_time_is_over() {
+        let state = tempfile::tempdir().unwrap();
+        let notes = KeptNotes::new(state.path());
+        let token = Token {
+            run: "r".into(),
+            cell: "c".into(),
+            attempt: 1,
+            epoch: 1,
+        };
+        assert!(notes.unexpired(Timestamp(0)).is_empty());
+        notes
+            .write(&token, Timestamp(1_000_000), Duration::from_secs(1))
+            .unwrap();
+        assert!(notes.unexpired(Timestamp(1_999_999)).contains(&token));
+        assert!(notes.unexpired(Timestamp(2_000_000)).is_empty());
+        assert!(notes.unexpired(Timestamp(0)).is_empty(), "its file is gone");
+    }
+}

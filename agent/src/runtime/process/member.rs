@@ -1,0 +1,310 @@
+//! One host process: its starts, its output, its end.
+//!
+//! Each start has a warden and a task of its own that carries the output on and says how it ended.
+
+use super::copy;
+use super::guarded::{self, Guarded, Refused};
+use super::host::AttemptHost;
+use super::life::{Definition, Followed, Shared};
+use super::ports::Ports;
+use super::procfs;
+use super::wire::{Ending, Order, Start};
+use crate::runtime::contract::{
+    Addresses, ExecOutput, ExecRequest, Exit, Member, RuntimeError, SignalName,
+};
+use crate::sink::LogSink;
+use async_trait::async_trait;
+use nix::sys::signal::Signal;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+/// From SIGKILL to the end of all processes, unless one hangs in the kernel.
+const KILL_TIME: Duration = Duration::from_secs(10);
+/// For the receiver of the logs to take what is left, once everything is dead and the stack goes away.
+const DRAIN_TIME: Duration = Duration::from_secs(10);
+
+/// A host process behind the contract.
+pub struct ProcessMember {
+    shared: Arc<Shared>,
+    ports: Arc<Ports>,
+}
+
+impl ProcessMember {
+    pub(super) fn new(
+        host: Arc<AttemptHost>,
+        ports: Arc<Ports>,
+        definition: Definition,
+        logs: LogSink,
+    ) -> ProcessMember {
+        let shared = Shared {
+            host,
+            definition,
+            logs,
+            life: tokio::sync::Mutex::default(),
+            exits: watch::Sender::new(None),
+            gone: watch::Sender::new(true),
+            health: watch::Sender::new(None),
+        };
+        ProcessMember {
+            shared: Arc::new(shared),
+            ports,
+        }
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.shared.definition.name
+    }
+
+    /// Stops it for good. An error says what is left.
+    pub(super) async fn close(&self, grace: Duration) -> Result<(), String> {
+        self.shared.life.lock().await.closed = true;
+        let grace = grace.min(self.shared.definition.stop_grace);
+        let name = self.name();
+        if !self.ask_to_stop(grace).await {
+            return Err(format!("process of {name}: it does not die of SIGKILL"));
+        }
+        let ran = self.shared.life.lock().await.starts > 0;
+        if ran && timeout(DRAIN_TIME, self.exited()).await.is_err() {
+            return Err(format!(
+                "process of {name}: nobody takes the rest of its output"
+            ));
+        }
+        Ok(())
+    }
+
+    /// Lets it live for `ttl`, also without the agent.
+    pub(super) async fn keep(&self, ttl: Duration) {
+        let mut life = self.shared.life.lock().await;
+        life.closed = true;
+        if let Some(mut orders) = life.orders.take() {
+            let ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
+            orders.give(&Order::Keep(ms)).await;
+        }
+    }
+
+    /// Stop signal, grace, SIGKILL. False if something lives even then.
+    async fn ask_to_stop(&self, grace: Duration) -> bool {
+        let signal = self.shared.definition.stop_signal;
+        if !self.shared.order(Order::Signal(signal as i32)).await {
+            return true;
+        }
+        if std::mem::take(&mut self.shared.life.lock().await.paused) {
+            self.shared.order(Order::Unpause).await;
+        }
+        if timeout(grace, self.gone()).await.is_ok() {
+            return true;
+        }
+        self.shared.order(Order::Kill).await;
+        timeout(KILL_TIME, self.gone()).await.is_ok()
+    }
+
+    async fn gone(&self) {
+        let _ = self.shared.gone.subscribe().wait_for(|gone| *gone).await;
+    }
+
+    async fn exited(&self) {
+        let _ = self
+            .shared
+            .exits
+            .subscribe()
+            .wait_for(Option::is_some)
+            .await;
+    }
+
+    /// Gives an order that only makes sense while it runs.
+    async fn order_running(&self, what: &str, order: Order) -> Result<(), RuntimeError> {
+        if self.shared.order(order).await {
+            return Ok(());
+        }
+        Err(self.failed(&format!("can't {what}: it is not running")))
+    }
+
+    fn failed(&self, what: &str) -> RuntimeError {
+        RuntimeError::Failed(format!("service {}: {what}", self.name()))
+    }
+
+    fn has_no_network(&self) -> RuntimeError {
+        self.failed("a host process has no network of its own to be taken off: stop or pause it, or make it a container")
+    }
+
+    fn now(&self) -> Addresses {
+        Addresses {
+            host: Ipv4Addr::LOCALHOST.to_string(),
+            ip: Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+            ipv6: None,
+            ports: self.shared.definition.addresses.clone(),
+        }
+    }
+
+    fn start_order(&self, ports: Vec<u16>) -> Start {
+        let definition = &self.shared.definition;
+        Start {
+            command: definition.command.clone(),
+            env: definition.env.clone(),
+            workdir: definition.workdir.clone(),
+            stdin: None,
+            user: None,
+            ports,
+            marker: self.shared.host.marker(&definition.name),
+        }
+    }
+}
+
+#[async_trait]
+impl Member for ProcessMember {
+    async fn start(&self) -> Result<Addresses, RuntimeError> {
+        let shared = &self.shared;
+        let mut life = shared.life.lock().await;
+        if life.closed {
+            return Err(RuntimeError::Errored(format!(
+                "service {}: the stack is closed",
+                self.name()
+            )));
+        }
+        if life.orders.is_some() {
+            return Err(self.failed("it is running already"));
+        }
+        let ports = self.ports.hand_over(self.name());
+        let guarded = guarded::start(&shared.host.warden, self.start_order(ports)).await;
+        let Guarded {
+            pid,
+            orders,
+            end,
+            stdout,
+            stderr,
+        } = guarded.map_err(|refused| match refused {
+            Refused::Command { message, .. } => self.failed(&message),
+            Refused::Machine(message) => RuntimeError::Errored(message),
+        })?;
+        // No await from here on: a start is followed or it isn't one.
+        life.starts += 1;
+        life.pid = pid;
+        life.orders = Some(orders);
+        life.ending = None;
+        shared.exits.send_replace(None);
+        shared.health.send_replace(None);
+        shared.gone.send_replace(false);
+        let parts = Followed {
+            end,
+            stdout,
+            stderr,
+        };
+        tokio::spawn(shared.clone().follow(life.starts, parts));
+        Ok(self.now())
+    }
+
+    fn exits(&self) -> watch::Receiver<Option<Exit>> {
+        self.shared.exits.subscribe()
+    }
+
+    fn health(&self) -> watch::Receiver<Option<bool>> {
+        self.shared.health.subscribe()
+    }
+
+    fn has_healthcheck(&self) -> bool {
+        self.shared.definition.check.is_some()
+    }
+
+    async fn addresses(&self) -> Result<Addresses, RuntimeError> {
+        Ok(self.now())
+    }
+
+    async fn stop(&self, grace: Option<Duration>) -> Result<(), RuntimeError> {
+        let grace = grace.unwrap_or(self.shared.definition.stop_grace);
+        if !self.ask_to_stop(grace).await {
+            let what = format!("service {}: does not die of SIGKILL", self.name());
+            return Err(RuntimeError::Errored(what));
+        }
+        if self.shared.life.lock().await.starts > 0 {
+            self.exited().await;
+        }
+        Ok(())
+    }
+
+    async fn kill(&self, signal: SignalName) -> Result<(), RuntimeError> {
+        let signal = super::signal::parse(&signal)?;
+        if signal == Signal::SIGKILL {
+            return self.stop(Some(Duration::ZERO)).await;
+        }
+        self.shared.order(Order::Signal(signal as i32)).await;
+        Ok(())
+    }
+
+    async fn pause(&self) -> Result<(), RuntimeError> {
+        self.order_running("pause", Order::Pause).await?;
+        self.shared.life.lock().await.paused = true;
+        Ok(())
+    }
+
+    async fn unpause(&self) -> Result<(), RuntimeError> {
+        self.order_running("unpause", Order::Unpause).await?;
+        self.shared.life.lock().await.paused = false;
+        Ok(())
+    }
+
+    async fn disconnect(&self) -> Result<(), RuntimeError> {
+        Err(self.has_no_network())
+    }
+
+    async fn connect(&self) -> Result<(), RuntimeError> {
+        Err(self.has_no_network())
+    }
+
+    async fn exec(&self, request: ExecRequest) -> Result<ExecOutput, RuntimeError> {
+        if *self.shared.gone.borrow() {
+            return Err(self.failed("can't run a command in it: it is not running"));
+        }
+        self.shared.exec(request).await
+    }
+
+    async fn copy_in(&self, from: PathBuf, to: String) -> Result<(), RuntimeError> {
+        let target = self.shared.definition.workdir.join(&to);
+        copy::copied(from, target, to.ends_with('/')).await
+    }
+
+    async fn copy_out(&self, from: String, to: PathBuf) -> Result<(), RuntimeError> {
+        let source = self.shared.definition.workdir.join(from);
+        copy::copied(source, to, false).await
+    }
+
+    async fn inspect(&self) -> Vec<String> {
+        let life = self.shared.life.lock().await;
+        if life.starts == 0 {
+            return vec!["never started".to_owned()];
+        }
+        let mut lines = vec![format!("process {}, start {}", life.pid, life.starts)];
+        match life.ending {
+            None => {
+                let memory = procfs::resident(life.pid).unwrap_or_else(|| "unknown".to_owned());
+                let paused = if life.paused { ", paused" } else { "" };
+                lines.push(format!("running{paused}, resident memory {memory}"));
+            }
+            Some(ending) => {
+                lines.push(describe(ending));
+                lines.push(format!("peak memory of one process {} kB", ending.peak_kib));
+            }
+        }
+        if let Some(healthy) = *self.shared.health.borrow() {
+            lines.push(format!(
+                "healthcheck: {}",
+                if healthy { "healthy" } else { "unhealthy" }
+            ));
+        }
+        lines
+    }
+}
+
+fn describe(ending: Ending) -> String {
+    let signal = ending.signal.map(|number| match Signal::try_from(number) {
+        Ok(signal) => signal.to_string(),
+        Err(_) => format!("signal {number}"),
+    });
+    match signal {
+        Some(signal) => format!("killed by {signal} (exit code {})", ending.code),
+        None => format!("exit code {}", ending.code),
+    }
+}

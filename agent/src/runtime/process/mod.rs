@@ -1,0 +1,109 @@
+//! Services as host processes.
+//!
+//! ```text
+//! agent ──orders/reports (socket)──▶ warden ──spawns──▶ service ──▶ whatever it starts
+//!   ▲                                  └── adopts every orphan, kills all when the service ends or the agent is gone
+//!   └──────────── stdout, stderr (pipes) ─────────────┘
+//! ```
+//! * [`warden`]: the process in between. `guarded`: the agent's end of it.
+//! * `stack`, `member`, `life`: the contract. `host`: environment, directory, commands beside the services.
+//! * `marker`, `reap`: what is left when even the warden was killed is found by its environment.
+//!
+//! A service inherits the agent's environment (without `PHALANX_*`) and runs in the workspace. Its ports are on 127.0.0.1.
+//! When its first process exits, its descendants are killed, as in a container. Linux only (subreaper, pidfd, `/proc`).
+
+mod copy;
+mod guarded;
+mod health;
+mod host;
+mod kept;
+mod life;
+mod marker;
+mod member;
+mod output;
+mod ports;
+mod procfs;
+mod reap;
+mod signal;
+mod spawn;
+mod stack;
+pub mod warden;
+mod wire;
+
+pub use guarded::WardenProgram;
+pub use stack::ProcessStack;
+
+use crate::clock::Clock;
+use crate::runtime::contract::{AttemptScope, Closed, Runtime, RuntimeError, Stack};
+use async_trait::async_trait;
+pub use kept::KeptNotes;
+use phalanx_shared::id::{AgentId, Token};
+use std::collections::HashSet;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Makes stacks of host processes for one agent identity.
+pub struct ProcessRuntime {
+    agent: AgentId,
+    warden: WardenProgram,
+    kept: KeptNotes,
+    clock: Arc<dyn Clock>,
+}
+
+impl ProcessRuntime {
+    /// For the identity whose state directory this is. Wardens are this very program (see [`crate::entry`]).
+    pub fn new(agent: AgentId, state_dir: &Path, clock: Arc<dyn Clock>) -> ProcessRuntime {
+        ProcessRuntime {
+            agent,
+            warden: WardenProgram::default(),
+            kept: KeptNotes::new(state_dir),
+            clock,
+        }
+    }
+
+    /// With another program as warden: tests of a library aren't one that answers `__warden`.
+    #[must_use]
+    pub fn with_warden(mut self, warden: WardenProgram) -> ProcessRuntime {
+        self.warden = warden;
+        self
+    }
+}
+
+#[async_trait]
+impl Runtime for ProcessRuntime {
+    fn kind(&self) -> &'static str {
+        "process"
+    }
+
+    async fn open(&self, scope: AttemptScope) -> Result<Arc<dyn Stack>, RuntimeError> {
+        if scope.agent != self.agent {
+            let what = format!(
+                "a stack of agent {} was asked of agent {}",
+                scope.agent, self.agent
+            );
+            return Err(RuntimeError::Errored(what));
+        }
+        Ok(Arc::new(ProcessStack::new(
+            scope,
+            self.warden.clone(),
+            self.kept.clone(),
+            self.clock.clone(),
+        )))
+    }
+
+    async fn reap(&self, live: &HashSet<Token>) -> Result<Closed, RuntimeError> {
+        let (agent, live, kept) = (self.agent.clone(), live.clone(), self.kept.clone());
+        let now = self.clock.wall();
+        Ok(copy::blocking(move || {
+            let kept = kept.unexpired(now);
+            reap::end_marked(|marker| {
+                marker.agent == agent
+                    && !live.contains(&marker.token)
+                    && !kept.contains(&marker.token)
+            })
+        })
+        .await)
+    }
+
+    async fn shutdown(&self) {}
+}

@@ -1,0 +1,243 @@
+//! Waits for the end of the service, of the agent, or for an order; then kills everything below.
+
+use crate::clock::Deadline;
+use crate::runtime::process::procfs;
+use crate::runtime::process::wire::{Ending, Order};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::signal::{Signal, killpg};
+use nix::sys::signalfd::SignalFd;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufRead, BufReader, Read};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+use std::time::Duration;
+
+/// Read ends of the service's pipes, for the time after the agent: a kept service must not die of a broken pipe.
+pub struct Outputs {
+    pipes: Vec<File>,
+}
+
+impl Outputs {
+    /// Opens what the standard streams lead to, as far as they are pipes.
+    pub fn open() -> Outputs {
+        let pipes = ["/proc/self/fd/1", "/proc/self/fd/2"]
+            .iter()
+            .filter(|path| {
+                std::fs::read_link(path)
+                    .is_ok_and(|target| target.to_string_lossy().starts_with("pipe:"))
+            })
+            .filter_map(|path| {
+                use std::os::unix::fs::OpenOptionsExt;
+                OpenOptions::new()
+                    .read(true)
+                    .custom_flags(nix::libc::O_NONBLOCK)
+                    .open(path)
+                    .ok()
+            })
+            .collect();
+        Outputs { pipes }
+    }
+
+    fn discard(&mut self) {
+        let mut buffer = [0u8; 65536];
+        self.pipes.retain_mut(|pipe| match pipe.read(&mut buffer) {
+            Ok(0) => false,
+            Ok(_) => true,
+            Err(error) => error.kind() == io::ErrorKind::WouldBlock,
+        });
+    }
+}
+
+/// What a warden knows of its service.
+pub struct Warden {
+    service: Pid,
+    /// Set when the service's first process was waited for: from then on its pid and group may be somebody else's.
+    exited: Option<ExitStatus>,
+    keep_until: Option<Deadline>,
+    outputs: Outputs,
+}
+
+impl Warden {
+    /// Of a service that was just started.
+    pub fn new(service: Pid, outputs: Outputs) -> Warden {
+        Warden {
+            service,
+            exited: None,
+            keep_until: None,
+            outputs,
+        }
+    }
+
+    /// Waits for the end of the service, of the agent, or for an order, until nothing lives below.
+    pub fn watch(
+        mut self,
+        mut orders: BufReader<UnixStream>,
+        signals: &SignalFd,
+    ) -> io::Result<Ending> {
+        orders.get_ref().set_nonblocking(true)?;
+        let mut line = Vec::new();
+        let mut agent_gone = false;
+        loop {
+            self.reap_dead();
+            if self.exited.is_some() || self.keep_is_over(agent_gone) {
+                return Ok(self.end_all());
+            }
+            self.sleep_until_something_happens(orders.get_ref().as_fd(), signals, agent_gone);
+            while let Ok(Some(signal)) = signals.read_signal() {
+                if signal.ssi_signo != Signal::SIGCHLD as u32 {
+                    return Ok(self.end_all());
+                }
+            }
+            while !agent_gone {
+                match orders.read_until(b'\n', &mut line) {
+                    Ok(0) => agent_gone = true,
+                    Ok(_) if line.ends_with(b"\n") => {
+                        let order = serde_json::from_slice(&line);
+                        line.clear();
+                        if let Ok(Order::Kill) = order {
+                            return Ok(self.end_all());
+                        }
+                        if let Ok(order) = order {
+                            self.obey(order);
+                        }
+                    }
+                    Ok(_) => agent_gone = true, // Half a line, then the end.
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                    Err(_) => agent_gone = true,
+                }
+            }
+            if agent_gone {
+                self.outputs.discard();
+            }
+        }
+    }
+
+    /// Without the agent everything ends, unless it was said to stay for a while.
+    fn keep_is_over(&self, agent_gone: bool) -> bool {
+        let over = self.keep_until.is_none_or(|until| until.is_over());
+        agent_gone && over
+    }
+
+    fn sleep_until_something_happens(
+        &self,
+        control: BorrowedFd<'_>,
+        signals: &SignalFd,
+        agent_gone: bool,
+    ) {
+        let mut fds = vec![PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
+        let mut timeout = PollTimeout::NONE;
+        if agent_gone {
+            fds.extend(
+                self.outputs
+                    .pipes
+                    .iter()
+                    .map(|pipe| PollFd::new(pipe.as_fd(), PollFlags::POLLIN)),
+            );
+            if let Some(until) = self.keep_until {
+                let left = until.left().saturating_add(Duration::from_millis(1));
+                timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+            }
+        } else {
+            fds.push(PollFd::new(control, PollFlags::POLLIN));
+        }
+        // An interruption is as good as an event: the loop looks at everything again.
+        let _ = poll(&mut fds, timeout);
+    }
+
+    fn obey(&mut self, order: Order) {
+        match order {
+            Order::Signal(number) => {
+                if let Ok(signal) = Signal::try_from(number) {
+                    let _ = killpg(self.service, signal);
+                }
+            }
+            Order::Pause => self.signal_everything(rustix::process::Signal::STOP),
+            Order::Unpause => self.signal_everything(rustix::process::Signal::CONT),
+            Order::Keep(ms) => {
+                self.keep_until = Some(Deadline::within(Duration::from_millis(ms)));
+            }
+            Order::Kill | Order::Start(_) => {}
+        }
+    }
+
+    /// The group at once, then those who left it, each pinned before it is signalled.
+    fn signal_everything(&self, signal: rustix::process::Signal) {
+        if let Ok(number) = Signal::try_from(signal.as_raw()) {
+            let _ = killpg(self.service, number);
+        }
+        for process in procfs::below(&procfs::processes(), own_pid()) {
+            if process.group != self.service.as_raw()
+                && let Some(pinned) = procfs::open(process)
+            {
+                let _ = pinned.signal(signal);
+            }
+        }
+    }
+
+    /// Waits for what has already exited: the service's first process and adopted orphans.
+    fn reap_dead(&mut self) {
+        while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+            if status == WaitStatus::StillAlive {
+                return;
+            }
+            self.note(status);
+        }
+    }
+
+    fn note(&mut self, status: WaitStatus) {
+        if status.pid() == Some(self.service) {
+            self.exited = match status {
+                WaitStatus::Exited(_, code) => Some(ExitStatus::from_raw((code & 0xff) << 8)),
+                WaitStatus::Signaled(_, signal, _) => Some(ExitStatus::from_raw(signal as i32)),
+                _ => self.exited,
+            };
+        }
+    }
+
+    /// Kills everything below, generation by generation.
+    ///
+    /// Only own children are signalled: a pid of theirs can't be reused before the warden waits for it. Whoever dies leaves its
+    /// children to the warden (subreaper) before it can be waited for, so that each return of `waitpid` is followed by a new look,
+    /// and `ECHILD` means that nothing lives any more, however fast it forked.
+    fn end_all(mut self) -> Ending {
+        if self.exited.is_none() {
+            let _ = killpg(self.service, Signal::SIGKILL);
+        }
+        loop {
+            let me = own_pid();
+            for child in procfs::processes() {
+                if child.parent == me && !child.zombie {
+                    let _ = nix::sys::signal::kill(Pid::from_raw(child.pid), Signal::SIGKILL);
+                }
+            }
+            match waitpid(None, None) {
+                Ok(status) => self.note(status),
+                Err(Errno::EINTR) => continue,
+                Err(_) => return self.ending(),
+            }
+            self.reap_dead();
+        }
+    }
+
+    fn ending(&self) -> Ending {
+        let status = self
+            .exited
+            .unwrap_or(ExitStatus::from_raw(Signal::SIGKILL as i32));
+        let signal = status.signal();
+        Ending {
+            code: i64::from(status.code().unwrap_or(128 + signal.unwrap_or(0))),
+            signal,
+            peak_kib: getrusage(UsageWho::RUSAGE_CHILDREN).map_or(0, |usage| usage.max_rss()),
+        }
+    }
+}
+
+fn own_pid() -> i32 {
+    nix::unistd::getpid().as_raw()
+}

@@ -1,0 +1,271 @@
+//! Performs what the sequence's core decides: evaluates, runs steps and timers as tasks, tells events.
+
+use super::core::Sequence;
+use super::effect::{Effect, End, Input, Limits, NodeId, Now, Timer};
+use super::skip::expand;
+use crate::cell::context::CellContext;
+use crate::sink::EventSink;
+use crate::step::Try;
+use crate::step::open::{Described, Surroundings};
+use crate::step::references::Collector;
+use futures::FutureExt;
+use kameo::Actor;
+use kameo::actor::{ActorRef, WeakActorRef};
+use kameo::error::{ActorStopReason, Infallible};
+use kameo::message::{Context, Message};
+use phalanx_shared::diagnostic::Span;
+use phalanx_shared::event::{EventKind, StepPath, StepResult};
+use phalanx_shared::outcome::Outcome;
+use std::collections::{HashMap, VecDeque};
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use tokio::sync::oneshot;
+use tokio::task::{AbortHandle, JoinSet};
+
+/// What a sequence's actor is made of.
+pub struct SequenceArgs {
+    /// The attempt.
+    pub context: Arc<CellContext>,
+    /// Where facts go.
+    pub events: EventSink,
+    /// The limits of the cell.
+    pub limits: Limits,
+    /// Where the verdict goes.
+    pub verdict: oneshot::Sender<(Outcome, Option<String>)>,
+}
+
+/// Owns the steps in progress; stopping it drops them.
+pub struct SequenceActor {
+    core: Sequence,
+    context: Arc<CellContext>,
+    events: EventSink,
+    verdict: Option<oneshot::Sender<(Outcome, Option<String>)>>,
+    tasks: JoinSet<()>,
+    steps: HashMap<NodeId, AbortHandle>,
+    timers: HashMap<Timer, AbortHandle>,
+    /// How often each path has begun, which is part of its span's id; empty without a trace.
+    begun: HashMap<StepPath, u32>,
+}
+
+impl Actor for SequenceActor {
+    type Args = SequenceArgs;
+    type Error = Infallible;
+
+    async fn on_start(args: SequenceArgs, _: ActorRef<Self>) -> Result<Self, Infallible> {
+        Ok(SequenceActor {
+            core: Sequence::new(Arc::clone(&args.context.spec), args.limits),
+            context: args.context,
+            events: args.events,
+            verdict: Some(args.verdict),
+            tasks: JoinSet::new(),
+            steps: HashMap::new(),
+            timers: HashMap::new(),
+            begun: HashMap::new(),
+        })
+    }
+
+    async fn on_stop(
+        &mut self,
+        _: WeakActorRef<Self>,
+        _: ActorStopReason,
+    ) -> Result<(), Infallible> {
+        self.tasks.abort_all();
+        Ok(())
+    }
+}
+
+/// One fact for the core.
+pub struct Fact(pub Input);
+
+impl Message<Fact> for SequenceActor {
+    type Reply = ();
+
+    async fn handle(&mut self, Fact(input): Fact, ctx: &mut Context<Self, Self::Reply>) {
+        let me = ctx.actor_ref().clone();
+        while self.tasks.try_join_next().is_some() {}
+        let mut inputs = VecDeque::from([input]);
+        while let Some(input) = inputs.pop_front() {
+            let now = Now {
+                wall: self.context.clock.wall(),
+                mono: self.context.clock.monotonic(),
+            };
+            for effect in self.core.handle(input, now) {
+                // What needs no waiting is answered at once, without a trip through the mailbox.
+                inputs.extend(self.perform(effect, &me).await);
+            }
+        }
+        if self.core.is_finished() {
+            ctx.stop();
+        }
+    }
+}
+
+impl SequenceActor {
+    async fn perform(&mut self, effect: Effect, me: &ActorRef<Self>) -> Option<Input> {
+        match effect {
+            Effect::Emit(kind) => {
+                if let (EventKind::StepStarted { path, .. }, Some(_)) = (&kind, &self.context.trace)
+                {
+                    *self.begun.entry(path.clone()).or_default() += 1;
+                }
+                self.events.emit(kind).await;
+            }
+            Effect::Ended { mut result, span } => {
+                self.add_place(&mut result, span);
+                self.events.emit(EventKind::StepFinished(result)).await;
+            }
+            Effect::Skip(skipped) => {
+                let described = Described(&self.context);
+                let now = self.context.clock.wall();
+                for result in expand(&skipped, &self.context.spec, &described, now) {
+                    self.events
+                        .emit(EventKind::StepFinished(Box::new(result)))
+                        .await;
+                }
+            }
+            Effect::Ask { node, item, view } => {
+                let context = Arc::clone(&self.context);
+                return self.evaluate(me, async move {
+                    let result = Surroundings::new(&context, &view).ask(&item).await;
+                    Input::Asked { node, result }
+                });
+            }
+            Effect::List { node, step, view } => {
+                let context = Arc::clone(&self.context);
+                return self.evaluate(me, async move {
+                    let result = Surroundings::new(&context, &view).list(&step).await;
+                    Input::Listed { node, result }
+                });
+            }
+            Effect::Open { node, item, view } => {
+                let context = Arc::clone(&self.context);
+                return self.evaluate(me, async move {
+                    let result = Surroundings::new(&context, &view).open(&item).await;
+                    Input::Opened { node, result }
+                });
+            }
+            Effect::Act {
+                node,
+                step,
+                path,
+                view,
+                ..
+            } => {
+                let traceparent = self.traceparent(&path);
+                let context = Arc::clone(&self.context);
+                let acting = me.clone();
+                self.run(node, me, async move {
+                    let begun = async move {
+                        let _ = acting.tell(Fact(Input::Acting { node })).await;
+                    };
+                    Try::new(context, step, view, traceparent).run(begun).await
+                });
+            }
+            Effect::Conclude {
+                node,
+                step,
+                view,
+                inner,
+            } => {
+                let context = Arc::clone(&self.context);
+                self.run(node, me, async move {
+                    let references = Collector::new(&context.spec, &context.cache)
+                        .concluding(&step)
+                        .done();
+                    let services = crate::step::services(&context, &references, &view);
+                    let conclusion = crate::step::conclude::Conclusion {
+                        context: &context,
+                        step: &step,
+                        view: &view,
+                        references: &references,
+                        services: &services,
+                        polls: 0,
+                    };
+                    conclusion.of_group(&inner).await
+                });
+            }
+            Effect::Stop { node } => {
+                if let Some(step) = self.steps.remove(&node) {
+                    step.abort();
+                }
+            }
+            Effect::Arm { timer, after } => {
+                let me = me.clone();
+                let fires = self.tasks.spawn(async move {
+                    tokio::time::sleep(after).await;
+                    let _ = me.tell(Fact(Input::Fired(timer))).await;
+                });
+                if let Some(before) = self.timers.insert(timer, fires) {
+                    before.abort();
+                }
+            }
+            Effect::Disarm(timer) => {
+                if let Some(fires) = self.timers.remove(&timer) {
+                    fires.abort();
+                }
+            }
+            Effect::Finish { outcome, reason } => {
+                if let Some(verdict) = self.verdict.take() {
+                    let _ = verdict.send((outcome, reason));
+                }
+            }
+        }
+        None
+    }
+
+    /// A step that was ended from outside (a timeout, a cancel, a service that died) couldn't say where it stands.
+    fn add_place(&self, result: &mut StepResult, span: Span) {
+        if !result.outcome.is_ok() {
+            let failure = result.failure.get_or_insert_default();
+            if failure.place.is_none() {
+                failure.place = self.context.place(span);
+            }
+        }
+    }
+
+    /// The trace context of a step that has begun: its own span.
+    fn traceparent(&self, path: &str) -> Option<String> {
+        let trace = self.context.trace.as_ref()?;
+        let n = self.begun.get(path).copied().unwrap_or(1);
+        Some(trace.parent(trace.step(path, n)))
+    }
+
+    /// Evaluates now if it needs no waiting, else in a task.
+    fn evaluate(
+        &mut self,
+        me: &ActorRef<Self>,
+        work: impl Future<Output = Input> + Send + 'static,
+    ) -> Option<Input> {
+        let mut work = Box::pin(work);
+        if let Some(input) = work.as_mut().now_or_never() {
+            return Some(input);
+        }
+        let me = me.clone();
+        self.tasks.spawn(async move {
+            let _ = me.tell(Fact(work.await)).await;
+        });
+        None
+    }
+
+    /// Runs a step in a task. A panic in it is a bug of ours: the step is errored with the panic's text.
+    fn run(
+        &mut self,
+        node: NodeId,
+        me: &ActorRef<Self>,
+        work: impl Future<Output = End> + Send + 'static,
+    ) {
+        let me = me.clone();
+        let task = self.tasks.spawn(async move {
+            let end = match AssertUnwindSafe(work).catch_unwind().await {
+                Ok(end) => end,
+                Err(panic) => {
+                    let text = crate::cell::core::panic_text(&*panic);
+                    End::bare(Outcome::Errored, Some(format!("a bug of phalanx: {text}")))
+                }
+            };
+            let end = Box::new(end);
+            let _ = me.tell(Fact(Input::Ended { node, end })).await;
+        });
+        self.steps.insert(node, task);
+    }
+}

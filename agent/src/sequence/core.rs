@@ -1,0 +1,413 @@
+//! The sequence as a state machine: which step is next, and what the end of one means for the others.
+//!
+//! Pure: no runtime, no clock, no evaluation. [`Sequence::handle`] takes one [`Input`] and the time, and returns the
+//! [`Effect`]s to perform in order. Here is the life of one node (asked ▸ opened ▸ acting ▸ ended); how nodes hang together
+//! is in `tree.rs`, what ends them from outside (timeouts, cancel, a service going down) in `interrupt.rs`.
+//!
+//! Two rules that the language leaves open: an `always` step inside a group that was never entered is skipped with its group,
+//! and a group that a step's `skip` ends in the middle still runs its own `always` steps.
+
+use super::effect::{Asked, Down, Effect, End, Input, Item, Limits, NodeId, Now, Opening, Refusal};
+use super::effect::{Timer, Timer::Retry};
+use super::frame::{Frames, Record, Value};
+use super::interrupt::Halt;
+use super::key::keys;
+use super::node::{Node, State, Why};
+use super::outcome::Blame;
+use super::skip::{add_rows, with_key};
+use phalanx_shared::event::{EventKind, StepResult};
+use phalanx_shared::outcome::Outcome;
+use phalanx_shared::spec::model::{Action, Spec};
+use std::sync::Arc;
+
+/// The sequence of one attempt.
+#[derive(Debug)]
+pub struct Sequence {
+    pub(super) spec: Arc<Spec>,
+    pub(super) limits: Limits,
+    pub(super) frames: Frames,
+    pub(super) nodes: Vec<Node>,
+    pub(super) now: Now,
+    pub(super) effects: Vec<Effect>,
+    /// The cell is to end: a cancel, or its timeout.
+    pub(super) halt: Option<Halt>,
+    /// Whether any action began.
+    pub(super) acted: bool,
+    /// A service that went down between two steps; the next one is charged with it.
+    pub(super) down: Option<Box<Down>>,
+    finished: bool,
+}
+
+pub(super) const ROOT: NodeId = NodeId(0);
+
+impl Sequence {
+    /// The sequence of a spec, not begun.
+    pub fn new(spec: Arc<Spec>, limits: Limits) -> Self {
+        let (frames, cell) = Frames::new();
+        let root = Node::root(cell);
+        Sequence {
+            spec,
+            limits,
+            frames,
+            nodes: vec![root],
+            now: Now::default(),
+            effects: Vec::new(),
+            halt: None,
+            acted: false,
+            down: None,
+            finished: false,
+        }
+    }
+
+    /// Takes in one fact and says what is to be done. Answers that nobody waits for any more change nothing.
+    pub fn handle(&mut self, input: Input, now: Now) -> Vec<Effect> {
+        self.now = now;
+        match input {
+            Input::Start => self.start(),
+            Input::Asked { node, result } => self.asked(node, result),
+            Input::Listed { node, result } => self.listed(node, result),
+            Input::Opened { node, result } => self.opened(node, result),
+            Input::Acting { node } => {
+                let _ = node;
+                self.acted = true;
+            }
+            Input::Ended { node, end } => self.ended(node, *end),
+            Input::Fired(timer) => self.fired(timer),
+            Input::ServiceDown(down) => self.service_down(down),
+            Input::Cancelled {
+                grace,
+                reason,
+                force,
+            } => self.cancelled(grace, &reason, force),
+        }
+        std::mem::take(&mut self.effects)
+    }
+
+    /// Whether [`Effect::Finish`] was given out.
+    pub fn is_finished(&self) -> bool {
+        self.finished
+    }
+
+    fn start(&mut self) {
+        self.arm(Timer::Cell, self.limits.cell);
+        self.node_mut(ROOT).tries = 1;
+        let phases = self.spec.phases.iter().cloned();
+        let items = phases.map(|phase| Item::Phase(Arc::new(phase))).collect();
+        self.run_block(ROOT, items, self.node(ROOT).frame, String::new());
+    }
+
+    fn asked(&mut self, id: NodeId, result: Result<Asked, Refusal>) {
+        if !self.is_in(id, |state| matches!(state, State::Asking)) {
+            return;
+        }
+        match result {
+            Err(refusal) => self.refused(id, refusal),
+            Ok(Asked::Not { reason }) if !self.has_other_branch(id) => {
+                self.skip_node(id, Why::decided(reason))
+            }
+            Ok(asked) => {
+                if asked != Asked::Run {
+                    self.node_mut(id).other_branch = true;
+                    self.node_mut(id).looped = false;
+                    self.record_other(id);
+                }
+                match self.barred(id) {
+                    Some(why) => self.skip_node(id, why),
+                    None if self.node(id).looped => self.list(id),
+                    None => self.open(id),
+                }
+            }
+        }
+    }
+
+    fn listed(&mut self, id: NodeId, result: Result<Vec<Value>, Refusal>) {
+        if !self.is_in(id, |state| matches!(state, State::Listing)) {
+            return;
+        }
+        let values = match result {
+            Ok(values) => values,
+            Err(refusal) => return self.refused(id, refusal),
+        };
+        match keys(&values) {
+            Err(message) => {
+                let name = self.plain_name(id);
+                let failure = None;
+                self.refused(
+                    id,
+                    Refusal::Invalid {
+                        name,
+                        outcome: Outcome::Failed,
+                        message,
+                        failure,
+                    },
+                );
+            }
+            Ok(_) if values.is_empty() => {
+                self.skip_node(id, Why::decided("foreach over an empty list"));
+            }
+            Ok(keys) => {
+                self.node_mut(id).state = State::Looping(keys.into_iter().zip(values).collect());
+                self.next_instance(id);
+            }
+        }
+    }
+
+    fn opened(&mut self, id: NodeId, result: Result<Opening, Refusal>) {
+        if !self.is_in(id, |state| matches!(state, State::Opening)) {
+            return;
+        }
+        let opening = match result {
+            Ok(opening) => opening,
+            Err(refusal) => return self.refused(id, refusal),
+        };
+        if let Some(why) = self.barred(id) {
+            return self.skip_node(id, why);
+        }
+        let now = self.now;
+        let node = self.node_mut(id);
+        node.name = with_key(&opening.name, node.key.as_ref());
+        add_rows(&mut node.rows, opening.rows);
+        (node.retries, node.delay) = (opening.retries, opening.delay);
+        node.began = now;
+        let (path, name, action) = (
+            node.path.clone(),
+            node.name.clone(),
+            node.action().to_owned(),
+        );
+        let phase = matches!(node.item, Some(Item::Phase(_)));
+        self.effects.push(Effect::Emit(if phase {
+            EventKind::PhaseStarted { path, name }
+        } else {
+            EventKind::StepStarted { path, name, action }
+        }));
+        if let Some(limit) = opening.timeout.filter(|_| self.is_body(id)) {
+            self.node_mut(id).limit = Some(limit);
+            self.arm(Timer::Limit(id), limit);
+        }
+        self.node_mut(id).params = opening.params;
+        self.again(id);
+    }
+
+    /// Begins the first or a further try.
+    pub(super) fn again(&mut self, id: NodeId) {
+        self.node_mut(id).tries += 1;
+        if self.is_body(id) {
+            self.run_body(id);
+        } else {
+            self.act(id);
+        }
+    }
+
+    fn act(&mut self, id: NodeId) {
+        if !self.node(id).always
+            && let Some(down) = self.down.take()
+        {
+            let end = down_end(&down);
+            return self.complete(id, end);
+        }
+        let Some(Item::Step(step)) = self.node(id).item.clone() else {
+            return;
+        };
+        let view = self.frames.view(self.node(id).frame);
+        let node = self.node_mut(id);
+        node.state = State::Acting;
+        let (attempt, path) = (node.tries, node.path.clone());
+        self.effects.push(Effect::Act {
+            node: id,
+            step,
+            path,
+            view,
+            attempt,
+        });
+    }
+
+    fn ended(&mut self, id: NodeId, end: End) {
+        let waiting = |state: &State| matches!(state, State::Acting | State::Concluding);
+        if self.is_in(id, waiting) {
+            self.try_ended(id, end);
+        }
+    }
+
+    /// One try ended: another one, or the outcome.
+    pub(super) fn try_ended(&mut self, id: NodeId, end: End) {
+        let node = self.node(id);
+        let again = end.outcome == Outcome::Failed
+            && node.tries <= node.retries
+            && !node.timed_out
+            && self.barred(id).is_none();
+        if !again {
+            return self.complete(id, end);
+        }
+        let delay = node.delay;
+        let node = self.node_mut(id);
+        node.tally = super::outcome::Tally::default();
+        node.skipped = None;
+        node.state = State::Delaying;
+        if delay.is_zero() {
+            self.again(id);
+        } else {
+            self.arm(Retry(id), delay);
+        }
+    }
+
+    /// A node gets its outcome: it is told, recorded, and what it stands in goes on.
+    pub(super) fn complete(&mut self, id: NodeId, mut end: End) {
+        let (now, node) = (self.now, self.node(id));
+        if end.outcome == Outcome::Passed && (node.tries > 1 || node.tally.is_flaky()) {
+            end.outcome = Outcome::Flaky;
+        }
+        let blame = node.tally.blame().cloned().or_else(|| {
+            (!end.outcome.is_ok()).then(|| Blame {
+                step: node.name.clone(),
+                reason: end.reason.clone(),
+                outcome: end.outcome,
+            })
+        });
+        match &node.item {
+            None => return self.finish(end),
+            Some(Item::Phase(_)) => self.effects.push(Effect::Emit(EventKind::PhaseFinished {
+                path: node.path.clone(),
+                name: node.name.clone(),
+                outcome: end.outcome,
+                reason: end.reason.clone(),
+                began: node.began.wall,
+            })),
+            Some(Item::Step(_)) if node.looped => {}
+            Some(Item::Step(step)) => {
+                let result = StepResult {
+                    path: node.path.clone(),
+                    name: node.name.clone(),
+                    id: step.id.as_ref().map(|id| id.text.clone()),
+                    action: node.action().to_owned(),
+                    outcome: end.outcome,
+                    reason: end.reason.clone(),
+                    unreached: false,
+                    tries: node.tries,
+                    polls: end.polls,
+                    began: node.began.wall,
+                    elapsed_us: micros(now.mono.saturating_sub(node.began.mono)),
+                    verifies: node.rows.clone(),
+                    checks: end.checks,
+                    failure: end.failure,
+                };
+                self.effects.push(Effect::Ended {
+                    result: Box::new(result),
+                    span: step.span,
+                });
+            }
+        }
+        self.record(id, end.outcome, end.reason.as_deref(), &end.captures);
+        self.disarm(id);
+        self.node_mut(id).state = State::Done;
+        if end.skips_group {
+            self.skip_group_around(id, end.reason.clone().unwrap_or_default());
+        }
+        self.child_done(id, end.outcome, end.reason.as_deref(), blame.as_ref());
+    }
+
+    fn finish(&mut self, end: End) {
+        self.node_mut(ROOT).state = State::Done;
+        self.effects.push(Effect::Disarm(Timer::Cell));
+        self.effects.push(Effect::Disarm(Timer::Grace));
+        self.effects.push(Effect::Finish {
+            outcome: end.outcome,
+            reason: end.reason,
+        });
+        self.finished = true;
+    }
+
+    /// It could not be asked, listed or opened.
+    fn refused(&mut self, id: NodeId, refusal: Refusal) {
+        match refusal {
+            Refusal::Needs { reason } => self.skip_node(id, Why::decided(reason)),
+            Refusal::Invalid {
+                name,
+                outcome,
+                message,
+                failure,
+            } => {
+                let key = self.node(id).key.clone();
+                let now = self.now;
+                let node = self.node_mut(id);
+                node.name = with_key(&name, key.as_ref());
+                node.began = now;
+                node.looped = false;
+                let reason = format!("after failed step {}", node.name);
+                self.skip_inside(id, Why::unreached(reason));
+                self.complete(
+                    id,
+                    End {
+                        failure: failure.map(|failure| *failure),
+                        ..End::bare(outcome, Some(message))
+                    },
+                );
+            }
+        }
+    }
+
+    /// Remembers an end under the step's id.
+    fn record(
+        &mut self,
+        id: NodeId,
+        outcome: Outcome,
+        reason: Option<&str>,
+        captures: &Arc<std::collections::BTreeMap<String, Value>>,
+    ) {
+        let node = self.node(id);
+        let Some(Item::Step(step)) = &node.item else {
+            return;
+        };
+        let (Some(name), false) = (&step.id, node.looped) else {
+            return;
+        };
+        let record = Record {
+            outcome,
+            reason: reason.map(str::to_owned),
+            attempt: node.tries,
+            captures: Arc::clone(captures),
+        };
+        let (home, name, key) = (node.home, name.text.clone(), node.key.clone());
+        self.frames.record(home, &name, key.as_ref(), record);
+    }
+
+    /// Whether it has steps inside rather than an action.
+    fn is_body(&self, id: NodeId) -> bool {
+        let node = self.node(id);
+        node.other_branch
+            || match &node.item {
+                Some(Item::Step(step)) => matches!(
+                    step.action,
+                    Action::Use(_) | Action::Steps(_) | Action::Parallel(_)
+                ),
+                _ => true,
+            }
+    }
+
+    fn has_other_branch(&self, id: NodeId) -> bool {
+        matches!(&self.node(id).item, Some(Item::Step(step)) if !step.otherwise.is_empty())
+    }
+
+    fn is_in(&self, id: NodeId, state: impl Fn(&State) -> bool) -> bool {
+        self.nodes.get(id.0).is_some_and(|node| state(&node.state))
+    }
+
+    pub(super) fn node(&self, id: NodeId) -> &Node {
+        &self.nodes[id.0]
+    }
+
+    pub(super) fn node_mut(&mut self, id: NodeId) -> &mut Node {
+        &mut self.nodes[id.0]
+    }
+}
+
+/// How the step in progress ends when a service goes down.
+pub(super) fn down_end(down: &Down) -> End {
+    End {
+        failure: Some(down.failure.clone()),
+        ..End::bare(down.outcome, Some(down.reason.clone()))
+    }
+}
+
+fn micros(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}

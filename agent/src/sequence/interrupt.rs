@@ -1,0 +1,221 @@
+//! What ends steps from outside: the timeouts of cell, phases and groups, a cancel, a service that goes down.
+//!
+//! `always` steps are spared until the grace is over.
+
+use super::core::{ROOT, Sequence, down_end};
+use super::effect::{Down, Effect, End, Item, NodeId, Timer};
+use super::node::{State, Stop, Why};
+use super::outcome::Blame;
+use phalanx_shared::outcome::Outcome;
+use std::time::Duration;
+
+/// The cell is to end.
+#[derive(Clone, Debug)]
+pub(super) struct Halt {
+    /// For the skipped steps.
+    reason: String,
+    /// Whether not even `always` steps run any more.
+    over: bool,
+}
+
+impl Sequence {
+    pub(super) fn fired(&mut self, timer: Timer) {
+        match timer {
+            Timer::Cell => self.cell_timed_out(),
+            Timer::Grace => self.grace_is_over(),
+            Timer::Limit(id) => self.limit_is_over(id),
+            Timer::LimitGrace(id) => self.limit_grace_is_over(id),
+            Timer::Retry(id) => {
+                if matches!(self.node(id).state, State::Delaying) {
+                    self.again(id);
+                }
+            }
+        }
+    }
+
+    fn cell_timed_out(&mut self) {
+        if self.is_finished() || self.halt.is_some() {
+            return;
+        }
+        let limit = super::limit::duration_text(self.limits.cell);
+        let (outcome, reason) = if self.acted {
+            (
+                Outcome::Failed,
+                format!("the cell's timeout of {limit} is over"),
+            )
+        } else {
+            (
+                Outcome::Errored,
+                format!("the cell's timeout of {limit} is over before any step ran"),
+            )
+        };
+        self.halt(outcome, reason.clone(), reason, self.limits.grace);
+    }
+
+    pub(super) fn cancelled(&mut self, grace: Duration, reason: &str, force: bool) {
+        if self.is_finished() {
+            return;
+        }
+        if self.halt.is_none() {
+            let line = format!("cancelled: {reason}");
+            self.halt(Outcome::Cancelled, line.clone(), line, grace);
+        }
+        if force {
+            self.grace_is_over();
+        }
+    }
+
+    fn halt(&mut self, outcome: Outcome, skip_reason: String, reason: String, grace: Duration) {
+        self.halt = Some(Halt {
+            reason: skip_reason,
+            over: false,
+        });
+        self.node_mut(ROOT).tally.charge(Blame {
+            step: String::new(),
+            reason: Some(reason.clone()),
+            outcome,
+        });
+        self.arm(Timer::Grace, grace);
+        self.interrupt(ROOT, true, &End::bare(outcome, Some(reason)));
+    }
+
+    fn grace_is_over(&mut self) {
+        let Some(halt) = &mut self.halt else { return };
+        halt.over = true;
+        let reason = format!("{}, and no time is left for it", halt.reason);
+        self.interrupt(ROOT, false, &End::bare(Outcome::Cancelled, Some(reason)));
+    }
+
+    fn limit_is_over(&mut self, id: NodeId) {
+        let node = self.node(id);
+        if matches!(node.state, State::Done) || node.timed_out {
+            return;
+        }
+        let limit = super::limit::duration_text(node.limit.unwrap_or_default());
+        let reason = format!("the timeout of {} ({limit}) is over", node.name);
+        let blame = Blame {
+            step: node.name.clone(),
+            reason: Some(reason.clone()),
+            outcome: Outcome::Failed,
+        };
+        let node = self.node_mut(id);
+        node.timed_out = true;
+        node.tally.charge(blame);
+        self.bar_inside(id, true, &format!("after {reason}"), false);
+        self.interrupt(id, true, &End::bare(Outcome::Failed, Some(reason)));
+        if !matches!(self.node(id).state, State::Done) {
+            self.arm(Timer::LimitGrace(id), self.limits.grace);
+        }
+    }
+
+    fn limit_grace_is_over(&mut self, id: NodeId) {
+        let node = self.node(id);
+        if matches!(node.state, State::Done) {
+            return;
+        }
+        let reason = format!("the timeout of {} and its grace are over", node.name);
+        self.bar_inside(id, false, &format!("after {reason}"), true);
+        self.interrupt(id, false, &End::bare(Outcome::Failed, Some(reason)));
+    }
+
+    pub(super) fn service_down(&mut self, down: Box<Down>) {
+        let running = self.running(ROOT, true);
+        if running.is_empty() {
+            self.down.get_or_insert(down);
+            return;
+        }
+        self.end_all(running, &down_end(&down));
+    }
+
+    /// Why a step can't begin in this place, if it can't.
+    pub(super) fn bar(&self, around: NodeId, always: bool) -> Option<Why> {
+        if let Some(halt) = &self.halt
+            && (halt.over || !(always || self.node(around).always))
+        {
+            return Some(Why::unreached(halt.reason.clone()));
+        }
+        let mut next = Some(around);
+        while let Some(id) = next {
+            let node = self.node(id);
+            match &node.state {
+                State::Block(block) => {
+                    let stop = block.stop.as_ref()?;
+                    return (stop.over || !always).then(|| stop.why.clone());
+                }
+                State::Looping(_) | State::Parallel { .. } => next = node.parent,
+                _ => return None,
+            }
+        }
+        None
+    }
+
+    /// Why this node can't begin or go on. A phase with `always` steps is entered for their sake.
+    pub(super) fn barred(&self, id: NodeId) -> Option<Why> {
+        let node = self.node(id);
+        let (parent, item) = (node.parent?, node.item.as_ref()?);
+        let for_always_steps = match item {
+            Item::Phase(phase) => {
+                phase.steps.iter().any(|step| step.always)
+                    && !self.halt.as_ref().is_some_and(|halt| halt.over)
+            }
+            Item::Step(_) => false,
+        };
+        self.bar(parent, item.always())
+            .filter(|_| !for_always_steps)
+    }
+
+    /// Ends what runs inside a node; with `spare`, `always` steps go on.
+    fn interrupt(&mut self, root: NodeId, spare: bool, end: &End) {
+        let running = self.running(root, spare);
+        self.end_all(running, end);
+    }
+
+    fn end_all(&mut self, running: Vec<NodeId>, end: &End) {
+        for id in running {
+            if matches!(self.node(id).state, State::Acting) {
+                self.effects.push(Effect::Stop { node: id });
+            }
+            if matches!(self.node(id).state, State::Acting | State::Delaying) {
+                self.complete(id, end.clone());
+            }
+        }
+    }
+
+    /// The steps inside a node whose action runs or whose next try waits.
+    fn running(&self, root: NodeId, spare: bool) -> Vec<NodeId> {
+        self.inside(root, spare)
+            .filter(|id| matches!(self.node(*id).state, State::Acting | State::Delaying))
+            .collect()
+    }
+
+    fn bar_inside(&mut self, root: NodeId, spare: bool, reason: &str, over: bool) {
+        let inside: Vec<NodeId> = self.inside(root, spare).collect();
+        for id in inside {
+            if let Some(block) = self.node_mut(id).block() {
+                block.stop = Some(Stop {
+                    why: Why::unreached(reason),
+                    over,
+                });
+            }
+        }
+    }
+
+    /// The nodes inside a node, itself included; with `spare` without `always` ones and what is inside those.
+    fn inside(&self, root: NodeId, spare: bool) -> impl Iterator<Item = NodeId> {
+        let all = (0..self.nodes.len()).map(NodeId);
+        all.filter(move |id| {
+            let mut next = Some(*id);
+            while let Some(at) = next {
+                if at == root {
+                    return true;
+                }
+                let node = self.node(at);
+                if spare && node.item.as_ref().is_some_and(Item::always) {
+                    return false;
+                }
+                next = node.parent;
+            }
+            false
+        })
+    }
+}

@@ -1,0 +1,193 @@
+//! A skipped step is told together with everything inside it: a line, an event and a report row each.
+//!
+//! The core names the outermost item; [`expand`] walks its inside, [`Describe`] gives names and rows as far as they can be
+//! evaluated (a name that reads something unknown stays as written).
+
+use super::effect::Item;
+use super::frame::{Frame, Value, View};
+use super::key::Key;
+use phalanx_shared::event::{StepPath, StepResult};
+use phalanx_shared::outcome::Outcome;
+use phalanx_shared::spec::model::{Action, DefineBody, Spec, Step};
+use phalanx_shared::time::Timestamp;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Defines can't contain themselves; should one, this ends it.
+const MAX_DEPTH: usize = 64;
+
+/// An item that is skipped as a whole.
+#[derive(Clone, Debug)]
+pub struct Skipped {
+    /// The phase or step.
+    pub item: Item,
+    /// Where it stands; with the key of an instance.
+    pub path: StepPath,
+    /// The key, of an instance.
+    pub key: Option<Key>,
+    /// What it would have seen.
+    pub view: View,
+    /// Rows that the groups around it name.
+    pub rows: Vec<String>,
+    /// Why.
+    pub reason: String,
+    /// Whether it was never reached.
+    pub unreached: bool,
+    /// Whether only what is inside is told: the item itself has its event already.
+    pub inside_only: bool,
+}
+
+/// Gives what can be known of a step that doesn't run.
+pub trait Describe {
+    /// Its name; as written where it can't be evaluated.
+    fn name(&self, step: &Step, view: &View) -> String;
+    /// The rows that it names itself; of a `foreach` those of all its values, if they can be known.
+    fn rows(&self, item: &Item, view: &View) -> Vec<String>;
+    /// The arguments of a `use`, as far as they can be evaluated.
+    fn params(&self, step: &Step, view: &View) -> BTreeMap<String, Value>;
+}
+
+/// The results of a skipped item and of everything inside it, outermost first.
+pub fn expand(
+    skipped: &Skipped,
+    spec: &Spec,
+    describe: &dyn Describe,
+    now: Timestamp,
+) -> Vec<StepResult> {
+    let mut walk = Walk {
+        spec,
+        describe,
+        now,
+        reason: &skipped.reason,
+        unreached: skipped.unreached,
+        results: Vec::new(),
+    };
+    let mut rows = skipped.rows.clone();
+    add_rows(&mut rows, describe.rows(&skipped.item, &skipped.view));
+    match &skipped.item {
+        Item::Phase(phase) => walk.steps(&phase.steps, &skipped.path, &skipped.view, &rows, 0),
+        Item::Step(step) => {
+            if !skipped.inside_only {
+                walk.tell(
+                    step,
+                    &skipped.path,
+                    skipped.key.as_ref(),
+                    &skipped.view,
+                    &rows,
+                );
+            }
+            walk.inside(step, &skipped.path, &skipped.view, &rows, 0);
+        }
+    }
+    walk.results
+}
+
+/// Adds rows that aren't there yet.
+pub(super) fn add_rows(rows: &mut Vec<String>, more: Vec<String>) {
+    for row in more {
+        if !rows.contains(&row) {
+            rows.push(row);
+        }
+    }
+}
+
+struct Walk<'a> {
+    spec: &'a Spec,
+    describe: &'a dyn Describe,
+    now: Timestamp,
+    reason: &'a str,
+    unreached: bool,
+    results: Vec<StepResult>,
+}
+
+impl Walk<'_> {
+    fn steps(&mut self, steps: &[Step], path: &str, view: &View, rows: &[String], depth: usize) {
+        for (index, step) in steps.iter().enumerate() {
+            let path = format!("{path}/{index}");
+            let mut rows = rows.to_vec();
+            let own = self
+                .describe
+                .rows(&Item::Step(Arc::new(step.clone())), view);
+            add_rows(&mut rows, own);
+            self.tell(step, &path, None, view, &rows);
+            self.inside(step, &path, view, &rows, depth);
+        }
+    }
+
+    fn inside(&mut self, step: &Step, path: &str, view: &View, rows: &[String], depth: usize) {
+        if depth > MAX_DEPTH {
+            return;
+        }
+        match &step.action {
+            Action::Steps(steps) | Action::Parallel(steps) => {
+                self.steps(steps, path, view, rows, depth + 1);
+            }
+            Action::Use(used) => {
+                let spec = self.spec;
+                let Some(DefineBody::Steps { steps, .. }) = body(spec, &used.define.text) else {
+                    return;
+                };
+                let params = Some(self.describe.params(step, view));
+                let inner = view.within(Frame {
+                    params,
+                    ..Frame::default()
+                });
+                self.steps(steps, path, &inner, rows, depth + 1);
+            }
+            _ => {}
+        }
+    }
+
+    fn tell(&mut self, step: &Step, path: &str, key: Option<&Key>, view: &View, rows: &[String]) {
+        let name = self.describe.name(step, view);
+        self.results.push(StepResult {
+            path: path.to_owned(),
+            name: with_key(&name, key),
+            id: step.id.as_ref().map(|id| id.text.clone()),
+            action: action_word(&step.action).to_owned(),
+            outcome: Outcome::Skipped,
+            reason: Some(self.reason.to_owned()),
+            unreached: self.unreached,
+            tries: 0,
+            polls: 0,
+            began: self.now,
+            elapsed_us: 0,
+            verifies: rows.to_vec(),
+            checks: Vec::new(),
+            failure: None,
+        });
+    }
+}
+
+/// The body of a define.
+pub(crate) fn body<'a>(spec: &'a Spec, define: &str) -> Option<&'a DefineBody> {
+    spec.define
+        .iter()
+        .find(|known| known.name.text == define)
+        .map(|known| &known.body)
+}
+
+/// `name [key]` of an instance.
+pub(super) fn with_key(name: &str, key: Option<&Key>) -> String {
+    match key {
+        Some(key) => format!("{name} [{key}]"),
+        None => name.to_owned(),
+    }
+}
+
+/// The word of an action, as the spec writes it.
+pub fn action_word(action: &Action) -> &'static str {
+    match action {
+        Action::Http(_) => "http",
+        Action::Sse(_) => "sse",
+        Action::Exec(_) => "exec",
+        Action::Run(_) => "run",
+        Action::Container(_) => "container",
+        Action::Wait(_) => "wait",
+        Action::Cp(_) => "cp",
+        Action::Use(_) => "use",
+        Action::Steps(_) => "steps",
+        Action::Parallel(_) => "parallel",
+        Action::Check => "expect",
+    }
+}

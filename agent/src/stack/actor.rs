@@ -1,0 +1,244 @@
+//! Starts a stack's services as their dependencies allow, each by an actor of its own.
+
+use super::board::Stage;
+use super::container::{Define, GiveUp, ServiceActor, ServiceArgs, Start, of_send};
+use super::core::{Decision, Wanted, decide};
+use crate::cell::context::CellContext;
+use crate::runtime::contract::{RuntimeError, Stack};
+use crate::sequence::effect::Down;
+use crate::sink::EventSink;
+use kameo::Actor;
+use kameo::actor::{ActorRef, Spawn, WeakActorRef};
+use kameo::error::{ActorStopReason, Infallible};
+use kameo::message::{Context, Message};
+use phalanx_shared::outcome::Outcome;
+use phalanx_shared::spec::model::{Action, ContainerVerb, DefineBody, Spec, Step, Wait};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+/// The stacks that an attempt's services live in, by kind; or why there is none.
+#[derive(Clone)]
+pub struct Stacks {
+    /// For host processes.
+    pub processes: Result<Arc<dyn Stack>, String>,
+    /// For containers.
+    pub containers: Result<Arc<dyn Stack>, String>,
+}
+
+/// What a stack's actor is made of.
+pub struct StackArgs {
+    /// The attempt.
+    pub context: Arc<CellContext>,
+    /// Where services live.
+    pub stacks: Stacks,
+    /// Where facts go.
+    pub events: EventSink,
+    /// Where unasked ends go.
+    pub downs: mpsc::Sender<Down>,
+}
+
+/// Owns the services' actors.
+pub struct StackActor {
+    context: Arc<CellContext>,
+    services: BTreeMap<String, ActorRef<ServiceActor>>,
+    wanted: Wanted,
+    /// Told to start or given up.
+    decided: BTreeSet<String>,
+    watcher: JoinSet<()>,
+}
+
+impl Actor for StackActor {
+    type Args = StackArgs;
+    type Error = Infallible;
+
+    async fn on_start(args: StackArgs, me: ActorRef<Self>) -> Result<Self, Infallible> {
+        let context = args.context;
+        let jobs = jobs(&context.spec);
+        let mut services = BTreeMap::new();
+        for service in &context.spec.services {
+            let stack = match service.process {
+                true => &args.stacks.processes,
+                false => &args.stacks.containers,
+            };
+            let actor = ServiceActor::spawn(ServiceArgs {
+                service: service.clone(),
+                context: Arc::clone(&context),
+                stack: stack.clone(),
+                events: args.events.clone(),
+                downs: args.downs.clone(),
+                job: jobs.contains(&service.name.text),
+            });
+            // A panic of one ends the attempt.
+            me.link(&actor).await;
+            services.insert(service.name.text.clone(), actor);
+        }
+        context.introduce(services.clone());
+        Ok(StackActor {
+            context,
+            services,
+            wanted: Wanted::new(),
+            decided: BTreeSet::new(),
+            watcher: JoinSet::new(),
+        })
+    }
+
+    async fn on_stop(
+        &mut self,
+        _: WeakActorRef<Self>,
+        _: ActorStopReason,
+    ) -> Result<(), Infallible> {
+        self.watcher.abort_all();
+        for actor in self.services.values() {
+            actor.kill();
+        }
+        Ok(())
+    }
+}
+
+/// Starts what starts by itself.
+pub struct Begin;
+
+impl Message<Begin> for StackActor {
+    type Reply = ();
+
+    async fn handle(&mut self, _: Begin, ctx: &mut Context<Self, Self::Reply>) {
+        self.define_all().await;
+        let me = ctx.actor_ref().clone();
+        let mut changes = self.context.board.subscribe();
+        self.watcher.spawn(async move {
+            while changes.changed().await.is_ok() {
+                changes.borrow_and_update();
+                if me.tell(Changed).await.is_err() {
+                    break;
+                }
+            }
+        });
+        self.decide().await;
+    }
+}
+
+/// A service came to another state.
+struct Changed;
+
+impl Message<Changed> for StackActor {
+    type Reply = ();
+
+    async fn handle(&mut self, _: Changed, _: &mut Context<Self, Self::Reply>) {
+        self.decide().await;
+    }
+}
+
+impl StackActor {
+    /// Evaluates the definitions: only then it is known what depends on what. One that can't be is down at once.
+    async fn define_all(&mut self) {
+        let automatic = self
+            .context
+            .spec
+            .services
+            .iter()
+            .filter(|service| !service.manual);
+        for service in automatic {
+            let name = &service.name.text;
+            let Some(actor) = self.services.get(name) else {
+                continue;
+            };
+            match actor.ask(Define).await.map_err(of_send) {
+                Ok(config) => {
+                    let on = config.depends_on.into_iter().collect();
+                    self.wanted.insert(name.clone(), on);
+                }
+                Err(error) => {
+                    let (outcome, reason) = match error {
+                        RuntimeError::Failed(reason) => (Outcome::Failed, reason),
+                        RuntimeError::Errored(reason) => (Outcome::Errored, reason),
+                    };
+                    let _ = actor.tell(GiveUp { outcome, reason }).await;
+                }
+            }
+        }
+    }
+
+    async fn decide(&mut self) {
+        let board = self.context.board.all();
+        for decision in decide(&self.wanted, &board) {
+            let (Decision::Start(name) | Decision::GiveUp { service: name, .. }) = &decision;
+            let fresh = self.decided.insert(name.clone());
+            let Some(actor) = self.services.get(name).filter(|_| fresh) else {
+                continue;
+            };
+            match decision {
+                Decision::Start(name) => {
+                    // At once, so that whoever waits sees that it is on its way.
+                    self.context
+                        .board
+                        .update(&name, |status| status.stage = Stage::Starting);
+                    let _ = actor.tell(Start).await;
+                }
+                Decision::GiveUp {
+                    outcome, reason, ..
+                } => {
+                    let _ = actor.tell(GiveUp { outcome, reason }).await;
+                }
+            }
+        }
+    }
+}
+
+/// Services that are expected to exit: others wait for their completion, or a step waits for their end.
+fn jobs(spec: &Spec) -> BTreeSet<String> {
+    let mut jobs = BTreeSet::new();
+    for service in &spec.services {
+        completed_by(&service.definition, &mut jobs);
+    }
+    let phases = spec.phases.iter().flat_map(|phase| &phase.steps);
+    let defines = spec.define.iter().flat_map(|define| match &define.body {
+        DefineBody::Steps { steps, .. } => steps.as_slice(),
+        DefineBody::Value(_) => &[],
+    });
+    phases
+        .chain(defines)
+        .for_each(|step| waited_for(step, &mut jobs));
+    jobs
+}
+
+/// What a definition's `depends_on` wants completed, as written.
+fn completed_by(definition: &phalanx_shared::spec::node::Node, jobs: &mut BTreeSet<String>) {
+    use phalanx_shared::spec::node::NodeValue::{Map, Text};
+    let Map(entries) = &definition.value else {
+        return;
+    };
+    let depends = entries.iter().find(|entry| entry.key.text == "depends_on");
+    let Some(Map(on)) = depends.map(|entry| &entry.value.value) else {
+        return;
+    };
+    for entry in on {
+        if let Map(settings) = &entry.value.value {
+            let completed = settings.iter().any(|setting| {
+                matches!(&setting.value.value, Text(text) if text == "service_completed_successfully")
+            });
+            if completed {
+                jobs.insert(entry.key.text.clone());
+            }
+        }
+    }
+}
+
+fn waited_for(step: &Step, jobs: &mut BTreeSet<String>) {
+    match &step.action {
+        Action::Wait(Wait::Exited(service)) => {
+            jobs.insert(service.text.trim().to_owned());
+        }
+        Action::Container(action) if action.verb == ContainerVerb::Run => {
+            jobs.insert(action.service.text.trim().to_owned());
+        }
+        Action::Steps(steps) | Action::Parallel(steps) => {
+            steps.iter().for_each(|step| waited_for(step, jobs));
+        }
+        _ => {}
+    }
+    step.otherwise
+        .iter()
+        .for_each(|step| waited_for(step, jobs));
+}

@@ -1,0 +1,270 @@
+//! Where each service of an attempt is: written by the services' actors, read by steps, probes and the stack's core.
+//!
+//! Steps wait on it rather than ask an actor, so nobody blocks anybody.
+
+use crate::runtime::contract::{Addresses, Exit, Member};
+use crate::sequence::effect::Down;
+use phalanx_shared::expr::int_key;
+use phalanx_shared::spec::service::Port;
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// Where a service is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Nobody has begun to start it.
+    Idle,
+    /// It is pulled, built, created or started.
+    Starting,
+    /// It runs, and isn't ready yet.
+    Started,
+    /// It is ready.
+    Ready,
+    /// It ended as the spec expects (a job).
+    Exited,
+    /// A step stopped it.
+    Stopped,
+    /// It went down, or can't become ready.
+    Down,
+}
+
+/// A service as it is now.
+#[derive(Clone)]
+pub struct Status {
+    /// Where it is in its life.
+    pub stage: Stage,
+    /// A step starts it.
+    pub manual: bool,
+    /// A host process.
+    pub process: bool,
+    /// Starts so far.
+    pub starts: u32,
+    /// Where it is reached, once it has started.
+    pub addresses: Option<Addresses>,
+    /// The ports of its definition.
+    pub ports: Vec<Port>,
+    /// Its handle, once created.
+    pub member: Option<Arc<dyn Member>>,
+    /// How it ended last.
+    pub exit: Option<Exit>,
+    /// Why it is down.
+    pub down: Option<Arc<Down>>,
+}
+
+impl Status {
+    /// A service that nobody has begun to start.
+    pub fn idle(process: bool, manual: bool) -> Self {
+        Status {
+            stage: Stage::Idle,
+            manual,
+            process,
+            starts: 0,
+            addresses: None,
+            ports: Vec::new(),
+            member: None,
+            exit: None,
+            down: None,
+        }
+    }
+
+    /// What `services.NAME` is: `.host` at all times, the rest once it has started.
+    pub fn context(&self, name: &str) -> Value {
+        let mut context = Map::new();
+        let host = self.addresses.as_ref().map(|known| known.host.clone());
+        let usual = if self.process { "127.0.0.1" } else { name };
+        let host = host
+            .filter(|host| !host.is_empty())
+            .unwrap_or_else(|| usual.to_owned());
+        context.insert("host".to_owned(), json!(host));
+        if let Some(addresses) = &self.addresses {
+            context.insert("ip".to_owned(), json!(addresses.ip));
+            context.insert("ipv6".to_owned(), json!(addresses.ipv6));
+            let ports: Map<String, Value> = addresses
+                .ports
+                .iter()
+                .map(|(port, address)| {
+                    let key = port.parse().map_or_else(|_| port.clone(), int_key);
+                    (key, json!(address.port()))
+                })
+                .collect();
+            context.insert("port".to_owned(), Value::Object(ports));
+            if let Some((_, address)) = addresses.ports.first() {
+                let url = format!("{}://{address}", self.scheme());
+                let internal = self.internal_url(&host, *address);
+                context.insert("url".to_owned(), json!(url));
+                context.insert("internal_url".to_owned(), json!(internal));
+            }
+        }
+        Value::Object(context)
+    }
+
+    /// The first port's `app_protocol`, else http.
+    fn scheme(&self) -> &str {
+        let first = self.ports.first();
+        let protocol = first.and_then(|port| port.app_protocol.as_deref());
+        protocol.filter(|text| !text.is_empty()).unwrap_or("http")
+    }
+
+    fn internal_url(&self, host: &str, address: SocketAddr) -> String {
+        let target = self.ports.first().and_then(|port| port.target);
+        match target.filter(|_| !self.process) {
+            Some(port) if host.contains(':') => format!("{}://[{host}]:{port}", self.scheme()),
+            Some(port) => format!("{}://{host}:{port}", self.scheme()),
+            None => format!("{}://{address}", self.scheme()),
+        }
+    }
+}
+
+/// Why a step can't have a service.
+#[derive(Clone, Debug)]
+pub enum Unavailable {
+    /// It went down, or can't become ready.
+    Down(Arc<Down>),
+    /// It isn't running, and nobody is starting it.
+    NotRunning(String),
+    /// There is no such service.
+    Unknown(String),
+}
+
+/// The state of all services. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Board {
+    services: Arc<watch::Sender<BTreeMap<String, Status>>>,
+}
+
+impl Board {
+    /// With the services of a spec.
+    pub fn new(services: BTreeMap<String, Status>) -> Self {
+        Board {
+            services: Arc::new(watch::Sender::new(services)),
+        }
+    }
+
+    /// Changes a service's state; everybody who waits sees it.
+    pub fn update(&self, service: &str, change: impl FnOnce(&mut Status)) {
+        self.services.send_modify(|services| {
+            if let Some(status) = services.get_mut(service) {
+                change(status);
+            }
+        });
+    }
+
+    /// A service as it is now.
+    pub fn get(&self, service: &str) -> Option<Status> {
+        self.services.borrow().get(service).cloned()
+    }
+
+    /// All services as they are now.
+    pub fn all(&self) -> BTreeMap<String, Status> {
+        self.services.borrow().clone()
+    }
+
+    /// Is told of every change.
+    pub fn subscribe(&self) -> watch::Receiver<BTreeMap<String, Status>> {
+        self.services.subscribe()
+    }
+
+    /// `services` as expressions see it now.
+    pub fn contexts(&self) -> Value {
+        let services = self.services.borrow();
+        let contexts = services
+            .iter()
+            .map(|(name, status)| (name.clone(), status.context(name)));
+        Value::Object(contexts.collect())
+    }
+
+    /// Waits until the services are ready.
+    pub async fn ready<'n>(
+        &self,
+        names: impl IntoIterator<Item = &'n String>,
+    ) -> Result<(), Unavailable> {
+        let mut changes = self.subscribe();
+        for name in names {
+            loop {
+                let verdict = readiness(name, changes.borrow_and_update().get(name));
+                match verdict {
+                    Some(verdict) => break verdict?,
+                    None if changes.changed().await.is_err() => {
+                        return Err(Unavailable::NotRunning("the stack is gone".to_owned()));
+                    }
+                    None => {}
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether all of the services are ready, without waiting.
+    pub fn are_ready<'n>(&self, names: impl IntoIterator<Item = &'n String>) -> bool {
+        let services = self.services.borrow();
+        names
+            .into_iter()
+            .all(|name| matches!(readiness(name, services.get(name)), Some(Ok(()))))
+    }
+
+    /// Waits until a service isn't running any more; how it ended.
+    pub async fn exited(&self, name: &str) -> Result<Option<Exit>, Unavailable> {
+        let mut changes = self.subscribe();
+        loop {
+            let verdict = match changes.borrow_and_update().get(name) {
+                None => Some(Err(Unavailable::Unknown(unknown(name)))),
+                Some(status) => match status.stage {
+                    Stage::Exited | Stage::Stopped => Some(Ok(status.exit.clone())),
+                    Stage::Down => match (&status.exit, &status.down) {
+                        (Some(exit), _) => Some(Ok(Some(exit.clone()))),
+                        (None, Some(down)) => Some(Err(Unavailable::Down(Arc::clone(down)))),
+                        (None, None) => Some(Ok(None)),
+                    },
+                    Stage::Idle if status.manual => {
+                        Some(Err(Unavailable::NotRunning(not_started(name))))
+                    }
+                    Stage::Idle | Stage::Starting | Stage::Started | Stage::Ready => None,
+                },
+            };
+            match verdict {
+                Some(verdict) => return verdict,
+                None if changes.changed().await.is_err() => return Ok(None),
+                None => {}
+            }
+        }
+    }
+}
+
+fn readiness(name: &str, status: Option<&Status>) -> Option<Result<(), Unavailable>> {
+    let Some(status) = status else {
+        return Some(Err(Unavailable::Unknown(unknown(name))));
+    };
+    match status.stage {
+        Stage::Ready => Some(Ok(())),
+        Stage::Starting | Stage::Started => None,
+        Stage::Idle if !status.manual => None,
+        Stage::Idle => Some(Err(Unavailable::NotRunning(not_started(name)))),
+        Stage::Stopped => Some(Err(Unavailable::NotRunning(format!(
+            "service {name} isn't running: a step stopped it"
+        )))),
+        Stage::Exited => Some(Err(Unavailable::NotRunning(format!(
+            "service {name} isn't running: it exited{}",
+            status
+                .exit
+                .as_ref()
+                .map_or(String::new(), |exit| format!(" with code {}", exit.code))
+        )))),
+        Stage::Down => Some(Err(match &status.down {
+            Some(down) => Unavailable::Down(Arc::clone(down)),
+            None => Unavailable::NotRunning(format!("service {name} is down")),
+        })),
+    }
+}
+
+fn unknown(name: &str) -> String {
+    format!("there is no service {name}")
+}
+
+fn not_started(name: &str) -> String {
+    format!(
+        "service {name} isn't running: it is `start: manual` and no step has started it (container: {{ start: {name} }})"
+    )
+}

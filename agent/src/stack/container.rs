@@ -1,0 +1,293 @@
+//! One service of an attempt: pull or build ▸ create ▸ start ▸ ready ▸ exit, and what steps do to it in between.
+//!
+//! An actor, so that everything done to one member happens in order. What it comes to is told as events and on the
+//! [`Board`](super::board::Board); an end that nobody asked for goes to the sequence.
+
+use super::board::Stage;
+use super::probe;
+use crate::cell::context::CellContext;
+use crate::runtime::contract::{Exit, Member, RuntimeError, Stack};
+use crate::sequence::effect::Down;
+use crate::sink::EventSink;
+use kameo::Actor;
+use kameo::actor::{ActorRef, WeakActorRef};
+use kameo::error::{ActorStopReason, Infallible};
+use kameo::message::{Context, Message};
+use phalanx_shared::event::{EventKind, ServiceState};
+use phalanx_shared::expr::Scope;
+use phalanx_shared::outcome::Outcome;
+use phalanx_shared::spec::model::{ContainerVerb, Service};
+use phalanx_shared::spec::service::ServiceConfig;
+use phalanx_shared::time::Timestamp;
+use std::sync::Arc;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+/// What a service's actor is made of.
+pub struct ServiceArgs {
+    /// Its definition.
+    pub service: Service,
+    /// The attempt.
+    pub context: Arc<CellContext>,
+    /// Where it lives, or why nowhere.
+    pub stack: Result<Arc<dyn Stack>, String>,
+    /// Where facts go.
+    pub events: EventSink,
+    /// Where an unasked end goes.
+    pub downs: mpsc::Sender<Down>,
+    /// It is expected to exit: a job that others or a step wait for.
+    pub job: bool,
+}
+
+/// Owns one service.
+pub struct ServiceActor {
+    pub(super) args: ServiceArgs,
+    pub(super) name: String,
+    pub(super) config: Option<ServiceConfig>,
+    pub(super) member: Option<Arc<dyn Member>>,
+    /// The start that runs now, or ran last.
+    pub(super) start: u32,
+    /// Somebody asked for its end.
+    pub(super) asked: bool,
+    /// A step paused it or took it off the network: then being unhealthy says nothing.
+    pub(super) held: bool,
+    /// Watches the running start: its exit and its readiness.
+    pub(super) watchers: JoinSet<()>,
+}
+
+impl Actor for ServiceActor {
+    type Args = ServiceArgs;
+    type Error = Infallible;
+
+    async fn on_start(args: ServiceArgs, _: ActorRef<Self>) -> Result<Self, Infallible> {
+        Ok(ServiceActor {
+            name: args.service.name.text.clone(),
+            args,
+            config: None,
+            member: None,
+            start: 0,
+            asked: false,
+            held: false,
+            watchers: JoinSet::new(),
+        })
+    }
+
+    async fn on_stop(
+        &mut self,
+        _: WeakActorRef<Self>,
+        _: ActorStopReason,
+    ) -> Result<(), Infallible> {
+        self.watchers.abort_all();
+        Ok(())
+    }
+}
+
+/// Evaluates the definition; what it depends on. Before any start of a service that isn't `start: manual`.
+pub struct Define;
+
+impl Message<Define> for ServiceActor {
+    type Reply = Result<ServiceConfig, RuntimeError>;
+
+    async fn handle(&mut self, _: Define, _: &mut Context<Self, Self::Reply>) -> Self::Reply {
+        self.define(None).await
+    }
+}
+
+/// Starts it: its dependencies are met. What goes wrong is told to the sequence.
+pub struct Start;
+
+impl Message<Start> for ServiceActor {
+    type Reply = ();
+
+    async fn handle(&mut self, _: Start, ctx: &mut Context<Self, Self::Reply>) {
+        let me = ctx.actor_ref().clone();
+        if let Err(error) = self.start(None, &me).await {
+            self.gone_down(&error).await;
+        }
+    }
+}
+
+/// It can never start.
+pub struct GiveUp {
+    /// How bad it is.
+    pub outcome: Outcome,
+    /// Why.
+    pub reason: String,
+}
+
+impl Message<GiveUp> for ServiceActor {
+    type Reply = ();
+
+    async fn handle(&mut self, why: GiveUp, _: &mut Context<Self, Self::Reply>) {
+        self.down(why.outcome, why.reason).await;
+    }
+}
+
+/// A step does something to it. Answered when it is done; readiness is waited for on the board.
+pub struct Do {
+    /// What.
+    pub verb: ContainerVerb,
+    /// The names that the step sees, for a definition that is evaluated now.
+    pub scope: Scope,
+}
+
+impl Message<Do> for ServiceActor {
+    type Reply = Result<(), RuntimeError>;
+
+    async fn handle(&mut self, what: Do, ctx: &mut Context<Self, Self::Reply>) -> Self::Reply {
+        let me = ctx.actor_ref().clone();
+        match what.verb {
+            ContainerVerb::Start | ContainerVerb::Run => {
+                let result = self.start(Some(&what.scope), &me).await;
+                if result.is_err() {
+                    self.set_stage(Stage::Stopped);
+                }
+                result
+            }
+            ContainerVerb::Restart => {
+                self.stop().await?;
+                self.start(Some(&what.scope), &me).await
+            }
+            ContainerVerb::Stop => self.stop().await,
+            ContainerVerb::Kill => {
+                let member = self.running("kill")?;
+                self.asked = true;
+                member.kill("SIGKILL".to_owned()).await?;
+                self.ended().await;
+                Ok(())
+            }
+            ContainerVerb::Pause => {
+                self.held = true;
+                self.running("pause")?.pause().await
+            }
+            ContainerVerb::Unpause => {
+                self.held = false;
+                self.running("unpause")?.unpause().await
+            }
+            ContainerVerb::Disconnect => {
+                self.held = true;
+                self.running("disconnect")?.disconnect().await
+            }
+            ContainerVerb::Connect => {
+                self.held = false;
+                let member = self.running("connect")?;
+                member.connect().await?;
+                let addresses = member.addresses().await?;
+                let board = &self.args.context.board;
+                board.update(&self.name, |status| status.addresses = Some(addresses));
+                Ok(())
+            }
+        }
+    }
+}
+
+/// A start ended.
+pub(super) struct Exited {
+    pub start: u32,
+    pub exit: Exit,
+}
+
+impl Message<Exited> for ServiceActor {
+    type Reply = ();
+
+    async fn handle(&mut self, ended: Exited, _: &mut Context<Self, Self::Reply>) {
+        // The end of an earlier start was taken in by whoever asked for it.
+        if ended.start == self.start {
+            self.exited(ended.exit).await;
+        }
+    }
+}
+
+/// What came of asking whether a start is ready.
+pub(super) struct Probed {
+    pub start: u32,
+    pub began: Timestamp,
+    pub result: Result<(), probe::NotReady>,
+}
+
+impl Message<Probed> for ServiceActor {
+    type Reply = ();
+
+    async fn handle(&mut self, probed: Probed, ctx: &mut Context<Self, Self::Reply>) {
+        let running = matches!(self.stage(), Some(Stage::Started));
+        if probed.start != self.start || !running {
+            return;
+        }
+        match probed.result {
+            Ok(()) => {
+                self.set_stage(Stage::Ready);
+                self.tell(ServiceState::Ready, probed.began, None).await;
+                self.watch_health(ctx.actor_ref());
+            }
+            Err(probe::NotReady { outcome, reason }) => {
+                let reason = format!("service {} isn't ready: {reason}", self.name);
+                self.down(outcome, reason).await;
+            }
+        }
+    }
+}
+
+/// The engine, which judged a start healthy, judges it unhealthy.
+pub(super) struct Unhealthy {
+    pub start: u32,
+}
+
+impl Message<Unhealthy> for ServiceActor {
+    type Reply = ();
+
+    async fn handle(&mut self, of: Unhealthy, _: &mut Context<Self, Self::Reply>) {
+        let ready = matches!(self.stage(), Some(Stage::Ready));
+        if of.start == self.start && ready && !self.held {
+            let reason = format!("service {} turned unhealthy", self.name);
+            self.down(Outcome::Failed, reason).await;
+        }
+    }
+}
+
+impl ServiceActor {
+    pub(super) fn running(&self, verb: &str) -> Result<Arc<dyn Member>, RuntimeError> {
+        let running = matches!(self.stage(), Some(Stage::Started | Stage::Ready));
+        match &self.member {
+            Some(member) if running => Ok(Arc::clone(member)),
+            _ => Err(not_running(&self.name, verb)),
+        }
+    }
+
+    pub(super) fn stage(&self) -> Option<Stage> {
+        let status = self.args.context.board.get(&self.name);
+        status.map(|status| status.stage)
+    }
+
+    pub(super) fn set_stage(&self, stage: Stage) {
+        let board = &self.args.context.board;
+        board.update(&self.name, |status| status.stage = stage);
+    }
+
+    pub(super) async fn tell(&self, state: ServiceState, began: Timestamp, detail: Option<String>) {
+        let changed = EventKind::ServiceChanged {
+            service: self.name.clone(),
+            state,
+            began,
+            detail,
+        };
+        self.args.events.emit(changed).await;
+    }
+}
+
+/// The error of an `ask`: the handler's own, or that the actor is gone.
+pub fn of_send<M>(error: kameo::error::SendError<M, RuntimeError>) -> RuntimeError {
+    match error {
+        kameo::error::SendError::HandlerError(error) => error,
+        _ => RuntimeError::Errored("the service's actor is gone".to_owned()),
+    }
+}
+
+/// `exited with code 137, out of memory`.
+pub fn exit_text(exit: &Exit) -> String {
+    let oom = if exit.oom { ", out of memory" } else { "" };
+    format!("with code {}{oom}", exit.code)
+}
+
+pub(super) fn not_running(name: &str, verb: &str) -> RuntimeError {
+    RuntimeError::Failed(format!("can't {verb} service {name}: it isn't running"))
+}

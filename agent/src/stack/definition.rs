@@ -1,0 +1,121 @@
+//! A service's definition, evaluated and decoded when it is started.
+
+use crate::cell::context::CellContext;
+use crate::runtime::contract::{RuntimeError, Stack};
+use phalanx_shared::diagnostic::{Diagnostic, Severity};
+use phalanx_shared::expr::{EvalError, Scope, eval_to_node};
+use phalanx_shared::spec::model::Service;
+use phalanx_shared::spec::node::{Node, NodeValue};
+use phalanx_shared::spec::service::{ServiceConfig, decode_service};
+use serde_json::{Map, Value, json};
+
+/// What a runtime needs to make the service. Free ports of a host process are reserved first: its definition may name them.
+pub async fn config(
+    context: &CellContext,
+    service: &Service,
+    stack: &dyn Stack,
+    within: Option<&Scope>,
+) -> Result<ServiceConfig, RuntimeError> {
+    let mut ports = None;
+    if service.process {
+        let names = port_names(&service.definition);
+        let reserved = stack.reserve_ports(&service.name.text, &names).await?;
+        let reserved: Map<String, Value> = reserved
+            .into_iter()
+            .map(|(name, port)| (name, json!(port)))
+            .collect();
+        ports = Some(Value::Object(reserved));
+    }
+    let scope = match within {
+        Some(scope) => scope.with_value("port", ports.clone().unwrap_or(Value::Null)),
+        None => context.definition_scope(ports.clone()),
+    };
+    let node = eval_to_node(&service.definition, &scope, &context.cache)
+        .map_err(|error| invalid(context, service, &error))?;
+    let mut findings = Vec::new();
+    let config = decode_service(&service.name.text, &spliced(node), &mut findings);
+    findings.retain(|finding| finding.severity == Severity::Error);
+    if !findings.is_empty() {
+        return Err(undecodable(context, service, &findings));
+    }
+    Ok(config)
+}
+
+/// The names in `ports: [http, …]` of a process.
+fn port_names(definition: &Node) -> Vec<String> {
+    let Some(NodeValue::List(ports)) = entry(definition, "ports").map(|node| &node.value) else {
+        return Vec::new();
+    };
+    let names = ports.iter().filter_map(|port| match &port.value {
+        NodeValue::Text(name) => Some(name.clone()),
+        NodeValue::Map(_) => match &entry(port, "name")?.value {
+            NodeValue::Text(name) => Some(name.clone()),
+            _ => None,
+        },
+        _ => None,
+    });
+    names.collect()
+}
+
+fn entry<'n>(node: &'n Node, key: &str) -> Option<&'n Node> {
+    let NodeValue::Map(entries) = &node.value else {
+        return None;
+    };
+    let entry = entries.iter().find(|entry| entry.key.text == key)?;
+    Some(&entry.value)
+}
+
+/// Lists within a command's list are words of it: `["${{ phalanx.demo_server }}", --port, …]`.
+fn spliced(mut node: Node) -> Node {
+    if let NodeValue::Map(entries) = &mut node.value {
+        for entry in entries {
+            let command = matches!(
+                entry.key.text.as_str(),
+                "process" | "command" | "entrypoint"
+            );
+            if let NodeValue::List(words) = &mut entry.value.value
+                && command
+            {
+                *words = std::mem::take(words).into_iter().flat_map(inner).collect();
+            }
+        }
+    }
+    node
+}
+
+fn inner(word: Node) -> Vec<Node> {
+    match word.value {
+        NodeValue::List(words) => words,
+        _ => vec![word],
+    }
+}
+
+fn invalid(context: &CellContext, service: &Service, error: &EvalError) -> RuntimeError {
+    let place = context.place(error.span).unwrap_or_default();
+    RuntimeError::Errored(format!(
+        "service {}: {place}: {}",
+        service.name.text, error.message
+    ))
+}
+
+fn undecodable(context: &CellContext, service: &Service, errors: &[Diagnostic]) -> RuntimeError {
+    let lines: Vec<String> = errors
+        .iter()
+        .map(|error| {
+            let place = error
+                .span
+                .and_then(|span| context.place(span))
+                .unwrap_or_default();
+            let help = error
+                .help
+                .as_ref()
+                .map_or(String::new(), |help| format!(" ({help})"));
+            format!("{place}: {}{help}", error.message)
+        })
+        .collect();
+    RuntimeError::Errored(format!(
+        "service {}: {}",
+        service.name.text,
+        lines.join("; ")
+    ))
+}

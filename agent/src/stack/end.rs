@@ -1,0 +1,109 @@
+//! A service's end: asked for by a step, expected of a job, or neither.
+
+use super::board::Stage;
+use super::container::{ServiceActor, exit_text, not_running};
+use crate::runtime::contract::{Exit, RuntimeError};
+use crate::sequence::effect::Down;
+use crate::step::failure;
+use phalanx_shared::event::ServiceState;
+use phalanx_shared::outcome::Outcome;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long an asked end waits for the last output.
+const LAST_OUTPUT: Duration = Duration::from_secs(10);
+
+impl ServiceActor {
+    pub(super) async fn stop(&mut self) -> Result<(), RuntimeError> {
+        let Some(member) = self.member.clone() else {
+            return Err(not_running(&self.name, "stop"));
+        };
+        self.asked = true;
+        member.stop(None).await?;
+        self.ended().await;
+        Ok(())
+    }
+
+    /// After an asked end: its exit is taken in now, so that the step that asked sees it.
+    pub(super) async fn ended(&mut self) {
+        let Ok(member) = self.running("end") else {
+            return;
+        };
+        let mut exits = member.exits();
+        let exit = tokio::time::timeout(LAST_OUTPUT, exits.wait_for(Option::is_some)).await;
+        let exit = exit.ok().and_then(Result::ok).and_then(|exit| exit.clone());
+        if let Some(exit) = exit {
+            self.exited(exit).await;
+        }
+    }
+
+    pub(super) async fn exited(&mut self, exit: Exit) {
+        if !matches!(self.stage(), Some(Stage::Started | Stage::Ready)) {
+            return;
+        }
+        self.watchers.abort_all();
+        let detail = exit_text(&exit);
+        let now = self.args.context.clock.wall();
+        let board = &self.args.context.board;
+        let machinery = self.member.as_ref().and_then(|m| m.ended_by_machinery());
+        let fine = self.args.job && !exit.oom && machinery.is_none();
+        let stage = match (self.asked, fine) {
+            (true, _) => Stage::Stopped,
+            (false, true) => Stage::Exited,
+            (false, false) => Stage::Down,
+        };
+        board.update(&self.name, |status| {
+            status.exit = Some(exit);
+            // Down only together with why: whoever waits wants to know.
+            if stage != Stage::Down {
+                status.stage = stage;
+            }
+        });
+        let state = match stage {
+            Stage::Stopped => ServiceState::Stopped,
+            _ => ServiceState::Exited,
+        };
+        self.tell(state, now, Some(detail.clone())).await;
+        if stage == Stage::Down {
+            let unasked = format!("service {} exited unasked, {detail}", self.name);
+            // An end that the engine brought about is no verdict on the service.
+            let (outcome, reason) = match machinery {
+                Some(cause) => (Outcome::Errored, cause),
+                None => (Outcome::Failed, unasked),
+            };
+            self.down(outcome, reason).await;
+        }
+    }
+
+    pub(super) async fn gone_down(&mut self, error: &RuntimeError) {
+        let (outcome, reason) = match error {
+            RuntimeError::Failed(reason) => (Outcome::Failed, reason),
+            RuntimeError::Errored(reason) => (Outcome::Errored, reason),
+        };
+        let named = reason.contains(&self.name);
+        let reason = if named {
+            reason.clone()
+        } else {
+            format!("service {} can't start: {reason}", self.name)
+        };
+        self.down(outcome, reason).await;
+    }
+
+    /// It is down: everybody who waits for it, and the step in progress, learn why.
+    pub(super) async fn down(&mut self, outcome: Outcome, reason: String) {
+        let context = &self.args.context;
+        let failure = failure::of_service(context, &self.name, self.member.as_deref()).await;
+        let down = Down {
+            service: self.name.clone(),
+            outcome,
+            reason,
+            failure,
+        };
+        let known = Arc::new(down.clone());
+        context.board.update(&self.name, |status| {
+            status.stage = Stage::Down;
+            status.down = Some(known);
+        });
+        let _ = self.args.downs.send(down).await;
+    }
+}

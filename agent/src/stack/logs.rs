@@ -1,0 +1,285 @@
+//! What services print: masked, forwarded to the coordinator, its tail kept for failures, its lines matched by log predicates.
+//!
+//! One task takes the frames of all services of an attempt in order. After [`Logs::close`] nothing is forwarded any more,
+//! but frames are still taken, so that no service blocks on its way out.
+
+use crate::cell::masks::{Masks, StreamMask};
+use crate::clock::Clock;
+use crate::runtime::head_tail::HeadTail;
+use crate::sink::LogChunk;
+use phalanx_shared::event::{LogStream, LogTail};
+use phalanx_shared::id::Token;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot, watch};
+
+/// Lines kept per service.
+const TAIL_LINES: usize = 200;
+/// Characters kept of a line.
+const MAX_LINE: usize = 2_000;
+/// Bytes of a line that a predicate sees; a longer one is cut there.
+const MAX_MATCHED: usize = 64 * 1024;
+/// How long a reader waits for frames on their way.
+const SETTLE: Duration = Duration::from_millis(200);
+
+/// A frame as runtimes hand it over.
+pub type Frame = (String, LogStream, Vec<u8>);
+
+/// The logs of an attempt. Cheap to clone.
+#[derive(Clone)]
+pub struct Logs {
+    state: Arc<Mutex<State>>,
+    masks: Arc<Masks>,
+    control: mpsc::Sender<Control>,
+    frames: mpsc::Sender<Frame>,
+}
+
+enum Control {
+    Settle(oneshot::Sender<()>),
+    Close(oneshot::Sender<()>),
+}
+
+#[derive(Default)]
+struct State {
+    services: BTreeMap<String, ServiceLog>,
+}
+
+#[derive(Default)]
+struct ServiceLog {
+    tail: VecDeque<String>,
+    partial: [Vec<u8>; 2],
+    patterns: Vec<(regex::Regex, watch::Sender<Option<String>>)>,
+    recording: Option<[HeadTail; 2]>,
+}
+
+impl Logs {
+    /// Begins to take frames.
+    pub fn spawn(
+        token: Token,
+        clock: Arc<dyn Clock>,
+        masks: Arc<Masks>,
+        out: mpsc::Sender<LogChunk>,
+    ) -> Logs {
+        let (frames, frames_in) = mpsc::channel(256);
+        let (control, control_in) = mpsc::channel(16);
+        let state = Arc::new(Mutex::new(State::default()));
+        let pump = Pump {
+            token,
+            clock,
+            masks: Arc::clone(&masks),
+            out: Some(out),
+            state: Arc::clone(&state),
+            streams: BTreeMap::new(),
+        };
+        // Ends by itself: when every handle of this attempt is gone.
+        tokio::spawn(pump.run(frames_in, control_in));
+        Logs {
+            state,
+            masks,
+            control,
+            frames,
+        }
+    }
+
+    /// Where a service's frames go.
+    pub fn sink(&self, service: &str) -> crate::sink::LogSink {
+        crate::sink::LogSink::new(service, self.frames.clone())
+    }
+
+    /// Waits until the frames that are on their way have been taken.
+    pub async fn settle(&self) {
+        let (done, settled) = oneshot::channel();
+        if self.control.send(Control::Settle(done)).await.is_ok() {
+            let _ = tokio::time::timeout(SETTLE, settled).await;
+        }
+    }
+
+    /// Hands over what is held back, and forwards nothing any more: the sender given to [`Logs::spawn`] is dropped.
+    pub async fn close(&self) {
+        let (done, closed) = oneshot::channel();
+        if self.control.send(Control::Close(done)).await.is_ok() {
+            let _ = closed.await;
+        }
+    }
+
+    /// The last lines of a service, masked.
+    pub fn tail(&self, service: &str, lines: usize) -> LogTail {
+        let state = self.lock();
+        let mut kept: Vec<String> = Vec::new();
+        if let Some(log) = state.services.get(service) {
+            let partial = log.partial.iter().filter(|partial| !partial.is_empty());
+            let partial = partial.map(|bytes| String::from_utf8_lossy(bytes).into_owned());
+            let lines_of: Vec<String> = log.tail.iter().cloned().chain(partial).collect();
+            let skip = lines_of.len().saturating_sub(lines);
+            kept.extend(lines_of.iter().skip(skip).map(|line| self.masked(line)));
+        }
+        LogTail {
+            service: service.to_owned(),
+            lines: kept,
+        }
+    }
+
+    /// Is told of the first line from now on that matches.
+    pub fn watch_for(
+        &self,
+        service: &str,
+        pattern: regex::Regex,
+    ) -> watch::Receiver<Option<String>> {
+        let (found, receiver) = watch::channel(None);
+        let mut state = self.lock();
+        let log = state.services.entry(service.to_owned()).or_default();
+        log.patterns.retain(|(_, watcher)| !watcher.is_closed());
+        log.patterns.push((pattern, found));
+        receiver
+    }
+
+    /// Keeps the whole output of a service from now on, bounded per stream.
+    pub fn record(&self, service: &str, limit: usize) {
+        let mut state = self.lock();
+        let log = state.services.entry(service.to_owned()).or_default();
+        log.recording = Some([HeadTail::new(limit), HeadTail::new(limit)]);
+    }
+
+    /// What was recorded: stdout and stderr. Recording ends.
+    pub fn recorded(&self, service: &str) -> [Vec<u8>; 2] {
+        let mut state = self.lock();
+        let log = state.services.get_mut(service);
+        match log.and_then(|log| log.recording.take()) {
+            Some([stdout, stderr]) => [stdout.finish(), stderr.finish()],
+            None => [Vec::new(), Vec::new()],
+        }
+    }
+
+    fn masked(&self, line: &str) -> String {
+        let masked = self.masks.mask(line);
+        match masked.char_indices().nth(MAX_LINE) {
+            Some((end, _)) => format!("{}…", masked.get(..end).unwrap_or_default()),
+            None => masked,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+struct Pump {
+    token: Token,
+    clock: Arc<dyn Clock>,
+    masks: Arc<Masks>,
+    out: Option<mpsc::Sender<LogChunk>>,
+    state: Arc<Mutex<State>>,
+    streams: BTreeMap<(String, LogStream), StreamMask>,
+}
+
+impl Pump {
+    async fn run(
+        mut self,
+        mut frames: mpsc::Receiver<Frame>,
+        mut control: mpsc::Receiver<Control>,
+    ) {
+        loop {
+            tokio::select! {
+                biased;
+                Some(frame) = frames.recv() => self.take(frame).await,
+                // Only when no frame waits: that is what settling means.
+                order = control.recv() => match order {
+                    Some(Control::Settle(done)) => {
+                        let _ = done.send(());
+                    }
+                    Some(Control::Close(done)) => {
+                        self.hand_over().await;
+                        self.out = None;
+                        let _ = done.send(());
+                    }
+                    None => break,
+                },
+            }
+        }
+        // The handles are gone; services that still print mustn't block.
+        while frames.recv().await.is_some() {}
+    }
+
+    async fn take(&mut self, (service, stream, bytes): Frame) {
+        let masks = &self.masks;
+        let mask = self
+            .streams
+            .entry((service.clone(), stream))
+            .or_insert_with(|| masks.stream());
+        let masked = mask.push(&bytes);
+        {
+            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            let log = state.services.entry(service.clone()).or_default();
+            log.record(stream, &bytes);
+            log.lines(stream, &bytes);
+        }
+        self.forward(service, stream, masked).await;
+    }
+
+    async fn hand_over(&mut self) {
+        for ((service, stream), mut mask) in std::mem::take(&mut self.streams) {
+            let rest = mask.finish();
+            self.forward(service, stream, rest).await;
+        }
+    }
+
+    async fn forward(&mut self, service: String, stream: LogStream, bytes: Vec<u8>) {
+        if bytes.is_empty() {
+            return;
+        }
+        if let Some(out) = &self.out {
+            let chunk = LogChunk {
+                token: self.token.clone(),
+                service,
+                stream,
+                at: self.clock.wall(),
+                bytes,
+            };
+            if out.send(chunk).await.is_err() {
+                self.out = None;
+            }
+        }
+    }
+}
+
+impl ServiceLog {
+    fn record(&mut self, stream: LogStream, bytes: &[u8]) {
+        if let Some([stdout, stderr]) = &mut self.recording {
+            match stream {
+                LogStream::Stdout => stdout.push(bytes),
+                LogStream::Stderr => stderr.push(bytes),
+            }
+        }
+    }
+
+    fn lines(&mut self, stream: LogStream, bytes: &[u8]) {
+        let side = usize::from(stream == LogStream::Stderr);
+        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
+            let Some(partial) = self.partial.get_mut(side) else {
+                return;
+            };
+            let room = MAX_MATCHED.saturating_sub(partial.len());
+            partial.extend_from_slice(piece.get(..room).unwrap_or(piece));
+            if piece.ends_with(b"\n") {
+                let line = std::mem::take(partial);
+                self.line(&line);
+            }
+        }
+    }
+
+    fn line(&mut self, line: &[u8]) {
+        let text = String::from_utf8_lossy(line);
+        let text = text.trim_end_matches(['\n', '\r']);
+        for (pattern, found) in &self.patterns {
+            if pattern.is_match(text) {
+                found.send_replace(Some(text.to_owned()));
+            }
+        }
+        // Masked when read: then also by what became secret meanwhile.
+        self.tail.push_back(text.to_owned());
+        while self.tail.len() > TAIL_LINES {
+            self.tail.pop_front();
+        }
+    }
+}

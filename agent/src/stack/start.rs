@@ -1,0 +1,232 @@
+//! A service's start: definition ▸ dependencies ▸ pull or build ▸ create ▸ start ▸ ready.
+
+use super::board::Stage;
+use super::container::{Do, Exited, Probed, ServiceActor, Unhealthy, of_send};
+use super::core::{Decision, decide};
+use super::{definition, probe};
+use crate::runtime::contract::{Addresses, Exit, Member, Prepared, RuntimeError, Stack};
+use kameo::actor::ActorRef;
+use phalanx_shared::event::ServiceState;
+use phalanx_shared::expr::Scope;
+use phalanx_shared::outcome::Outcome;
+use phalanx_shared::spec::model::ContainerVerb;
+use phalanx_shared::spec::service::ServiceConfig;
+use std::sync::Arc;
+
+impl ServiceActor {
+    pub(super) async fn define(
+        &mut self,
+        within: Option<&Scope>,
+    ) -> Result<ServiceConfig, RuntimeError> {
+        if let Some(config) = &self.config {
+            return Ok(config.clone());
+        }
+        let stack = self.stack()?;
+        let context = &self.args.context;
+        let config = definition::config(context, &self.args.service, &*stack, within).await?;
+        let ports = config.ports.clone();
+        let board = &self.args.context.board;
+        board.update(&self.name, |status| status.ports = ports);
+        self.config = Some(config.clone());
+        Ok(config)
+    }
+
+    pub(super) fn stack(&self) -> Result<Arc<dyn Stack>, RuntimeError> {
+        self.args.stack.clone().map_err(|why| {
+            RuntimeError::Errored(format!("service {} can't start: {why}", self.name))
+        })
+    }
+
+    pub(super) async fn start(
+        &mut self,
+        within: Option<&Scope>,
+        me: &ActorRef<Self>,
+    ) -> Result<(), RuntimeError> {
+        if matches!(self.stage(), Some(Stage::Started | Stage::Ready)) {
+            return Ok(());
+        }
+        let config = self.define(within).await?;
+        if within.is_some() {
+            self.dependencies(&config).await?;
+        }
+        self.set_stage(Stage::Starting);
+        let member = match &self.member {
+            Some(member) => Arc::clone(member),
+            None => self.create(&config).await?,
+        };
+        let began = self.args.context.clock.wall();
+        self.asked = false;
+        self.held = false;
+        self.watchers.abort_all();
+        let before = member
+            .exits()
+            .borrow()
+            .as_ref()
+            .map_or(0, |exit| exit.start);
+        let exits = member.exits();
+        // Before the start, so that the predicate of a log line sees the first line.
+        let probe = probe::prepare(&self.args.context, &self.args.service);
+        let addresses = member.start().await?;
+        self.start += 1;
+        let detail = shown(&addresses);
+        let board = &self.args.context.board;
+        let start = self.start;
+        board.update(&self.name, |status| {
+            status.stage = Stage::Started;
+            status.starts = start;
+            status.addresses = Some(addresses);
+            status.exit = None;
+            status.down = None;
+        });
+        self.tell(ServiceState::Started, began, detail).await;
+        self.watch_exit(exits, before, me);
+        self.watch_readiness(member, probe, me);
+        Ok(())
+    }
+
+    /// A step starts it: what it depends on is started too, and waited for.
+    pub(super) async fn dependencies(&self, config: &ServiceConfig) -> Result<(), RuntimeError> {
+        let context = &self.args.context;
+        let on: Vec<_> = config
+            .depends_on
+            .iter()
+            .map(|(name, on)| (name.clone(), *on))
+            .collect();
+        for (name, _) in &on {
+            let idle = context
+                .board
+                .get(name)
+                .is_some_and(|s| s.stage == Stage::Idle && s.manual);
+            if let (true, Some(actor)) = (idle, context.service(name)) {
+                let scope = context.definition_scope(None);
+                let verb = ContainerVerb::Start;
+                if let Err(error) = actor.ask(Do { verb, scope }).await {
+                    return Err(of_send(error));
+                }
+            }
+        }
+        let wanted = std::collections::BTreeMap::from([(self.name.clone(), on)]);
+        let mut changes = context.board.subscribe();
+        loop {
+            let mut board = changes.borrow_and_update().clone();
+            if let Some(own) = board.get_mut(&self.name) {
+                own.stage = Stage::Idle;
+            }
+            match decide(&wanted, &board).pop() {
+                Some(Decision::Start(_)) => return Ok(()),
+                Some(Decision::GiveUp {
+                    outcome: Outcome::Errored,
+                    reason,
+                    ..
+                }) => {
+                    return Err(RuntimeError::Errored(reason));
+                }
+                Some(Decision::GiveUp { reason, .. }) => return Err(RuntimeError::Failed(reason)),
+                None if changes.changed().await.is_err() => return Ok(()),
+                None => {}
+            }
+        }
+    }
+
+    pub(super) async fn create(
+        &mut self,
+        config: &ServiceConfig,
+    ) -> Result<Arc<dyn Member>, RuntimeError> {
+        let (stack, clock) = (self.stack()?, Arc::clone(&self.args.context.clock));
+        let began = clock.wall();
+        match stack.prepare(config).await? {
+            Some(Prepared::Pulled(what)) => {
+                self.tell(ServiceState::Pulled, began, Some(what)).await;
+            }
+            Some(Prepared::Built(what)) => self.tell(ServiceState::Built, began, Some(what)).await,
+            None => {}
+        }
+        let began = clock.wall();
+        let logs = self.args.context.logs.sink(&self.name);
+        let member = stack.create(config, logs).await?;
+        self.member = Some(Arc::clone(&member));
+        let handle = Arc::clone(&member);
+        let board = &self.args.context.board;
+        board.update(&self.name, |status| status.member = Some(handle));
+        self.tell(ServiceState::Created, began, config.image.clone())
+            .await;
+        Ok(member)
+    }
+
+    pub(super) fn watch_exit(
+        &mut self,
+        mut exits: tokio::sync::watch::Receiver<Option<Exit>>,
+        before: u32,
+        me: &ActorRef<Self>,
+    ) {
+        let (me, start) = (me.clone(), self.start);
+        self.watchers.spawn(async move {
+            let newer = |exit: &Option<Exit>| exit.as_ref().is_some_and(|exit| exit.start > before);
+            let exit = match exits.wait_for(newer).await {
+                Ok(exit) => exit.clone(),
+                Err(_) => None,
+            };
+            if let Some(exit) = exit {
+                let _ = me.tell(Exited { start, exit }).await;
+            }
+        });
+    }
+
+    pub(super) fn watch_readiness(
+        &mut self,
+        member: Arc<dyn Member>,
+        probe: Result<probe::Prepared, probe::NotReady>,
+        me: &ActorRef<Self>,
+    ) {
+        let (me, start) = (me.clone(), self.start);
+        let context = Arc::clone(&self.args.context);
+        let service = self.args.service.clone();
+        self.watchers.spawn(async move {
+            let began = context.clock.wall();
+            let result = match probe {
+                Ok(probe) => probe::ready(&context, &service, member, probe, start).await,
+                Err(not_ready) => Err(not_ready),
+            };
+            let _ = me
+                .tell(Probed {
+                    start,
+                    began,
+                    result,
+                })
+                .await;
+        });
+    }
+
+    /// Where the health check is what ready means, losing it in the middle is an end that nobody asked for.
+    /// A `ready` predicate outranks it.
+    pub(super) fn watch_health(&mut self, me: &ActorRef<Self>) {
+        let Some(member) = &self.member else { return };
+        if self.args.service.ready.is_some() || !member.has_healthcheck() {
+            return;
+        }
+        let (me, start, mut health) = (me.clone(), self.start, member.health());
+        self.watchers.spawn(async move {
+            let lost = health
+                .wait_for(|health| *health == Some(false))
+                .await
+                .is_ok();
+            if lost {
+                let _ = me.tell(Unhealthy { start }).await;
+            }
+        });
+    }
+}
+
+fn shown(addresses: &Addresses) -> Option<String> {
+    let ports: Vec<String> = addresses
+        .ports
+        .iter()
+        .map(|(_, at)| at.to_string())
+        .collect();
+    let ip = addresses.ip.map(|ip| ip.to_string());
+    if ports.is_empty() {
+        ip
+    } else {
+        Some(ports.join(", "))
+    }
+}

@@ -1,0 +1,156 @@
+//! What an action came to: the results that expressions read, and what a failure shows of it.
+
+use crate::cell::context::CellContext;
+use crate::runtime::contract::RuntimeError;
+use crate::sequence::effect::Down;
+use crate::stack::board::Unavailable;
+use phalanx_shared::expr::{EvalError, Layer};
+use phalanx_shared::outcome::Outcome;
+use serde_json::Value;
+use std::sync::Arc;
+
+/// Computes a result when an expression first refers to it.
+pub type Compute = Arc<dyn Fn() -> Result<Value, String> + Send + Sync>;
+
+/// What an action came to.
+#[derive(Clone, Default)]
+pub struct Answer {
+    /// Results by bare name.
+    pub results: Vec<(&'static str, Compute)>,
+    /// What is checked if no check mentions it.
+    pub implied: Option<Implied>,
+    /// The request, bounded.
+    pub request: Option<String>,
+    /// The answer, bounded.
+    pub response: Option<String>,
+    /// Bytes of output, for when it is withheld.
+    pub size: usize,
+    /// More lines for people.
+    pub notes: Vec<String>,
+}
+
+/// The check that is made first, unless a check of the step's own mentions the result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Implied {
+    /// `status is 2xx`.
+    Status(u16),
+    /// `exit_code == 0`.
+    ExitCode(i64),
+}
+
+/// Why an action came to nothing.
+#[derive(Debug)]
+pub enum Fault {
+    /// The system under test is wrong: refused, dropped, timed out.
+    Failed { reason: String, answer: Box<Answer> },
+    /// It could not be judged.
+    Errored(String),
+    /// A setting can't be evaluated.
+    Unevaluable(EvalError),
+    /// A service that it needs is down.
+    Down(Arc<Down>),
+}
+
+impl Answer {
+    /// Adds a result that is there already.
+    #[must_use]
+    pub fn value(self, name: &'static str, value: impl Into<Value>) -> Self {
+        let value = value.into();
+        self.lazy(name, move || Ok(value.clone()))
+    }
+
+    /// Adds a result that is computed when it is used.
+    #[must_use]
+    pub fn lazy(
+        mut self,
+        name: &'static str,
+        compute: impl Fn() -> Result<Value, String> + Send + Sync + 'static,
+    ) -> Self {
+        self.results.push((name, Arc::new(compute)));
+        self
+    }
+
+    /// The results as names.
+    pub fn layer(&self) -> Layer {
+        self.results
+            .iter()
+            .fold(Layer::new(), |layer, (name, compute)| {
+                let compute = Arc::clone(compute);
+                layer.lazy(*name, move || compute())
+            })
+    }
+}
+
+impl std::fmt::Debug for Answer {
+    /// Names only: values may hold secrets.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list()
+            .entries(self.results.iter().map(|(name, _)| name))
+            .finish()
+    }
+}
+
+impl Fault {
+    /// Failed, with nothing to show.
+    pub fn failed(reason: impl Into<String>) -> Self {
+        Fault::Failed {
+            reason: reason.into(),
+            answer: Box::default(),
+        }
+    }
+
+    /// In one line.
+    pub fn reason(&self, context: &CellContext) -> String {
+        match self {
+            Fault::Failed { reason, .. } | Fault::Errored(reason) => reason.clone(),
+            Fault::Unevaluable(error) => eval_line(context, error),
+            Fault::Down(down) => down.reason.clone(),
+        }
+    }
+
+    /// How bad it is.
+    pub fn outcome(&self) -> Outcome {
+        match self {
+            Fault::Failed { .. } | Fault::Unevaluable(_) => Outcome::Failed,
+            Fault::Errored(_) => Outcome::Errored,
+            Fault::Down(down) => down.outcome,
+        }
+    }
+}
+
+/// `message (help)` and where.
+pub fn eval_line(context: &CellContext, error: &EvalError) -> String {
+    let help = error
+        .help
+        .as_ref()
+        .map_or(String::new(), |help| format!(" ({help})"));
+    match context.place(error.span) {
+        Some(place) => format!("{}{help} at {place}", error.message),
+        None => format!("{}{help}", error.message),
+    }
+}
+
+impl From<EvalError> for Fault {
+    fn from(error: EvalError) -> Self {
+        Fault::Unevaluable(error)
+    }
+}
+
+impl From<RuntimeError> for Fault {
+    fn from(error: RuntimeError) -> Self {
+        match error {
+            RuntimeError::Failed(reason) => Fault::failed(reason),
+            RuntimeError::Errored(reason) => Fault::Errored(reason),
+        }
+    }
+}
+
+impl From<Unavailable> for Fault {
+    fn from(unavailable: Unavailable) -> Self {
+        match unavailable {
+            Unavailable::Down(down) => Fault::Down(down),
+            Unavailable::NotRunning(reason) => Fault::failed(reason),
+            Unavailable::Unknown(reason) => Fault::Errored(reason),
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! HTTP clients and cookie jars: one jar per session for the life of the cell, one client per way of connecting.
+//!
+//! No connection is kept between requests: a service may be restarted between two steps, and a test must not see that
+//! as an error of a stale connection.
+
+use cookie_store::CookieStore as Jar;
+use phalanx_shared::expr::EvalError;
+use reqwest::header::HeaderValue;
+use serde_json::{Map, Value};
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+/// Redirects followed before giving up.
+const MAX_REDIRECTS: usize = 10;
+
+/// How a request connects; requests of equal ways share a client.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Way {
+    /// The session whose cookies it uses.
+    pub session: Option<String>,
+    /// Whether certificates are verified.
+    pub verify: bool,
+    /// A PEM bundle to trust, in the workspace.
+    pub ca: Option<String>,
+    /// Whether redirects are followed.
+    pub follow: bool,
+}
+
+/// The clients of a cell.
+pub struct Clients {
+    workspace: Option<PathBuf>,
+    jars: Mutex<HashMap<String, Arc<Cookies>>>,
+    clients: Mutex<HashMap<Way, reqwest::Client>>,
+}
+
+/// The cookies of a session.
+#[derive(Debug, Default)]
+pub struct Cookies(RwLock<Jar>);
+
+impl Clients {
+    /// None yet. Certificates are read from the workspace.
+    pub fn new(workspace: Option<PathBuf>) -> Self {
+        Clients {
+            workspace,
+            jars: Mutex::default(),
+            clients: Mutex::default(),
+        }
+    }
+
+    /// The cookies of a session; the same each time.
+    pub fn cookies(&self, session: &str) -> Arc<Cookies> {
+        let mut jars = lock(&self.jars);
+        Arc::clone(jars.entry(session.to_owned()).or_default())
+    }
+
+    /// The client of a way; or why there can't be one.
+    pub fn client(&self, way: &Way) -> Result<reqwest::Client, String> {
+        if let Some(client) = lock(&self.clients).get(way) {
+            return Ok(client.clone());
+        }
+        let client = self.build(way)?;
+        lock(&self.clients).insert(way.clone(), client.clone());
+        Ok(client)
+    }
+
+    fn build(&self, way: &Way) -> Result<reqwest::Client, String> {
+        // Whoever is first wins; a provider that is there already is as good.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let redirects = match way.follow {
+            true => reqwest::redirect::Policy::limited(MAX_REDIRECTS),
+            false => reqwest::redirect::Policy::none(),
+        };
+        let mut builder = reqwest::Client::builder()
+            .redirect(redirects)
+            .pool_max_idle_per_host(0)
+            .no_proxy()
+            .user_agent(concat!("phalanx/", env!("CARGO_PKG_VERSION")));
+        if let Some(session) = &way.session {
+            builder = builder.cookie_provider(self.cookies(session));
+        }
+        if !way.verify {
+            builder = builder.danger_accept_invalid_certs(true);
+        }
+        if let Some(ca) = &way.ca {
+            for certificate in self.certificates(ca)? {
+                builder = builder.add_root_certificate(certificate);
+            }
+        }
+        builder
+            .build()
+            .map_err(|error| format!("tls: {}", cause(&error)))
+    }
+
+    fn certificates(&self, ca: &str) -> Result<Vec<reqwest::Certificate>, String> {
+        let path = match &self.workspace {
+            Some(workspace) => workspace.join(ca),
+            None => PathBuf::from(ca),
+        };
+        let pem = std::fs::read(&path).map_err(|error| format!("tls.ca: {ca}: {error}"))?;
+        let bundle = reqwest::Certificate::from_pem_bundle(&pem)
+            .map_err(|error| format!("tls.ca: {ca}: {}", cause(&error)))?;
+        if bundle.is_empty() {
+            return Err(format!("tls.ca: {ca} has no certificate"));
+        }
+        Ok(bundle)
+    }
+}
+
+impl Cookies {
+    /// All cookies by name; of equal names the newest.
+    pub fn all(&self) -> Value {
+        let jar = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let all: Map<String, Value> = jar
+            .iter_unexpired()
+            .map(|cookie| (cookie.name().to_owned(), Value::from(cookie.value())))
+            .collect();
+        Value::Object(all)
+    }
+}
+
+impl reqwest::cookie::CookieStore for Cookies {
+    fn set_cookies(&self, headers: &mut dyn Iterator<Item = &HeaderValue>, url: &reqwest::Url) {
+        let cookies = headers.filter_map(|header| parse(header).ok());
+        let mut jar = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        jar.store_response_cookies(cookies, url);
+    }
+
+    fn cookies(&self, url: &reqwest::Url) -> Option<HeaderValue> {
+        let jar = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let pairs: Vec<String> = jar
+            .get_request_values(url)
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
+        if pairs.is_empty() {
+            return None;
+        }
+        HeaderValue::from_str(&pairs.join("; ")).ok()
+    }
+}
+
+/// What an answer set, by name, for a request without a session.
+pub fn set_by(headers: &reqwest::header::HeaderMap) -> Value {
+    let all: Map<String, Value> = headers
+        .get_all(reqwest::header::SET_COOKIE)
+        .iter()
+        .filter_map(|header| parse(header).ok())
+        .map(|cookie| (cookie.name().to_owned(), Value::from(cookie.value())))
+        .collect();
+    Value::Object(all)
+}
+
+fn parse(header: &HeaderValue) -> Result<cookie_store::RawCookie<'static>, String> {
+    let text = std::str::from_utf8(header.as_bytes()).map_err(|error| error.to_string())?;
+    cookie_store::RawCookie::parse(text.to_owned()).map_err(|error| error.to_string())
+}
+
+/// The innermost causes of an error, which say what happened; the outer ones only where.
+pub fn cause(error: &dyn std::error::Error) -> String {
+    let mut texts: Vec<String> = Vec::new();
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let text = error.to_string();
+        // Some errors repeat their source's text.
+        if let Some(last) = texts.last_mut()
+            && last.contains(&text)
+        {
+            *last = last.replace(&format!(": {text}"), "");
+        }
+        texts.push(text);
+        next = error.source();
+    }
+    let skip = texts.len().saturating_sub(2);
+    let mut texts: Vec<String> = texts.into_iter().skip(skip).collect();
+    texts.dedup();
+    texts.join(": ")
+}
+
+/// A client could not be made: a setting is wrong.
+pub fn unusable(span: phalanx_shared::diagnostic::Span, why: String) -> EvalError {
+    EvalError::new(span, why)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

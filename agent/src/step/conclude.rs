@@ -1,0 +1,281 @@
+//! After the action: `skip` ▸ secret captures ▸ checks and captures; and what all of it comes to.
+
+use super::answer::{Answer, Fault, eval_line};
+use super::capture::{Captures, captures};
+use super::references::{Collector, References};
+use super::{check, failure, open};
+use crate::cell::context::CellContext;
+use crate::sequence::effect::End;
+use crate::sequence::frame::{Value, View};
+use phalanx_shared::event::CheckResult;
+use phalanx_shared::expr::{EvalError, Scope};
+use phalanx_shared::outcome::Outcome;
+use phalanx_shared::spec::model::{Action, Capture, DefineBody, Step};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// What is known when an action is over.
+pub struct Conclusion<'a> {
+    /// The attempt.
+    pub context: &'a Arc<CellContext>,
+    /// The step.
+    pub step: &'a Step,
+    /// What it sees.
+    pub view: &'a View,
+    /// What its expressions refer to.
+    pub references: &'a References,
+    /// The services concerned.
+    pub services: &'a BTreeSet<String>,
+    /// Repetitions of the action.
+    pub polls: u32,
+}
+
+impl Conclusion<'_> {
+    /// Evaluates what comes after the action, in the scope of its results.
+    pub async fn conclude(&self, scope: &Scope, answer: Option<&Answer>) -> End {
+        match self.skipped(scope) {
+            Ok(None) => {}
+            Ok(Some(reason)) => {
+                return End {
+                    skips_group: true,
+                    polls: self.polls,
+                    ..End::bare(Outcome::Skipped, Some(reason))
+                };
+            }
+            Err(error) => return self.unevaluable(&error, answer).await,
+        }
+        let captures = match captures(self.context, &self.step.capture, scope) {
+            Ok(captures) => captures,
+            Err(why) => return self.withheld(why, answer).await,
+        };
+        self.judge(captures, answer, BTreeMap::new()).await
+    }
+
+    /// The conclusion of a `use` or group whose body passed: the define's captures are its results.
+    pub async fn of_group(&self, inner: &View) -> End {
+        let inner_scope = self.context.scope(inner);
+        let own = match captures(self.context, self.offered(), &inner_scope) {
+            Ok(own) => own,
+            Err(why) => return self.failed(why, None, Vec::new()).await,
+        };
+        // Their scope hides nothing of the step's own: values are handed over by name.
+        let offered = match own.finish() {
+            Ok(offered) => offered,
+            Err(why) => {
+                let needed = self.inner_needs(inner);
+                return match needed {
+                    Some(reason) => self.skipped_for(reason),
+                    None => self.failed(why, None, Vec::new()).await,
+                };
+            }
+        };
+        let layer = offered.iter().fold(
+            phalanx_shared::expr::Layer::new(),
+            |layer, (name, value)| layer.value(name, value.clone()),
+        );
+        let scope = self.context.scope(self.view).with(layer);
+        match self.skipped(&scope) {
+            Ok(None) => {}
+            Ok(Some(reason)) => {
+                return End {
+                    skips_group: true,
+                    ..End::bare(Outcome::Skipped, Some(reason))
+                };
+            }
+            Err(error) => return self.unevaluable(&error, None).await,
+        }
+        match captures(self.context, &self.step.capture, &scope) {
+            Ok(captures) => self.judge(captures, None, offered).await,
+            Err(why) => self.failed(why, None, Vec::new()).await,
+        }
+    }
+
+    /// The captures that a define offers.
+    fn offered(&self) -> &[Capture] {
+        let Action::Use(used) = &self.step.action else {
+            return &[];
+        };
+        match crate::sequence::skip::body(&self.context.spec, &used.define.text) {
+            Some(DefineBody::Steps { capture, .. }) => capture,
+            _ => &[],
+        }
+    }
+
+    fn inner_needs(&self, inner: &View) -> Option<String> {
+        let collector = Collector::new(&self.context.spec, &self.context.cache);
+        let references = self
+            .offered()
+            .iter()
+            .fold(collector, |found, capture| found.expr(&capture.value))
+            .done();
+        open::needs(&references, inner)
+    }
+
+    fn skipped(&self, scope: &Scope) -> Result<Option<String>, EvalError> {
+        let Some(skip) = &self.step.skip else {
+            return Ok(None);
+        };
+        let evaluate = self.context.evaluate(scope);
+        if evaluate.holds(&skip.condition)? {
+            return Ok(Some(evaluate.text(&skip.reason)?));
+        }
+        Ok(None)
+    }
+
+    /// Checks and captures: passed if all of them are fine.
+    async fn judge(
+        &self,
+        captures: Captures,
+        answer: Option<&Answer>,
+        mut values: BTreeMap<String, Value>,
+    ) -> End {
+        let implied = answer.and_then(|answer| answer.implied);
+        let checks = check::all(self.context, &self.step.expect, implied, &captures.scope);
+        if let Some(first) = checks.iter().find(|check| !check.passed) {
+            if checks.iter().any(|check| check.error.is_some())
+                && let Some(reason) = open::needs(self.references, self.view)
+            {
+                return self.skipped_for(reason);
+            }
+            let failed = checks.iter().filter(|check| !check.passed).count();
+            let more = match failed {
+                1 => String::new(),
+                failed => format!(" (and {} more)", failed - 1),
+            };
+            let line = format!("{}{more}", check::line(first));
+            return self.failed(line, answer, checks).await;
+        }
+        match captures.finish() {
+            Ok(own) => {
+                values.extend(own);
+                End {
+                    checks,
+                    polls: self.polls,
+                    captures: Arc::new(values),
+                    ..End::bare(Outcome::Passed, None)
+                }
+            }
+            Err(why) => match open::needs(self.references, self.view) {
+                Some(reason) => self.skipped_for(reason),
+                None => self.failed(why, answer, checks).await,
+            },
+        }
+    }
+
+    /// A secret could not be captured: nothing of the output is shown, not even in the parts of checks. The implied check
+    /// says nothing but a number, and often why.
+    async fn withheld(&self, why: String, answer: Option<&Answer>) -> End {
+        if let Some(reason) = open::needs(self.references, self.view) {
+            return self.skipped_for(reason);
+        }
+        let implied = answer.and_then(|answer| answer.implied).map(check::judge);
+        let reason = match implied.as_ref().filter(|check| !check.passed) {
+            Some(check) => format!("{}; {why}", check::line(check)),
+            None => why,
+        };
+        let failure =
+            failure::of_step(self.context, self.step.span, answer, &BTreeSet::new(), true).await;
+        End {
+            checks: implied.into_iter().collect(),
+            failure: Some(failure),
+            polls: self.polls,
+            ..End::bare(Outcome::Failed, Some(reason))
+        }
+    }
+
+    /// The action came to nothing.
+    pub async fn faulted(&self, fault: Fault) -> End {
+        if let Fault::Unevaluable(error) = &fault {
+            return self.unevaluable(error, None).await;
+        }
+        let (outcome, reason) = (fault.outcome(), fault.reason(self.context));
+        let answer = match &fault {
+            Fault::Failed { answer, .. } => Some(&**answer),
+            _ => None,
+        };
+        let mut services = self.services.clone();
+        if let Fault::Down(down) = &fault {
+            services.insert(down.service.clone());
+        }
+        let withheld = self.holds_back();
+        let mut failure =
+            failure::of_step(self.context, self.step.span, answer, &services, withheld).await;
+        if let Fault::Down(down) = &fault {
+            failure.notes.extend(down.failure.notes.iter().cloned());
+        }
+        End {
+            failure: Some(failure),
+            polls: self.polls,
+            ..End::bare(outcome, Some(reason))
+        }
+    }
+
+    async fn unevaluable(&self, error: &EvalError, answer: Option<&Answer>) -> End {
+        match open::needs(self.references, self.view) {
+            Some(reason) => self.skipped_for(reason),
+            None => {
+                let line = eval_line(self.context, error);
+                self.failed_early(line, answer, Vec::new()).await
+            }
+        }
+    }
+
+    fn skipped_for(&self, reason: String) -> End {
+        End {
+            polls: self.polls,
+            ..End::bare(Outcome::Skipped, Some(reason))
+        }
+    }
+
+    /// Failed before the captures were reached: output that a secret capture would have masked is withheld.
+    pub async fn failed_early(
+        &self,
+        reason: String,
+        answer: Option<&Answer>,
+        mut checks: Vec<CheckResult>,
+    ) -> End {
+        let withheld = self.holds_back();
+        if withheld {
+            for check in &mut checks {
+                check.parts.clear();
+                check.error = None;
+            }
+        }
+        let failure = failure::of_step(
+            self.context,
+            self.step.span,
+            answer,
+            self.services,
+            withheld,
+        )
+        .await;
+        End {
+            checks,
+            failure: Some(failure),
+            polls: self.polls,
+            ..End::bare(Outcome::Failed, Some(reason))
+        }
+    }
+
+    /// Whether the output may hold a secret that isn't masked yet.
+    fn holds_back(&self) -> bool {
+        self.step.capture.iter().any(|capture| capture.secret)
+    }
+
+    /// Failed after the secret captures, with what there is to show.
+    async fn failed(
+        &self,
+        reason: String,
+        answer: Option<&Answer>,
+        checks: Vec<CheckResult>,
+    ) -> End {
+        let context = self.context;
+        let failure = failure::of_step(context, self.step.span, answer, self.services, false).await;
+        End {
+            checks,
+            failure: Some(failure),
+            polls: self.polls,
+            ..End::bare(Outcome::Failed, Some(reason))
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! `container`: what a step does to a service's life.
+
+use super::answer::{Answer, Fault};
+use super::exec::{MAX_OUTPUT, answer};
+use crate::cell::context::CellContext;
+use crate::runtime::contract::ExecOutput;
+use crate::stack::container::{Do, of_send};
+use phalanx_shared::expr::Scope;
+use phalanx_shared::spec::model::{ContainerAction, ContainerVerb};
+
+/// Does it; `start` and `restart` return when the service is ready, `run` when it has exited.
+pub async fn perform(
+    context: &CellContext,
+    action: &ContainerAction,
+    scope: &Scope,
+) -> Result<Answer, Fault> {
+    let service = context.evaluate(scope).text(&action.service)?;
+    let actor = context
+        .service(&service)
+        .ok_or_else(|| Fault::Errored(format!("there is no service {service}")))?;
+    let verb = action.verb;
+    let began = context.clock.monotonic();
+    if verb == ContainerVerb::Run {
+        context.logs.record(&service, MAX_OUTPUT);
+    }
+    match verb {
+        ContainerVerb::Start | ContainerVerb::Run => {}
+        // What isn't running any more needs no end; what is still starting is waited for.
+        ContainerVerb::Stop | ContainerVerb::Kill | ContainerVerb::Restart => {
+            let _ = context.board.ready([&service]).await;
+        }
+        _ => context.board.ready([&service]).await?,
+    }
+    let order = Do {
+        verb,
+        scope: scope.clone(),
+    };
+    actor.ask(order).await.map_err(of_send)?;
+    match verb {
+        ContainerVerb::Start | ContainerVerb::Restart => {
+            context.board.ready([&service]).await?;
+            Ok(Answer::default())
+        }
+        ContainerVerb::Run => {
+            let exit = context.board.exited(&service).await?;
+            context.logs.settle().await;
+            let [stdout, stderr] = context.logs.recorded(&service);
+            let output = ExecOutput {
+                exit_code: exit.map_or(0, |exit| exit.code),
+                stdout,
+                stderr,
+            };
+            let elapsed = context.clock.monotonic().saturating_sub(began);
+            Ok(Answer {
+                request: Some(format!("run of service {service}")),
+                ..answer(output, elapsed)
+            })
+        }
+        _ => Ok(Answer::default()),
+    }
+}

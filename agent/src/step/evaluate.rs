@@ -1,0 +1,156 @@
+//! Evaluates a step's settings into the types that actions take, with messages that name the setting.
+
+use phalanx_shared::diagnostic::Span;
+use phalanx_shared::expr::{Cache, EvalError, Scope, eval_node, to_text};
+use phalanx_shared::spec::node::{Expr, Node, Template};
+use phalanx_shared::spec::quantity;
+use serde_json::Value;
+use std::time::Duration;
+
+/// A scope and the compiled expressions of its spec.
+#[derive(Clone, Copy)]
+pub struct Evaluate<'a> {
+    /// The names.
+    pub scope: &'a Scope,
+    /// The compiled expressions.
+    pub cache: &'a Cache,
+}
+
+impl<'a> Evaluate<'a> {
+    /// In a scope.
+    pub fn new(scope: &'a Scope, cache: &'a Cache) -> Self {
+        Evaluate { scope, cache }
+    }
+
+    /// A text.
+    pub fn text(&self, template: &Template) -> Result<String, EvalError> {
+        if !template.text.contains("${{") {
+            return Ok(template.text.clone());
+        }
+        self.cache.template(template)?.eval_text(self.scope)
+    }
+
+    /// A text that may be absent.
+    pub fn optional_text(&self, template: Option<&Template>) -> Result<Option<String>, EvalError> {
+        template.map(|template| self.text(template)).transpose()
+    }
+
+    /// A condition.
+    pub fn holds(&self, expr: &Expr) -> Result<bool, EvalError> {
+        self.cache.program(expr)?.eval_bool(self.scope)
+    }
+
+    /// A value.
+    pub fn value(&self, node: &Node) -> Result<Value, EvalError> {
+        eval_node(node, self.scope, self.cache)
+    }
+
+    /// A map whose values become text; null entries are as if they weren't written. A repeated name may be a list.
+    pub fn pairs(
+        &self,
+        node: Option<&Node>,
+        what: &str,
+    ) -> Result<Vec<(String, String)>, EvalError> {
+        let Some(node) = node else {
+            return Ok(Vec::new());
+        };
+        match self.value(node)? {
+            Value::Null => Ok(Vec::new()),
+            Value::Object(map) => Ok(map
+                .iter()
+                .flat_map(|(name, value)| match value {
+                    Value::Null => Vec::new(),
+                    Value::Array(values) => values
+                        .iter()
+                        .map(|value| (name.clone(), to_text(value)))
+                        .collect(),
+                    value => vec![(name.clone(), to_text(value))],
+                })
+                .collect()),
+            other => Err(wrong(node.span, what, "a map", &other)),
+        }
+    }
+
+    /// A list of words; lists within it are spliced in.
+    pub fn words(&self, node: &Node, what: &str) -> Result<Vec<String>, EvalError> {
+        match self.value(node)? {
+            Value::Array(items) => {
+                let mut words = Vec::with_capacity(items.len());
+                for item in &items {
+                    match item {
+                        Value::Array(inner) => words.extend(inner.iter().map(to_text)),
+                        Value::Null => {}
+                        item => words.push(to_text(item)),
+                    }
+                }
+                Ok(words)
+            }
+            other => Err(wrong(node.span, what, "a list of words", &other)),
+        }
+    }
+
+    /// A list of any values.
+    pub fn list(&self, node: &Node, what: &str) -> Result<Vec<Value>, EvalError> {
+        match self.value(node)? {
+            Value::Array(items) => Ok(items),
+            other => Err(wrong(node.span, what, "a list", &other)),
+        }
+    }
+
+    /// A duration (`1m30s`, or a number of seconds).
+    pub fn duration(&self, node: &Node, what: &str) -> Result<Duration, EvalError> {
+        let value = self.value(node)?;
+        let text = match &value {
+            Value::String(_) | Value::Number(_) => to_text(&value),
+            other => return Err(wrong(node.span, what, "a duration such as 30s", other)),
+        };
+        quantity::duration(&text)
+            .ok_or_else(|| wrong(node.span, what, "a duration such as 30s", &value))
+    }
+
+    /// A duration that may be absent.
+    pub fn optional_duration(
+        &self,
+        node: Option<&Node>,
+        what: &str,
+    ) -> Result<Option<Duration>, EvalError> {
+        node.map(|node| self.duration(node, what)).transpose()
+    }
+
+    /// A switch; `default` when absent or null.
+    pub fn switch(
+        &self,
+        node: Option<&Node>,
+        what: &str,
+        default: bool,
+    ) -> Result<bool, EvalError> {
+        let Some(node) = node else {
+            return Ok(default);
+        };
+        match self.value(node)? {
+            Value::Bool(on) => Ok(on),
+            Value::Null => Ok(default),
+            Value::String(text) if text == "true" => Ok(true),
+            Value::String(text) if text == "false" => Ok(false),
+            other => Err(wrong(node.span, what, "true or false", &other)),
+        }
+    }
+
+    /// A count.
+    pub fn count(&self, node: &Node, what: &str) -> Result<u32, EvalError> {
+        let value = self.value(node)?;
+        let number = match &value {
+            Value::Number(number) => number.as_u64(),
+            Value::String(text) => text.trim().parse().ok(),
+            _ => None,
+        };
+        number
+            .and_then(|number| u32::try_from(number).ok())
+            .ok_or_else(|| wrong(node.span, what, "a whole number", &value))
+    }
+}
+
+fn wrong(span: Span, what: &str, wanted: &str, got: &Value) -> EvalError {
+    let shown = phalanx_shared::expr::abbreviate(got, 60);
+    EvalError::new(span, format!("{what}: {wanted} is expected, not {shown}"))
+}

@@ -1,0 +1,165 @@
+//! `exec`: a command inside a service.
+
+use super::answer::{Answer, Fault, Implied};
+use super::http::shown;
+use crate::cell::context::CellContext;
+use crate::runtime::contract::{ExecOutput, ExecRequest};
+use phalanx_shared::expr::{EvalError, Scope};
+use phalanx_shared::spec::model::{Command, Exec};
+use phalanx_shared::spec::node::{Node, NodeValue};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Where programs look for their trace context.
+const TRACEPARENT: &str = "TRACEPARENT";
+/// Bytes kept of each output.
+pub const MAX_OUTPUT: usize = 16 * 1024 * 1024;
+/// Characters of an output that a failure shows.
+const SHOWN: usize = 4_096;
+
+/// Runs the command.
+pub async fn perform(
+    context: &CellContext,
+    exec: &Exec,
+    scope: &Scope,
+    traceparent: Option<&str>,
+) -> Result<Answer, Fault> {
+    let evaluate = context.evaluate(scope);
+    let service = evaluate.text(&exec.service)?;
+    context.board.ready([&service]).await?;
+    let status = context.board.get(&service);
+    let member = status
+        .and_then(|status| status.member)
+        .ok_or_else(|| Fault::failed(format!("service {service} isn't running")))?;
+    // A service that was given a trace context by its definition keeps it.
+    let traceparent = traceparent.filter(|_| !defines_traceparent(context, &service));
+    let request = ExecRequest {
+        command: command(context, &exec.command, scope)?,
+        stdin: evaluate
+            .optional_text(exec.stdin.as_ref())?
+            .map(String::into_bytes),
+        env: env(context, exec.env.as_ref(), scope, traceparent)?,
+        user: evaluate.optional_text(exec.user.as_ref())?,
+        workdir: evaluate.optional_text(exec.workdir.as_ref())?,
+        max_output: MAX_OUTPUT,
+    };
+    let text = format!("exec in {service}: {}", request_text(&request));
+    let began = context.clock.monotonic();
+    let output = member.exec(request).await?;
+    let elapsed = context.clock.monotonic().saturating_sub(began);
+    Ok(Answer {
+        request: Some(text),
+        ..answer(output, elapsed)
+    })
+}
+
+/// The words of a command; a script is run by `sh -eu`.
+pub fn command(
+    context: &CellContext,
+    command: &Command,
+    scope: &Scope,
+) -> Result<Vec<String>, EvalError> {
+    let evaluate = context.evaluate(scope);
+    match command {
+        Command::Script(script) => {
+            let script = evaluate.text(script)?;
+            Ok(["sh", "-eu", "-c", &script].map(str::to_owned).to_vec())
+        }
+        Command::Words(node) => {
+            let words = evaluate.words(node, "command")?;
+            if words.is_empty() {
+                return Err(EvalError::new(node.span, "the command has no words"));
+            }
+            Ok(words)
+        }
+    }
+}
+
+/// The variables of a command, the trace context among them.
+pub fn env(
+    context: &CellContext,
+    node: Option<&Node>,
+    scope: &Scope,
+    traceparent: Option<&str>,
+) -> Result<BTreeMap<String, String>, EvalError> {
+    let mut env: BTreeMap<String, String> = traceparent
+        .map(|parent| (TRACEPARENT.to_owned(), parent.to_owned()))
+        .into_iter()
+        .collect();
+    env.extend(context.evaluate(scope).pairs(node, "env")?);
+    Ok(env)
+}
+
+/// Whether the spec itself sets `TRACEPARENT` for a service.
+fn defines_traceparent(context: &CellContext, service: &str) -> bool {
+    let services = context.spec.services.iter();
+    let mut defined = services.filter(|defined| defined.name.text == service);
+    let environment = defined
+        .next()
+        .and_then(|service| service.definition.get("environment"));
+    match environment.map(|node| &node.value) {
+        Some(NodeValue::Map(entries)) => entries.iter().any(|entry| entry.key.text == TRACEPARENT),
+        Some(NodeValue::List(lines)) => lines.iter().any(|line| {
+            matches!(&line.value, NodeValue::Text(text) if text.split('=').next() == Some(TRACEPARENT))
+        }),
+        _ => false,
+    }
+}
+
+/// The results of a command that ended.
+pub fn answer(output: ExecOutput, elapsed: Duration) -> Answer {
+    let ExecOutput {
+        exit_code,
+        stdout,
+        stderr,
+    } = output;
+    let mut response = format!("exit code {exit_code}");
+    for (name, bytes) in [("stdout", &stdout), ("stderr", &stderr)] {
+        if !bytes.is_empty() {
+            response.push_str(&format!("\n{name}:\n{}", shown_end(bytes)));
+        }
+    }
+    let size = stdout.len() + stderr.len();
+    let (stdout, stderr) = (Arc::new(stdout), Arc::new(stderr));
+    let text = |bytes: Arc<Vec<u8>>| move || Ok(Value::from(String::from_utf8_lossy(&bytes)));
+    Answer {
+        implied: Some(Implied::ExitCode(exit_code)),
+        response: Some(response),
+        size,
+        ..Answer::default()
+            .value("exit_code", exit_code)
+            .lazy("stdout", text(stdout))
+            .lazy("stderr", text(stderr))
+            .value("elapsed", json!(elapsed.as_secs_f64()))
+    }
+}
+
+/// What was run, for people; its variables may be secret and aren't shown.
+pub fn request_text(request: &ExecRequest) -> String {
+    let mut text = match request.command.as_slice() {
+        [sh, eu, c, script] if sh == "sh" && eu == "-eu" && c == "-c" => script.clone(),
+        words => words.join(" "),
+    };
+    if let Some(stdin) = &request.stdin {
+        text.push_str(&format!("\nstdin:\n{}", shown(stdin, SHOWN)));
+    }
+    text
+}
+
+/// The end of an output says more than its beginning.
+fn shown_end(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    let skip = text.chars().count().saturating_sub(SHOWN);
+    match text.char_indices().nth(skip) {
+        Some((start, _)) if skip > 0 => {
+            format!(
+                "({} bytes in all) …{}",
+                bytes.len(),
+                text.get(start..).unwrap_or_default()
+            )
+        }
+        _ => text.into_owned(),
+    }
+}

@@ -1,0 +1,74 @@
+//! What helps to see the cause of a failure: request, answer, the logs of the services concerned, the place in the spec.
+
+use super::answer::Answer;
+use crate::cell::context::CellContext;
+use crate::runtime::contract::Member;
+use phalanx_shared::diagnostic::Span;
+use phalanx_shared::event::{Failure, LogTail};
+use std::collections::BTreeSet;
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// Lines of a service's log that a failure shows.
+const LINES: usize = 40;
+/// How long a summary of a service may take.
+const INSPECT: Duration = Duration::from_secs(3);
+
+/// The failure of a step. With `withheld` its output isn't shown, only its size.
+pub async fn of_step(
+    context: &CellContext,
+    span: Span,
+    answer: Option<&Answer>,
+    services: &BTreeSet<String>,
+    withheld: bool,
+) -> Failure {
+    let mut failure = Failure {
+        place: context.place(span),
+        logs: tails(context, services).await,
+        ..Failure::default()
+    };
+    let Some(answer) = answer else {
+        return failure;
+    };
+    if withheld {
+        failure.notes.push(format!(
+            "the output ({} bytes) is withheld: it holds a secret that could not be captured",
+            answer.size
+        ));
+        return failure;
+    }
+    failure.request.clone_from(&answer.request);
+    failure.response.clone_from(&answer.response);
+    failure.notes.clone_from(&answer.notes);
+    failure
+}
+
+/// The failure of a service that went down.
+pub async fn of_service(
+    context: &CellContext,
+    service: &str,
+    member: Option<&dyn Member>,
+) -> Failure {
+    let notes = match member {
+        Some(member) => timeout(INSPECT, member.inspect()).await.unwrap_or_default(),
+        None => Vec::new(),
+    };
+    Failure {
+        logs: tails(context, &BTreeSet::from([service.to_owned()])).await,
+        notes,
+        ..Failure::default()
+    }
+}
+
+/// The last lines of each service that printed any.
+async fn tails(context: &CellContext, services: &BTreeSet<String>) -> Vec<LogTail> {
+    if services.is_empty() {
+        return Vec::new();
+    }
+    context.logs.settle().await;
+    services
+        .iter()
+        .map(|service| context.logs.tail(service, LINES))
+        .filter(|tail| !tail.lines.is_empty())
+        .collect()
+}

@@ -1,0 +1,367 @@
+//! `http`: one request and its answer.
+
+use super::answer::{Answer, Compute, Fault, Implied};
+use super::client::{Way, cause, set_by, unusable};
+use super::references::{is_whole_url, session};
+use crate::cell::context::CellContext;
+use phalanx_shared::expr::{EvalError, Scope};
+use phalanx_shared::spec::model::{Body, Http, Session};
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use serde_json::{Map, Value, json};
+use std::fmt::Write;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Bytes of a body that are kept.
+pub const MAX_BODY: usize = 16 * 1024 * 1024;
+/// Characters of a body that a failure shows.
+const SHOWN: usize = 4_096;
+
+/// A request on its way, and what is said about it.
+pub struct Sent {
+    /// The answer's head.
+    pub response: reqwest::Response,
+    /// The request as text.
+    pub request: String,
+    /// The session's cookies after the answer, or what the answer set.
+    pub cookies: Compute,
+    /// Where it went.
+    pub url: String,
+    /// When it was sent, by the agent's clock.
+    pub began: Duration,
+}
+
+/// Sends a request and takes the whole answer.
+pub async fn perform(
+    context: &CellContext,
+    http: &Http,
+    scope: &Scope,
+    traceparent: Option<&str>,
+) -> Result<Answer, Fault> {
+    let sent = send(context, http, scope, (None, traceparent)).await?;
+    let (status, headers) = (sent.response.status(), sent.response.headers().clone());
+    let version = sent.response.version();
+    let began = sent.began;
+    let body = read(sent.response, MAX_BODY).await;
+    let elapsed = since(context, began);
+    let head = format!("{version:?} {status}\n{}", header_lines(&headers));
+    let (body, broken) = match body {
+        Ok(body) => (body, None),
+        Err((body, error)) => (body, Some(error)),
+    };
+    let answer = answer(status.as_u16(), &headers, body, sent.cookies, elapsed);
+    let answer = Answer {
+        request: Some(sent.request),
+        response: Some(format!(
+            "{head}{}",
+            answer.response.clone().unwrap_or_default()
+        )),
+        ..answer
+    };
+    match broken {
+        None => Ok(answer),
+        Some(error) => Err(Fault::Failed {
+            reason: format!("{}: the answer broke off: {error}", sent.url),
+            answer: Box::new(answer),
+        }),
+    }
+}
+
+/// Sends a request; `accept` and the trace context are added unless the step says otherwise.
+pub async fn send(
+    context: &CellContext,
+    http: &Http,
+    scope: &Scope,
+    (accept, traceparent): (Option<&str>, Option<&str>),
+) -> Result<Sent, Fault> {
+    let session = session(&context.spec, &http.session);
+    let evaluate = context.evaluate(scope);
+    let url = url(context, http, session, scope)?;
+    let way = way(context, http, session, scope)?;
+    let client = context
+        .clients
+        .client(&way)
+        .map_err(|why| unusable(http.span, why))?;
+    let mut builder = client
+        .request(method(http), url.clone())
+        .query(&evaluate.pairs(http.query.as_ref(), "query")?);
+    builder = match &http.body {
+        Body::None => builder,
+        Body::Json(node) => builder.json(&evaluate.value(node)?),
+        Body::Form(node) => builder.form(&evaluate.pairs(Some(node), "form")?),
+        Body::Text(text) => builder.body(evaluate.text(text)?),
+    };
+    let headers = headers(
+        context,
+        http,
+        session,
+        scope,
+        [("accept", accept), ("traceparent", traceparent)],
+    )?;
+    let mut request = builder
+        .build()
+        .map_err(|error| EvalError::new(http.span, format!("{url}: {}", cause(&error))))?;
+    // The step's own headers win over those that go with the body.
+    for (name, value) in &headers {
+        request.headers_mut().insert(name.clone(), value.clone());
+    }
+    let text = request_text(&request);
+    let (url, began) = (request.url().to_string(), context.clock.monotonic());
+    let cookies = way
+        .session
+        .as_ref()
+        .map(|name| context.clients.cookies(name));
+    let response = client
+        .execute(request)
+        .await
+        .map_err(|error| Fault::Failed {
+            reason: transport(&url, &error),
+            answer: Box::new(Answer {
+                request: Some(text.clone()),
+                ..Answer::default()
+            }),
+        })?;
+    let set = set_by(response.headers());
+    Ok(Sent {
+        cookies: match cookies {
+            Some(jar) => Arc::new(move || Ok(jar.all())),
+            None => Arc::new(move || Ok(set.clone())),
+        },
+        response,
+        request: text,
+        url,
+        began,
+    })
+}
+
+/// Reads a body up to a limit; what is beyond is left. An error comes with what was read.
+pub async fn read(
+    mut response: reqwest::Response,
+    limit: usize,
+) -> Result<Vec<u8>, (Vec<u8>, String)> {
+    let mut body = Vec::new();
+    loop {
+        match response.chunk().await {
+            Ok(Some(chunk)) => {
+                let room = limit.saturating_sub(body.len());
+                body.extend_from_slice(chunk.get(..room).unwrap_or(&chunk));
+                if body.len() >= limit {
+                    return Ok(body);
+                }
+            }
+            Ok(None) => return Ok(body),
+            Err(error) => return Err((body, cause(&error))),
+        }
+    }
+}
+
+/// The results of an answer; its `response` is the body, bounded, with what a reader needs to know of it.
+pub fn answer(
+    status: u16,
+    headers: &HeaderMap,
+    body: Vec<u8>,
+    cookies: Compute,
+    elapsed: Duration,
+) -> Answer {
+    let content_type = headers
+        .get(reqwest::header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .map_or_else(|| "no content type".to_owned(), str::to_owned);
+    let size = body.len();
+    let mut notes = Vec::new();
+    let parsed = serde_json::from_slice::<serde::de::IgnoredAny>(&body).is_ok();
+    if !parsed && size > 0 {
+        notes.push(format!(
+            "the body isn't JSON: {content_type}, {size} bytes, beginning {:?}",
+            shown(&body, 60)
+        ));
+    } else if size == 0 {
+        notes.push("the body is empty".to_owned());
+    }
+    let body = Arc::new(body);
+    let (text, tree) = (Arc::clone(&body), Arc::clone(&body));
+    let answer = Answer::default()
+        .value("status", status)
+        .value("headers", header_map(headers))
+        .lazy("body", move || {
+            Ok(Value::from(String::from_utf8_lossy(&text)))
+        })
+        .lazy("json", move || {
+            Ok(serde_json::from_slice(&tree).unwrap_or(Value::Null))
+        })
+        .lazy("cookies", move || cookies())
+        .value("elapsed", json!(elapsed.as_secs_f64()));
+    Answer {
+        implied: Some(Implied::Status(status)),
+        response: Some(match size {
+            0 => String::new(),
+            _ => format!("\n{}", shown(&body, SHOWN)),
+        }),
+        size,
+        notes,
+        ..answer
+    }
+}
+
+/// Names in lower case, repeated ones joined by `, `.
+pub fn header_map(headers: &HeaderMap) -> Value {
+    let mut map = Map::new();
+    for name in headers.keys() {
+        let values: Vec<_> = headers
+            .get_all(name)
+            .iter()
+            .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+            .collect();
+        map.insert(name.as_str().to_owned(), Value::from(values.join(", ")));
+    }
+    Value::Object(map)
+}
+
+/// `name: value` lines.
+pub fn header_lines(headers: &HeaderMap) -> String {
+    headers
+        .iter()
+        .fold(String::new(), |mut lines, (name, value)| {
+            let _ = writeln!(
+                lines,
+                "{name}: {}",
+                String::from_utf8_lossy(value.as_bytes())
+            );
+            lines
+        })
+}
+
+/// The time since a moment of the agent's clock.
+pub fn since(context: &CellContext, began: Duration) -> Duration {
+    context.clock.monotonic().saturating_sub(began)
+}
+
+fn method(http: &Http) -> reqwest::Method {
+    reqwest::Method::from_bytes(http.method.as_str().as_bytes()).unwrap_or(reqwest::Method::GET)
+}
+
+fn url(
+    context: &CellContext,
+    http: &Http,
+    session: Option<&Session>,
+    scope: &Scope,
+) -> Result<reqwest::Url, EvalError> {
+    let evaluate = context.evaluate(scope);
+    let written = evaluate.text(&http.url)?;
+    let whole = if is_whole_url(&written) {
+        written
+    } else {
+        let base = session.and_then(|session| session.base.as_ref());
+        let Some(base) = evaluate.optional_text(base)? else {
+            return Err(EvalError::new(
+                http.url.span,
+                format!("`{written}` is no whole URL, and there is no session with a base"),
+            )
+            .with_help("write ${{ services.NAME.url }} before it, or name a session"));
+        };
+        let slash = if written.is_empty() || written.starts_with(['/', '?']) {
+            ""
+        } else {
+            "/"
+        };
+        format!("{}{slash}{written}", base.trim_end_matches('/'))
+    };
+    reqwest::Url::parse(&whole)
+        .map_err(|error| EvalError::new(http.url.span, format!("`{whole}` is no URL: {error}")))
+}
+
+fn way(
+    context: &CellContext,
+    http: &Http,
+    session: Option<&Session>,
+    scope: &Scope,
+) -> Result<Way, EvalError> {
+    let evaluate = context.evaluate(scope);
+    let both = [
+        http.tls.as_ref(),
+        session.and_then(|session| session.tls.as_ref()),
+    ];
+    let verify = both
+        .iter()
+        .find_map(|tls| tls.and_then(|tls| tls.verify.as_ref()));
+    let ca = both
+        .iter()
+        .find_map(|tls| tls.and_then(|tls| tls.ca.as_ref()));
+    Ok(Way {
+        session: session.map(|session| session.name.text.clone()),
+        verify: evaluate.switch(verify, "tls.verify", true)?,
+        ca: evaluate.optional_text(ca)?,
+        follow: evaluate.switch(http.follow_redirects.as_ref(), "follow-redirects", false)?,
+    })
+}
+
+/// The usual ones, then the session's, then the step's own; of equal names the last one wins.
+fn headers(
+    context: &CellContext,
+    http: &Http,
+    session: Option<&Session>,
+    scope: &Scope,
+    usual: [(&'static str, Option<&str>); 2],
+) -> Result<HeaderMap, EvalError> {
+    let evaluate = context.evaluate(scope);
+    let mut headers = HeaderMap::new();
+    let own = [
+        session.and_then(|session| session.headers.as_ref()),
+        http.headers.as_ref(),
+    ];
+    for (name, value) in usual {
+        if let Some(Ok(value)) = value.map(HeaderValue::from_str) {
+            headers.insert(HeaderName::from_static(name), value);
+        }
+    }
+    for node in own.into_iter().flatten() {
+        for (name, value) in evaluate.pairs(Some(node), "headers")? {
+            let wrong = |why: String| EvalError::new(node.span, format!("header {name}: {why}"));
+            let parsed =
+                HeaderName::from_bytes(name.as_bytes()).map_err(|e| wrong(e.to_string()))?;
+            let value = HeaderValue::from_bytes(value.as_bytes()).map_err(|_| {
+                wrong("its value has a line break or another control character".to_owned())
+            })?;
+            headers.insert(parsed, value);
+        }
+    }
+    Ok(headers)
+}
+
+/// What a reader needs to see of a request.
+fn request_text(request: &reqwest::Request) -> String {
+    let mut text = format!("{} {}\n", request.method(), request.url());
+    text.push_str(&header_lines(request.headers()));
+    if let Some(body) = request.body().and_then(reqwest::Body::as_bytes) {
+        text.push('\n');
+        text.push_str(&shown(body, SHOWN));
+    }
+    text
+}
+
+/// Text for people, cut when long.
+pub fn shown(bytes: &[u8], limit: usize) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    match text.char_indices().nth(limit) {
+        Some((end, _)) => format!(
+            "{}… ({} bytes in all)",
+            text.get(..end).unwrap_or_default(),
+            bytes.len()
+        ),
+        None => text.into_owned(),
+    }
+}
+
+/// What happened to a request that got no answer, the cause last.
+fn transport(url: &str, error: &reqwest::Error) -> String {
+    let what = if error.is_timeout() {
+        "timed out"
+    } else if error.is_connect() {
+        "can't connect"
+    } else if error.is_redirect() {
+        "too many redirects"
+    } else {
+        "no answer"
+    };
+    format!("{url}: {what}: {}", cause(error))
+}

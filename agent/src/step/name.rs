@@ -1,0 +1,107 @@
+//! What reports call a step: its `name`, else a text made from its action.
+
+use super::evaluate::Evaluate;
+use phalanx_shared::expr::EvalError;
+use phalanx_shared::spec::model::{Action, Command, ContainerVerb, Step, Wait};
+use phalanx_shared::spec::node::{Expr, NodeValue, Template};
+
+/// Characters of a made-up name.
+const MAX: usize = 80;
+
+/// The step's name, evaluated.
+pub fn name(step: &Step, evaluate: Evaluate<'_>) -> Result<String, EvalError> {
+    match &step.name {
+        Some(name) => evaluate.text(name),
+        None => Ok(made(step, Some(evaluate))),
+    }
+}
+
+/// The step's name as far as it can be evaluated: else as written.
+pub fn lenient(step: &Step, evaluate: Evaluate<'_>) -> String {
+    match &step.name {
+        Some(name) => evaluate.text(name).unwrap_or_else(|_| name.text.clone()),
+        None => made(step, Some(evaluate)),
+    }
+}
+
+fn made(step: &Step, evaluate: Option<Evaluate<'_>>) -> String {
+    let text = |template: &Template| {
+        evaluate
+            .and_then(|evaluate| evaluate.text(template).ok())
+            .unwrap_or_else(|| template.text.clone())
+    };
+    let made = match &step.action {
+        Action::Http(http) => format!("{} {}", http.method.as_str(), text(&path(&http.url))),
+        Action::Sse(sse) => format!("stream {}", text(&path(&sse.request.url))),
+        Action::Exec(exec) => format!("exec {}: {}", text(&exec.service), command(&exec.command)),
+        Action::Run(run) => format!("run: {}", command(&run.command)),
+        Action::Container(action) => format!("{} {}", verb(action.verb), text(&action.service)),
+        Action::Wait(Wait::Ready(service)) => format!("wait for {}", text(service)),
+        Action::Wait(Wait::Exited(service)) => format!("wait for the end of {}", text(service)),
+        Action::Wait(Wait::For(_)) => "wait".to_owned(),
+        Action::Cp(cp) => format!("cp {} {}", text(&cp.from), text(&cp.to)),
+        Action::Use(used) => used.define.text.clone(),
+        Action::Steps(steps) => format!("{} steps", steps.len()),
+        Action::Parallel(steps) => format!("{} steps at once", steps.len()),
+        Action::Check => step.expect.first().map_or("check".to_owned(), expression),
+    };
+    let line = made.split_whitespace().collect::<Vec<_>>().join(" ");
+    match line.char_indices().nth(MAX) {
+        Some((end, _)) => format!("{}…", line.get(..end).unwrap_or_default()),
+        None => line,
+    }
+}
+
+/// A URL without a service's address before it: that isn't known yet, and another each time.
+fn path(url: &Template) -> Template {
+    let rest = url.text.strip_prefix("${{").and_then(|rest| {
+        let (expression, path) = rest.split_once("}}")?;
+        (expression.trim_start().starts_with("services") && !path.is_empty()).then_some(path)
+    });
+    Template {
+        text: rest.unwrap_or(&url.text).to_owned(),
+        span: url.span,
+    }
+}
+
+fn expression(expr: &Expr) -> String {
+    expr.text.clone()
+}
+
+fn command(command: &Command) -> String {
+    match command {
+        Command::Script(script) => script
+            .text
+            .trim()
+            .lines()
+            .next()
+            .unwrap_or_default()
+            .to_owned(),
+        Command::Words(node) => match &node.value {
+            NodeValue::Text(text) => text.clone(),
+            NodeValue::List(words) => {
+                let words = words.iter().filter_map(|word| match &word.value {
+                    NodeValue::Text(text) => Some(text.clone()),
+                    NodeValue::Int(number) => Some(number.to_string()),
+                    _ => None,
+                });
+                words.collect::<Vec<_>>().join(" ")
+            }
+            _ => String::new(),
+        },
+    }
+}
+
+fn verb(verb: ContainerVerb) -> &'static str {
+    match verb {
+        ContainerVerb::Start => "start",
+        ContainerVerb::Stop => "stop",
+        ContainerVerb::Restart => "restart",
+        ContainerVerb::Kill => "kill",
+        ContainerVerb::Pause => "pause",
+        ContainerVerb::Unpause => "unpause",
+        ContainerVerb::Disconnect => "disconnect",
+        ContainerVerb::Connect => "connect",
+        ContainerVerb::Run => "run service",
+    }
+}

@@ -1,0 +1,319 @@
+//! What surrounds an action, evaluated for the sequence: `when`, `foreach`, name, rows, limits, arguments.
+
+use super::answer::{Fault, eval_line};
+use super::name;
+use super::references::{Collector, References};
+use crate::cell::context::CellContext;
+use crate::sequence::effect::{Asked, Item, Opening, Refusal};
+use crate::sequence::frame::{Entry, Frame, Value, View};
+use crate::sequence::skip::Describe;
+use phalanx_shared::event::Failure;
+use phalanx_shared::expr::{EvalError, Scope};
+use phalanx_shared::outcome::Outcome;
+use phalanx_shared::spec::model::{Action, DefineBody, Step};
+use phalanx_shared::spec::node::{Expr, Template};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Evaluates for one item in one scope.
+pub struct Surroundings<'a> {
+    context: &'a CellContext,
+    view: &'a View,
+    scope: Scope,
+}
+
+impl<'a> Surroundings<'a> {
+    /// In a view.
+    pub fn new(context: &'a CellContext, view: &'a View) -> Self {
+        let scope = context.scope(view);
+        Surroundings {
+            context,
+            view,
+            scope,
+        }
+    }
+
+    /// Asks `when`.
+    pub async fn ask(&self, item: &Item) -> Result<Asked, Refusal> {
+        let references = match item {
+            Item::Phase(phase) => self.collector().phase(phase).done(),
+            Item::Step(step) => self.collector().asking(step).done(),
+        };
+        self.ready(item, &references).await?;
+        let (when, reason) = match item {
+            Item::Phase(phase) => (&phase.when, &phase.reason),
+            Item::Step(step) => (&step.when, &step.reason),
+        };
+        let Some(when) = when else {
+            return Ok(Asked::Run);
+        };
+        self.asked(when, reason.as_ref())
+            .map_err(|error| self.refusal(item, &references, &error))
+    }
+
+    fn asked(&self, when: &Expr, reason: Option<&Template>) -> Result<Asked, EvalError> {
+        let evaluate = self.context.evaluate(&self.scope);
+        if evaluate.holds(when)? {
+            return Ok(Asked::Run);
+        }
+        let reason = match reason {
+            Some(reason) => evaluate.text(reason)?,
+            None => self.why_not(when)?,
+        };
+        Ok(Asked::Not { reason })
+    }
+
+    /// Without a reason of the step's own: the expression and its values.
+    fn why_not(&self, when: &Expr) -> Result<String, EvalError> {
+        let parts = self.context.cache.program(when)?.explain(&self.scope);
+        let values: Vec<String> = parts
+            .iter()
+            .map(|part| format!("{} = {}", part.text, part.value))
+            .collect();
+        let expression = when.text.split_whitespace().collect::<Vec<_>>().join(" ");
+        Ok(if values.is_empty() {
+            format!("when: {expression}")
+        } else {
+            format!("when: {expression} ({})", values.join(", "))
+        })
+    }
+
+    /// Evaluates a `foreach` list.
+    pub async fn list(&self, step: &Step) -> Result<Vec<Value>, Refusal> {
+        let item = Item::Step(std::sync::Arc::new(step.clone()));
+        let Some(each) = &step.foreach else {
+            return Ok(Vec::new());
+        };
+        let references = self.collector().node(&each.items).done();
+        self.ready(&item, &references).await?;
+        let evaluate = self.context.evaluate(&self.scope);
+        evaluate
+            .list(&each.items, "foreach")
+            .map_err(|error| self.refusal(&item, &references, &error))
+    }
+
+    /// Evaluates name, rows, limits and arguments.
+    pub async fn open(&self, item: &Item) -> Result<Opening, Refusal> {
+        let references = match item {
+            Item::Phase(phase) => self.collector().phase(phase).done(),
+            Item::Step(step) => self.collector().opening(step).done(),
+        };
+        self.ready(item, &references).await?;
+        self.opening(item)
+            .map_err(|error| self.refusal(item, &references, &error))
+    }
+
+    fn opening(&self, item: &Item) -> Result<Opening, EvalError> {
+        let evaluate = self.context.evaluate(&self.scope);
+        match item {
+            Item::Phase(phase) => Ok(Opening {
+                name: phase.name.text.clone(),
+                rows: evaluate
+                    .optional_text(phase.verifies.as_ref())?
+                    .into_iter()
+                    .collect(),
+                timeout: evaluate.optional_duration(phase.timeout.as_ref(), "timeout")?,
+                ..Opening::default()
+            }),
+            Item::Step(step) => {
+                let group = matches!(
+                    step.action,
+                    Action::Use(_) | Action::Steps(_) | Action::Parallel(_)
+                );
+                let limit = step.timeout.as_ref().filter(|_| group);
+                let mut opening = Opening {
+                    name: name::name(step, evaluate)?,
+                    rows: evaluate
+                        .optional_text(step.verifies.as_ref())?
+                        .into_iter()
+                        .collect(),
+                    timeout: evaluate.optional_duration(limit, "timeout")?,
+                    params: self.arguments(step)?,
+                    ..Opening::default()
+                };
+                if let Some(retry) = &step.retry {
+                    opening.retries = evaluate.count(&retry.times, "retry.times")?;
+                    let delay = evaluate.optional_duration(retry.delay.as_ref(), "retry.delay")?;
+                    opening.delay = delay.unwrap_or_default();
+                }
+                Ok(opening)
+            }
+        }
+    }
+
+    /// The arguments of a `use`: what `with` gives, else the defaults.
+    fn arguments(&self, step: &Step) -> Result<BTreeMap<String, Value>, EvalError> {
+        let Action::Use(used) = &step.action else {
+            return Ok(BTreeMap::new());
+        };
+        let evaluate = self.context.evaluate(&self.scope);
+        let mut arguments = BTreeMap::new();
+        for (name, node) in &used.with {
+            arguments.insert(name.text.clone(), evaluate.value(node)?);
+        }
+        let defines = &self.context.spec.define;
+        let define = defines
+            .iter()
+            .find(|define| define.name.text == used.define.text);
+        let Some(define) = define.filter(|define| matches!(define.body, DefineBody::Steps { .. }))
+        else {
+            return Err(EvalError::new(
+                used.define.span,
+                format!("no steps are defined as {}", used.define.text),
+            ));
+        };
+        for param in &define.params {
+            let name = &param.name.text;
+            match &param.default {
+                Some(default) if !arguments.contains_key(name) => {
+                    arguments.insert(name.clone(), evaluate.value(default)?);
+                }
+                None if !arguments.contains_key(name) => {
+                    return Err(EvalError::new(
+                        used.define.span,
+                        format!("{} needs the parameter {name}", used.define.text),
+                    ));
+                }
+                _ => {}
+            }
+        }
+        Ok(arguments)
+    }
+
+    fn collector(&self) -> Collector<'a> {
+        Collector::new(&self.context.spec, &self.context.cache)
+    }
+
+    /// What is evaluated before the action may name services too.
+    async fn ready(&self, item: &Item, references: &References) -> Result<(), Refusal> {
+        let services = super::services(self.context, references, self.view);
+        if let Err(unavailable) = self.context.board.ready(&services).await {
+            let fault = Fault::from(unavailable);
+            let failure = match &fault {
+                Fault::Down(down) => Some(Box::new(down.failure.clone())),
+                _ => None,
+            };
+            return Err(Refusal::Invalid {
+                name: self.describe(item),
+                outcome: fault.outcome(),
+                message: fault.reason(self.context),
+                failure,
+            });
+        }
+        Ok(())
+    }
+
+    fn refusal(&self, item: &Item, references: &References, error: &EvalError) -> Refusal {
+        if let Some(reason) = needs(references, self.view) {
+            return Refusal::Needs { reason };
+        }
+        Refusal::Invalid {
+            name: self.describe(item),
+            outcome: Outcome::Failed,
+            message: eval_line(self.context, error),
+            failure: Some(Box::new(Failure {
+                place: self.context.place(error.span),
+                ..Failure::default()
+            })),
+        }
+    }
+
+    fn describe(&self, item: &Item) -> String {
+        match item {
+            Item::Phase(phase) => phase.name.text.clone(),
+            Item::Step(step) => name::lenient(step, self.context.evaluate(&self.scope)),
+        }
+    }
+}
+
+/// Why a step that could not be evaluated is skipped rather than failed: it reads a step that captured nothing.
+pub fn needs(references: &References, view: &View) -> Option<String> {
+    let mut ids: BTreeSet<String> = references.steps.clone();
+    if references.computed_step {
+        ids.extend(texts_in_view(view));
+    }
+    ids.iter().find_map(|id| {
+        let records: Vec<_> = match view.step(id)? {
+            Entry::One(record) => vec![record],
+            Entry::Keyed(records) => records.values().collect(),
+        };
+        let without = records
+            .into_iter()
+            .find(|record| !matches!(record.outcome, Outcome::Passed | Outcome::Flaky))?;
+        let reason = without.reason.as_deref().unwrap_or("no reason is known");
+        Some(format!("needs {id}, {}: {reason}", without.outcome))
+    })
+}
+
+/// The texts among parameters and variables, which a computed name may come from.
+pub fn texts_in_view(view: &View) -> Vec<String> {
+    let params = view.params().into_iter().flat_map(BTreeMap::values);
+    let variables = view
+        .frames()
+        .filter_map(|frame| frame.variable.as_ref().map(|(_, value)| value));
+    params
+        .chain(variables)
+        .filter_map(|value| value.as_str().map(str::to_owned))
+        .collect()
+}
+
+/// Names and rows of steps that don't run.
+pub struct Described<'a>(pub &'a CellContext);
+
+impl Describe for Described<'_> {
+    fn name(&self, step: &Step, view: &View) -> String {
+        let scope = self.0.scope(view);
+        name::lenient(step, self.0.evaluate(&scope))
+    }
+
+    fn rows(&self, item: &Item, view: &View) -> Vec<String> {
+        let (verifies, each) = match item {
+            Item::Phase(phase) => (&phase.verifies, None),
+            Item::Step(step) => (&step.verifies, step.foreach.as_ref()),
+        };
+        let Some(verifies) = verifies else {
+            return Vec::new();
+        };
+        let scope = self.0.scope(view);
+        let evaluate = self.0.evaluate(&scope);
+        if let Ok(row) = evaluate.text(verifies) {
+            return vec![row];
+        }
+        // Its row depends on the value: all values' rows are concerned.
+        let Some(each) = each else { return Vec::new() };
+        let values = evaluate.list(&each.items, "foreach").unwrap_or_default();
+        values
+            .into_iter()
+            .filter_map(|value| {
+                let variable = Some((each.variable.text.clone(), value));
+                let inner = view.within(Frame {
+                    variable,
+                    ..Frame::default()
+                });
+                let scope = self.0.scope(&inner);
+                self.0.evaluate(&scope).text(verifies).ok()
+            })
+            .collect()
+    }
+
+    fn params(&self, step: &Step, view: &View) -> BTreeMap<String, Value> {
+        let Action::Use(used) = &step.action else {
+            return BTreeMap::new();
+        };
+        let scope = self.0.scope(view);
+        let evaluate = self.0.evaluate(&scope);
+        let defines = &self.0.spec.define;
+        let define = defines
+            .iter()
+            .find(|define| define.name.text == used.define.text);
+        let defaults = define.into_iter().flat_map(|define| &define.params);
+        let defaults = defaults.filter_map(|param| {
+            let value = evaluate.value(param.default.as_ref()?).ok()?;
+            Some((param.name.text.clone(), value))
+        });
+        let given = used
+            .with
+            .iter()
+            .filter_map(|(name, node)| Some((name.text.clone(), evaluate.value(node).ok()?)));
+        defaults.chain(given).collect()
+    }
+}

@@ -1,0 +1,41 @@
+//! `run`: a command on the agent's host, where agents allow it.
+//!
+//! It runs in a process group of its own, beside the cell's host processes, and nothing that it starts outlives it.
+
+use super::answer::{Answer, Fault};
+use super::exec::{MAX_OUTPUT, answer, command, env, request_text};
+use crate::cell::context::CellContext;
+use crate::runtime::contract::ExecRequest;
+use phalanx_shared::expr::Scope;
+use phalanx_shared::spec::model::Run;
+
+/// Runs the command.
+pub async fn perform(
+    context: &CellContext,
+    run: &Run,
+    scope: &Scope,
+    traceparent: Option<&str>,
+) -> Result<Answer, Fault> {
+    let host = context
+        .host
+        .as_ref()
+        .map_err(|why| Fault::Errored(why.clone()))?;
+    let request = ExecRequest {
+        command: command(context, &run.command, scope)?,
+        stdin: None,
+        env: env(context, run.env.as_ref(), scope, traceparent)?,
+        user: None,
+        workdir: context
+            .evaluate(scope)
+            .optional_text(run.workdir.as_ref())?,
+        max_output: MAX_OUTPUT,
+    };
+    let text = format!("run: {}", request_text(&request));
+    let began = context.clock.monotonic();
+    let output = host.run_on_host(request).await?;
+    let elapsed = context.clock.monotonic().saturating_sub(began);
+    Ok(Answer {
+        request: Some(text),
+        ..answer(output, elapsed)
+    })
+}

@@ -1,0 +1,23 @@
+//! `wait`: for a service to be ready or to have exited, or, frowned upon, for a time.
+
+use super::answer::{Answer, Fault};
+use crate::cell::context::CellContext;
+use phalanx_shared::expr::Scope;
+use phalanx_shared::spec::model::Wait;
+
+/// Waits.
+pub async fn perform(context: &CellContext, wait: &Wait, scope: &Scope) -> Result<Answer, Fault> {
+    let evaluate = context.evaluate(scope);
+    match wait {
+        Wait::Ready(service) => {
+            let service = evaluate.text(service)?;
+            context.board.ready([&service]).await?;
+        }
+        Wait::Exited(service) => {
+            let service = evaluate.text(service)?;
+            context.board.exited(&service).await?;
+        }
+        Wait::For(time) => tokio::time::sleep(evaluate.duration(time, "wait.for")?).await,
+    }
+    Ok(Answer::default())
+}

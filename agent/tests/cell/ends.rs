@@ -1,0 +1,316 @@
+//! How an attempt ends: cancel, timeouts, secrets that hold, stacks that are kept, nothing left.
+
+use crate::rig::{spec, steps};
+use crate::server;
+use phalanx_agent::runtime::contract::{Addresses, RuntimeError};
+use phalanx_agent::runtime::fake::FakeRuntime;
+use phalanx_agent::runtime::fake::script::{Printed, Script, ServiceScript};
+use phalanx_shared::event::EventKind;
+use phalanx_shared::outcome::Outcome;
+use phalanx_shared::plan::Keep;
+use std::sync::Arc;
+use std::time::Duration;
+
+#[tokio::test]
+async fn the_last_two_events_are_the_verdict_and_the_clean_up() {
+    let ended = steps("- { run: exit 1 }\n").run().await;
+    let kinds: Vec<&EventKind> = ended.events.iter().rev().take(2).collect();
+    assert!(matches!(kinds[0], EventKind::TornDown { .. }), "{kinds:?}");
+    assert!(
+        matches!(kinds[1], EventKind::AttemptFinished { .. }),
+        "{kinds:?}"
+    );
+    assert!(matches!(ended.events[0], EventKind::AttemptStarted { .. }));
+    let attempts = ended.state.path().join("attempts");
+    assert_eq!(
+        std::fs::read_dir(attempts).unwrap().count(),
+        0,
+        "the scratch directory is left"
+    );
+}
+
+#[tokio::test]
+async fn a_cancel_ends_the_step_runs_always_steps_and_cleans_up() {
+    let mut running = spec(
+        r#"
+services: { db: { image: db } }
+phases:
+  main: [{ run: sleep 60 }, { run: "true" }]
+  end: [{ always: true, run: "true" }]
+"#,
+    )
+    .begin();
+    running.until_started("main/0").await;
+    running.cancel(Duration::from_secs(20), false);
+    let ended = running.end().await;
+    assert_eq!(
+        ended.finished(),
+        (
+            Outcome::Cancelled,
+            Some("cancelled: by the test".to_owned())
+        )
+    );
+    assert_eq!(ended.step("main/0").outcome, Outcome::Cancelled);
+    assert_eq!(ended.reason("main/1"), "cancelled: by the test");
+    assert_eq!(ended.step("end/0").outcome, Outcome::Passed);
+    assert_eq!(ended.violations, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_second_cancel_skips_the_always_steps() {
+    let mut running = spec(
+        "phases: { main: [{ run: sleep 60 }], end: [{ always: true, run: sleep 60 }, { always: true, run: 'true' }] }\n",
+    )
+    .begin();
+    running.until_started("main/0").await;
+    running.cancel(Duration::from_secs(50), false);
+    running.until_started("end/0").await;
+    running.cancel(Duration::ZERO, true);
+    let ended = running.end().await;
+    assert_eq!(ended.outcome(), Outcome::Cancelled);
+    assert_eq!(ended.step("end/0").outcome, Outcome::Cancelled);
+    assert_eq!(ended.step("end/1").outcome, Outcome::Skipped);
+}
+
+#[tokio::test]
+async fn a_timeout_of_a_step_kills_what_it_ran_with_its_descendants() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("alive");
+    let ended = steps(&format!(
+        "- {{ run: \"(setsid sh -c 'sleep 3; touch {0}') & sleep 60\", timeout: 200ms }}\n",
+        file.display()
+    ))
+    .run()
+    .await;
+    assert_eq!(ended.outcome(), Outcome::Failed);
+    assert_eq!(ended.reason("main/0"), "the timeout of 200ms is over");
+    // The grandchild would have written it by then.
+    tokio::time::sleep(Duration::from_millis(3500)).await;
+    assert!(!file.exists());
+}
+
+#[tokio::test]
+async fn the_cells_timeout_is_failed_or_before_any_step_ran_errored() {
+    let mut rig = steps("- { run: sleep 60 }\n- { run: \"true\" }\n");
+    rig.timeout = Duration::from_millis(300);
+    let ended = rig.run().await;
+    assert_eq!(ended.outcome(), Outcome::Failed);
+    assert_eq!(
+        ended.reason("main/0"),
+        "the cell's timeout of 300ms is over"
+    );
+
+    let script = Script::default().service(
+        "db",
+        ServiceScript {
+            start_delay: Duration::from_secs(60),
+            ..ServiceScript::default()
+        },
+    );
+    let mut rig = spec(
+        "services: { db: { image: db } }\nphases: { main: [{ exec: { service: db, command: [x] } }] }\n",
+    )
+    .script(script);
+    rig.timeout = Duration::from_millis(300);
+    let ended = rig.run().await;
+    assert_eq!(ended.outcome(), Outcome::Errored);
+    assert!(
+        ended.reason("main/0").contains("before any step ran"),
+        "{}",
+        ended.reason("main/0")
+    );
+}
+
+#[tokio::test]
+async fn secrets_and_secret_captures_are_in_nothing_that_leaves_the_cell() {
+    let url = server::start().await;
+    let script = Script::default().service(
+        "web",
+        ServiceScript {
+            output: vec![Printed::line(
+                Duration::ZERO,
+                "the licence is canary-7f3a-license",
+            )],
+            ..ServiceScript::default()
+        },
+    );
+    let mut rig = steps(
+        r#"
+- wait: { service: web, until: ready }
+- id: key
+  http: { get: "${{ inputs.url }}/key" }
+  capture: { value: { secret: json.key } }
+  expect: [json.key == 'made-at-run-time-0815']
+- name: "show ${{ secrets.license_key }}"
+  http: { post: "${{ inputs.url }}/echo", headers: { X-Key: "${{ steps.key.value }}" }, body: "k=${{ secrets.license_key }}" }
+  expect: ["json.headers['x-key'] == 'other'", "json.body == 'none'"]
+- { always: true, run: { script: 'echo "$K" >&2; printf "%s" "$K" | base64; exit 1', env: { K: "${{ secrets.license_key }}" } } }
+"#,
+    )
+    .url(&url)
+    .secret("license_key", "canary-7f3a-license")
+    .script(script);
+    rig.prepend(
+        "secrets: [license_key]\nservices: { web: { image: web, ready: { log: licence } } }\n",
+    );
+    let ended = rig.run().await;
+    assert_eq!(ended.outcome(), Outcome::Failed);
+    assert_eq!(
+        ended.step("main/1").outcome,
+        Outcome::Passed,
+        "{:#?}",
+        ended.detail()
+    );
+    let everything = ended.everything();
+    for hidden in [
+        "canary-7f3a-license",
+        "made-at-run-time-0815",
+        "Y2FuYXJ5LTdmM2EtbGljZW5zZ",
+    ] {
+        assert!(!everything.contains(hidden), "{hidden} in {everything}");
+    }
+    assert!(ended.step("main/2").name.contains("show ***"));
+}
+
+#[tokio::test]
+async fn the_output_of_a_step_whose_secret_capture_fails_is_withheld() {
+    let url = server::start().await;
+    let ended = steps(
+        r#"
+- http: { get: "${{ inputs.url }}/key" }
+  capture: { value: { secret: json.other } }
+  expect: [json.key == 'x']
+- { always: true, name: short, run: echo abc, capture: { value: { secret: stdout.trim() } } }
+- { always: true, name: early, http: { get: "${{ inputs.url }}/key" }, poll: { until: json.key == 'x', timeout: 100ms }, capture: { value: { secret: json.key } } }
+"#,
+    )
+    .url(&url)
+    .run()
+    .await;
+    assert_eq!(ended.outcome(), Outcome::Failed);
+    assert!(
+        !ended.everything().contains("made-at-run-time-0815"),
+        "{}",
+        ended.everything()
+    );
+    let failure = ended.step("main/0").failure.clone().unwrap();
+    assert_eq!(failure.response, None);
+    assert!(
+        failure.notes[0].contains("bytes) is withheld"),
+        "{failure:?}"
+    );
+    assert!(
+        ended.reason("main/1").contains("at least 8 characters"),
+        "{}",
+        ended.reason("main/1")
+    );
+}
+
+#[tokio::test]
+async fn a_kept_stack_is_told_with_its_addresses() {
+    let script = Script::default().service(
+        "web",
+        ServiceScript {
+            addresses: Addresses {
+                host: "web".to_owned(),
+                ip: Some("10.0.0.2".parse().unwrap()),
+                ipv6: None,
+                ports: vec![("80".to_owned(), "10.0.0.2:80".parse().unwrap())],
+            },
+            ..ServiceScript::default()
+        },
+    );
+    let mut rig = spec(
+        "services: { web: { image: web, ports: [80] } }\nphases: { main: [{ wait: { service: web, until: ready } }, { run: exit 1 }] }\n",
+    )
+    .script(script);
+    rig.keep = Keep::OnFailure { ttl_s: 60 };
+    let ended = rig.run().await;
+    let Some(EventKind::TornDown { kept, .. }) = ended.events.last() else {
+        panic!("{:?}", ended.events.last());
+    };
+    assert_eq!(
+        kept.iter().map(|k| k.address.as_str()).collect::<Vec<_>>(),
+        ["http://10.0.0.2:80"]
+    );
+    assert!(
+        ended.calls.iter().any(|call| call.contains("close")),
+        "{:?}",
+        ended.calls
+    );
+}
+
+#[tokio::test]
+async fn a_workspace_is_the_cells_own_copy() {
+    let shared = tempfile::tempdir().unwrap();
+    std::fs::write(shared.path().join("a.txt"), "from the workspace").unwrap();
+    let mut rig =
+        steps("- { run: cat a.txt; echo x > b.txt, expect: [stdout == 'from the workspace'] }\n");
+    rig.workspace = Some(shared.path().to_owned());
+    rig.run().await.passed();
+    assert!(!shared.path().join("b.txt").exists());
+}
+
+#[tokio::test]
+async fn a_secret_that_is_too_short_to_mask_ends_the_attempt_before_it_begins() {
+    let mut rig = steps("- { run: \"true\" }\n").secret("pin", "1234");
+    rig.prepend("secrets: [pin]\n");
+    let ended = rig.run().await;
+    let (outcome, reason) = ended.finished();
+    assert_eq!(outcome, Outcome::Errored);
+    assert!(reason.unwrap().contains("secret pin"));
+}
+
+#[tokio::test]
+async fn an_engine_that_hangs_is_given_up_at_the_cells_timeout_and_a_cancel_is_heard() {
+    let hangs = || Script {
+        open_delay: Duration::from_secs(3600),
+        ..Script::default()
+    };
+    let yaml = "services: { db: { image: db } }\nphases: { main: [{ run: 'true' }] }\n";
+    let mut rig = spec(yaml).script(hangs());
+    rig.timeout = Duration::from_millis(300);
+    let (outcome, reason) = rig.run().await.finished();
+    assert_eq!(outcome, Outcome::Errored);
+    assert!(reason.unwrap().contains("before its stack was open"));
+
+    let mut running = spec(yaml).script(hangs()).begin();
+    running
+        .until(|kind| matches!(kind, EventKind::AttemptStarted { .. }))
+        .await;
+    running.cancel(Duration::ZERO, false);
+    assert_eq!(running.end().await.outcome(), Outcome::Cancelled);
+}
+
+#[tokio::test]
+async fn what_is_open_is_closed_when_another_stack_hangs_or_fails_while_it_is_opened() {
+    let hangs = Script {
+        open_delay: Duration::from_secs(3600),
+        ..Script::default()
+    };
+    let fails = Script {
+        open_error: Some(RuntimeError::Errored("no subnet is free".to_owned())),
+        ..Script::default()
+    };
+    let (short, long) = (Duration::from_millis(300), Duration::from_secs(50));
+    for (script, timeout, why) in [
+        (hangs, short, "before its stack was open"),
+        (fails, long, "no subnet is free"),
+    ] {
+        let beside = FakeRuntime::new(Script::default());
+        let yaml = "services: { db: { image: db } }\nphases: { main: [{ exec: { service: db, command: [a] } }] }\n";
+        let mut rig = spec(yaml).script(script);
+        rig.processes = Some(Arc::new(beside.clone()));
+        rig.timeout = timeout;
+        let ended = rig.run().await;
+        assert_eq!(ended.outcome(), Outcome::Errored);
+        assert!(ended.everything().contains(why), "{}", ended.everything());
+        assert!(
+            beside.calls().iter().any(|call| call == "close"),
+            "{:?}",
+            beside.calls()
+        );
+        assert!(beside.open_stacks().is_empty());
+        assert_eq!(beside.violations(), Vec::<String>::new());
+    }
+}

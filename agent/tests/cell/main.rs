@@ -1,0 +1,12 @@
+//! Cells on specs: each sentence of the language about steps and outcomes, from YAML to events.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)]
+
+mod ends;
+mod http;
+mod language;
+mod odd;
+mod rig;
+mod server;
+mod services;
+mod sse;

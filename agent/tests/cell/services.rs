@@ -1,0 +1,524 @@
+//! Services: when they start, when they are ready, how they end, and what steps do to them.
+
+use crate::rig::spec;
+use phalanx_agent::runtime::contract::{Addresses, Prepared, RuntimeError};
+use phalanx_agent::runtime::fake::script::{
+    CommandScript, ExitScript, Printed, Script, ServiceScript,
+};
+use phalanx_shared::event::{EventKind, ServiceState};
+use phalanx_shared::outcome::Outcome;
+use std::time::Duration;
+
+fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+/// A Python server on the port that Phalanx chose.
+const PROCESS: &str = r#"
+services:
+  web:
+    process: [python3, -m, http.server, "${{ port.http }}", --bind, 127.0.0.1]
+    ports: [http]
+    ready: { http: { get: "${{ services.web.url }}/", expect: ["status < 500"] }, timeout: 30s }
+"#;
+
+#[tokio::test]
+async fn a_process_is_started_on_a_free_port_waited_for_and_torn_down() {
+    let ended = spec(&format!(
+        r#"{PROCESS}
+phases:
+  main:
+    - http: {{ get: "${{{{ services.web.url }}}}/" }}
+      expect: [status == 200, "services.web.port['http'] > 0", services.web.host == '127.0.0.1']
+"#
+    ))
+    .run()
+    .await;
+    ended.passed();
+    let states = ended.states("web");
+    assert_eq!(
+        states,
+        [
+            ServiceState::Created,
+            ServiceState::Started,
+            ServiceState::Ready
+        ]
+    );
+    let torn = ended.events.last();
+    assert!(
+        matches!(torn, Some(EventKind::TornDown { removed: 1.., left, .. }) if left.is_empty()),
+        "{torn:?}"
+    );
+}
+
+#[tokio::test]
+async fn the_first_step_starts_when_the_services_it_names_are_ready_not_the_last_one() {
+    let script = Script::default().service(
+        "slow",
+        ServiceScript {
+            start_delay: ms(20_000),
+            ..ServiceScript::default()
+        },
+    );
+    let began = std::time::Instant::now();
+    let ended = spec(
+        r#"
+services:
+  slow: { image: slow }
+  quick: { image: quick, ready: { log: "listening on \\d+" } }
+phases:
+  main: [{ wait: { service: quick, until: ready } }]
+"#,
+    )
+    .script(script.service(
+        "quick",
+        ServiceScript {
+            output: vec![
+                Printed::line(ms(30), "starting"),
+                Printed::line(ms(60), "listening on 80"),
+            ],
+            ..ServiceScript::default()
+        },
+    ))
+    .run()
+    .await;
+    ended.passed();
+    assert!(began.elapsed() < ms(10_000));
+}
+
+#[tokio::test]
+async fn dependencies_start_in_the_order_of_their_conditions_and_pulls_are_told() {
+    let script = Script::default()
+        .service(
+            "db",
+            ServiceScript {
+                prepared: Some(Prepared::Pulled("postgres:17, pulled in 1s".to_owned())),
+                healthy_after: Some(ms(50)),
+                ..ServiceScript::default()
+            },
+        )
+        .service(
+            "job",
+            ServiceScript {
+                exit: Some(ExitScript {
+                    after: ms(30),
+                    code: 0,
+                    oom: false,
+                }),
+                ..ServiceScript::default()
+            },
+        );
+    let ended = spec(
+        r#"
+services:
+  shop: { image: shop, depends_on: { db: { condition: service_healthy }, job: { condition: service_completed_successfully } } }
+  db: { image: "postgres:17" }
+  job: { image: job, depends_on: [db] }
+phases:
+  main: [{ wait: { service: shop, until: ready } }]
+"#,
+    )
+    .script(script)
+    .run()
+    .await;
+    ended.passed();
+    assert_eq!(ended.states("db")[0], ServiceState::Pulled);
+    let at = |call: &str| ended.calls.iter().position(|made| made == call).unwrap();
+    assert!(
+        at("start db") < at("start job") && at("start job") < at("start shop"),
+        "{:?}",
+        ended.calls
+    );
+}
+
+#[tokio::test]
+async fn a_service_that_exits_unasked_fails_the_step_in_progress_at_once_with_its_log() {
+    let script = Script::default().service(
+        "db",
+        ServiceScript {
+            output: vec![Printed::line(ms(50), "FATAL: no space left")],
+            exit: Some(ExitScript {
+                after: ms(100),
+                code: 3,
+                oom: false,
+            }),
+            inspect: vec!["restarts: 0".to_owned()],
+            ..ServiceScript::default()
+        },
+    );
+    let ended = spec(
+        r#"
+services: { db: { image: db } }
+phases:
+  main: [{ wait: { for: 30s } }, { run: "true" }]
+  end: [{ always: true, run: "true" }]
+"#,
+    )
+    .script(script)
+    .run()
+    .await;
+    assert_eq!(ended.outcome(), Outcome::Failed);
+    assert_eq!(
+        ended.reason("main/0"),
+        "service db exited unasked, with code 3"
+    );
+    let failure = ended.step("main/0").failure.clone().unwrap();
+    assert_eq!(failure.logs[0].lines, ["FATAL: no space left"]);
+    assert_eq!(failure.notes, ["restarts: 0"]);
+    assert_eq!(ended.step("end/0").outcome, Outcome::Passed);
+    assert_eq!(ended.states("db").last(), Some(&ServiceState::Exited));
+}
+
+#[tokio::test]
+async fn out_of_memory_is_named() {
+    let script = Script::default().service(
+        "db",
+        ServiceScript {
+            exit: Some(ExitScript {
+                after: ms(30),
+                code: 137,
+                oom: true,
+            }),
+            ..ServiceScript::default()
+        },
+    );
+    let ended =
+        spec("services: { db: { image: db } }\nphases: { main: [{ wait: { for: 30s } }] }\n")
+            .script(script)
+            .run()
+            .await;
+    assert!(
+        ended.reason("main/0").contains("out of memory"),
+        "{}",
+        ended.reason("main/0")
+    );
+}
+
+#[tokio::test]
+async fn a_service_that_is_not_ready_in_time_is_a_failure_that_says_what_was_asked() {
+    let ended = spec(
+        r#"
+services:
+  web: { image: web, ports: [80], ready: { http: { get: "http://127.0.0.1:1/" }, timeout: 200ms } }
+phases: { main: [{ wait: { service: web, until: ready } }] }
+"#,
+    )
+    .run()
+    .await;
+    assert_eq!(ended.outcome(), Outcome::Failed);
+    let reason = ended.reason("main/0");
+    assert!(
+        reason.contains("service web isn't ready: not within 200ms") && reason.contains("refused"),
+        "{reason}"
+    );
+}
+
+#[tokio::test]
+async fn a_failed_pull_and_a_missing_engine_are_errored() {
+    let error = RuntimeError::Errored("pull of nothing:1 failed: not found".to_owned());
+    let script = Script::default().service(
+        "web",
+        ServiceScript {
+            prepare_error: Some(error),
+            ..ServiceScript::default()
+        },
+    );
+    let yaml = "services: { web: { image: 'nothing:1' } }\nphases: { main: [{ wait: { service: web, until: ready } }] }\n";
+    let ended = spec(yaml).script(script).run().await;
+    assert_eq!(ended.outcome(), Outcome::Errored);
+    assert!(
+        ended.reason("main/0").contains("not found"),
+        "{}",
+        ended.reason("main/0")
+    );
+
+    let mut rig = spec(yaml);
+    rig.containers = false;
+    let ended = rig.run().await;
+    assert_eq!(ended.outcome(), Outcome::Errored);
+    assert!(
+        ended.reason("main/0").contains("no engine answers"),
+        "{}",
+        ended.reason("main/0")
+    );
+}
+
+#[tokio::test]
+async fn exec_runs_in_a_service_and_its_output_is_checked_and_captured() {
+    let mut said = CommandScript::prints("psql", "7\n");
+    said.contains = "psql -c select".to_owned();
+    let script = Script::default().service(
+        "db",
+        ServiceScript {
+            commands: vec![said],
+            ..ServiceScript::default()
+        },
+    );
+    let ended = spec(
+        r#"
+services: { db: { image: db } }
+phases:
+  main:
+    - { id: q, exec: { service: db, command: [psql, -c, select] }, capture: { n: int(stdout.trim()) }, expect: [n == 7, stderr == ''] }
+    - { exec: { service: db, command: "${{ ['psql', '-c'] + ['select'] }}" }, expect: [stdout == string(steps.q.n) + '\n'] }
+    - { exec: { service: db, command: [nothing] } }
+"#,
+    )
+    .script(script)
+    .run()
+    .await;
+    assert_eq!(
+        ended.step("main/1").outcome,
+        Outcome::Passed,
+        "{:#?}",
+        ended.detail()
+    );
+    assert_eq!(
+        ended.reason("main/2"),
+        "check failed: exit_code == 0 (exit_code = 127)"
+    );
+    assert_eq!(ended.violations, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn steps_start_stop_kill_and_restart_services() {
+    let ended = spec(
+        r#"
+services:
+  worker: { image: worker, start: manual, depends_on: [helper] }
+  helper: { image: helper, start: manual }
+  db: { image: db }
+phases:
+  main:
+    - { container: { start: worker } }
+    - { wait: { service: helper, until: ready } }
+    - { container: { kill: db } }
+    - { container: { start: db } }
+    - { container: { restart: db } }
+    - { container: { pause: db } }
+    - { container: { unpause: db } }
+    - { container: { disconnect: db } }
+    - { container: { connect: db } }
+    - { container: { stop: db } }
+    - { name: reads a stopped one, run: "echo ${{ services.db.host }}" }
+"#,
+    )
+    .run()
+    .await;
+    assert_eq!(
+        ended.step("main/9").outcome,
+        Outcome::Passed,
+        "{:#?}",
+        ended.detail()
+    );
+    assert_eq!(
+        ended.reason("main/10"),
+        "service db isn't running: a step stopped it"
+    );
+    assert_eq!(ended.violations, Vec::<String>::new());
+    use ServiceState::{Created, Ready, Started, Stopped};
+    assert_eq!(
+        ended.states("db"),
+        [
+            Created, Started, Ready, Stopped, Started, Ready, Stopped, Started, Ready, Stopped
+        ]
+    );
+}
+
+#[tokio::test]
+async fn a_manual_service_that_nobody_started_is_named_with_the_remedy() {
+    let ended = spec(
+        "services: { w: { image: w, start: manual } }\nphases: { main: [{ wait: { service: w, until: ready } }] }\n",
+    )
+    .run()
+    .await;
+    assert!(
+        ended.reason("main/0").contains("container: { start: w }"),
+        "{}",
+        ended.reason("main/0")
+    );
+}
+
+#[tokio::test]
+async fn run_starts_a_service_and_has_its_output_and_exit_code() {
+    let script = Script::default().service(
+        "job",
+        ServiceScript {
+            output: vec![Printed::line(ms(5), "did it")],
+            exit: Some(ExitScript {
+                after: ms(20),
+                code: 0,
+                oom: false,
+            }),
+            ..ServiceScript::default()
+        },
+    );
+    let ended = spec(
+        r#"
+services: { job: { image: job, start: manual } }
+phases:
+  main:
+    - { container: { run: job }, expect: [stdout.trim() == 'did it', exit_code == 0] }
+    - { container: { run: job }, capture: { out: stdout }, expect: [out.contains('did it')] }
+"#,
+    )
+    .script(script)
+    .run()
+    .await;
+    ended.passed();
+}
+
+#[tokio::test]
+async fn a_job_that_a_step_waits_for_may_exit() {
+    let script = Script::default().service(
+        "job",
+        ServiceScript {
+            exit: Some(ExitScript {
+                after: ms(10),
+                code: 0,
+                oom: false,
+            }),
+            ..ServiceScript::default()
+        },
+    );
+    let ended = spec(
+        r#"
+services: { job: { image: job } }
+phases: { main: [{ wait: { for: 50ms } }, { wait: { service: job, until: exited } }] }
+"#,
+    )
+    .script(script)
+    .run()
+    .await;
+    ended.passed();
+    assert_eq!(ended.states("job").last(), Some(&ServiceState::Exited));
+}
+
+#[tokio::test]
+async fn addresses_are_those_of_the_service_and_the_scheme_is_its_ports() {
+    let script = Script::default().service(
+        "web",
+        ServiceScript {
+            addresses: Addresses {
+                host: "web".to_owned(),
+                ip: Some("10.1.2.3".parse().unwrap()),
+                ipv6: Some("fd00::3".parse().unwrap()),
+                ports: vec![("8443".to_owned(), "[fd00::3]:8443".parse().unwrap())],
+            },
+            ..ServiceScript::default()
+        },
+    );
+    let ended = spec(
+        r#"
+services: { web: { image: web, ports: [{ target: 8443, app_protocol: https }], environment: { SELF: "${{ services.web.host }}" } } }
+phases:
+  main:
+    - expect:
+        - services.web.url == 'https://[fd00::3]:8443'
+        - services.web.internal_url == 'https://web:8443'
+        - services.web.ip == '10.1.2.3' && services.web.ipv6 == 'fd00::3'
+        - services.web.port[8443] == 8443
+        - "['web'].all(name, services[name].host == 'web')"
+"#,
+    )
+    .script(script)
+    .run()
+    .await;
+    ended.passed();
+}
+
+#[tokio::test]
+async fn a_definition_that_cannot_be_evaluated_is_errored_at_its_place() {
+    let mut rig = spec(
+        "services: { web: { image: \"${{ matrix.images[0] }}\" } }\nstrategy: { matrix: { images: [[a]] } }\nphases: { main: [{ wait: { service: web, until: ready } }] }\n",
+    );
+    rig.matrix
+        .insert("images".to_owned(), serde_json::json!([]));
+    let ended = rig.run().await;
+    assert_eq!(ended.outcome(), Outcome::Errored);
+    assert!(
+        ended.reason("main/0").contains("service web: test.yaml:3:"),
+        "{}",
+        ended.reason("main/0")
+    );
+}
+
+#[tokio::test]
+async fn logs_are_handed_over_before_the_verdict_and_are_the_service_s_own() {
+    let lines = (0..500)
+        .map(|n| Printed::line(Duration::ZERO, &format!("line {n}")))
+        .collect();
+    let script = Script::default().service(
+        "noisy",
+        ServiceScript {
+            output: lines,
+            ..ServiceScript::default()
+        },
+    );
+    let ended = spec(
+        "services: { noisy: { image: noisy, ready: { log: 'line 499' } } }\nphases: { main: [{ wait: { service: noisy, until: ready } }] }\n",
+    )
+    .script(script)
+    .run()
+    .await;
+    ended.passed();
+    let all: String = ended
+        .logs
+        .iter()
+        .map(|c| String::from_utf8_lossy(&c.bytes).into_owned())
+        .collect();
+    assert_eq!(all.lines().count(), 500);
+}
+
+#[tokio::test]
+async fn host_processes_are_refused_where_the_agent_forbids_them() {
+    let mut rig = spec("phases: { main: [{ run: 'true' }] }\n");
+    rig.allow_host_commands = false;
+    let ended = rig.run().await;
+    assert_eq!(ended.outcome(), Outcome::Errored);
+    assert!(
+        ended.reason("main/0").contains("doesn't allow"),
+        "{}",
+        ended.reason("main/0")
+    );
+}
+
+#[tokio::test]
+async fn a_service_that_does_not_exist_and_files_in_and_out() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("a.txt"), "a").unwrap();
+    let mut rig = spec(
+        r#"
+services: { db: { image: db } }
+phases:
+  main:
+    - { cp: { from: a.txt, to: "db:/tmp/a.txt" } }
+    - { cp: { from: missing.txt, to: "db:/tmp/a.txt" }, continue-on-failure: true }
+    - { cp: { from: "${{ matrix.up }}", to: "db:/tmp/a.txt" }, continue-on-failure: true }
+    - { exec: { service: "${{ matrix.nobody }}", command: [x] } }
+"#,
+    );
+    rig.prepend("strategy: { matrix: { nobody: [nobody], up: [../a.txt] } }\n");
+    rig.workspace = Some(dir.path().to_owned());
+    rig.matrix.insert("nobody".to_owned(), "nobody".into());
+    rig.matrix.insert("up".to_owned(), "../a.txt".into());
+    let ended = rig.run().await;
+    assert_eq!(
+        ended.step("main/0").outcome,
+        Outcome::Passed,
+        "{:#?}",
+        ended.detail()
+    );
+    assert!(
+        ended.reason("main/1").contains("there is no"),
+        "{}",
+        ended.reason("main/1")
+    );
+    assert!(
+        ended.reason("main/2").contains("leaves the workspace"),
+        "{}",
+        ended.reason("main/2")
+    );
+    assert_eq!(ended.reason("main/3"), "there is no service nobody");
+    assert_eq!(ended.step("main/3").outcome, Outcome::Errored);
+}

@@ -1,0 +1,422 @@
+//! Images: pulled with credentials and again after failures, built in every way, and refused with a reason.
+
+use crate::cases;
+use crate::image::BUSYBOX;
+use crate::lab::{Cell, Lab, Service, idle, script};
+use crate::registry::{PASSWORD, Registry, USER};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use phalanx_agent::runtime::contract::{Prepared, RuntimeError};
+use phalanx_agent::runtime::docker::{DockerRuntime, DockerSettings};
+use phalanx_shared::spec::service::{Build, PullPolicy, ServiceConfig};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+cases![
+    a_pull_uses_the_users_login_and_tries_again,
+    one_pull_serves_all_who_wait,
+    an_image_that_was_fetched_beforehand_is_not_pulled_again,
+    a_credential_helper_is_asked,
+    a_missing_image_is_an_error_with_its_name,
+    a_pull_without_login_says_so,
+    a_build_takes_context_arguments_and_target,
+    an_inline_dockerfile_needs_no_context,
+    a_failing_build_shows_its_last_lines,
+    run_mount_is_refused_at_its_line,
+    a_build_that_was_done_is_not_done_again,
+    a_context_outside_the_workspace_is_refused,
+    cells_that_build_different_images_under_one_name_get_their_own,
+    no_intermediate_container_is_left_when_a_build_is_abandoned,
+];
+
+fn pulls(image: String) -> ServiceConfig {
+    ServiceConfig {
+        image: Some(image),
+        command: Some(vec!["/never-started".into()]),
+        ..idle("s")
+    }
+}
+
+/// A runtime whose Docker configuration is this text.
+async fn with_config(
+    lab: &Lab,
+    dir: &tempfile::TempDir,
+    config: &str,
+) -> (Arc<DockerRuntime>, DockerSettings) {
+    std::fs::write(dir.path().join("config.json"), config).unwrap();
+    let settings = DockerSettings {
+        docker_config: Some(dir.path().to_owned()),
+        ready_networks: 0,
+        ..lab.settings()
+    };
+    (
+        DockerRuntime::connect(settings.clone()).await.unwrap(),
+        settings,
+    )
+}
+
+fn login(registry: &Registry) -> String {
+    let auth = STANDARD.encode(format!("{USER}:{PASSWORD}"));
+    format!(
+        r#"{{"auths":{{"{}":{{"auth":"{auth}"}}}}}}"#,
+        registry.address
+    )
+}
+
+async fn forget(lab: &Lab, image: &str) {
+    let _ = lab
+        .docker
+        .remove_image(
+            image,
+            None::<bollard::query_parameters::RemoveImageOptions>,
+            None,
+        )
+        .await;
+}
+
+fn why<T>(result: Result<T, RuntimeError>) -> String {
+    match result {
+        Err(RuntimeError::Errored(message)) => message,
+        Err(RuntimeError::Failed(message)) => panic!("failed rather than errored: {message}"),
+        Ok(_) => panic!("no error"),
+    }
+}
+
+async fn a_pull_uses_the_users_login_and_tries_again(lab: Arc<Lab>) {
+    let registry = Registry::open(2).await;
+    let dir = tempfile::tempdir().unwrap();
+    let (runtime, settings) = with_config(&lab, &dir, &login(&registry)).await;
+    let cell = lab.cell_of(runtime, &settings.agent, |_| {}).await.unwrap();
+    let image = registry.image("app");
+    let prepared = cell.stack.prepare(&pulls(image.clone())).await.unwrap();
+    assert!(
+        matches!(&prepared, Some(Prepared::Pulled(text)) if text.contains("pulled in")),
+        "{prepared:?}"
+    );
+    assert_eq!(registry.shared.fail.load(Ordering::SeqCst), 0);
+    // It is there now.
+    assert_eq!(
+        cell.stack.prepare(&pulls(image.clone())).await.unwrap(),
+        None
+    );
+    cell.down().await;
+    forget(&lab, &image).await;
+}
+
+async fn one_pull_serves_all_who_wait(lab: Arc<Lab>) {
+    let registry = Registry::open(0).await;
+    let dir = tempfile::tempdir().unwrap();
+    let (runtime, settings) = with_config(&lab, &dir, &login(&registry)).await;
+    let cell = lab.cell_of(runtime, &settings.agent, |_| {}).await.unwrap();
+    let image = registry.image("shared");
+    let always = ServiceConfig {
+        pull_policy: PullPolicy::Always,
+        ..pulls(image.clone())
+    };
+    let all = (0..10).map(|_| cell.stack.prepare(&always));
+    for answer in futures::future::join_all(all).await {
+        answer.unwrap();
+    }
+    // The engine itself asks for a manifest twice (HEAD and GET) per pull.
+    assert!(registry.shared.given.load(Ordering::SeqCst) <= 2);
+    cell.down().await;
+    forget(&lab, &image).await;
+}
+
+async fn an_image_that_was_fetched_beforehand_is_not_pulled_again(lab: Arc<Lab>) {
+    let registry = Registry::open(0).await;
+    let dir = tempfile::tempdir().unwrap();
+    let (runtime, settings) = with_config(&lab, &dir, &login(&registry)).await;
+    let image = registry.image("early");
+    runtime.prefetch(&image).await.unwrap();
+    assert!(runtime.images_present().await.unwrap().contains(&image));
+    let given = registry.shared.given.load(Ordering::SeqCst);
+    runtime.prefetch(&image).await.unwrap();
+    let cell = lab.cell_of(runtime, &settings.agent, |_| {}).await.unwrap();
+    assert_eq!(
+        cell.stack.prepare(&pulls(image.clone())).await.unwrap(),
+        None
+    );
+    assert_eq!(registry.shared.given.load(Ordering::SeqCst), given);
+    cell.down().await;
+    forget(&lab, &image).await;
+}
+
+async fn a_credential_helper_is_asked(lab: Arc<Lab>) {
+    use std::os::unix::fs::PermissionsExt;
+    let registry = Registry::open(0).await;
+    let dir = tempfile::tempdir().unwrap();
+    // Helpers are found on PATH: a name with a path in it reaches ours without changing PATH for all tests.
+    let helper = dir.path().join("helper");
+    std::fs::write(
+        &helper,
+        format!("#!/bin/sh\nread host\ntest \"$host\" = {} && echo '{{\"Username\":\"{USER}\",\"Secret\":\"{PASSWORD}\"}}'\n", registry.address),
+    )
+    .unwrap();
+    std::fs::set_permissions(&helper, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let link = format!(
+        "/usr/local/bin/docker-credential-{}",
+        dir.path()
+            .file_name()
+            .unwrap()
+            .to_string_lossy()
+            .replace('.', "x")
+    );
+    if std::os::unix::fs::symlink(&helper, &link).is_err() {
+        // Without the right to put a program on PATH there is nothing to ask.
+        return;
+    }
+    let name = link.rsplit("credential-").next().unwrap();
+    let config = format!(r#"{{"credHelpers":{{"{}":"{name}"}}}}"#, registry.address);
+    let (runtime, settings) = with_config(&lab, &dir, &config).await;
+    let cell = lab.cell_of(runtime, &settings.agent, |_| {}).await.unwrap();
+    let image = registry.image("helped");
+    let prepared = cell.stack.prepare(&pulls(image.clone())).await;
+    std::fs::remove_file(&link).unwrap();
+    assert!(
+        matches!(prepared, Ok(Some(Prepared::Pulled(_)))),
+        "{prepared:?}"
+    );
+    cell.down().await;
+    forget(&lab, &image).await;
+}
+
+async fn a_missing_image_is_an_error_with_its_name(lab: Arc<Lab>) {
+    let registry = Registry::open(0).await;
+    let dir = tempfile::tempdir().unwrap();
+    let (runtime, settings) = with_config(&lab, &dir, &login(&registry)).await;
+    let cell = lab.cell_of(runtime, &settings.agent, |_| {}).await.unwrap();
+    let error = why(cell.stack.prepare(&pulls(registry.image("absent"))).await);
+    assert!(
+        error.contains("service s: pulling") && error.contains("absent:1"),
+        "{error}"
+    );
+    assert!(error.contains("manifest"), "{error}");
+    cell.down().await;
+}
+
+async fn a_pull_without_login_says_so(lab: Arc<Lab>) {
+    let registry = Registry::open(0).await;
+    let dir = tempfile::tempdir().unwrap();
+    let (runtime, settings) = with_config(&lab, &dir, "{}").await;
+    let cell = lab.cell_of(runtime, &settings.agent, |_| {}).await.unwrap();
+    let error = why(cell.stack.prepare(&pulls(registry.image("app"))).await);
+    assert!(
+        error.contains("no basic auth credentials") || error.contains("authentication required"),
+        "{error}"
+    );
+    cell.down().await;
+}
+
+fn builds(build: Build) -> ServiceConfig {
+    ServiceConfig {
+        image: None,
+        build: Some(build),
+        command: None,
+        ..script("built", "")
+    }
+}
+
+fn inline(text: &str) -> Build {
+    Build {
+        dockerfile_inline: Some(text.replace("BASE", BUSYBOX)),
+        // Two tests with the same text are to build twice.
+        labels: [("test".to_owned(), uuid::Uuid::new_v4().to_string())]
+            .into_iter()
+            .collect(),
+        ..Build::default()
+    }
+}
+
+async fn run(cell: &Cell, config: ServiceConfig) -> Service {
+    let service = cell.up(config).await;
+    service.exit().await;
+    service
+}
+
+/// The image a service's container was made from, to be removed by the test.
+async fn drop_image(lab: &Lab, cell: &Cell, service: &str) {
+    let image = cell.inspect(service).await.config.unwrap().image.unwrap();
+    cell.down().await;
+    forget(lab, &image).await;
+}
+
+async fn a_build_takes_context_arguments_and_target(lab: Arc<Lab>) {
+    let dockerfile = "FROM BASE AS one\nARG WHO=nobody\nENV WHO=$WHO\nCOPY . /app\nRUN echo built > /app/built\nCMD [\"sh\", \"-c\", \"echo $WHO; ls /app; cat /app/built\"]\nFROM one AS two\nCMD [\"false\"]\n";
+    let cell = lab
+        .cell_in(&[
+            ("app/docker/File", &dockerfile.replace("BASE", BUSYBOX)),
+            ("app/.dockerignore", "*.log\ndocker"),
+            ("app/a.txt", ""),
+            ("app/b.log", ""),
+        ])
+        .await;
+    let build = Build {
+        context: "./app".into(),
+        dockerfile: Some("docker/File".into()),
+        args: [("WHO".to_owned(), Some("me".to_owned()))]
+            .into_iter()
+            .collect(),
+        target: Some("one".into()),
+        labels: [("test".to_owned(), uuid::Uuid::new_v4().to_string())]
+            .into_iter()
+            .collect(),
+        ..Build::default()
+    };
+    let config = builds(build);
+    let prepared = cell.stack.prepare(&config).await.unwrap();
+    assert!(
+        matches!(&prepared, Some(Prepared::Built(_))),
+        "{prepared:?}"
+    );
+    let service = run(&cell, config).await;
+    assert_eq!(service.log.stdout(), "me\na.txt\nbuilt\ndocker\nbuilt\n");
+    drop_image(&lab, &cell, "built").await;
+}
+
+async fn an_inline_dockerfile_needs_no_context(lab: Arc<Lab>) {
+    let cell = lab.cell().await;
+    let config = builds(inline("FROM BASE\nCMD [\"echo\", \"inline\"]\n"));
+    let service = run(&cell, config).await;
+    assert_eq!(service.log.stdout(), "inline\n");
+    drop_image(&lab, &cell, "built").await;
+}
+
+async fn a_failing_build_shows_its_last_lines(lab: Arc<Lab>) {
+    let cell = lab.cell().await;
+    let config = builds(inline(
+        "FROM BASE\nRUN echo the cause of it >&2 && exit 9\n",
+    ));
+    let error = why(cell.stack.prepare(&config).await);
+    assert!(error.contains("service built: building"), "{error}");
+    assert!(
+        error.contains("the cause of it") && error.contains("returned a non-zero code: 9"),
+        "{error}"
+    );
+    cell.down().await;
+    // Nor is the container of the failed step left.
+    let all = bollard::query_parameters::ListContainersOptionsBuilder::default()
+        .all(true)
+        .build();
+    let found = lab.docker.list_containers(Some(all)).await.unwrap();
+    assert!(!found.iter().any(|c| {
+        c.command
+            .as_deref()
+            .is_some_and(|c| c.contains("the cause of it"))
+    }));
+}
+
+async fn run_mount_is_refused_at_its_line(lab: Arc<Lab>) {
+    let cell = lab
+        .cell_in(&[(
+            "Dockerfile",
+            "FROM x\n\nRUN --mount=type=cache,target=/x true\n",
+        )])
+        .await;
+    let error = why(cell.stack.prepare(&builds(Build::default())).await);
+    assert!(error.contains("Dockerfile:3: `RUN --mount`"), "{error}");
+    let error = why(cell
+        .stack
+        .prepare(&builds(Build {
+            dockerfile: Some("other".into()),
+            ..Build::default()
+        }))
+        .await);
+    assert!(error.contains("other in"), "{error}");
+    cell.down().await;
+}
+
+async fn a_build_that_was_done_is_not_done_again(lab: Arc<Lab>) {
+    let config = builds(inline("FROM BASE\nRUN echo once\nCMD [\"true\"]\n"));
+    let (one, two) = (lab.cell().await, lab.cell().await);
+    let (first, second) = tokio::join!(one.stack.prepare(&config), one.stack.prepare(&config));
+    assert!(matches!(first.unwrap(), Some(Prepared::Built(_))));
+    second.unwrap();
+    // Another run finds the same inputs.
+    assert_eq!(two.stack.prepare(&config).await.unwrap(), None);
+    // Unless it is told to build.
+    let three = lab.cell().await;
+    let anew = ServiceConfig {
+        pull_policy: PullPolicy::Build,
+        ..config.clone()
+    };
+    assert!(matches!(
+        three.stack.prepare(&anew).await.unwrap(),
+        Some(Prepared::Built(_))
+    ));
+    run(&two, config).await;
+    one.down().await;
+    three.down().await;
+    drop_image(&lab, &two, "built").await;
+}
+
+async fn a_context_outside_the_workspace_is_refused(lab: Arc<Lab>) {
+    let cell = lab.cell_in(&[("a", "")]).await;
+    let at = |context: &str| {
+        builds(Build {
+            context: context.into(),
+            ..Build::default()
+        })
+    };
+    for (context, reason) in [
+        ("../..", "`..`"),
+        ("missing", "workspace.include"),
+        ("a", "not a directory"),
+    ] {
+        let error = why(cell.stack.prepare(&at(context)).await);
+        assert!(error.contains(context) && error.contains(reason), "{error}");
+    }
+    cell.down().await;
+}
+
+async fn cells_that_build_different_images_under_one_name_get_their_own(lab: Arc<Lab>) {
+    let name = format!("phalanx-test/one-name-{}:1", uuid::Uuid::new_v4().simple());
+    let with = |word: &str| ServiceConfig {
+        image: Some(name.clone()),
+        ..builds(inline(&format!("FROM BASE\nCMD [\"echo\", \"{word}\"]\n")))
+    };
+    let (one, two) = (lab.cell().await, lab.cell().await);
+    let (first, second) = tokio::join!(run(&one, with("first")), run(&two, with("second")));
+    assert_eq!(first.log.stdout(), "first\n");
+    assert_eq!(second.log.stdout(), "second\n");
+    assert!(lab.docker.inspect_image(&name).await.is_ok());
+    drop_image(&lab, &one, "built").await;
+    drop_image(&lab, &two, "built").await;
+    forget(&lab, &name).await;
+}
+
+async fn no_intermediate_container_is_left_when_a_build_is_abandoned(lab: Arc<Lab>) {
+    let cell = lab.cell().await;
+    let marker = uuid::Uuid::new_v4().simple().to_string();
+    let config = builds(inline(&format!(
+        "FROM BASE\nRUN echo {marker} && sleep 600\n"
+    )));
+    let running = || async {
+        let all = bollard::query_parameters::ListContainersOptionsBuilder::default()
+            .all(true)
+            .build();
+        let found = lab.docker.list_containers(Some(all)).await.unwrap();
+        found
+            .iter()
+            .filter(|c| c.command.as_deref().is_some_and(|c| c.contains(&marker)))
+            .count()
+    };
+    {
+        let building = cell.stack.prepare(&config);
+        tokio::pin!(building);
+        loop {
+            tokio::select! {
+                answer = &mut building => panic!("it ended: {answer:?}"),
+                () = tokio::time::sleep(std::time::Duration::from_millis(50)) => {}
+            }
+            if running().await > 0 {
+                break;
+            }
+        }
+        // Dropped here: nobody waits for it any more.
+    }
+    while running().await > 0 {
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    cell.down().await;
+}

@@ -1,0 +1,81 @@
+//! The engine's calls themselves, in the order in which the runtime makes them.
+
+use super::{Round, Took, image};
+use bollard::Docker;
+use bollard::exec::{StartExecOptions, StartExecResults};
+use bollard::models::{
+    ContainerCreateBody, ExecConfig, HostConfig, Ipam, IpamConfig, NetworkCreateRequest,
+};
+use bollard::query_parameters::{CreateContainerOptionsBuilder, RemoveContainerOptionsBuilder};
+use futures::StreamExt;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Instant;
+
+pub async fn round(docker: &Docker, cells: usize, at_once: usize) -> Round {
+    let began = Instant::now();
+    let cells = futures::stream::iter((0..cells).map(|_| cell(docker)))
+        .buffer_unordered(at_once)
+        .collect()
+        .await;
+    Round {
+        cells,
+        wall: began.elapsed(),
+    }
+}
+
+async fn cell(docker: &Docker) -> Took {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let began = Instant::now();
+    let number = NEXT.fetch_add(1, Ordering::Relaxed) % 4096;
+    let name = format!("phalanx-bench-{}", uuid::Uuid::new_v4().simple());
+    let config = IpamConfig {
+        subnet: Some(format!("10.225.{}.{}/28", number / 16, number % 16 * 16)),
+        ..IpamConfig::default()
+    };
+    let network = NetworkCreateRequest {
+        name: name.clone(),
+        ipam: Some(Ipam {
+            config: Some(vec![config]),
+            ..Ipam::default()
+        }),
+        ..NetworkCreateRequest::default()
+    };
+    docker.create_network(network).await.unwrap();
+    let body = ContainerCreateBody {
+        image: Some(image::NAME.to_owned()),
+        cmd: Some(image::COMMAND.map(str::to_owned).to_vec()),
+        host_config: Some(HostConfig {
+            network_mode: Some(name.clone()),
+            ..HostConfig::default()
+        }),
+        ..ContainerCreateBody::default()
+    };
+    let options = CreateContainerOptionsBuilder::default().name(&name).build();
+    docker.create_container(Some(options), body).await.unwrap();
+    docker.start_container(&name, None).await.unwrap();
+    exec_true(docker, &name).await;
+    let outcome = began.elapsed();
+    let options = RemoveContainerOptionsBuilder::default();
+    let options = options.force(true).v(true).build();
+    docker.remove_container(&name, Some(options)).await.unwrap();
+    docker.remove_network(&name).await.unwrap();
+    Took {
+        outcome,
+        whole: began.elapsed(),
+    }
+}
+
+async fn exec_true(docker: &Docker, container: &str) {
+    let exec = ExecConfig {
+        cmd: Some(vec!["true".to_owned()]),
+        attach_stdout: Some(true),
+        attach_stderr: Some(true),
+        ..ExecConfig::default()
+    };
+    let exec = docker.create_exec(container, exec).await.unwrap().id;
+    let started = docker.start_exec(&exec, None::<StartExecOptions>).await;
+    if let StartExecResults::Attached { mut output, .. } = started.unwrap() {
+        while output.next().await.is_some() {}
+    }
+    assert_eq!(docker.inspect_exec(&exec).await.unwrap().exit_code, Some(0));
+}

@@ -1,0 +1,102 @@
+//! The agents: what each is, holds and has free; and sending one away gently.
+
+use super::status::of_actor;
+use crate::dispatch::contract::{AgentInfo, ToAgents};
+use crate::registry::Presence;
+use crate::schedule::AgentView;
+use crate::schedule::actor::Agents;
+use crate::schedule::core::Input;
+use crate::supervisor::Handle;
+use phalanx_proto::v1;
+use phalanx_shared::id::AgentId;
+use std::collections::BTreeMap;
+use tonic::Status;
+
+/// Agents that are here, and those that went since the start.
+pub(super) async fn list(handle: &Handle) -> Result<v1::ListAgentsResponse, Status> {
+    let views = handle.scheduling.ask(Agents).await.map_err(of_actor)?;
+    let mut views: BTreeMap<AgentId, AgentView> = views
+        .into_iter()
+        .map(|view| (view.info.id.clone(), view))
+        .collect();
+    let mut agents = Vec::new();
+    for (id, presence) in handle.registry.agents() {
+        agents.push(summary(views.remove(&id), presence));
+    }
+    Ok(v1::ListAgentsResponse { agents })
+}
+
+fn summary(view: Option<AgentView>, presence: Presence) -> v1::AgentSummary {
+    let state = match &view {
+        None => v1::AgentState::Lost,
+        Some(view) if !view.connected => v1::AgentState::Disconnected,
+        Some(view) if view.draining => v1::AgentState::Draining,
+        Some(_) => v1::AgentState::Connected,
+    };
+    let declined = view.as_ref().and_then(|view| view.declined.clone());
+    let reserved = view.as_ref().map(|view| view.reserved).unwrap_or_default();
+    let attempts = view.map(|view| view.attempts).unwrap_or_default();
+    let AgentInfo {
+        id,
+        name,
+        version,
+        labels,
+        slots,
+        resources,
+        images,
+    } = presence.info;
+    v1::AgentSummary {
+        agent_id: id.to_string(),
+        name,
+        version,
+        labels,
+        slots,
+        resources: Some(resources.into()),
+        reserved: Some(reserved.into()),
+        state: state.into(),
+        attempts: attempts.into_iter().map(Into::into).collect(),
+        images: u32::try_from(images.len()).unwrap_or(u32::MAX),
+        heard_us: presence.heard.0,
+        reason: presence
+            .gone
+            .or(declined.map(|reason| format!("declined: {reason}")))
+            .unwrap_or_default(),
+    }
+}
+
+/// Lets an agent finish what it has and go.
+pub(super) async fn drain(
+    handle: &Handle,
+    request: v1::DrainAgentRequest,
+) -> Result<v1::DrainAgentResponse, Status> {
+    let views = handle.scheduling.ask(Agents).await.map_err(of_actor)?;
+    let wanted = &request.agent;
+    let mut found = views
+        .into_iter()
+        .filter(|view| view.info.id.as_str() == wanted || view.info.name == *wanted);
+    let view = match (found.next(), found.next()) {
+        (Some(view), None) => view,
+        (Some(_), Some(_)) => {
+            return Err(Status::invalid_argument(format!(
+                "several agents are called {wanted}: use the id"
+            )));
+        }
+        (None, _) => {
+            return Err(Status::not_found(format!(
+                "there is no agent {wanted}: `phalanx agents` lists them"
+            )));
+        }
+    };
+    let agent = view.info.id;
+    let draining = Input::AgentDraining {
+        agent: agent.clone(),
+    };
+    handle.scheduling.tell(draining).await.map_err(of_actor)?;
+    handle
+        .to_agents
+        .send(ToAgents::Drain { agent })
+        .map_err(|_| Status::unavailable("the coordinator is going away"))?;
+    Ok(v1::DrainAgentResponse {
+        attempts: u32::try_from(view.attempts.len()).unwrap_or(u32::MAX),
+    })
+}

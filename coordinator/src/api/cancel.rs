@@ -1,0 +1,62 @@
+//! Cancel: the end of a run, with or without its `always` steps.
+
+use super::find;
+use super::status::of_actor;
+use crate::run::actor::{Look, Tell};
+use crate::run::core::{CancelOrder, Input};
+use crate::supervisor::Handle;
+use phalanx_proto::v1;
+use std::time::Duration;
+use tonic::Status;
+
+/// Asks a run to end. Returns at once; `Watch` tells how it goes.
+pub(super) async fn cancel(
+    handle: &Handle,
+    request: v1::CancelRequest,
+) -> Result<v1::CancelResponse, Status> {
+    let v1::CancelRequest {
+        run_id,
+        reason,
+        force,
+    } = request;
+    let row = find::run(&**handle.journal.store(), &run_id).await?;
+    let Some(run) = handle.registry.get(&row.new.run) else {
+        return Ok(v1::CancelResponse { finished: true });
+    };
+    let finished = run.actor.ask(Look).await.map_err(of_actor)?.finished;
+    let grace = handle.settings.cancel_grace.as_millis();
+    let order = CancelOrder {
+        reason: if reason.is_empty() {
+            "cancelled".to_owned()
+        } else {
+            reason
+        },
+        grace_ms: u64::try_from(grace).unwrap_or(u64::MAX),
+        force,
+    };
+    // A run that ends meanwhile needs no order.
+    let _ = run.actor.tell(Tell(Input::Cancel(order))).await;
+    Ok(v1::CancelResponse { finished })
+}
+
+/// Ends every open run and waits until nothing of them is left, within a bound. Returns whether that was seen.
+pub async fn cancel_all(handle: &Handle, within: Duration) -> bool {
+    let order = CancelOrder {
+        reason: "the coordinator stops".to_owned(),
+        grace_ms: u64::try_from(handle.settings.cancel_grace.as_millis()).unwrap_or(u64::MAX),
+        force: false,
+    };
+    let mut tails = Vec::new();
+    for (_, run) in handle.registry.all() {
+        // A run that is over takes no order.
+        let _ = run.actor.tell(Tell(Input::Cancel(order.clone()))).await;
+        tails.push(run.tail);
+    }
+    let settled = async {
+        for mut tail in tails {
+            // A tail whose run is gone says no more.
+            let _ = tail.wait_for(|tail| tail.settled).await;
+        }
+    };
+    tokio::time::timeout(within, settled).await.is_ok()
+}

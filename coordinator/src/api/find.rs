@@ -1,0 +1,87 @@
+//! What people mean by a run or a cell: an id, the beginning of one, a name.
+
+use super::status::of_store;
+use crate::journal::{RunRow, Store};
+use crate::supervisor::replay;
+use phalanx_shared::event::EventKind;
+use phalanx_shared::id::{CellId, RunId};
+use phalanx_shared::plan::Plan;
+use phalanx_shared::run_state::RunState;
+use tonic::Status;
+
+/// Runs searched for the beginning of an id.
+const RECENT: u32 = 10_000;
+
+/// The run of an id, or of the beginning of one.
+pub(super) async fn run(store: &dyn Store, text: &str) -> Result<RunRow, Status> {
+    let text = text.trim();
+    if text.is_empty() {
+        return Err(Status::invalid_argument("which run? its id is empty"));
+    }
+    if let Some(row) = store.run(&text.into()).await.map_err(of_store)? {
+        return Ok(row);
+    }
+    let recent = store.runs(RECENT, false).await.map_err(of_store)?;
+    let mut found = recent
+        .into_iter()
+        .filter(|row| row.new.run.as_str().starts_with(text));
+    match (found.next(), found.next()) {
+        (Some(row), None) => Ok(row),
+        (Some(_), Some(_)) => Err(Status::invalid_argument(format!(
+            "several runs begin with {text}: write more of the id"
+        ))),
+        (None, _) => Err(Status::not_found(format!(
+            "there is no run {text}: `phalanx runs` lists them"
+        ))),
+    }
+}
+
+/// A run's plan, without reading the rest of its journal.
+pub(super) async fn plan(store: &dyn Store, run: &RunId) -> Result<Plan, Status> {
+    let first = store.events(run, 1, 1).await.map_err(of_store)?;
+    match first.into_iter().next().map(|recorded| recorded.event.kind) {
+        Some(EventKind::RunSubmitted { plan, .. }) => Ok(plan),
+        _ => Err(Status::internal(format!(
+            "run {run} has no plan in its journal"
+        ))),
+    }
+}
+
+/// A run's state, from its journal.
+pub(super) async fn state(store: &dyn Store, run: &RunId) -> Result<RunState, Status> {
+    let (state, _) = replay(store, run).await.map_err(of_store)?;
+    Ok(state)
+}
+
+/// The cell of an id, of the beginning of one, or of a name.
+pub(super) fn cell(plan: &Plan, text: &str) -> Result<CellId, Status> {
+    let text = text.trim();
+    let exact = plan
+        .cells
+        .iter()
+        .find(|cell| cell.id.as_str() == text || cell.name == text);
+    if let Some(cell) = exact {
+        return Ok(cell.id.clone());
+    }
+    let begins = |id: &CellId| !text.is_empty() && id.as_str().starts_with(text);
+    let mut found = plan.cells.iter().filter(|cell| begins(&cell.id));
+    match (found.next(), found.next()) {
+        (Some(cell), None) => Ok(cell.id.clone()),
+        (Some(_), Some(_)) => Err(Status::invalid_argument(format!(
+            "several cells begin with {text}: write more of the id"
+        ))),
+        (None, _) => {
+            let names = plan.cells.iter().map(|cell| cell.name.as_str());
+            let near = names
+                .map(|name| (strsim::jaro_winkler(name, text), name))
+                .filter(|(likeness, _)| *likeness > 0.8)
+                .max_by(|a, b| a.0.total_cmp(&b.0));
+            let hint = near.map_or(String::new(), |(_, name)| {
+                format!(", did you mean {name:?}?")
+            });
+            Err(Status::not_found(format!(
+                "the run has no cell {text:?}{hint}"
+            )))
+        }
+    }
+}

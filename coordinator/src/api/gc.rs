@@ -1,0 +1,96 @@
+//! Gc: removes old runs from the journal, and files that belong to no run.
+
+use super::status::of_store;
+use crate::journal::Write;
+use crate::supervisor::Handle;
+use phalanx_proto::v1;
+use phalanx_shared::id::RunId;
+use std::collections::HashSet;
+use std::path::Path;
+use tonic::Status;
+
+/// The directory below the state directory that holds one directory of logs per run.
+pub(crate) const LOGS: &str = "logs";
+/// The directory below the state directory that holds packed workspaces, `DIGEST.tar`.
+pub(crate) const WORKSPACES: &str = "workspaces";
+
+/// Removes what isn't needed any more, or says what would go.
+pub(super) async fn gc(
+    handle: &Handle,
+    state_dir: &Path,
+    request: v1::GcRequest,
+) -> Result<v1::GcResponse, Status> {
+    let v1::GcRequest {
+        older_than_s,
+        dry_run,
+    } = request;
+    let store = handle.journal.store();
+    let mut old = Vec::new();
+    if older_than_s > 0 {
+        let age = i64::try_from(older_than_s.saturating_mul(1_000_000)).unwrap_or(i64::MAX);
+        let mut before = handle.clock.wall();
+        before.0 = before.0.saturating_sub(age);
+        old = store.settled_before(before).await.map_err(of_store)?;
+    }
+    let gone: HashSet<RunId> = old.iter().cloned().collect();
+    let mut removed: Vec<String> = old.iter().map(|run| format!("run {run}")).collect();
+    if !dry_run && !old.is_empty() {
+        let writes = old.into_iter().map(|run| Write::Forget { run }).collect();
+        handle
+            .journal
+            .append(writes)
+            .await
+            .await
+            .map_err(of_store)?;
+    }
+    let rows = store.runs(u32::MAX, false).await.map_err(of_store)?;
+    let kept = rows.iter().filter(|row| !gone.contains(&row.new.run));
+    let (mut runs, mut digests) = (HashSet::new(), HashSet::new());
+    for row in kept {
+        runs.insert(row.new.run.to_string());
+        let digest = row.new.submission.workspace_digest.as_ref();
+        digests.extend(digest.map(|digest| format!("{digest}.tar")));
+    }
+    let state_dir = state_dir.to_owned();
+    let files = tokio::task::spawn_blocking(move || {
+        let mut found = orphans(&state_dir.join(LOGS), &runs, dry_run);
+        found.extend(orphans(&state_dir.join(WORKSPACES), &digests, dry_run));
+        found
+    });
+    let files = files.await.map_err(|e| Status::internal(e.to_string()))?;
+    let bytes = files.iter().map(|(_, bytes)| bytes).sum();
+    removed.extend(files.into_iter().map(|(path, _)| path));
+    Ok(v1::GcResponse { removed, bytes })
+}
+
+/// Entries of a directory whose names nobody claims, removed unless it is a dry run; with their sizes.
+fn orphans(directory: &Path, claimed: &HashSet<String>, dry_run: bool) -> Vec<(String, u64)> {
+    let Ok(entries) = std::fs::read_dir(directory) else {
+        return Vec::new();
+    };
+    let mut found = Vec::new();
+    for entry in entries.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if claimed.contains(&name) {
+            continue;
+        }
+        let path = entry.path();
+        let bytes = size(&path);
+        let gone = match (dry_run, path.is_dir()) {
+            (true, _) => Ok(()),
+            (false, true) => std::fs::remove_dir_all(&path),
+            (false, false) => std::fs::remove_file(&path),
+        };
+        match gone {
+            Ok(()) => found.push((path.display().to_string(), bytes)),
+            Err(error) => tracing::warn!(path = %path.display(), %error, "can't remove"),
+        }
+    }
+    found
+}
+
+fn size(path: &Path) -> u64 {
+    let own = path.symlink_metadata().map_or(0, |meta| meta.len());
+    let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
+    own + entries.map(|entry| size(&entry.path())).sum::<u64>()
+}

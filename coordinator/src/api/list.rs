@@ -1,0 +1,119 @@
+//! The list of runs.
+
+use super::status::of_store;
+use crate::journal::{NewRun, RunEnd, RunRow, Store};
+use crate::run::actor::Look;
+use crate::supervisor::{Handle, replay};
+use phalanx_proto::convert::outcome_to_wire;
+use phalanx_proto::v1;
+use phalanx_shared::id::RunId;
+use phalanx_shared::outcome::Outcome;
+use phalanx_shared::run_state::Counts;
+use tonic::Status;
+
+const DEFAULT_LIMIT: u32 = 100;
+const LIMIT: u32 = 10_000;
+
+/// Runs, newest first.
+pub(super) async fn list_runs(
+    handle: &Handle,
+    request: v1::ListRunsRequest,
+) -> Result<v1::ListRunsResponse, Status> {
+    let v1::ListRunsRequest { limit, open } = request;
+    let limit = if limit == 0 {
+        DEFAULT_LIMIT
+    } else {
+        limit.min(LIMIT)
+    };
+    let rows = handle.journal.store().runs(limit, open).await;
+    let mut runs = Vec::new();
+    for row in rows.map_err(of_store)? {
+        // Settled means cleaned up as well; a client asks for what has no outcome yet.
+        if !(open && row.end.is_some()) {
+            runs.push(summary(handle, row).await?);
+        }
+    }
+    Ok(v1::ListRunsResponse { runs })
+}
+
+async fn summary(handle: &Handle, row: RunRow) -> Result<v1::RunSummary, Status> {
+    let RunRow { new, end, .. } = row;
+    let NewRun {
+        run,
+        submitted,
+        spec,
+        digest,
+        cells,
+        submission: _,
+    } = new;
+    let (counts, finished, outcome, cancel) = match end {
+        Some(RunEnd {
+            finished,
+            outcome,
+            counts,
+            cancel,
+        }) => (counts, Some(finished), Some(outcome), cancel),
+        None => {
+            let actor = handle.registry.get(&run).map(|run| run.actor);
+            let glance = match actor {
+                Some(actor) => actor.ask(Look).await.ok(),
+                None => None,
+            };
+            let (counts, cancel) = match glance {
+                Some(glance) => (glance.counts, glance.cancel),
+                None => cut_off(&**handle.journal.store(), &run).await?,
+            };
+            (counts, None, None, cancel)
+        }
+    };
+    Ok(v1::RunSummary {
+        run_id: run.to_string(),
+        spec,
+        submitted_us: submitted.0,
+        finished_us: finished.map(|at| at.0),
+        outcome: outcome_to_wire(outcome).into(),
+        cells,
+        running: counts.running,
+        queued: counts.queued,
+        counts: by_outcome(counts),
+        cancel,
+        plan_digest: digest,
+    })
+}
+
+/// Where the cells of an open run are that nobody acts for: its program was killed. What its journal says of running
+/// cells is over; they wait for a resumption.
+async fn cut_off(store: &dyn Store, run: &RunId) -> Result<(Counts, Option<String>), Status> {
+    let (state, _) = replay(store, run).await.map_err(of_store)?;
+    let mut counts = state.counts();
+    counts.queued += std::mem::take(&mut counts.running);
+    Ok((counts, state.cancel))
+}
+
+fn by_outcome(counts: Counts) -> Vec<v1::OutcomeCount> {
+    let Counts {
+        total: _,
+        queued: _,
+        running: _,
+        passed,
+        flaky,
+        skipped,
+        cancelled,
+        failed,
+        errored,
+    } = counts;
+    let all = [
+        (Outcome::Passed, passed),
+        (Outcome::Flaky, flaky),
+        (Outcome::Skipped, skipped),
+        (Outcome::Cancelled, cancelled),
+        (Outcome::Failed, failed),
+        (Outcome::Errored, errored),
+    ];
+    let some = all.into_iter().filter(|(_, cells)| *cells > 0);
+    some.map(|(outcome, cells)| v1::OutcomeCount {
+        outcome: outcome_to_wire(Some(outcome)).into(),
+        cells,
+    })
+    .collect()
+}

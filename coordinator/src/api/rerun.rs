@@ -1,0 +1,59 @@
+//! Rerun: cells of a run once more, as a new run of the same submission.
+
+use super::{find, submit};
+use crate::supervisor::Handle;
+use phalanx_proto::v1;
+use phalanx_shared::id::CellId;
+use phalanx_shared::run_state::RunState;
+use std::collections::BTreeSet;
+use tonic::Status;
+
+/// Starts a new run of the chosen cells.
+pub(super) async fn rerun(
+    handle: &Handle,
+    request: v1::RerunRequest,
+) -> Result<v1::SubmitResponse, Status> {
+    let v1::RerunRequest {
+        run_id,
+        failed,
+        cells,
+        options,
+        secrets,
+    } = request;
+    let store = handle.journal.store();
+    let row = find::run(&**store, &run_id).await?;
+    let run = row.new.run;
+    let state = find::state(&**store, &run).await?;
+    let mut submission = row.new.submission;
+    if failed || !cells.is_empty() {
+        submission.cells = chosen(&state, failed, &cells)?;
+    }
+    if let Some(options) = options {
+        submit::set_options(&mut submission, options)?;
+    }
+    let origin = &mut submission.origin;
+    origin.insert("rerun_of".to_owned(), run.to_string().into());
+    submit::launch(handle, submission, secrets.into_iter().collect()).await
+}
+
+fn chosen(state: &RunState, failed: bool, wanted: &[String]) -> Result<Vec<String>, Status> {
+    let plan = state.plan.as_ref();
+    let plan = plan.ok_or_else(|| Status::internal("the run has no plan in its journal"))?;
+    let wanted: BTreeSet<CellId> = wanted
+        .iter()
+        .map(|text| find::cell(plan, text))
+        .collect::<Result<_, _>>()?;
+    let cells = state.cells.iter();
+    let chosen: Vec<String> = cells
+        .filter(|(id, _)| wanted.is_empty() || wanted.contains(*id))
+        .filter(|(_, cell)| !failed || !cell.outcome.is_some_and(|outcome| outcome.is_ok()))
+        .map(|(id, _)| id.to_string())
+        .collect();
+    if chosen.is_empty() {
+        return Err(Status::failed_precondition(format!(
+            "no cell of run {} failed: there is nothing to run again",
+            state.run
+        )));
+    }
+    Ok(chosen)
+}

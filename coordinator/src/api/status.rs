@@ -1,0 +1,37 @@
+//! Our errors as gRPC statuses.
+
+use crate::journal::StoreError;
+use kameo::error::SendError;
+use tonic::Status;
+
+/// A journal's error.
+pub(super) fn of_store(error: StoreError) -> Status {
+    match error {
+        StoreError::Unavailable(_) | StoreError::InUse { .. } => {
+            Status::unavailable(error.to_string())
+        }
+        StoreError::Refused(_) | StoreError::Read(_) | StoreError::Unusable { .. } => {
+            Status::internal(error.to_string())
+        }
+    }
+}
+
+/// An actor that doesn't answer.
+pub(super) fn of_actor<M, E: std::fmt::Debug>(error: SendError<M, E>) -> Status {
+    let why = match error {
+        SendError::ActorNotRunning(_) | SendError::ActorStopped => "it has stopped",
+        SendError::ActorRestarting(_) => "it is starting again",
+        SendError::MailboxFull(_) => "its mailbox is full",
+        SendError::Timeout(_) => "it didn't answer in time",
+        SendError::HandlerError(_) => "it refused",
+    };
+    Status::unavailable(format!("the coordinator can't answer: {why}"))
+}
+
+/// An actor's own error, or that it doesn't answer.
+pub(super) fn of_store_actor<M>(error: SendError<M, StoreError>) -> Status {
+    match error {
+        SendError::HandlerError(error) => of_store(error),
+        other => of_actor(other),
+    }
+}

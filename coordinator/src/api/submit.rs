@@ -1,0 +1,127 @@
+//! Submit: a spec as text becomes a plan and a run, or a refusal with every finding.
+
+use super::status::of_store_actor;
+use crate::journal::Submission;
+use crate::submission::Planned;
+use crate::supervisor::{Handle, Launch};
+use phalanx_proto::convert::Refusal;
+use phalanx_proto::v1;
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+use tonic::Status;
+
+/// Plans and starts a run.
+pub(super) async fn submit(
+    handle: &Handle,
+    request: v1::SubmitRequest,
+) -> Result<v1::SubmitResponse, Status> {
+    let (submission, secrets) = from_wire(request)?;
+    launch(handle, submission, secrets).await
+}
+
+/// Plans and starts a run of a checked submission.
+#[tracing::instrument(name = "submit", skip_all, fields(run = tracing::field::Empty))]
+pub(super) async fn launch(
+    handle: &Handle,
+    submission: Submission,
+    secrets: BTreeMap<String, String>,
+) -> Result<v1::SubmitResponse, Status> {
+    let planner = handle.planner.clone();
+    // Planning 100,000 cells takes a second of computing; the runtime's own threads are for waiting.
+    let (submission, planned) = tokio::task::spawn_blocking(move || planner.plan(submission))
+        .await
+        .map_err(|error| Status::internal(format!("planning failed: {error}")))?
+        .map_err(Refusal::into_status)?;
+    let warnings = planned.warnings.iter().cloned().map(Into::into).collect();
+    let planned = overridden(planned, &submission);
+    let launch = Launch {
+        planned,
+        submission,
+        secrets,
+    };
+    let run = handle.coordinator.ask(launch).await;
+    let run = run.map_err(of_store_actor)?;
+    tracing::Span::current().record("run", tracing::field::display(&run));
+    Ok(v1::SubmitResponse {
+        run_id: run.to_string(),
+        warnings,
+    })
+}
+
+/// The command line outranks the spec's strategy. It isn't part of the digest: the cells are the same.
+fn overridden(mut planned: Planned, submission: &Submission) -> Planned {
+    if let Some(fail_fast) = submission.fail_fast {
+        planned.plan.fail_fast = fail_fast;
+    }
+    if submission.max_parallel.is_some() {
+        planned.plan.max_parallel = submission.max_parallel;
+    }
+    planned
+}
+
+fn from_wire(request: v1::SubmitRequest) -> Result<(Submission, BTreeMap<String, String>), Status> {
+    let v1::SubmitRequest {
+        files,
+        inputs_json,
+        only,
+        cells,
+        options,
+        secrets,
+        workspace_root,
+        workspace_digest,
+        origin_json,
+    } = request;
+    let mut submission = Submission {
+        files: files.into_iter().map(Into::into).collect(),
+        inputs: object("inputs", &inputs_json)?,
+        only,
+        cells,
+        workspace_root: (!workspace_root.is_empty()).then(|| workspace_root.into()),
+        workspace_digest: (!workspace_digest.is_empty()).then_some(workspace_digest),
+        origin: object("origin", &origin_json)?,
+        ..Submission::default()
+    };
+    if submission.files.is_empty() {
+        return Err(Status::invalid_argument("the submission has no spec file"));
+    }
+    if let Some(options) = options {
+        set_options(&mut submission, options)?;
+    }
+    Ok((submission, secrets.into_iter().collect()))
+}
+
+/// What a caller decides beside the spec.
+pub(super) fn set_options(submission: &mut Submission, options: v1::Options) -> Result<(), Status> {
+    let v1::Options {
+        keep,
+        fail_fast,
+        max_parallel,
+        // Whether a run outlives its client is the client's to see to: it cancels, or it doesn't.
+        detach: _,
+        traceparent,
+        priority,
+    } = options;
+    if let Some(keep) = keep {
+        let invalid = |error: phalanx_proto::convert::InvalidKeep| error.to_string();
+        let keep = keep.try_into().map_err(invalid);
+        submission.keep = keep.map_err(Status::invalid_argument)?;
+    }
+    if max_parallel == Some(0) {
+        return Err(Status::invalid_argument(
+            "max-parallel is 0: no cell would ever start, write 1 or more",
+        ));
+    }
+    submission.fail_fast = fail_fast.or(submission.fail_fast);
+    submission.max_parallel = max_parallel.or(submission.max_parallel);
+    submission.priority = priority.unwrap_or(submission.priority);
+    submission.traceparent = (!traceparent.is_empty()).then_some(traceparent);
+    Ok(())
+}
+
+fn object(what: &str, json: &[u8]) -> Result<Map<String, Value>, Status> {
+    if json.is_empty() {
+        return Ok(Map::new());
+    }
+    serde_json::from_slice(json)
+        .map_err(|error| Status::invalid_argument(format!("{what} isn't a JSON object: {error}")))
+}

@@ -1,0 +1,118 @@
+//! Watch: a run's journal from a position, then what happens.
+//!
+//! Every watcher reads the journal at its own pace and is woken by the run's tail; a slow one holds up nobody but itself.
+
+use super::{find, status::of_store};
+use crate::metrics::METRICS;
+use crate::run::actor::RunTail;
+use crate::supervisor::Handle;
+use phalanx_proto::v1;
+use phalanx_shared::id::RunId;
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
+
+/// Events read at once.
+const BATCH: u32 = 512;
+/// Events that may wait for the client.
+const AHEAD: usize = 64;
+
+type Item = Result<v1::Recorded, Status>;
+
+/// Events from a position on.
+pub(super) async fn watch(
+    handle: &Handle,
+    request: v1::WatchRequest,
+) -> Result<ReceiverStream<Item>, Status> {
+    let row = find::run(&**handle.journal.store(), &request.run_id).await?;
+    let run = row.new.run;
+    let tail = handle.registry.get(&run).map(|run| run.tail);
+    let (out, stream) = mpsc::channel(AHEAD);
+    let reader = Reader {
+        handle: handle.clone(),
+        run,
+        next: request.from_position.max(1),
+        tail: tail.filter(|_| request.follow),
+        out,
+    };
+    tokio::spawn(async move {
+        let _present = METRICS.watchers.enter();
+        if !reader.read().await {
+            METRICS.watchers_dropped.count();
+        }
+    });
+    Ok(ReceiverStream::new(stream))
+}
+
+struct Reader {
+    handle: Handle,
+    run: RunId,
+    next: u64,
+    /// Of an open run that is followed.
+    tail: Option<watch::Receiver<RunTail>>,
+    out: mpsc::Sender<Item>,
+}
+
+impl Reader {
+    /// Whether it came to the end: the client was there for all of it.
+    async fn read(mut self) -> bool {
+        loop {
+            // Asked before reading: what comes in between is read now or wakes the next round.
+            let (settled, known) = match &mut self.tail {
+                Some(tail) => {
+                    let tail = tail.borrow_and_update();
+                    (tail.settled, tail.position)
+                }
+                None => (true, u64::MAX),
+            };
+            while self.next <= known {
+                match self.send_batch().await {
+                    Some(0) => break,
+                    Some(_) => {}
+                    None => return false,
+                }
+            }
+            if settled {
+                return true;
+            }
+            if !self.wait().await {
+                return false;
+            }
+        }
+    }
+
+    /// Sends what is there; `None` when the client is gone or the journal can't be read.
+    async fn send_batch(&mut self) -> Option<usize> {
+        let store = self.handle.journal.store();
+        let events = match store.events(&self.run, self.next, BATCH).await {
+            Ok(events) => events,
+            Err(error) => {
+                let _ = self.out.send(Err(of_store(error))).await;
+                return None;
+            }
+        };
+        let count = events.len();
+        for recorded in events {
+            self.next = recorded.position + 1;
+            self.out.send(Ok(recorded.into())).await.ok()?;
+        }
+        Some(count)
+    }
+
+    /// Waits for more; `false` when nothing more can come.
+    async fn wait(&mut self) -> bool {
+        let Some(tail) = &mut self.tail else {
+            return false;
+        };
+        let out = &self.out;
+        let gone = tokio::select! {
+            changed = tail.changed() => changed.is_err(),
+            () = out.closed() => return false,
+        };
+        if gone {
+            // The run's actor is gone: settled, or brought back under a new one.
+            self.tail = self.handle.registry.get(&self.run).map(|run| run.tail);
+        }
+        true
+    }
+}

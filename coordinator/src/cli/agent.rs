@@ -1,0 +1,67 @@
+//! `phalanx agent`: the same as the program `phalanx-agent`.
+
+use super::Context;
+use super::error::CliError;
+use super::exit;
+use crate::config::place::STATE_DIR;
+use crate::config::server::COORDINATOR;
+use crate::config::{Settings, fleet};
+use crate::local;
+use phalanx_agent::command::AgentArgs;
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// How long the rest of the program's own spans may take at the end.
+const TRACE_WITHIN: Duration = Duration::from_secs(2);
+
+/// Run an agent: takes cells from a coordinator and runs them on this machine
+#[derive(clap::Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  phalanx agent --coordinator http://10.0.0.5:7180 --label gpu --slots 8")]
+pub struct Args {
+    #[command(flatten)]
+    agent: AgentArgs,
+}
+
+/// Runs until drained.
+pub async fn run(args: Args, context: &Context) -> Result<u8, CliError> {
+    let coordinator = context.settings.get(&COORDINATOR);
+    if coordinator.is_empty() {
+        return Err(CliError::usage("an agent of which coordinator?")
+            .with_help("phalanx agent --coordinator http://HOST:PORT"));
+    }
+    let state_dir = context.settings.get(&STATE_DIR);
+    let own = std::env::current_exe()
+        .map_err(|error| CliError::errored(format!("this program's own path: {error}")))?;
+    let demo_server = vec![own.to_string_lossy().into_owned(), "demo-server".to_owned()];
+    let agent = configured(args.agent, &context.settings);
+    if let Some(tracer) = &context.tracer {
+        tracer.start();
+    }
+    let ended = phalanx_agent::command::run(&coordinator, &state_dir, agent, demo_server).await;
+    if let Some(tracer) = &context.tracer {
+        tracer.finish(TRACE_WITHIN).await;
+    }
+    let code = ended.map_err(|error| CliError::errored(error.to_string()))?;
+    Ok(if code == ExitCode::SUCCESS {
+        exit::OK
+    } else {
+        exit::ERRORED
+    })
+}
+
+/// What the command line leaves open is as the settings say.
+fn configured(mut args: AgentArgs, settings: &Settings) -> AgentArgs {
+    let overcommit = |setting| Some(settings.get(setting));
+    args.slots = args.slots.or(Some(settings.get(&fleet::SLOTS).max(1)));
+    args.cpu_overcommit = args
+        .cpu_overcommit
+        .or_else(|| overcommit(&fleet::CPU_OVERCOMMIT));
+    args.memory_overcommit = args
+        .memory_overcommit
+        .or_else(|| overcommit(&fleet::MEMORY_OVERCOMMIT));
+    args.no_host_commands |= !settings.get(&fleet::ALLOW_RUN);
+    args.docker = args.docker.or_else(|| Some(local::of_agents(settings)));
+    args
+}

@@ -1,0 +1,26 @@
+//! `phalanx completions`: scripts for shells.
+
+use super::error::CliError;
+use super::{Cli, exit, say};
+use clap::CommandFactory;
+use clap_complete::Shell;
+
+/// Print a shell's completion script
+#[derive(clap::Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  phalanx completions bash > ~/.local/share/bash-completion/completions/phalanx
+  phalanx completions zsh > ~/.zfunc/_phalanx
+  phalanx completions fish > ~/.config/fish/completions/phalanx.fish")]
+pub struct Args {
+    /// The shell
+    shell: Shell,
+}
+
+/// Prints.
+pub fn run(args: &Args) -> Result<u8, CliError> {
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut Cli::command(), "phalanx", &mut script);
+    say::to_stdout(script)?;
+    Ok(exit::OK)
+}

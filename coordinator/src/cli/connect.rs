@@ -1,0 +1,384 @@
+//! Finds the coordinator that a command speaks to: a remote one, or one on this machine.
+
+use super::Context;
+use super::error::CliError;
+use super::pick::pick;
+use crate::config::fleet;
+use crate::config::place::STATE_DIR;
+use crate::config::server::{CANCEL_GRACE_S, COORDINATOR};
+use crate::local::{self, LocalRun, Look};
+use phalanx_proto::limit::{CLIENT_ANSWER_BYTES, CLIENT_REQUEST_BYTES};
+use phalanx_proto::v1::control_client::ControlClient;
+use phalanx_proto::v1::{GcRequest, GcResponse, ListRunsRequest, RunSummary};
+use phalanx_shared::id::RunId;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::net::UnixStream;
+use tonic::Code;
+use tonic::transport::{Channel, Endpoint, Uri};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
+
+/// A coordinator that doesn't accept a connection by then isn't there.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Killing waits for nobody; against hanging only.
+const ABANDON_WITHIN: Duration = Duration::from_secs(3);
+/// The service that clients ask.
+const CONTROL: &str = "phalanx.v1.Control";
+/// Runs looked through for one that a person means.
+const PICK_AMONG: u32 = 10_000;
+
+/// A coordinator to speak to.
+pub struct Connection {
+    client: ControlClient<Channel>,
+    held: Held,
+}
+
+impl std::fmt::Debug for Connection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self.held {
+            Held::Nothing => "Connection(remote)",
+            Held::Look(_) => "Connection(a journal)",
+            Held::Own(_) => "Connection(a local run)",
+        })
+    }
+}
+
+/// What lives as long as the connection.
+enum Held {
+    /// It isn't ours.
+    Nothing,
+    /// The answers about a local run.
+    Look(Look),
+    /// A coordinator and agents of this command's own.
+    Own(Box<LocalRun>),
+}
+
+impl Connection {
+    fn look(look: Look) -> Connection {
+        Connection {
+            client: look.client(),
+            held: Held::Look(look),
+        }
+    }
+
+    fn own(run: LocalRun) -> Connection {
+        Connection {
+            client: run.client(),
+            held: Held::Own(Box::new(run)),
+        }
+    }
+
+    /// A client; cheap to have many of.
+    pub fn client(&self) -> ControlClient<Channel> {
+        self.client.clone()
+    }
+
+    /// Ends what was started for this connection, clean-up included. Returns whether everything was seen to be clean.
+    pub async fn close(self) -> bool {
+        match self.held {
+            Held::Nothing => true,
+            Held::Look(look) => {
+                drop(look);
+                true
+            }
+            Held::Own(run) => run.close().await,
+        }
+    }
+
+    /// Leaves at once, as if this process had been killed: what it started is killed, and the next start cleans up.
+    pub async fn abandon(self) {
+        if let Held::Own(run) = self.held {
+            let _ = tokio::time::timeout(ABANDON_WITHIN, run.kill()).await;
+        }
+    }
+}
+
+/// The coordinator of an address: `http://HOST:PORT`, `HOST:PORT` or `unix:PATH`.
+pub async fn remote(address: &str) -> Result<Connection, CliError> {
+    let channel = match address.strip_prefix("unix:") {
+        Some(path) => unix(Path::new(path)).await,
+        None => tcp(address).await,
+    };
+    let channel = channel.map_err(|why| {
+        let message = format!("can't reach the coordinator {address}: {why}");
+        CliError::errored(message).with_help("is it running? phalanx explain PHX0001")
+    })?;
+    Ok(Connection {
+        client: client(channel),
+        held: Held::Nothing,
+    })
+}
+
+/// A client within the protocol's bounds.
+pub fn client(channel: Channel) -> ControlClient<Channel> {
+    ControlClient::new(channel)
+        .max_decoding_message_size(CLIENT_ANSWER_BYTES)
+        .max_encoding_message_size(CLIENT_REQUEST_BYTES)
+}
+
+async fn tcp(address: &str) -> Result<Channel, String> {
+    if address.starts_with("https://") {
+        return Err("TLS isn't supported yet: write http://".to_owned());
+    }
+    let with_scheme = if address.contains("://") {
+        address.to_owned()
+    } else {
+        format!("http://{address}")
+    };
+    let endpoint = Endpoint::from_shared(with_scheme)
+        .map_err(|error| format!("not an address: {}", causes(&error)))?;
+    let endpoint = endpoint
+        .connect_timeout(CONNECT_TIMEOUT)
+        .http2_keep_alive_interval(Duration::from_secs(20));
+    let channel = endpoint.connect().await.map_err(|error| causes(&error))?;
+    greet(channel.clone()).await?;
+    Ok(channel)
+}
+
+/// A port may be open without a coordinator behind it: it has to say that it is one.
+async fn greet(channel: Channel) -> Result<(), String> {
+    let request = HealthCheckRequest {
+        service: CONTROL.to_owned(),
+    };
+    let mut health = HealthClient::new(channel);
+    let answer = tokio::time::timeout(CONNECT_TIMEOUT, health.check(request)).await;
+    let none = "what listens there isn't a coordinator";
+    match answer {
+        Ok(Ok(_)) => Ok(()),
+        Err(_) => Err(format!(
+            "something listens there and says nothing within {}s",
+            CONNECT_TIMEOUT.as_secs()
+        )),
+        Ok(Err(status)) if status.code() == Code::Unavailable && !status.message().is_empty() => {
+            Err(format!("{none}, or it is going away: {}", causes(&status)))
+        }
+        Ok(Err(status)) => Err(format!("{none}: {}", causes(&status))),
+    }
+}
+
+/// A channel over a Unix socket.
+pub async fn unix(path: &Path) -> Result<Channel, String> {
+    let path = PathBuf::from(path);
+    // The URI is required by tonic and used for nothing.
+    let endpoint = Endpoint::from_static("http://local.invalid").connect_timeout(CONNECT_TIMEOUT);
+    let connector = tower::service_fn(move |_: Uri| {
+        let path = path.clone();
+        async move {
+            UnixStream::connect(path)
+                .await
+                .map(hyper_util::rt::TokioIo::new)
+        }
+    });
+    endpoint
+        .connect_with_connector(connector)
+        .await
+        .map_err(|error| causes(&error))
+}
+
+/// An error with what caused it: the outermost one says "transport error" only.
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let said = cause.to_string();
+        if !text.contains(&said) {
+            text += &format!(": {said}");
+        }
+        next = cause.source();
+    }
+    text
+}
+
+/// The coordinator that agents are connected to.
+pub async fn to_coordinator(context: &Context) -> Result<Connection, CliError> {
+    let address = context.settings.get(&COORDINATOR);
+    if address.is_empty() {
+        let message = "which coordinator? Local runs bring their agents with them";
+        return Err(
+            CliError::usage(message).with_help("phalanx --coordinator http://HOST:PORT agents")
+        );
+    }
+    remote(&address).await
+}
+
+/// The coordinator that knows a run, and the run's id.
+pub async fn to_run(
+    context: &Context,
+    text: Option<&str>,
+) -> Result<(Connection, RunId), CliError> {
+    let address = context.settings.get(&COORDINATOR);
+    if address.is_empty() {
+        let run = pick(text, &list(context, PICK_AMONG, false).await?)?;
+        let state_dir = context.settings.get(&STATE_DIR);
+        let look = local::open(&state_dir, run.as_str()).await?;
+        return Ok((Connection::look(look), run));
+    }
+    let connection = remote(&address).await?;
+    let runs = list_of(&connection, PICK_AMONG, false).await?;
+    let run = pick(text, &runs)?;
+    Ok((connection, run))
+}
+
+/// The runs there are, newest first.
+pub async fn list(context: &Context, limit: u32, open: bool) -> Result<Vec<RunSummary>, CliError> {
+    let address = context.settings.get(&COORDINATOR);
+    if address.is_empty() {
+        let state_dir = context.settings.get(&STATE_DIR);
+        return Ok(local::list(&state_dir, limit, open).await?);
+    }
+    list_of(&remote(&address).await?, limit, open).await
+}
+
+/// The coordinator for a new run of a spec: the remote one, or one of this command's own with agents.
+pub async fn for_run(context: &Context, containers: bool) -> Result<Connection, CliError> {
+    let address = context.settings.get(&COORDINATOR);
+    if address.is_empty() {
+        let options = options(context, containers);
+        return Ok(Connection::own(LocalRun::start(&options).await?));
+    }
+    remote(&address).await
+}
+
+/// The coordinator for a rerun, and the run that is run again.
+pub async fn for_rerun(
+    context: &Context,
+    text: Option<&str>,
+) -> Result<(Connection, RunId), CliError> {
+    if !context.settings.get(&COORDINATOR).is_empty() {
+        return to_run(context, text).await;
+    }
+    let run = pick(text, &list(context, PICK_AMONG, false).await?)?;
+    let started = LocalRun::beside(&options(context, true), &run).await?;
+    Ok((Connection::own(started), run))
+}
+
+/// The local run that goes on: the given one, or the newest that ended before its time.
+pub async fn resume(
+    context: &Context,
+    text: Option<&str>,
+    secrets: BTreeMap<String, String>,
+) -> Result<(Connection, RunId), CliError> {
+    let help = "phalanx explain PHX0004";
+    let runs = list(context, PICK_AMONG, false).await?;
+    let unfinished = |run: &RunSummary| run.finished_us.is_none();
+    let run = match text {
+        None | Some("last" | "latest") => {
+            let open: Vec<RunSummary> = runs.into_iter().filter(unfinished).collect();
+            let none = |_| {
+                CliError::usage("there is no run to resume: none ended before its time")
+                    .with_help(help)
+            };
+            pick(None, &open).map_err(none)?
+        }
+        text => {
+            let run = pick(text, &runs)?;
+            if !runs
+                .iter()
+                .any(|known| known.run_id == run.as_str() && unfinished(known))
+            {
+                let message = format!("run {run} is over: there is nothing to resume");
+                return Err(CliError::usage(message).with_help(help));
+            }
+            run
+        }
+    };
+    let resumed = LocalRun::resume(&options(context, true), &run, secrets).await?;
+    Ok((Connection::own(resumed), run))
+}
+
+/// Removes old runs and what dead ones left.
+pub async fn gc(context: &Context, wish: local::Gc) -> Result<GcResponse, CliError> {
+    let address = context.settings.get(&COORDINATOR);
+    if address.is_empty() {
+        let state_dir = context.settings.get(&STATE_DIR);
+        let docker = local::of_agents(&context.settings);
+        return Ok(local::gc(&state_dir, &docker, wish, super::now()).await?);
+    }
+    if wish.kept || wish.images_older_than_s.is_some() {
+        let message = "--kept and --images are about this machine's engine, not a coordinator";
+        return Err(CliError::usage(message)
+            .with_help("run it on the agent's machine, without --coordinator"));
+    }
+    let request = GcRequest {
+        older_than_s: wish.older_than_s,
+        dry_run: wish.dry_run,
+    };
+    let connection = remote(&address).await?;
+    Ok(connection.client().gc(request).await?.into_inner())
+}
+
+fn options(context: &Context, containers: bool) -> local::Options {
+    let settings = &context.settings;
+    let mut docker = local::of_agents(settings);
+    if !containers {
+        docker.ready_networks = 0;
+    }
+    local::Options {
+        state_dir: settings.get(&STATE_DIR),
+        agents: settings.get(&fleet::AGENTS),
+        slots: settings.get(&fleet::SLOTS).max(1),
+        agents_as_processes: settings.get(&fleet::AGENTS_AS_PROCESSES),
+        cpu_overcommit: settings.get(&fleet::CPU_OVERCOMMIT),
+        memory_overcommit: settings.get(&fleet::MEMORY_OVERCOMMIT),
+        allow_host_commands: settings.get(&fleet::ALLOW_RUN),
+        labels: Vec::new(),
+        docker,
+        cancel_grace: Duration::from_secs(settings.get(&CANCEL_GRACE_S)),
+        max_cells: super::max_cells(settings),
+        tracer: context.tracer.clone(),
+        program: None,
+    }
+}
+
+impl From<local::Error> for CliError {
+    fn from(error: local::Error) -> CliError {
+        let message = error.to_string();
+        match error {
+            local::Error::Live { run } => CliError::usage(message)
+                .with_help(format!("phalanx watch {run}; phalanx explain PHX0004")),
+            local::Error::NoSuchRun(_) => {
+                CliError::usage(message).with_help("phalanx runs lists them")
+            }
+            _ => CliError::errored(message),
+        }
+    }
+}
+
+async fn list_of(
+    connection: &Connection,
+    limit: u32,
+    open: bool,
+) -> Result<Vec<RunSummary>, CliError> {
+    let answer = connection
+        .client()
+        .list_runs(ListRunsRequest { limit, open })
+        .await?;
+    Ok(answer.into_inner().runs)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[tokio::test]
+    async fn a_coordinator_that_is_not_there_is_named_with_the_cause() {
+        let error = remote("127.0.0.1:1").await.err().unwrap();
+        assert!(
+            error.message.contains("127.0.0.1:1") && error.message.contains("refused"),
+            "{error}"
+        );
+        let error = remote("unix:/no/such/socket").await.err().unwrap();
+        assert!(error.message.contains("No such file"), "{error}");
+        assert!(
+            remote("http://[broken")
+                .await
+                .err()
+                .unwrap()
+                .message
+                .contains("not an address")
+        );
+    }
+}

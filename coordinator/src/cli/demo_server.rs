@@ -1,0 +1,21 @@
+//! `phalanx demo-server`: a small shop to write specs against. The agent's crate has it and answers the command before the
+//! others ([`phalanx_agent::entry`]); here is what help and completions know of it.
+
+use super::Context;
+use super::error::CliError;
+use crate::cli::exit;
+
+/// Serve a small shop over HTTP, for the quickstart and for trying steps
+#[derive(clap::Args, Clone, Debug)]
+pub struct Args {
+    #[command(flatten)]
+    server: phalanx_agent::demo::DemoServer,
+}
+
+/// Serves until SIGTERM.
+pub async fn run(args: Args, _context: &Context) -> Result<u8, CliError> {
+    let served = phalanx_agent::demo::serve(args.server).await;
+    served
+        .map(|()| exit::OK)
+        .map_err(|error| CliError::errored(error.to_string()))
+}

@@ -1,0 +1,120 @@
+//! How findings are shown: with their text underlined for people, as JSON, as annotations for GitHub Actions.
+
+mod excerpt;
+mod github;
+mod json;
+
+pub use github::github;
+pub use json::json;
+
+use excerpt::Shown;
+use miette::{GraphicalReportHandler, GraphicalTheme, ThemeCharacters, ThemeStyles};
+use phalanx_shared::diagnostic::{Diagnostic, Severity, Sources};
+use std::fmt::Write;
+use std::io::IsTerminal;
+
+/// More than so many are counted rather than shown.
+const MOST: usize = 1000;
+
+/// What the place of output can show.
+#[derive(Clone, Copy, Debug)]
+pub struct Style {
+    /// Colours, on a terminal that wants them.
+    pub colour: bool,
+    /// Line-drawing characters.
+    pub unicode: bool,
+    /// Columns.
+    pub width: usize,
+}
+
+impl Style {
+    /// For a stream of this process.
+    pub fn of(stream: &impl IsTerminal) -> Self {
+        let set = |name: &str| std::env::var(name).is_ok_and(|value| !value.is_empty());
+        let terminal = stream.is_terminal();
+        let locale = ["LC_ALL", "LC_CTYPE", "LANG"]
+            .iter()
+            .find_map(|name| std::env::var(name).ok().filter(|value| !value.is_empty()))
+            .unwrap_or_default()
+            .to_lowercase();
+        let dumb = std::env::var("TERM").is_ok_and(|term| term == "dumb");
+        Style {
+            colour: terminal && !dumb && !set("NO_COLOR"),
+            unicode: !dumb && (locale.contains("utf-8") || locale.contains("utf8")),
+            width: columns(terminal),
+        }
+    }
+
+    /// No colours, no special characters, 100 columns: what tests and files get.
+    pub fn plain() -> Self {
+        Style {
+            colour: false,
+            unicode: false,
+            width: 100,
+        }
+    }
+}
+
+/// The terminal's width; narrow ones are believed down to 40 columns.
+fn columns(terminal: bool) -> usize {
+    let known = std::env::var("COLUMNS").ok();
+    let known = known.and_then(|columns| columns.parse().ok());
+    let measured = || console::Term::stderr().size_checked().filter(|_| terminal);
+    let width = known.or_else(|| measured().map(|(_, columns)| usize::from(columns)));
+    width.unwrap_or(100).clamp(40, 160)
+}
+
+/// All findings, in the order given (file and place), each with its text underlined.
+pub fn render(diagnostics: &[Diagnostic], sources: &Sources, style: Style) -> String {
+    let handler = handler(style);
+    let mut out = String::new();
+    for diagnostic in diagnostics.iter().take(MOST) {
+        let shown = Shown::new(diagnostic, sources);
+        if handler.render_report(&mut out, &shown).is_err() {
+            let _ = writeln!(out, "{}", diagnostic.message);
+        }
+        out.push('\n');
+    }
+    if diagnostics.len() > MOST {
+        let _ = writeln!(out, "… and {} more\n", diagnostics.len() - MOST);
+    }
+    out
+}
+
+/// "2 errors, 1 warning", or nothing.
+pub fn count(diagnostics: &[Diagnostic]) -> String {
+    let errors = diagnostics
+        .iter()
+        .filter(|d| d.severity == Severity::Error)
+        .count();
+    let counts = [(errors, "error"), (diagnostics.len() - errors, "warning")];
+    let words: Vec<String> = counts
+        .iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, word)| format!("{count} {word}{}", if *count == 1 { "" } else { "s" }))
+        .collect();
+    words.join(", ")
+}
+
+fn handler(style: Style) -> GraphicalReportHandler {
+    let theme = GraphicalTheme {
+        characters: if style.unicode {
+            ThemeCharacters::unicode()
+        } else {
+            ThemeCharacters::ascii()
+        },
+        styles: if style.colour {
+            ThemeStyles::ansi()
+        } else {
+            ThemeStyles::none()
+        },
+    };
+    GraphicalReportHandler::new_themed(theme)
+        .with_width(style.width)
+        .with_links(false)
+        .without_syntax_highlighting()
+        .with_context_lines(1)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,28 @@
+//! `phalanx drain`: an agent finishes what it runs and takes nothing new.
+
+use super::error::CliError;
+use super::{Context, connect, exit};
+use phalanx_proto::v1;
+
+/// Let an agent finish what it runs and take nothing new
+#[derive(clap::Args, Clone, Debug)]
+pub struct Args {
+    /// Id or name of the agent
+    agent: String,
+}
+
+/// Drains.
+pub async fn run(args: Args, context: &Context) -> Result<u8, CliError> {
+    let connection = connect::to_coordinator(context).await?;
+    let request = v1::DrainAgentRequest {
+        agent: args.agent.clone(),
+    };
+    let answer = connection.client().drain_agent(request).await?.into_inner();
+    connection.close().await;
+    let rest = super::agents::still(answer.attempts);
+    context.voice.note(&format!(
+        "{} takes nothing new; it still finishes {rest}",
+        args.agent
+    ));
+    Ok(exit::OK)
+}

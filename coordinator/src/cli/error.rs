@@ -1,0 +1,79 @@
+//! Why a command could not do its work, with the exit code that says so.
+
+use super::exit;
+use std::fmt;
+
+/// An error for the person at the terminal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CliError {
+    /// The exit code.
+    pub code: u8,
+    /// What is wrong; lower case, without full stop. Empty if everything was said already.
+    pub message: String,
+    /// How to fix it.
+    pub help: Option<String>,
+}
+
+impl CliError {
+    /// The call or an input is wrong.
+    pub fn usage(message: impl Into<String>) -> CliError {
+        CliError {
+            code: exit::USAGE,
+            message: message.into(),
+            help: None,
+        }
+    }
+
+    /// The work could not be done.
+    pub fn errored(message: impl Into<String>) -> CliError {
+        CliError {
+            code: exit::ERRORED,
+            message: message.into(),
+            help: None,
+        }
+    }
+
+    /// Everything was said already.
+    pub fn said(code: u8) -> CliError {
+        CliError {
+            code,
+            message: String::new(),
+            help: None,
+        }
+    }
+
+    /// The same with advice.
+    #[must_use]
+    pub fn with_help(mut self, help: impl Into<String>) -> CliError {
+        self.help = Some(help.into());
+        self
+    }
+}
+
+impl fmt::Display for CliError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for CliError {}
+
+impl From<tonic::Status> for CliError {
+    /// What a coordinator answered.
+    fn from(status: tonic::Status) -> CliError {
+        use tonic::Code;
+        let code = match status.code() {
+            Code::NotFound | Code::InvalidArgument | Code::FailedPrecondition => exit::USAGE,
+            _ => exit::ERRORED,
+        };
+        let message = match status.message() {
+            "" => format!("the coordinator answered {:?}", status.code()),
+            _ => phalanx_proto::broken(&status),
+        };
+        CliError {
+            code,
+            message,
+            help: None,
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! `phalanx explain`: the page of an error code. The pages are docs/errors/*.md, within the program.
+
+use super::error::CliError;
+use super::{Context, exit, say};
+
+/// Explain an error code
+#[derive(clap::Args, Clone, Debug)]
+pub struct Args {
+    /// The code, as PHX0001; all of them without it
+    code: Option<String>,
+}
+
+macro_rules! pages {
+    ($($code:literal),* $(,)?) => {
+        /// Every code with its page.
+        pub const PAGES: &[(&str, &str)] = &[
+            $(($code, include_str!(concat!("../../../docs/errors/", $code, ".md")))),*
+        ];
+    };
+}
+
+pages!["PHX0001", "PHX0002", "PHX0003", "PHX0004", "PHX0005"];
+
+/// Explains.
+pub fn run(args: &Args, _context: &Context) -> Result<u8, CliError> {
+    let text = match &args.code {
+        None => PAGES
+            .iter()
+            .map(|(code, page)| format!("{code}  {}\n", title(page)))
+            .collect(),
+        Some(code) => page(code)?.to_owned(),
+    };
+    say::to_stdout(text)?;
+    Ok(exit::OK)
+}
+
+fn page(text: &str) -> Result<&'static str, CliError> {
+    let code = text.to_uppercase();
+    let found = PAGES.iter().find(|(known, _)| *known == code);
+    found.map(|(_, page)| *page).ok_or_else(|| {
+        let error = CliError::usage(format!("there is no error code `{text}`"));
+        error.with_help("phalanx explain lists them")
+    })
+}
+
+/// The heading without the code.
+fn title(page: &str) -> &str {
+    let heading = page.lines().next().unwrap_or_default();
+    heading.split_once(": ").map_or(heading, |(_, title)| title)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn every_page_is_in_the_program_and_names_its_code() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/errors");
+        let files = std::fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name());
+        let mut files: Vec<String> = files.map(|name| name.into_string().unwrap()).collect();
+        files.sort();
+        let known: Vec<String> = PAGES.iter().map(|(code, _)| format!("{code}.md")).collect();
+        assert_eq!(files, known);
+        for (code, page) in PAGES {
+            assert!(page.starts_with(&format!("# {code}: ")), "{code}");
+        }
+    }
+
+    #[test]
+    fn every_code_that_messages_name_has_a_page_and_every_page_is_named() {
+        fn sources(folder: &std::path::Path, text: &mut String) {
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    sources(&path, text);
+                } else if path.extension().is_some_and(|e| e == "rs")
+                    && !path.ends_with("explain.rs")
+                {
+                    *text += &std::fs::read_to_string(path).unwrap();
+                }
+            }
+        }
+        let mut text = String::new();
+        sources(
+            std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/src")),
+            &mut text,
+        );
+        for (code, _) in PAGES {
+            assert!(text.contains(code), "{code} is named by no message");
+        }
+        for (at, _) in text.match_indices("explain PHX") {
+            let code = text.get(at + 8..at + 15).unwrap();
+            assert!(
+                PAGES.iter().any(|(known, _)| *known == code),
+                "{code} has no page"
+            );
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! `phalanx rerun`: cells of a run once more, as a new run with the same spec and inputs.
+
+use super::error::CliError;
+use super::interrupt::Interrupts;
+use super::run::{How, LocalArgs, attend, refused, unless};
+use super::{Context, connect};
+use crate::config::Flag;
+use phalanx_proto::v1;
+use phalanx_shared::id::RunId;
+
+/// Run cells of a run once more, as a new run with the same spec and inputs
+#[derive(clap::Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  phalanx rerun --failed                     what failed or errored in the newest run
+  phalanx rerun 0193 --cell 'mysql / v2.0'   one cell of a certain run")]
+pub struct Args {
+    /// Id of the run, or the beginning or end of one; the newest without it
+    run: Option<String>,
+    /// Only cells that aren't ok: failed, errored, cancelled
+    #[arg(long)]
+    failed: bool,
+    /// Only this cell: id, beginning of an id, or name; may be given several times
+    #[arg(long = "cell", value_name = "CELL")]
+    cells: Vec<String>,
+    #[command(flatten)]
+    how: How,
+    #[command(flatten)]
+    local: LocalArgs,
+}
+
+impl Args {
+    /// Settings that this call gives.
+    pub fn flags(&self) -> impl Iterator<Item = Flag> {
+        self.local.flags().chain(self.how.flags())
+    }
+}
+
+/// Runs again; the exit code is the new run's.
+pub async fn run(args: Args, context: &Context) -> Result<u8, CliError> {
+    super::reports::check(args.how.reports())?;
+    let options = args.how.options(context)?;
+    let secrets = args.how.secrets()?;
+    let mut interrupts = Interrupts::listen()?;
+    let found = connect::for_rerun(context, args.run.as_deref());
+    let (connection, run) = unless(&mut interrupts, found).await?;
+    let request = v1::RerunRequest {
+        run_id: run.to_string(),
+        failed: args.failed,
+        cells: args.cells.clone(),
+        options: Some(options),
+        secrets,
+    };
+    let answer = connection.client().rerun(request).await;
+    let answer = match answer {
+        Ok(answer) => answer.into_inner(),
+        Err(status) => {
+            connection.close().await;
+            return Err(refused(status));
+        }
+    };
+    attend(
+        connection,
+        RunId::from(answer.run_id),
+        &args.how,
+        &mut interrupts,
+        context,
+    )
+    .await
+}

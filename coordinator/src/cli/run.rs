@@ -1,0 +1,353 @@
+//! `phalanx run`: a spec's matrix from its cells to a report.
+
+use super::connect::Connection;
+use super::error::CliError;
+use super::follow::{Followed, Left, OnInterrupt, follow};
+use super::interrupt::Interrupts;
+use super::reports::Report;
+use super::secrets::SecretArgs;
+use super::{Context, connect, diagnostics, exit, reports, say};
+use crate::config::Flag;
+use crate::config::server::COORDINATOR;
+use crate::config::stack::KEEP_TTL_S;
+use crate::report::terminal::{self, Detail};
+use crate::spec_file;
+use phalanx_proto::convert::Refusal;
+use phalanx_proto::v1;
+use phalanx_shared::diagnostic::{Diagnostic, Sources};
+use phalanx_shared::id::RunId;
+use phalanx_shared::plan::Keep;
+use serde_json::json;
+use std::collections::BTreeMap;
+
+/// Run a spec's matrix and report
+#[derive(clap::Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  phalanx run spec.yaml                                     all cells
+  phalanx run spec.yaml --input version=v2.0                with an input
+  phalanx run spec.yaml --only 'database=mysql,version=v2*' some cells
+  phalanx run spec.yaml --report junit=junit.xml --report json=- | jq .outcome
+  phalanx run spec.yaml --keep on-failure --ttl 2h          and look at what failed: phalanx attach
+  phalanx run --resume                                      go on with a run that was killed")]
+pub struct Args {
+    /// The spec's file; `-` is standard input
+    #[arg(value_hint = clap::ValueHint::FilePath, required_unless_present_any = ["resume", "keep"])]
+    spec: Option<String>,
+    #[command(flatten)]
+    selection: super::selection::Selection,
+    #[command(flatten)]
+    how: How,
+    #[command(flatten)]
+    local: LocalArgs,
+    /// Go on with a local run that was killed: the given one or the newest. Finished cells aren't repeated
+    #[arg(long, value_name = "RUN", num_args = 0..=1, default_missing_value = "last", conflicts_with_all = ["spec", "detach"])]
+    resume: Option<String>,
+}
+
+/// How cells are run and what is told, for `run` and `rerun`.
+#[derive(clap::Args, Clone, Debug)]
+pub struct How {
+    /// Cancel the rest when a cell fails
+    #[arg(long, help_heading = "Running")]
+    fail_fast: bool,
+    /// At most so many cells of the run at once
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Running")]
+    max_parallel: Option<u32>,
+    /// Among the runs of a coordinator: cells of a higher one start first; 0 if not given, negative is later
+    #[arg(
+        long,
+        value_name = "N",
+        allow_negative_numbers = true,
+        help_heading = "Running"
+    )]
+    priority: Option<i32>,
+    /// Keep stacks for a look: `always` (if nothing is written) or `on-failure`
+    #[arg(long, value_name = "WHEN", num_args = 0..=1, default_missing_value = "always", help_heading = "Running")]
+    keep: Option<String>,
+    /// How long kept stacks live: 90s, 30m, 2h
+    #[arg(long, value_name = "TIME", requires = "keep", help_heading = "Running")]
+    ttl: Option<String>,
+    /// Submit, print the run's id and leave (needs --coordinator)
+    #[arg(long, help_heading = "Running")]
+    detach: bool,
+    /// Write a report at the end, also after Ctrl-C: junit, json or markdown; `-` is standard output
+    #[arg(long = "report", value_name = "KIND=FILE", help_heading = "Output")]
+    reports: Vec<Report>,
+    /// Axis of the coverage table's columns; `cell` for one per cell
+    #[arg(long, value_name = "AXIS", help_heading = "Output")]
+    coverage_axis: Option<String>,
+    #[command(flatten)]
+    secrets: SecretArgs,
+}
+
+/// The agents of a local run.
+#[derive(clap::Args, Clone, Debug, Default)]
+pub struct LocalArgs {
+    /// Cells that an agent runs at once
+    #[arg(long, value_name = "N", help_heading = "Local agents")]
+    slots: Option<String>,
+    /// Agents to start
+    #[arg(long, value_name = "N", help_heading = "Local agents")]
+    agents: Option<String>,
+    /// Agents as child processes instead of tasks within this one
+    #[arg(long, help_heading = "Local agents")]
+    agents_as_processes: bool,
+}
+
+impl LocalArgs {
+    /// Settings that this call gives.
+    pub fn flags(&self) -> impl Iterator<Item = Flag> {
+        let flag = |key, name, value: Option<String>| value.map(|value| Flag { key, name, value });
+        [
+            flag("slots", "--slots", self.slots.clone()),
+            flag("agents", "--agents", self.agents.clone()),
+            flag(
+                "agents_as_processes",
+                "--agents-as-processes",
+                self.agents_as_processes.then(|| "true".to_owned()),
+            ),
+        ]
+        .into_iter()
+        .flatten()
+    }
+}
+
+impl How {
+    /// Reports to write.
+    pub fn reports(&self) -> &[Report] {
+        &self.reports
+    }
+
+    /// Values of secrets.
+    pub fn secrets(&self) -> Result<BTreeMap<String, String>, CliError> {
+        self.secrets.read()
+    }
+
+    /// Settings that this call gives.
+    pub fn flags(&self) -> Option<Flag> {
+        super::show::coverage_axis_flag(self.coverage_axis.as_deref())
+    }
+
+    /// The options of a submission.
+    pub fn options(&self, context: &Context) -> Result<v1::Options, CliError> {
+        Ok(v1::Options {
+            keep: Some(self.keep(context)?.into()),
+            fail_fast: self.fail_fast.then_some(true),
+            max_parallel: self.max_parallel,
+            detach: self.detach,
+            traceparent: std::env::var("TRACEPARENT").unwrap_or_default(),
+            priority: self.priority,
+        })
+    }
+
+    fn keep(&self, context: &Context) -> Result<Keep, CliError> {
+        let ttl_s = match &self.ttl {
+            None => context.settings.get(&KEEP_TTL_S),
+            Some(text) => phalanx_shared::spec::quantity::duration(text)
+                .map(|ttl| ttl.as_secs().max(1))
+                .ok_or_else(|| {
+                    CliError::usage(format!("--ttl {text}: not a time"))
+                        .with_help("write 90s, 30m or 2h")
+                })?,
+        };
+        match self.keep.as_deref() {
+            None => Ok(Keep::Never),
+            Some("always") => Ok(Keep::Always { ttl_s }),
+            Some("on-failure") => Ok(Keep::OnFailure { ttl_s }),
+            Some(other) => Err(CliError::usage(format!(
+                "--keep {other}: expected always or on-failure"
+            ))),
+        }
+    }
+}
+
+impl Args {
+    /// Settings that this call gives.
+    pub fn flags(&self) -> impl Iterator<Item = Flag> {
+        self.local.flags().chain(self.how.flags())
+    }
+
+    /// `--keep spec.yaml` means `--keep=always spec.yaml`: the optional value of a flag swallows what follows it.
+    fn untangled(mut self) -> Result<Args, CliError> {
+        let word = self.how.keep.as_deref().unwrap_or("always");
+        if self.spec.is_none() && !matches!(word, "always" | "on-failure") {
+            self.spec = self.how.keep.replace("always".to_owned());
+        }
+        if self.spec.is_none() && self.resume.is_none() {
+            return Err(CliError::usage("which spec? phalanx run SPEC"));
+        }
+        Ok(self)
+    }
+}
+
+/// Runs; the exit code is the run's.
+pub async fn run(args: Args, context: &Context) -> Result<u8, CliError> {
+    let args = args.untangled()?;
+    reports::check(&args.how.reports)?;
+    let options = args.how.options(context)?;
+    let secrets = args.how.secrets()?;
+    let remote = context.settings.get(&COORDINATOR);
+    if args.how.detach && remote.is_empty() {
+        let message = "--detach needs a coordinator that goes on without this command";
+        return Err(CliError::usage(message)
+            .with_help("phalanx serve starts one; name it with --coordinator"));
+    }
+    // From here on Ctrl-C doesn't kill the program, so that whatever is started is also ended.
+    let mut interrupts = Interrupts::listen()?;
+    let (connection, run) = match (&args.spec, &args.resume) {
+        (Some(spec), _) => {
+            let (mut request, containers) = submission(spec, &args)?;
+            request.options = Some(options);
+            request.secrets = secrets;
+            let connection = unless(&mut interrupts, connect::for_run(context, containers)).await?;
+            let run = submit(&connection, request, context).await;
+            match run {
+                Ok(run) => (connection, run),
+                Err(error) => {
+                    connection.close().await;
+                    return Err(error);
+                }
+            }
+        }
+        (None, text) => {
+            let resumed = connect::resume(context, text.as_deref(), secrets);
+            unless(&mut interrupts, resumed).await?
+        }
+    };
+    attend(connection, run, &args.how, &mut interrupts, context).await
+}
+
+/// The work's result, unless Ctrl-C comes first: nothing runs yet, so there is nothing to clean up.
+pub(super) async fn unless<T>(
+    interrupts: &mut Interrupts,
+    work: impl Future<Output = Result<T, CliError>>,
+) -> Result<T, CliError> {
+    tokio::select! {
+        () = interrupts.next() => Err(CliError::said(exit::INTERRUPTED)),
+        done = work => done,
+    }
+}
+
+/// Follows a run of ours to its end, or leaves it to itself.
+pub async fn attend(
+    connection: Connection,
+    run: RunId,
+    how: &How,
+    interrupts: &mut Interrupts,
+    context: &Context,
+) -> Result<u8, CliError> {
+    if how.detach {
+        connection.close().await;
+        say::to_stdout(format!("{run}\n"))?;
+        return Ok(exit::OK);
+    }
+    let followed = follow(
+        connection.client(),
+        run,
+        OnInterrupt::Cancel,
+        interrupts,
+        context.voice,
+    )
+    .await;
+    if matches!(followed.left, Left::Interrupted) {
+        connection.abandon().await;
+        return conclude(followed, &how.reports, context);
+    }
+    let concluded = conclude(followed, &how.reports, context);
+    connection.close().await;
+    concluded
+}
+
+/// Tells the end of a run and writes its reports; the exit code.
+pub fn conclude(followed: Followed, reports: &[Report], context: &Context) -> Result<u8, CliError> {
+    let view = super::view(context, &followed.state, super::now())?;
+    let voice = context.voice;
+    if !view.cells.is_empty() {
+        let detail = Detail {
+            width: voice.stderr_width(),
+            style: voice.stderr_style(),
+            verbose: voice.verbose,
+        };
+        say::to_stderr(&terminal::render(&view, detail));
+    }
+    let written = reports::write(reports, &view);
+    if let Left::Lost(error) = followed.left {
+        return Err(error);
+    }
+    written?;
+    Ok(if followed.interrupted {
+        exit::INTERRUPTED
+    } else {
+        exit::of_run(&view)
+    })
+}
+
+/// The submission of a spec, once everything that can be checked here is, and whether its stacks have containers.
+fn submission(path: &str, args: &Args) -> Result<(v1::SubmitRequest, bool), CliError> {
+    let loaded = spec_file::load(path);
+    let Some(spec) = &loaded.spec else {
+        super::validate::complain(&loaded);
+        let count = diagnostics::count(&loaded.diagnostics);
+        return Err(CliError::usage(format!("{path}: {count}")));
+    };
+    let containers = spec.compose.is_some() || spec.services.iter().any(|service| !service.process);
+    let selection = &args.selection;
+    let inputs = selection.inputs()?;
+    let origin = json!({
+        "path": path,
+        "inputs": inputs,
+        "only": selection.only(),
+        "cells": selection.cells(),
+        "command": std::env::args().collect::<Vec<_>>().join(" "),
+    });
+    let root = spec_file::folder(path)
+        .map_err(|error| CliError::usage(format!("can't find the directory of {path}: {error}")))?;
+    let request = v1::SubmitRequest {
+        files: loaded.sources.files.into_iter().map(Into::into).collect(),
+        inputs_json: serde_json::to_vec(&inputs)
+            .map_err(|error| CliError::usage(format!("inputs: {error}")))?,
+        only: selection.only().to_vec(),
+        cells: selection.cells().to_vec(),
+        workspace_root: root.to_string_lossy().into_owned(),
+        origin_json: origin.to_string().into_bytes(),
+        ..v1::SubmitRequest::default()
+    };
+    Ok((request, containers))
+}
+
+async fn submit(
+    connection: &Connection,
+    request: v1::SubmitRequest,
+    context: &Context,
+) -> Result<RunId, CliError> {
+    let sources = Sources {
+        files: request.files.iter().cloned().map(Into::into).collect(),
+    };
+    let answer = connection.client().submit(request).await;
+    let answer = answer.map_err(refused)?.into_inner();
+    let warnings = answer
+        .warnings
+        .into_iter()
+        .filter_map(|wire| Diagnostic::try_from(wire).ok());
+    let warnings: Vec<Diagnostic> = warnings.collect();
+    if !warnings.is_empty() && !context.voice.quiet {
+        let style = diagnostics::Style::of(&std::io::stderr());
+        say::to_stderr(&diagnostics::render(&warnings, &sources, style));
+    }
+    Ok(RunId::from(answer.run_id))
+}
+
+/// A refused submission with its findings underlined.
+pub(super) fn refused(status: tonic::Status) -> CliError {
+    let Some(refusal) = Refusal::from_status(&status) else {
+        return status.into();
+    };
+    let style = diagnostics::Style::of(&std::io::stderr());
+    say::to_stderr(&diagnostics::render(
+        &refusal.diagnostics,
+        &refusal.sources,
+        style,
+    ));
+    CliError::usage(diagnostics::count(&refusal.diagnostics))
+}

@@ -1,0 +1,17 @@
+//! `phalanx schema`: the JSON Schema of the spec language, for editors.
+
+use std::io::Write;
+
+/// What the command takes: nothing.
+#[derive(clap::Args, Clone, Copy, Debug)]
+pub struct Args {}
+
+/// Prints the schema; docs/spec.schema.json is this output.
+pub fn run(_args: &Args) -> u8 {
+    let _ = writeln!(
+        std::io::stdout().lock(),
+        "{:#}",
+        phalanx_shared::spec::schema::schema()
+    );
+    0
+}

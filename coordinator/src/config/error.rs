@@ -1,0 +1,65 @@
+//! What can be wrong with settings.
+
+use super::ALL;
+use std::fmt;
+
+/// One finding.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SettingError {
+    /// No setting has the key.
+    #[error("unknown setting `{key}` ({origin}){}", suggestion.as_ref().map(|s| format!(": did you mean `{s}`?")).unwrap_or_default())]
+    Unknown {
+        /// As it was written.
+        key: String,
+        /// Where it was written.
+        origin: String,
+        /// The nearest key.
+        suggestion: Option<String>,
+    },
+    /// The value doesn't fit.
+    #[error("setting `{key}` ({origin}) is `{found}`, expected {expected}")]
+    Invalid {
+        /// Which.
+        key: String,
+        /// Where it was written.
+        origin: String,
+        /// What was written.
+        found: String,
+        /// What could have been.
+        expected: String,
+    },
+    /// A file or variable can't be read.
+    #[error("can't read settings: {0}")]
+    Unreadable(String),
+}
+
+impl SettingError {
+    pub(super) fn unknown(key: &str, origin: &str) -> SettingError {
+        SettingError::Unknown {
+            key: key.to_owned(),
+            origin: origin.to_owned(),
+            suggestion: nearest(key),
+        }
+    }
+}
+
+/// The known key that a typo most likely meant.
+pub(super) fn nearest(key: &str) -> Option<String> {
+    let near = ALL.iter().map(|setting| setting.key());
+    let near = near.map(|known| (strsim::damerau_levenshtein(known, key), known));
+    let near = near.filter(|(distance, known)| *distance <= (known.len() / 4).max(2));
+    near.min().map(|(_, known)| known.to_owned())
+}
+
+/// All findings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SettingErrors(pub Vec<SettingError>);
+
+impl fmt::Display for SettingErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lines: Vec<String> = self.0.iter().map(ToString::to_string).collect();
+        f.write_str(&lines.join("\n"))
+    }
+}
+
+impl std::error::Error for SettingErrors {}

@@ -1,0 +1,169 @@
+//! The layers above the defaults, merged by the `config` crate. Files are read here; the environment comes in as values.
+
+use super::ALL;
+use super::error::{SettingError, nearest};
+use config::{Config, ConfigError, Environment, File, FileFormat, Map, Source, Value, ValueKind};
+use std::path::{Path, PathBuf};
+
+/// The machine's file.
+const SYSTEM_FILE: &str = "/etc/phalanx/config.toml";
+/// The project's file.
+const PROJECT_FILE: &str = "phalanx.toml";
+
+/// What the layers are made from.
+#[derive(Clone, Debug, Default)]
+pub struct Layers {
+    /// Files, later ones over earlier ones; those that don't exist are left out.
+    pub files: Vec<PathBuf>,
+    /// The environment.
+    pub variables: Vec<(String, String)>,
+    /// Flags of this call.
+    pub flags: Vec<Flag>,
+}
+
+/// A setting given by a flag.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Flag {
+    /// The setting's key.
+    pub key: &'static str,
+    /// As it is written: `--slots`.
+    pub name: &'static str,
+    /// Its value.
+    pub value: String,
+}
+
+impl Layers {
+    /// The layers of a call in a directory.
+    pub fn of_call(directory: &Path, flags: Vec<Flag>) -> Layers {
+        let project = directory
+            .ancestors()
+            .map(|up| up.join(PROJECT_FILE))
+            .find(|file| file.is_file());
+        let variables = std::env::vars_os();
+        Layers {
+            files: [PathBuf::from(SYSTEM_FILE)]
+                .into_iter()
+                .chain(project)
+                .collect(),
+            variables: variables
+                .filter_map(|(name, value)| {
+                    Some((name.into_string().ok()?, value.into_string().ok()?))
+                })
+                .collect(),
+            flags,
+        }
+    }
+}
+
+/// Every given value: key, value, and where it came from. What can't be read goes to `errors`.
+pub(super) fn merged(
+    layers: &Layers,
+    errors: &mut Vec<SettingError>,
+) -> Vec<(String, Value, String)> {
+    let mut builder = Config::builder();
+    for file in layers.files.iter().filter(|file| file.exists()) {
+        // Each file is tried alone first, so that a broken one doesn't hide what is wrong with the others.
+        let source = File::from(file.as_path()).format(FileFormat::Toml);
+        match source.collect() {
+            Ok(_) => builder = builder.add_source(source),
+            Err(error) => errors.push(SettingError::Unreadable(error_text(&error))),
+        }
+    }
+    let environment = Environment::with_prefix("PHALANX")
+        .prefix_separator("_")
+        .separator("__")
+        .source(Some(known_variables(&layers.variables, errors)));
+    let built = builder
+        .add_source(environment)
+        .add_source(Flags(layers.flags.clone()))
+        .build();
+    match built {
+        Ok(config) => {
+            let mut values = Vec::new();
+            flatten(String::new(), config.cache, &mut values);
+            values
+        }
+        Err(error) => {
+            errors.push(SettingError::Unreadable(error_text(&error)));
+            Vec::new()
+        }
+    }
+}
+
+/// Variables that give a setting. Others are not ours to judge (agents and tests have `PHALANX_*` variables of their own),
+/// but one that is nearly a setting's is a typo.
+fn known_variables(
+    variables: &[(String, String)],
+    errors: &mut Vec<SettingError>,
+) -> Map<String, String> {
+    let mut known = Map::new();
+    for (name, value) in variables {
+        let Some(rest) = name.strip_prefix("PHALANX_") else {
+            continue;
+        };
+        let key = rest.replace("__", ".").to_lowercase();
+        if ALL.iter().any(|setting| setting.key() == key) {
+            known.insert(name.clone(), value.clone());
+        } else if let Some(suggestion) = nearest(&key) {
+            let variable = ALL.iter().find(|setting| setting.key() == suggestion);
+            errors.push(SettingError::Unknown {
+                key,
+                origin: name.clone(),
+                suggestion: variable.map(|setting| setting.variable()),
+            });
+        }
+    }
+    known
+}
+
+fn flatten(prefix: String, value: Value, into: &mut Vec<(String, Value, String)>) {
+    let origin = value.origin().unwrap_or_default().to_owned();
+    match value.kind {
+        ValueKind::Table(table) => {
+            let mut entries: Vec<_> = table.into_iter().collect();
+            entries.sort_by(|a, b| a.0.cmp(&b.0));
+            for (key, value) in entries {
+                let key = if prefix.is_empty() {
+                    key
+                } else {
+                    format!("{prefix}.{key}")
+                };
+                flatten(key, value, into);
+            }
+        }
+        ValueKind::Nil => {}
+        _ => {
+            let setting = ALL.iter().find(|setting| setting.key() == prefix);
+            let origin = match setting {
+                Some(setting) if origin == "the environment" => setting.variable(),
+                _ => origin,
+            };
+            into.push((prefix, value, origin));
+        }
+    }
+}
+
+fn error_text(error: &ConfigError) -> String {
+    error.to_string().replace('\n', " ").trim().to_owned()
+}
+
+/// Flags as a source, so that their values know which flag they came from.
+#[derive(Clone, Debug)]
+struct Flags(Vec<Flag>);
+
+impl Source for Flags {
+    fn clone_into_box(&self) -> Box<dyn Source + Send + Sync> {
+        Box::new(self.clone())
+    }
+
+    fn collect(&self) -> Result<Map<String, Value>, ConfigError> {
+        let values = self.0.iter().map(|flag| {
+            let origin = flag.name.to_owned();
+            (
+                flag.key.to_owned(),
+                Value::new(Some(&origin), flag.value.clone()),
+            )
+        });
+        Ok(values.collect())
+    }
+}

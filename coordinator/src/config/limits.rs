@@ -1,0 +1,60 @@
+//! Limits per label, as a setting: `label=cells`, several with commas or as a list.
+
+use super::setting::SettingType;
+use config::Value;
+use std::collections::BTreeMap;
+
+/// At most so many cells at once for each label that is named.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LabelLimits(pub BTreeMap<String, u32>);
+
+impl SettingType for LabelLimits {
+    fn parse(value: &Value) -> Result<LabelLimits, String> {
+        let items = Vec::<String>::parse(value).map_err(|_| expected())?;
+        let limits = items.iter().map(|item| {
+            // A label may itself be `key=value`: the number is after the last sign.
+            let (label, cells) = item.rsplit_once('=').ok_or_else(expected)?;
+            let cells: u32 = cells.trim().parse().map_err(|_| expected())?;
+            let label = label.trim();
+            // With 0 no cell that asks for the label would ever start.
+            if label.is_empty() || cells == 0 {
+                return Err(expected());
+            }
+            Ok((label.to_owned(), cells))
+        });
+        limits.collect::<Result<_, _>>().map(LabelLimits)
+    }
+
+    fn show(&self) -> String {
+        let limits = self
+            .0
+            .iter()
+            .map(|(label, cells)| format!("{label}={cells}"));
+        limits.collect::<Vec<_>>().join(",")
+    }
+}
+
+fn expected() -> String {
+    "labels with a number of cells from 1 up, such as gpu=2,arm=4".to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn limits_are_read_as_they_are_shown_and_a_label_may_contain_the_sign() {
+        let read = |text: &str| LabelLimits::parse(&Value::from(text));
+        let limits = read("gpu=2, zone=a=4").unwrap();
+        assert_eq!(
+            limits.0,
+            [("gpu".to_owned(), 2), ("zone=a".to_owned(), 4)].into()
+        );
+        assert_eq!(read(&limits.show()).unwrap(), limits);
+        assert_eq!(read("").unwrap(), LabelLimits::default());
+        for wrong in ["gpu", "gpu=0", "=3", "gpu=many"] {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
+    }
+}

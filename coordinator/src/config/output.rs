@@ -1,0 +1,90 @@
+//! What is shown, and how.
+
+use super::Setting;
+use super::setting::{Choice, SettingType};
+use config::Value;
+
+/// When output has colours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Color {
+    /// On a terminal, unless `NO_COLOR` is set.
+    Auto,
+    /// Always, also in files and pipes.
+    Always,
+    /// Never.
+    Never,
+}
+
+impl Choice for Color {
+    const WORDS: &'static [(&'static str, Color)] = &[
+        ("auto", Color::Auto),
+        ("always", Color::Always),
+        ("never", Color::Never),
+    ];
+}
+
+impl SettingType for Color {
+    fn parse(value: &Value) -> Result<Color, String> {
+        Color::read(value)
+    }
+
+    fn show(&self) -> String {
+        self.word().to_owned()
+    }
+}
+
+/// When output has colours.
+pub const COLOR: Setting<Color> = Setting {
+    key: "color",
+    unit: "",
+    doc: "when output has colours: auto, always or never",
+    default: |_| Color::Auto,
+};
+
+/// The columns of the coverage table.
+pub const COVERAGE_AXIS: Setting<String> = Setting {
+    key: "coverage_axis",
+    unit: "",
+    doc: "axis of the coverage table's columns (`cell` for one per cell); empty takes the axis along which rows differ most",
+    default: |_| String::new(),
+};
+
+/// How much the program says of its own inside.
+pub const LOG_FILTER: Setting<String> = Setting {
+    key: "log.filter",
+    unit: "",
+    doc: "what the program logs of itself: a level, or target=level,…; empty is info for serve and agent, else warn",
+    default: |_| String::new(),
+};
+
+/// Whether the log is for people or programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Lines.
+    Text,
+    /// An object per line.
+    Json,
+}
+
+impl Choice for LogFormat {
+    const WORDS: &'static [(&'static str, LogFormat)] =
+        &[("text", LogFormat::Text), ("json", LogFormat::Json)];
+}
+
+impl SettingType for LogFormat {
+    fn parse(value: &Value) -> Result<LogFormat, String> {
+        LogFormat::read(value)
+    }
+
+    fn show(&self) -> String {
+        self.word().to_owned()
+    }
+}
+
+/// How the log looks.
+pub const LOG_FORMAT: Setting<LogFormat> = Setting {
+    key: "log.format",
+    unit: "",
+    doc: "how the program logs of itself: text or json",
+    default: |_| LogFormat::Text,
+};

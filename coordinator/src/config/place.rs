@@ -1,0 +1,12 @@
+//! Where things are.
+
+use super::Setting;
+use std::path::PathBuf;
+
+/// Journals, logs and identities of local runs and agents.
+pub const STATE_DIR: Setting<PathBuf> = Setting {
+    key: "state_dir",
+    unit: "",
+    doc: "directory of journals, logs and identities of local runs and agents",
+    default: |machine| machine.state_home.join("phalanx"),
+};

@@ -1,0 +1,116 @@
+//! The coordinator: which one is asked, and what one that is served does.
+
+use super::Setting;
+use super::limits::LabelLimits;
+
+/// Whom commands ask. Local commands read the state directory themselves.
+pub const COORDINATOR: Setting<String> = Setting {
+    key: "coordinator",
+    unit: "",
+    doc: "URL of the coordinator that commands ask; empty for local runs",
+    default: |_| String::new(),
+};
+
+/// Where `phalanx serve` listens.
+pub const LISTEN: Setting<String> = Setting {
+    key: "serve.listen",
+    unit: "",
+    doc: "address and port on which `phalanx serve` listens",
+    default: |_| "127.0.0.1:7180".to_owned(),
+};
+
+/// Where metrics are told.
+pub const HTTP: Setting<String> = Setting {
+    key: "serve.http",
+    unit: "",
+    doc: "address and port on which `phalanx serve` answers /healthz and Prometheus' /metrics; empty for none",
+    default: |_| "127.0.0.1:7181".to_owned(),
+};
+
+/// Secrets of the coordinator's own.
+pub const SECRETS_DIR: Setting<String> = Setting {
+    key: "serve.secrets_dir",
+    unit: "",
+    doc: "directory with a file per secret that runs may use without bringing its value; PHALANX_SECRET_* variables come first",
+    default: |_| String::new(),
+};
+
+/// Time that `always` steps have after a cancel.
+pub const CANCEL_GRACE_S: Setting<u64> = Setting {
+    key: "cancel_grace_s",
+    unit: "seconds",
+    doc: "time that `always` steps have after a cancel, before clean-up begins without them",
+    default: |_| 30,
+};
+
+/// An agent's right to run, per answered heartbeat.
+pub const LEASE_S: Setting<u64> = Setting {
+    key: "lease.time_s",
+    unit: "seconds",
+    doc: "how long an answered heartbeat gives an agent the right to run its cells",
+    default: |_| 10,
+};
+
+/// How often agents tell that they live.
+pub const HEARTBEAT_MS: Setting<u64> = Setting {
+    key: "lease.heartbeat_ms",
+    unit: "milliseconds",
+    doc: "how often an agent sends a heartbeat",
+    default: |_| 2_000,
+};
+
+/// How much longer the coordinator waits than the agent.
+pub const LEASE_MARGIN_S: Setting<u64> = Setting {
+    key: "lease.margin_s",
+    unit: "seconds",
+    doc: "how much longer than the lease the coordinator waits, so that the agent stops first",
+    default: |_| 3,
+};
+
+/// After a broken connection.
+pub const RESET_GRACE_S: Setting<u64> = Setting {
+    key: "lease.reset_grace_s",
+    unit: "seconds",
+    doc: "time that an agent has to come back after its connection broke, at most its lease and the margin; less than the lease makes a cut connection a death",
+    default: |_| 13,
+};
+
+/// Unanswered offers.
+pub const ACCEPT_WITHIN_S: Setting<u64> = Setting {
+    key: "lease.accept_within_s",
+    unit: "seconds",
+    doc: "an offer unanswered for so long goes back to the queue",
+    default: |_| 5,
+};
+
+/// After the coordinator's own restart.
+pub const RECONNECT_WITHIN_S: Setting<u64> = Setting {
+    key: "serve.reconnect_within_s",
+    unit: "seconds",
+    doc: "how long attempts wait for their agent after the coordinator's restart",
+    default: |_| 30,
+};
+
+/// What a label stands for may be scarce: licences, a device, a shared test bench.
+pub const LABEL_LIMITS: Setting<LabelLimits> = Setting {
+    key: "serve.label_limits",
+    unit: "cells",
+    doc: "at most so many cells at once, over all runs and agents, that ask for a label: gpu=2, arm=4",
+    default: |_| LabelLimits::default(),
+};
+
+/// The most cells of a plan.
+pub const MAX_CELLS: Setting<u64> = Setting {
+    key: "max_cells",
+    unit: "cells",
+    doc: "a spec that makes more cells is refused; 0 allows any number",
+    default: |_| 0,
+};
+
+/// How long runs are remembered.
+pub const KEEP_RUNS_DAYS: Setting<u64> = Setting {
+    key: "keep.runs_days",
+    unit: "days",
+    doc: "runs that finished longer ago are forgotten; 0 keeps all",
+    default: |_| 90,
+};

@@ -1,0 +1,11 @@
+//! The stacks of cells.
+
+use super::Setting;
+
+/// How long a kept stack lives.
+pub const KEEP_TTL_S: Setting<u64> = Setting {
+    key: "keep.ttl_s",
+    unit: "seconds",
+    doc: "how long stacks live that `--keep` keeps",
+    default: |_| 3600,
+};

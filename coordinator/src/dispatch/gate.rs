@@ -1,0 +1,112 @@
+//! The one gate: whether a token still gives the right to say something.
+//!
+//! A token is let in from its offer (or its resumption) until it is retired, declined or its agent is lost, and only from the agent that holds it.
+//! Control and logs both ask here. A late attempt that a cut agent still runs, an agent of an earlier term, a liar: all end here, so nothing behind the gate
+//! has to ask again whether what it hears still counts (I2).
+
+use phalanx_shared::id::{AgentId, Token};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Why a token isn't let in. The text is told to the agent.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Stale {
+    /// Never given, or taken back.
+    #[error("the attempt is over for the coordinator, or never was")]
+    Over,
+    /// Another agent's.
+    #[error("the attempt is held by agent {0}")]
+    Foreign(AgentId),
+}
+
+/// The live tokens and who holds them.
+#[derive(Debug, Default)]
+pub struct Gate {
+    held: BTreeMap<Token, AgentId>,
+    /// Lets everything in: shows that the simulator sees what the gate is for.
+    #[cfg(test)]
+    pub(crate) off: bool,
+}
+
+impl Gate {
+    /// Lets a token in from an agent.
+    pub fn open(&mut self, token: Token, agent: AgentId) {
+        self.held.insert(token, agent);
+    }
+
+    /// Closes behind a token.
+    pub fn close(&mut self, token: &Token) {
+        self.held.remove(token);
+    }
+
+    /// Whether an agent may speak of an attempt.
+    pub fn check(&self, agent: &AgentId, token: &Token) -> Result<(), Stale> {
+        #[cfg(test)]
+        if self.off {
+            return Ok(());
+        }
+        match self.held.get(token) {
+            Some(holder) if holder == agent => Ok(()),
+            Some(holder) => Err(Stale::Foreign(holder.clone())),
+            None => Err(Stale::Over),
+        }
+    }
+
+    /// Closes behind all tokens of an agent, and names them.
+    pub fn close_all(&mut self, agent: &AgentId) -> Vec<Token> {
+        let of_agent =
+            |(token, holder): (&Token, &AgentId)| (holder == agent).then(|| token.clone());
+        let tokens: Vec<Token> = self.held.iter().filter_map(of_agent).collect();
+        tokens.iter().for_each(|token| self.close(token));
+        tokens
+    }
+
+    /// Who holds an attempt.
+    pub fn holder(&self, token: &Token) -> Option<AgentId> {
+        self.held.get(token).cloned()
+    }
+
+    /// Whether anybody holds the attempt.
+    pub fn is_open(&self, token: &Token) -> bool {
+        self.held.contains_key(token)
+    }
+}
+
+/// The gate as sessions and log streams share it. Each use is one look-up; it is never held over a wait.
+#[derive(Clone, Debug, Default)]
+pub struct SharedGate(Arc<Mutex<Gate>>);
+
+impl SharedGate {
+    /// The gate. A holder that panicked left a whole map behind.
+    pub fn lock(&self) -> MutexGuard<'_, Gate> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_let_in_only_from_its_holder_and_only_while_it_is_open() {
+        let token = Token {
+            run: "run".into(),
+            cell: "cell".into(),
+            attempt: 1,
+            epoch: 1,
+        };
+        let earlier = Token {
+            epoch: 0,
+            ..token.clone()
+        };
+        let (one, two) = (AgentId::from("one"), AgentId::from("two"));
+        let mut gate = Gate::default();
+        assert_eq!(gate.check(&one, &token), Err(Stale::Over));
+        gate.open(token.clone(), one.clone());
+        assert_eq!(gate.check(&one, &token), Ok(()));
+        assert_eq!(gate.check(&one, &earlier), Err(Stale::Over));
+        assert_eq!(gate.check(&two, &token), Err(Stale::Foreign(one.clone())));
+        gate.close(&token);
+        assert_eq!(gate.check(&one, &token), Err(Stale::Over));
+    }
+}

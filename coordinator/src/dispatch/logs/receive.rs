@@ -1,0 +1,117 @@
+//! One log stream of an agent: records come up, pass the gate, are stored, and are acknowledged; as many at once as have come.
+
+use super::store::LogStore;
+use crate::dispatch::gate::SharedGate;
+use futures::{Stream, StreamExt};
+use phalanx_proto::convert::InvalidLogUp;
+use phalanx_proto::limit::LOG_WINDOW_BYTES;
+use phalanx_proto::log::{LogDown, LogUp, Record};
+use phalanx_proto::v1;
+use phalanx_shared::id::{AgentId, Token};
+use std::collections::BTreeMap;
+use tokio::sync::mpsc;
+use tonic::Status;
+
+/// Records stored in one go.
+const AT_ONCE: usize = 64;
+
+/// Where answers go.
+pub type Wire = mpsc::Sender<Result<v1::LogDown, Status>>;
+
+/// Serves a log stream until it ends. The first message says whose it is.
+pub async fn serve(
+    gate: SharedGate,
+    store: LogStore,
+    mut incoming: impl Stream<Item = Result<v1::LogUp, Status>> + Send + Unpin,
+    wire: Wire,
+) {
+    let ended = receive(gate, store, &mut incoming, &wire).await;
+    if let Err(status) = ended {
+        tracing::info!(
+            reason = phalanx_proto::broken(&status),
+            "a log stream ended"
+        );
+        let _ = wire.send(Err(status)).await;
+    }
+}
+
+async fn receive(
+    gate: SharedGate,
+    store: LogStore,
+    incoming: &mut (impl Stream<Item = Result<v1::LogUp, Status>> + Send + Unpin),
+    wire: &Wire,
+) -> Result<(), Status> {
+    let agent = match incoming.next().await {
+        None => return Ok(()),
+        Some(first) => match LogUp::try_from(first?) {
+            Ok(LogUp::Hello { agent }) => agent,
+            Ok(_) => {
+                return Err(Status::invalid_argument(
+                    "the first message isn't a LogHello",
+                ));
+            }
+            Err(error) => return Err(Status::invalid_argument(error.to_string())),
+        },
+    };
+    let welcome = LogDown::Welcome {
+        window_bytes: LOG_WINDOW_BYTES,
+    };
+    answer(wire, welcome).await?;
+    let mut batches = incoming.ready_chunks(AT_ONCE);
+    while let Some(batch) = batches.next().await {
+        let mut records: BTreeMap<Token, Vec<Record>> = BTreeMap::new();
+        let mut broken = None;
+        for message in batch {
+            match message.map(LogUp::try_from) {
+                Ok(Ok(LogUp::Record { token, record })) => {
+                    records.entry(token).or_default().push(record);
+                }
+                // Of a later version, or a second Hello: no news.
+                Ok(Ok(LogUp::Hello { .. }) | Err(InvalidLogUp::Unknown)) => {}
+                Ok(Err(error)) => broken = Some(Status::invalid_argument(error.to_string())),
+                Err(status) => broken = Some(status),
+            }
+        }
+        for (token, records) in records {
+            answer(wire, keep(&gate, &store, &agent, token, records).await?).await?;
+        }
+        if let Some(status) = broken {
+            return Err(status);
+        }
+    }
+    Ok(())
+}
+
+/// Stores records of one attempt, if its token passes the gate.
+async fn keep(
+    gate: &SharedGate,
+    store: &LogStore,
+    agent: &AgentId,
+    token: Token,
+    records: Vec<Record>,
+) -> Result<LogDown, Status> {
+    let verdict = gate.lock().check(agent, &token);
+    if let Err(stale) = verdict {
+        let reason = stale.to_string();
+        return Ok(LogDown::Refused { token, reason });
+    }
+    let number = records.last().map_or(0, |record| record.number);
+    let (store, of) = (store.clone(), token.clone());
+    let stored = tokio::task::spawn_blocking(move || store.append(&of, records)).await;
+    match stored {
+        Ok(Ok(true)) => Ok(LogDown::Ack { token, number }),
+        Ok(Ok(false)) => Ok(LogDown::Refused {
+            token,
+            reason: "the attempt is over for the coordinator".to_owned(),
+        }),
+        // The agent keeps what isn't acknowledged and comes again.
+        Ok(Err(error)) => Err(Status::resource_exhausted(format!("storing logs: {error}"))),
+        Err(error) => Err(Status::internal(format!("storing logs: {error}"))),
+    }
+}
+
+async fn answer(wire: &Wire, message: LogDown) -> Result<(), Status> {
+    wire.send(Ok(message.into()))
+        .await
+        .map_err(|_| Status::cancelled("the agent doesn't listen any more"))
+}

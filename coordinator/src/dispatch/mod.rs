@@ -1,0 +1,13 @@
+//! Sessions with agents: connections, offers, the one gate for tokens, acknowledgements, leases; and the logs that agents send.
+
+mod actor;
+mod attempt;
+mod command;
+pub mod contract;
+pub mod core;
+mod forward;
+pub mod gate;
+pub mod heard;
+pub mod logs;
+mod patience;
+pub mod server;

@@ -1,0 +1,89 @@
+//! What a session does as time passes: offers expire, orders are repeated, silence ends in loss.
+
+use super::attempt::{Attempt, Stage};
+use super::core::{AgentSession, Connection, Effect, Effects};
+use super::gate::Stale;
+use phalanx_proto::link::ToAgent;
+use phalanx_shared::id::Token;
+use std::time::Duration;
+
+/// An order to end that the agent didn't confirm is repeated after this time.
+const REPEAT_CANCEL_AFTER: Duration = Duration::from_secs(2);
+
+impl AgentSession {
+    /// Time passes.
+    pub fn tick(&mut self, now: Duration) -> Effects {
+        let mut effects = Vec::new();
+        if self.ended {
+            return effects;
+        }
+        self.allow_for_own_sleep(now);
+        match self.connection {
+            Connection::Down { until } if now >= until => {
+                self.lost(
+                    "it didn't come back after its connection broke",
+                    &mut effects,
+                );
+            }
+            Connection::Greeted { .. } | Connection::Up { .. } if now >= self.patience() => {
+                self.lost("it fell silent", &mut effects);
+            }
+            Connection::Up { .. } => {
+                self.expire_offers(now, &mut effects);
+                self.repeat_cancels(now, &mut effects);
+            }
+            Connection::Down { .. } | Connection::Greeted { .. } => {
+                self.expire_offers(now, &mut effects)
+            }
+        }
+        effects
+    }
+
+    /// A coordinator that was stopped itself (a suspended machine, a debugger) is no judge of silence: that time doesn't count.
+    fn allow_for_own_sleep(&mut self, now: Duration) {
+        let before = self.ticked.replace(now).unwrap_or(now);
+        let slept = now.saturating_sub(before);
+        if slept > self.settings.heartbeat {
+            self.heard += slept;
+            if let Connection::Down { until } = &mut self.connection {
+                *until += slept;
+            }
+        }
+    }
+
+    fn expire_offers(&mut self, now: Duration, effects: &mut Effects) {
+        let expired = |a: &Attempt| matches!(a.stage, Stage::Offered { until } if now >= until);
+        let tokens: Vec<Token> = self
+            .attempts
+            .iter()
+            .filter(|(_, attempt)| expired(attempt))
+            .map(|(token, _)| token.clone())
+            .collect();
+        for token in tokens {
+            let within = self.settings.accept_within;
+            self.declined(
+                &token,
+                &format!("the agent didn't answer within {within:?}"),
+                effects,
+            );
+            // It may have arrived after all.
+            let reason = Stale::Over.to_string();
+            effects.extend(self.if_up(ToAgent::Abandon { token, reason }));
+        }
+    }
+
+    fn repeat_cancels(&mut self, now: Duration, effects: &mut Effects) {
+        for (token, attempt) in &mut self.attempts {
+            let due =
+                |sent: Option<Duration>| sent.is_none_or(|at| now >= at + REPEAT_CANCEL_AFTER);
+            if let Some(cancel) = attempt
+                .cancel
+                .as_mut()
+                .filter(|c| !c.arrived && due(c.sent))
+            {
+                cancel.sent = Some(now);
+                effects.push(Effect::Send(cancel.message(token)));
+            }
+        }
+    }
+}

@@ -1,0 +1,277 @@
+//! The gRPC service that agents call: greets, then takes messages to sessions and log stores.
+//!
+//! Garbage is refused here with a reason, before anything sees it. Whoever serves it adds it to a tonic router; limits of message sizes are
+//! set in [`service`].
+
+use super::actor::{Dispatch, Greet, Input, Session, Shared};
+use super::contract::{FromAgents, ToAgents};
+use super::core::{ConnectionId, Settings};
+use super::gate::SharedGate;
+use super::heard::Heard;
+use super::logs::receive;
+use super::logs::store::LogStore;
+use crate::clock::Clock;
+use crate::metrics::METRICS;
+use kameo::actor::{ActorRef, Spawn};
+use kameo::mailbox;
+use phalanx_proto::convert::InvalidFromAgent;
+use phalanx_proto::limit::{CHUNK_BYTES, FROM_AGENT_BYTES, STREAM_WINDOW_BYTES, TO_AGENT_BYTES};
+use phalanx_proto::link::{FromAgent, Hello, Obituary};
+use phalanx_proto::v1;
+use phalanx_proto::v1::agent_link_server::{AgentLink, AgentLinkServer};
+use phalanx_proto::{PROTOCOLS, broken};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::io::AsyncReadExt;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+/// Messages to one agent that may wait for it to read; an honest one leaves far less.
+const UNREAD: usize = 4096;
+/// Messages of one agent that may wait for its session.
+const SESSION_MAILBOX: usize = 4096;
+/// A connection that says nothing for so long is dropped.
+const GREET_WITHIN: Duration = Duration::from_secs(10);
+
+/// A peer that is silent at the level of HTTP/2 is asked after this time, and dropped after as long again.
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
+
+/// What dispatch is made of.
+pub struct Args {
+    /// How patient it is.
+    pub settings: Settings,
+    /// The clock.
+    pub clock: Arc<dyn Clock>,
+    /// Facts about agents go here.
+    pub facts: mpsc::Sender<FromAgents>,
+    /// Commands to agents come from here.
+    pub commands: mpsc::UnboundedReceiver<ToAgents>,
+    /// Where logs are kept.
+    pub logs: LogStore,
+    /// Where workspaces are, as `DIGEST.tar`.
+    pub workspaces: PathBuf,
+    /// Where it is noted when each agent was heard of.
+    pub heard: Heard,
+}
+
+/// Starts dispatch; it lives as long as the channels do.
+pub fn service(args: Args) -> AgentLinkServer<Service> {
+    let Args {
+        settings,
+        clock,
+        facts,
+        mut commands,
+        logs,
+        workspaces,
+        heard,
+    } = args;
+    let shared = Shared {
+        settings,
+        clock,
+        gate: SharedGate::default(),
+        logs,
+        facts,
+        heard,
+    };
+    let (gate, logs) = (shared.gate.clone(), shared.logs.clone());
+    let dispatch = Dispatch::spawn_with_mailbox(shared, mailbox::bounded(SESSION_MAILBOX));
+    let commanded = dispatch.clone();
+    tokio::spawn(async move {
+        while let Some(command) = commands.recv().await {
+            if commanded.tell(command).await.is_err() {
+                return;
+            }
+        }
+    });
+    let service = Service {
+        dispatch,
+        gate,
+        logs,
+        workspaces: Arc::new(workspaces),
+        connections: Arc::default(),
+    };
+    AgentLinkServer::new(service)
+        .max_decoding_message_size(FROM_AGENT_BYTES)
+        .max_encoding_message_size(TO_AGENT_BYTES)
+}
+
+/// A server with the flow control that byte streams need; whoever listens adds services and limits.
+pub fn transport() -> tonic::transport::Server {
+    tonic::transport::Server::builder()
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(STREAM_WINDOW_BYTES * 2)
+        .http2_keepalive_interval(Some(KEEP_ALIVE))
+        .http2_keepalive_timeout(Some(KEEP_ALIVE))
+        .tcp_nodelay(true)
+}
+
+/// See the module.
+pub struct Service {
+    dispatch: ActorRef<Dispatch>,
+    gate: SharedGate,
+    logs: LogStore,
+    workspaces: Arc<PathBuf>,
+    connections: Arc<AtomicU64>,
+}
+
+#[tonic::async_trait]
+impl AgentLink for Service {
+    type SessionStream = ReceiverStream<Result<v1::ToAgent, Status>>;
+    type LogsStream = ReceiverStream<Result<v1::LogDown, Status>>;
+    type WorkspaceStream = ReceiverStream<Result<v1::Chunk, Status>>;
+
+    async fn session(
+        &self,
+        request: Request<Streaming<v1::FromAgent>>,
+    ) -> Result<Response<Self::SessionStream>, Status> {
+        let from = request.remote_addr();
+        let mut incoming = request.into_inner();
+        let refused = |status: &Status| {
+            METRICS.agents_refused.count();
+            let from = from.map_or_else(|| "a socket".to_owned(), |a| a.to_string());
+            tracing::warn!(from, reason = status.message(), "a connection was refused");
+        };
+        let hello = greeting(&mut incoming).await.inspect_err(refused)?;
+        let protocol = agree(&hello).inspect_err(refused)?;
+        let connection = self.connections.fetch_add(1, Ordering::Relaxed) + 1;
+        let (wire, outgoing) = mpsc::channel(UNREAD);
+        let greet = Greet {
+            connection,
+            wire,
+            protocol,
+            hello,
+        };
+        let session = self
+            .dispatch
+            .ask(greet)
+            .await
+            .map_err(|_| Status::unavailable("the coordinator is going away"))?;
+        tokio::spawn(listen(session, connection, incoming));
+        Ok(Response::new(ReceiverStream::new(outgoing)))
+    }
+
+    async fn logs(
+        &self,
+        request: Request<Streaming<v1::LogUp>>,
+    ) -> Result<Response<Self::LogsStream>, Status> {
+        let (wire, outgoing) = mpsc::channel(UNREAD);
+        let (gate, logs) = (self.gate.clone(), self.logs.clone());
+        tokio::spawn(receive::serve(gate, logs, request.into_inner(), wire));
+        Ok(Response::new(ReceiverStream::new(outgoing)))
+    }
+
+    async fn died(
+        &self,
+        request: Request<v1::Obituary>,
+    ) -> Result<Response<v1::Remembered>, Status> {
+        let obituary = Obituary::try_from(request.into_inner())
+            .map_err(|error| Status::invalid_argument(error.to_string()))?;
+        tracing::info!(agent = %obituary.agent, instance = obituary.instance, "an agent's process died");
+        let told = self.dispatch.tell(obituary).await;
+        told.map_err(|_| Status::unavailable("the coordinator is going away"))?;
+        Ok(Response::new(v1::Remembered {}))
+    }
+
+    async fn workspace(
+        &self,
+        request: Request<v1::WorkspaceRequest>,
+    ) -> Result<Response<Self::WorkspaceStream>, Status> {
+        let v1::WorkspaceRequest { digest } = request.into_inner();
+        // The digest becomes a file name.
+        if digest.len() != 64 || !digest.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Err(Status::invalid_argument("the digest isn't one"));
+        }
+        let path = self.workspaces.join(format!("{digest}.tar"));
+        let file = tokio::fs::File::open(&path)
+            .await
+            .map_err(|error| Status::not_found(format!("workspace {digest}: {error}")))?;
+        let (wire, outgoing) = mpsc::channel(4);
+        tokio::spawn(send_file(file, wire));
+        Ok(Response::new(ReceiverStream::new(outgoing)))
+    }
+}
+
+/// The first message, which must be a Hello and come soon.
+async fn greeting(incoming: &mut Streaming<v1::FromAgent>) -> Result<Hello, Status> {
+    let first = tokio::time::timeout(GREET_WITHIN, incoming.message())
+        .await
+        .map_err(|_| Status::deadline_exceeded("no Hello came"))??
+        .ok_or_else(|| Status::invalid_argument("the stream ended before a Hello"))?;
+    match FromAgent::try_from(first) {
+        Ok(FromAgent::Hello(hello)) => Ok(hello),
+        Ok(_) => Err(Status::invalid_argument("the first message isn't a Hello")),
+        Err(error) => Err(Status::invalid_argument(error.to_string())),
+    }
+}
+
+/// The highest protocol version that both speak.
+fn agree(hello: &Hello) -> Result<u32, Status> {
+    let (min, max) = hello.protocols;
+    let (ours_min, ours_max) = (*PROTOCOLS.start(), *PROTOCOLS.end());
+    let highest = max.min(ours_max);
+    if highest >= min.max(ours_min) {
+        return Ok(highest);
+    }
+    let who = if max < ours_min {
+        "agent"
+    } else {
+        "coordinator"
+    };
+    Err(Status::failed_precondition(format!(
+        "agent {} (version {}) speaks protocol {min} to {max}, this coordinator (version {}) {ours_min} to {ours_max}: upgrade the {who}",
+        hello.name,
+        hello.version,
+        env!("CARGO_PKG_VERSION"),
+    )))
+}
+
+/// Takes messages to the session until the stream ends or says something that is none.
+async fn listen(
+    session: ActorRef<Session>,
+    connection: ConnectionId,
+    mut incoming: Streaming<v1::FromAgent>,
+) {
+    let reason = loop {
+        let message = match incoming.message().await {
+            Ok(Some(message)) => message,
+            Ok(None) => break "the agent closed the connection".to_owned(),
+            Err(status) => break format!("the connection broke: {}", broken(&status)),
+        };
+        match FromAgent::try_from(message) {
+            Ok(message) => {
+                let input = Input::Received {
+                    connection,
+                    message,
+                };
+                if session.tell(input).await.is_err() {
+                    return;
+                }
+            }
+            Err(InvalidFromAgent::Unknown) => tracing::debug!("a message of a later version"),
+            Err(error) => break format!("the agent sent an invalid message: {error}"),
+        }
+    };
+    // A session that is over needs to hear nothing.
+    let _ = session.tell(Input::Broken { connection, reason }).await;
+}
+
+async fn send_file(mut file: tokio::fs::File, wire: mpsc::Sender<Result<v1::Chunk, Status>>) {
+    loop {
+        let mut data = vec![0; CHUNK_BYTES];
+        let message = match file.read(&mut data).await {
+            Ok(0) => return,
+            Ok(read) => {
+                data.truncate(read);
+                Ok(v1::Chunk { data })
+            }
+            Err(error) => Err(Status::data_loss(error.to_string())),
+        };
+        let last = message.is_err();
+        if wire.send(message).await.is_err() || last {
+            return;
+        }
+    }
+}

@@ -1,0 +1,16 @@
+//! The journal: the durable, ordered record of all runs. An event that was acknowledged is in it (I1).
+//!
+//! [`Journal`] is the handle that everybody has: appends go to the one writer ([`writer`]), which commits many at once; reads go to
+//! the [`Store`] directly. A store knows rows, not what they mean: state is a fold of the events, made elsewhere.
+
+mod lock;
+mod sqlite;
+mod store;
+mod writer;
+
+pub use sqlite::SqliteStore;
+pub use store::{NewRun, RunEnd, RunRow, Store, StoreError, Submission, Write};
+pub use writer::{Durable, Health, Journal};
+
+#[cfg(test)]
+mod tests;

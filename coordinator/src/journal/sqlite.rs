@@ -1,0 +1,367 @@
+//! The journal in SQLite: WAL, `synchronous = FULL`, one connection that writes, a few that read.
+
+use super::lock::Lock;
+use super::store::{NewRun, RunEnd, RunRow, Store, StoreError, Write, past};
+use crate::schedule::expected::Past;
+use async_trait::async_trait;
+use phalanx_shared::event::{AttemptRef, Event, Recorded};
+use phalanx_shared::id::{CellId, RunId};
+use phalanx_shared::time::Timestamp;
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow,
+    SqliteSynchronous,
+};
+use sqlx::{QueryBuilder, Row, Sqlite};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Rows of one INSERT: eight columns each stay below SQLite's bound on variables.
+const ROWS: usize = 2_000;
+/// Connections that read.
+const READERS: u32 = 4;
+
+/// A journal in one SQLite file.
+pub struct SqliteStore {
+    /// None of a store that is open for reading only.
+    writer: Option<SqlitePool>,
+    readers: SqlitePool,
+    path: PathBuf,
+    _lock: Option<Lock>,
+}
+
+impl SqliteStore {
+    /// Opens a database, made if need be, and brings its schema up to date. Refused while another coordinator has it.
+    pub async fn open(path: &Path) -> Result<SqliteStore, StoreError> {
+        let unusable = |reason: String| StoreError::Unusable {
+            path: path.to_owned(),
+            reason,
+        };
+        if let Some(directory) = path.parent() {
+            std::fs::create_dir_all(directory).map_err(|e| unusable(e.to_string()))?;
+        }
+        let lock = Lock::acquire(path)?;
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .busy_timeout(Duration::from_secs(10));
+        let writer = SqlitePoolOptions::new()
+            .max_connections(1)
+            .connect_with(options.clone())
+            .await
+            .map_err(|e| unusable(e.to_string()))?;
+        sqlx::migrate!("src/journal/migrations")
+            .run(&writer)
+            .await
+            .map_err(|e| unusable(format!("its schema isn't this version's: {e}")))?;
+        let readers = SqlitePoolOptions::new()
+            .max_connections(READERS)
+            .connect_with(options.read_only(true).create_if_missing(false))
+            .await
+            .map_err(|e| unusable(e.to_string()))?;
+        Ok(SqliteStore {
+            writer: Some(writer),
+            readers,
+            path: path.to_owned(),
+            _lock: Some(lock),
+        })
+    }
+
+    /// Opens a database for reading only, beside a coordinator that may write to it.
+    pub async fn open_for_reading(path: &Path) -> Result<SqliteStore, StoreError> {
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .read_only(true)
+            .busy_timeout(Duration::from_secs(10));
+        let readers = SqlitePoolOptions::new().max_connections(READERS);
+        let readers = readers.connect_with(options).await;
+        let readers = readers.map_err(|error| StoreError::Unusable {
+            path: path.to_owned(),
+            reason: error.to_string(),
+        })?;
+        Ok(SqliteStore {
+            writer: None,
+            readers,
+            path: path.to_owned(),
+            _lock: None,
+        })
+    }
+
+    fn writer(&self) -> Result<&SqlitePool, StoreError> {
+        let refused = || StoreError::Refused("it is open for reading only".to_owned());
+        self.writer.as_ref().ok_or_else(refused)
+    }
+
+    /// The database's file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    async fn begin_term(&self, now: Timestamp) -> Result<u64, StoreError> {
+        let row = sqlx::query("INSERT INTO terms (began_us) VALUES (?) RETURNING epoch")
+            .bind(now.0)
+            .fetch_one(self.writer()?)
+            .await
+            .map_err(written)?;
+        Ok(unsigned(row.try_get("epoch").map_err(read)?))
+    }
+
+    async fn commit(&self, writes: &[Write]) -> Result<(), StoreError> {
+        let mut transaction = self.writer()?.begin().await.map_err(written)?;
+        let mut events = Vec::new();
+        for write in writes {
+            if let Write::Event(event) = write {
+                events.push(event);
+                if events.len() == ROWS {
+                    insert_events(&mut transaction, &events).await?;
+                    events.clear();
+                }
+            } else {
+                // Events first: a run's end must not overtake them.
+                insert_events(&mut transaction, &events).await?;
+                events.clear();
+                write_one(&mut transaction, write).await?;
+            }
+        }
+        insert_events(&mut transaction, &events).await?;
+        transaction.commit().await.map_err(written)
+    }
+
+    async fn run(&self, run: &RunId) -> Result<Option<RunRow>, StoreError> {
+        let row = sqlx::query("SELECT * FROM runs WHERE run = ?")
+            .bind(run.as_str())
+            .fetch_optional(&self.readers)
+            .await
+            .map_err(read)?;
+        row.as_ref().map(run_row).transpose()
+    }
+
+    async fn runs(&self, limit: u32, open: bool) -> Result<Vec<RunRow>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT * FROM runs WHERE settled = 0 OR NOT ? ORDER BY submitted_us DESC, run DESC LIMIT ?",
+        )
+        .bind(open)
+        .bind(limit)
+        .fetch_all(&self.readers)
+        .await
+        .map_err(read)?;
+        rows.iter().map(run_row).collect()
+    }
+
+    async fn settled_before(&self, before: Timestamp) -> Result<Vec<RunId>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT run FROM runs WHERE settled = 1 AND finished_us < ? ORDER BY finished_us",
+        )
+        .bind(before.0)
+        .fetch_all(&self.readers)
+        .await
+        .map_err(read)?;
+        let run = |row: &SqliteRow| row.try_get("run").map(RunId).map_err(read);
+        rows.iter().map(run).collect()
+    }
+
+    async fn events(
+        &self,
+        run: &RunId,
+        from: u64,
+        limit: u32,
+    ) -> Result<Vec<Recorded>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT * FROM events WHERE run = ? AND position >= ? ORDER BY position LIMIT ?",
+        )
+        .bind(run.as_str())
+        .bind(signed(from))
+        .bind(limit)
+        .fetch_all(&self.readers)
+        .await
+        .map_err(read)?;
+        rows.iter().map(|row| recorded(run, row)).collect()
+    }
+
+    async fn history(&self, spec: &str) -> Result<Vec<Past>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT cell, matrix, elapsed_ms FROM durations WHERE spec = ? ORDER BY at_us",
+        )
+        .bind(spec)
+        .fetch_all(&self.readers)
+        .await
+        .map_err(read)?;
+        let mut history = Vec::with_capacity(rows.len());
+        for row in &rows {
+            let matrix: String = row.try_get("matrix").map_err(read)?;
+            let cell = row.try_get("cell").map_err(read)?;
+            let elapsed = row.try_get("elapsed_ms").map_err(read)?;
+            history.extend(past(cell, &matrix, elapsed));
+        }
+        Ok(history)
+    }
+
+    async fn close(&self) {
+        self.readers.close().await;
+        if let Some(writer) = &self.writer {
+            writer.close().await;
+        }
+    }
+}
+
+type Transaction<'a> = sqlx::Transaction<'a, Sqlite>;
+
+async fn insert_events(tx: &mut Transaction<'_>, events: &[&Recorded]) -> Result<(), StoreError> {
+    if events.is_empty() {
+        return Ok(());
+    }
+    let mut rows = Vec::with_capacity(events.len());
+    for recorded in events {
+        let kind = serde_json::to_string(&recorded.event.kind).map_err(refused)?;
+        rows.push((*recorded, kind));
+    }
+    let mut insert = QueryBuilder::<Sqlite>::new(
+        "INSERT INTO events (run, position, cell, attempt, seq, at_us, mono_us, kind) ",
+    );
+    insert.push_values(rows, |mut row, (Recorded { position, event }, kind)| {
+        let attempt = event.attempt.as_ref();
+        row.push_bind(event.run.as_str())
+            .push_bind(signed(*position))
+            .push_bind(attempt.map(|a| a.cell.as_str()))
+            .push_bind(attempt.map(|a| a.attempt))
+            .push_bind(signed(event.seq))
+            .push_bind(event.at.0)
+            .push_bind(signed(event.mono_us))
+            .push_bind(kind);
+    });
+    insert.build().execute(&mut **tx).await.map_err(written)?;
+    Ok(())
+}
+
+async fn write_one(tx: &mut Transaction<'_>, write: &Write) -> Result<(), StoreError> {
+    let query = match write {
+        Write::Event(_) => return Ok(()),
+        Write::Run(new) => sqlx::query(
+            "INSERT INTO runs (run, submitted_us, spec, digest, cells, submission) VALUES (?, ?, ?, ?, ?, ?)",
+        )
+        .bind(new.run.as_str())
+        .bind(new.submitted.0)
+        .bind(&new.spec)
+        .bind(&new.digest)
+        .bind(new.cells)
+        .bind(serde_json::to_string(&new.submission).map_err(refused)?),
+        Write::Finished { run, end } => sqlx::query(
+            "UPDATE runs SET finished_us = ?, outcome = ?, counts = ?, cancel = ? WHERE run = ?",
+        )
+        .bind(end.finished.0)
+        .bind(end.outcome.as_str())
+        .bind(serde_json::to_string(&end.counts).map_err(refused)?)
+        .bind(end.cancel.as_deref())
+        .bind(run.as_str()),
+        Write::Settled { run } => {
+            sqlx::query("UPDATE runs SET settled = 1 WHERE run = ?").bind(run.as_str())
+        }
+        Write::Duration { spec, past, at } => sqlx::query(
+            "INSERT OR REPLACE INTO durations (spec, cell, matrix, elapsed_ms, at_us) VALUES (?, ?, ?, ?, ?)",
+        )
+        .bind(spec)
+        .bind(past.cell.as_str())
+        .bind(serde_json::to_string(&past.matrix).map_err(refused)?)
+        .bind(signed(past.elapsed_ms))
+        .bind(at.0),
+        Write::Forget { run } => {
+            sqlx::query("DELETE FROM events WHERE run = ?")
+                .bind(run.as_str())
+                .execute(&mut **tx)
+                .await
+                .map_err(written)?;
+            sqlx::query("DELETE FROM runs WHERE run = ?").bind(run.as_str())
+        }
+    };
+    query.execute(&mut **tx).await.map_err(written)?;
+    Ok(())
+}
+
+fn run_row(row: &SqliteRow) -> Result<RunRow, StoreError> {
+    let text = |column: &str| row.try_get::<String, _>(column).map_err(read);
+    let optional = |column: &str| row.try_get::<Option<String>, _>(column).map_err(read);
+    let submission = serde_json::from_str(&text("submission")?).map_err(malformed)?;
+    let finished: Option<i64> = row.try_get("finished_us").map_err(read)?;
+    let end = match (finished, optional("outcome")?, optional("counts")?) {
+        (Some(finished), Some(outcome), Some(counts)) => Some(RunEnd {
+            finished: Timestamp(finished),
+            outcome: serde_json::from_value(outcome.into()).map_err(malformed)?,
+            counts: serde_json::from_str(&counts).map_err(malformed)?,
+            cancel: optional("cancel")?,
+        }),
+        _ => None,
+    };
+    Ok(RunRow {
+        new: NewRun {
+            run: RunId(text("run")?),
+            submitted: Timestamp(row.try_get("submitted_us").map_err(read)?),
+            spec: text("spec")?,
+            digest: text("digest")?,
+            cells: row.try_get("cells").map_err(read)?,
+            submission,
+        },
+        end,
+        settled: row.try_get("settled").map_err(read)?,
+    })
+}
+
+fn recorded(run: &RunId, row: &SqliteRow) -> Result<Recorded, StoreError> {
+    let number = |column: &str| row.try_get::<i64, _>(column).map_err(read);
+    let cell: Option<String> = row.try_get("cell").map_err(read)?;
+    let attempt: Option<u32> = row.try_get("attempt").map_err(read)?;
+    let kind: String = row.try_get("kind").map_err(read)?;
+    Ok(Recorded {
+        position: unsigned(number("position")?),
+        event: Event {
+            run: run.clone(),
+            attempt: cell.zip(attempt).map(|(cell, attempt)| AttemptRef {
+                cell: CellId(cell),
+                attempt,
+            }),
+            seq: unsigned(number("seq")?),
+            at: Timestamp(number("at_us")?),
+            mono_us: unsigned(number("mono_us")?),
+            kind: serde_json::from_str(&kind).map_err(malformed)?,
+        },
+    })
+}
+
+/// SQLite's integers are signed; nothing that is counted here comes near the bound.
+fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+fn unsigned(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or(0)
+}
+
+/// A failed write: a contradiction with what is there is final, everything else (disk full, I/O) may pass.
+fn written(error: sqlx::Error) -> StoreError {
+    match &error {
+        sqlx::Error::Database(database) if database.is_unique_violation() => {
+            StoreError::Refused(error.to_string())
+        }
+        sqlx::Error::Database(database) if database.message().contains("full") => {
+            StoreError::Unavailable(
+                "the disk is full: free some space, the run goes on then".into(),
+            )
+        }
+        _ => StoreError::Unavailable(error.to_string()),
+    }
+}
+
+fn refused(error: serde_json::Error) -> StoreError {
+    StoreError::Refused(error.to_string())
+}
+
+fn read(error: sqlx::Error) -> StoreError {
+    StoreError::Read(error.to_string())
+}
+
+fn malformed(error: serde_json::Error) -> StoreError {
+    StoreError::Read(format!("a row holds what this version can't read: {error}"))
+}

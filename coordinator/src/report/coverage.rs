@@ -1,0 +1,336 @@
+//! The coverage table: what the spec promises to verify (`verifies` rows) against one axis of the matrix.
+//!
+//! A row of a cell is the worst of the steps and groups that name it; a group's verdict outranks those of the steps
+//! inside it that only inherit the row. A row of a column is the worst of its cells, with their number beside it.
+
+use super::view::{CellView, StepView, ancestors};
+use indexmap::IndexSet;
+use phalanx_shared::outcome::Outcome;
+use phalanx_shared::plan::Plan;
+use serde::Serialize;
+use serde_json::Value;
+use std::collections::HashMap;
+
+/// `--coverage-axis cell`: a column for each cell.
+pub const CELL_AXIS: &str = "cell";
+
+/// The table.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Coverage {
+    /// The axis of the columns; `cell` for a column per cell, empty when the matrix has no axis.
+    pub axis: String,
+    /// Whether the caller named the axis.
+    pub chosen: bool,
+    /// The columns: the axis' values as text.
+    pub columns: Vec<String>,
+    /// The rows in the spec's order.
+    pub rows: Vec<CoverageRow>,
+}
+
+/// One promise.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct CoverageRow {
+    /// What `verifies` names.
+    pub key: String,
+    /// What the table shows.
+    pub title: String,
+    /// One for each column.
+    pub entries: Vec<CoverageEntry>,
+}
+
+/// A row of a column.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct CoverageEntry {
+    /// The worst of the cells.
+    pub state: CoverageState,
+    /// The column's cells by state, worst first.
+    pub parts: Vec<CoveragePart>,
+}
+
+/// Cells of a column whose row is in one state.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct CoveragePart {
+    /// The state.
+    pub state: CoverageState,
+    /// How many cells.
+    pub cells: usize,
+    /// Why, unless it passed: of the first cell that says so.
+    pub reason: Option<String>,
+}
+
+/// How a row of a cell ended.
+///
+/// The order is by severity, best first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs)]
+pub enum CoverageState {
+    /// No cell of the column (an excluded combination).
+    #[default]
+    Absent,
+    Passed,
+    Flaky,
+    Skipped,
+    /// The cell never came so far: nothing that names the row has ended, or it wasn't reached.
+    NotRun,
+    Cancelled,
+    Failed,
+    Errored,
+}
+
+impl CoverageState {
+    /// The words that tables show.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            CoverageState::Absent => "",
+            CoverageState::Passed => "passed",
+            CoverageState::Flaky => "flaky",
+            CoverageState::Skipped => "skipped",
+            CoverageState::NotRun => "not run",
+            CoverageState::Cancelled => "cancelled",
+            CoverageState::Failed => "failed",
+            CoverageState::Errored => "errored",
+        }
+    }
+}
+
+impl From<Outcome> for CoverageState {
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Passed => CoverageState::Passed,
+            Outcome::Flaky => CoverageState::Flaky,
+            Outcome::Skipped => CoverageState::Skipped,
+            Outcome::Cancelled => CoverageState::Cancelled,
+            Outcome::Failed => CoverageState::Failed,
+            Outcome::Errored => CoverageState::Errored,
+        }
+    }
+}
+
+impl Coverage {
+    /// Reasons that the table refers to, in the order of their first use: the first line of each.
+    pub fn reasons(&self) -> IndexSet<&str> {
+        let parts = self
+            .rows
+            .iter()
+            .flat_map(|row| &row.entries)
+            .flat_map(|entry| &entry.parts);
+        parts.filter_map(CoveragePart::short_reason).collect()
+    }
+}
+
+impl CoveragePart {
+    /// The reason's first line.
+    pub fn short_reason(&self) -> Option<&str> {
+        self.reason.as_deref()?.lines().next()
+    }
+}
+
+/// The row's state in one cell with its reason.
+type RowState<'a> = (CoverageState, Option<&'a str>);
+
+/// The table of a plan's cells; `None` if the spec has no rows. An axis that doesn't exist counts as not named.
+pub fn coverage(plan: &Plan, cells: &[CellView], axis: Option<&str>) -> Option<Coverage> {
+    if plan.coverage.is_empty() {
+        return None;
+    }
+    let states: Vec<HashMap<&str, RowState<'_>>> = cells.iter().map(rows_of_cell).collect();
+    let chosen = axis.filter(|axis| *axis == CELL_AXIS || plan.axes.iter().any(|a| a == axis));
+    let axis = match chosen {
+        Some(axis) => axis.to_owned(),
+        None => telling_axis(plan, cells, &states).unwrap_or_default(),
+    };
+    let mut columns: Vec<String> = Vec::new();
+    let mut members: Vec<Vec<usize>> = Vec::new();
+    for (index, cell) in cells.iter().enumerate() {
+        let label = column_of(cell, &axis);
+        let at = columns.iter().position(|column| *column == label);
+        let at = at.unwrap_or_else(|| {
+            columns.push(label);
+            members.push(Vec::new());
+            columns.len() - 1
+        });
+        if let Some(of_column) = members.get_mut(at) {
+            of_column.push(index);
+        }
+    }
+    let rows = plan
+        .coverage
+        .iter()
+        .map(|(key, title)| CoverageRow {
+            key: key.clone(),
+            title: title.clone(),
+            entries: members
+                .iter()
+                .map(|of_column| {
+                    let members = of_column
+                        .iter()
+                        .filter_map(|i| Some((cells.get(*i)?, states.get(*i)?)));
+                    entry(members, key)
+                })
+                .collect(),
+        })
+        .collect();
+    Some(Coverage {
+        axis,
+        chosen: chosen.is_some(),
+        columns,
+        rows,
+    })
+}
+
+/// Each row that something in the cell names, with the worst state of what names it.
+fn rows_of_cell(cell: &CellView) -> HashMap<&str, RowState<'_>> {
+    let mut rows: HashMap<&str, RowState<'_>> = HashMap::new();
+    let Some(attempt) = cell.newest() else {
+        return rows;
+    };
+    let by_path: HashMap<&str, &StepView> = attempt
+        .steps
+        .iter()
+        .map(|step| (step.path.as_str(), step))
+        .collect();
+    for step in &attempt.steps {
+        let Some(outcome) = step.outcome else {
+            continue;
+        };
+        for key in &step.verifies {
+            let around = ancestors(&step.path, |prefix| by_path.get(prefix).copied());
+            if around.iter().any(|group| group.verifies.contains(key)) {
+                continue;
+            }
+            let state = match outcome {
+                Outcome::Skipped if step.unreached => CoverageState::NotRun,
+                outcome => CoverageState::from(outcome),
+            };
+            let known = rows.entry(key).or_insert((CoverageState::Absent, None));
+            if state > known.0 {
+                *known = (state, step.reason.as_deref());
+            }
+        }
+    }
+    rows
+}
+
+fn entry<'a>(
+    cells: impl Iterator<Item = (&'a CellView, &'a HashMap<&'a str, RowState<'a>>)>,
+    key: &str,
+) -> CoverageEntry {
+    let mut parts: Vec<CoveragePart> = Vec::new();
+    for (cell, rows) in cells {
+        let (state, reason) = match rows.get(key) {
+            Some((state, reason)) => (*state, *reason),
+            None => (CoverageState::NotRun, cell.reason.as_deref()),
+        };
+        let reason = reason
+            .filter(|_| state > CoverageState::Flaky)
+            .map(str::to_owned);
+        match parts.iter_mut().find(|part| part.state == state) {
+            Some(part) => {
+                part.cells += 1;
+                part.reason = part.reason.take().or(reason);
+            }
+            None => parts.push(CoveragePart {
+                state,
+                cells: 1,
+                reason,
+            }),
+        }
+    }
+    parts.sort_by_key(|part| std::cmp::Reverse(part.state));
+    CoverageEntry {
+        state: parts.first().map(|part| part.state).unwrap_or_default(),
+        parts,
+    }
+}
+
+fn column_of(cell: &CellView, axis: &str) -> String {
+    match axis {
+        "" => "all cells".to_owned(),
+        CELL_AXIS => cell.name.clone(),
+        axis => cell
+            .matrix
+            .get(axis)
+            .map_or_else(|| "–".to_owned(), axis_text),
+    }
+}
+
+/// An axis value as people write it.
+pub(super) fn axis_text(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// The axis that tells most about the rows: the one whose value leaves the least doubt about their states
+/// (information gain, summed over the rows). Without any difference, the first axis with more than one value.
+fn telling_axis(
+    plan: &Plan,
+    cells: &[CellView],
+    states: &[HashMap<&str, RowState<'_>>],
+) -> Option<String> {
+    let mut best: Option<(f64, usize, &String)> = None;
+    for axis in &plan.axes {
+        let columns: Vec<String> = cells.iter().map(|cell| column_of(cell, axis)).collect();
+        let distinct = columns
+            .iter()
+            .collect::<std::collections::HashSet<_>>()
+            .len();
+        let gain: f64 = plan
+            .coverage
+            .iter()
+            .map(|(key, _)| {
+                let row = states.iter().map(|rows| {
+                    rows.get(key.as_str())
+                        .map_or(CoverageState::NotRun, |(state, _)| *state)
+                });
+                information_gain(columns.iter().map(String::as_str).zip(row))
+            })
+            .sum();
+        let better = match best {
+            None => true,
+            Some((gained, values, _)) => {
+                gain > gained + 1e-9 || (gain > gained - 1e-9 && values < 2 && distinct > 1)
+            }
+        };
+        if better {
+            best = Some((gain, distinct, axis));
+        }
+    }
+    best.map(|(_, _, axis)| axis.clone())
+}
+
+/// H(state) − H(state | column), in bits.
+fn information_gain<'a>(pairs: impl Iterator<Item = (&'a str, CoverageState)>) -> f64 {
+    let mut all: HashMap<CoverageState, usize> = HashMap::new();
+    let mut by_column: HashMap<&str, HashMap<CoverageState, usize>> = HashMap::new();
+    for (column, state) in pairs {
+        *all.entry(state).or_default() += 1;
+        *by_column
+            .entry(column)
+            .or_default()
+            .entry(state)
+            .or_default() += 1;
+    }
+    let total: usize = all.values().sum();
+    let rest: f64 = by_column
+        .values()
+        .map(|states| {
+            let share = states.values().sum::<usize>() as f64 / total.max(1) as f64;
+            share * entropy(states)
+        })
+        .sum();
+    entropy(&all) - rest
+}
+
+fn entropy(counts: &HashMap<CoverageState, usize>) -> f64 {
+    let total = counts.values().sum::<usize>().max(1) as f64;
+    counts
+        .values()
+        .map(|count| {
+            let share = *count as f64 / total;
+            -share * share.log2()
+        })
+        .sum()
+}

@@ -1,0 +1,309 @@
+//! The live table: one frame from the state of a run, the time and the size of the screen. Drawing it is the CLI's.
+//!
+//! If all cells fit they stand in plan order, so that nothing jumps. If not, those that failed and those that run are
+//! shown and the rest is summed up. A frame is never higher than the screen nor wider than its columns.
+
+use super::style::{Style, Tone};
+use super::text::{clean, duration, fit, plural};
+use super::view::micros;
+use console::measure_text_width;
+use phalanx_shared::id::CellId;
+use phalanx_shared::outcome::Outcome;
+use phalanx_shared::run_state::{AttemptState, CellState, CellStatus, RunState};
+use phalanx_shared::time::Timestamp;
+
+/// Columns and rows of a screen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size {
+    /// Columns.
+    pub width: usize,
+    /// Rows.
+    pub height: usize,
+}
+
+/// A cell's line before layout.
+struct Row<'a> {
+    name: &'a str,
+    state: &'static str,
+    tone: Tone,
+    phase: &'a str,
+    step: &'a str,
+    elapsed: String,
+    rank: u8,
+}
+
+/// The frame: a headline and a line for each cell worth showing.
+pub fn frame(state: &RunState, now: Timestamp, size: Size, style: Style) -> Vec<String> {
+    let width = size.width.saturating_sub(1).max(10); // the last column would wrap on some terminals
+    let rows: Vec<Row<'_>> = state
+        .cells
+        .iter()
+        .map(|(id, cell)| row(state, id, cell, now))
+        .collect();
+    let room = size.height.saturating_sub(4).max(1); // headline, column titles, the rest summed up, the cursor's line
+    let shown = choose(&rows, room);
+    let layout = Layout::of(&rows, width);
+    let mut lines = vec![headline(state, &rows, now, width, style)];
+    if size.height > 5 {
+        lines.push(style.paint(
+            Tone::Dim,
+            &layout.line("CELL", "STATE", "PHASE", "STEP", "TIME", |text| {
+                text.to_owned()
+            }),
+        ));
+    }
+    for row in shown.iter().filter_map(|index| rows.get(*index)) {
+        let paint = |text: &str| style.paint(row.tone, text);
+        lines.push(layout.line(
+            row.name,
+            row.state,
+            row.phase,
+            row.step,
+            &row.elapsed,
+            paint,
+        ));
+    }
+    if shown.len() < rows.len() {
+        lines.push(style.paint(Tone::Dim, &rest(&rows, &shown, width)));
+    }
+    lines.truncate(size.height.saturating_sub(1).max(1));
+    lines
+}
+
+fn row<'a>(state: &'a RunState, id: &'a CellId, cell: &'a CellState, now: Timestamp) -> Row<'a> {
+    let name = state
+        .planned(id)
+        .map_or(id.as_str(), |planned| planned.name.as_str());
+    let attempt = cell.attempts.iter().rev().find(|attempt| !attempt.returned);
+    let elapsed = attempt.and_then(|attempt| {
+        let ended = attempt.finished.or(cell.finished).unwrap_or(now);
+        attempt
+            .started
+            .map(|started| duration(micros(ended.since(started))))
+    });
+    let (word, tone, rank) = match (cell.outcome, cell.status) {
+        (Some(outcome), _) => (outcome.as_str(), outcome.into(), rank_of(outcome)),
+        (None, CellStatus::Queued) => ("queued", Tone::Dim, 5),
+        (None, CellStatus::Offered | CellStatus::Accepted) => ("offered", Tone::Dim, 3),
+        (None, CellStatus::Running) => ("running", Tone::Busy, 2),
+        (None, CellStatus::Ended | CellStatus::Finished) => ("ended", Tone::Busy, 2),
+    };
+    let (phase, step) = match attempt {
+        Some(attempt) if cell.outcome.is_none() => where_it_is(attempt),
+        _ => ("", cell.reason.as_deref().unwrap_or_default()),
+    };
+    Row {
+        name,
+        state: word,
+        tone,
+        phase,
+        step,
+        elapsed: elapsed.unwrap_or_default(),
+        rank,
+    }
+}
+
+/// Which rows go first when not all fit: trouble, then what runs, then what comes, then what is over.
+fn rank_of(outcome: Outcome) -> u8 {
+    match outcome {
+        Outcome::Failed | Outcome::Errored => 1,
+        Outcome::Cancelled => 6,
+        Outcome::Flaky => 7,
+        Outcome::Skipped | Outcome::Passed => 8,
+    }
+}
+
+fn where_it_is(attempt: &AttemptState) -> (&str, &str) {
+    let phase = name_of(attempt, attempt.phase.as_deref());
+    if attempt.step.is_some() {
+        return (phase, name_of(attempt, attempt.step.as_deref()));
+    }
+    let waiting = if attempt.started.is_some() && attempt.finished.is_none() {
+        "…"
+    } else {
+        ""
+    };
+    (phase, waiting)
+}
+
+fn name_of<'a>(attempt: &'a AttemptState, path: Option<&'a str>) -> &'a str {
+    let path = path.unwrap_or_default();
+    attempt
+        .steps
+        .get(path)
+        .map_or(path, |step| step.name.as_str())
+}
+
+/// Indices of the rows to show, in plan order.
+fn choose(rows: &[Row<'_>], room: usize) -> Vec<usize> {
+    if rows.len() <= room {
+        return (0..rows.len()).collect();
+    }
+    let mut order: Vec<usize> = (0..rows.len()).collect();
+    order.sort_by_key(|index| rows.get(*index).map_or(u8::MAX, |row| row.rank));
+    let failed = rows.iter().filter(|row| row.rank == 1).count();
+    let most_failed = failed.min((room / 3).max(1)); // running cells stay in sight however many failed
+    let mut shown: Vec<usize> = order.iter().take(most_failed).copied().collect();
+    shown.extend(order.iter().skip(failed).take(room - most_failed));
+    let missing = room - shown.len();
+    shown.extend(
+        order
+            .iter()
+            .skip(most_failed)
+            .take(missing.min(failed - most_failed)),
+    );
+    shown.sort_by_key(|index| (rows.get(*index).map_or(u8::MAX, |row| row.rank), *index));
+    shown
+}
+
+fn rest(rows: &[Row<'_>], shown: &[usize], width: usize) -> String {
+    let mut counts: Vec<(&str, usize)> = Vec::new();
+    for (_, row) in rows
+        .iter()
+        .enumerate()
+        .filter(|(index, _)| !shown.contains(index))
+    {
+        match counts.iter_mut().find(|(word, _)| *word == row.state) {
+            Some((_, count)) => *count += 1,
+            None => counts.push((row.state, 1)),
+        }
+    }
+    let parts: Vec<String> = counts
+        .iter()
+        .map(|(word, count)| format!("{count} {word}"))
+        .collect();
+    fit(&format!("… and {}", parts.join(", ")), width)
+        .trim_end()
+        .to_owned()
+}
+
+fn headline(
+    state: &RunState,
+    rows: &[Row<'_>],
+    now: Timestamp,
+    width: usize,
+    style: Style,
+) -> String {
+    let done = rows
+        .iter()
+        .filter(|row| matches!(row.rank, 1 | 6..))
+        .count();
+    let spec = state.plan.as_ref().map_or("", |plan| plan.spec.as_str());
+    let wall = state
+        .submitted
+        .map(|from| duration(micros(now.since(from))))
+        .unwrap_or_default();
+    let mut parts = vec![
+        (
+            Tone::Strong,
+            format!("{} {done}/{}", clean(spec), rows.len()),
+        ),
+        (Tone::Plain, wall),
+    ];
+    for (word, tone) in [
+        ("failed", Tone::Bad),
+        ("errored", Tone::Bad),
+        ("running", Tone::Busy),
+        ("offered", Tone::Dim),
+        ("queued", Tone::Dim),
+        ("passed", Tone::Good),
+        ("flaky", Tone::Warn),
+        ("skipped", Tone::Warn),
+        ("cancelled", Tone::Warn),
+    ] {
+        let count = rows.iter().filter(|row| row.state == word).count();
+        if count > 0 {
+            parts.push((tone, format!("{count} {word}")));
+        }
+    }
+    let held = state
+        .cells
+        .values()
+        .filter(|cell| cell.outcome.is_some() && cell.holds_agent())
+        .count();
+    if state.is_finished() && held > 0 {
+        parts.push((Tone::Busy, format!("cleaning up {}", plural(held, "cell"))));
+    } else if state.cancel.is_some() {
+        parts.push((Tone::Warn, "cancelling".to_owned()));
+    }
+    let mut line = String::new();
+    let mut used = 0;
+    for (tone, text) in parts {
+        let needs = measure_text_width(&text) + if used == 0 { 0 } else { 2 };
+        if used + needs > width {
+            break;
+        }
+        if used > 0 {
+            line += "  ";
+        }
+        line += &style.paint(tone, &text);
+        used += needs;
+    }
+    line
+}
+
+/// Widths of the columns; a narrow screen loses the phase first, then the step.
+struct Layout {
+    name: usize,
+    phase: Option<usize>,
+    step: Option<usize>,
+}
+
+const STATE: usize = 9;
+const TIME: usize = 7;
+
+impl Layout {
+    fn of(rows: &[Row<'_>], width: usize) -> Layout {
+        let widest = |of: fn(&Row<'_>) -> usize, least: usize| {
+            rows.iter().map(of).max().unwrap_or(0).max(least)
+        };
+        let fixed = STATE + TIME + 4;
+        let name = widest(|row| measure_text_width(&clean(row.name)), 4);
+        if width < 50 {
+            let name = name.min(width.saturating_sub(fixed)).max(1);
+            return Layout {
+                name,
+                phase: None,
+                step: None,
+            };
+        }
+        let name = name.min(width * 2 / 5);
+        let left = width.saturating_sub(fixed + name);
+        if width < 72 {
+            return Layout {
+                name,
+                phase: None,
+                step: Some(left.saturating_sub(2)),
+            };
+        }
+        let phase = widest(|row| measure_text_width(&clean(row.phase)), 5).min(16);
+        let step = widest(|row| measure_text_width(&clean(row.step)), 4);
+        Layout {
+            name,
+            phase: Some(phase),
+            step: Some(step.min(left.saturating_sub(phase + 4))),
+        }
+    }
+
+    fn line(
+        &self,
+        name: &str,
+        state: &str,
+        phase: &str,
+        step: &str,
+        time: &str,
+        paint: impl Fn(&str) -> String,
+    ) -> String {
+        let mut line = fit(&clean(name), self.name);
+        line += "  ";
+        line += &paint(&fit(state, STATE));
+        if let Some(width) = self.phase {
+            line += &format!("  {}", fit(&clean(phase), width));
+        }
+        if let Some(width) = self.step {
+            line += &format!("  {}", fit(&clean(step), width));
+        }
+        line += &format!("  {time:>TIME$}");
+        line.trim_end().to_owned()
+    }
+}

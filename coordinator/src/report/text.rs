@@ -1,0 +1,296 @@
+//! Text for people: durations, counts, tables of fixed-width cells, and what a failure looks like line by line.
+//! Whatever came from outside goes through [`clean`], so that it can't steer the terminal.
+
+use super::coverage::CoverageEntry;
+use super::style::{Style, Tone};
+use super::view::{CellView, Counts, StepView};
+use console::measure_text_width;
+use indexmap::IndexSet;
+use phalanx_shared::outcome::Outcome;
+use std::borrow::Cow;
+
+/// A line in one tone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line {
+    /// Its meaning.
+    pub tone: Tone,
+    /// Its text, without a line break.
+    pub text: String,
+}
+
+impl Line {
+    /// A line.
+    pub fn new(tone: Tone, text: impl Into<String>) -> Line {
+        Line {
+            tone,
+            text: text.into(),
+        }
+    }
+}
+
+/// Lines as text, each ended.
+pub fn lines_text(lines: &[Line], style: Style) -> String {
+    lines
+        .iter()
+        .map(|line| style.paint(line.tone, &line.text) + "\n")
+        .collect()
+}
+
+/// `0.31s`, `12.3s`, `3m05s`, `1h02m`.
+pub fn duration(micros: u64) -> String {
+    let tenths = micros / 100_000;
+    let seconds = micros / 1_000_000;
+    match seconds {
+        0..10 => format!("{:.2}s", (micros / 10_000) as f64 / 100.0),
+        10..60 => format!("{}.{}s", seconds, tenths % 10),
+        60..3600 => format!("{}m{:02}s", seconds / 60, seconds % 60),
+        _ => format!("{}h{:02}m", seconds / 3600, seconds / 60 % 60),
+    }
+}
+
+/// `1 cell`, `2 cells`.
+pub fn plural(count: usize, noun: &str) -> String {
+    if count == 1 {
+        format!("1 {noun}")
+    } else {
+        format!("{count} {noun}s")
+    }
+}
+
+/// `24 passed, 2 failed, 1 skipped`, worst last, none left out but the zeros.
+pub fn counts(counts: &Counts) -> Vec<(Tone, String)> {
+    const ORDER: [Option<Outcome>; 7] = [
+        Some(Outcome::Passed),
+        Some(Outcome::Flaky),
+        Some(Outcome::Failed),
+        Some(Outcome::Errored),
+        Some(Outcome::Cancelled),
+        Some(Outcome::Skipped),
+        None,
+    ];
+    let mut parts: Vec<(Tone, String)> = ORDER
+        .into_iter()
+        .filter(|outcome| counts.of(*outcome) > 0)
+        .map(|outcome| {
+            let word = outcome.map_or("unfinished", Outcome::as_str);
+            let tone = outcome.map_or(Tone::Warn, Tone::from);
+            (tone, format!("{} {word}", counts.of(outcome)))
+        })
+        .collect();
+    if counts.not_run > 0 {
+        parts.push((Tone::Warn, format!("{} not run", counts.not_run)));
+    }
+    parts
+}
+
+/// The text without colours and other escape sequences; what control characters remain become visible, tabs spaces.
+pub fn clean(text: &str) -> Cow<'_, str> {
+    let harmless = |c: char| !c.is_control() && !is_direction(c);
+    if text.chars().all(harmless) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len() + 8);
+    for c in console::strip_ansi_codes(text).chars() {
+        match c {
+            '\t' => out.push_str("    "),
+            c if harmless(c) => out.push(c),
+            c => out.extend(c.escape_unicode()),
+        }
+    }
+    Cow::Owned(out)
+}
+
+/// Marks that reorder what follows them on the screen.
+fn is_direction(c: char) -> bool {
+    matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// The text in exactly so many columns: padded, or cut in the middle (the ends of names differ).
+pub fn fit(text: &str, width: usize) -> String {
+    let measured = measure_text_width(text);
+    if measured <= width {
+        return format!("{text}{}", " ".repeat(width - measured));
+    }
+    if width <= 1 {
+        return "…".repeat(width);
+    }
+    let tail_width = (width - 1) / 2;
+    let mut tail_start = text.len();
+    for (at, _) in text.char_indices().rev() {
+        if measure_text_width(text.get(at..).unwrap_or_default()) > tail_width {
+            break;
+        }
+        tail_start = at;
+    }
+    let tail = text.get(tail_start..).unwrap_or_default();
+    let head_width = width - 1 - measure_text_width(tail);
+    let mut head_end = 0;
+    for (at, c) in text.char_indices() {
+        let end = at + c.len_utf8();
+        if measure_text_width(text.get(..end).unwrap_or_default()) > head_width {
+            break;
+        }
+        head_end = end;
+    }
+    let cut = format!("{}…{tail}", text.get(..head_end).unwrap_or_default());
+    let measured = measure_text_width(&cut);
+    format!("{cut}{}", " ".repeat(width.saturating_sub(measured)))
+}
+
+/// What helps to see why a step isn't ok, beneath its headline.
+pub fn failure(step: &StepView) -> Vec<Line> {
+    let mut lines = Vec::new();
+    let details = step.failure.as_ref();
+    if let Some(place) = details.and_then(|details| details.place.as_deref()) {
+        lines.push(Line::new(Tone::Dim, format!("at {}", clean(place))));
+    }
+    let failed_checks = step.checks.iter().filter(|check| !check.passed);
+    if let Some(reason) = &step.reason {
+        let said = failed_checks
+            .clone()
+            .any(|check| reason.contains(&check.expression));
+        if !said {
+            block(&mut lines, Tone::Bad, "", reason);
+        }
+    }
+    for check in failed_checks {
+        lines.push(Line::new(
+            Tone::Bad,
+            format!("check failed: {}", clean(&check.expression)),
+        ));
+        if let Some(error) = &check.error {
+            block(&mut lines, Tone::Bad, "    ", error);
+        }
+        let widest = check
+            .parts
+            .iter()
+            .map(|part| measure_text_width(&part.text))
+            .max();
+        let widest = widest.unwrap_or(0).min(40);
+        for part in &check.parts {
+            let text = clean(&part.text);
+            let pad = " ".repeat(widest.saturating_sub(measure_text_width(&text)));
+            lines.push(Line::new(
+                Tone::Plain,
+                format!("    {text}{pad} = {}", clean(&part.value)),
+            ));
+        }
+    }
+    let passed = step.checks.iter().filter(|check| check.passed).count();
+    if passed > 0 && passed < step.checks.len() {
+        lines.push(Line::new(
+            Tone::Dim,
+            format!("({} passed)", plural(passed, "other check")),
+        ));
+    }
+    let Some(details) = details else {
+        return lines;
+    };
+    for (title, text) in [
+        ("request", &details.request),
+        ("response", &details.response),
+    ] {
+        if let Some(text) = text {
+            lines.push(Line::new(Tone::Strong, format!("{title}:")));
+            block(&mut lines, Tone::Plain, "| ", text);
+        }
+    }
+    for note in &details.notes {
+        block(&mut lines, Tone::Plain, "", note);
+    }
+    for tail in &details.logs {
+        lines.push(Line::new(
+            Tone::Strong,
+            format!("last lines of {}:", clean(&tail.service)),
+        ));
+        for line in &tail.lines {
+            block(&mut lines, Tone::Dim, "| ", line);
+        }
+    }
+    lines
+}
+
+fn block(lines: &mut Vec<Line>, tone: Tone, prefix: &str, text: &str) {
+    for line in text.lines() {
+        lines.push(Line::new(
+            tone,
+            format!("{prefix}{}", clean(line)).trim_end(),
+        ));
+    }
+}
+
+/// `phase > step`, as plain lines and headlines name a step.
+pub fn step_title(phase: &str, name: &str) -> String {
+    if phase == name {
+        clean(name).into_owned()
+    } else {
+        format!("{} > {}", clean(phase), clean(name))
+    }
+}
+
+/// The cell's headline in lists of failures.
+pub fn cell_title(cell: &CellView) -> String {
+    let mark = if cell.experimental {
+        " (experimental)"
+    } else {
+        ""
+    };
+    format!("{}{mark}", clean(&cell.name))
+}
+
+/// What a coverage entry shows: the state, or the number of cells in each, with the numbers of the reasons.
+pub fn entry_text(entry: &CoverageEntry, reasons: &IndexSet<&str>) -> String {
+    let parts: Vec<String> = entry
+        .parts
+        .iter()
+        .map(|part| {
+            let number = part
+                .short_reason()
+                .and_then(|reason| reasons.get_index_of(reason));
+            let number = number
+                .map(|index| format!(" [{}]", index + 1))
+                .unwrap_or_default();
+            match entry.parts.len() {
+                1 => format!("{}{number}", part.state.as_str()),
+                _ => format!("{} {}{number}", part.cells, part.state.as_str()),
+            }
+        })
+        .collect();
+    parts.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_keep_two_or_three_telling_digits() {
+        let shown = [
+            4_000,
+            310_000,
+            9_999_999,
+            12_340_000,
+            185_000_000,
+            3_725_000_000,
+        ]
+        .map(duration);
+        assert_eq!(
+            shown,
+            ["0.00s", "0.31s", "9.99s", "12.3s", "3m05s", "1h02m"]
+        );
+    }
+
+    #[test]
+    fn a_name_is_cut_in_the_middle_to_the_exact_width() {
+        assert_eq!(fit("local / v4.5.8 / ipv4 / pve", 14), "local /… / pve");
+        assert_eq!(fit("pve", 5), "pve  ");
+        assert_eq!(measure_text_width(&fit("日本語日本語日本語", 8)), 8);
+    }
+
+    #[test]
+    fn escape_sequences_from_outside_do_not_reach_the_terminal() {
+        assert_eq!(clean("\u{1b}[31mx\ty\u{1b}[0m"), "x    y");
+        assert_eq!(clean("\u{1b}[2Ja\rb\u{7}"), "a\\u{d}b\\u{7}");
+        assert_eq!(clean("a\u{202e}b"), "a\\u{202e}b");
+    }
+}

@@ -1,0 +1,456 @@
+//! One actor per run: journals what the core decides and hands the effects to the courier.
+
+use super::core::{Decision, Effect, Input, RunCore};
+use super::courier::{self, Courier, Load, Parcel, Resumed, Tail};
+use crate::clock::Clock;
+use crate::dispatch::contract::{InventoryItem, ToAgents};
+use crate::journal::{Journal, RunEnd, Write};
+use crate::metrics::{METRICS, count_outcome};
+use crate::schedule::actor::Scheduling;
+use crate::schedule::core::{CellRequest, Input as ScheduleInput};
+use crate::schedule::expected::{History, Past};
+use crate::submission::Jobs;
+use kameo::Actor;
+use kameo::actor::{ActorRef, WeakActorRef};
+use kameo::error::{ActorStopReason, Infallible};
+use kameo::message::{Context, Message};
+use phalanx_shared::event::{Event, EventKind};
+use phalanx_shared::id::{AgentId, CellId, Token};
+use phalanx_shared::outcome::Outcome;
+use phalanx_shared::plan::CellJob;
+use phalanx_shared::run_state::{CellStatus, Counts};
+use phalanx_shared::trace::{AttemptTrace, TraceContext};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot, watch};
+
+pub use super::courier::Tail as RunTail;
+
+/// Secret values by name; in memory only (I4).
+pub type Secrets = Arc<BTreeMap<String, String>>;
+
+/// What a run is started with.
+pub struct Args {
+    /// Its state so far.
+    pub core: RunCore,
+    /// Makes cells into jobs.
+    pub jobs: Arc<dyn Jobs>,
+    /// What its secrets are; names without a value hold its cells back.
+    pub secrets: Secrets,
+    /// How long its cells took before.
+    pub history: History,
+    /// The journal.
+    pub journal: Journal,
+    /// Where cells are queued.
+    pub scheduling: ActorRef<Scheduling>,
+    /// Commands to agents.
+    pub to_agents: mpsc::UnboundedSender<ToAgents>,
+    /// Where watchers see how far it is.
+    pub tail: watch::Sender<Tail>,
+    /// The coordinator's clock.
+    pub clock: Arc<dyn Clock>,
+    /// The run's own span, if runs are traced.
+    pub trace: Option<TraceContext>,
+}
+
+/// The actor.
+pub struct Run {
+    core: RunCore,
+    jobs: Arc<dyn Jobs>,
+    secrets: Secrets,
+    history: History,
+    journal: Journal,
+    clock: Arc<dyn Clock>,
+    trace: Option<TraceContext>,
+    loads: mpsc::UnboundedSender<Load>,
+    /// Since when cells wait for an agent.
+    waiting: HashMap<CellId, Duration>,
+}
+
+impl Actor for Run {
+    type Args = Args;
+    type Error = Infallible;
+
+    async fn on_start(args: Args, me: ActorRef<Self>) -> Result<Self, Infallible> {
+        let (loads, queue) = mpsc::unbounded_channel();
+        let courier = Courier {
+            run: args.core.run().clone(),
+            scheduling: args.scheduling,
+            to_agents: args.to_agents,
+            tail: args.tail,
+        };
+        let weak = me.downgrade();
+        tokio::spawn(async move {
+            let settled = courier.carry(queue).await;
+            if let Some(me) = weak.upgrade() {
+                if settled {
+                    let _ = me.stop_gracefully().await;
+                } else {
+                    me.kill();
+                }
+            }
+        });
+        Ok(Run {
+            core: args.core,
+            jobs: args.jobs,
+            secrets: args.secrets,
+            history: args.history,
+            journal: args.journal,
+            clock: args.clock,
+            trace: args.trace,
+            loads,
+            waiting: HashMap::new(),
+        })
+    }
+
+    async fn on_stop(
+        &mut self,
+        _: WeakActorRef<Self>,
+        reason: ActorStopReason,
+    ) -> Result<(), Infallible> {
+        tracing::debug!(run = %self.core.run(), ?reason, "run actor stopped");
+        Ok(())
+    }
+}
+
+/// An input for the core.
+pub struct Tell(pub Input);
+
+impl Message<Tell> for Run {
+    type Reply = ();
+
+    async fn handle(&mut self, Tell(input): Tell, _: &mut Context<Self, ()>) {
+        match input {
+            Input::Assigned {
+                token,
+                agent,
+                agent_name,
+            } => self.assigned(token, agent, agent_name).await,
+            Input::Start => {
+                let missing = self.missing_secrets();
+                self.decide(Input::Secrets { missing }).await;
+            }
+            input => self.decide(input).await,
+        }
+    }
+}
+
+/// An attempt's events, to be made durable.
+pub struct AgentEvents {
+    /// Whose.
+    pub token: Token,
+    /// In sequence.
+    pub events: Vec<Event>,
+    /// Told when they are on disk.
+    pub durable: oneshot::Sender<()>,
+}
+
+impl Message<AgentEvents> for Run {
+    type Reply = ();
+
+    async fn handle(&mut self, message: AgentEvents, _: &mut Context<Self, ()>) {
+        let AgentEvents {
+            token,
+            events,
+            durable,
+        } = message;
+        let decision = self
+            .core
+            .handle(Input::Events { token, events }, self.clock.wall());
+        // Acknowledged before the gate closes behind the attempt.
+        self.perform(decision, vec![Parcel::Durable(durable)], None)
+            .await;
+    }
+}
+
+/// An agent connected with these attempts of the run.
+pub struct Connected {
+    /// The agent.
+    pub agent: AgentId,
+    /// Its attempts of this run.
+    pub inventory: Vec<InventoryItem>,
+    /// With which it goes on.
+    pub answer: oneshot::Sender<Resumed>,
+}
+
+impl Message<Connected> for Run {
+    type Reply = ();
+
+    async fn handle(&mut self, message: Connected, _: &mut Context<Self, ()>) {
+        let Connected {
+            agent,
+            inventory,
+            answer,
+        } = message;
+        let input = Input::Connected { agent, inventory };
+        let decision = self.core.handle(input, self.clock.wall());
+        self.perform(decision, Vec::new(), Some(answer)).await;
+    }
+}
+
+/// More secret values; cells that waited for them start.
+pub struct GiveSecrets(pub BTreeMap<String, String>);
+
+impl Message<GiveSecrets> for Run {
+    type Reply = ();
+
+    async fn handle(&mut self, GiveSecrets(more): GiveSecrets, _: &mut Context<Self, ()>) {
+        let mut secrets = (*self.secrets).clone();
+        secrets.extend(more);
+        self.secrets = Arc::new(secrets);
+        let missing = self.missing_secrets();
+        self.decide(Input::Secrets { missing }).await;
+    }
+}
+
+/// What a run looks like from outside.
+#[derive(Clone, Debug)]
+pub struct Glance {
+    /// How many cells are where.
+    pub counts: Counts,
+    /// Why it was cancelled.
+    pub cancel: Option<String>,
+    /// Whether it has its outcome.
+    pub finished: bool,
+    /// Agents that hold attempts of it.
+    pub agents: Vec<AgentId>,
+}
+
+/// Asks for a [`Glance`].
+pub struct Look;
+
+impl Message<Look> for Run {
+    type Reply = Result<Glance, Infallible>;
+
+    async fn handle(
+        &mut self,
+        _: Look,
+        _: &mut Context<Self, Self::Reply>,
+    ) -> Result<Glance, Infallible> {
+        let state = self.core.state();
+        Ok(Glance {
+            counts: state.counts(),
+            cancel: state.cancel.clone(),
+            finished: state.is_finished(),
+            agents: self.core.agents(),
+        })
+    }
+}
+
+/// Where a cell is, and what the run itself holds it back for.
+pub struct LookAtCell(pub CellId);
+
+impl Message<LookAtCell> for Run {
+    type Reply = Result<Option<(CellStatus, Vec<String>)>, Infallible>;
+
+    async fn handle(
+        &mut self,
+        LookAtCell(cell): LookAtCell,
+        _: &mut Context<Self, Self::Reply>,
+    ) -> Self::Reply {
+        let Some(seen) = self.core.state().cells.get(&cell) else {
+            return Ok(None);
+        };
+        let mut reasons = Vec::new();
+        if matches!(seen.status, CellStatus::Queued | CellStatus::Ended) {
+            let missing = self.core.missing_secrets().iter();
+            reasons.extend(missing.map(|name| format!("secret {name} missing")));
+            if seen.status == CellStatus::Ended && seen.holds_agent() {
+                reasons.push("its last try is still being cleaned up".to_owned());
+            }
+        }
+        Ok(Some((seen.status, reasons)))
+    }
+}
+
+impl Run {
+    async fn decide(&mut self, input: Input) {
+        let decision = self.core.handle(input, self.clock.wall());
+        self.perform(decision, Vec::new(), None).await;
+    }
+
+    #[tracing::instrument(name = "offer a cell", skip_all, fields(run = %token.run, cell = %token.cell, attempt = token.attempt, agent = %agent_name))]
+    async fn assigned(&mut self, token: Token, agent: AgentId, agent_name: String) {
+        if let Some(since) = self.waiting.remove(&token.cell) {
+            let now = self.clock.monotonic();
+            METRICS.queue_wait.observe(now.saturating_sub(since));
+        }
+        let job = self.jobs.job(&token.cell).await;
+        let input = match &job {
+            Ok(_) => Input::Assigned {
+                token,
+                agent,
+                agent_name,
+            },
+            Err(reason) => Input::Unrunnable {
+                token,
+                reason: reason.clone(),
+            },
+        };
+        let mut decision = self.core.handle(input, self.clock.wall());
+        let offer = |effect: &Effect| matches!(effect, Effect::Offer { .. });
+        let mut first = Vec::new();
+        if let (Some(at), Ok(job)) = (decision.effects.iter().position(offer), job)
+            && let Effect::Offer { token, agent } = decision.effects.remove(at)
+        {
+            first.push(Parcel::ToAgent(self.offer(token, agent, job)));
+        }
+        self.perform(decision, first, None).await;
+    }
+
+    fn offer(&self, token: Token, agent: AgentId, job: Arc<CellJob>) -> ToAgents {
+        let secrets = self.secrets.clone();
+        let traceparent = self.trace.map(|context| {
+            let trace = AttemptTrace::new(context, &token);
+            trace.parent(trace.attempt())
+        });
+        ToAgents::Offer {
+            agent,
+            token,
+            job,
+            secrets,
+            traceparent,
+        }
+    }
+
+    /// Journals a decision and hands its effects on.
+    async fn perform(
+        &mut self,
+        decision: Decision,
+        mut parcels: Vec<Parcel>,
+        answer: Option<oneshot::Sender<Resumed>>,
+    ) {
+        let Decision { events, effects } = decision;
+        let mut writes: Vec<Write> = Vec::with_capacity(events.len());
+        for recorded in events {
+            let more = self.also_written(&recorded.event);
+            writes.push(Write::Event(recorded));
+            writes.extend(more);
+        }
+        let run = self.core.run().clone();
+        if effects.contains(&Effect::Settled) {
+            writes.push(Write::Settled { run });
+        }
+        let durable = if writes.is_empty() {
+            None
+        } else {
+            Some(self.journal.append(writes).await)
+        };
+        let mut answer = answer;
+        for effect in effects {
+            parcels.extend(self.parcel(effect, &mut answer));
+        }
+        let load = Load {
+            durable,
+            position: self.core.position(),
+            parcels,
+        };
+        // The courier is gone only when the run is over.
+        let _ = self.loads.send(load);
+    }
+
+    /// Rows that repeat an event in another shape.
+    fn also_written(&self, event: &Event) -> Vec<Write> {
+        let state = self.core.state();
+        match &event.kind {
+            EventKind::RunFinished { outcome } => {
+                count_outcome(&METRICS.runs_finished, *outcome);
+            }
+            EventKind::CellFinished { outcome, .. } => {
+                count_outcome(&METRICS.cells_finished, *outcome);
+            }
+            _ => {}
+        }
+        match &event.kind {
+            EventKind::RunFinished { outcome } => vec![Write::Finished {
+                run: state.run.clone(),
+                end: RunEnd {
+                    finished: event.at,
+                    outcome: *outcome,
+                    counts: state.counts(),
+                    cancel: state.cancel.clone(),
+                },
+            }],
+            EventKind::CellFinished {
+                cell,
+                outcome: Outcome::Passed | Outcome::Flaky,
+                ..
+            } => self.duration(cell, event).into_iter().collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    fn duration(&self, cell: &CellId, event: &Event) -> Option<Write> {
+        let state = self.core.state();
+        let (planned, plan) = (state.planned(cell)?, state.plan.as_ref()?);
+        let newest = state.cells.get(cell)?.newest()?;
+        let elapsed = newest.finished?.since(newest.started?);
+        let matrix = planned.matrix.iter();
+        Some(Write::Duration {
+            spec: plan.spec.clone(),
+            past: Past {
+                cell: cell.clone(),
+                matrix: matrix.map(|(k, v)| (k.clone(), v.clone())).collect(),
+                elapsed_ms: u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
+            },
+            at: event.at,
+        })
+    }
+
+    fn parcel(
+        &mut self,
+        effect: Effect,
+        answer: &mut Option<oneshot::Sender<Resumed>>,
+    ) -> Option<Parcel> {
+        let run = self.core.run().clone();
+        Some(match effect {
+            Effect::Queue(tokens) => {
+                let now = self.clock.monotonic();
+                let cells = tokens.iter().map(|token| (token.cell.clone(), now));
+                self.waiting.extend(cells);
+                Parcel::Queue(tokens.into_iter().filter_map(|t| self.request(t)).collect())
+            }
+            Effect::Withdraw(tokens) => {
+                for token in &tokens {
+                    self.waiting.remove(&token.cell);
+                }
+                Parcel::Schedule(ScheduleInput::Withdrawn { run, tokens })
+            }
+            // Offers are made where the job is at hand.
+            Effect::Offer { .. } => return None,
+            Effect::Accepted(token) => Parcel::Schedule(ScheduleInput::Accepted { token }),
+            Effect::Declined { token, reason } => {
+                Parcel::Schedule(ScheduleInput::Declined { token, reason })
+            }
+            Effect::Release(token) => Parcel::Schedule(ScheduleInput::Released { token }),
+            Effect::Cancel { token, order } => Parcel::ToAgent(courier::cancel(token, order)),
+            Effect::Retire(token) => Parcel::ToAgent(ToAgents::Retire { token }),
+            Effect::Resume { attempts, .. } => {
+                let tokens = attempts.iter().map(|(token, _)| token.clone());
+                let requests = tokens.filter_map(|token| self.request(token)).collect();
+                Parcel::Resume(answer.take()?, Resumed { attempts, requests })
+            }
+            Effect::Finished(outcome) => Parcel::Finished(outcome),
+            Effect::Settled => Parcel::Settled,
+        })
+    }
+
+    fn request(&self, token: Token) -> Option<CellRequest> {
+        let planned = self.core.state().planned(&token.cell)?;
+        Some(CellRequest {
+            labels: planned.runs_on.clone(),
+            resources: planned.resources,
+            images: self.jobs.images(&token.cell),
+            expected_ms: self.history.expected_ms(planned),
+            token,
+        })
+    }
+
+    fn missing_secrets(&self) -> Vec<String> {
+        let wanted = self.jobs.secrets().into_iter();
+        wanted
+            .filter(|name| !self.secrets.contains_key(name))
+            .collect()
+    }
+}

@@ -1,0 +1,182 @@
+//! What happens to attempts: offered, taken, given back, told of, lost. The fence against late ones is [`RunCore::holds`].
+
+use super::core::{Decision, Effect, RunCore};
+use crate::dispatch::contract::InventoryItem;
+use phalanx_shared::event::{Event, EventKind};
+use phalanx_shared::id::{AgentId, CellId, Token};
+use phalanx_shared::outcome::Outcome;
+use phalanx_shared::run_state::CellStatus;
+use phalanx_shared::time::Timestamp;
+
+impl RunCore {
+    pub(super) fn assigned(
+        &mut self,
+        token: Token,
+        agent: AgentId,
+        agent_name: String,
+        now: Timestamp,
+        d: &mut Decision,
+    ) {
+        if self.waiting.get(&token.cell) != Some(&token) {
+            d.effects.push(Effect::Release(token));
+            return;
+        }
+        self.waiting.remove(&token.cell);
+        self.held.insert(token.cell.clone(), token.clone());
+        let offered = EventKind::CellOffered {
+            token: token.clone(),
+            agent: agent.clone(),
+            agent_name,
+        };
+        self.record(offered, now, d);
+        d.effects.push(Effect::Offer { token, agent });
+    }
+
+    /// Whether a token is its cell's newest attempt, and an agent holds it: the fence of the run.
+    fn holds(&self, token: &Token) -> bool {
+        self.held.get(&token.cell) == Some(token)
+    }
+
+    pub(super) fn status(&self, cell: &CellId) -> Option<CellStatus> {
+        Some(self.state.cells.get(cell)?.status)
+    }
+
+    pub(super) fn accepted(&mut self, token: Token, now: Timestamp, d: &mut Decision) {
+        if self.holds(&token) && self.status(&token.cell) == Some(CellStatus::Offered) {
+            let kind = EventKind::CellAccepted {
+                token: token.clone(),
+            };
+            self.record(kind, now, d);
+            d.effects.push(Effect::Accepted(token));
+        }
+    }
+
+    pub(super) fn declined(
+        &mut self,
+        token: &Token,
+        reason: String,
+        now: Timestamp,
+        d: &mut Decision,
+    ) {
+        let open = matches!(
+            self.status(&token.cell),
+            Some(CellStatus::Offered | CellStatus::Accepted)
+        );
+        if self.holds(token) && open {
+            let reason_known = reason.clone();
+            let token = token.clone();
+            let scheduler = Effect::Declined {
+                token: token.clone(),
+                reason,
+            };
+            self.give_back(&token, reason_known, scheduler, now, d);
+        }
+    }
+
+    /// An offer came to nothing: the cell waits again, or ends if the run does.
+    fn give_back(
+        &mut self,
+        token: &Token,
+        reason: String,
+        release: Effect,
+        now: Timestamp,
+        d: &mut Decision,
+    ) {
+        self.held.remove(&token.cell);
+        let kind = EventKind::CellReturned {
+            token: token.clone(),
+            reason,
+        };
+        self.record(kind, now, d);
+        d.effects.push(Effect::Retire(token.clone()));
+        d.effects.push(release);
+        match self.order.clone() {
+            Some(order) => self.finish(&token.cell, Outcome::Cancelled, Some(order.reason), now, d),
+            None => self.requeue(&token.cell, d),
+        }
+    }
+
+    pub(super) fn agent_events(
+        &mut self,
+        token: &Token,
+        events: Vec<Event>,
+        now: Timestamp,
+        d: &mut Decision,
+    ) {
+        if !self.holds(token) {
+            d.effects.push(Effect::Retire(token.clone()));
+            return;
+        }
+        let mut torn_down = false;
+        let mut ended = false;
+        for event in events {
+            let last = self
+                .state
+                .cells
+                .get(&token.cell)
+                .and_then(|c| c.attempts.last());
+            if last.is_none_or(|attempt| event.seq <= attempt.last_seq) {
+                continue;
+            }
+            ended |= matches!(event.kind, EventKind::AttemptFinished { .. });
+            torn_down |= matches!(event.kind, EventKind::TornDown { .. });
+            if torn_down && last.is_some_and(|attempt| attempt.outcome.is_none()) {
+                return self.lose(token, "its agent cleaned up without a verdict", now, d);
+            }
+            self.keep(event, d);
+        }
+        if torn_down {
+            self.held.remove(&token.cell);
+            d.effects.push(Effect::Retire(token.clone()));
+            d.effects.push(Effect::Release(token.clone()));
+        }
+        if ended || torn_down {
+            self.judge(&token.cell, now, d);
+        }
+    }
+
+    /// Which attempts a connecting agent goes on with.
+    pub(super) fn connected(
+        &mut self,
+        agent: AgentId,
+        inventory: &[InventoryItem],
+        now: Timestamp,
+        d: &mut Decision,
+    ) {
+        let mut attempts = Vec::new();
+        for token in self.held_by(&agent) {
+            if !inventory.iter().any(|item| item.token == token) {
+                self.lose(&token, "its agent came back without it", now, d);
+                continue;
+            }
+            self.accepted(token.clone(), now, d);
+            let seen = self.state.cells.get(&token.cell);
+            let attempt = seen.and_then(|c| c.attempts.last());
+            let running = attempt.is_some_and(|a| a.outcome.is_none());
+            attempts.push((token.clone(), attempt.map_or(0, |a| a.last_seq)));
+            if let Some(order) = self.order.clone().filter(|_| running) {
+                d.effects.push(Effect::Cancel { token, order });
+            }
+        }
+        // Before the cancels: an agent must know that it goes on before it is told to end.
+        d.effects.insert(0, Effect::Resume { agent, attempts });
+    }
+
+    /// An attempt's agent is gone. One that was offered and never taken only goes back.
+    pub(super) fn lose(&mut self, token: &Token, reason: &str, now: Timestamp, d: &mut Decision) {
+        if self.status(&token.cell) == Some(CellStatus::Offered) {
+            let release = Effect::Release(token.clone());
+            self.give_back(token, reason.to_owned(), release, now, d);
+            return;
+        }
+        self.held.remove(&token.cell);
+        let kind = EventKind::AttemptLost {
+            token: token.clone(),
+            reason: reason.to_owned(),
+        };
+        self.record(kind, now, d);
+        d.effects.push(Effect::Retire(token.clone()));
+        d.effects.push(Effect::Release(token.clone()));
+        self.judge(&token.cell, now, d);
+    }
+}

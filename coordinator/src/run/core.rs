@@ -1,0 +1,422 @@
+//! The pure core of a run: an input comes in, events to journal and effects to carry out come out.
+//!
+//! Whoever calls [`RunCore::handle`] must make the events durable before it carries out the effects of the same decision. The state is
+//! the fold of the events and nothing else, so that a restart ([`RunCore::recovered`]) goes on where the journal ends.
+
+use super::verdict::{Verdict, verdict};
+use crate::dispatch::contract::InventoryItem;
+use phalanx_shared::event::{Event, EventKind, Recorded};
+use phalanx_shared::id::{AgentId, CellId, RunId, Token};
+use phalanx_shared::outcome::Outcome;
+use phalanx_shared::run_state::{CellStatus, RunState};
+use phalanx_shared::time::Timestamp;
+use std::collections::BTreeMap;
+
+/// What a run is told.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// Begin, or go on after a restart.
+    Start,
+    /// Which secrets have no value. While any is missing no cell starts.
+    Secrets { missing: Vec<String> },
+    /// The scheduler found an agent for a waiting cell.
+    Assigned {
+        token: Token,
+        agent: AgentId,
+        agent_name: String,
+    },
+    /// A cell can't be made into a job.
+    Unrunnable { token: Token, reason: String },
+    /// An offer was taken.
+    Accepted { token: Token },
+    /// An offer came to nothing.
+    Declined { token: Token, reason: String },
+    /// An attempt's events, in sequence.
+    Events { token: Token, events: Vec<Event> },
+    /// An agent connected and says which attempts of this run it holds.
+    Connected {
+        agent: AgentId,
+        inventory: Vec<InventoryItem>,
+    },
+    /// An agent is gone for good.
+    AgentLost { agent: AgentId, reason: String },
+    /// Somebody wants the end.
+    Cancel(CancelOrder),
+}
+
+/// How a run is to end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CancelOrder {
+    /// Why.
+    pub reason: String,
+    /// For `always` steps and stopping services.
+    pub grace_ms: u64,
+    /// Skips the `always` steps.
+    pub force: bool,
+}
+
+/// What is to be done once the decision's events are durable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// These want to run.
+    Queue(Vec<Token>),
+    /// These no longer want to.
+    Withdraw(Vec<Token>),
+    /// Offer an attempt to an agent.
+    Offer { token: Token, agent: AgentId },
+    /// Tell the scheduler that an offer was taken.
+    Accepted(Token),
+    /// Tell the scheduler that an agent declined.
+    Declined { token: Token, reason: String },
+    /// Nothing of an attempt is left; its reservation ends.
+    Release(Token),
+    /// End an attempt.
+    Cancel { token: Token, order: CancelOrder },
+    /// Close the gate behind an attempt.
+    Retire(Token),
+    /// An agent goes on with these, each durable up to a sequence number; with all others of this run it doesn't.
+    Resume {
+        agent: AgentId,
+        attempts: Vec<(Token, u64)>,
+    },
+    /// The run has its outcome.
+    Finished(Outcome),
+    /// Nothing more will happen.
+    Settled,
+}
+
+/// Events to journal, then effects to carry out.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Decision {
+    /// In order, positions assigned.
+    pub events: Vec<Recorded>,
+    /// In order.
+    pub effects: Vec<Effect>,
+}
+
+/// A run's state and what is in flight.
+#[derive(Clone, Debug)]
+pub struct RunCore {
+    pub(super) state: RunState,
+    /// Of the newest event.
+    pub(super) position: u64,
+    pub(super) epoch: u64,
+    /// Attempts that agents hold.
+    pub(super) held: BTreeMap<CellId, Token>,
+    /// Attempts that the scheduler has queued.
+    pub(super) waiting: BTreeMap<CellId, Token>,
+    pub(super) missing_secrets: Vec<String>,
+    /// The harshest order given.
+    pub(super) order: Option<CancelOrder>,
+    /// Cells without outcome.
+    pub(super) open: usize,
+    pub(super) settled: bool,
+    /// The grace of a cancel whose order was lost in a restart, and of fail-fast.
+    pub(super) default_grace_ms: u64,
+}
+
+impl RunCore {
+    /// A run in the state that its events give. `position` is the newest event's.
+    pub fn recovered(state: RunState, position: u64, epoch: u64, default_grace_ms: u64) -> Self {
+        let mut held = BTreeMap::new();
+        for (cell, seen) in &state.cells {
+            if let Some(attempt) = seen.attempts.last().filter(|a| a.is_held()) {
+                held.insert(cell.clone(), attempt.token(&state.run, cell));
+            }
+        }
+        let order = state.cancel.clone().map(|reason| CancelOrder {
+            reason,
+            grace_ms: default_grace_ms,
+            force: false,
+        });
+        RunCore {
+            open: state.cells.values().filter(|c| c.outcome.is_none()).count(),
+            state,
+            position,
+            epoch,
+            held,
+            waiting: BTreeMap::new(),
+            missing_secrets: Vec::new(),
+            order,
+            settled: false,
+            default_grace_ms,
+        }
+    }
+
+    /// The fold.
+    pub fn state(&self) -> &RunState {
+        &self.state
+    }
+
+    /// The newest event's position.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// Secrets without a value, for which the run waits.
+    pub fn missing_secrets(&self) -> &[String] {
+        &self.missing_secrets
+    }
+
+    /// Attempts that an agent holds.
+    pub fn held_by(&self, agent: &AgentId) -> Vec<Token> {
+        let mine = self.held.iter().filter(|(cell, _)| {
+            let attempt = self.state.cells.get(*cell).and_then(|c| c.attempts.last());
+            attempt.is_some_and(|a| a.agent == *agent)
+        });
+        mine.map(|(_, token)| token.clone()).collect()
+    }
+
+    /// Agents that hold attempts.
+    pub fn agents(&self) -> Vec<AgentId> {
+        let attempts = self.held.keys().filter_map(|cell| {
+            let attempt = self.state.cells.get(cell)?.attempts.last()?;
+            Some(attempt.agent.clone())
+        });
+        let mut agents: Vec<AgentId> = attempts.collect();
+        agents.sort();
+        agents.dedup();
+        agents
+    }
+
+    /// Takes one input and decides what follows.
+    pub fn handle(&mut self, input: Input, now: Timestamp) -> Decision {
+        let mut d = Decision::default();
+        match input {
+            Input::Start => self.enqueue_idle(now, &mut d),
+            Input::Secrets { missing } => {
+                self.missing_secrets = missing;
+                self.enqueue_idle(now, &mut d);
+            }
+            Input::Assigned {
+                token,
+                agent,
+                agent_name,
+            } => self.assigned(token, agent, agent_name, now, &mut d),
+            Input::Unrunnable { token, reason } => {
+                if self.waiting.remove(&token.cell).is_some_and(|t| t == token) {
+                    d.effects.push(Effect::Release(token.clone()));
+                    let reason = Some(reason);
+                    self.finish(&token.cell, Outcome::Errored, reason, now, &mut d);
+                }
+            }
+            Input::Accepted { token } => self.accepted(token, now, &mut d),
+            Input::Declined { token, reason } => self.declined(&token, reason, now, &mut d),
+            Input::Events { token, events } => self.agent_events(&token, events, now, &mut d),
+            Input::Connected { agent, inventory } => {
+                self.connected(agent, &inventory, now, &mut d);
+            }
+            Input::AgentLost { agent, reason } => {
+                for token in self.held_by(&agent) {
+                    self.lose(&token, &reason, now, &mut d);
+                }
+            }
+            Input::Cancel(order) => self.cancel(order, now, &mut d),
+        }
+        self.close(now, &mut d);
+        d
+    }
+
+    /// Journals and folds one of the coordinator's own events.
+    pub(super) fn record(&mut self, kind: EventKind, now: Timestamp, d: &mut Decision) {
+        let event = Event {
+            run: self.state.run.clone(),
+            attempt: None,
+            seq: 0,
+            at: now,
+            mono_us: 0,
+            kind,
+        };
+        self.keep(event, d);
+    }
+
+    pub(super) fn keep(&mut self, event: Event, d: &mut Decision) {
+        self.state.apply(&event);
+        self.position += 1;
+        let position = self.position;
+        d.events.push(Recorded { position, event });
+    }
+
+    /// Queues every cell that waits for nothing but an agent; judges those whose attempt ended just before a restart.
+    fn enqueue_idle(&mut self, now: Timestamp, d: &mut Decision) {
+        let idle = |(cell, seen): (&CellId, &phalanx_shared::run_state::CellState)| {
+            let idle = seen.outcome.is_none()
+                && !self.held.contains_key(cell)
+                && !self.waiting.contains_key(cell);
+            idle.then(|| (cell.clone(), seen.status))
+        };
+        let idle: Vec<(CellId, CellStatus)> = self.state.cells.iter().filter_map(idle).collect();
+        let mut queue = Vec::new();
+        for (cell, status) in idle {
+            if status == CellStatus::Ended || self.order.is_some() {
+                self.judge(&cell, now, d);
+            } else if self.missing_secrets.is_empty() {
+                queue.extend(self.next_token(&cell));
+            }
+        }
+        if !queue.is_empty() {
+            d.effects.push(Effect::Queue(queue));
+        }
+        // Attempts that ended while the coordinator was down, their clean-up not: judge them too.
+        let ended = self.held.keys().filter(|cell| {
+            let seen = self.state.cells.get(*cell);
+            seen.is_some_and(|c| c.outcome.is_none() && c.status == CellStatus::Ended)
+        });
+        for cell in ended.cloned().collect::<Vec<_>>() {
+            self.judge(&cell, now, d);
+        }
+    }
+
+    /// The token of a cell's next attempt, entered as waiting.
+    fn next_token(&mut self, cell: &CellId) -> Option<Token> {
+        let seen = self.state.cells.get(cell)?;
+        let token = Token {
+            run: self.state.run.clone(),
+            cell: cell.clone(),
+            attempt: seen.attempts.last().map_or(0, |a| a.attempt) + 1,
+            epoch: self.epoch,
+        };
+        self.waiting.insert(cell.clone(), token.clone());
+        Some(token)
+    }
+
+    pub(super) fn requeue(&mut self, cell: &CellId, d: &mut Decision) {
+        if self.missing_secrets.is_empty()
+            && let Some(token) = self.next_token(cell)
+        {
+            d.effects.push(Effect::Queue(vec![token]));
+        }
+    }
+
+    /// Decides about a cell that isn't being tried at the moment.
+    pub(super) fn judge(&mut self, cell: &CellId, now: Timestamp, d: &mut Decision) {
+        let (Some(planned), Some(seen)) = (self.state.planned(cell), self.state.cells.get(cell))
+        else {
+            return;
+        };
+        if seen.outcome.is_some() {
+            return;
+        }
+        let cancelled = self.order.as_ref().map(|order| order.reason.as_str());
+        let ended = seen.status == CellStatus::Ended;
+        let verdict = if ended {
+            verdict(planned, seen, self.epoch, cancelled)
+        } else {
+            None
+        };
+        match (verdict, cancelled) {
+            (Some(Verdict::Finish(outcome, reason)), _) => {
+                self.finish(cell, outcome, reason, now, d);
+            }
+            // The next try begins when nothing of this one is left.
+            (Some(Verdict::Again), _) if self.held.contains_key(cell) => {}
+            (Some(Verdict::Again), _) => self.requeue(cell, d),
+            (None, Some(reason)) => {
+                let reason = Some(reason.to_owned());
+                self.finish(cell, Outcome::Cancelled, reason, now, d);
+            }
+            (None, None) => self.requeue(cell, d),
+        }
+    }
+
+    /// A cell has its one outcome (I2).
+    pub(super) fn finish(
+        &mut self,
+        cell: &CellId,
+        outcome: Outcome,
+        reason: Option<String>,
+        now: Timestamp,
+        d: &mut Decision,
+    ) {
+        let Some(seen) = self.state.cells.get(cell).filter(|c| c.outcome.is_none()) else {
+            return;
+        };
+        let kind = EventKind::CellFinished {
+            cell: cell.clone(),
+            outcome,
+            reason,
+            attempts: seen.tries(),
+        };
+        self.record(kind, now, d);
+        self.open = self.open.saturating_sub(1);
+        if let Some(token) = self.waiting.remove(cell) {
+            d.effects.push(Effect::Withdraw(vec![token]));
+        }
+        let fail_fast = self.state.plan.as_ref().is_some_and(|plan| plan.fail_fast);
+        if fail_fast && !outcome.is_ok() && self.order.is_none() && self.open > 0 {
+            let name = self.state.planned(cell).map_or(cell.as_str(), |c| &c.name);
+            let order = CancelOrder {
+                reason: format!("fail-fast: {name} {outcome}"),
+                grace_ms: self.default_grace_ms,
+                force: false,
+            };
+            self.cancel(order, now, d);
+        }
+    }
+
+    fn cancel(&mut self, order: CancelOrder, now: Timestamp, d: &mut Decision) {
+        let harsher = self
+            .order
+            .as_ref()
+            .is_none_or(|known| order.force && !known.force);
+        if self.state.is_finished() && !order.force || !harsher {
+            return;
+        }
+        if self.order.is_none() && !self.state.is_finished() {
+            let reason = order.reason.clone();
+            self.record(EventKind::CancelRequested { reason }, now, d);
+        }
+        self.order = Some(order.clone());
+        let withdrawn: Vec<Token> = std::mem::take(&mut self.waiting).into_values().collect();
+        if !withdrawn.is_empty() {
+            d.effects.push(Effect::Withdraw(withdrawn));
+        }
+        let open = |(cell, seen): (&CellId, &phalanx_shared::run_state::CellState)| {
+            seen.outcome.is_none().then(|| cell.clone())
+        };
+        let open: Vec<CellId> = self.state.cells.iter().filter_map(open).collect();
+        for cell in open {
+            match self.held.get(&cell).cloned() {
+                Some(token) if self.status(&cell) != Some(CellStatus::Ended) => {
+                    let order = order.clone();
+                    d.effects.push(Effect::Cancel { token, order });
+                }
+                _ => self.judge(&cell, now, d),
+            }
+        }
+        if order.force {
+            // Clean-up in progress may be hurried too.
+            for (cell, token) in &self.held {
+                if self
+                    .state
+                    .cells
+                    .get(cell)
+                    .is_some_and(|c| c.outcome.is_some())
+                {
+                    let (token, order) = (token.clone(), order.clone());
+                    d.effects.push(Effect::Cancel { token, order });
+                }
+            }
+        }
+    }
+
+    /// Ends the run when its last cell has its outcome, and settles it when its last stack is gone.
+    fn close(&mut self, now: Timestamp, d: &mut Decision) {
+        if self.open == 0
+            && !self.state.is_finished()
+            && let Some(outcome) = self.state.run_outcome()
+        {
+            self.record(EventKind::RunFinished { outcome }, now, d);
+            d.effects.push(Effect::Finished(outcome));
+        }
+        if !self.settled && self.state.is_finished() && self.held.is_empty() {
+            self.settled = true;
+            d.effects.push(Effect::Settled);
+        }
+    }
+
+    /// The run.
+    pub fn run(&self) -> &RunId {
+        &self.state.run
+    }
+}

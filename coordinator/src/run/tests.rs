@@ -1,0 +1,558 @@
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+use super::core::{CancelOrder, Decision, Effect, Input, RunCore};
+use crate::dispatch::contract::{AgentInfo, InventoryItem};
+use crate::schedule::core::{
+    CellRequest, Effect as Place, Input as Schedule, RunLimits, Scheduler,
+};
+use indexmap::IndexMap;
+use phalanx_shared::event::{AttemptRef, Event, EventKind, Recorded};
+use phalanx_shared::id::{AgentId, CellId, RunId, Token};
+use phalanx_shared::invariant;
+use phalanx_shared::outcome::Outcome;
+use phalanx_shared::plan::{Plan, PlannedCell, Resources};
+use phalanx_shared::run_state::RunState;
+use phalanx_shared::time::Timestamp;
+use proptest::prelude::*;
+use serde_json::Map;
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+/// A plan of cells `c0`, `c1` …
+pub fn plan(cells: usize, change: impl Fn(&mut PlannedCell)) -> Plan {
+    let cell = |n: usize| {
+        let mut cell = PlannedCell {
+            id: CellId(format!("c{n}")),
+            name: format!("cell {n}"),
+            matrix: IndexMap::new(),
+            runs_on: vec![],
+            experimental: false,
+            resources: Resources::default(),
+            timeout_ms: 1_000,
+            attempts: 1,
+            retries: 0,
+        };
+        change(&mut cell);
+        cell
+    };
+    Plan {
+        digest: "d".into(),
+        spec: "shop".into(),
+        inputs: Map::new(),
+        axes: vec![],
+        coverage: vec![],
+        cells: (0..cells).map(cell).collect(),
+        max_parallel: None,
+        fail_fast: false,
+        workspace: None,
+        files: Default::default(),
+    }
+}
+
+/// An attempt as its agent sees it.
+#[derive(Clone, Debug, Default)]
+struct Held {
+    accepted: bool,
+    events: Vec<Event>,
+    /// Events that the coordinator has.
+    told: usize,
+    cancelled: bool,
+}
+
+/// A run, a scheduler and agents, without actors, disk or clock.
+struct World {
+    core: RunCore,
+    scheduler: Scheduler,
+    journal: Vec<Recorded>,
+    agents: BTreeMap<AgentId, BTreeMap<Token, Held>>,
+    now: i64,
+    epoch: u64,
+    settled: bool,
+    effects: VecDeque<Effect>,
+    /// Everything that some agent was ever offered.
+    offered: Vec<Token>,
+}
+
+impl World {
+    fn new(plan: Plan, agents: usize) -> Self {
+        let run: RunId = "r".into();
+        let submitted = Event {
+            run: run.clone(),
+            attempt: None,
+            seq: 0,
+            at: Timestamp(0),
+            mono_us: 0,
+            kind: EventKind::RunSubmitted {
+                plan,
+                origin: Map::new(),
+            },
+        };
+        let mut world = World {
+            core: RunCore::recovered(RunState::new(run), 0, 1, 100),
+            scheduler: Scheduler::default(),
+            journal: vec![Recorded {
+                position: 1,
+                event: submitted,
+            }],
+            agents: BTreeMap::new(),
+            now: 0,
+            epoch: 0,
+            settled: false,
+            effects: VecDeque::new(),
+            offered: vec![],
+        };
+        world.restart();
+        for n in 0..agents {
+            world.connect(&AgentId(format!("a{n}")));
+        }
+        world
+    }
+
+    /// A new coordinator on the same journal; agents aren't connected yet.
+    fn restart(&mut self) {
+        self.epoch += 1;
+        let mut state = RunState::new("r".into());
+        self.journal.iter().for_each(|r| state.apply(&r.event));
+        assert!(
+            self.epoch == 1 || &state == self.core.state(),
+            "replay equals live"
+        );
+        let position = self.journal.len() as u64;
+        self.core = RunCore::recovered(state, position, self.epoch, 100);
+        self.scheduler = Scheduler::default();
+        self.effects.clear();
+        self.settled = false;
+        let limits = RunLimits {
+            priority: 0,
+            max_parallel: self.core.state().plan.as_ref().unwrap().max_parallel,
+        };
+        self.schedule(Schedule::RunAdded {
+            run: "r".into(),
+            limits,
+        });
+        self.tell(Input::Start);
+    }
+
+    fn connect(&mut self, agent: &AgentId) {
+        let held = self.agents.entry(agent.clone()).or_default();
+        let inventory = held.iter().map(|(token, held)| InventoryItem {
+            token: token.clone(),
+            last_seq: held.events.len() as u64,
+            finished: false,
+        });
+        let inventory = inventory.collect();
+        self.tell(Input::Connected {
+            agent: agent.clone(),
+            inventory,
+        });
+    }
+
+    fn tell(&mut self, input: Input) {
+        self.now += 1_000;
+        let decision = self.core.handle(input, Timestamp(self.now));
+        self.carry(decision);
+        while let Some(effect) = self.effects.pop_front() {
+            self.perform(effect);
+        }
+        assert_eq!(self.scheduler.check(), Ok(()));
+    }
+
+    fn carry(&mut self, decision: Decision) {
+        for recorded in decision.events {
+            assert_eq!(
+                recorded.position,
+                self.journal.len() as u64 + 1,
+                "positions have no holes"
+            );
+            self.journal.push(recorded);
+        }
+        self.effects.extend(decision.effects);
+    }
+
+    fn request(&self, token: Token) -> CellRequest {
+        let planned = self.core.state().planned(&token.cell).unwrap();
+        CellRequest {
+            labels: vec![],
+            resources: planned.resources,
+            images: vec![],
+            expected_ms: 0,
+            token,
+        }
+    }
+
+    fn perform(&mut self, effect: Effect) {
+        match effect {
+            Effect::Queue(tokens) => {
+                let cells = tokens.into_iter().map(|t| self.request(t)).collect();
+                self.schedule(Schedule::Queued {
+                    run: "r".into(),
+                    cells,
+                });
+            }
+            Effect::Withdraw(tokens) => self.schedule(Schedule::Withdrawn {
+                run: "r".into(),
+                tokens,
+            }),
+            Effect::Accepted(token) => self.schedule(Schedule::Accepted { token }),
+            Effect::Declined { token, reason } => {
+                self.schedule(Schedule::Declined { token, reason })
+            }
+            Effect::Release(token) => self.schedule(Schedule::Released { token }),
+            Effect::Offer { token, agent } => {
+                assert!(!self.offered.contains(&token), "no token is given twice");
+                self.offered.push(token.clone());
+                self.agents
+                    .entry(agent)
+                    .or_default()
+                    .insert(token, Held::default());
+            }
+            Effect::Cancel { token, .. } => {
+                if let Some(held) = self.agents.values_mut().find_map(|a| a.get_mut(&token)) {
+                    held.cancelled = true;
+                }
+            }
+            Effect::Retire(token) => {
+                self.agents.values_mut().for_each(|a| {
+                    a.remove(&token);
+                });
+            }
+            Effect::Resume { agent, attempts } => {
+                let held = self.agents.get_mut(&agent).unwrap();
+                held.retain(|token, _| attempts.iter().any(|(t, _)| t == token));
+                for (token, seq) in &attempts {
+                    held.get_mut(token).unwrap().told = usize::try_from(*seq).unwrap();
+                }
+                let holding = attempts.into_iter().map(|(t, _)| self.request(t)).collect();
+                let info = AgentInfo {
+                    id: agent.clone(),
+                    name: agent.to_string(),
+                    version: "0".into(),
+                    labels: vec![],
+                    slots: 2,
+                    resources: Resources::default(),
+                    images: vec![],
+                };
+                self.schedule(Schedule::AgentUp {
+                    agent: info,
+                    holding,
+                });
+            }
+            Effect::Finished(_) => {}
+            Effect::Settled => {
+                self.settled = true;
+                self.schedule(Schedule::RunRemoved { run: "r".into() });
+            }
+        }
+    }
+
+    fn schedule(&mut self, input: Schedule) {
+        let now = Duration::from_micros(self.now.unsigned_abs());
+        for effect in self.scheduler.handle(input, now) {
+            if let Place::Assign { token, agent } = effect {
+                let agent_name = agent.to_string();
+                let assigned = Input::Assigned {
+                    token,
+                    agent,
+                    agent_name,
+                };
+                let decision = self.core.handle(assigned, Timestamp(self.now));
+                self.carry(decision);
+            }
+        }
+    }
+
+    fn holdings(&self) -> Vec<(AgentId, Token)> {
+        let pairs = self
+            .agents
+            .iter()
+            .flat_map(|(a, held)| held.keys().map(|t| (a.clone(), t.clone())));
+        pairs.collect()
+    }
+
+    /// The agent does its next thing with an attempt: take it, start, end, clean up.
+    fn step(&mut self, agent: &AgentId, token: &Token, outcome: Outcome) {
+        let held = self.agents.get_mut(agent).unwrap().get_mut(token).unwrap();
+        if !held.accepted {
+            held.accepted = true;
+            return self.tell(Input::Accepted {
+                token: token.clone(),
+            });
+        }
+        let outcome = if held.cancelled {
+            Outcome::Cancelled
+        } else {
+            outcome
+        };
+        let kind = match held.events.len() {
+            0 => EventKind::AttemptStarted {
+                agent: agent.clone(),
+            },
+            1 => EventKind::AttemptFinished {
+                outcome,
+                reason: None,
+            },
+            2 => EventKind::TornDown {
+                removed: 1,
+                left: vec![],
+                kept: vec![],
+                began: Timestamp(0),
+            },
+            _ => return self.report(agent, token),
+        };
+        let seq = held.events.len() as u64 + 1;
+        let attempt = AttemptRef {
+            cell: token.cell.clone(),
+            attempt: token.attempt,
+        };
+        held.events.push(Event {
+            run: "r".into(),
+            attempt: Some(attempt),
+            seq,
+            at: Timestamp(self.now),
+            mono_us: 0,
+            kind,
+        });
+        self.report(agent, token);
+    }
+
+    /// Everything not told yet, and one event again.
+    fn report(&mut self, agent: &AgentId, token: &Token) {
+        let held = self.agents.get_mut(agent).unwrap().get_mut(token).unwrap();
+        let events = held.events[held.told.saturating_sub(1)..].to_vec();
+        held.told = held.events.len();
+        let token = token.clone();
+        self.tell(Input::Events { token, events });
+    }
+
+    fn lose(&mut self, agent: &AgentId) {
+        self.agents.insert(agent.clone(), BTreeMap::new());
+        self.schedule(Schedule::AgentLost {
+            agent: agent.clone(),
+        });
+        self.tell(Input::AgentLost {
+            agent: agent.clone(),
+            reason: "reset".into(),
+        });
+    }
+
+    /// Lets every agent finish everything.
+    fn finish(&mut self, outcome: Outcome) {
+        for _ in 0..10_000 {
+            if self.settled {
+                return;
+            }
+            let (agent, token) = self
+                .holdings()
+                .into_iter()
+                .next()
+                .unwrap_or_else(|| panic!("nothing moves: {:?}", self.core.state().counts()));
+            self.step(&agent, &token, outcome);
+        }
+        panic!("it doesn't end");
+    }
+
+    fn outcome(&self, cell: &str) -> (Option<Outcome>, String) {
+        let seen = &self.core.state().cells[&CellId::from(cell)];
+        (seen.outcome, seen.reason.clone().unwrap_or_default())
+    }
+
+    fn check(&self) {
+        let events = self.journal.iter().map(|r| &r.event);
+        invariant::one_outcome(&"r".into(), events).unwrap();
+    }
+}
+
+#[test]
+fn every_cell_of_a_plain_run_passes_once() {
+    let mut w = World::new(plan(7, |_| {}), 2);
+    w.finish(Outcome::Passed);
+    assert_eq!(w.core.state().run_outcome(), Some(Outcome::Passed));
+    assert_eq!(w.offered.len(), 7);
+    w.check();
+}
+
+#[test]
+fn an_errored_attempt_is_tried_as_often_as_the_spec_says() {
+    let mut w = World::new(plan(1, |c| c.attempts = 3), 1);
+    w.finish(Outcome::Errored);
+    assert_eq!(w.core.state().cells[0].tries(), 3);
+    assert_eq!(w.outcome("c0").0, Some(Outcome::Errored));
+}
+
+#[test]
+fn a_failed_cell_is_not_tried_again_unless_retries_say_so_and_passing_then_is_flaky() {
+    let mut w = World::new(plan(1, |_| {}), 1);
+    w.finish(Outcome::Failed);
+    assert_eq!(w.core.state().cells[0].tries(), 1);
+    let mut w = World::new(plan(1, |c| c.retries = 1), 1);
+    let (agent, token) = w.holdings().remove(0);
+    (0..4).for_each(|_| w.step(&agent, &token, Outcome::Failed));
+    w.finish(Outcome::Passed);
+    assert_eq!(
+        w.outcome("c0"),
+        (Some(Outcome::Flaky), "failed once, then passed".into())
+    );
+}
+
+#[test]
+fn the_next_try_begins_when_nothing_of_the_last_is_left() {
+    let mut w = World::new(plan(1, |c| c.retries = 1), 1);
+    let (agent, token) = w.holdings().remove(0);
+    (0..3).for_each(|_| w.step(&agent, &token, Outcome::Failed));
+    assert_eq!(w.offered.len(), 1);
+    w.step(&agent, &token, Outcome::Failed);
+    assert_eq!(w.offered.len(), 2);
+}
+
+#[test]
+fn the_outcome_does_not_wait_for_clean_up_but_the_end_does() {
+    let mut w = World::new(plan(1, |_| {}), 1);
+    let (agent, token) = w.holdings().remove(0);
+    (0..3).for_each(|_| w.step(&agent, &token, Outcome::Passed));
+    assert!(w.core.state().is_finished() && !w.settled);
+    w.step(&agent, &token, Outcome::Passed);
+    assert!(w.settled);
+}
+
+#[test]
+fn a_lost_agent_costs_its_cells_another_try_and_the_second_quarantines_them() {
+    let mut w = World::new(plan(1, |_| {}), 2);
+    for _ in 0..2 {
+        let (agent, token) = w.holdings().remove(0);
+        (0..2).for_each(|_| w.step(&agent, &token, Outcome::Passed));
+        w.lose(&agent);
+    }
+    let (outcome, reason) = w.outcome("c0");
+    assert_eq!(outcome, Some(Outcome::Errored));
+    assert!(reason.starts_with("quarantined: 2 agents"), "{reason}");
+    w.check();
+}
+
+#[test]
+fn fail_fast_cancels_what_waits_and_what_runs_and_the_run_is_failed() {
+    let mut plan = plan(6, |_| {});
+    plan.fail_fast = true;
+    let mut w = World::new(plan, 1);
+    let (agent, token) = w.holdings().remove(0);
+    (0..3).for_each(|_| w.step(&agent, &token, Outcome::Failed));
+    w.finish(Outcome::Passed);
+    assert_eq!(w.core.state().run_outcome(), Some(Outcome::Failed));
+    assert_eq!(w.core.state().counts().cancelled, 5);
+    assert_eq!(
+        w.core.state().cancel.as_deref(),
+        Some("fail-fast: cell 0 failed")
+    );
+}
+
+#[test]
+fn a_cancel_ends_waiting_cells_at_once_and_running_ones_by_their_agents_word() {
+    let mut w = World::new(plan(5, |c| c.retries = 3), 1);
+    let order = CancelOrder {
+        reason: "enough".into(),
+        grace_ms: 5,
+        force: false,
+    };
+    w.tell(Input::Cancel(order));
+    assert_eq!(w.core.state().counts().cancelled, 3);
+    w.finish(Outcome::Passed);
+    assert_eq!(w.core.state().run_outcome(), Some(Outcome::Cancelled));
+    w.check();
+}
+
+#[test]
+fn cells_wait_for_a_missing_secret_and_start_when_it_comes() {
+    let mut w = World::new(plan(2, |_| {}), 0);
+    w.tell(Input::Secrets {
+        missing: vec!["key".into()],
+    });
+    // What was queued before stays; a restarted run begins with the question.
+    let mut state = RunState::new("r".into());
+    w.journal.iter().for_each(|r| state.apply(&r.event));
+    let mut core = RunCore::recovered(state, 1, 2, 100);
+    let held = core.handle(
+        Input::Secrets {
+            missing: vec!["key".into()],
+        },
+        Timestamp(1),
+    );
+    assert_eq!(held, Decision::default());
+    let freed = core.handle(Input::Secrets { missing: vec![] }, Timestamp(2));
+    assert!(matches!(&freed.effects[..], [Effect::Queue(cells)] if cells.len() == 2));
+}
+
+#[test]
+fn after_a_restart_running_attempts_go_on_and_finished_cells_are_not_repeated() {
+    let mut w = World::new(plan(3, |_| {}), 1);
+    let (agent, first) = w.holdings().remove(0);
+    (0..4).for_each(|_| w.step(&agent, &first, Outcome::Passed));
+    let (_, running) = w.holdings().remove(0);
+    (0..2).for_each(|_| w.step(&agent, &running, Outcome::Passed));
+    let offered = w.offered.len();
+    w.restart();
+    w.connect(&agent);
+    assert!(
+        w.holdings().iter().any(|(_, t)| *t == running),
+        "it goes on under its old token"
+    );
+    w.finish(Outcome::Passed);
+    assert_eq!(w.offered.len(), 3.max(offered));
+    w.check();
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+    #[test]
+    fn whatever_happens_each_cell_ends_once_and_a_replay_equals_the_live_run(
+        ops in proptest::collection::vec((0u8..20, any::<prop::sample::Index>()), 0..150),
+        cells in 1usize..8, attempts in 1u32..3, retries in 0u32..2, parallel in prop::option::of(1u32..4), fail_fast in any::<bool>()
+    ) {
+        let mut plan = plan(cells, |c| { c.attempts = attempts; c.retries = retries; });
+        plan.max_parallel = parallel;
+        plan.fail_fast = fail_fast;
+        let mut w = World::new(plan, 3);
+        for (op, index) in ops {
+            if w.settled { break }
+            let holdings = w.holdings();
+            let some = (!holdings.is_empty()).then(|| index.get(&holdings).clone());
+            let agent = AgentId(format!("a{}", index.index(3)));
+            match (op, some) {
+                (0, _) => { w.restart(); for n in 0..3 { w.connect(&AgentId(format!("a{n}"))); } }
+                (1, _) => { w.lose(&agent); w.connect(&agent) }
+                (2, _) => w.connect(&agent),
+                (3, Some((agent, token))) if !w.agents[&agent][&token].accepted => {
+                    w.agents.get_mut(&agent).unwrap().remove(&token);
+                    w.tell(Input::Declined { token, reason: "busy".into() });
+                    w.now += 60_000_000;
+                    w.schedule(Schedule::Tick);
+                    w.tell(Input::Secrets { missing: vec![] });
+                }
+                (4, _) if !w.offered.is_empty() => {
+                    // A late word of an old attempt.
+                    let token = index.get(&w.offered).clone();
+                    if !w.holdings().iter().any(|(_, t)| *t == token) {
+                        let attempt = AttemptRef { cell: token.cell.clone(), attempt: token.attempt };
+                        let kind = EventKind::AttemptFinished { outcome: Outcome::Failed, reason: None };
+                        let late = Event { run: "r".into(), attempt: Some(attempt), seq: 99, at: Timestamp(0), mono_us: 0, kind };
+                        let before = w.journal.len();
+                        w.tell(Input::Events { token, events: vec![late] });
+                        prop_assert_eq!(before, w.journal.len());
+                    }
+                }
+                (5, _) if index.index(10) == 0 => w.tell(Input::Cancel(CancelOrder { reason: "enough".into(), grace_ms: 1, force: false })),
+                (6, Some((agent, token))) => w.step(&agent, &token, Outcome::Failed),
+                (7, Some((agent, token))) => w.step(&agent, &token, Outcome::Errored),
+                (_, Some((agent, token))) => w.step(&agent, &token, Outcome::Passed),
+                _ => {}
+            }
+        }
+        w.now += 60_000_000;
+        w.schedule(Schedule::Tick);
+        w.tell(Input::Secrets { missing: vec![] });
+        w.finish(Outcome::Passed);
+        w.check();
+        prop_assert!(w.core.state().is_settled());
+        let mut replayed = RunState::new("r".into());
+        w.journal.iter().for_each(|r| replayed.apply(&r.event));
+        prop_assert_eq!(&replayed, w.core.state());
+    }
+}

@@ -1,0 +1,463 @@
+//! The pure scheduler: an input comes in, a list of effects comes out, time is a parameter.
+//!
+//! Inputs come from runs (cells that wait, attempts that are over) and from sessions (agents that come, go and decline);
+//! effects go back to runs (`Assign`) and sessions (`Prefetch`). Unknown runs, cells and agents in an input change nothing.
+
+use super::fleet::{Agent, AgentView, Fleet};
+use super::queue::{At, Class, ClassId, ClassKey, Classes, Entry, RunQueue, Tried};
+use crate::dispatch::contract::AgentInfo;
+use phalanx_shared::id::{AgentId, RunId, Token};
+use phalanx_shared::invariant::{self, Capacity, Demand, Violation};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+pub use super::queue::CellRequest;
+
+/// What the scheduler is told.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// A run may queue cells from now on.
+    RunAdded { run: RunId, limits: RunLimits },
+    /// Cells want to run.
+    Queued { run: RunId, cells: Vec<CellRequest> },
+    /// These cells no longer want to run; placed ones stay placed until released.
+    Withdrawn { run: RunId, tokens: Vec<Token> },
+    /// Nothing more comes of a run; its cells are forgotten, its reservations ended.
+    RunRemoved { run: RunId },
+    /// An agent connected, or said anew what it is. `holding` are its live attempts: those that the scheduler doesn't know
+    /// (after a restart) are reserved for.
+    AgentUp {
+        agent: AgentInfo,
+        holding: Vec<CellRequest>,
+    },
+    /// The connection is gone; its attempts may go on.
+    AgentDown { agent: AgentId },
+    /// It takes nothing further.
+    AgentDraining { agent: AgentId },
+    /// It is gone for good, and with it every reservation on it.
+    AgentLost { agent: AgentId },
+    /// An offer was taken.
+    Accepted { token: Token },
+    /// An offer came to nothing through the agent; the reservation ends and the agent isn't asked for a while.
+    Declined { token: Token, reason: String },
+    /// Nothing of an attempt is left on its agent; the reservation ends.
+    Released { token: Token },
+    /// The time of a `WakeAt` has come.
+    Tick,
+}
+
+/// What holds for a run as a whole.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RunLimits {
+    /// Higher comes first; 0 is usual.
+    pub priority: i32,
+    /// At most so many cells at once.
+    pub max_parallel: Option<u32>,
+}
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Offer this attempt to this agent. The reservation is made.
+    Assign { token: Token, agent: AgentId },
+    /// Let this agent pull these images, cells that wait need them.
+    Prefetch { agent: AgentId, images: Vec<String> },
+    /// Send `Tick` at this time.
+    WakeAt(Duration),
+}
+
+/// Agents, capacity and queues of all runs.
+#[derive(Debug, Default)]
+pub struct Scheduler {
+    pub(super) fleet: Fleet,
+    pub(super) classes: Classes,
+    pub(super) runs: BTreeMap<RunId, RunQueue>,
+    /// At most so many cells at once that ask for a label, in the whole fleet.
+    pub(super) label_limits: BTreeMap<String, u32>,
+    pub(super) label_running: BTreeMap<String, u32>,
+    /// Numbers what arrives.
+    arrivals: u64,
+}
+
+impl Scheduler {
+    /// A scheduler without agents and runs.
+    pub fn new(label_limits: BTreeMap<String, u32>) -> Self {
+        Scheduler {
+            label_limits,
+            ..Scheduler::default()
+        }
+    }
+
+    /// Takes one input and decides what follows.
+    pub fn handle(&mut self, input: Input, now: Duration) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        match input {
+            Input::RunAdded { run, limits } => self.add_run(run, limits),
+            Input::Queued { run, cells } => self.queue(&run, cells),
+            Input::Withdrawn { run, tokens } => self.withdraw(&run, &tokens),
+            Input::RunRemoved { run } => self.remove_run(&run),
+            Input::AgentUp { agent, holding } => self.agent_up(agent, holding),
+            Input::AgentDown { agent } => self.fleet.change(&agent, |a| a.connected = false),
+            Input::AgentDraining { agent } => self.fleet.change(&agent, |a| a.draining = true),
+            Input::AgentLost { agent } => {
+                let held = self.fleet.remove(&agent);
+                held.iter().for_each(|token| self.forget(token));
+            }
+            Input::Accepted { token } => self.accepted(&token),
+            Input::Declined { token, reason } => {
+                if let Some(agent) = self.release(&token)
+                    && let Some(until) = self.fleet.pause(&agent, reason, now)
+                {
+                    effects.push(Effect::WakeAt(until));
+                }
+            }
+            Input::Released { token } => {
+                self.release(&token);
+            }
+            Input::Tick => {
+                let (ended, next) = self.fleet.end_pauses(now);
+                ended.iter().for_each(|agent| self.has_more_room(agent));
+                effects.extend(next.map(Effect::WakeAt));
+            }
+        }
+        self.place(&mut effects);
+        self.prefetch(&mut effects);
+        debug_assert_eq!(
+            self.small().then(|| self.check()),
+            self.small().then_some(Ok(()))
+        );
+        effects
+    }
+
+    /// All agents known, for people.
+    pub fn agents(&self) -> Vec<AgentView> {
+        self.fleet.agents().map(Agent::view).collect()
+    }
+
+    /// An agent's name for people; its id if it isn't known.
+    pub fn agent_name(&self, agent: &AgentId) -> String {
+        let known = self.fleet.get(agent).map(|known| known.info.name.clone());
+        known.unwrap_or_else(|| agent.to_string())
+    }
+
+    fn add_run(&mut self, run: RunId, limits: RunLimits) {
+        self.arrivals += 1;
+        let order = self.arrivals;
+        let queue = self.runs.entry(run).or_insert_with(|| RunQueue {
+            order,
+            ..RunQueue::default()
+        });
+        queue.priority = limits.priority;
+        queue.max_parallel = limits.max_parallel;
+    }
+
+    fn queue(&mut self, run: &RunId, cells: Vec<CellRequest>) {
+        for request in cells {
+            let cell = request.token.cell.clone();
+            let known = self.runs.get(run).map(|queue| queue.cells.get(&cell));
+            match known {
+                None => return,
+                // A newer attempt of a cell that is placed ends the older one's reservation; a repeated request changes nothing.
+                Some(Some(entry)) if entry.request.token.attempt >= request.token.attempt => {
+                    continue;
+                }
+                Some(Some(entry)) => {
+                    let token = entry.request.token.clone();
+                    self.forget(&token);
+                }
+                Some(None) => {}
+            }
+            let class = self.class_of(&request);
+            self.arrivals += 1;
+            let place = (Reverse(request.expected_ms), self.arrivals);
+            if let Some(queue) = self.runs.get_mut(run) {
+                queue.enqueue(class, place, request);
+            }
+            if let Some(class) = self.classes.get_mut(class) {
+                class.cells += 1;
+                class.waiting += 1;
+                class.prefetch_due = !class.key.images.is_empty();
+            }
+        }
+    }
+
+    fn class_of(&mut self, request: &CellRequest) -> ClassId {
+        let fleet = &self.fleet;
+        self.classes
+            .intern(ClassKey::of(request), |key| fleet.shapes_for(key))
+    }
+
+    fn withdraw(&mut self, run: &RunId, tokens: &[Token]) {
+        for token in tokens {
+            let entry = self.runs.get(run).and_then(|q| q.cells.get(&token.cell));
+            if entry.is_some_and(|e| e.request.token == *token && matches!(e.at, At::Waiting(_))) {
+                self.forget(token);
+            }
+        }
+    }
+
+    fn remove_run(&mut self, run: &RunId) {
+        let cells = self.runs.get(run).map(|queue| queue.cells.values());
+        let tokens = cells.into_iter().flatten().map(|e| e.request.token.clone());
+        for token in tokens.collect::<Vec<_>>() {
+            self.forget(&token);
+        }
+        self.runs.remove(run);
+    }
+
+    fn agent_up(&mut self, agent: AgentInfo, holding: Vec<CellRequest>) {
+        let id = agent.id.clone();
+        let arrived = self.fleet.arrive(agent);
+        for class in self.classes.iter_mut() {
+            if self.fleet.shape_meets(arrived.shape, &class.key) {
+                if arrived.new_shape {
+                    class.shapes.push(arrived.shape);
+                }
+                class.prefetch_due = class.waiting > 0 && !class.key.images.is_empty();
+            }
+        }
+        for request in holding {
+            self.adopt(&id, request);
+        }
+        self.has_more_room(&id);
+    }
+
+    /// Reserves for an attempt that an agent already has.
+    fn adopt(&mut self, agent: &AgentId, request: CellRequest) {
+        let token = request.token.clone();
+        let Some(queue) = self.runs.get(&token.run) else {
+            return;
+        };
+        match queue.cells.get(&token.cell) {
+            Some(entry) if entry.request.token == token && entry.at == At::On(agent.clone()) => {
+                return;
+            }
+            Some(entry) => {
+                let known = entry.request.token.clone();
+                self.forget(&known);
+            }
+            None => {}
+        }
+        let class = self.class_of(&request);
+        if let Some(class) = self.classes.get_mut(class) {
+            class.cells += 1;
+            class.waiting += 1;
+        }
+        self.arrivals += 1;
+        let place = (Reverse(request.expected_ms), self.arrivals);
+        if let Some(queue) = self.runs.get_mut(&token.run) {
+            queue.enqueue(class, place, request);
+        }
+        self.put(&token, agent);
+    }
+
+    fn accepted(&mut self, token: &Token) {
+        if let Some(Entry {
+            request,
+            at: At::On(agent),
+            ..
+        }) = self.entry(token)
+            && request.token == *token
+        {
+            let agent = agent.clone();
+            self.fleet.change(&agent, |agent| agent.pause = None);
+            self.has_more_room(&agent);
+        }
+    }
+
+    fn entry(&self, token: &Token) -> Option<&Entry> {
+        self.runs.get(&token.run)?.cells.get(&token.cell)
+    }
+
+    /// Ends the reservation of a token. Returns the agent that it was on; a stale token changes nothing.
+    fn release(&mut self, token: &Token) -> Option<AgentId> {
+        let entry = self.entry(token).filter(|e| e.request.token == *token)?;
+        let At::On(agent) = entry.at.clone() else {
+            return None;
+        };
+        self.forget(token);
+        Some(agent)
+    }
+
+    /// Takes a cell out of everything.
+    fn forget(&mut self, token: &Token) {
+        let Some(queue) = self.runs.get_mut(&token.run) else {
+            return;
+        };
+        let Some(entry) = queue.cells.remove(&token.cell) else {
+            return;
+        };
+        match entry.at {
+            At::Waiting(place) => {
+                queue.unqueue(entry.class, place);
+                if let Some(class) = self.classes.get_mut(entry.class) {
+                    class.waiting = class.waiting.saturating_sub(1);
+                }
+            }
+            At::On(agent) => {
+                queue.running = queue.running.saturating_sub(1);
+                for label in &entry.request.labels {
+                    if let Some(running) = self.label_running.get_mut(label) {
+                        *running = running.saturating_sub(1);
+                    }
+                }
+                self.fleet.release(&agent, token, &entry.request.resources);
+                self.has_more_room(&agent);
+            }
+        }
+        self.classes.drop_cell(entry.class);
+    }
+
+    /// Classes that had given up may ask this agent again.
+    fn has_more_room(&mut self, agent: &AgentId) {
+        let Some(shape) = self.fleet.shape_of(agent) else {
+            return;
+        };
+        for class in self.classes.iter_mut() {
+            if let Tried::AllBut(agents) = &mut class.tried
+                && self.fleet.shape_meets(shape, &class.key)
+            {
+                agents.insert(agent.clone());
+            }
+        }
+    }
+
+    /// Starts cells until nothing more can start.
+    fn place(&mut self, effects: &mut Vec<Effect>) {
+        while let Some((token, agent)) = self.next_placement() {
+            self.put(&token, &agent);
+            self.arrivals += 1;
+            if let Some(queue) = self.runs.get_mut(&token.run) {
+                queue.served = self.arrivals;
+            }
+            effects.push(Effect::Assign { token, agent });
+        }
+    }
+
+    /// The next cell to start and where: runs by priority and fair share, in a run the longest expected cell.
+    fn next_placement(&mut self) -> Option<(Token, AgentId)> {
+        let mut runs: Vec<_> = self
+            .runs
+            .iter()
+            .filter(|(_, run)| run.has_room() && !run.queues.is_empty())
+            .map(|(id, run)| (run.turn(), id.clone()))
+            .collect();
+        runs.sort_unstable_by_key(|(turn, _)| *turn);
+        for (_, run) in runs {
+            while let Some((class, token)) = self.head(&run) {
+                match self.agent_for(class) {
+                    Some(agent) => return Some((token, agent)),
+                    None => self.exhaust(class),
+                }
+            }
+        }
+        None
+    }
+
+    /// The longest expected cell of a run whose class some agent may still take.
+    fn head(&self, run: &RunId) -> Option<(ClassId, Token)> {
+        let queue = self.runs.get(run)?;
+        let heads = queue.queues.iter().filter_map(|(class, cells)| {
+            let known = self.classes.get(*class)?;
+            let open = known.hopeful() && !self.label_limited(known);
+            cells
+                .first_key_value()
+                .filter(|_| open)
+                .map(|(place, cell)| (place, *class, cell))
+        });
+        let (_, class, cell) = heads.min_by_key(|(place, ..)| *place)?;
+        Some((class, queue.cells.get(cell)?.request.token.clone()))
+    }
+
+    pub(super) fn label_limited(&self, class: &Class) -> bool {
+        class.key.labels.iter().any(|label| {
+            let limit = self.label_limits.get(label);
+            let running = self.label_running.get(label).copied().unwrap_or(0);
+            limit.is_some_and(|limit| running >= *limit)
+        })
+    }
+
+    fn agent_for(&self, class: ClassId) -> Option<AgentId> {
+        let class = self.classes.get(class)?;
+        match &class.tried {
+            Tried::Nobody => self.fleet.best(&class.key, &class.shapes),
+            Tried::AllBut(agents) => self.fleet.best_of(&class.key, agents),
+        }
+    }
+
+    fn exhaust(&mut self, class: ClassId) {
+        if let Some(class) = self.classes.get_mut(class) {
+            class.tried = Tried::AllBut(BTreeSet::new());
+        }
+    }
+
+    /// Moves a waiting cell onto an agent.
+    fn put(&mut self, token: &Token, agent: &AgentId) {
+        let Some(queue) = self.runs.get_mut(&token.run) else {
+            return;
+        };
+        let Some(entry) = queue.cells.get_mut(&token.cell) else {
+            return;
+        };
+        let At::Waiting(place) = std::mem::replace(&mut entry.at, At::On(agent.clone())) else {
+            return;
+        };
+        let (id, resources) = (entry.class, entry.request.resources);
+        for label in &entry.request.labels {
+            *self.label_running.entry(label.clone()).or_default() += 1;
+        }
+        queue.unqueue(id, place);
+        queue.running += 1;
+        if let Some(class) = self.classes.get_mut(id) {
+            class.waiting = class.waiting.saturating_sub(1);
+            self.fleet
+                .reserve(agent, token, &resources, &class.key.images);
+        }
+    }
+
+    /// Lets agents pull what cells that still wait will need: at most one agent per waiting cell.
+    fn prefetch(&mut self, effects: &mut Vec<Effect>) {
+        for class in self.classes.iter_mut().filter(|class| class.prefetch_due) {
+            class.prefetch_due = false;
+            let limit = usize::try_from(class.waiting).unwrap_or(usize::MAX);
+            let told = self.fleet.prefetch(&class.key, &class.shapes, limit);
+            effects.extend(
+                told.into_iter()
+                    .map(|(agent, images)| Effect::Prefetch { agent, images }),
+            );
+        }
+    }
+
+    /// Whether checking everything is cheap enough for debug builds.
+    fn small(&self) -> bool {
+        self.runs.values().map(|run| run.cells.len()).sum::<usize>() <= 64
+    }
+
+    /// I6 over the present state.
+    pub fn check(&self) -> Result<(), Violation> {
+        let mut waiting = Vec::new();
+        for (run, queue) in &self.runs {
+            for (cell, entry) in &queue.cells {
+                if let At::Waiting(_) = entry.at {
+                    let class = self.classes.get(entry.class);
+                    waiting.push(Demand {
+                        run,
+                        cell,
+                        labels: &entry.request.labels,
+                        resources: entry.request.resources,
+                        limited: !queue.has_room() || class.is_some_and(|c| self.label_limited(c)),
+                    });
+                }
+            }
+        }
+        let agents = self.fleet.agents().map(|agent| Capacity {
+            agent: &agent.info.id,
+            labels: &agent.info.labels,
+            free_slots: agent.free_slots(),
+            free: agent.free(),
+            takes: agent.takes(),
+        });
+        invariant::nobody_waits_in_vain(&waiting, &agents.collect::<Vec<_>>())
+    }
+}

@@ -1,0 +1,637 @@
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+use super::core::*;
+use super::expected::{History, Past};
+use super::{Constraint, Waiting};
+use crate::dispatch::contract::AgentInfo;
+use phalanx_shared::id::{AgentId, CellId, RunId, Token};
+use phalanx_shared::plan::{PlannedCell, Resources};
+use proptest::prelude::*;
+use serde_json::json;
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+const NOW: Duration = Duration::from_secs(100);
+
+fn token(run: &str, cell: &str, attempt: u32) -> Token {
+    Token {
+        run: run.into(),
+        cell: cell.into(),
+        attempt,
+        epoch: 1,
+    }
+}
+
+fn agent(id: &str, slots: u32, labels: &[&str]) -> AgentInfo {
+    AgentInfo {
+        id: id.into(),
+        name: id.into(),
+        version: "0".into(),
+        labels: labels.iter().map(|l| (*l).to_owned()).collect(),
+        slots,
+        resources: Resources {
+            millicpus: 8_000,
+            memory_bytes: 8 << 30,
+            subnets: 100,
+        },
+        images: vec![],
+    }
+}
+
+fn request(run: &str, cell: &str) -> CellRequest {
+    CellRequest {
+        token: token(run, cell, 1),
+        labels: vec![],
+        resources: Resources::default(),
+        images: vec![],
+        expected_ms: 0,
+    }
+}
+
+/// A scheduler that keeps track of who runs where.
+struct Bench {
+    scheduler: Scheduler,
+    placed: HashMap<Token, AgentId>,
+    order: Vec<Token>,
+    prefetched: Vec<(AgentId, Vec<String>)>,
+    wake: Option<Duration>,
+}
+
+impl Bench {
+    fn new() -> Self {
+        Self::with_label_limits(BTreeMap::new())
+    }
+
+    fn with_label_limits(limits: BTreeMap<String, u32>) -> Self {
+        Bench {
+            scheduler: Scheduler::new(limits),
+            placed: HashMap::new(),
+            order: vec![],
+            prefetched: vec![],
+            wake: None,
+        }
+    }
+
+    fn at(&mut self, now: Duration, input: Input) {
+        for effect in self.scheduler.handle(input, now) {
+            match effect {
+                Effect::Assign { token, agent } => {
+                    self.order.push(token.clone());
+                    self.placed.insert(token, agent);
+                }
+                Effect::Prefetch { agent, images } => self.prefetched.push((agent, images)),
+                Effect::WakeAt(at) => self.wake = Some(at),
+            }
+        }
+    }
+
+    fn tell(&mut self, input: Input) {
+        self.at(NOW, input);
+    }
+
+    fn run(&mut self, run: &str, limits: RunLimits) {
+        let run = run.into();
+        self.tell(Input::RunAdded { run, limits });
+    }
+
+    fn queue(&mut self, run: &str, cells: Vec<CellRequest>) {
+        let run = run.into();
+        self.tell(Input::Queued { run, cells });
+    }
+
+    fn up(&mut self, agent: AgentInfo) {
+        let holding = vec![];
+        self.tell(Input::AgentUp { agent, holding });
+    }
+
+    fn release(&mut self, token: &Token) {
+        self.placed.remove(token);
+        let token = token.clone();
+        self.tell(Input::Released { token });
+    }
+
+    fn why(&self, run: &str, cell: &str) -> Waiting {
+        self.scheduler.why(&run.into(), &cell.into(), NOW)
+    }
+
+    fn cells(&self) -> Vec<&str> {
+        self.order.iter().map(|t| t.cell.as_str()).collect()
+    }
+}
+
+#[test]
+fn the_longest_expected_cell_starts_first() {
+    let mut b = Bench::new();
+    b.run("r", RunLimits::default());
+    let cell = |id: &str, expected_ms| CellRequest {
+        expected_ms,
+        ..request("r", id)
+    };
+    b.queue(
+        "r",
+        vec![cell("a", 10), cell("b", 30), cell("c", 20), cell("d", 30)],
+    );
+    b.up(agent("x", 8, &[]));
+    assert_eq!(b.cells(), ["b", "d", "c", "a"]);
+}
+
+#[test]
+fn cells_are_spread_before_they_are_packed() {
+    let mut b = Bench::new();
+    b.run("r", RunLimits::default());
+    for id in ["x", "y", "z"] {
+        b.up(agent(id, 4, &[]));
+    }
+    b.queue("r", (0..6).map(|n| request("r", &n.to_string())).collect());
+    for id in ["x", "y", "z"] {
+        assert_eq!(b.placed.values().filter(|a| a.as_str() == id).count(), 2);
+    }
+}
+
+#[test]
+fn an_agent_that_holds_the_images_is_preferred_until_half_full() {
+    let mut b = Bench::new();
+    b.run("r", RunLimits::default());
+    b.up(agent("a-cold", 4, &[]));
+    b.up(AgentInfo {
+        images: vec!["pg".into()],
+        ..agent("b-warm", 4, &[])
+    });
+    let cell = |n: usize| CellRequest {
+        images: vec!["pg".into()],
+        ..request("r", &n.to_string())
+    };
+    b.queue("r", (0..2).map(cell).collect());
+    assert!(b.placed.values().all(|a| a.as_str() == "b-warm"));
+    b.queue("r", (2..4).map(cell).collect());
+    assert!(b.placed.values().any(|a| a.as_str() == "a-cold"));
+}
+
+#[test]
+fn images_of_waiting_cells_are_pulled_ahead_by_at_most_one_agent_per_cell() {
+    let mut b = Bench::new();
+    b.run("r", RunLimits::default());
+    b.run("other", RunLimits::default());
+    for id in ["x", "y", "z"] {
+        b.up(agent(id, 1, &[]));
+    }
+    b.queue(
+        "other",
+        (0..3).map(|n| request("other", &n.to_string())).collect(),
+    );
+    let cell = CellRequest {
+        images: vec!["pg".into()],
+        ..request("r", "a")
+    };
+    b.queue("r", vec![cell]);
+    assert_eq!(b.prefetched, [("x".into(), vec!["pg".to_owned()])]);
+}
+
+#[test]
+fn runs_of_equal_priority_share_fairly_and_a_higher_one_goes_first() {
+    let mut b = Bench::new();
+    let cells = |run: &str| (0..9).map(|n| request(run, &format!("{run}{n}"))).collect();
+    for run in ["r", "s"] {
+        b.run(run, RunLimits::default());
+        b.queue(run, cells(run));
+    }
+    b.run(
+        "urgent",
+        RunLimits {
+            priority: 1,
+            max_parallel: Some(2),
+        },
+    );
+    b.queue("urgent", cells("urgent"));
+    b.up(agent("x", 6, &[]));
+    let of = |run: &str| b.order.iter().filter(|t| t.run.as_str() == run).count();
+    assert_eq!((of("urgent"), of("r"), of("s")), (2, 2, 2));
+}
+
+#[test]
+fn max_parallel_has_no_barrier() {
+    let mut b = Bench::new();
+    b.run(
+        "r",
+        RunLimits {
+            priority: 0,
+            max_parallel: Some(2),
+        },
+    );
+    b.up(agent("x", 8, &[]));
+    b.queue("r", (0..4).map(|n| request("r", &n.to_string())).collect());
+    assert_eq!(b.cells(), ["0", "1"]);
+    assert_eq!(
+        b.why("r", "2"),
+        Waiting::For(vec![Constraint::MaxParallel {
+            running: 2,
+            limit: 2
+        }])
+    );
+    b.release(&token("r", "1", 1));
+    assert_eq!(b.cells(), ["0", "1", "2"]);
+}
+
+#[test]
+fn a_label_limit_holds_over_all_runs() {
+    let mut b = Bench::with_label_limits([("gpu".to_owned(), 1)].into());
+    b.up(agent("x", 8, &["gpu"]));
+    let cell = |run: &str, id: &str| CellRequest {
+        labels: vec!["gpu".into()],
+        ..request(run, id)
+    };
+    for run in ["r", "s"] {
+        b.run(run, RunLimits::default());
+        b.queue(run, vec![cell(run, "a")]);
+    }
+    b.queue("s", vec![request("s", "plain")]);
+    assert_eq!(b.cells(), ["a", "plain"]);
+    assert!(
+        matches!(b.why("s", "a"), Waiting::For(c) if matches!(c[0], Constraint::LabelLimit { .. }))
+    );
+    b.release(&token("r", "a", 1));
+    assert_eq!(b.order.last().unwrap(), &token("s", "a", 1));
+}
+
+#[test]
+fn a_waiting_cell_names_what_it_waits_for() {
+    let mut b = Bench::new();
+    b.run("r", RunLimits::default());
+    let gib = |n: u64| Resources {
+        memory_bytes: n << 30,
+        ..Resources::default()
+    };
+    let labelled = CellRequest {
+        labels: vec!["docker".into()],
+        ..request("r", "labelled")
+    };
+    let huge = CellRequest {
+        resources: gib(64),
+        ..request("r", "huge")
+    };
+    b.queue("r", vec![labelled, huge]);
+    let says = |b: &Bench, cell: &str| match b.why("r", cell) {
+        Waiting::For(constraints) => constraints
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join("; "),
+        other => format!("{other:?}"),
+    };
+    assert_eq!(says(&b, "labelled"), "no agent is connected");
+    b.up(agent("x", 1, &["linux"]));
+    assert_eq!(says(&b, "labelled"), "no agent offers label docker");
+    assert_eq!(
+        says(&b, "huge"),
+        "needs 64.0GiB of memory, the largest agent with its labels has 8.0GiB"
+    );
+    let big = |id: &str| CellRequest {
+        resources: gib(6),
+        ..request("r", id)
+    };
+    b.up(agent("y", 2, &["linux"]));
+    b.queue("r", vec![big("a"), big("b"), big("c")]);
+    assert_eq!(
+        says(&b, "c"),
+        "agent x: all 1 slots are taken; agent y: 6.0GiB of memory wanted, 2.0GiB free"
+    );
+    assert_eq!(b.why("r", "nothing"), Waiting::Unknown);
+}
+
+#[test]
+fn an_agent_that_declined_is_asked_again_after_a_pause() {
+    let mut b = Bench::new();
+    b.run("r", RunLimits::default());
+    b.up(agent("x", 1, &[]));
+    b.queue("r", vec![request("r", "a")]);
+    let decline = |attempt| Input::Declined {
+        token: token("r", "a", attempt),
+        reason: "disk full".into(),
+    };
+    b.tell(decline(1));
+    let again = |attempt| CellRequest {
+        token: token("r", "a", attempt),
+        ..request("r", "a")
+    };
+    b.queue("r", vec![again(2)]);
+    assert_eq!(b.order.len(), 1);
+    assert!(
+        matches!(b.why("r", "a"), Waiting::For(c) if c[0].to_string().contains("declined (disk full)"))
+    );
+    b.at(NOW + Duration::from_secs(1), Input::Tick);
+    assert_eq!(b.order.len(), 2);
+    b.at(NOW + Duration::from_secs(1), decline(2));
+    assert_eq!(
+        b.wake,
+        Some(NOW + Duration::from_secs(3)),
+        "the second pause is longer"
+    );
+}
+
+#[test]
+fn a_stale_release_ends_no_newer_reservation() {
+    let mut b = Bench::new();
+    b.run("r", RunLimits::default());
+    b.up(agent("x", 1, &[]));
+    b.queue("r", vec![request("r", "a")]);
+    b.tell(Input::AgentLost { agent: "x".into() });
+    b.queue(
+        "r",
+        vec![CellRequest {
+            token: token("r", "a", 2),
+            ..request("r", "a")
+        }],
+    );
+    b.up(agent("x", 1, &[]));
+    b.release(&token("r", "a", 1));
+    b.queue("r", vec![request("r", "b")]);
+    assert_eq!(
+        b.order.last().unwrap(),
+        &token("r", "a", 2),
+        "the slot is still taken"
+    );
+}
+
+#[test]
+fn an_attempt_that_an_agent_kept_over_a_restart_takes_its_slot() {
+    let mut b = Bench::new();
+    b.run("r", RunLimits::default());
+    b.queue("r", vec![request("r", "b")]);
+    b.tell(Input::AgentUp {
+        agent: agent("x", 1, &[]),
+        holding: vec![request("r", "a")],
+    });
+    assert!(b.order.is_empty());
+    b.release(&token("r", "a", 1));
+    assert_eq!(b.cells(), ["b"]);
+}
+
+#[test]
+fn an_agent_that_is_away_keeps_its_reservations_and_gets_nothing_new() {
+    let mut b = Bench::new();
+    b.run("r", RunLimits::default());
+    b.up(agent("x", 2, &[]));
+    b.queue("r", vec![request("r", "a")]);
+    b.tell(Input::AgentDown { agent: "x".into() });
+    b.queue("r", vec![request("r", "b"), request("r", "c")]);
+    assert_eq!(b.cells(), ["a"]);
+    b.up(agent("x", 2, &[]));
+    assert_eq!(b.cells(), ["a", "b"]);
+}
+
+#[derive(Clone, Debug)]
+enum Op {
+    Up(u8, u8, u8),
+    Down(u8),
+    Lost(u8),
+    Drain(u8),
+    Queue(u8, u8, u8, u8),
+    Release(prop::sample::Index),
+    Decline(prop::sample::Index),
+    Withdraw(u8, u8),
+    Remove(u8),
+    Tick(u16),
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        3 => (0u8..5, 1u8..4, 0u8..4).prop_map(|(a, s, l)| Op::Up(a, s, l)),
+        1 => (0u8..5).prop_map(Op::Down),
+        1 => (0u8..5).prop_map(Op::Lost),
+        1 => (0u8..5).prop_map(Op::Drain),
+        8 => (0u8..3, 0u8..20, 0u8..4, 0u8..6).prop_map(|(r, c, l, m)| Op::Queue(r, c, l, m)),
+        6 => any::<prop::sample::Index>().prop_map(Op::Release),
+        2 => any::<prop::sample::Index>().prop_map(Op::Decline),
+        1 => (0u8..3, 0u8..20).prop_map(|(r, c)| Op::Withdraw(r, c)),
+        1 => (0u8..3).prop_map(Op::Remove),
+        2 => any::<u16>().prop_map(Op::Tick),
+    ]
+}
+
+fn labels(bits: u8) -> Vec<String> {
+    let all = ["docker", "arm"];
+    let chosen = all.iter().enumerate().filter(|(n, _)| bits & (1 << n) != 0);
+    chosen.map(|(_, l)| (*l).to_owned()).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+    #[test]
+    fn no_cell_waits_in_vain_and_nothing_is_overbooked(ops in proptest::collection::vec(op(), 1..120)) {
+        let mut b = Bench::with_label_limits([("arm".to_owned(), 2)].into());
+        let mut now = NOW;
+        let mut attempts: HashMap<(u8, u8), u32> = HashMap::new();
+        for op in ops {
+            let input = match op {
+                Op::Up(a, slots, l) => {
+                    let id = format!("agent{a}");
+                    let labels = labels(l);
+                    let agent = AgentInfo { labels, ..agent(&id, u32::from(slots), &[]) };
+                    Input::AgentUp { agent, holding: vec![] }
+                }
+                Op::Down(a) => Input::AgentDown { agent: format!("agent{a}").into() },
+                Op::Drain(a) => Input::AgentDraining { agent: format!("agent{a}").into() },
+                Op::Lost(a) => {
+                    let agent: AgentId = format!("agent{a}").into();
+                    b.placed.retain(|_, on| *on != agent);
+                    Input::AgentLost { agent }
+                }
+                Op::Queue(r, c, l, m) => {
+                    let run = format!("run{r}");
+                    b.at(now, Input::RunAdded { run: run.clone().into(), limits: RunLimits { priority: i32::from(r / 2), max_parallel: (r == 1).then_some(3) } });
+                    let attempt = attempts.entry((r, c)).or_default();
+                    let cell = format!("cell{c}");
+                    if b.placed.keys().any(|t| t.run.as_str() == run && t.cell.as_str() == cell) {
+                        continue;
+                    }
+                    *attempt += 1;
+                    let request = CellRequest {
+                        token: token(&run, &cell, *attempt),
+                        labels: labels(l),
+                        resources: Resources { memory_bytes: u64::from(m) << 31, ..Resources::default() },
+                        images: vec![],
+                        expected_ms: u64::from(c) * 100,
+                    };
+                    Input::Queued { run: run.into(), cells: vec![request] }
+                }
+                Op::Release(i) | Op::Decline(i) if b.placed.is_empty() => { let _ = i; continue }
+                Op::Release(i) => {
+                    let token = i.get(&b.placed.keys().cloned().collect::<Vec<_>>()).clone();
+                    b.placed.remove(&token);
+                    Input::Released { token }
+                }
+                Op::Decline(i) => {
+                    let token = i.get(&b.placed.keys().cloned().collect::<Vec<_>>()).clone();
+                    b.placed.remove(&token);
+                    Input::Declined { token, reason: "no".into() }
+                }
+                Op::Withdraw(r, c) => {
+                    let attempt = attempts.get(&(r, c)).copied().unwrap_or(0);
+                    let token = token(&format!("run{r}"), &format!("cell{c}"), attempt);
+                    Input::Withdrawn { run: token.run.clone(), tokens: vec![token] }
+                }
+                Op::Remove(r) => {
+                    let run: RunId = format!("run{r}").into();
+                    b.placed.retain(|t, _| t.run != run);
+                    Input::RunRemoved { run }
+                }
+                Op::Tick(ms) => { now += Duration::from_millis(u64::from(ms)); Input::Tick }
+            };
+            b.at(now, input);
+            prop_assert_eq!(b.scheduler.check(), Ok(()));
+            for agent in b.scheduler.fleet.agents() {
+                let mine = b.placed.values().filter(|a| **a == agent.info.id).count();
+                prop_assert_eq!(mine, agent.held.len(), "the books agree about {}", agent.info.id);
+            }
+            for run in b.scheduler.runs.values() {
+                prop_assert!(run.max_parallel.is_none_or(|limit| run.running <= limit));
+            }
+            let arm = b.scheduler.label_running.get("arm").copied().unwrap_or(0);
+            prop_assert!(arm <= 2);
+        }
+    }
+
+    #[test]
+    fn no_agent_gets_more_than_it_has(cells in proptest::collection::vec((0u64..9, 0u64..9), 1..60), slots in 1u32..9) {
+        let mut b = Bench::new();
+        b.run("r", RunLimits::default());
+        b.up(agent("x", slots, &[]));
+        b.up(agent("y", slots, &[]));
+        let requests: Vec<CellRequest> = cells.iter().enumerate().map(|(n, (cpus, gib))| CellRequest {
+            resources: Resources { millicpus: cpus * 1000, memory_bytes: gib << 30, subnets: 1 },
+            ..request("r", &n.to_string())
+        }).collect();
+        b.queue("r", requests.clone());
+        for id in ["x", "y"] {
+            let mine: Vec<&CellRequest> = requests.iter().filter(|r| b.placed.get(&r.token).is_some_and(|a| a.as_str() == id)).collect();
+            let sum = mine.iter().fold(Resources::default(), |sum, r| sum.plus(&r.resources));
+            prop_assert!(sum.fits(&agent(id, slots, &[]).resources));
+            prop_assert!(mine.len() <= slots as usize);
+        }
+    }
+}
+
+#[test]
+fn a_hundred_thousand_cells_on_a_thousand_agents_are_decided_quickly() {
+    let mut b = Bench::new();
+    b.run("r", RunLimits::default());
+    for n in 0..1_000 {
+        b.up(AgentInfo {
+            resources: Resources {
+                millicpus: 64_000,
+                memory_bytes: 64 << 30,
+                subnets: 100,
+            },
+            ..agent(&format!("agent{n:04}"), 8, &["docker"])
+        });
+    }
+    let cells = (0..100_000u64).map(|n| CellRequest {
+        labels: vec!["docker".into()],
+        resources: Resources {
+            millicpus: 1_000,
+            memory_bytes: (n % 7) << 30,
+            subnets: 1,
+        },
+        expected_ms: n % 977,
+        ..request("r", &n.to_string())
+    });
+    let began = std::time::Instant::now();
+    b.queue("r", cells.collect());
+    assert_eq!(b.placed.len(), 8_000);
+    while let Some(token) = b.placed.keys().next().cloned() {
+        b.release(&token);
+        if b.order.len() >= 20_000 {
+            break;
+        }
+    }
+    let each = began.elapsed() / 20_000;
+    assert!(
+        each < Duration::from_millis(2),
+        "{each:?} per decision in a debug build"
+    );
+    println!("{each:?} per decision");
+}
+
+/// Runs cells of these lengths on 8 slots; returns when the last one ends.
+fn makespan(lengths: &[u64], known: bool) -> u64 {
+    let mut b = Bench::new();
+    b.run("r", RunLimits::default());
+    b.up(agent("x", 8, &[]));
+    let cells = lengths.iter().enumerate().map(|(n, length)| CellRequest {
+        expected_ms: if known { *length } else { 0 },
+        ..request("r", &n.to_string())
+    });
+    b.queue("r", cells.collect());
+    let (mut now, mut ends, mut seen) = (0, vec![], 0);
+    loop {
+        for token in &b.order[seen..] {
+            let length = lengths[token.cell.as_str().parse::<usize>().unwrap()];
+            ends.push((now + length, token.clone()));
+        }
+        seen = b.order.len();
+        ends.sort();
+        if ends.is_empty() {
+            return now;
+        }
+        let (at, token) = ends.remove(0);
+        now = at;
+        b.release(&token);
+    }
+}
+
+#[test]
+fn with_history_the_makespan_of_180_uneven_cells_is_within_a_twentieth_of_the_bound() {
+    let mut lengths = vec![];
+    for (a, b, c, d) in shape(3, 10, 2, 3) {
+        lengths.push(2_000 + 9_000 * a + 700 * b * b + 4_000 * c + 2_500 * d);
+    }
+    let bound = (lengths.iter().sum::<u64>() / 8).max(*lengths.iter().max().unwrap());
+    let known = makespan(&lengths, true);
+    assert!(known * 100 <= bound * 105, "{known} over {bound}");
+    assert!(known <= makespan(&lengths, false));
+}
+
+fn shape(a: u64, b: u64, c: u64, d: u64) -> impl Iterator<Item = (u64, u64, u64, u64)> {
+    (0..a * b * c * d).map(move |n| (n / (b * c * d), n / (c * d) % b, n / d % c, n % d))
+}
+
+fn planned(id: &str, matrix: &[(&str, &str)]) -> PlannedCell {
+    PlannedCell {
+        id: CellId(id.into()),
+        name: id.into(),
+        matrix: matrix
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), json!(v)))
+            .collect(),
+        runs_on: vec![],
+        experimental: false,
+        resources: Resources::default(),
+        timeout_ms: 0,
+        attempts: 1,
+        retries: 0,
+    }
+}
+
+#[test]
+fn an_unknown_cell_is_expected_to_take_as_long_as_its_nearest_kin() {
+    let past = |id: &str, db: &str, v: &str, elapsed_ms| Past {
+        cell: id.into(),
+        matrix: vec![("db".into(), json!(db)), ("v".into(), json!(v))],
+        elapsed_ms,
+    };
+    let history = History::learn([
+        past("a", "pg", "1", 100),
+        past("b", "pg", "2", 200),
+        past("c", "my", "1", 900),
+    ]);
+    assert_eq!(
+        history.expected_ms(&planned("a", &[("db", "pg"), ("v", "1")])),
+        100
+    );
+    // The kin of (pg, 3) are (pg, 1) and (pg, 2).
+    assert_eq!(
+        history.expected_ms(&planned("n", &[("db", "pg"), ("v", "3")])),
+        150
+    );
+    assert_eq!(History::default().expected_ms(&planned("n", &[])), 0);
+}

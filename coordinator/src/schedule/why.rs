@@ -1,0 +1,230 @@
+//! Why a cell waits, for people: the constraint that is not met, with numbers.
+
+use super::core::Scheduler;
+use super::fleet::Agent;
+use super::queue::{At, ClassKey};
+use phalanx_shared::id::{AgentId, CellId, RunId};
+use std::fmt;
+use std::time::Duration;
+
+/// Where a cell is in the scheduler's eyes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Waiting {
+    /// The scheduler doesn't know it: finished, held back by its run, or of another run.
+    Unknown,
+    /// An agent has it.
+    Placed { agent: AgentId },
+    /// It waits for all of these.
+    For(Vec<Constraint>),
+}
+
+/// What a cell waits for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Constraint {
+    /// No agent is known.
+    NoAgents,
+    /// No agent offers all labels; `missing` are those that none offers at all.
+    Labels {
+        wanted: Vec<String>,
+        missing: Vec<String>,
+    },
+    /// The run's own limit.
+    MaxParallel { running: u32, limit: u32 },
+    /// The fleet's limit on a label.
+    LabelLimit {
+        label: String,
+        running: u32,
+        limit: u32,
+    },
+    /// No agent with these labels has so much, even when idle.
+    TooBig {
+        what: &'static str,
+        wanted: String,
+        most: String,
+    },
+    /// One agent with the right labels, and why it doesn't take the cell now.
+    Agent { agent: String, reason: String },
+}
+
+impl fmt::Display for Constraint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Constraint::NoAgents => f.write_str("no agent is connected"),
+            Constraint::Labels { wanted, missing } if missing.is_empty() => {
+                write!(f, "no agent offers all of the labels {}", wanted.join(", "))
+            }
+            Constraint::Labels { missing, .. } => {
+                write!(f, "no agent offers label {}", missing.join(", "))
+            }
+            Constraint::MaxParallel { running, limit } => {
+                write!(
+                    f,
+                    "max-parallel: {running} of {limit} cells of the run are running"
+                )
+            }
+            Constraint::LabelLimit {
+                label,
+                running,
+                limit,
+            } => write!(
+                f,
+                "limit of label {label}: {running} of {limit} cells are running"
+            ),
+            Constraint::TooBig { what, wanted, most } => write!(
+                f,
+                "needs {wanted} of {what}, the largest agent with its labels has {most}"
+            ),
+            Constraint::Agent { agent, reason } => write!(f, "agent {agent}: {reason}"),
+        }
+    }
+}
+
+/// At most so many agents are named one by one.
+const NAMED: usize = 10;
+
+impl Scheduler {
+    /// Why a cell waits.
+    pub fn why(&self, run: &RunId, cell: &CellId, now: Duration) -> Waiting {
+        let Some((queue, entry)) = self
+            .runs
+            .get(run)
+            .and_then(|queue| Some((queue, queue.cells.get(cell)?)))
+        else {
+            return Waiting::Unknown;
+        };
+        if let At::On(agent) = &entry.at {
+            let agent = agent.clone();
+            return Waiting::Placed { agent };
+        }
+        let mut constraints = Vec::new();
+        if let Some(limit) = queue.max_parallel.filter(|_| !queue.has_room()) {
+            let running = queue.running;
+            constraints.push(Constraint::MaxParallel { running, limit });
+        }
+        for label in &entry.request.labels {
+            let running = self.label_running.get(label).copied().unwrap_or(0);
+            if let Some(limit) = self.label_limits.get(label).filter(|l| running >= **l) {
+                constraints.push(Constraint::LabelLimit {
+                    label: label.clone(),
+                    running,
+                    limit: *limit,
+                });
+            }
+        }
+        constraints.extend(self.lacking(&ClassKey::of(&entry.request), now));
+        Waiting::For(constraints)
+    }
+
+    /// What agents lack for a class.
+    fn lacking(&self, class: &ClassKey, now: Duration) -> Vec<Constraint> {
+        let agents: Vec<&Agent> = self.fleet.agents().collect();
+        if agents.is_empty() {
+            return vec![Constraint::NoAgents];
+        }
+        let offers = |agent: &Agent, label: &String| agent.info.labels.contains(label);
+        let fitting: Vec<&Agent> = agents
+            .iter()
+            .filter(|agent| class.labels.iter().all(|label| offers(agent, label)))
+            .copied()
+            .collect();
+        if fitting.is_empty() {
+            let wanted = class.labels.iter();
+            let missing = wanted.filter(|label| !agents.iter().any(|a| offers(a, label)));
+            return vec![Constraint::Labels {
+                missing: missing.cloned().collect(),
+                wanted: class.labels.iter().cloned().collect(),
+            }];
+        }
+        let too_big = too_big(class, &fitting);
+        if !too_big.is_empty() {
+            return too_big;
+        }
+        let busy = fitting.iter().filter_map(|agent| {
+            let reason = refusal(class, agent, now)?;
+            let agent = agent.info.name.clone();
+            Some(Constraint::Agent { agent, reason })
+        });
+        busy.take(NAMED).collect()
+    }
+}
+
+/// Reservations that no agent could meet even when idle.
+fn too_big(class: &ClassKey, agents: &[&Agent]) -> Vec<Constraint> {
+    let most = |of: fn(&Agent) -> u64| agents.iter().map(|a| of(a)).max().unwrap_or(0);
+    let cpus = most(|a| a.info.resources.millicpus);
+    let memory = most(|a| a.info.resources.memory_bytes);
+    let subnets = most(|a| u64::from(a.info.resources.subnets));
+    let wanted_subnets = u64::from(class.subnets);
+    let mut too_big = Vec::new();
+    let mut add = |what, wanted: String, most: String| {
+        too_big.push(Constraint::TooBig { what, wanted, most });
+    };
+    if class.cpus > cpus {
+        add("CPUs", show_cpus(class.cpus), show_cpus(cpus));
+    }
+    if class.memory > memory {
+        add("memory", show_bytes(class.memory), show_bytes(memory));
+    }
+    if wanted_subnets > subnets {
+        add("subnets", class.subnets.to_string(), subnets.to_string());
+    }
+    too_big
+}
+
+/// Why an agent with the right labels doesn't take a cell now; `None` if it would.
+fn refusal(class: &ClassKey, agent: &Agent, now: Duration) -> Option<String> {
+    let free = agent.free();
+    let short = |what: &str, wanted: String, free: String| {
+        Some(format!("{wanted} of {what} wanted, {free} free"))
+    };
+    if !agent.connected {
+        return Some("not connected".to_owned());
+    }
+    if agent.draining {
+        return Some("draining".to_owned());
+    }
+    if !agent.takes()
+        && let Some(pause) = &agent.pause
+    {
+        let wait = pause.until.saturating_sub(now).as_secs_f64();
+        let reason = &pause.reason;
+        return Some(format!("declined ({reason}), is asked again in {wait:.1}s"));
+    }
+    if agent.free_slots() == 0 {
+        return Some(format!("all {} slots are taken", agent.info.slots));
+    }
+    if class.cpus > free.millicpus {
+        return short("CPUs", show_cpus(class.cpus), show_cpus(free.millicpus));
+    }
+    if class.memory > free.memory_bytes {
+        return short(
+            "memory",
+            show_bytes(class.memory),
+            show_bytes(free.memory_bytes),
+        );
+    }
+    if class.subnets > free.subnets {
+        return short(
+            "subnets",
+            class.subnets.to_string(),
+            free.subnets.to_string(),
+        );
+    }
+    None
+}
+
+fn show_cpus(millicpus: u64) -> String {
+    #[allow(clippy::cast_precision_loss)] // A number for people.
+    let cpus = millicpus as f64 / 1000.0;
+    format!("{cpus}")
+}
+
+fn show_bytes(bytes: u64) -> String {
+    #[allow(clippy::cast_precision_loss)] // A number for people.
+    let mib = bytes as f64 / 1_048_576.0;
+    if mib >= 1024.0 {
+        format!("{:.1}GiB", mib / 1024.0)
+    } else {
+        format!("{mib:.0}MiB")
+    }
+}

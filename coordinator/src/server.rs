@@ -1,0 +1,211 @@
+//! A whole coordinator behind one listener: the engine, the sessions of agents, the control service, health and reflection.
+//!
+//! `phalanx serve` and local mode are this with different listeners. Everything of it is below one directory.
+
+use crate::api::Api;
+use crate::api::gc::{LOGS, WORKSPACES};
+use crate::clock::{Clock, SystemClock};
+use crate::dispatch::core::Settings as SessionSettings;
+use crate::dispatch::logs::store::LogStore;
+use crate::dispatch::server as dispatch;
+use crate::incoming;
+use crate::journal::{SqliteStore, StoreError};
+use crate::submission::SpecPlanner;
+use crate::supervisor::{self, Begin, Handle, OwnSecrets, Settings};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio_stream::wrappers::UnixListenerStream;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::server::Router;
+
+/// Facts of agents that may wait for the engine; sessions wait beyond that.
+const FACTS: usize = 1_024;
+/// How long the rest of a trace may take at the end.
+const TRACE_WITHIN: Duration = Duration::from_secs(5);
+/// How long open connections are waited for at the end.
+const CLOSE_WITHIN: Duration = Duration::from_secs(2);
+
+/// What an operator decides.
+#[derive(Clone)]
+pub struct Options {
+    /// Journal, logs and workspaces are below it.
+    pub directory: PathBuf,
+    /// Of the engine.
+    pub settings: Settings,
+    /// Of the sessions; the epoch is the journal's.
+    pub sessions: SessionSettings,
+    /// Values for secrets that a submission doesn't bring.
+    pub own_secrets: OwnSecrets,
+    /// The most cells of a run, if that is limited.
+    pub max_cells: Option<usize>,
+    /// How it begins.
+    pub begin: Begin,
+}
+
+impl Options {
+    /// Everything by default.
+    pub fn below(directory: impl Into<PathBuf>) -> Self {
+        Options {
+            directory: directory.into(),
+            settings: Settings::default(),
+            sessions: SessionSettings::default(),
+            own_secrets: Arc::new(|_| None),
+            max_cells: None,
+            begin: Begin::default(),
+        }
+    }
+}
+
+/// Where connections come from.
+pub enum Listener {
+    /// From this machine.
+    Unix(UnixListener),
+    /// From a network.
+    Tcp(TcpListener),
+}
+
+/// A running coordinator.
+pub struct Server {
+    /// The engine.
+    pub handle: Handle,
+    stop: CancellationToken,
+    served: JoinHandle<Result<(), tonic::transport::Error>>,
+    writer: JoinHandle<()>,
+}
+
+/// The journal's file in a coordinator's directory.
+pub fn journal_path(directory: &Path) -> PathBuf {
+    directory.join("journal.db")
+}
+
+/// Starts a coordinator. Refused while another one has the directory's journal.
+pub async fn start(options: Options, listener: Listener) -> Result<Server, StoreError> {
+    let directory = options.directory;
+    let store = SqliteStore::open(&journal_path(&directory)).await?;
+    if let Some(tracer) = &options.settings.tracer {
+        tracer.start();
+    }
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
+    let (facts, from_agents) = mpsc::channel(FACTS);
+    let (to_agents, commands) = mpsc::unbounded_channel();
+    let (handle, writer) = supervisor::start(supervisor::Args {
+        store: Arc::new(store),
+        planner: Arc::new(planner(&directory, options.max_cells)),
+        own_secrets: options.own_secrets,
+        from_agents,
+        to_agents,
+        clock: clock.clone(),
+        settings: options.settings,
+        begin: options.begin,
+    })
+    .await?;
+    let logs = LogStore::new(directory.join(LOGS));
+    let sessions = dispatch::service(dispatch::Args {
+        settings: SessionSettings {
+            epoch: handle.journal.epoch(),
+            ..options.sessions
+        },
+        clock,
+        facts,
+        commands,
+        logs: logs.clone(),
+        workspaces: directory.join(WORKSPACES),
+        heard: handle.registry.heard().clone(),
+    });
+    let api = Api::new(handle.clone(), logs, directory);
+    let router = dispatch::transport().add_service(sessions);
+    let router = with_standard_services(router.add_service(api.into_service()));
+    let stop = CancellationToken::new();
+    let stopped = stop.clone().cancelled_owned();
+    let served = match listener {
+        Listener::Unix(listener) => tokio::spawn(
+            router.serve_with_incoming_shutdown(UnixListenerStream::new(listener), stopped),
+        ),
+        Listener::Tcp(listener) => {
+            tokio::spawn(router.serve_with_incoming_shutdown(incoming::guarded(listener), stopped))
+        }
+    };
+    Ok(Server {
+        handle,
+        stop,
+        served,
+        writer,
+    })
+}
+
+/// What plans the submissions of a coordinator with this directory.
+pub fn planner(directory: &Path, max_cells: Option<usize>) -> SpecPlanner {
+    SpecPlanner {
+        workspaces: directory.join(WORKSPACES),
+        max_cells,
+    }
+}
+
+/// Health and reflection, as gRPC's tools expect them.
+fn with_standard_services(router: Router) -> Router {
+    let (health, service) = tonic_health::server::health_reporter();
+    tokio::spawn(async move {
+        let status = tonic_health::ServingStatus::Serving;
+        health.set_service_status("", status).await;
+        for name in ["phalanx.v1.Control", "phalanx.v1.AgentLink"] {
+            health.set_service_status(name, status).await;
+        }
+    });
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(phalanx_proto::DESCRIPTOR_SET)
+        .build_v1();
+    let router = router.add_service(service);
+    match reflection {
+        Ok(reflection) => router.add_service(reflection),
+        Err(error) => {
+            tracing::warn!(%error, "no reflection");
+            router
+        }
+    }
+}
+
+impl Server {
+    /// Answers `/healthz` and `/metrics` as well, until it is stopped.
+    pub fn observe(&self, listener: TcpListener) {
+        let stopped = self.stop.clone().cancelled_owned();
+        let serving = crate::http::serve(self.handle.clone(), listener, stopped);
+        tokio::spawn(async move {
+            if let Err(error) = serving.await {
+                tracing::error!(%error, "no metrics any more");
+            }
+        });
+    }
+
+    /// Ends it: nothing new is taken, connections are closed, the journal is left whole. Open runs go on at the next start.
+    pub async fn stop(self) {
+        let Server {
+            handle,
+            stop,
+            mut served,
+            writer,
+        } = self;
+        stop.cancel();
+        if tokio::time::timeout(CLOSE_WITHIN, &mut served)
+            .await
+            .is_err()
+        {
+            served.abort();
+            // An aborted task's error says only that.
+            let _ = served.await;
+        }
+        // While the journal can still be read.
+        if let Some(tracer) = &handle.settings.tracer {
+            tracer.finish(TRACE_WITHIN).await;
+        }
+        handle.stop().await;
+        let store = handle.journal.store().clone();
+        drop(handle);
+        // Queries of clients that are gone may hold handles for a moment; the journal is whole either way.
+        let _ = tokio::time::timeout(CLOSE_WITHIN, writer).await;
+        store.close().await;
+    }
+}

@@ -1,0 +1,472 @@
+//! The coordinator: the real sessions, scheduler and runs, wired as `supervisor.rs`, `routing.rs` and `courier.rs` wire them, on a journal
+//! whose writes are durable only after a commit. What a decision wants done happens after its events are durable.
+
+use super::network::Message;
+use super::seats::Seats;
+use super::world::{Happening, Res, World};
+use super::{Switch, plan};
+use crate::dispatch::contract::AgentInfo;
+use crate::dispatch::core::{AgentSession, ConnectionId, Effect, Settings};
+use crate::dispatch::gate::SharedGate;
+use crate::run::core::{CancelOrder, Effect as RunEffect, Input, RunCore};
+use crate::schedule::core::{CellRequest, Input as ScheduleInput, RunLimits, Scheduler};
+use crate::schedule::expected::History;
+use phalanx_proto::link::{FromAgent, ToAgent};
+use phalanx_shared::event::{Event, EventKind, Recorded};
+use phalanx_shared::id::{AgentId, RunId, Token};
+use phalanx_shared::run_state::RunState;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+const GRACE_MS: u64 = 2_000;
+const RECONNECT_WITHIN: Duration = Duration::from_secs(20);
+
+/// One term of office.
+pub struct Center {
+    pub epoch: u64,
+    pub gate: SharedGate,
+    pub sessions: BTreeMap<AgentId, AgentSession>,
+    /// The newest connection of each agent that said Hello.
+    pub wires: BTreeMap<AgentId, ConnectionId>,
+    pub scheduler: Scheduler,
+    pub runs: BTreeMap<RunId, RunCore>,
+    pub seats: Seats,
+    pub loads: VecDeque<Load>,
+    pub committing: bool,
+    pub gathers: BTreeMap<u64, Gather>,
+    pub gathered: u64,
+    pub present: BTreeSet<AgentId>,
+    /// What runs know of earlier ones.
+    pub histories: BTreeMap<RunId, History>,
+    pub started: Duration,
+    /// When each agent was heard last.
+    pub heard: BTreeMap<AgentId, Duration>,
+}
+
+/// A decision on its way to the disk.
+pub struct Load {
+    pub run: RunId,
+    pub events: Vec<Recorded>,
+    pub parcels: Vec<Parcel>,
+}
+
+pub enum Parcel {
+    Effect(RunEffect),
+    Resume {
+        gather: u64,
+        attempts: Vec<(Token, u64)>,
+    },
+    Durable {
+        agent: AgentId,
+        token: Token,
+        seq: u64,
+    },
+}
+
+/// A Hello that all runs have to answer.
+pub struct Gather {
+    pub agent: AgentInfo,
+    pub waiting: usize,
+    pub resumed: Vec<(Token, u64)>,
+    pub holding: Vec<CellRequest>,
+}
+
+impl Center {
+    pub fn unsynced(&self) -> usize {
+        self.loads.iter().map(|load| load.events.len()).sum()
+    }
+}
+
+/// Fewer than there are slots for such cells.
+pub fn label_limits() -> BTreeMap<String, u32> {
+    [("big".to_owned(), 3)].into()
+}
+
+fn settings(epoch: u64) -> Settings {
+    Settings {
+        epoch,
+        ..Settings::default()
+    }
+}
+
+impl World {
+    /// Starts a term: replays the journal, goes on where it ends.
+    pub fn start_center(&mut self) -> Res {
+        self.disk.epoch += 1;
+        let epoch = self.disk.epoch;
+        let gate = SharedGate::default();
+        gate.lock().off = self.switch == Switch::GateOff;
+        self.center = Some(Center {
+            epoch,
+            gate,
+            sessions: BTreeMap::new(),
+            wires: BTreeMap::new(),
+            scheduler: Scheduler::new(label_limits()),
+            runs: BTreeMap::new(),
+            seats: Seats::default(),
+            loads: VecDeque::new(),
+            committing: false,
+            gathers: BTreeMap::new(),
+            gathered: 0,
+            present: BTreeSet::new(),
+            histories: BTreeMap::new(),
+            started: self.now,
+            heard: BTreeMap::new(),
+        });
+        let open: Vec<RunId> = self.disk.open_runs();
+        for run in &open {
+            self.tally.count("run replayed");
+            let changed = self.switch == Switch::PlanChanges;
+            self.disk.plans_the_same(run, changed)?;
+            self.bring(run.clone())?;
+        }
+        if !open.is_empty() {
+            self.later(RECONNECT_WITHIN, Happening::Expire { epoch });
+        }
+        Ok(())
+    }
+
+    /// A run begins, durably.
+    pub fn submit(&mut self, run: RunId, shape: u64) -> Res {
+        let first = self.disk.runs.is_empty();
+        let text = plan::spec(shape, first, false);
+        let made = plan::make(&text).map_err(|problem| super::checks::broken("plan", problem))?;
+        let kind = EventKind::RunSubmitted {
+            plan: made.plan.clone(),
+            origin: Default::default(),
+        };
+        let event = Event {
+            run: run.clone(),
+            attempt: None,
+            seq: 0,
+            at: self.center_wall(),
+            mono_us: 0,
+            kind,
+        };
+        let secret = format!("opens-{run}-{shape:016x}");
+        for machine in &self.machines {
+            machine.drive.must_not_hold(&secret);
+        }
+        let first = Recorded { position: 1, event };
+        self.disk.submit(run.clone(), text, made, secret, first);
+        self.bring(run)
+    }
+
+    fn bring(&mut self, run: RunId) -> Res {
+        let mut state = RunState::new(run.clone());
+        let Some(kept) = self.disk.runs.get(&run) else {
+            return Ok(());
+        };
+        kept.journal.iter().for_each(|r| state.apply(&r.event));
+        let position = kept.journal.last().map_or(0, |r| r.position);
+        let max_parallel = kept.made.plan.max_parallel;
+        let Some(center) = &mut self.center else {
+            return Ok(());
+        };
+        let core = RunCore::recovered(state, position, center.epoch, GRACE_MS);
+        center.runs.insert(run.clone(), core);
+        center
+            .histories
+            .insert(run.clone(), History::learn(self.past.clone()));
+        let limits = RunLimits {
+            priority: kept.priority,
+            max_parallel,
+        };
+        center.seats.limit(&run, max_parallel);
+        self.schedule(ScheduleInput::RunAdded {
+            run: run.clone(),
+            limits,
+        })?;
+        self.tell_run(&run, Input::Start)
+    }
+
+    /// `kill -9`.
+    pub fn crash_center(&mut self) {
+        let Some(center) = self.center.take() else {
+            return;
+        };
+        self.tally.count("coordinator crashed");
+        self.center_frozen_until = Duration::ZERO;
+        if center.unsynced() > 0 {
+            self.tally.count("unsynced events lost");
+        }
+        for (connection, _) in self.network.all() {
+            self.hang_up(connection, true, false);
+        }
+    }
+
+    /// Agents that held attempts before the restart and didn't come back.
+    pub fn expire(&mut self, epoch: u64) -> Res {
+        let Some(center) = self.center.as_ref().filter(|c| c.epoch == epoch) else {
+            return Ok(());
+        };
+        let held: BTreeSet<AgentId> = center.runs.values().flat_map(RunCore::agents).collect();
+        let away: Vec<AgentId> = held.difference(&center.present).cloned().collect();
+        for agent in away {
+            self.lost(&agent)?;
+        }
+        Ok(())
+    }
+
+    pub fn lost(&mut self, agent: &AgentId) -> Res {
+        if let Some(center) = &mut self.center {
+            center.present.remove(agent);
+        }
+        self.schedule(ScheduleInput::AgentLost {
+            agent: agent.clone(),
+        })?;
+        if self.switch == Switch::DeadAgentKept {
+            return Ok(());
+        }
+        for run in self.run_ids() {
+            let (agent, reason) = (agent.clone(), "lost".to_owned());
+            self.tell_run(&run, Input::AgentLost { agent, reason })?;
+        }
+        Ok(())
+    }
+
+    pub fn run_ids(&self) -> Vec<RunId> {
+        self.center
+            .as_ref()
+            .map_or_else(Vec::new, |c| c.runs.keys().cloned().collect())
+    }
+
+    /// A message arrived over a connection.
+    pub fn arrived(&mut self, connection: ConnectionId, message: FromAgent) -> Res {
+        let now = self.now;
+        let Some(agent) = self
+            .network
+            .agent(connection)
+            .map(|n| self.machines[n].about.agent.clone())
+        else {
+            return Ok(());
+        };
+        let Some(center) = &mut self.center else {
+            return Ok(());
+        };
+        center.heard.insert(agent.clone(), now);
+        let greeted =
+            center.wires.values().any(|c| *c == connection) || self.greeted.contains(&connection);
+        let effects = match (greeted, message) {
+            (false, FromAgent::Hello(hello)) => {
+                self.greeted.insert(connection);
+                let gate = center.gate.clone();
+                let session = center.sessions.entry(agent.clone()).or_insert_with(|| {
+                    AgentSession::new(agent.clone(), settings(center.epoch), gate, now)
+                });
+                let effects = session.hello(now, connection, 1, hello);
+                center.wires.insert(agent.clone(), connection);
+                effects
+            }
+            // The server refuses what doesn't begin with a Hello.
+            (false, _) => {
+                self.hang_up(connection, true, false);
+                return Ok(());
+            }
+            (true, message) => {
+                let is_events = matches!(message, FromAgent::Events { .. });
+                let Some(session) = center.sessions.get_mut(&agent) else {
+                    return Ok(());
+                };
+                let effects = session.received(now, connection, message);
+                if is_events && matches!(effects[..], [Effect::Send(ToAgent::Ack { .. })]) {
+                    self.tally.count("event repeated and dropped");
+                }
+                effects
+            }
+        };
+        self.session_effects(&agent, effects)
+    }
+
+    /// The coordinator learns that a connection is gone.
+    pub fn broken(&mut self, connection: ConnectionId, agent: &AgentId) -> Res {
+        let now = self.now;
+        let session = self.center.as_mut().and_then(|c| c.sessions.get_mut(agent));
+        let Some(session) = session else {
+            return Ok(());
+        };
+        let effects = session.disconnected(now, connection, "reset".to_owned());
+        self.session_effects(agent, effects)
+    }
+
+    pub fn tick_center(&mut self) -> Res {
+        let now = self.now;
+        let Some(center) = &self.center else {
+            return Ok(());
+        };
+        for agent in center.sessions.keys().cloned().collect::<Vec<_>>() {
+            self.with_session(&agent, |session| session.tick(now))?;
+        }
+        Ok(())
+    }
+
+    pub fn with_session(
+        &mut self,
+        agent: &AgentId,
+        act: impl FnOnce(&mut AgentSession) -> Vec<Effect>,
+    ) -> Res {
+        let session = self.center.as_mut().and_then(|c| c.sessions.get_mut(agent));
+        let Some(session) = session else {
+            return Ok(());
+        };
+        let effects = act(session);
+        self.session_effects(agent, effects)
+    }
+
+    fn session_effects(&mut self, agent: &AgentId, effects: Vec<Effect>) -> Res {
+        for effect in effects {
+            match effect {
+                Effect::Send(message) => self.send_down(agent, message)?,
+                Effect::Tell(fact) => self.fact(agent, fact)?,
+                Effect::Close { connection, .. } => self.hang_up(connection, true, false),
+                Effect::Opened(_) | Effect::Closed(_) => {}
+                Effect::End => {
+                    if let Some(center) = &mut self.center {
+                        center.sessions.remove(agent);
+                        center.wires.remove(agent);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn send_down(&mut self, agent: &AgentId, mut message: ToAgent) -> Res {
+        match &mut message {
+            ToAgent::Ack { token, seq } => self.disk.is_durable(token, *seq)?,
+            ToAgent::Abandon { .. } => self.tally.count("stale token refused"),
+            ToAgent::Resend { .. } => self.tally.count("hole noticed"),
+            ToAgent::Welcome(welcome) => {
+                welcome
+                    .resume
+                    .iter()
+                    .for_each(|_| self.tally.count("attempt resumed"));
+                if !welcome.resume.is_empty() && welcome.epoch > 1 {
+                    self.tally.count("attempt resumed in a later term");
+                }
+                if self.switch == Switch::LeaseStretched {
+                    welcome.lease *= 3;
+                }
+            }
+            _ => {}
+        }
+        let wire = self
+            .center
+            .as_ref()
+            .and_then(|c| c.wires.get(agent))
+            .copied();
+        if let Some(connection) = wire {
+            self.transmit(connection, Message::Down(message));
+        }
+        Ok(())
+    }
+
+    pub fn tell_run(&mut self, run: &RunId, input: Input) -> Res {
+        self.decide(run, input, Vec::new(), None)
+    }
+
+    pub fn cancel_run(&mut self, run: &RunId, force: bool) -> Res {
+        self.tally.count("run cancelled");
+        let order = CancelOrder {
+            reason: "simulated".to_owned(),
+            grace_ms: GRACE_MS,
+            force,
+        };
+        self.tell_run(run, Input::Cancel(order))
+    }
+
+    /// A run decides; what it wants is done after the commit.
+    pub fn decide(
+        &mut self,
+        run: &RunId,
+        input: Input,
+        mut parcels: Vec<Parcel>,
+        gather: Option<u64>,
+    ) -> Res {
+        let (at, early) = (self.center_wall(), self.switch == Switch::AcknowledgedEarly);
+        let Some(center) = &mut self.center else {
+            return Ok(());
+        };
+        let Some(core) = center.runs.get_mut(run) else {
+            return Ok(());
+        };
+        let decision = core.handle(input, at);
+        self.losses_have_causes(&decision.events)?;
+        let Some(center) = &mut self.center else {
+            return Ok(());
+        };
+        for effect in decision.effects {
+            parcels.push(match (effect, gather) {
+                (RunEffect::Resume { attempts, .. }, Some(gather)) => {
+                    Parcel::Resume { gather, attempts }
+                }
+                (effect, _) => Parcel::Effect(effect),
+            });
+        }
+        let mut now = Vec::new();
+        if early {
+            let (durable, rest) = parcels
+                .into_iter()
+                .partition(|p| matches!(p, Parcel::Durable { .. }));
+            (now, parcels) = (durable, rest);
+        }
+        center.loads.push_back(Load {
+            run: run.clone(),
+            events: decision.events,
+            parcels,
+        });
+        if !center.committing {
+            center.committing = true;
+            let epoch = center.epoch;
+            let slow = self.random.chance(50);
+            let pause = if slow {
+                self.tally.count("slow disk");
+                self.random.millis(50, 1500)
+            } else {
+                self.random.millis(1, 8)
+            };
+            self.later(pause, Happening::Commit { epoch });
+        }
+        for parcel in now {
+            self.deliver(run, parcel)?;
+        }
+        Ok(())
+    }
+
+    /// Everything decided so far becomes durable, then its effects happen in order.
+    pub fn commit(&mut self, epoch: u64) -> Res {
+        let Some(center) = self.center.as_mut().filter(|c| c.epoch == epoch) else {
+            return Ok(());
+        };
+        if self.now < self.disk.full_until && self.switch != Switch::LosesWhenFull {
+            // As the journal's writer does: nothing is dropped, it is tried again until there is room.
+            self.tally.count("journal waited for room");
+            let until = self.disk.full_until;
+            self.at(until, Happening::Commit { epoch });
+            return Ok(());
+        }
+        let lose = self.now < self.disk.full_until;
+        center.committing = false;
+        let loads = std::mem::take(&mut center.loads);
+        let mut touched = BTreeSet::new();
+        for load in &loads {
+            if !load.events.is_empty() {
+                touched.insert(load.run.clone());
+            }
+            let twice = self.switch == Switch::OutcomeTwice;
+            if !lose {
+                self.disk
+                    .append(&load.run, &load.events, twice, &mut self.tally)?;
+            }
+        }
+        for run in touched {
+            self.disk.one_outcome(&run)?;
+        }
+        for load in loads {
+            for parcel in load.parcels {
+                self.deliver(&load.run, parcel)?;
+            }
+        }
+        Ok(())
+    }
+}

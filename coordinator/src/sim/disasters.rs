@@ -1,0 +1,209 @@
+//! What befalls the world until it becomes calm.
+
+use super::network::Message;
+use super::world::{Happening, Res, World};
+use phalanx_proto::link::FromAgent;
+use phalanx_shared::event::{AttemptRef, Event, EventKind};
+use phalanx_shared::id::Token;
+use phalanx_shared::outcome::Outcome;
+use std::time::Duration;
+
+impl World {
+    pub fn disaster(&mut self) -> Res {
+        if self.calm {
+            return Ok(());
+        }
+        let agent = self.random.below(self.machines.len() as u64) as usize;
+        match self.random.below(25) {
+            0 | 1 => self.crash_agent(agent),
+            2 | 3 => {
+                self.crash_center();
+                let pause = self.random.millis(50, 9_000);
+                self.restart_center(pause);
+            }
+            4..=6 => {
+                for connection in self.network.of_agent(agent) {
+                    let (agent_learns, center_learns) = match self.random.below(4) {
+                        0 => (true, false),
+                        1 => (false, true),
+                        _ => (true, true),
+                    };
+                    let both = agent_learns && center_learns;
+                    self.tally.count(if both {
+                        "connection cut"
+                    } else {
+                        "connection half open"
+                    });
+                    self.hang_up(connection, agent_learns, center_learns);
+                }
+            }
+            7 | 8 => {
+                self.tally.count("partition");
+                let until = self.now + self.random.millis(500, 25_000);
+                self.network.part(agent, until);
+            }
+            9 => {
+                let runs = self.run_ids();
+                if let Some(run) = runs
+                    .get(self.random.below(runs.len() as u64) as usize)
+                    .cloned()
+                {
+                    let force = self.random.chance(300);
+                    self.cancel_run(&run, force)?;
+                }
+            }
+            10 => {
+                let id = self.machines[agent].about.agent.clone();
+                self.with_session(&id, |session| session.drain())?;
+            }
+            11 => {
+                let now = self.now;
+                self.with_link(agent, |link| link.drain(now))?;
+            }
+            12 | 13 => self.freeze(agent),
+            14 | 15 => self.jump(agent),
+            16 | 17 => self.restart_engine(agent)?,
+            18 => {
+                self.tally.count("coordinator's disk full");
+                self.disk.full_until = self.now + self.random.millis(500, 10_000);
+            }
+            19 | 20 => {
+                let full = self.random.chance(600);
+                self.machines[agent].drive.set_full(full);
+            }
+            _ => self.lie(agent),
+        }
+        let pause = self.random.millis(200, 2_500);
+        self.later(pause, Happening::Disaster);
+        Ok(())
+    }
+
+    /// A process stands still (stopped, swapped out, a laptop asleep), and goes on as if nothing had happened.
+    fn freeze(&mut self, agent: usize) {
+        let until = self.now + self.random.millis(500, 20_000);
+        if self.random.chance(300) && self.center.is_some() {
+            self.tally.count("coordinator slow");
+            self.center_frozen_until = until;
+        } else if self.machines[agent].link.is_some() {
+            self.tally.count("agent slow");
+            self.machines[agent].frozen_until = until;
+        }
+    }
+
+    /// A wall clock jumps, in either direction.
+    fn jump(&mut self, agent: usize) {
+        self.tally.count("clock jumped");
+        let hour = 3_600_000_000;
+        let off = i64::try_from(self.random.below(2 * hour)).unwrap_or(0) - 3_600_000_000;
+        if self.random.chance(400) {
+            self.center_clock_off = off;
+        } else {
+            self.machines[agent].clock_off = off;
+        }
+    }
+
+    /// The engine goes away for a while, and what ran in it has ended.
+    fn restart_engine(&mut self, agent: usize) -> Res {
+        self.tally.count("engine restarted");
+        let number = self.machines[agent].engine;
+        self.engines[number].away_until = self.now + self.random.millis(200, 8_000);
+        for agent in 0..self.machines.len() {
+            if self.machines[agent].engine != number || self.machines[agent].is_frozen(self.now) {
+                continue;
+            }
+            let cells = self.machines[agent].cells.iter();
+            let running = cells.filter(|(_, cell)| !cell.gone);
+            for token in running.map(|(token, _)| token.clone()).collect::<Vec<_>>() {
+                self.service_down(agent, &token, "the engine was restarted")?;
+            }
+        }
+        Ok(())
+    }
+
+    /// An agent says things of attempts that it doesn't hold: another's, an earlier one, one of a term that is over, one that never was.
+    fn lie(&mut self, agent: usize) {
+        let machine = &self.machines[agent];
+        let Some(connection) = machine.connection else {
+            return;
+        };
+        if !self.greeted.contains(&connection) {
+            return;
+        }
+        let others = self
+            .machines
+            .iter()
+            .filter(|m| m.about.agent != machine.about.agent);
+        let tokens: Vec<Token> = others.flat_map(|m| m.began.iter().cloned()).collect();
+        let Some(mut token) = tokens
+            .get(self.random.below(tokens.len() as u64) as usize)
+            .cloned()
+        else {
+            return;
+        };
+        let what = match self.random.below(4) {
+            0 => {
+                token.attempt += 1;
+                "lied about an attempt to come"
+            }
+            1 => {
+                token.epoch -= 1;
+                "lied with a stale token"
+            }
+            2 => {
+                token.cell = "ffffffffffffffff".into();
+                "lied about a cell that isn't there"
+            }
+            _ => "lied about another's cell",
+        };
+        self.tally.count(what);
+        let kind = EventKind::AttemptFinished {
+            outcome: Outcome::Passed,
+            reason: None,
+        };
+        let event = Event {
+            run: token.run.clone(),
+            attempt: Some(AttemptRef {
+                cell: token.cell.clone(),
+                attempt: token.attempt,
+            }),
+            seq: 1 + self.random.below(3),
+            at: self.wall(agent),
+            mono_us: 0,
+            kind,
+        };
+        let message = match self.random.below(4) {
+            0 => FromAgent::Accept { token },
+            1 => FromAgent::Decline {
+                token,
+                reason: "a lie".to_owned(),
+            },
+            _ => FromAgent::Events {
+                token,
+                events: vec![event],
+            },
+        };
+        self.transmit(connection, Message::Up(message));
+    }
+
+    pub fn restart_center(&mut self, pause: Duration) {
+        let waits = |happening: &Happening| matches!(happening, Happening::StartCenter);
+        if !self.agenda.values().any(waits) {
+            self.later(pause, Happening::StartCenter);
+        }
+    }
+
+    pub fn crash_agent(&mut self, agent: usize) {
+        if self.machines[agent].link.is_none() {
+            return;
+        }
+        self.tally.count("agent crashed");
+        for connection in self.network.of_agent(agent) {
+            // The kernel says so, unless the machine went with it.
+            let learns = self.random.chance(700) && !self.network.parted(agent, self.now);
+            self.hang_up(connection, false, learns);
+        }
+        self.machines[agent].kill();
+        let pause = self.random.millis(50, 15_000);
+        self.later(pause, Happening::StartAgent { agent });
+    }
+}

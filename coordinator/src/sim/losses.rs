@@ -1,0 +1,77 @@
+//! Who lost what, and whether there was a cause (I7, I8).
+
+use super::world::{Res, World};
+use phalanx_shared::event::{EventKind, Recorded};
+use phalanx_shared::id::{AgentId, Token};
+use phalanx_shared::invariant::{self, Loss};
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// A connection that is gone for less is no death: the session's own grace after a reset, the shortest of its patiences.
+const PATIENCE: Duration = Duration::from_secs(6);
+/// Lease, margin, the wait after a restart of the coordinator, a disk that is full for a while.
+const NOTICED_WITHIN: Duration = Duration::from_secs(60);
+
+impl World {
+    /// A run has decided that attempts are lost: each must have been so.
+    pub fn losses_have_causes(&mut self, events: &[Recorded]) -> Res {
+        for recorded in events {
+            if let EventKind::AttemptLost { token, .. } = &recorded.event.kind {
+                self.loss_has_a_cause(token)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn loss_has_a_cause(&self, token: &Token) -> Res {
+        let Some(center) = &self.center else {
+            return Ok(());
+        };
+        let holder = self.holders.get(token);
+        let machine =
+            holder.and_then(|agent| self.machines.iter().find(|m| m.about.agent == *agent));
+        let Some(machine) = machine else {
+            return Ok(());
+        };
+        let link = machine.link.as_ref();
+        let here = link.is_some_and(|link| link.answers_for(token));
+        let heard = center.heard.get(&machine.about.agent).copied();
+        let loss = Loss {
+            cell: &token.cell,
+            restarted: token.epoch < center.epoch,
+            ended_by_its_agent: !here,
+            silent_for: self.now.saturating_sub(heard.unwrap_or(center.started)),
+        };
+        invariant::loss_has_a_cause(&loss, PATIENCE)
+    }
+
+    /// **I8** Attempts of dead processes end.
+    pub fn dead_agents_hold_nothing(&mut self) -> Res {
+        let Some(center) = &self.center else {
+            self.orphaned.clear();
+            return Ok(());
+        };
+        let mut orphans: BTreeSet<Token> = BTreeSet::new();
+        for machine in &self.machines {
+            for run in center.runs.values() {
+                let held = run.held_by(&machine.about.agent).into_iter();
+                orphans.extend(held.filter(|token| {
+                    let begun = self.holders.contains_key(token);
+                    begun && (machine.link.is_none() || !machine.began.contains(token))
+                }));
+            }
+        }
+        self.orphaned.retain(|token, _| orphans.contains(token));
+        for token in orphans {
+            let since = *self.orphaned.entry(token.clone()).or_insert(self.now);
+            let dead_for = self.now.saturating_sub(since);
+            invariant::no_attempt_outlives_its_agent(&token.cell, dead_for, NOTICED_WITHIN)?;
+        }
+        Ok(())
+    }
+
+    /// Which agent began an attempt.
+    pub fn holds(&mut self, token: &Token, agent: &AgentId) {
+        self.holders.insert(token.clone(), agent.clone());
+    }
+}

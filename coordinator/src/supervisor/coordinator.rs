@@ -1,0 +1,288 @@
+//! The root actor: launches runs, and brings one back from the journal when its actor died.
+
+use super::recovery::replay;
+use super::{Begin, OwnSecrets, Settings};
+use crate::clock::Clock;
+use crate::dispatch::contract::ToAgents;
+use crate::journal::{Journal, NewRun, RunRow, StoreError, Submission, Write};
+use crate::registry::{Registry, RunHandle};
+use crate::report::view::TRACE;
+use crate::run::actor::{self as run_actor, Run, RunTail, Secrets, Tell};
+use crate::run::core::{Input, RunCore};
+use crate::schedule::actor::{AddRun, Scheduling};
+use crate::schedule::core::RunLimits;
+use crate::schedule::expected::History;
+use crate::submission::{Jobs, NoJobs, Planned, Planner};
+use kameo::Actor;
+use kameo::actor::{ActorId, ActorRef, Spawn, WeakActorRef};
+use kameo::error::{ActorStopReason, Infallible};
+use kameo::mailbox;
+use kameo::message::{Context, Message};
+use phalanx_shared::event::{Event, EventKind, Recorded};
+use phalanx_shared::id::RunId;
+use phalanx_shared::run_state::RunState;
+use phalanx_shared::trace::TraceContext;
+use std::collections::{BTreeMap, HashMap};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use tokio::sync::{mpsc, watch};
+
+/// How often a run whose actor died is brought back before it is left alone until the next start.
+const REVIVALS: u32 = 3;
+/// Messages that may wait for one run; its producers wait beyond that.
+const RUN_MAILBOX: usize = 256;
+
+/// The root actor.
+pub struct Coordinator {
+    pub(super) journal: Journal,
+    pub(super) scheduling: ActorRef<Scheduling>,
+    pub(super) registry: Registry,
+    pub(super) planner: Arc<dyn Planner>,
+    pub(super) own_secrets: OwnSecrets,
+    pub(super) to_agents: mpsc::UnboundedSender<ToAgents>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) settings: Settings,
+    pub(super) begin: Begin,
+    /// Of open runs, so that a run whose actor died can go on.
+    pub(super) secrets: HashMap<RunId, Secrets>,
+    pub(super) revivals: HashMap<RunId, u32>,
+}
+
+impl Actor for Coordinator {
+    type Args = Self;
+    type Error = Infallible;
+
+    async fn on_start(args: Self, _: ActorRef<Self>) -> Result<Self, Infallible> {
+        Ok(args)
+    }
+
+    /// A run's actor ended. One that died (a bug of ours) is brought back from the journal, which is the normal way of recovery.
+    async fn on_link_died(
+        &mut self,
+        me: WeakActorRef<Self>,
+        id: ActorId,
+        reason: ActorStopReason,
+    ) -> Result<ControlFlow<ActorStopReason>, Infallible> {
+        let Some(run) = self.registry.remove_actor(id) else {
+            return Ok(ControlFlow::Continue(()));
+        };
+        if matches!(reason, ActorStopReason::Normal) {
+            self.secrets.remove(&run);
+            self.revivals.remove(&run);
+            return Ok(ControlFlow::Continue(()));
+        }
+        let revivals = self.revivals.entry(run.clone()).or_default();
+        *revivals += 1;
+        tracing::error!(%run, ?reason, revivals, "a run's actor died");
+        let gone = crate::schedule::core::Input::RunRemoved { run: run.clone() };
+        let _ = self.scheduling.tell(gone).await;
+        if *revivals <= REVIVALS
+            && let Some(me) = me.upgrade()
+            && let Ok(Some(row)) = self.journal.store().run(&run).await
+            && let Err(error) = self.bring(row, &me).await
+        {
+            tracing::error!(%run, %error, "can't bring it back");
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+}
+
+/// Starts a run of a plan.
+pub struct Launch {
+    /// The plan and its jobs.
+    pub planned: Planned,
+    /// What it was made from.
+    pub submission: Submission,
+    /// Secret values that came with it.
+    pub secrets: BTreeMap<String, String>,
+}
+
+impl Message<Launch> for Coordinator {
+    type Reply = Result<RunId, StoreError>;
+
+    async fn handle(
+        &mut self,
+        launch: Launch,
+        ctx: &mut Context<Self, Self::Reply>,
+    ) -> Self::Reply {
+        let Launch {
+            planned,
+            submission,
+            secrets,
+        } = launch;
+        let new_id = || RunId(uuid::Uuid::now_v7().to_string());
+        let run = self.begin.first_run.take().unwrap_or_else(new_id);
+        let now = self.clock.wall();
+        let mut submission = submission;
+        // A run that is run again is traced anew, or not.
+        submission.origin.remove(TRACE);
+        if self.settings.tracer.is_some() {
+            let trace = TraceContext::of_run(&run, within(&submission)).trace;
+            let origin = &mut submission.origin;
+            origin.insert(TRACE.to_owned(), trace.to_string().into());
+        }
+        let new = NewRun {
+            run: run.clone(),
+            submitted: now,
+            spec: planned.plan.spec.clone(),
+            digest: planned.plan.digest.clone(),
+            cells: u32::try_from(planned.plan.cells.len()).unwrap_or(u32::MAX),
+            submission: submission.clone(),
+        };
+        let mut state = RunState::new(run.clone());
+        let submitted = Event {
+            run: run.clone(),
+            attempt: None,
+            seq: 0,
+            at: now,
+            mono_us: 0,
+            kind: EventKind::RunSubmitted {
+                plan: planned.plan,
+                origin: submission.origin.clone(),
+            },
+        };
+        state.apply(&submitted);
+        let first = Write::Event(Recorded {
+            position: 1,
+            event: submitted,
+        });
+        let writes = vec![Write::Run(Box::new(new)), first];
+        self.journal.append(writes).await.await?;
+        self.secrets.insert(run.clone(), Arc::new(secrets));
+        self.spawn_run(state, 1, planned.jobs, &submission, ctx.actor_ref())
+            .await?;
+        Ok(run)
+    }
+}
+
+/// Brings an open run back from its journal.
+pub(super) struct Bring(pub(super) Box<RunRow>);
+
+impl Message<Bring> for Coordinator {
+    type Reply = Result<(), StoreError>;
+
+    async fn handle(
+        &mut self,
+        Bring(row): Bring,
+        ctx: &mut Context<Self, Self::Reply>,
+    ) -> Self::Reply {
+        let me = ctx.actor_ref().clone();
+        self.bring(*row, &me).await
+    }
+}
+
+impl Coordinator {
+    async fn bring(&mut self, row: RunRow, me: &ActorRef<Self>) -> Result<(), StoreError> {
+        let (state, position) = replay(&**self.journal.store(), &row.new.run).await?;
+        let submission = row.new.submission;
+        let jobs = self.jobs_again(&submission, &state).await;
+        let given = || Arc::new(self.begin.secrets.clone());
+        self.secrets.entry(row.new.run).or_insert_with(given);
+        self.spawn_run(state, position, jobs, &submission, me).await
+    }
+
+    /// The jobs of a run that goes on, or why its cells can't start any more.
+    async fn jobs_again(&self, submission: &Submission, state: &RunState) -> Arc<dyn Jobs> {
+        let Some(plan) = state.plan.clone() else {
+            return no_jobs("the run's journal holds no plan");
+        };
+        let (planner, submission) = (self.planner.clone(), submission.clone());
+        let jobs = tokio::task::spawn_blocking(move || planner.jobs(&submission, &plan)).await;
+        match jobs {
+            Ok(Ok(jobs)) => jobs,
+            Ok(Err(refusal)) => {
+                let first = refusal.diagnostics.first().map(|d| d.message.clone());
+                let why = first.unwrap_or_default();
+                no_jobs(&format!("this version can't read the spec any more: {why}"))
+            }
+            Err(error) => no_jobs(&format!("reading the spec again failed: {error}")),
+        }
+    }
+
+    async fn spawn_run(
+        &mut self,
+        state: RunState,
+        position: u64,
+        jobs: Arc<dyn Jobs>,
+        submission: &Submission,
+        me: &ActorRef<Self>,
+    ) -> Result<(), StoreError> {
+        let run = state.run.clone();
+        let secrets = self.with_own_secrets(&run, &*jobs);
+        let spec = state.plan.as_ref().map_or("", |plan| plan.spec.as_str());
+        let past = self.journal.store().history(spec).await?;
+        let limits = RunLimits {
+            priority: submission.priority,
+            max_parallel: state.plan.as_ref().and_then(|plan| plan.max_parallel),
+        };
+        let (tail, watched) = watch::channel(RunTail {
+            position,
+            outcome: state.outcome,
+            settled: false,
+        });
+        let grace = self.settings.cancel_grace.as_millis();
+        let grace = u64::try_from(grace).unwrap_or(u64::MAX);
+        let args = run_actor::Args {
+            core: RunCore::recovered(state, position, self.journal.epoch(), grace),
+            jobs,
+            secrets,
+            history: History::learn(past),
+            journal: self.journal.clone(),
+            scheduling: self.scheduling.clone(),
+            to_agents: self.to_agents.clone(),
+            tail,
+            clock: self.clock.clone(),
+            trace: self
+                .settings
+                .tracer
+                .as_ref()
+                .map(|_| TraceContext::of_run(&run, within(submission))),
+        };
+        let actor = Run::spawn_link_with_mailbox(me, args, mailbox::bounded(RUN_MAILBOX)).await;
+        let handle = RunHandle {
+            actor: actor.clone(),
+            tail: watched,
+        };
+        self.registry.insert(run.clone(), handle.clone());
+        if let Some(tracer) = &self.settings.tracer {
+            let store = self.journal.store().clone();
+            let registry = self.registry.clone();
+            tracer.follow(&run, within(submission), store, registry, &handle);
+        }
+        let add = AddRun {
+            run,
+            limits,
+            actor: actor.clone(),
+        };
+        // Both are alive as long as this actor is.
+        let _ = self.scheduling.tell(add).await;
+        let _ = actor.tell(Tell(Input::Start)).await;
+        Ok(())
+    }
+
+    /// What came with the submission outranks the coordinator's own.
+    fn with_own_secrets(&mut self, run: &RunId, jobs: &dyn Jobs) -> Secrets {
+        let given = self.secrets.get(run).cloned().unwrap_or_default();
+        let mut secrets = (*given).clone();
+        for name in jobs.secrets() {
+            if !secrets.contains_key(&name)
+                && let Some(value) = (self.own_secrets)(&name)
+            {
+                secrets.insert(name, value);
+            }
+        }
+        let secrets = Arc::new(secrets);
+        self.secrets.insert(run.clone(), secrets.clone());
+        secrets
+    }
+}
+
+/// The trace that a run was submitted in. What is no trace context is ignored, as the standard wants.
+fn within(submission: &Submission) -> Option<TraceContext> {
+    let parent = submission.traceparent.as_deref();
+    parent.and_then(TraceContext::parse)
+}
+
+fn no_jobs(reason: &str) -> Arc<dyn Jobs> {
+    Arc::new(NoJobs(reason.to_owned()))
+}

@@ -1,0 +1,244 @@
+//! The queue and the task behind it that exports in batches: while one batch is on its way, the next one gathers.
+//!
+//! A backend that is down or slow costs spans, never a run: readers wait for the queue and nobody waits for readers. What
+//! could not be delivered is counted, and said once at the end.
+
+use super::reader::Reader;
+use super::settings::Target;
+use crate::journal::Store;
+use crate::registry::RunHandle;
+use opentelemetry_otlp::{SpanExporter, WithExportConfig};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::trace::{SpanData, SpanExporter as _};
+use phalanx_shared::id::RunId;
+use phalanx_shared::trace::TraceContext;
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Spans that may wait for the exporter.
+const QUEUE: usize = 4_096;
+/// Spans sent at once.
+const BATCH: usize = 512;
+/// A batch that isn't taken by then is lost, whatever the exporter's own time-outs are.
+const BATCH_WITHIN: Duration = Duration::from_secs(10);
+
+/// What the exporter's task takes.
+enum Item {
+    Span(Box<SpanData>),
+    /// Answered when all before it is sent or lost.
+    Flush(oneshot::Sender<()>),
+}
+
+/// Takes spans to a backend. Cheap to clone.
+#[derive(Clone)]
+pub struct Tracer(Arc<Inner>);
+
+struct Inner {
+    target: Target,
+    /// `service.name`, unless the environment has another one.
+    service: &'static str,
+    queue: mpsc::Sender<Item>,
+    /// Until it is started.
+    waiting: Mutex<Option<mpsc::Receiver<Item>>>,
+    readers: TaskTracker,
+    following: Mutex<HashSet<RunId>>,
+    stopping: CancellationToken,
+    tally: Arc<Tally>,
+}
+
+#[derive(Default)]
+struct Tally {
+    made: AtomicU64,
+    delivered: AtomicU64,
+    error: Mutex<Option<String>>,
+}
+
+/// What came of the spans.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delivery {
+    /// Spans that the backend took.
+    pub delivered: u64,
+    /// Spans that it didn't.
+    pub lost: u64,
+    /// Whether there may have been more that were never made.
+    pub cut: bool,
+    /// Why the last ones were lost, if anything is known.
+    pub error: Option<String>,
+}
+
+impl std::fmt::Debug for Tracer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Tracer({})", self.0.target.endpoint)
+    }
+}
+
+impl Tracer {
+    /// A tracer; nothing is sent before [`Tracer::start`].
+    pub fn new(target: Target, service: &'static str) -> Tracer {
+        let (queue, waiting) = mpsc::channel(QUEUE);
+        Tracer(Arc::new(Inner {
+            target,
+            service,
+            queue,
+            waiting: Mutex::new(Some(waiting)),
+            readers: TaskTracker::new(),
+            following: Mutex::default(),
+            stopping: CancellationToken::new(),
+            tally: Arc::default(),
+        }))
+    }
+
+    /// Starts the exporter, once; later calls do nothing. Within a runtime.
+    pub fn start(&self) {
+        let Some(queue) = locked(&self.0.waiting).take() else {
+            return;
+        };
+        let tally = self.0.tally.clone();
+        let exporter = SpanExporter::builder()
+            .with_tonic()
+            .with_endpoint(&self.0.target.endpoint)
+            .build();
+        match exporter {
+            Ok(mut exporter) => {
+                exporter.set_resource(&resource(self.0.service));
+                tokio::spawn(export(queue, exporter, tally));
+            }
+            // The queue's end is dropped: nothing is taken any more, and the end says why.
+            Err(error) => *locked(&tally.error) = Some(error.to_string()),
+        }
+    }
+
+    /// Follows a run's journal to its end. A run that is followed already, or whose trace isn't recorded, is left alone.
+    pub fn follow(
+        &self,
+        run: &RunId,
+        within: Option<TraceContext>,
+        store: Arc<dyn Store>,
+        registry: crate::registry::Registry,
+        handle: &RunHandle,
+    ) {
+        let recorded = TraceContext::of_run(run, within).is_sampled();
+        if !recorded || !locked(&self.0.following).insert(run.clone()) {
+            return;
+        }
+        let reader = Reader {
+            tracer: self.clone(),
+            store,
+            registry,
+            run: run.clone(),
+            within,
+            tail: handle.tail.clone(),
+        };
+        let (tracer, run) = (self.clone(), run.clone());
+        self.0.readers.spawn(async move {
+            reader.read().await;
+            locked(&tracer.0.following).remove(&run);
+        });
+    }
+
+    /// Queues a span; waits while the exporter is behind.
+    pub(super) async fn send(&self, span: SpanData) {
+        self.0.tally.made.fetch_add(1, Ordering::Relaxed);
+        // Without an exporter the span counts as lost.
+        let _ = self.0.queue.send(Item::Span(Box::new(span))).await;
+    }
+
+    /// Queues a span if there is room.
+    pub(super) fn offer(&self, span: SpanData) {
+        self.0.tally.made.fetch_add(1, Ordering::Relaxed);
+        let _ = self.0.queue.try_send(Item::Span(Box::new(span)));
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        self.0.stopping.is_cancelled()
+    }
+
+    pub(super) async fn stopping(&self) {
+        self.0.stopping.cancelled().await;
+    }
+
+    /// Sends what the journals hold so far and ends, within a bound; says once if something was lost.
+    pub async fn finish(&self, within: Duration) -> Delivery {
+        self.0.stopping.cancel();
+        self.0.readers.close();
+        let all = async {
+            self.0.readers.wait().await;
+            let (flushed, done) = oneshot::channel();
+            if self.0.queue.send(Item::Flush(flushed)).await.is_ok() {
+                // An exporter that is gone has dropped it.
+                let _ = done.await;
+            }
+        };
+        let cut = tokio::time::timeout(within, all).await.is_err();
+        let tally = &self.0.tally;
+        let delivered = tally.delivered.load(Ordering::Relaxed);
+        let delivery = Delivery {
+            delivered,
+            lost: tally.made.load(Ordering::Relaxed).saturating_sub(delivered),
+            cut,
+            error: locked(&tally.error).clone(),
+        };
+        if delivery.lost > 0 || cut {
+            let at_least = if cut { "at least " } else { "" };
+            let endpoint = &self.0.target.endpoint;
+            let why = delivery.error.as_deref().unwrap_or("no answer in time");
+            tracing::warn!(
+                "the trace is not whole: {at_least}{} of {} spans could not be sent to {endpoint}: {why}",
+                delivery.lost,
+                delivery.lost.saturating_add(delivered),
+            );
+        }
+        delivery
+    }
+}
+
+async fn export(mut queue: mpsc::Receiver<Item>, exporter: SpanExporter, tally: Arc<Tally>) {
+    let mut items = Vec::with_capacity(BATCH);
+    while queue.recv_many(&mut items, BATCH).await > 0 {
+        let (mut batch, mut flushed) = (Vec::with_capacity(items.len()), Vec::new());
+        for item in items.drain(..) {
+            match item {
+                Item::Span(span) => batch.push(*span),
+                Item::Flush(done) => flushed.push(done),
+            }
+        }
+        let many = u64::try_from(batch.len()).unwrap_or(u64::MAX);
+        if many > 0 {
+            match tokio::time::timeout(BATCH_WITHIN, exporter.export(batch)).await {
+                Ok(Ok(())) => {
+                    tally.delivered.fetch_add(many, Ordering::Relaxed);
+                }
+                Ok(Err(error)) => *locked(&tally.error) = Some(error.to_string()),
+                Err(_) => {
+                    let within = BATCH_WITHIN.as_secs();
+                    *locked(&tally.error) = Some(format!("no answer within {within}s"));
+                }
+            }
+        }
+        for done in flushed {
+            // Whoever asked may have given up.
+            let _ = done.send(());
+        }
+    }
+}
+
+fn resource(service: &'static str) -> Resource {
+    let named = |name: &str| std::env::var(name).is_ok_and(|value| !value.is_empty());
+    let in_attributes = std::env::var("OTEL_RESOURCE_ATTRIBUTES")
+        .is_ok_and(|attributes| attributes.contains("service.name="));
+    let builder = Resource::builder();
+    if named("OTEL_SERVICE_NAME") || in_attributes {
+        return builder.build();
+    }
+    builder.with_service_name(service).build()
+}
+
+/// Nothing panics while one of these is locked; if it did, what is in it would still be whole.
+fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,101 @@
+//! Reads one run's journal as it grows and hands its spans to the queue.
+//!
+//! From the first event on, also after a restart: what was sent before the restart is sent again under the same ids, since
+//! nobody knows what the backend had got when the program died.
+
+use super::convert::span_data;
+use super::pipeline::Tracer;
+use crate::journal::Store;
+use crate::registry::Registry;
+use crate::run::actor::RunTail;
+use phalanx_shared::id::RunId;
+use phalanx_shared::trace::{Span, Spans, TraceContext};
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// Events read at once.
+const BATCH: u32 = 512;
+
+pub(super) struct Reader {
+    pub tracer: Tracer,
+    pub store: Arc<dyn Store>,
+    pub registry: Registry,
+    pub run: RunId,
+    pub within: Option<TraceContext>,
+    pub tail: watch::Receiver<RunTail>,
+}
+
+impl Reader {
+    /// Reads until the run is settled, or the tracer stops.
+    pub async fn read(mut self) {
+        let mut spans = Spans::new(self.run.clone(), self.within);
+        let mut next = 1;
+        let mut gone = false;
+        loop {
+            // Asked before reading: what comes in between is read now or wakes the next round.
+            let stopping = self.tracer.is_stopping();
+            let (settled, known) = match gone {
+                true => (true, u64::MAX),
+                false => {
+                    let tail = self.tail.borrow_and_update();
+                    (tail.settled, tail.position)
+                }
+            };
+            while next <= known {
+                match self.batch(&mut spans, next).await {
+                    Some(after) if after > next => next = after,
+                    _ => break,
+                }
+            }
+            if settled {
+                return self.send(spans.finish()).await;
+            }
+            if stopping {
+                return;
+            }
+            gone = self.wait().await;
+        }
+    }
+
+    /// Takes a batch of events; the position after it, or `None` if the journal can't be read.
+    async fn batch(&self, spans: &mut Spans, from: u64) -> Option<u64> {
+        let events = match self.store.events(&self.run, from, BATCH).await {
+            Ok(events) => events,
+            Err(error) => {
+                tracing::warn!(run = %self.run, %error, "the run's trace ends here: can't read its journal");
+                return None;
+            }
+        };
+        let mut next = from;
+        for recorded in events {
+            next = recorded.position + 1;
+            self.send(spans.apply(&recorded.event)).await;
+        }
+        Some(next)
+    }
+
+    async fn send(&self, spans: Vec<Span>) {
+        for span in spans {
+            self.tracer.send(span_data(span)).await;
+        }
+    }
+
+    /// Waits for more; whether nothing more can come.
+    async fn wait(&mut self) -> bool {
+        let closed = tokio::select! {
+            changed = self.tail.changed() => changed.is_err(),
+            () = self.tracer.stopping() => false,
+        };
+        if !closed {
+            return false;
+        }
+        // The run's actor is gone: settled, or brought back under a new one.
+        match self.registry.get(&self.run) {
+            Some(run) => {
+                self.tail = run.tail;
+                false
+            }
+            None => true,
+        }
+    }
+}

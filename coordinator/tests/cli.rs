@@ -1,0 +1,280 @@
+//! The `phalanx` command as a process, against a scripted coordinator on a Unix socket: what goes to which output, exit codes,
+//! reports, Ctrl-C, a broken connection.
+#![allow(clippy::unwrap_used)]
+
+mod sample;
+mod scripted;
+
+use phalanx_shared::outcome::Outcome;
+use scripted::Scripted;
+use std::process::{Command, Output, Stdio};
+
+fn phalanx(server: &Scripted) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_phalanx"));
+    command
+        .env_clear()
+        .env("PATH", "/usr/bin:/bin")
+        .env("HOME", server.directory());
+    command.current_dir(server.directory());
+    command.args(["--coordinator", &server.address()]);
+    command.stdin(Stdio::null());
+    command
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+fn run(server: &Scripted, arguments: &[&str]) -> (i32, String, String) {
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = phalanx(server).args(arguments).output().unwrap();
+    (status.code().unwrap(), text(&stdout), text(&stderr))
+}
+
+const SPEC: &str = "name: s\nphases: { p: [{ expect: \"1 == 1\" }] }\n";
+
+#[test]
+fn words_go_to_stderr_and_only_the_report_to_stdout() {
+    let server = Scripted::start(sample::events(27, 9));
+    std::fs::write(server.directory().join("spec.yaml"), SPEC).unwrap();
+    let (code, stdout, stderr) = run(
+        &server,
+        &[
+            "run",
+            "spec.yaml",
+            "--report",
+            "json=-",
+            "--report",
+            "junit=junit.xml",
+        ],
+    );
+    assert_eq!(code, 3, "{stderr}");
+    let report: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!(report["outcome"], "errored");
+    assert_eq!(report["cells"].as_array().unwrap().len(), 27);
+    assert!(
+        std::fs::read_to_string(server.directory().join("junit.xml"))
+            .unwrap()
+            .contains("<testsuite")
+    );
+    for line in [
+        "local / v4.5.8 / ipv4 / pve | setup > create a NetBox API token ... passed 0.3",
+        "pdm | sync > keepalive proxmox ... skipped: the pdm mock has no PVE-shaped API",
+        "check failed: json.results[0].status.value == 'offline'",
+        "coverage by proxmox_service",
+        "ERRORED proxbox-e2e",
+    ] {
+        assert!(stderr.contains(line), "{line} is not in:\n{stderr}");
+    }
+    assert!(!stderr.contains('\x1b'), "no colours without a terminal");
+}
+
+#[test]
+fn quiet_leaves_out_the_course_and_color_always_colours() {
+    let server = Scripted::start(sample::events(27, 9));
+    let (_, stdout, stderr) = run(&server, &["watch", "--quiet", "--color", "always"]);
+    assert!(
+        !stderr.contains(" ... passed") && stderr.contains("failures:"),
+        "{stderr}"
+    );
+    assert!(stderr.contains("\x1b[1;31m") && stdout.is_empty());
+}
+
+#[test]
+fn exit_codes_follow_the_runs_outcome() {
+    for (outcome, code) in [
+        (Outcome::Passed, 0),
+        (Outcome::Failed, 1),
+        (Outcome::Errored, 3),
+        (Outcome::Cancelled, 130),
+    ] {
+        let server = Scripted::start(sample::of_outcome(outcome));
+        assert_eq!(run(&server, &["watch", "-q"]).0, code, "{outcome}");
+    }
+    let server = Scripted::start(sample::of_outcome(Outcome::Skipped));
+    let (code, _, stderr) = run(&server, &["watch", "-q"]);
+    assert_eq!(code, 1);
+    assert!(stderr.contains("nothing was tested"), "{stderr}");
+}
+
+#[test]
+fn a_broken_connection_is_resumed_where_it_broke() {
+    let server = Scripted::start(sample::events(27, 9));
+    server.break_after(100);
+    let (code, _, stderr) = run(&server, &["watch"]);
+    assert_eq!(code, 3);
+    assert!(stderr.contains("asking again"), "{stderr}");
+    assert_eq!(
+        stderr
+            .matches("local / v4.5.8 / ipv4 / pve | started")
+            .count(),
+        1,
+        "nothing is told twice"
+    );
+    assert_eq!(server.watched_from(), [1, 101]);
+}
+
+#[test]
+fn ctrl_c_cancels_and_the_report_is_written() {
+    let mut events = sample::events(27, 9);
+    let rest = events.split_off(150);
+    let server = Scripted::start(events);
+    server.after_cancel(sample::cancelled(&rest));
+    std::fs::write(server.directory().join("spec.yaml"), SPEC).unwrap();
+    let child = phalanx(&server)
+        .args(["run", "spec.yaml", "--report", "json=out.json"])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    server.wait_until_sent(150);
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let stderr = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(130), "{stderr}");
+    assert_eq!(server.cancels(), [false]);
+    assert!(
+        stderr.contains("cancelling: `always` steps and clean-up still run"),
+        "{stderr}"
+    );
+    let report = std::fs::read_to_string(server.directory().join("out.json")).unwrap();
+    let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+    assert_eq!(report["cancelled"], "Ctrl-C");
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_error() {
+    let server = Scripted::start(sample::events(27, 9));
+    let mut child = phalanx(&server)
+        .args(["show", "--format", "json"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(
+        (output.status.code(), text(&output.stderr)),
+        (Some(0), String::new())
+    );
+}
+
+#[test]
+fn show_tells_a_cell_with_every_step_and_suggests_names() {
+    let server = Scripted::start(sample::events(27, 9));
+    let (code, stdout, _) = run(&server, &["show", "--cell", "local / v4.5.9 / ipv4 / pbs"]);
+    assert_eq!(code, 0);
+    assert!(
+        stdout.contains("attempt 1 on runner-1 ... errored")
+            && stdout.contains("attempt 2 on runner-2 ... passed"),
+        "{stdout}"
+    );
+    assert!(
+        stdout.contains("keepalive proxmox ... skipped: the pbs mock"),
+        "{stdout}"
+    );
+    let (code, _, stderr) = run(&server, &["show", "--cell", "local / v4.5.9 / ipv4 / psb"]);
+    assert_eq!(code, 2);
+    assert!(
+        stderr.contains("did you mean `local / v4.5.9 / ipv4 / pbs`?"),
+        "{stderr}"
+    );
+    let (code, _, stderr) = run(&server, &["show", "--coverage-axis", "service"]);
+    assert_eq!(code, 2);
+    assert!(
+        stderr.contains(
+            "choose one of install_source, netbox_image, network_stack, proxmox_service, cell"
+        ),
+        "{stderr}"
+    );
+}
+
+#[test]
+fn github_actions_gets_annotations_and_a_summary() {
+    let server = Scripted::start(sample::events(27, 9));
+    let summary = server.directory().join("summary.md");
+    let output = phalanx(&server)
+        .args(["watch", "-q"])
+        .env("GITHUB_ACTIONS", "true")
+        .env("GITHUB_STEP_SUMMARY", &summary)
+        .output()
+        .unwrap();
+    let stdout = text(&output.stdout);
+    assert!(
+        stdout.starts_with("::error file=examples/proxbox/sync.yaml,line=57,col=9,"),
+        "{stdout}"
+    );
+    assert!(
+        std::fs::read_to_string(summary)
+            .unwrap()
+            .starts_with("# proxbox-e2e: errored")
+    );
+}
+
+#[test]
+fn mistakes_are_told_with_exit_code_2_before_anything_is_submitted() {
+    let server = Scripted::start(sample::events(27, 9));
+    std::fs::write(server.directory().join("spec.yaml"), SPEC).unwrap();
+    for (arguments, said) in [
+        (vec!["run", "spec.yml"], "did you mean `spec.yaml`?"),
+        (
+            vec!["run", "spec.yaml", "--report", "junit=no/such/x.xml"],
+            "there is no directory no/such",
+        ),
+        (
+            vec!["run", "spec.yaml", "--report", "html=x"],
+            "junit, json or markdown",
+        ),
+        (
+            vec!["run", "spec.yaml", "--keep", "sometimes"],
+            "expected always or on-failure",
+        ),
+        (
+            vec!["run", "spec.yaml", "--keep", "--ttl", "soon"],
+            "not a time",
+        ),
+        (
+            vec!["run", "spec.yaml", "--slots", "many"],
+            "(--slots) is `many`, expected a whole number",
+        ),
+        (vec!["run", "spec.yaml", "--input", "x"], "write NAME=VALUE"),
+        (
+            vec!["run", "spec.yaml", "--secret-env", "token"],
+            "the variable token isn't set",
+        ),
+        (vec!["run"], "required"),
+        (vec!["show", "nope"], "there is no run `nope`"),
+        (vec!["explain", "PHX9999"], "there is no error code"),
+        (vec!["serve", "--listen", "0.0.0.0:1"], "--insecure"),
+    ] {
+        let (code, stdout, stderr) = run(&server, &arguments);
+        assert_eq!((code, stdout.as_str()), (2, ""), "{arguments:?}: {stderr}");
+        assert!(stderr.contains(said), "{arguments:?}: {stderr}");
+    }
+    assert_eq!(server.submissions(), 0);
+}
+
+#[test]
+fn plan_refuses_more_cells_than_are_configured() {
+    let server = Scripted::start(sample::events(27, 9));
+    let spec = "name: s\nstrategy: { matrix: { n: [1, 2, 3] } }\nphases: { p: [{ expect: \"1 == 1\" }] }\n";
+    std::fs::write(server.directory().join("spec.yaml"), spec).unwrap();
+    let plan = |most: &str| {
+        let mut command = phalanx(&server);
+        command.args(["plan", "spec.yaml"]);
+        command.env("PHALANX_MAX_CELLS", most).output().unwrap()
+    };
+    for enough in ["0", "3"] {
+        assert_eq!(plan(enough).status.code(), Some(0));
+    }
+    let refused = plan("2");
+    let stderr = text(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(2), "{stderr}");
+    assert!(
+        stderr.contains("the matrix has 3 cells, more than the configured 2"),
+        "{stderr}"
+    );
+}

@@ -1,0 +1,440 @@
+//! Commands around containers, with a real engine and a real terminal: `--keep`, `phalanx attach`, `phalanx gc`, and the settings
+//! `docker.*`, whose effect is looked for in the engine.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods
+)]
+
+mod engine_lab;
+
+use engine_lab::{IDLE, Lab, docker, eventually, said};
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::fs;
+use std::net::TcpListener;
+use std::process::{Command, ExitCode, Stdio};
+use std::sync::mpsc;
+use std::thread;
+
+fn main() -> ExitCode {
+    engine_lab::main(&[
+        (
+            "attach opens a shell on a terminal, passes its size, Ctrl-C and exit code on, and says what it can't",
+            attach,
+        ),
+        (
+            "what is kept ends when its time is over, though no agent lives any more",
+            kept_for_a_time,
+        ),
+        ("only what failed is kept on failure", kept_on_failure),
+        (
+            "settings of the docker section reach the agent, in this process and as a child",
+            settings,
+        ),
+        (
+            "limits of pulls and builds and a missing engine are told with their setting",
+            limits,
+        ),
+        (
+            "the image of a queued cell is pulled while it waits",
+            prefetched,
+        ),
+        (
+            "a Compose file's services start as their conditions come true, inherit, stop in their time, and what works otherwise is said",
+            compose,
+        ),
+    ])
+}
+
+const SHELL: &str = r#"
+import fcntl, os, pty, select, struct, sys, termios, time
+phalanx, run = sys.argv[1], sys.argv[2]
+pid, master = pty.fork()
+if pid == 0:
+    os.execv(phalanx, [phalanx, "attach", run, "kept", "db"])
+def size(rows, columns):
+    fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+seen = b""
+def until(text, again=None):
+    global seen
+    deadline = time.time() + 60
+    last = 0
+    while text not in seen:
+        assert time.time() < deadline, (text, seen)
+        if again and time.time() - last > 1:
+            os.write(master, again)
+            last = time.time()
+        if select.select([master], [], [], 0.2)[0]:
+            seen += os.read(master, 4096)
+    seen = seen.split(text, 1)[1]
+size(33, 121)
+until(b"size=33 121", b"echo size=$(stty size)\n")
+size(40, 100)
+until(b"size=40 100", b"echo size=$(stty size)\n")
+os.write(master, b"echo wai''ting; sleep 1000\n")
+until(b"waiting")
+until(b"after=130", b"\x03echo after=$?\n")
+os.write(master, b"exit 7\n")
+try:
+    while os.read(master, 4096):
+        pass
+except OSError:
+    pass
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"#;
+
+fn attach() {
+    let lab = Lab::new();
+    let image = &lab.image;
+    lab.write(
+        "kept.yaml",
+        &format!(
+            "name: kept
+cell: {{ name: kept }}
+services:
+  db: {{ image: '{image}', command: {IDLE}, ports: [8080] }}
+  web: {{ image: '{image}', command: {IDLE} }}
+  bare: {{ build: {{ dockerfile_inline: \"FROM {image}\\nRUN [\\\"/bin/busybox\\\", \\\"rm\\\", \\\"/bin/sh\\\"]\\n\" }}, command: [/bin/busybox, sleep, '1000'] }}
+  native: {{ process: [sleep, '1000'] }}
+phases:
+  work:
+    - exec: {{ service: db, command: ['true'] }}
+    - wait: {{ service: web, until: ready }}
+    - wait: {{ service: bare, until: ready }}
+    - wait: {{ service: native, until: ready }}
+"
+        ),
+    );
+    let (code, _, stderr) = lab.call(&["run", "kept.yaml", "--keep", "--ttl", "1h"]);
+    assert_eq!(code, Some(0), "{stderr}");
+    for service in ["db at http://", "web at ", "bare at "] {
+        assert!(
+            stderr.contains(service),
+            "no address of {service}: {stderr}"
+        );
+    }
+    let says = |arguments: &[&str]| {
+        let (code, _, stderr) = lab.call(arguments);
+        assert_eq!(code, Some(2), "{arguments:?}: {stderr}");
+        stderr
+    };
+    let which = says(&["attach", "last", "kept"]);
+    assert!(which.contains("which service? bare, db, web"), "{which}");
+    let none = says(&["attach", "last", "kept", "native"]);
+    assert!(none.contains("no container of service `native`"), "{none}");
+    assert!(none.contains("host process"), "{none}");
+    let bare = says(&["attach", "last", "kept", "bare"]);
+    assert!(bare.contains("service `bare` has no shell"), "{bare}");
+    assert!(bare.contains("-- PROGRAM"), "{bare}");
+    let program = [
+        "attach",
+        "last",
+        "kept",
+        "bare",
+        "--",
+        "/bin/busybox",
+        "echo",
+        "said",
+    ];
+    let (code, stdout, stderr) = lab.call(&program);
+    assert_eq!((code, stdout.trim()), (Some(0), "said"), "{stderr}");
+
+    // Standard input through a pipe.
+    let mut piped = lab.phalanx(&["attach", "last", "kept", "db", "--", "cat"]);
+    let mut piped = piped
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    std::io::Write::write_all(&mut piped.stdin.take().unwrap(), b"through\n").unwrap();
+    let (code, stdout, stderr) = said(piped.wait_with_output().unwrap());
+    assert_eq!((code, stdout.as_str()), (Some(0), "through\n"), "{stderr}");
+
+    // A real terminal.
+    let phalanx = lab.phalanx(&[]);
+    let mut terminal = Command::new("python3");
+    terminal
+        .args(["-c", SHELL, env!("CARGO_BIN_EXE_phalanx"), "last"])
+        .env("TERM", "xterm")
+        .current_dir(lab.path());
+    for (name, value) in phalanx.get_envs() {
+        terminal.envs(value.map(|value| (name, value)));
+    }
+    let (code, stdout, stderr) = said(terminal.output().unwrap());
+    assert_eq!(code, Some(7), "{stdout}\n{stderr}");
+
+    // Kept until somebody says otherwise.
+    assert!(!lab.held(&BTreeSet::new()).is_empty());
+    let (code, would, stderr) = lab.call(&["gc", "--kept", "--dry-run"]);
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!(would.contains("kept container phalanx-"), "{would}");
+    assert!(would.contains("kept processes of "), "{would}");
+    assert!(!lab.held(&BTreeSet::new()).is_empty());
+    let (code, _, stderr) = lab.call(&["gc", "--kept"]);
+    assert_eq!(code, Some(0), "{stderr}");
+    assert_eq!(lab.held(&BTreeSet::new()), Vec::<String>::new());
+    // What `bare` was built to is unused now.
+    let (code, images, stderr) = lab.call(&["gc", "--images", "0s", "--dry-run"]);
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!(images.contains("image phalanx-build:"), "{images}");
+    let (_, images, _) = lab.call(&["gc", "--images", "876000h", "--dry-run"]);
+    assert!(!images.contains("image phalanx-build:"), "{images}");
+}
+
+fn kept_for_a_time() {
+    let lab = Lab::new();
+    let image = &lab.image;
+    lab.write(
+        "kept.yaml",
+        &format!(
+            "name: kept
+services:
+  db: {{ image: '{image}', command: {IDLE}, volumes: ['data:/data'] }}
+phases: {{ work: [{{ exec: {{ service: db, script: 'echo seen > /data/file' }} }}] }}
+"
+        ),
+    );
+    let (code, _, stderr) = lab.call(&["run", "kept.yaml", "--keep", "--ttl", "3s"]);
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!(stderr.contains("kept"), "{stderr}");
+    // Nobody calls phalanx any more.
+    eventually("the kept stack is gone", || {
+        lab.held(&BTreeSet::new()).is_empty().then_some(())
+    });
+}
+
+fn kept_on_failure() {
+    let lab = Lab::new();
+    let image = &lab.image;
+    lab.write(
+        "kept.yaml",
+        &format!(
+            "name: kept
+strategy: {{ matrix: {{ n: [1, 2] }} }}
+cell: {{ name: 'cell ${{{{ matrix.n }}}}' }}
+services:
+  db: {{ image: '{image}', command: {IDLE} }}
+phases:
+  work:
+    - exec: {{ service: db, command: [echo, '${{{{ matrix.n }}}}'] }}
+      expect: [stdout.trim() == '1']
+"
+        ),
+    );
+    let (code, _, stderr) = lab.call(&["run", "kept.yaml", "--keep", "on-failure"]);
+    assert_eq!(code, Some(1), "{stderr}");
+    let agent = lab.agents_now();
+    let label = format!("phalanx.agent={}", agent.first().unwrap());
+    assert_eq!(lab.containers(&label).len(), 1, "{stderr}");
+    let attach = ["attach", "last", "cell 2", "--", "echo", "there"];
+    let (code, stdout, stderr) = lab.call(&attach);
+    assert_eq!((code, stdout.trim()), (Some(0), "there"), "{stderr}");
+    let (code, _, stderr) = lab.call(&["attach", "last", "cell 1", "--", "true"]);
+    assert_eq!(code, Some(2), "{stderr}");
+    assert!(stderr.contains("no container of cell 1 stands"), "{stderr}");
+}
+
+fn settings() {
+    let lab = Lab::new();
+    let image = &lab.image;
+    lab.write(
+        "kept.yaml",
+        &format!(
+            "name: kept
+services:
+  db: {{ image: '{image}', command: {IDLE}, ports: [8080] }}
+phases: {{ work: [{{ exec: {{ service: db, command: ['true'] }} }}] }}
+"
+        ),
+    );
+    lab.write(
+        "phalanx.toml",
+        "[docker]\nsubnets = [\"10.98.0.0/16\"]\nsubnet_prefix = 28\nengine_log_mib = 7\nreach = \"published\"\n",
+    );
+    for more in [&[][..], &["--agents-as-processes"]] {
+        let arguments = [&["run", "kept.yaml", "--keep"], more].concat();
+        let (code, _, stderr) = lab.call(&arguments);
+        assert_eq!(code, Some(0), "{stderr}");
+        let runs = lab.call(&["runs", "--format", "json"]).1;
+        let runs: Value = serde_json::from_str(&runs).unwrap();
+        let run = runs["runs"][0]["run"].as_str().unwrap().to_owned();
+        let containers = lab.containers(&format!("phalanx.run={run}"));
+        let id = containers.first().unwrap();
+        let container: Value = serde_json::from_str(&docker(&["inspect", id])).unwrap();
+        let host = &container[0]["HostConfig"];
+        assert_eq!(host["LogConfig"]["Config"]["max-size"], "7m", "{host:#}");
+        let settings = &container[0]["NetworkSettings"];
+        let published = settings["Ports"]["8080/tcp"][0]["HostPort"].as_str();
+        assert!(
+            published.is_some_and(|port| !port.is_empty()),
+            "{settings:#}"
+        );
+        let networks = settings["Networks"].as_object().unwrap();
+        let network = networks.values().next().unwrap();
+        assert_eq!(network["IPPrefixLen"], 28, "{network:#}");
+        let address = network["IPAddress"].as_str().unwrap();
+        assert!(address.starts_with("10.98."), "{address}");
+        let (code, _, stderr) = lab.call(&["gc", "--kept"]);
+        assert_eq!(code, Some(0), "{stderr}");
+    }
+    let (_, shown, _) = lab.call(&["config"]);
+    let line = shown
+        .lines()
+        .find(|line| line.contains("docker.subnet_prefix"));
+    assert!(
+        line.is_some_and(|line| line.contains("28") && line.contains("phalanx.toml")),
+        "{shown}"
+    );
+    // Ready networks are cut from the same pool; none may be left.
+    assert_eq!(lab.held(&BTreeSet::new()), Vec::<String>::new());
+}
+
+fn limits() {
+    let lab = Lab::new();
+    let image = &lab.image;
+    let spec = |name: &str, what: &str| {
+        let text = format!(
+            "name: {name}
+services: {{ db: {{ {what}, command: {IDLE} }} }}
+phases: {{ work: [{{ exec: {{ service: db, command: ['true'] }} }}] }}
+"
+        );
+        lab.write(&format!("{name}.yaml"), &text);
+        format!("{name}.yaml")
+    };
+    let errored = |file: &str, setting: (&str, &str)| {
+        let mut command = lab.phalanx(&["run", file]);
+        let (code, _, stderr) = said(command.env(setting.0, setting.1).output().unwrap());
+        assert_eq!(code, Some(3), "{setting:?}: {stderr}");
+        stderr
+    };
+    // A registry that takes connections and says nothing.
+    let registry = TcpListener::bind("127.0.0.1:0").unwrap();
+    let silent = format!("image: '{}/absent:1'", registry.local_addr().unwrap());
+    let pull = spec("pull", &silent);
+    let pulled = errored(&pull, ("PHALANX_DOCKER__PULL_TIMEOUT_S", "1"));
+    assert!(pulled.contains("1 s"), "{pulled}");
+    let build = format!("build: {{ dockerfile_inline: \"FROM {image}\\nRUN sleep 1000\\n\" }}");
+    let built = spec("build", &build);
+    let built = errored(&built, ("PHALANX_DOCKER__BUILD_TIMEOUT_S", "1"));
+    assert!(built.contains("not done within 1 s"), "{built}");
+    let there = spec("there", &format!("image: '{image}'"));
+    let gone = errored(
+        &there,
+        ("PHALANX_DOCKER__HOST", "unix:///nonexistent/engine.sock"),
+    );
+    assert!(gone.contains("/nonexistent/engine.sock"), "{gone}");
+    let pool = errored(&there, ("PHALANX_DOCKER__SUBNETS", "nonsense"));
+    assert!(pool.contains("nonsense"), "{pool}");
+    assert_eq!(lab.held(&BTreeSet::new()), Vec::<String>::new());
+}
+
+fn prefetched() {
+    let lab = Lab::new();
+    let image = &lab.image;
+    let registry = TcpListener::bind("127.0.0.1:0").unwrap();
+    let absent = format!("{}/absent:1", registry.local_addr().unwrap());
+    let place = lab.path().display();
+    lab.write(
+        "queue.yaml",
+        &format!(
+            "name: queue
+strategy: {{ matrix: {{ image: ['{image}', '{absent}'] }} }}
+services: {{ db: {{ image: '${{{{ matrix.image }}}}', command: {IDLE} }} }}
+phases:
+  work:
+    - run: echo begun > {place}/begun
+    - run: {{ script: 'while [ ! -e {place}/gate ]; do sleep 0.1; done' }}
+    - exec: {{ service: db, command: ['true'] }}
+"
+        ),
+    );
+    let mut command = lab.phalanx(&["run", "queue.yaml", "--max-parallel", "1"]);
+    command.env("PHALANX_DOCKER__PULL_TIMEOUT_S", "2");
+    let stderr = fs::File::create(lab.path().join("queue.stderr")).unwrap();
+    let mut run = command.stderr(stderr).spawn().unwrap();
+    let (send, asked) = mpsc::channel();
+    let waiting = thread::spawn(move || {
+        // The engine asks for the second cell's image while the first one holds the only place.
+        let _ = send.send(registry.accept().map(drop));
+        registry
+    });
+    let words = || fs::read_to_string(lab.path().join("queue.stderr")).unwrap_or_default();
+    let asked = asked.recv_timeout(engine_lab::BOUND);
+    let still = run.try_wait().unwrap().is_none();
+    fs::write(lab.path().join("gate"), "").unwrap();
+    assert!(asked.is_ok() && still, "{}", words());
+    let code = eventually("the run ends", || run.try_wait().unwrap());
+    // The registry never gives the image: its cell says so.
+    assert_eq!(code.code(), Some(3), "{}", words());
+    drop(waiting.join());
+    let marker = fs::read_to_string(lab.path().join("begun")).unwrap_or_default();
+    assert!(marker.contains("begun"), "{}", words());
+    assert_eq!(lab.held(&BTreeSet::new()), Vec::<String>::new());
+}
+
+/// Each step fails unless the field that it names did its work.
+fn compose() {
+    let lab = Lab::new();
+    let image = &lab.image;
+    lab.write(
+        "docker-compose.yml",
+        &format!(
+            r#"services:
+  base:
+    image: "{image}"
+    command: {IDLE}
+    working_dir: /tmp
+    environment: {{ WHO: base, KEPT: "yes" }}
+  db:
+    image: "{image}"
+    command: ["sh", "-c", "sleep 1; echo up > /data/up; trap 'exit 0' TERM; while :; do sleep 1000 & wait; done"]
+    volumes: [shared:/data]
+    healthcheck: {{ test: ["CMD", "test", "-e", "/data/up"], interval: 1s, retries: 60 }}
+    restart: always
+  job:
+    image: "{image}"
+    command: ["sh", "-c", "test -e /data/up && sleep 1 && echo migrated > /data/job"]
+    volumes: [shared:/data]
+    depends_on: {{ db: {{ condition: service_healthy }} }}
+  app:
+    extends: base
+    container_name: the-app
+    environment: [WHO=app]
+    command: ["sh", "-c", "trap '' TERM; cat /data/job > /tmp/seen; while :; do sleep 1; done"]
+    volumes: [shared:/data]
+    depends_on: {{ job: {{ condition: service_completed_successfully }}, base: {{ condition: service_started }} }}
+    stop_grace_period: 1s
+    networks: [default]
+    logging: {{ driver: none }}
+volumes: {{ shared: {{}} }}
+"#
+        ),
+    );
+    lab.write(
+        "spec.yaml",
+        r#"name: compose
+stack: { compose: docker-compose.yml }
+phases:
+  work:
+    - exec: { service: app, script: 'echo "$(cat /tmp/seen) $WHO $KEPT $PWD"' }
+      poll: { until: "stdout.contains('migrated')", timeout: 1m }
+      expect: ["stdout.trim() == 'migrated app yes /tmp'"]
+    - name: an app that ignores SIGTERM is killed after its second, not after the ten that are usual
+      container: { stop: app }
+      timeout: 8s
+"#,
+    );
+    let (code, _, stderr) = lab.call(&["validate", "spec.yaml"]);
+    assert_eq!(code, Some(0), "{stderr}");
+    for field in ["container_name", "restart", "networks", "logging"] {
+        let told = format!("`{field}`");
+        assert!(stderr.contains(&told), "nothing about {field}: {stderr}");
+    }
+    let (code, stdout, stderr) = lab.call(&["run", "spec.yaml"]);
+    assert_eq!(code, Some(0), "{stdout}\n{stderr}");
+    assert_eq!(lab.held(&BTreeSet::new()), Vec::<String>::new());
+}

@@ -1,0 +1,15 @@
+//! A fleet of real processes on the loopback network: `phalanx serve`, agents, clients; killed, cut off, upgraded, lied to.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::expect_used,
+    clippy::disallowed_methods
+)]
+
+mod peers;
+mod proxy;
+mod recovery;
+mod remote;
+mod rig;
+mod watching;

@@ -1,0 +1,363 @@
+//! Coordinators, agents and clients as processes, all in one temporary directory.
+
+use phalanx_proto::v1::control_client::ControlClient;
+use serde_json::Value;
+use std::fs::{self, File};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+use tonic::transport::Channel;
+
+/// Nothing takes this long; a test that waits for it would otherwise hang.
+pub const BOUND: Duration = Duration::from_secs(180);
+
+/// Four cells; each says that it begins, waits for the gate, says that it ends.
+pub const GATE: &str = r#"
+name: gate
+inputs: { place: {} }
+strategy: { matrix: { n: [1, 2, 3, 4] } }
+cell: { name: "cell ${{ matrix.n }}", resources: { cpus: 0.05, memory: 16MiB } }
+phases:
+  work:
+    - name: begins
+      run: echo begins >> ${{ inputs.place }}/cell-${{ matrix.n }}
+    - name: waits for the gate
+      run: |
+        echo $$ >> ${{ inputs.place }}/waits-${{ matrix.n }}
+        while [ ! -e ${{ inputs.place }}/gate ]; do sleep 0.1; done
+    - name: ends
+      run: echo ends >> ${{ inputs.place }}/cell-${{ matrix.n }}
+"#;
+
+pub struct Fleet {
+    place: tempfile::TempDir,
+}
+
+/// A process that dies with the test.
+pub struct Process {
+    child: Child,
+    log: PathBuf,
+}
+
+pub struct Coordinator {
+    pub process: Process,
+    pub address: SocketAddr,
+    pub http: String,
+}
+
+/// A run of [`GATE`], and its directory.
+pub struct Run {
+    pub id: String,
+    pub place: PathBuf,
+}
+
+impl Fleet {
+    pub fn new() -> Fleet {
+        let place = tempfile::tempdir().unwrap();
+        fs::write(place.path().join("gate.yaml"), GATE).unwrap();
+        Fleet { place }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.place.path().join(name)
+    }
+
+    /// The program with nothing of this machine's settings.
+    pub fn phalanx(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_phalanx"));
+        command
+            .env_clear()
+            .env(
+                "PATH",
+                "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            )
+            .env("HOME", self.place.path())
+            .env("PHALANX_STATE_DIR", self.path("state"))
+            .env("PHALANX_DOCKER__READY_NETWORKS", "0")
+            .current_dir(self.place.path())
+            .args(arguments)
+            .stdin(Stdio::null());
+        command
+    }
+
+    fn start(&self, name: &str, command: &mut Command) -> Process {
+        let log = self.path(&format!("{name}.log"));
+        let file = File::options()
+            .create(true)
+            .append(true)
+            .open(&log)
+            .unwrap();
+        let child = command.stdout(Stdio::null()).stderr(file).spawn().unwrap();
+        Process { child, log }
+    }
+
+    pub fn serve(&self) -> Coordinator {
+        self.serve_at("127.0.0.1:0")
+    }
+
+    /// On a port of its own, or on that of one that is gone.
+    pub fn serve_at(&self, listen: &str) -> Coordinator {
+        self.serve_at_with(listen, &[])
+    }
+
+    pub fn serve_at_with(&self, listen: &str, more: &[&str]) -> Coordinator {
+        let before = fs::read_to_string(self.path("serve.log")).unwrap_or_default();
+        let arguments = ["serve", "--listen", listen, "--http", "127.0.0.1:0"];
+        let mut process = self.start("serve", self.phalanx(&arguments).args(more));
+        let said = eventually("the coordinator listens", || {
+            let said = process.said()[before.len()..].to_owned();
+            assert!(process.lives(), "{said}");
+            said.contains("/metrics").then_some(said)
+        });
+        let after = |mark: &str| {
+            let rest = said.split_once(mark).unwrap().1;
+            let end = rest.find([':', '/', '\n']).unwrap();
+            let port = rest[end..]
+                .find(['/', '\n', ' '])
+                .map_or(rest.len(), |at| end + at);
+            // HOST:PORT, up to what follows the port.
+            let text = &rest[..port];
+            text.trim_end_matches(':').to_owned()
+        };
+        Coordinator {
+            address: after("coordinator at http://").parse().unwrap(),
+            http: after("metrics at http://"),
+            process,
+        }
+    }
+
+    /// An agent with an identity of its name.
+    pub fn agent(&self, name: &str, coordinator: &str, slots: u32) -> Process {
+        self.agent_within(&[], name, coordinator, slots)
+    }
+
+    /// An agent started by a command that takes another command.
+    pub fn agent_within(
+        &self,
+        within: &[&str],
+        name: &str,
+        coordinator: &str,
+        slots: u32,
+    ) -> Process {
+        let identity = self.path(&format!("agent-{name}"));
+        let identity = identity.to_str().unwrap();
+        let slots = slots.to_string();
+        let mut command = match within {
+            [] => self.phalanx(&[]),
+            [program, rest @ ..] => {
+                let own = self.phalanx(&[]);
+                let mut command = Command::new(program);
+                command.args(rest).arg(own.get_program());
+                command
+                    .env_clear()
+                    .envs(own.get_envs().filter_map(|(k, v)| Some((k, v?))));
+                command.current_dir(self.place.path()).stdin(Stdio::null());
+                command
+            }
+        };
+        command.args(["agent", "--coordinator", coordinator, "--name", name]);
+        command.args(["--identity-dir", identity, "--slots", &slots]);
+        self.start(&format!("agent-{name}"), &mut command)
+    }
+
+    /// Runs a command of a client to its end.
+    pub fn call(&self, at: &Coordinator, arguments: &[&str]) -> (Option<i32>, String, String) {
+        let mut command = self.phalanx(arguments);
+        let output = command
+            .env("PHALANX_COORDINATOR", at.url())
+            .output()
+            .unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (
+            output.status.code(),
+            text(output.stdout),
+            text(output.stderr),
+        )
+    }
+
+    pub fn json(&self, at: &Coordinator, arguments: &[&str]) -> Value {
+        let (code, stdout, stderr) = self.call(at, arguments);
+        assert_eq!(code, Some(0), "{arguments:?}: {stderr}");
+        serde_json::from_str(&stdout).unwrap()
+    }
+
+    /// Each agent's state by its name.
+    pub fn states(&self, at: &Coordinator) -> Vec<(String, String)> {
+        let list = self.json(at, &["agents", "--format", "json"]);
+        let agents = list["agents"].as_array().unwrap().iter();
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        agents
+            .map(|a| (text(&a["name"]), text(&a["state"])))
+            .collect()
+    }
+
+    pub fn wait_for_state(&self, at: &Coordinator, agent: &str, state: &str) {
+        let wanted = (agent.to_owned(), state.to_owned());
+        eventually(&format!("{agent} is {state}"), || {
+            self.states(at).contains(&wanted).then_some(())
+        });
+    }
+
+    /// Submits a run of [`GATE`] and leaves it to itself.
+    pub fn submit(&self, at: &Coordinator, name: &str, more: &[&str]) -> Run {
+        let place = self.path(name);
+        fs::create_dir(&place).unwrap();
+        let input = format!("place={}", place.display());
+        let mut arguments = vec!["run", "gate.yaml", "--detach", "--input", &input];
+        arguments.extend(more);
+        let (code, stdout, stderr) = self.call(at, &arguments);
+        assert_eq!(code, Some(0), "{stderr}");
+        let id = stdout.trim().to_owned();
+        Run { id, place }
+    }
+
+    /// The run in full.
+    pub fn show(&self, at: &Coordinator, run: &Run) -> Value {
+        self.json(at, &["show", &run.id, "--format", "json"])
+    }
+
+    /// The run in full once it is over.
+    pub fn finished(&self, at: &Coordinator, run: &Run) -> Value {
+        let (_, _, stderr) = self.call(at, &["watch", &run.id, "-q"]);
+        let shown = self.show(at, run);
+        assert!(shown["outcome"].is_string(), "{stderr}");
+        shown
+    }
+}
+
+impl Coordinator {
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    pub async fn client(&self) -> ControlClient<Channel> {
+        ControlClient::connect(self.url()).await.unwrap()
+    }
+
+    /// `kill -9`; the port stays what it was.
+    pub fn killed(mut self) -> String {
+        self.process.kill();
+        self.address.to_string()
+    }
+
+    /// A page of its HTTP side: status line and body.
+    pub fn get(&self, path: &str) -> (String, String) {
+        use std::io::{Read, Write};
+        let mut stream = std::net::TcpStream::connect(&self.http).unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        (head.lines().next().unwrap().to_owned(), body.to_owned())
+    }
+
+    /// The value of a metric, labels as they stand in the text.
+    pub fn metric(&self, name: &str) -> f64 {
+        let (_, text) = self.get("/metrics");
+        let of = |line: &str| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok();
+        text.lines()
+            .find_map(of)
+            .unwrap_or_else(|| panic!("no {name} in {text}"))
+    }
+}
+
+impl Process {
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    pub fn signal(&self, signal: nix::sys::signal::Signal) {
+        let id = nix::unistd::Pid::from_raw(i32::try_from(self.child.id()).unwrap());
+        nix::sys::signal::kill(id, signal).unwrap();
+    }
+
+    pub fn lives(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    pub fn end(&mut self) -> ExitStatus {
+        eventually("the process ends", || self.child.try_wait().unwrap())
+    }
+
+    pub fn said(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    pub fn wait_for(&self, text: &str) {
+        eventually(&format!("`{text}` is said"), || {
+            self.said().contains(text).then_some(())
+        });
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("--- {}\n{}", self.log.display(), self.said());
+        }
+    }
+}
+
+impl Run {
+    fn lines(&self, file: String) -> Vec<String> {
+        let text = fs::read_to_string(self.place.join(file)).unwrap_or_default();
+        text.lines().map(str::to_owned).collect()
+    }
+
+    /// What a cell's steps have left.
+    pub fn marks(&self, n: u32) -> Vec<String> {
+        self.lines(format!("cell-{n}"))
+    }
+
+    /// The processes that wait, or waited, at the gate for a cell: one per attempt.
+    pub fn waiters(&self, n: u32) -> Vec<String> {
+        self.lines(format!("waits-{n}"))
+    }
+
+    /// Returns when each of the cells has waited at the gate in so many attempts.
+    pub fn wait_at_gate(&self, cells: &[u32], attempts: usize) {
+        eventually(
+            &format!("{cells:?} wait at the gate of {}", self.id),
+            || {
+                let here = |n: &u32| self.waiters(*n).len() >= attempts;
+                cells.iter().all(here).then_some(())
+            },
+        );
+    }
+
+    pub fn open_gate(&self) {
+        fs::write(self.place.join("gate"), "").unwrap();
+    }
+}
+
+pub fn process_exists(id: &str) -> bool {
+    // A zombie is gone: only its number is left.
+    fs::read_to_string(Path::new("/proc").join(id).join("status"))
+        .is_ok_and(|status| !status.contains("State:\tZ"))
+}
+
+pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + BOUND;
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "never: {what}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// Attempts by the cell's name.
+pub fn attempts(shown: &Value) -> Vec<(String, usize)> {
+    let cells = shown["cells"].as_array().unwrap().iter();
+    let of = |cell: &Value| {
+        let name = cell["name"].as_str().unwrap().to_owned();
+        (name, cell["attempts"].as_array().unwrap().len())
+    };
+    cells.map(of).collect()
+}

@@ -1,0 +1,412 @@
+//! `kill -9` of one `phalanx run` while another one goes on in the same state directory: the next start clears up what the dead
+//! one left and nothing else, and `--resume` finishes its run without repeating a finished cell. Everything here is the real
+//! program; processes are found in /proc by an environment variable that only they carry. Also Ctrl-C twice and three times, which
+//! don't wait for what `kill -9` doesn't wait for either.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods
+)]
+
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+use serde_json::Value;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+/// Nothing takes this long; a test that waits for it would otherwise hang.
+const BOUND: Duration = Duration::from_secs(120);
+/// Carried by every process of a run's stacks and steps.
+const MARK: &str = "PHALANX_TEST_KILL_MARK";
+
+/// Cells 1 and 2 end at once, 3 and 4 when the gate opens. Every executed step leaves a line.
+/// `leaver` has a descendant in a session of its own that doesn't listen to SIGTERM, as daemons are.
+const SPEC: &str = r#"
+name: kill
+inputs: { place: {}, mark: {} }
+strategy: { matrix: { n: [1, 2, 3, 4] } }
+cell: { name: "cell ${{ matrix.n }}", resources: { cpus: 0.05, memory: 16MiB } }
+services:
+  plain:
+    process: [sh, -c, "exec sleep 3600"]
+    environment: { PHALANX_TEST_KILL_MARK: "${{ inputs.mark }}" }
+  leaver:
+    process: [sh, -c, "setsid sh -c 'trap : TERM; while :; do sleep 3601; done' & exec sleep 3600"]
+    environment: { PHALANX_TEST_KILL_MARK: "${{ inputs.mark }}" }
+phases:
+  work:
+    - wait: { service: plain, until: ready }
+    - wait: { service: leaver, until: ready }
+    - name: begins
+      run: echo begins >> ${{ inputs.place }}/cell-${{ matrix.n }}
+    - name: waits for the gate
+      when: matrix.n > 2
+      run:
+        script: while [ ! -e ${{ inputs.place }}/gate ]; do sleep 0.1; done
+        env: { PHALANX_TEST_KILL_MARK: "${{ inputs.mark }}" }
+    - name: ends
+      run: echo ends >> ${{ inputs.place }}/cell-${{ matrix.n }}
+"#;
+
+/// A step that waits for ever, an `always` step that does too, and a service that doesn't listen to SIGTERM.
+const STUBBORN: &str = r#"
+name: stubborn
+inputs: { place: {}, mark: {} }
+services:
+  deaf:
+    process: [sh, -c, "trap : TERM; while :; do sleep 3602; done"]
+    environment: { PHALANX_TEST_KILL_MARK: "${{ inputs.mark }}" }
+phases:
+  work:
+    - wait: { service: deaf, until: ready }
+    - name: waits for the gate
+      run:
+        script: while [ ! -e ${{ inputs.place }}/gate ]; do sleep 0.1; done
+        env: { PHALANX_TEST_KILL_MARK: "${{ inputs.mark }}" }
+    - name: puts things in order
+      always: true
+      run:
+        script: echo begun > ${{ inputs.place }}/order; while [ ! -e ${{ inputs.place }}/gate ]; do sleep 0.1; done
+        env: { PHALANX_TEST_KILL_MARK: "${{ inputs.mark }}" }
+"#;
+
+const NEXT: &str = "name: next\nphases: { p: [{ run: 'true' }] }\n";
+
+/// A directory with the state directory, and one `phalanx` call after the other in it.
+struct Bench {
+    place: tempfile::TempDir,
+}
+
+/// One run in the background.
+struct Started {
+    child: Child,
+    /// The inputs' `place`: marker files and the gate.
+    place: PathBuf,
+    mark: String,
+    stderr: PathBuf,
+}
+
+impl Bench {
+    fn new() -> Bench {
+        let place = tempfile::tempdir().unwrap();
+        fs::write(place.path().join("kill.yaml"), SPEC).unwrap();
+        fs::write(place.path().join("next.yaml"), NEXT).unwrap();
+        fs::write(place.path().join("stubborn.yaml"), STUBBORN).unwrap();
+        Bench { place }
+    }
+
+    fn phalanx(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_phalanx"));
+        command
+            .env_clear()
+            .env("PATH", "/usr/local/bin:/usr/bin:/bin")
+            .env("HOME", self.place.path())
+            .env("PHALANX_STATE_DIR", self.place.path().join("state"))
+            .current_dir(self.place.path())
+            .args(arguments)
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Runs to its end.
+    fn call(&self, arguments: &[&str]) -> (Option<i32>, String, String) {
+        let output = self.phalanx(arguments).output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (
+            output.status.code(),
+            text(output.stdout),
+            text(output.stderr),
+        )
+    }
+
+    fn json(&self, arguments: &[&str]) -> Value {
+        let (code, stdout, stderr) = self.call(arguments);
+        assert_eq!(code, Some(0), "{arguments:?}: {stderr}");
+        serde_json::from_str(&stdout).unwrap()
+    }
+
+    fn start(&self, name: &str, more: &[&str]) -> Started {
+        self.start_of("kill.yaml", name, more)
+    }
+
+    fn start_of(&self, spec: &str, name: &str, more: &[&str]) -> Started {
+        let place = self.place.path().join(name);
+        fs::create_dir(&place).unwrap();
+        let mark = format!("{}-{name}", self.place.path().display());
+        let stderr = place.join("stderr");
+        let inputs = [format!("place={}", place.display()), format!("mark={mark}")];
+        let mut command = self.phalanx(&["run", spec, "--slots", "4"]);
+        command
+            .args(["--input", &inputs[0], "--input", &inputs[1]])
+            .args(more);
+        let child = command
+            .stdout(Stdio::null())
+            .stderr(File::create(&stderr).unwrap())
+            .spawn()
+            .unwrap();
+        Started {
+            child,
+            place,
+            mark,
+            stderr,
+        }
+    }
+
+    /// The listed run with this id, or the only one that isn't `not`.
+    fn listed(&self, pick: impl Fn(&str) -> bool) -> Option<Value> {
+        let list = self.json(&["runs", "--format", "json"]);
+        let runs = list["runs"].as_array().unwrap().clone();
+        runs.into_iter()
+            .find(|run| pick(run["run"].as_str().unwrap()))
+    }
+}
+
+impl Started {
+    fn said(&self) -> String {
+        fs::read_to_string(&self.stderr).unwrap()
+    }
+
+    fn marks(&self, n: u32) -> Vec<String> {
+        let text = fs::read_to_string(self.place.join(format!("cell-{n}"))).unwrap_or_default();
+        text.lines().map(str::to_owned).collect()
+    }
+
+    fn open_gate(&self) {
+        fs::write(self.place.join("gate"), "").unwrap();
+    }
+
+    fn ctrl_c(&self) {
+        signal(self.child.id(), Signal::SIGINT);
+    }
+
+    /// Waits until a step waits for the gate.
+    fn is_at_the_gate(&self) {
+        eventually("a step waits for the gate", || {
+            let all = processes(&self.mark);
+            all.iter().any(|p| p.command.contains("gate")).then_some(())
+        });
+    }
+
+    /// Waits until these words were said.
+    fn has_said(&self, words: &str) {
+        eventually(words, || self.said().contains(words).then_some(()));
+    }
+
+    fn lives(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    fn end(&mut self) -> ExitStatus {
+        eventually("the run ends", || self.child.try_wait().unwrap())
+    }
+
+    /// Two cells are over, and the other two wait at the gate with both services and the leaver's descendant up.
+    fn is_half_way(&self, run: &Value) -> bool {
+        let long = |p: &&Process| p.command.contains("3601") && p.command.contains("trap");
+        let (all, passed) = (processes(&self.mark), &run["cells_by_outcome"]["passed"]);
+        let steps = all.iter().filter(|p| p.command.contains("gate")).count();
+        *passed == 2 && steps >= 2 && all.iter().filter(long).count() >= 2
+    }
+}
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+struct Process {
+    id: u32,
+    command: String,
+}
+
+/// Processes that carry the mark, zombies aside (those have no environment).
+fn processes(mark: &str) -> Vec<Process> {
+    let variable = format!("{MARK}={mark}");
+    let entries = fs::read_dir("/proc").unwrap().flatten();
+    let ids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    ids.filter_map(|id| {
+        let of = Path::new("/proc").join(id.to_string());
+        let environment = fs::read(of.join("environ")).ok()?;
+        let mut variables = environment.split(|byte| *byte == 0);
+        variables.find(|each| *each == variable.as_bytes())?;
+        let command = fs::read(of.join("cmdline")).ok()?;
+        let command = String::from_utf8_lossy(&command).replace('\0', " ");
+        Some(Process { id, command })
+    })
+    .collect()
+}
+
+fn signal(process: u32, signal: Signal) {
+    let id = Pid::from_raw(i32::try_from(process).unwrap());
+    nix::sys::signal::kill(id, signal).unwrap();
+}
+
+/// The wardens over what carries the mark: its parents that don't carry it themselves.
+fn wardens(mark: &str) -> Vec<u32> {
+    let below: Vec<u32> = processes(mark).iter().map(|p| p.id).collect();
+    let parents = below.iter().filter_map(|id| {
+        let stat = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
+        // The state and the parent follow the name in brackets.
+        stat.rsplit(')')
+            .next()?
+            .split_whitespace()
+            .nth(1)?
+            .parse()
+            .ok()
+    });
+    let mut parents: Vec<u32> = parents.filter(|id| !below.contains(id)).collect();
+    parents.sort_unstable();
+    parents.dedup();
+    parents
+}
+
+fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + BOUND;
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "never: {what}");
+        sleep(Duration::from_millis(100));
+    }
+}
+
+/// What a run's marker files must say once it has passed; `cut` cells were begun twice.
+fn assert_steps(run: &Started, cut: &[u32]) {
+    for n in 1..=4 {
+        let expected: &[&str] = if cut.contains(&n) {
+            &["begins", "begins", "ends"]
+        } else {
+            &["begins", "ends"]
+        };
+        assert_eq!(run.marks(n), expected, "cell {n}");
+    }
+}
+
+fn a_killed_run_is_cleared_up_and_resumed(more: &[&str]) {
+    let bench = Bench::new();
+    let mut a = bench.start("a", more);
+    let id = eventually("run A is listed", || bench.listed(|_| true));
+    let id = id["run"].as_str().unwrap().to_owned();
+    let mut b = bench.start("b", more);
+    let other = eventually("run B is listed", || bench.listed(|run| run != id));
+    let other = other["run"].as_str().unwrap().to_owned();
+    for (run, id) in [(&a, &id), (&b, &other)] {
+        eventually(&format!("half of {id} is done\n{}", run.said()), || {
+            let row = bench.listed(|run| run == id)?;
+            run.is_half_way(&row).then_some(())
+        });
+    }
+    let others: Vec<u32> = processes(&b.mark).iter().map(|p| p.id).collect();
+
+    a.child.kill().unwrap();
+    a.child.wait().unwrap();
+
+    // The next start, of whatever it is, leaves nothing of A.
+    let (code, _, stderr) = bench.call(&["run", "next.yaml"]);
+    assert_eq!(code, Some(0), "{stderr}");
+    eventually("nothing of A is left", || {
+        processes(&a.mark).is_empty().then_some(())
+    });
+    // And B has everything it had.
+    assert!(b.lives(), "{}", b.said());
+    let left: Vec<u32> = processes(&b.mark).iter().map(|p| p.id).collect();
+    let stable = others.iter().filter(|id| left.contains(id)).count();
+    assert!(stable >= 8, "B's services: {others:?}, later {left:?}");
+
+    // The list tells the truth about a run that was cut off: two cells have passed, and it isn't over.
+    let row = bench.listed(|run| run == id).unwrap();
+    assert_eq!(row["outcome"], Value::Null, "{row}");
+    assert_eq!(row["cells_by_outcome"]["passed"], 2, "{row}");
+    assert_eq!([&row["running"], &row["queued"]], [0, 2], "{row}");
+    let finished = [a.marks(1), a.marks(2)];
+
+    a.open_gate();
+    let (code, _, stderr) = bench.call(&["run", "--resume", &id, "--slots", "4"]);
+    assert_eq!(code, Some(0), "{stderr}");
+    assert_eq!([a.marks(1), a.marks(2)], finished);
+    assert_steps(&a, &[3, 4]);
+    let row = bench.listed(|run| run == id).unwrap();
+    assert_eq!(row["outcome"], "passed", "{row}");
+    assert_eq!(row["cells_by_outcome"]["passed"], 4, "{row}");
+    let shown = bench.json(&["show", &id, "--format", "json"]);
+    assert_eq!(shown["outcome"], "passed");
+    let cells = shown["cells"].as_array().unwrap();
+    let attempts = |cell: &Value| cell["attempts"].as_array().map(Vec::len);
+    assert_eq!(
+        cells.iter().map(attempts).collect::<Vec<_>>(),
+        [Some(1), Some(1), Some(2), Some(2)],
+        "{shown:#}"
+    );
+
+    // B was never disturbed.
+    assert!(b.lives(), "{}", b.said());
+    b.open_gate();
+    assert_eq!(b.end().code(), Some(0), "{}", b.said());
+    assert_steps(&b, &[]);
+    eventually("nothing of either is left", || {
+        (processes(&a.mark).is_empty() && processes(&b.mark).is_empty()).then_some(())
+    });
+    let row = bench.listed(|run| run == other).unwrap();
+    assert_eq!(row["outcome"], "passed", "{row}");
+}
+
+#[test]
+fn a_killed_run_is_cleared_up_and_resumed_while_another_goes_on() {
+    a_killed_run_is_cleared_up_and_resumed(&[]);
+}
+
+#[test]
+fn so_it_is_when_the_agents_are_processes_of_their_own() {
+    a_killed_run_is_cleared_up_and_resumed(&["--agents-as-processes"]);
+}
+
+#[test]
+fn ctrl_c_twice_cleans_up_without_waiting_for_steps() {
+    let bench = Bench::new();
+    let mut run = bench.start_of("stubborn.yaml", "twice", &[]);
+    run.is_at_the_gate();
+    run.ctrl_c();
+    run.has_said("cancelling: `always` steps and clean-up still run");
+    let order = run.place.join("order");
+    eventually("the `always` step runs", || order.exists().then_some(()));
+    assert!(run.lives(), "{}", run.said());
+    run.ctrl_c();
+    run.has_said("cleaning up without waiting for steps");
+    assert_eq!(run.end().code(), Some(130), "{}", run.said());
+    assert!(!run.said().contains("left at once"), "{}", run.said());
+    assert!(run.said().contains("CANCELLED stubborn"), "{}", run.said());
+    let left = processes(&run.mark);
+    assert!(left.is_empty(), "it was clean before it ended");
+}
+
+#[test]
+fn ctrl_c_a_third_time_leaves_at_once_and_nothing_stays() {
+    let bench = Bench::new();
+    let mut run = bench.start_of("stubborn.yaml", "thrice", &[]);
+    run.is_at_the_gate();
+    run.ctrl_c();
+    run.has_said("cancelling: ");
+    let order = run.place.join("order");
+    eventually("the `always` step runs", || order.exists().then_some(()));
+    // With its wardens frozen, no clean-up comes to an end.
+    let frozen = wardens(&run.mark);
+    assert!(!frozen.is_empty() && !frozen.contains(&run.child.id()));
+    frozen.iter().for_each(|id| signal(*id, Signal::SIGSTOP));
+    run.ctrl_c();
+    run.has_said("cleaning up without waiting for steps");
+    run.ctrl_c();
+    let ended = run.end();
+    frozen.iter().for_each(|id| signal(*id, Signal::SIGCONT));
+    assert_eq!(ended.code(), Some(130), "{}", run.said());
+    assert!(run.said().contains("left at once"), "{}", run.said());
+    eventually("nothing of it is left", || {
+        processes(&run.mark).is_empty().then_some(())
+    });
+}

@@ -1,0 +1,38 @@
+//! How a call that broke is told: transports say "h2 protocol error", people want to know that a connection was cut off.
+
+use tonic::Status;
+
+/// What became of a call, without the transport's own words where these say nothing.
+pub fn broken(status: &Status) -> String {
+    let said = status.message();
+    let of_transport = said.starts_with("h2 protocol error") || said == "transport error";
+    if !of_transport {
+        return said.to_owned();
+    }
+    let mut deepest = None;
+    let mut next = std::error::Error::source(status);
+    while let Some(cause) = next {
+        deepest = Some(cause.to_string());
+        next = cause.source();
+    }
+    match deepest {
+        Some(cause) if cause != said => format!("it was cut off ({cause})"),
+        _ => "it was cut off".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_stays_and_a_transport_error_becomes_plain() {
+        assert_eq!(broken(&Status::aborted("a newer one")), "a newer one");
+        let status = Status::unknown("h2 protocol error: error reading a body from connection");
+        assert_eq!(broken(&status), "it was cut off");
+        let cause = std::io::Error::new(std::io::ErrorKind::ConnectionReset, "connection reset");
+        let mut status = Status::unavailable("transport error");
+        status.set_source(std::sync::Arc::new(cause));
+        assert_eq!(broken(&status), "it was cut off (connection reset)");
+    }
+}

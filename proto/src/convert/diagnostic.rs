@@ -1,0 +1,197 @@
+//! Findings about a spec, and the refusal of a submission, which travels as the details of a gRPC status.
+
+use crate::v1;
+use phalanx_shared::diagnostic::{Diagnostic, Severity, Source, Sources, Span};
+use prost::Message;
+use tonic::{Code, Status};
+
+/// Why a finding isn't one.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidDiagnostic {
+    /// A number that this version has no severity for.
+    #[error("severity {0} is not known to this version")]
+    Severity(i32),
+    /// The second place has no position.
+    #[error("a related place has no span")]
+    RelatedSpan,
+}
+
+impl From<v1::Span> for Span {
+    fn from(wire: v1::Span) -> Self {
+        let v1::Span {
+            file,
+            line,
+            column,
+            offset,
+            len,
+        } = wire;
+        Span {
+            file,
+            line,
+            column,
+            offset,
+            len,
+        }
+    }
+}
+
+impl From<Span> for v1::Span {
+    fn from(span: Span) -> Self {
+        let Span {
+            file,
+            line,
+            column,
+            offset,
+            len,
+        } = span;
+        v1::Span {
+            file,
+            line,
+            column,
+            offset,
+            len,
+        }
+    }
+}
+
+impl From<v1::SourceFile> for Source {
+    fn from(wire: v1::SourceFile) -> Self {
+        let v1::SourceFile { name, text } = wire;
+        Source { name, text }
+    }
+}
+
+impl From<Source> for v1::SourceFile {
+    fn from(source: Source) -> Self {
+        let Source { name, text } = source;
+        v1::SourceFile { name, text }
+    }
+}
+
+impl TryFrom<v1::Diagnostic> for Diagnostic {
+    type Error = InvalidDiagnostic;
+
+    fn try_from(wire: v1::Diagnostic) -> Result<Self, InvalidDiagnostic> {
+        let v1::Diagnostic {
+            severity,
+            message,
+            span,
+            help,
+            related,
+        } = wire;
+        let severity = match v1::Severity::try_from(severity) {
+            Ok(v1::Severity::Warning) => Severity::Warning,
+            Ok(v1::Severity::Error) => Severity::Error,
+            Ok(v1::Severity::Unspecified) | Err(_) => {
+                return Err(InvalidDiagnostic::Severity(severity));
+            }
+        };
+        let related = related
+            .map(|v1::Related { span, label }| {
+                span.map(|span| (span.into(), label))
+                    .ok_or(InvalidDiagnostic::RelatedSpan)
+            })
+            .transpose()?;
+        Ok(Diagnostic {
+            severity,
+            message,
+            span: span.map(Into::into),
+            help,
+            related,
+        })
+    }
+}
+
+impl From<Diagnostic> for v1::Diagnostic {
+    fn from(diagnostic: Diagnostic) -> Self {
+        let Diagnostic {
+            severity,
+            message,
+            span,
+            help,
+            related,
+        } = diagnostic;
+        let severity = match severity {
+            Severity::Warning => v1::Severity::Warning,
+            Severity::Error => v1::Severity::Error,
+        };
+        v1::Diagnostic {
+            severity: severity.into(),
+            message,
+            span: span.map(Into::into),
+            help,
+            related: related.map(|(span, label)| v1::Related {
+                span: Some(span.into()),
+                label,
+            }),
+        }
+    }
+}
+
+/// Why a submission was refused: every finding, and the files that they point into.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Refusal {
+    /// The findings.
+    pub diagnostics: Vec<Diagnostic>,
+    /// The files.
+    pub sources: Sources,
+}
+
+impl Refusal {
+    /// As a status that a client can take apart again.
+    pub fn into_status(self) -> Status {
+        let errors = self
+            .diagnostics
+            .iter()
+            .filter(|finding| finding.severity == Severity::Error)
+            .count();
+        let message = match self.diagnostics.as_slice() {
+            [only] => only.message.clone(),
+            _ => format!("the spec has {errors} errors"),
+        };
+        let details = v1::Refusal::from(self).encode_to_vec();
+        Status::with_details(Code::InvalidArgument, message, details.into())
+    }
+
+    /// The refusal that a status carries, if it does.
+    pub fn from_status(status: &Status) -> Option<Refusal> {
+        if status.code() != Code::InvalidArgument || status.details().is_empty() {
+            return None;
+        }
+        let wire = v1::Refusal::decode(status.details()).ok()?;
+        Refusal::try_from(wire).ok()
+    }
+}
+
+impl TryFrom<v1::Refusal> for Refusal {
+    type Error = InvalidDiagnostic;
+
+    fn try_from(wire: v1::Refusal) -> Result<Self, InvalidDiagnostic> {
+        let v1::Refusal {
+            diagnostics,
+            sources,
+        } = wire;
+        Ok(Refusal {
+            diagnostics: diagnostics
+                .into_iter()
+                .map(Diagnostic::try_from)
+                .collect::<Result<_, _>>()?,
+            sources: Sources {
+                files: sources.into_iter().map(Into::into).collect(),
+            },
+        })
+    }
+}
+
+impl From<Refusal> for v1::Refusal {
+    fn from(refusal: Refusal) -> Self {
+        let Refusal {
+            diagnostics,
+            sources: Sources { files },
+        } = refusal;
+        v1::Refusal {
+            diagnostics: diagnostics.into_iter().map(Into::into).collect(),
+            sources: files.into_iter().map(Into::into).collect(),
+        }
+    }
+}

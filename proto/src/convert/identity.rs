@@ -1,0 +1,75 @@
+//! Texts that name things. Ids become file names and parts of paths, so only harmless characters get in.
+
+use crate::limit::{ID_CHARS, TEXT_BYTES};
+
+/// Why a text names nothing.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidId {
+    /// Nothing there.
+    #[error("{what} is empty")]
+    Empty { what: &'static str },
+    /// More than the limit.
+    #[error("{what} has {length} bytes, the limit is {limit}")]
+    TooLong {
+        what: &'static str,
+        length: usize,
+        limit: usize,
+    },
+    /// A character that could change a path or a line.
+    #[error(
+        "{what} has the character {character:?}; letters, digits, '.', '_' and '-' are allowed, the first not a '.'"
+    )]
+    Character { what: &'static str, character: char },
+}
+
+/// The text as an id: letters, digits, `.`, `_`, `-`, not starting with a dot.
+pub(crate) fn id(what: &'static str, text: String) -> Result<String, InvalidId> {
+    let Some(first) = text.chars().next() else {
+        return Err(InvalidId::Empty { what });
+    };
+    if text.len() > ID_CHARS {
+        return Err(InvalidId::TooLong {
+            what,
+            length: text.len(),
+            limit: ID_CHARS,
+        });
+    }
+    let harmless = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    match text.chars().find(|c| !harmless(*c)) {
+        Some(character) => Err(InvalidId::Character { what, character }),
+        None if first == '.' => Err(InvalidId::Character {
+            what,
+            character: first,
+        }),
+        None => Ok(text),
+    }
+}
+
+/// The text if it is within the limit for short texts.
+pub(crate) fn short(what: &'static str, text: String) -> Result<String, InvalidId> {
+    if text.len() > TEXT_BYTES {
+        return Err(InvalidId::TooLong {
+            what,
+            length: text.len(),
+            limit: TEXT_BYTES,
+        });
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_that_would_leave_its_directory_is_refused() {
+        for bad in ["..", ".hidden", "a/b", "a\\b", "", "a b", "a\n", "ä"] {
+            assert!(id("run", bad.to_owned()).is_err(), "{bad:?}");
+        }
+        assert!(id("run", "x".repeat(ID_CHARS + 1)).is_err());
+        assert_eq!(
+            id("run", "0193-ab_c.d".to_owned()).as_deref(),
+            Ok("0193-ab_c.d")
+        );
+    }
+}

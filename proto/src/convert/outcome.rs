@@ -1,0 +1,36 @@
+//! Outcomes. Unspecified is "none yet".
+
+use crate::v1;
+use phalanx_shared::outcome::Outcome;
+
+/// A number that this version has no outcome for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("outcome {0} is not known to this version")]
+pub struct UnknownOutcome(pub i32);
+
+/// The outcome of a wire number; unspecified is none.
+pub fn outcome_from_wire(number: i32) -> Result<Option<Outcome>, UnknownOutcome> {
+    let wire = v1::Outcome::try_from(number).map_err(|_| UnknownOutcome(number))?;
+    Ok(match wire {
+        v1::Outcome::Unspecified => None,
+        v1::Outcome::Passed => Some(Outcome::Passed),
+        v1::Outcome::Flaky => Some(Outcome::Flaky),
+        v1::Outcome::Skipped => Some(Outcome::Skipped),
+        v1::Outcome::Cancelled => Some(Outcome::Cancelled),
+        v1::Outcome::Failed => Some(Outcome::Failed),
+        v1::Outcome::Errored => Some(Outcome::Errored),
+    })
+}
+
+/// The wire's word for an outcome, or for none yet.
+pub fn outcome_to_wire(outcome: Option<Outcome>) -> v1::Outcome {
+    match outcome {
+        None => v1::Outcome::Unspecified,
+        Some(Outcome::Passed) => v1::Outcome::Passed,
+        Some(Outcome::Flaky) => v1::Outcome::Flaky,
+        Some(Outcome::Skipped) => v1::Outcome::Skipped,
+        Some(Outcome::Cancelled) => v1::Outcome::Cancelled,
+        Some(Outcome::Failed) => v1::Outcome::Failed,
+        Some(Outcome::Errored) => v1::Outcome::Errored,
+    }
+}

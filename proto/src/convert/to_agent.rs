@@ -1,0 +1,202 @@
+//! Messages to an agent.
+
+use super::millis;
+use super::token::{InvalidToken, required};
+use crate::link::{Offer, ToAgent, Welcome};
+use crate::v1;
+use phalanx_shared::id::Token;
+use std::sync::Arc;
+use std::time::Duration;
+use v1::to_agent::Message as Down;
+
+/// Why a message from the coordinator isn't one.
+#[derive(Debug, thiserror::Error)]
+pub enum InvalidToAgent {
+    /// Empty, or of a kind that this version doesn't know.
+    #[error("an empty message, or one of a later version")]
+    Unknown,
+    /// A token.
+    #[error(transparent)]
+    Token(#[from] InvalidToken),
+    /// A job that this version can't read. The offer can still be declined.
+    #[error("the job of {token}: {error}")]
+    Job {
+        token: Token,
+        error: serde_json::Error,
+    },
+}
+
+impl TryFrom<v1::ToAgent> for ToAgent {
+    type Error = InvalidToAgent;
+
+    fn try_from(wire: v1::ToAgent) -> Result<Self, InvalidToAgent> {
+        let v1::ToAgent { message } = wire;
+        Ok(match message.ok_or(InvalidToAgent::Unknown)? {
+            Down::Welcome(welcome) => ToAgent::Welcome(welcome.try_into()?),
+            Down::Offer(offer) => ToAgent::Offer(offer.try_into()?),
+            Down::Ack(v1::Ack { token, seq }) => ToAgent::Ack {
+                token: required(token)?,
+                seq,
+            },
+            Down::Resend(v1::Resend { token, from_seq }) => ToAgent::Resend {
+                token: required(token)?,
+                from_seq,
+            },
+            Down::Cancel(v1::Cancel {
+                token,
+                grace_ms,
+                reason,
+                force,
+            }) => ToAgent::Cancel {
+                token: required(token)?,
+                grace: Duration::from_millis(grace_ms),
+                reason,
+                force,
+            },
+            Down::Abandon(v1::Abandon { token, reason }) => ToAgent::Abandon {
+                token: required(token)?,
+                reason,
+            },
+            Down::Heartbeat(v1::Heartbeat { number }) => ToAgent::Heartbeat { number },
+            Down::Drain(v1::Drain {}) => ToAgent::Drain,
+            Down::Prefetch(v1::Prefetch { images }) => ToAgent::Prefetch { images },
+        })
+    }
+}
+
+impl TryFrom<v1::Welcome> for Welcome {
+    type Error = InvalidToken;
+
+    fn try_from(wire: v1::Welcome) -> Result<Self, InvalidToken> {
+        let v1::Welcome {
+            protocol,
+            epoch,
+            lease_ms,
+            heartbeat_ms,
+            resume,
+            coordinator_version,
+        } = wire;
+        Ok(Welcome {
+            protocol,
+            epoch,
+            lease: Duration::from_millis(lease_ms),
+            heartbeat: Duration::from_millis(heartbeat_ms),
+            resume: resume
+                .into_iter()
+                .map(|v1::Resume { token, durable_seq }| Ok((required(token)?, durable_seq)))
+                .collect::<Result<_, InvalidToken>>()?,
+            coordinator_version,
+        })
+    }
+}
+
+impl From<Welcome> for v1::Welcome {
+    fn from(welcome: Welcome) -> Self {
+        let Welcome {
+            protocol,
+            epoch,
+            lease,
+            heartbeat,
+            resume,
+            coordinator_version,
+        } = welcome;
+        v1::Welcome {
+            protocol,
+            epoch,
+            lease_ms: millis(lease),
+            heartbeat_ms: millis(heartbeat),
+            resume: resume
+                .into_iter()
+                .map(|(token, durable_seq)| v1::Resume {
+                    token: Some(token.into()),
+                    durable_seq,
+                })
+                .collect(),
+            coordinator_version,
+        }
+    }
+}
+
+impl TryFrom<v1::Offer> for Offer {
+    type Error = InvalidToAgent;
+
+    fn try_from(wire: v1::Offer) -> Result<Self, InvalidToAgent> {
+        let v1::Offer {
+            token,
+            job_json,
+            secrets,
+            accept_within_ms,
+            traceparent,
+        } = wire;
+        let token = required(token)?;
+        let job = match serde_json::from_slice(&job_json) {
+            Ok(job) => Arc::new(job),
+            Err(error) => return Err(InvalidToAgent::Job { token, error }),
+        };
+        Ok(Offer {
+            token,
+            job,
+            secrets: Arc::new(secrets),
+            accept_within: Duration::from_millis(accept_within_ms),
+            traceparent: (!traceparent.is_empty()).then_some(traceparent),
+        })
+    }
+}
+
+impl From<Offer> for v1::Offer {
+    fn from(offer: Offer) -> Self {
+        let Offer {
+            token,
+            job,
+            secrets,
+            accept_within,
+            traceparent,
+        } = offer;
+        v1::Offer {
+            token: Some(token.into()),
+            // Serialising to memory fails only for maps with keys that aren't text, which a job has none of.
+            job_json: serde_json::to_vec(&*job).unwrap_or_default(),
+            secrets: Arc::unwrap_or_clone(secrets),
+            accept_within_ms: millis(accept_within),
+            traceparent: traceparent.unwrap_or_default(),
+        }
+    }
+}
+
+impl From<ToAgent> for v1::ToAgent {
+    fn from(message: ToAgent) -> Self {
+        let message = match message {
+            ToAgent::Welcome(welcome) => Down::Welcome(welcome.into()),
+            ToAgent::Offer(offer) => Down::Offer(offer.into()),
+            ToAgent::Ack { token, seq } => Down::Ack(v1::Ack {
+                token: Some(token.into()),
+                seq,
+            }),
+            ToAgent::Resend { token, from_seq } => Down::Resend(v1::Resend {
+                token: Some(token.into()),
+                from_seq,
+            }),
+            ToAgent::Cancel {
+                token,
+                grace,
+                reason,
+                force,
+            } => Down::Cancel(v1::Cancel {
+                token: Some(token.into()),
+                grace_ms: millis(grace),
+                reason,
+                force,
+            }),
+            ToAgent::Abandon { token, reason } => Down::Abandon(v1::Abandon {
+                token: Some(token.into()),
+                reason,
+            }),
+            ToAgent::Heartbeat { number } => Down::Heartbeat(v1::Heartbeat { number }),
+            ToAgent::Drain => Down::Drain(v1::Drain {}),
+            ToAgent::Prefetch { images } => Down::Prefetch(v1::Prefetch { images }),
+        };
+        v1::ToAgent {
+            message: Some(message),
+        }
+    }
+}

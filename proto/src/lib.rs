@@ -1,0 +1,24 @@
+//! The wire: generated messages and services of `phalanx.v1`, and the only conversions between them and the domain.
+//!
+//! Read `phalanx/v1/agent_link.proto` first: its header tells lifecycle, resume, fencing and cancellation. [`link`] and [`log`] are the
+//! same messages as checked domain types; the cores of both sides speak these. [`limit`] bounds everything. Nothing here does I/O.
+
+#[allow(clippy::all, clippy::unwrap_used, missing_docs)]
+pub mod v1 {
+    //! Generated from `phalanx/v1/*.proto`.
+    tonic::include_proto!("phalanx.v1");
+}
+mod broken;
+pub mod convert;
+pub mod limit;
+pub mod link;
+pub mod log;
+mod secret_debug;
+
+pub use broken::broken;
+
+/// The descriptor set of `phalanx.v1`, for reflection.
+pub const DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/phalanx.v1.binpb"));
+
+/// The protocol versions that this build speaks.
+pub const PROTOCOLS: std::ops::RangeInclusive<u32> = 1..=1;

@@ -1,0 +1,46 @@
+//! A bound on everything that crosses the wire, and why it is what it is.
+
+/// A message from an agent: a batch of events ([`BATCH_BYTES`]) and room for one large failure.
+pub const FROM_AGENT_BYTES: usize = 16 << 20;
+
+/// A message to an agent: an offer carries the whole spec with its sources.
+pub const TO_AGENT_BYTES: usize = 128 << 20;
+
+/// A message up or down the log stream: one chunk and its envelope.
+pub const LOG_MESSAGE_BYTES: usize = 1 << 20;
+
+/// A request of a client: a submission with included files and inputs.
+pub const CLIENT_REQUEST_BYTES: usize = 128 << 20;
+
+/// An answer to a client: the first event of a run carries its plan; 100,000 cells are some 50 MB of it.
+pub const CLIENT_ANSWER_BYTES: usize = 512 << 20;
+
+/// Events in one message.
+pub const BATCH_EVENTS: usize = 256;
+
+/// Payload bytes after which a batch is closed; one event alone may be larger.
+pub const BATCH_BYTES: usize = 1 << 20;
+
+/// The payload of one event from an agent. Failures are bounded far below it where they are made.
+pub const EVENT_BYTES: usize = 8 << 20;
+
+/// Bytes of one log chunk.
+pub const LOG_CHUNK_BYTES: usize = 64 << 10;
+
+/// Bytes of one attempt's log that may be unacknowledged.
+pub const LOG_WINDOW_BYTES: u64 = 512 << 10;
+
+/// HTTP/2 flow control of the connection for bytes: above [`LOG_WINDOW_BYTES`], so that a cell runs out of credit before the stream stalls.
+pub const STREAM_WINDOW_BYTES: u32 = 4 << 20;
+
+/// Bytes of one piece of a workspace.
+pub const CHUNK_BYTES: usize = 256 << 10;
+
+/// Characters of a run's, cell's or agent's id.
+pub const ID_CHARS: usize = 128;
+
+/// Bytes of a name, label, reason or other short text.
+pub const TEXT_BYTES: usize = 64 << 10;
+
+/// Entries of a list in a Hello: labels, images, held attempts.
+pub const LIST_ENTRIES: usize = 100_000;

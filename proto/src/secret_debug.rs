@@ -1,0 +1,60 @@
+//! `Debug` of the messages that carry secret values, without the values (I4): a message can't reach a log with them.
+
+use crate::v1::{Offer, RerunRequest, SubmitRequest};
+use std::collections::BTreeMap;
+use std::fmt::{Debug, Formatter, Result};
+
+fn names(secrets: &BTreeMap<String, String>) -> Vec<&str> {
+    secrets.keys().map(String::as_str).collect()
+}
+
+impl Debug for Offer {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        let Offer {
+            token,
+            job_json,
+            secrets,
+            accept_within_ms,
+            traceparent,
+        } = self;
+        f.debug_struct("Offer")
+            .field("token", token)
+            .field("job_bytes", &job_json.len())
+            .field("secrets", &names(secrets))
+            .field("accept_within_ms", accept_within_ms)
+            .field("traceparent", traceparent)
+            .finish()
+    }
+}
+
+impl Debug for SubmitRequest {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        let files: Vec<&str> = self.files.iter().map(|file| file.name.as_str()).collect();
+        f.debug_struct("SubmitRequest")
+            .field("files", &files)
+            .field("only", &self.only)
+            .field("cells", &self.cells)
+            .field("options", &self.options)
+            .field("secrets", &names(&self.secrets))
+            .finish_non_exhaustive()
+    }
+}
+
+impl Debug for RerunRequest {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        let RerunRequest {
+            run_id,
+            failed,
+            cells,
+            options,
+            secrets,
+        } = self;
+        f.debug_struct("RerunRequest")
+            .field("run_id", run_id)
+            .field("failed", failed)
+            .field("cells", cells)
+            .field("options", options)
+            .field("secrets", &names(secrets))
+            .finish()
+    }
+}

@@ -1,0 +1,230 @@
+//! The values of the parts of a failed check: what a reader needs to see why it doesn't hold.
+//!
+//! Shown are comparisons inside of `&&`, `||` and `!`, the paths and calls that are compared, and of `all` and
+//! `exists` the element that decided. What the evaluation didn't reach isn't shown. Everything is bounded.
+
+use super::convert::to_json;
+use super::functions::TYPES;
+use super::scope::Scope;
+use super::stack::with_room;
+use super::text::abbreviate;
+use super::tree::{Tree, children, is_function, unwrapped};
+use super::{Program, meter::Meter};
+use crate::event::Part;
+use cel::common::ast::{CallExpr, ComprehensionExpr, Expr, IdedExpr, operators};
+use cel::common::types::CelBool;
+use cel::{Context, Value as Cel};
+
+const MAX_PARTS: usize = 16;
+const MAX_VALUE: usize = 200;
+const MAX_TEXT: usize = 200;
+
+impl Program {
+    /// The parts of the expression that were evaluated, with their values, from left to right.
+    pub fn explain(&self, scope: &Scope) -> Vec<Part> {
+        let Ok(_meter) = Meter::start() else {
+            return Vec::new();
+        };
+        // A part that can't be shown is left out; the check has failed already.
+        with_room(self.height, || self.explain_here(scope)).unwrap_or_default()
+    }
+
+    fn explain_here(&self, scope: &Scope) -> Vec<Part> {
+        let Ok(context) = self.context(scope) else {
+            return Vec::new();
+        };
+        let mut report = Report {
+            tree: &self.tree,
+            parts: Vec::new(),
+        };
+        report.decide(&self.tree.root, &context, true);
+        report.parts
+    }
+}
+
+struct Report<'t> {
+    tree: &'t Tree,
+    parts: Vec<Part>,
+}
+
+impl Report<'_> {
+    /// A part that is true or false. The value of the whole check is known and isn't shown.
+    fn decide(&mut self, part: &IdedExpr, context: &Context<'_, '_>, whole: bool) {
+        match &part.expr {
+            Expr::Call(call) if self.junction(call, context) => {}
+            Expr::Call(call) if call.func_name == operators::LOGICAL_NOT => {
+                call.args
+                    .iter()
+                    .for_each(|arg| self.decide(arg, context, whole));
+            }
+            Expr::Comprehension(macro_) => {
+                if !whole {
+                    self.show(part, context);
+                }
+                self.in_macro(macro_, context);
+            }
+            Expr::Call(call) if !is_path(part) => {
+                if !whole {
+                    self.show(part, context);
+                }
+                if is_function(&call.func_name) || !whole {
+                    children(part)
+                        .into_iter()
+                        .for_each(|child| self.operand(child, context));
+                } else {
+                    call.args
+                        .iter()
+                        .for_each(|child| self.operand(child, context));
+                }
+            }
+            Expr::Literal(_) => {}
+            _ => self.operand(part, context),
+        }
+    }
+
+    /// `&&`, `||` and conditions: only what was evaluated. `false` if the call is none of them.
+    fn junction(&mut self, call: &CallExpr, context: &Context<'_, '_>) -> bool {
+        let value = |part: &IdedExpr| {
+            Cel::resolve_val(part, context)
+                .ok()
+                .and_then(|value| value.downcast_ref::<CelBool>().map(|b| *b.inner()))
+        };
+        match (call.func_name.as_str(), call.args.as_slice()) {
+            (operators::LOGICAL_AND, [left, right]) => {
+                self.decide(left, context, false);
+                if value(left) != Some(false) {
+                    self.decide(right, context, false);
+                }
+            }
+            (operators::LOGICAL_OR, [left, right]) => {
+                self.decide(left, context, false);
+                if value(left) != Some(true) {
+                    self.decide(right, context, false);
+                }
+            }
+            (operators::CONDITIONAL, [condition, yes, no]) => {
+                self.decide(condition, context, false);
+                match value(condition) {
+                    Some(true) => self.decide(yes, context, false),
+                    Some(false) => self.decide(no, context, false),
+                    None => {}
+                }
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    /// A part that is compared, or is an argument: its value, and those of the paths in it.
+    fn operand(&mut self, part: &IdedExpr, context: &Context<'_, '_>) {
+        let part = unwrapped(part);
+        match &part.expr {
+            Expr::Literal(_) => {}
+            Expr::Ident(name) if name.starts_with(['@', '#']) || TYPES.contains(&name.as_str()) => {
+            }
+            _ if is_path(part) => self.show(part, context),
+            Expr::Call(call) if self.junction(call, context) => {}
+            Expr::Call(_) | Expr::Select(_) => {
+                self.show(part, context);
+                children(part)
+                    .into_iter()
+                    .for_each(|child| self.operand(child, context));
+            }
+            Expr::Comprehension(macro_) => {
+                self.show(part, context);
+                self.operand(&macro_.iter_range, context);
+            }
+            _ => children(part)
+                .into_iter()
+                .for_each(|child| self.operand(child, context)),
+        }
+    }
+
+    /// What a macro went through, and the element that decided: the first that makes `all` false or `exists` true.
+    fn in_macro(&mut self, macro_: &ComprehensionExpr, context: &Context<'_, '_>) {
+        self.operand(&macro_.iter_range, context);
+        let Some((predicate, decisive)) = decision(macro_) else {
+            return;
+        };
+        let Ok(range) = Cel::resolve_val(&macro_.iter_range, context) else {
+            return;
+        };
+        let Some(iterable) = range.as_iterable() else {
+            return;
+        };
+        let mut inner = context.new_inner_scope();
+        let mut items = iterable.iter();
+        while let Some(item) = items.next() {
+            inner.add_variable_as_val(&macro_.iter_var, item.clone_as_boxed());
+            let value = Cel::resolve_val(predicate, &inner);
+            let decides = match &value {
+                Ok(value) => value
+                    .downcast_ref::<CelBool>()
+                    .is_none_or(|b| *b.inner() == decisive),
+                Err(_) => true,
+            };
+            if decides {
+                let text = macro_.iter_var.clone();
+                self.push(
+                    text,
+                    to_json(item).map_or_else(|e| e, |v| abbreviate(&v, MAX_VALUE)),
+                );
+                self.decide(predicate, &inner, true);
+                return;
+            }
+        }
+    }
+
+    fn show(&mut self, part: &IdedExpr, context: &Context<'_, '_>) {
+        let value = match Cel::resolve_val(part, context) {
+            Ok(value) => match to_json(value.as_ref()) {
+                Ok(json) => abbreviate(&json, MAX_VALUE),
+                Err(reason) => reason,
+            },
+            Err(_) => "no value".to_owned(),
+        };
+        self.push(self.tree.part_text(part), value);
+    }
+
+    fn push(&mut self, text: String, value: String) {
+        let text = match text.char_indices().nth(MAX_TEXT) {
+            Some((at, _)) => format!("{}…", &text[..at]),
+            None => text,
+        };
+        let part = Part { text, value };
+        if self.parts.len() < MAX_PARTS && !self.parts.contains(&part) {
+            self.parts.push(part);
+        }
+    }
+}
+
+/// A name with fields and keys: `json.results[0].id`.
+fn is_path(part: &IdedExpr) -> bool {
+    match &part.expr {
+        Expr::Ident(_) => true,
+        Expr::Select(select) => is_path(&select.operand),
+        Expr::Call(call) => match (call.func_name.as_str(), call.args.as_slice()) {
+            (operators::INDEX | operators::OPT_INDEX | operators::OPT_SELECT, [operand, index]) => {
+                is_path(operand) && matches!(index.expr, Expr::Literal(_))
+            }
+            _ => false,
+        },
+        _ => false,
+    }
+}
+
+/// The predicate of `all` (decided by false) or `exists` (decided by true).
+fn decision(macro_: &ComprehensionExpr) -> Option<(&IdedExpr, bool)> {
+    let Expr::Call(call) = &macro_.loop_step.expr else {
+        return None;
+    };
+    let [accumulated, predicate] = call.args.as_slice() else {
+        return None;
+    };
+    let folds = matches!(&accumulated.expr, Expr::Ident(name) if *name == macro_.accu_var);
+    match call.func_name.as_str() {
+        operators::LOGICAL_AND if folds => Some((predicate, false)),
+        operators::LOGICAL_OR if folds => Some((predicate, true)),
+        _ => None,
+    }
+}

@@ -1,0 +1,44 @@
+//! Expressions and interpolation: CEL over JSON values, and text with `${{ }}` in it.
+//!
+//! [`Program`] is a parsed expression, [`TemplateProgram`] a parsed text, [`Scope`] the names they see;
+//! [`eval_node`] does a whole YAML tree. Parsing and evaluating are the `cel` crate's work; here are exact places of
+//! errors, values of the parts of a failed check, the functions of the language, and limits. The crate's types don't
+//! leave this folder: everybody else speaks [`serde_json::Value`].
+//!
+//! Nothing here reads files, the environment or a clock; `file()` is a closure of the planner's.
+//! Evaluation is bounded: an expression has at most [`MAX_LENGTH`] bytes and [`MAX_DEPTH`] levels, macros visit at most
+//! [`MAX_STEPS`] elements, and defined functions call each other [`MAX_CALLS`] levels deep.
+
+mod blame;
+mod cache;
+mod convert;
+mod eval;
+mod explain;
+mod functions;
+mod meter;
+mod node;
+mod place;
+mod program;
+mod scan;
+mod scope;
+mod stack;
+mod syntax;
+mod template;
+mod text;
+mod tree;
+
+pub use cache::Cache;
+pub use convert::int_key;
+pub use functions::{builtin_functions, is_type_name};
+pub use meter::{MAX_CALLS, MAX_STEPS};
+pub use node::{eval_node, eval_to_node, value_to_node};
+pub use place::{EvalError, place};
+pub use program::{Call, Key, Program, Reference, Segment};
+pub use scan::{MAX_DEPTH, MAX_LENGTH};
+pub use scope::{Function, Functions, Layer, ReadFile, Scope};
+pub use template::TemplateProgram;
+pub use text::{abbreviate, canonical_entries, canonical_json, closest, suggestion, to_text};
+#[cfg(test)]
+mod fuzz;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,108 @@
+//! From a place within the text of a scalar to its place in the file.
+//!
+//! A scalar's text is what YAML makes of the source, so the two differ by quotes, escapes, folding and indentation.
+//! Without the source at hand the mapping is exact for plain and for simply quoted scalars of one line,
+//! and otherwise names the scalar as a whole.
+
+use crate::diagnostic::{Diagnostic, Span};
+use std::ops::Range;
+
+/// The place of the bytes `range` of `text`, the content of the scalar at `scalar`.
+pub fn place(scalar: Span, text: &str, range: &Range<usize>) -> Span {
+    let quotes = match (scalar.len as usize).checked_sub(text.len()) {
+        Some(0) => 0,
+        Some(2) if !text.contains('\n') => 1,
+        _ => return scalar,
+    };
+    let (Some(before), Some(inside)) = (text.get(..range.start), text.get(range.clone())) else {
+        return scalar;
+    };
+    let lines = before.matches('\n').count() as u32;
+    let last_line = before.rsplit('\n').next().unwrap_or_default();
+    let column = last_line.chars().count() as u32;
+    Span {
+        file: scalar.file,
+        line: scalar.line + lines,
+        column: match lines {
+            0 => scalar.column + quotes + column,
+            _ => 1 + column,
+        },
+        offset: scalar.offset + quotes + range.start as u32,
+        len: inside.len() as u32,
+    }
+}
+
+/// Why an expression or a template has no value: lower case, no full stop; where; how to fix it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct EvalError {
+    /// What is wrong, with the part that is missing or null and the values at hand.
+    pub message: String,
+    /// The place of the offending part.
+    pub span: Span,
+    /// How to fix it.
+    pub help: Option<String>,
+}
+
+impl EvalError {
+    /// An error at a place.
+    pub fn new(span: Span, message: impl Into<String>) -> Self {
+        EvalError {
+            message: message.into(),
+            span,
+            help: None,
+        }
+    }
+
+    /// The same with advice on how to fix it.
+    #[must_use]
+    pub fn with_help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+}
+
+impl From<EvalError> for Diagnostic {
+    fn from(error: EvalError) -> Self {
+        Diagnostic {
+            help: error.help,
+            ..Diagnostic::error(error.span, error.message)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SCALAR: Span = Span {
+        file: 1,
+        line: 7,
+        column: 5,
+        offset: 100,
+        len: 9,
+    };
+
+    #[test]
+    fn plain_and_quoted_scalars_map_exactly() {
+        let plain = place(SCALAR, "é + b.c", &(5..8));
+        assert_eq!(
+            (plain.line, plain.column, plain.offset),
+            (7, 5, 100),
+            "len differs: whole"
+        );
+        let plain = place(Span { len: 8, ..SCALAR }, "é + b.c", &(5..8));
+        assert_eq!(
+            (plain.line, plain.column, plain.offset, plain.len),
+            (7, 9, 105, 3)
+        );
+        let quoted = place(Span { len: 10, ..SCALAR }, "é + b.c", &(5..8));
+        assert_eq!((quoted.column, quoted.offset), (10, 106));
+    }
+
+    #[test]
+    fn what_cannot_be_mapped_is_the_whole_scalar() {
+        assert_eq!(place(Span { len: 40, ..SCALAR }, "a + b", &(0..1)).len, 40);
+        assert_eq!(place(SCALAR, "a", &(5..9)), SCALAR);
+    }
+}

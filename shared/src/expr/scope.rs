@@ -1,0 +1,254 @@
+//! The names that an expression sees, in layers, each value converted for CEL when an expression first asks for it.
+//!
+//! A scope is immutable and cheap to clone; a layer on top of it shares everything below, conversions included.
+//! Values come from whoever evaluates: the planner, a sequence, a step.
+
+use super::Program;
+use super::convert::from_json;
+use cel::common::value::{CowVal, Val};
+use cel::context::VariableResolver;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+
+/// Reads a file of the workspace for `file(path)`; the text, or why it can't be read.
+pub type ReadFile = Arc<dyn Fn(&str) -> Result<String, String> + Send + Sync>;
+
+/// Names and their values, innermost first.
+#[derive(Clone)]
+pub struct Scope(Arc<Node>);
+
+struct Node {
+    slots: Vec<(String, Slot)>,
+    parent: Option<Scope>,
+    functions: Arc<Functions>,
+}
+
+/// What expressions of a scope may call besides the built-in functions.
+#[derive(Clone, Default)]
+pub struct Functions {
+    defined: BTreeMap<String, Arc<Function>>,
+    file: Option<ReadFile>,
+}
+
+/// A function defined in the spec: `define: { name: { params, value } }`.
+#[derive(Debug)]
+pub struct Function {
+    /// Its parameters, in order.
+    pub params: Vec<String>,
+    /// Its value over them.
+    pub body: Program,
+}
+
+impl Functions {
+    /// Adds a defined function.
+    #[must_use]
+    pub fn define(mut self, name: impl Into<String>, params: Vec<String>, body: Program) -> Self {
+        self.defined
+            .insert(name.into(), Arc::new(Function { params, body }));
+        self
+    }
+
+    /// Lets expressions read files of the workspace.
+    #[must_use]
+    pub fn read_files(mut self, read: ReadFile) -> Self {
+        self.file = Some(read);
+        self
+    }
+
+    pub(crate) fn get(&self, name: &str) -> Option<&Arc<Function>> {
+        self.defined.get(name)
+    }
+
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.defined.keys().map(String::as_str)
+    }
+
+    pub(super) fn file(&self) -> Option<&ReadFile> {
+        self.file.as_ref()
+    }
+}
+
+impl fmt::Debug for Functions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.defined.keys()).finish()
+    }
+}
+
+/// A name's value, converted for CEL at most once.
+struct Slot {
+    source: Source,
+    value: OnceLock<Result<Box<dyn Val>, String>>,
+}
+
+enum Source {
+    Json(Arc<Value>),
+    Lazy(Box<dyn Fn() -> Result<Value, String> + Send + Sync>),
+    Missing(String),
+    Converted,
+}
+
+impl Slot {
+    fn new(source: Source) -> Self {
+        Slot {
+            source,
+            value: OnceLock::new(),
+        }
+    }
+
+    fn value(&self) -> &Result<Box<dyn Val>, String> {
+        self.value.get_or_init(|| match &self.source {
+            Source::Json(value) => Ok(from_json(value)),
+            Source::Lazy(compute) => compute().map(|value| from_json(&value)),
+            Source::Missing(reason) => Err(reason.clone()),
+            Source::Converted => Err("no value".to_owned()),
+        })
+    }
+}
+
+/// Names to be put on top of a scope.
+#[derive(Default)]
+pub struct Layer {
+    slots: Vec<(String, Slot)>,
+    functions: Option<Arc<Functions>>,
+}
+
+impl Layer {
+    /// No names yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn slot(mut self, name: impl Into<String>, slot: Slot) -> Self {
+        self.slots.push((name.into(), slot));
+        self
+    }
+
+    /// A name with its value.
+    #[must_use]
+    pub fn value(self, name: impl Into<String>, value: impl Into<Arc<Value>>) -> Self {
+        self.slot(name, Slot::new(Source::Json(value.into())))
+    }
+
+    /// A name whose value is computed when an expression first refers to it, or says why there is none.
+    /// The computation must not evaluate in the scope that it becomes part of.
+    #[must_use]
+    pub fn lazy(
+        self,
+        name: impl Into<String>,
+        compute: impl Fn() -> Result<Value, String> + Send + Sync + 'static,
+    ) -> Self {
+        self.slot(name, Slot::new(Source::Lazy(Box::new(compute))))
+    }
+
+    /// A name that exists but has no value here; the reason completes "`name` …", as in "is known only in steps".
+    #[must_use]
+    pub fn missing(self, name: impl Into<String>, reason: impl Into<String>) -> Self {
+        self.slot(name, Slot::new(Source::Missing(reason.into())))
+    }
+
+    /// Functions that replace those of the scope below.
+    #[must_use]
+    pub fn functions(mut self, functions: impl Into<Arc<Functions>>) -> Self {
+        self.functions = Some(functions.into());
+        self
+    }
+
+    pub(super) fn converted(self, name: impl Into<String>, value: Box<dyn Val>) -> Self {
+        let slot = Slot::new(Source::Converted);
+        let _ = slot.value.set(Ok(value));
+        self.slot(name, slot)
+    }
+}
+
+impl Default for Scope {
+    fn default() -> Self {
+        Self::new(Layer::new())
+    }
+}
+
+impl Scope {
+    /// A scope of one layer.
+    pub fn new(layer: Layer) -> Self {
+        Scope(Arc::new(Node {
+            slots: layer.slots,
+            parent: None,
+            functions: layer.functions.unwrap_or_default(),
+        }))
+    }
+
+    /// A scope with a layer on top of this one; its names hide equal ones below.
+    #[must_use]
+    pub fn with(&self, layer: Layer) -> Scope {
+        let functions = layer.functions.unwrap_or_else(|| self.0.functions.clone());
+        Scope(Arc::new(Node {
+            slots: layer.slots,
+            parent: Some(self.clone()),
+            functions,
+        }))
+    }
+
+    /// A scope with one more name.
+    #[must_use]
+    pub fn with_value(&self, name: impl Into<String>, value: impl Into<Arc<Value>>) -> Scope {
+        self.with(Layer::new().value(name, value))
+    }
+
+    /// Every name, for suggestions.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        std::iter::successors(Some(self), |scope| scope.0.parent.as_ref())
+            .flat_map(|scope| scope.0.slots.iter().map(|(name, _)| name.as_str()))
+    }
+
+    pub(super) fn functions(&self) -> &Functions {
+        &self.0.functions
+    }
+
+    /// The value of a name, if it came as JSON.
+    pub(super) fn json(&self, name: &str) -> Option<&Value> {
+        match &self.slot(name)?.source {
+            Source::Json(value) => Some(value),
+            _ => None,
+        }
+    }
+
+    /// Why a name has no value here, if it is known.
+    pub(super) fn why_missing(&self, name: &str) -> Option<&str> {
+        self.slot(name)?.value().as_ref().err().map(String::as_str)
+    }
+
+    fn slot(&self, name: &str) -> Option<&Slot> {
+        let mut scope = Some(self);
+        while let Some(current) = scope {
+            // The last of equal names wins, as it would in a map.
+            let found = current
+                .0
+                .slots
+                .iter()
+                .rev()
+                .find(|(known, _)| known == name);
+            if let Some((_, slot)) = found {
+                return Some(slot);
+            }
+            scope = current.0.parent.as_ref();
+        }
+        None
+    }
+}
+
+impl fmt::Debug for Scope {
+    /// Names only: values may hold secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.names()).finish()
+    }
+}
+
+impl VariableResolver for Scope {
+    fn resolve<'b>(&'b self, variable: &str) -> Option<CowVal<'b, 'b>> {
+        match self.slot(variable)?.value() {
+            Ok(value) => Some(CowVal::Borrowed(value.as_ref())),
+            Err(_) => None,
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! Values as text: within a template, and abbreviated in messages.
+
+use serde_json::Value;
+use std::fmt::Write;
+
+/// How a value reads within text: strings as they are, numbers and bools as in JSON, null as nothing,
+/// lists and maps as JSON with sorted keys.
+pub fn to_text(value: &Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        other => canonical_json(other),
+    }
+}
+
+/// JSON without spaces, keys sorted at every level: the same value always gives the same text.
+pub fn canonical_json(value: &Value) -> String {
+    let mut out = String::new();
+    write_canonical(value, &mut out);
+    out
+}
+
+/// The canonical JSON of a map given by its entries, in any order.
+pub fn canonical_entries<'e>(entries: impl IntoIterator<Item = (&'e String, &'e Value)>) -> String {
+    let mut out = String::new();
+    write_entries(entries.into_iter().collect(), &mut out);
+    out
+}
+
+fn write_entries(mut entries: Vec<(&String, &Value)>, out: &mut String) {
+    entries.sort_by_key(|(key, _)| *key);
+    out.push('{');
+    for (index, (key, item)) in entries.into_iter().enumerate() {
+        if index > 0 {
+            out.push(',');
+        }
+        let _ = write!(out, "{}:", Value::String(key.clone()));
+        write_canonical(item, out);
+    }
+    out.push('}');
+}
+
+fn write_canonical(value: &Value, out: &mut String) {
+    match value {
+        Value::Array(items) => {
+            out.push('[');
+            for (index, item) in items.iter().enumerate() {
+                if index > 0 {
+                    out.push(',');
+                }
+                write_canonical(item, out);
+            }
+            out.push(']');
+        }
+        Value::Object(map) => write_entries(map.iter().collect(), out),
+        scalar => {
+            let _ = write!(out, "{scalar}");
+        }
+    }
+}
+
+/// A value for people: JSON, cut to `limit` characters, long lists and maps with their first entries and their size.
+pub fn abbreviate(value: &Value, limit: usize) -> String {
+    const SHOWN: usize = 4;
+    let text = match value {
+        Value::Array(items) if items.len() > SHOWN => {
+            let shown = items
+                .iter()
+                .take(SHOWN)
+                .map(|item| abbreviate(item, limit / SHOWN));
+            format!(
+                "[{}, … {} in all]",
+                shown.collect::<Vec<_>>().join(", "),
+                items.len()
+            )
+        }
+        Value::Object(map) => {
+            let mut entries: Vec<_> = map.iter().collect();
+            entries.sort_by_key(|(key, _)| *key);
+            let shown = entries.iter().take(SHOWN).map(|(key, item)| {
+                format!(
+                    "{}: {}",
+                    Value::String((*key).clone()),
+                    abbreviate(item, limit / SHOWN)
+                )
+            });
+            let shown = shown.collect::<Vec<_>>().join(", ");
+            match map.len() > SHOWN {
+                true => format!("{{{shown}, … {} keys}}", map.len()),
+                false => format!("{{{shown}}}"),
+            }
+        }
+        Value::Array(items) => {
+            let shown = items.iter().map(|item| abbreviate(item, limit / SHOWN));
+            format!("[{}]", shown.collect::<Vec<_>>().join(", "))
+        }
+        // A long text is cut before it is escaped: bodies have megabytes.
+        Value::String(text) => {
+            let head: String = text.chars().take(limit).collect();
+            let ellipsis = if head.len() < text.len() { "…" } else { "" };
+            return cut(&format!("{}{ellipsis}", Value::String(head)), limit);
+        }
+        scalar => scalar.to_string(),
+    };
+    cut(&text, limit)
+}
+
+fn cut(text: &str, limit: usize) -> String {
+    match text.char_indices().nth(limit) {
+        Some(_) => text
+            .chars()
+            .take(limit.saturating_sub(1))
+            .chain(['…'])
+            .collect(),
+        None => text.to_owned(),
+    }
+}
+
+/// A value's kind and, if it is short, the value: `a list of 3`, `null`, `text "abc"`, `the number 5`.
+pub(super) fn describe(value: &Value) -> String {
+    match value {
+        Value::Null => "null".to_owned(),
+        Value::Bool(b) => b.to_string(),
+        Value::Number(n) => format!("the number {n}"),
+        Value::String(_) => format!("the text {}", abbreviate(value, 60)),
+        Value::Array(items) if items.is_empty() => "an empty list".to_owned(),
+        Value::Array(items) => format!("a list of {}", items.len()),
+        Value::Object(map) if map.is_empty() => "an empty map".to_owned(),
+        Value::Object(map) => format!("a map with {} keys", map.len()),
+    }
+}
+
+/// The known name closest to one that isn't known.
+pub fn closest<'n>(name: &str, known: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
+    known
+        .into_iter()
+        .map(|candidate| (strsim::damerau_levenshtein(name, candidate), candidate))
+        .filter(|(distance, candidate)| *distance <= (name.len().max(candidate.len()) / 3).max(1))
+        .min()
+        .map(|(_, candidate)| candidate)
+}
+
+/// "did you mean `x`?", else a list of what there is, cut when long.
+pub fn suggestion<'n>(
+    name: &str,
+    known: impl IntoIterator<Item = &'n str>,
+    what: &str,
+) -> Option<String> {
+    const SHOWN: usize = 12;
+    let mut known: Vec<&str> = known.into_iter().collect();
+    known.sort_unstable();
+    known.dedup();
+    if let Some(close) = closest(name, known.iter().copied()) {
+        return Some(format!("did you mean `{close}`?"));
+    }
+    let more = if known.len() > SHOWN { ", …" } else { "" };
+    known.truncate(SHOWN);
+    (!known.is_empty()).then(|| format!("{what}: {}{more}", known.join(", ")))
+}

@@ -1,0 +1,185 @@
+//! Where each part of an expression stands in its text.
+//!
+//! The parser keeps the place of one token per node (the operator, the bracket of a call, the dot of an access):
+//! a part's text is joined from its children and its brackets.
+
+use super::functions::{AMONG, DISTINCT, EACH, MATCHES, RANGE};
+use super::scan::{Kind, Pairs, token_at};
+use cel::common::ast::{CallExpr, EntryExpr, Expr, IdedExpr, SourceInfo, operators};
+use std::ops::Range;
+
+/// A parsed expression with what is needed to find its parts in its text.
+#[derive(Debug)]
+pub(super) struct Tree {
+    pub text: String,
+    pub root: IdedExpr,
+    pub info: SourceInfo,
+    pub pairs: Pairs,
+}
+
+impl Tree {
+    /// The bytes of a part, brackets balanced.
+    pub(super) fn range(&self, part: &IdedExpr) -> Range<usize> {
+        self.balanced(self.joined(part))
+    }
+
+    /// The text of a part on one line.
+    pub(super) fn part_text(&self, part: &IdedExpr) -> String {
+        let text = self.text.get(self.range(part)).unwrap_or_default();
+        text.split_whitespace().collect::<Vec<_>>().join(" ")
+    }
+
+    /// The token that the parser kept for a node.
+    pub(super) fn token(&self, id: u64) -> Range<usize> {
+        match self.info.offset_for(id) {
+            Some((start, stop)) if stop >= start => start as usize..stop as usize + 1,
+            _ => 0..self.text.len(),
+        }
+    }
+
+    fn joined(&self, part: &IdedExpr) -> Range<usize> {
+        let token = self.token(part.id);
+        match &part.expr {
+            Expr::Literal(_) | Expr::Ident(_) | Expr::Unspecified => token,
+            Expr::Select(select) if select.test => self.called(token),
+            Expr::Select(select) => {
+                self.joined(&select.operand).start..self.name_after(token.end).end
+            }
+            Expr::Call(call) => self.joined_call(call, token),
+            Expr::List(_) | Expr::Map(_) | Expr::Struct(_) => {
+                token.start..self.close_of(token.start)
+            }
+            Expr::Comprehension(macro_) => {
+                let target = [&macro_.iter_range, &macro_.accu_init]
+                    .map(|part| self.joined(part).start)
+                    .into_iter()
+                    .fold(token.start, usize::min);
+                target..self.close_of(token.start)
+            }
+        }
+    }
+
+    fn joined_call(&self, call: &CallExpr, token: Range<usize>) -> Range<usize> {
+        if let Some(target) = &call.target {
+            return self.joined(target).start..self.close_of(token.start);
+        }
+        match (call.func_name.as_str(), call.args.as_slice()) {
+            (EACH | AMONG, [inner]) => self.joined(inner),
+            (RANGE, _) => {
+                let name = self.name_before(token.start).start;
+                let namespace = self.name_before(self.dot_before(name));
+                namespace.start..self.close_of(token.start)
+            }
+            (operators::OPT_SELECT, [operand, _]) => {
+                self.joined(operand).start..self.name_after(token.end).end
+            }
+            (operators::INDEX | operators::OPT_INDEX, [operand, _]) => {
+                self.joined(operand).start..self.close_of(token.start)
+            }
+            (name, args) if !is_function(name) => args
+                .iter()
+                .map(|arg| self.joined(arg))
+                .fold(token, |all, arg| {
+                    all.start.min(arg.start)..all.end.max(arg.end)
+                }),
+            _ => self.called(token),
+        }
+    }
+
+    /// `name( … )` of the bracket at `token`.
+    fn called(&self, token: Range<usize>) -> Range<usize> {
+        self.name_before(token.start).start..self.close_of(token.start)
+    }
+
+    /// The word before a bracket.
+    pub(super) fn name_before(&self, bracket: usize) -> Range<usize> {
+        let before = self.text.get(..bracket).unwrap_or_default().trim_end();
+        let word = before
+            .rfind(|c: char| !super::scan::is_word(c))
+            .map_or(0, |at| {
+                at + before[at..].chars().next().map_or(1, char::len_utf8)
+            });
+        word..before.len()
+    }
+
+    /// The dot before a name.
+    fn dot_before(&self, name: usize) -> usize {
+        let before = self.text.get(..name).unwrap_or_default().trim_end();
+        before.len() - usize::from(before.ends_with('.'))
+    }
+
+    /// The word after a dot, and after the question mark of an optional access.
+    pub(super) fn name_after(&self, mut at: usize) -> Range<usize> {
+        while at < self.text.len() {
+            match token_at(&self.text, at) {
+                Ok(token) if token.kind == Kind::Word => return token.start..token.end,
+                Ok(token) => at = token.end,
+                Err(_) => break,
+            }
+        }
+        at..at
+    }
+
+    /// The end of the bracket that opens at `open`.
+    fn close_of(&self, open: usize) -> usize {
+        self.pairs
+            .iter()
+            .find(|(start, _)| *start == open)
+            .map_or(self.text.len(), |(_, close)| close + 1)
+    }
+
+    /// The range with every bracket in it that has its partner outside completed.
+    fn balanced(&self, mut range: Range<usize>) -> Range<usize> {
+        loop {
+            let half = self
+                .pairs
+                .iter()
+                .find(|(open, close)| range.contains(open) != range.contains(close));
+            match half {
+                Some(&(open, close)) => range = range.start.min(open)..range.end.max(close + 1),
+                None => return range,
+            }
+        }
+    }
+}
+
+/// Whether a call's name is a function's rather than an operator's, such as `_+_`.
+pub(super) fn is_function(name: &str) -> bool {
+    matches!(name, MATCHES | DISTINCT | RANGE) || name.chars().all(super::scan::is_word)
+}
+
+/// A part without the metering that was wrapped around it.
+pub(super) fn unwrapped(part: &IdedExpr) -> &IdedExpr {
+    match &part.expr {
+        Expr::Call(call) if matches!(call.func_name.as_str(), EACH | AMONG) => {
+            call.args.first().unwrap_or(part)
+        }
+        _ => part,
+    }
+}
+
+/// The direct parts of a node, in the order of evaluation; a macro's are not among them.
+pub(super) fn children(part: &IdedExpr) -> Vec<&IdedExpr> {
+    match &part.expr {
+        Expr::Call(call) => call
+            .target
+            .as_deref()
+            .into_iter()
+            .chain(&call.args)
+            .collect(),
+        Expr::Select(select) => vec![&select.operand],
+        Expr::List(list) => list.elements.iter().collect(),
+        Expr::Map(map) => entries(map.entries.iter().map(|entry| &entry.expr)),
+        Expr::Struct(message) => entries(message.entries.iter().map(|entry| &entry.expr)),
+        _ => Vec::new(),
+    }
+}
+
+fn entries<'a>(entries: impl Iterator<Item = &'a EntryExpr>) -> Vec<&'a IdedExpr> {
+    entries
+        .flat_map(|entry| match entry {
+            EntryExpr::MapEntry(entry) => vec![&entry.key, &entry.value],
+            EntryExpr::StructField(field) => vec![&field.value],
+        })
+        .collect()
+}

@@ -1,0 +1,54 @@
+//! How steps and cells end: a closed set.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// The outcome of a step, a group, a phase or a cell.
+///
+/// The order is by severity, best first: the worst of several is their maximum (see [`Outcome::worst`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// Every check held at the first try.
+    Passed,
+    /// A check failed in an earlier try and a later one passed.
+    Flaky,
+    /// Not run, always with a reason.
+    Skipped,
+    /// Stopped by a cancel.
+    Cancelled,
+    /// The system under test is wrong.
+    Failed,
+    /// It could not be judged: pull, build, daemon, agent lost, disk, a bug of ours.
+    Errored,
+}
+
+impl Outcome {
+    /// The most severe of the outcomes, or `None` of none.
+    pub fn worst(outcomes: impl IntoIterator<Item = Outcome>) -> Option<Outcome> {
+        outcomes.into_iter().max()
+    }
+
+    /// Whether nothing is wrong: passed, flaky or skipped.
+    pub fn is_ok(self) -> bool {
+        matches!(self, Outcome::Passed | Outcome::Flaky | Outcome::Skipped)
+    }
+
+    /// The word, in lower case.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Outcome::Passed => "passed",
+            Outcome::Flaky => "flaky",
+            Outcome::Skipped => "skipped",
+            Outcome::Cancelled => "cancelled",
+            Outcome::Failed => "failed",
+            Outcome::Errored => "errored",
+        }
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}

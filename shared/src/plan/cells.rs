@@ -1,0 +1,216 @@
+//! From a spec's strategy to combinations, and from a combination to the cell's id.
+
+use super::context::Planner;
+use crate::diagnostic::{Diagnostic, Span};
+use crate::expr::{Scope, TemplateProgram, canonical_entries, eval_node};
+use crate::id::CellId;
+use crate::matrix::{self, Combination, Matrix, MatrixError};
+use crate::spec::node::{Node, NodeValue, Template};
+use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
+
+/// The id of the cell with these values: 64 bits of their SHA-256, the same wherever and in whatever order they stand.
+pub fn cell_id(combination: &Combination) -> CellId {
+    let canonical = canonical_entries(combination.iter());
+    let hash = hex::encode(Sha256::digest(canonical));
+    CellId(hash.get(..16).unwrap_or_default().to_owned())
+}
+
+/// The matrix with its values. Every problem of it is reported.
+pub(super) fn matrix(planner: &Planner, scope: &Scope) -> Result<Matrix, Vec<Diagnostic>> {
+    let strategy = &planner.spec.strategy;
+    let mut problems = Vec::new();
+    let mut matrix = Matrix::default();
+    for (name, node) in &strategy.axes {
+        match axis(planner, scope, &name.text, node) {
+            Ok(values) => {
+                matrix.axes.insert(name.text.clone(), values);
+            }
+            Err(problem) => problems.push(problem),
+        }
+    }
+    let lists = [
+        ("include", &strategy.include),
+        ("exclude", &strategy.exclude),
+    ];
+    let [include, exclude] = lists.map(|(what, node)| {
+        entries(planner, scope, what, node.as_ref()).unwrap_or_else(|problem| {
+            problems.push(problem);
+            Vec::new()
+        })
+    });
+    (matrix.include, matrix.exclude) = (include, exclude);
+    match problems.is_empty() {
+        true => Ok(matrix),
+        false => Err(problems),
+    }
+}
+
+/// The names that `matrix` has in any cell: the axes, and what `include` adds.
+pub(super) fn keys(matrix: &Matrix) -> Vec<String> {
+    let mut keys: Vec<String> = matrix.axes.keys().cloned().collect();
+    for key in matrix.include.iter().flat_map(Map::keys) {
+        if !keys.contains(key) {
+            keys.push(key.clone());
+        }
+    }
+    keys
+}
+
+/// The combinations; an error names the place and the inputs that had a part in it.
+pub(super) fn combinations(
+    planner: &Planner,
+    matrix: &Matrix,
+) -> Result<Vec<Combination>, Diagnostic> {
+    matrix::combinations(matrix).map_err(|error| {
+        let strategy = &planner.spec.strategy;
+        let axis_node = |axis: &str| {
+            strategy
+                .axes
+                .iter()
+                .find(|(name, _)| name.text == axis)
+                .map(|(_, node)| node)
+        };
+        let entry = |list: Option<&Node>, index: usize| match list
+            .map(|list| (&list.value, list.span))
+        {
+            Some((NodeValue::List(items), span)) => items.get(index).map_or(span, |item| item.span),
+            Some((_, span)) => span,
+            None => strategy.span,
+        };
+        let (span, blamed): (Span, Vec<&Node>) = match &error {
+            MatrixError::EmptyAxis { axis } => {
+                let node = axis_node(axis);
+                (
+                    node.map_or(strategy.span, |node| node.span),
+                    node.into_iter().collect(),
+                )
+            }
+            MatrixError::AllExcluded { .. } => {
+                let exclude = strategy.exclude.as_ref();
+                let blamed = exclude
+                    .into_iter()
+                    .chain(strategy.axes.iter().map(|(_, node)| node));
+                (
+                    exclude.map_or(strategy.span, |node| node.span),
+                    blamed.collect(),
+                )
+            }
+            MatrixError::UnknownAxis { entry: index, .. } => {
+                (entry(strategy.exclude.as_ref(), *index), vec![])
+            }
+            MatrixError::EmptyEntry {
+                list: "include",
+                entry: index,
+            } => (entry(strategy.include.as_ref(), *index), vec![]),
+            MatrixError::EmptyEntry { entry: index, .. } => {
+                (entry(strategy.exclude.as_ref(), *index), vec![])
+            }
+            MatrixError::TooMany { .. } => (strategy.span, vec![]),
+        };
+        let help = match &error {
+            MatrixError::UnknownAxis { key, .. } => {
+                crate::expr::suggestion(key, matrix.axes.keys().map(String::as_str), "the axes")
+            }
+            _ => inputs_behind(planner, &blamed),
+        };
+        Diagnostic {
+            help,
+            ..Diagnostic::error(span, error.to_string())
+        }
+    })
+}
+
+/// "input `x` is …" for the inputs that an empty axis or its exclusion refers to.
+fn inputs_behind(planner: &Planner, nodes: &[&Node]) -> Option<String> {
+    let mut named: Vec<String> = Vec::new();
+    for node in nodes {
+        for_templates(node, &mut |template| {
+            let Ok(compiled) = planner.cache.template(template) else {
+                return;
+            };
+            named.extend(inputs_of(&compiled));
+        });
+    }
+    named.sort();
+    named.dedup();
+    let shown = named.into_iter().map(|name| {
+        let value = planner.inputs.get(&name).cloned().unwrap_or_default();
+        format!("input `{name}` is {}", crate::expr::abbreviate(&value, 60))
+    });
+    let shown = shown.collect::<Vec<_>>().join(", ");
+    (!shown.is_empty()).then_some(shown)
+}
+
+fn inputs_of(template: &TemplateProgram) -> Vec<String> {
+    template
+        .references()
+        .filter(|reference| reference.root == "inputs")
+        .filter_map(|reference| Some(reference.path.first()?.key.to_string()))
+        .collect()
+}
+
+/// Visits each text of a tree that holds an expression.
+pub(super) fn for_templates(node: &Node, visit: &mut impl FnMut(&Template)) {
+    match &node.value {
+        NodeValue::Text(text) if text.contains("${{") => {
+            visit(&Template {
+                text: text.clone(),
+                span: node.span,
+            });
+        }
+        NodeValue::List(items) => items.iter().for_each(|item| for_templates(item, visit)),
+        NodeValue::Map(entries) => entries
+            .iter()
+            .for_each(|entry| for_templates(&entry.value, visit)),
+        _ => {}
+    }
+}
+
+fn axis(
+    planner: &Planner,
+    scope: &Scope,
+    name: &str,
+    node: &Node,
+) -> Result<Vec<Value>, Diagnostic> {
+    match eval_node(node, scope, &planner.cache)? {
+        Value::Array(values) => Ok(values),
+        other => Err(Diagnostic::error(
+            node.span,
+            format!(
+                "axis `{name}` is {}, and a list is expected",
+                crate::expr::abbreviate(&other, 60)
+            ),
+        )
+        .with_help("write [value], or an expression that gives a list")),
+    }
+}
+
+fn entries(
+    planner: &Planner,
+    scope: &Scope,
+    what: &str,
+    node: Option<&Node>,
+) -> Result<Vec<Map<String, Value>>, Diagnostic> {
+    let Some(node) = node else {
+        return Ok(Vec::new());
+    };
+    let wrong = |value: &Value, wanted: &str| {
+        let shown = crate::expr::abbreviate(value, 60);
+        Diagnostic::error(
+            node.span,
+            format!("`{what}` has {shown}, and {wanted} is expected"),
+        )
+    };
+    match eval_node(node, scope, &planner.cache)? {
+        Value::Null => Ok(Vec::new()),
+        Value::Array(items) => items
+            .into_iter()
+            .map(|item| match item {
+                Value::Object(entry) => Ok(entry),
+                other => Err(wrong(&other, "a map of axis values")),
+            })
+            .collect(),
+        other => Err(wrong(&other, "a list of maps")),
+    }
+}

@@ -1,0 +1,122 @@
+//! What an agent gets for one cell. Made from the spec and the plan alone, so that it can be made again after a restart.
+
+use super::cells::{keys, matrix};
+use super::context::{Cell, Planner};
+use super::expand::{matrix_context, workspace_context};
+use super::{CellJob, Keep, Plan, PlannedCell};
+use crate::diagnostic::{Diagnostic, Sources, Span};
+use crate::expr::{ReadFile, eval_node};
+use crate::id::CellId;
+use crate::spec::model::Spec;
+use serde_json::Value;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+/// Makes the jobs of one plan; expressions are compiled once.
+pub struct Jobs {
+    planner: Planner,
+    sources: Sources,
+    plan: Plan,
+    cells: HashMap<CellId, usize>,
+    keys: Vec<String>,
+}
+
+impl Jobs {
+    /// Prepares the jobs of a plan of this spec.
+    pub fn new(spec: Arc<Spec>, sources: Sources, plan: Plan) -> Result<Self, Vec<Diagnostic>> {
+        let workspace = workspace_context(plan.workspace.as_deref());
+        let mut planner = Planner::new(spec, plan.inputs.clone(), workspace, files_of(&plan))?;
+        planner.evaluate_shared()?;
+        let keys = keys(&matrix(&planner, &planner.strategy_scope())?);
+        let cells = plan
+            .cells
+            .iter()
+            .enumerate()
+            .map(|(at, cell)| (cell.id.clone(), at))
+            .collect();
+        Ok(Jobs {
+            planner,
+            sources,
+            plan,
+            cells,
+            keys,
+        })
+    }
+
+    /// The job of a cell.
+    pub fn job(&self, cell: &CellId, keep: Keep) -> Result<CellJob, Vec<Diagnostic>> {
+        let planned = self.planned(cell)?;
+        let context = self.context(planned)?;
+        Ok(CellJob {
+            spec: (*self.planner.spec).clone(),
+            sources: self.sources.clone(),
+            cell: planned.clone(),
+            inputs: self.plan.inputs.clone(),
+            matrix: matrix_context(&self.keys, &planned.matrix),
+            vars: context.vars,
+            workspace: workspace_context(self.plan.workspace.as_deref()),
+            keep,
+        })
+    }
+
+    /// The images that a cell's services name, as far as they are known before it runs: those can be pulled while it
+    /// waits. What a service builds is not pulled.
+    pub fn images(&self, cell: &CellId) -> Vec<String> {
+        let Ok(context) = self.planned(cell).and_then(|planned| self.context(planned)) else {
+            return Vec::new();
+        };
+        let cache = &self.planner.cache;
+        let value = |service: &crate::spec::model::Service, key: &str| {
+            let node = service.definition.get(key)?;
+            eval_node(node, &context.scope, cache)
+                .ok()
+                .filter(|value| !value.is_null())
+        };
+        let services = self.planner.spec.services.iter();
+        let images: BTreeSet<String> = services
+            .filter(|service| value(service, "build").is_none())
+            .filter_map(|service| match value(service, "image")? {
+                Value::String(image) if !image.is_empty() => Some(image),
+                _ => None,
+            })
+            .collect();
+        images.into_iter().collect()
+    }
+
+    /// The names of the spec's secrets.
+    pub fn secrets(&self) -> Vec<String> {
+        self.planner
+            .spec
+            .secrets
+            .iter()
+            .map(|secret| secret.text.clone())
+            .collect()
+    }
+
+    fn planned(&self, cell: &CellId) -> Result<&PlannedCell, Vec<Diagnostic>> {
+        let found = self.cells.get(cell).and_then(|at| self.plan.cells.get(*at));
+        found.ok_or_else(|| {
+            vec![Diagnostic {
+                span: None,
+                ..Diagnostic::error(Span::default(), format!("the plan has no cell {cell}"))
+            }]
+        })
+    }
+
+    fn context(&self, planned: &PlannedCell) -> Result<Cell, Vec<Diagnostic>> {
+        let matrix = matrix_context(&self.keys, &planned.matrix);
+        let context = self.planner.cell(matrix, &planned.matrix, None);
+        context.map_err(|error| vec![error.into()])
+    }
+}
+
+/// The files that were read when the plan was made.
+fn files_of(plan: &Plan) -> ReadFile {
+    let files = plan.files.clone();
+    Arc::new(move |path: &str| {
+        files
+            .get(path)
+            .cloned()
+            .ok_or_else(|| format!("{path} was not read when the plan was made"))
+    })
+}

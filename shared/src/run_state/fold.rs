@@ -1,0 +1,347 @@
+//! The only fold: one event changes the state, or nothing.
+//!
+//! Total and idempotent: an event that is late (of an attempt that isn't the newest), repeated or of an unknown kind changes
+//! nothing, and no event makes it panic. That is what makes replay after a crash and a watcher's second reading safe.
+
+use super::{AttemptState, CellState, CellStatus, RunState, ServiceView, StepState, TornDown};
+use crate::event::{AttemptRef, Event, EventKind, ServiceState, StepPath, StepResult};
+use crate::id::Token;
+use crate::outcome::Outcome;
+use crate::time::Timestamp;
+use indexmap::IndexMap;
+
+impl RunState {
+    /// Folds one event in. Events that make no sense any more (late, repeated, unknown) change nothing.
+    pub fn apply(&mut self, event: &Event) {
+        if event.run != self.run {
+            return;
+        }
+        match &event.attempt {
+            Some(attempt) => self.apply_to_attempt(attempt, event),
+            None => self.apply_to_run(event),
+        }
+    }
+
+    /// An agent's event. The fence of the fold: only the newest attempt counts, only while its agent holds it, and only in sequence.
+    fn apply_to_attempt(&mut self, of: &AttemptRef, event: &Event) {
+        let Some(cell) = self.cells.get_mut(&of.cell) else {
+            return;
+        };
+        let Some(attempt) = cell.attempts.last_mut() else {
+            return;
+        };
+        let late = attempt.attempt != of.attempt || !attempt.is_held();
+        if late || event.seq <= attempt.last_seq {
+            return;
+        }
+        attempt.last_seq = event.seq;
+        attempt.apply(event);
+        if cell.outcome.is_none() {
+            cell.status = match (attempt.finished, cell.status) {
+                (Some(_), _) => CellStatus::Ended,
+                (None, CellStatus::Offered | CellStatus::Accepted) => CellStatus::Running,
+                (None, status) => status,
+            };
+        }
+    }
+
+    /// The coordinator's own events.
+    fn apply_to_run(&mut self, event: &Event) {
+        let at = event.at;
+        match &event.kind {
+            EventKind::RunSubmitted { plan, origin } if self.plan.is_none() => {
+                self.submitted = Some(at);
+                self.origin = origin.clone();
+                let cells = plan.cells.iter();
+                self.cells = cells.map(|c| (c.id.clone(), CellState::new())).collect();
+                self.plan = Some(plan.clone());
+            }
+            EventKind::CellOffered {
+                token,
+                agent,
+                agent_name,
+            } => {
+                let Some(cell) = self.cells.get_mut(&token.cell) else {
+                    return;
+                };
+                let newest = cell.attempts.last().map_or(0, |a| a.attempt);
+                if cell.outcome.is_none() && token.attempt > newest {
+                    let offered = AttemptState::offered(token, agent, agent_name, at);
+                    cell.attempts.push(offered);
+                    cell.status = CellStatus::Offered;
+                }
+            }
+            EventKind::CellAccepted { token } => {
+                if let Some(cell) = self.holding(token)
+                    && cell.status == CellStatus::Offered
+                {
+                    cell.status = CellStatus::Accepted;
+                }
+            }
+            EventKind::CellReturned { token, reason } => {
+                if let Some(cell) = self.holding(token)
+                    && matches!(cell.status, CellStatus::Offered | CellStatus::Accepted)
+                {
+                    cell.status = CellStatus::Queued;
+                    if let Some(attempt) = cell.attempts.last_mut() {
+                        attempt.returned = true;
+                        attempt.gone = true;
+                        attempt.reason = Some(reason.clone());
+                    }
+                }
+            }
+            EventKind::AttemptLost { token, reason } => {
+                if let Some(cell) = self.holding(token) {
+                    cell.lose(reason, at);
+                }
+            }
+            EventKind::CellFinished {
+                cell,
+                outcome,
+                reason,
+                ..
+            } => {
+                if let Some(cell) = self.cells.get_mut(cell)
+                    && cell.outcome.is_none()
+                {
+                    cell.outcome = Some(*outcome);
+                    cell.reason = reason.clone();
+                    cell.finished = Some(at);
+                    cell.status = CellStatus::Finished;
+                }
+            }
+            EventKind::CancelRequested { reason } if self.cancel.is_none() => {
+                self.cancel = Some(reason.clone());
+            }
+            EventKind::RunFinished { outcome }
+                if self.outcome.is_none() && self.run_outcome().is_some() =>
+            {
+                self.outcome = Some(*outcome);
+                self.finished = Some(at);
+            }
+            _ => {}
+        }
+    }
+
+    /// The cell of a token, if that is its newest attempt and an agent holds it.
+    fn holding(&mut self, token: &Token) -> Option<&mut CellState> {
+        let cell = self.cells.get_mut(&token.cell)?;
+        let newest = cell.attempts.last()?;
+        let same = newest.attempt == token.attempt && newest.epoch == token.epoch;
+        (same && newest.is_held()).then_some(cell)
+    }
+}
+
+impl CellState {
+    /// Its agent is gone: an attempt that hadn't ended is errored, one that had only loses its clean-up.
+    fn lose(&mut self, reason: &str, at: Timestamp) {
+        let Some(attempt) = self.attempts.last_mut() else {
+            return;
+        };
+        attempt.gone = true;
+        attempt.step = None;
+        attempt.phase = None;
+        if attempt.outcome.is_none() {
+            attempt.lost = true;
+            attempt.outcome = Some(Outcome::Errored);
+            attempt.reason = Some(reason.to_owned());
+            attempt.finished = Some(at);
+        } else {
+            attempt.notes.push(format!("clean-up not seen: {reason}"));
+        }
+        if self.outcome.is_none() {
+            self.status = CellStatus::Ended;
+        }
+    }
+}
+
+impl AttemptState {
+    fn offered(token: &Token, agent: &crate::id::AgentId, name: &str, at: Timestamp) -> Self {
+        AttemptState {
+            attempt: token.attempt,
+            epoch: token.epoch,
+            agent: agent.clone(),
+            agent_name: name.to_owned(),
+            offered: at,
+            started: None,
+            finished: None,
+            outcome: None,
+            reason: None,
+            returned: false,
+            lost: false,
+            gone: false,
+            phase: None,
+            step: None,
+            steps: IndexMap::new(),
+            services: IndexMap::new(),
+            last_seq: 0,
+            torn_down: None,
+            notes: Vec::new(),
+        }
+    }
+
+    fn apply(&mut self, event: &Event) {
+        let at = event.at;
+        match &event.kind {
+            EventKind::AttemptStarted { .. } => {
+                self.started.get_or_insert(at);
+            }
+            EventKind::ServiceChanged {
+                service,
+                state,
+                began,
+                detail,
+            } => self.service_changed(service, *state, *began, at, detail.as_deref()),
+            EventKind::PhaseStarted { path, name } => {
+                self.phase = Some(name.clone());
+                self.begin(path, name, "phase", at);
+            }
+            EventKind::PhaseFinished {
+                path,
+                name,
+                outcome,
+                reason,
+                began,
+            } => {
+                self.phase = None;
+                self.step = None;
+                let result = phase_result(path, name, *outcome, reason.as_deref(), *began, at);
+                self.end(result);
+            }
+            EventKind::StepStarted { path, name, action } => {
+                self.begin(path, name, action, at);
+                self.step = Some(path.clone());
+            }
+            EventKind::StepFinished(result) => {
+                self.end((**result).clone());
+                if self.step.as_ref() == Some(&result.path) {
+                    self.step = self.open_ancestor(&result.path);
+                }
+            }
+            EventKind::AttemptFinished { outcome, reason } if self.outcome.is_none() => {
+                self.outcome = Some(*outcome);
+                self.reason = reason.clone();
+                self.finished = Some(at);
+                self.phase = None;
+                self.step = None;
+            }
+            EventKind::TornDown {
+                removed,
+                left,
+                kept,
+                began,
+            } => {
+                self.torn_down = Some(TornDown {
+                    began: *began,
+                    ended: at,
+                    removed: *removed,
+                    left: left.clone(),
+                    kept: kept.clone(),
+                });
+            }
+            EventKind::LogGap {
+                service,
+                stream,
+                from,
+                to,
+                reason,
+            } => {
+                let stream = format!("{stream:?}").to_lowercase();
+                self.notes.push(format!(
+                    "log of {service} ({stream}): bytes {from} to {to} not kept: {reason}"
+                ));
+            }
+            EventKind::Note { message } => self.notes.push(message.clone()),
+            _ => {}
+        }
+    }
+
+    /// A step, group or phase begins, perhaps again (a retried group runs its steps anew).
+    fn begin(&mut self, path: &StepPath, name: &str, action: &str, at: Timestamp) {
+        let step = StepState {
+            name: name.to_owned(),
+            action: action.to_owned(),
+            began: at,
+            result: None,
+        };
+        self.steps.insert(path.clone(), step);
+    }
+
+    /// It ends; for a skipped one this is the first that is heard of it.
+    fn end(&mut self, result: StepResult) {
+        let step = self
+            .steps
+            .entry(result.path.clone())
+            .or_insert_with(|| StepState {
+                name: result.name.clone(),
+                action: result.action.clone(),
+                began: result.began,
+                result: None,
+            });
+        step.name.clone_from(&result.name);
+        step.result = Some(result);
+    }
+
+    /// The nearest group around a path that is still in progress.
+    fn open_ancestor(&self, path: &str) -> Option<StepPath> {
+        let mut rest = path;
+        while let Some((parent, _)) = rest.rsplit_once('/') {
+            let open = self.steps.get(parent);
+            if open.is_some_and(|s| s.result.is_none() && s.action != "phase") {
+                return Some(parent.to_owned());
+            }
+            rest = parent;
+        }
+        None
+    }
+
+    fn service_changed(
+        &mut self,
+        service: &str,
+        state: ServiceState,
+        began: Timestamp,
+        ended: Timestamp,
+        detail: Option<&str>,
+    ) {
+        let view = self
+            .services
+            .entry(service.to_owned())
+            .or_insert_with(|| ServiceView {
+                state,
+                detail: None,
+                history: Vec::new(),
+            });
+        view.state = state;
+        if let Some(detail) = detail {
+            view.detail = Some(detail.to_owned());
+        }
+        view.history.push((state, began, ended));
+    }
+}
+
+/// A phase's end in the shape of a step's, so that readers need one kind of row only.
+fn phase_result(
+    path: &str,
+    name: &str,
+    outcome: Outcome,
+    reason: Option<&str>,
+    began: Timestamp,
+    at: Timestamp,
+) -> StepResult {
+    StepResult {
+        path: path.to_owned(),
+        name: name.to_owned(),
+        id: None,
+        action: "phase".to_owned(),
+        outcome,
+        reason: reason.map(str::to_owned),
+        unreached: false,
+        tries: 1,
+        polls: 0,
+        began,
+        elapsed_us: u64::try_from(at.since(began).as_micros()).unwrap_or(u64::MAX),
+        verifies: Vec::new(),
+        checks: Vec::new(),
+        failure: None,
+    }
+}

@@ -1,0 +1,119 @@
+//! The steps that a step can see: those before it, by id, with what they capture.
+
+use crate::diagnostic::Span;
+use crate::expr::Segment;
+use crate::spec::shape::check::{closest, list};
+use indexmap::IndexMap;
+
+/// What every finished step has beside its captures.
+const ALWAYS: [&str; 3] = ["outcome", "reason", "attempt"];
+
+/// A step with an id.
+#[derive(Clone, Debug)]
+pub struct Known {
+    pub span: Span,
+    pub captures: Vec<String>,
+    /// Whether it has instances: `steps.ID[key].NAME`.
+    pub keyed: bool,
+    /// Whether it is over from here: a step beside this one in `parallel` isn't.
+    visible: bool,
+}
+
+/// The steps of a scope, in order.
+#[derive(Debug, Default)]
+pub struct Scope {
+    steps: IndexMap<String, Known>,
+}
+
+/// What is wrong with a reference to a step.
+#[derive(Debug)]
+pub enum Unseen {
+    /// There is no such step before this one.
+    Unknown,
+    /// There is, but it has no such capture: the problem and the advice.
+    Part(Span, String, String),
+}
+
+impl Scope {
+    /// Adds a step; gives the place of an earlier one with this id.
+    pub fn add(
+        &mut self,
+        id: &str,
+        span: Span,
+        captures: Vec<String>,
+        keyed: bool,
+    ) -> Option<Span> {
+        if let Some(earlier) = self.steps.get(id) {
+            return Some(earlier.span);
+        }
+        let known = Known {
+            span,
+            captures,
+            keyed,
+            visible: true,
+        };
+        self.steps.insert(id.to_owned(), known);
+        None
+    }
+
+    /// A mark to come back to.
+    pub fn mark(&self) -> usize {
+        self.steps.len()
+    }
+
+    /// Forgets the steps since a mark: they are seen from inside only.
+    pub fn forget_since(&mut self, mark: usize) {
+        self.steps.truncate(mark);
+    }
+
+    /// Hides or shows the steps since a mark.
+    pub fn show_since(&mut self, mark: usize, visible: bool) {
+        for (_, known) in self.steps.iter_mut().skip(mark) {
+            known.visible = visible;
+        }
+    }
+
+    /// The ids that can be seen.
+    pub fn ids(&self) -> impl Iterator<Item = &str> {
+        self.steps
+            .iter()
+            .filter(|(_, known)| known.visible)
+            .map(|(id, _)| id.as_str())
+    }
+
+    /// Checks `steps.ID…`.
+    pub fn check(&self, path: &[Segment]) -> Result<(), Unseen> {
+        let Some((first, rest)) = path.split_first() else {
+            return Ok(());
+        };
+        let id = first.key.to_string();
+        let Some(known) = self.steps.get(&id).filter(|known| known.visible) else {
+            return Err(Unseen::Unknown);
+        };
+        let part = if known.keyed {
+            rest.get(1)
+        } else {
+            rest.first()
+        };
+        let Some(part) = part.filter(|part| !part.optional) else {
+            return Ok(());
+        };
+        let name = part.key.to_string();
+        if known.captures.contains(&name) || ALWAYS.contains(&name.as_str()) {
+            return Ok(());
+        }
+        let names: Vec<&str> = known.captures.iter().map(String::as_str).collect();
+        let help = match closest(&name, names.iter().copied()) {
+            Some(meant) => format!("did you mean `{meant}`?"),
+            None if names.is_empty() => {
+                format!("`{id}` captures nothing: add `capture: {{ {name}: … }}` to it")
+            }
+            None => format!("it captures {}", list(&names, "and")),
+        };
+        Err(Unseen::Part(
+            part.span,
+            format!("the step `{id}` has no capture `{name}`"),
+            help,
+        ))
+    }
+}

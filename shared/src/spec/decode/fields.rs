@@ -1,0 +1,156 @@
+//! Reading the keys of a map whose shape was checked: what doesn't fit is absent.
+
+use crate::diagnostic::{Diagnostic, Span};
+use crate::spec::node::{Entry, Expr, Node, NodeValue, Template, Text, holds_interpolation};
+use crate::spec::quantity;
+
+/// Keys that start with `x-` are the user's own, as in Compose: a place for anchors.
+pub(crate) fn is_extension(key: &str) -> bool {
+    key.starts_with("x-")
+}
+
+/// The keys of a map; of anything else none.
+#[derive(Clone, Copy)]
+pub(crate) struct Fields<'a> {
+    entries: &'a [Entry],
+    /// Where the map stands.
+    pub span: Span,
+}
+
+impl<'a> Fields<'a> {
+    pub fn of(node: &'a Node) -> Self {
+        Fields {
+            entries: node.entries(),
+            span: node.entries().first().map_or(node.span, |entry| Span {
+                len: entry.key.span.len,
+                ..entry.key.span
+            }),
+        }
+    }
+
+    /// The key's entry, if it is written and not null.
+    pub fn entry(&self, key: &str) -> Option<&'a Entry> {
+        self.entries
+            .iter()
+            .find(|entry| entry.key.text == key && !entry.value.is_null())
+    }
+
+    pub fn get(&self, key: &str) -> Option<&'a Node> {
+        self.entry(key).map(|entry| &entry.value)
+    }
+
+    /// The value as it is, for later evaluation.
+    pub fn node(&self, key: &str) -> Option<Node> {
+        self.get(key).cloned()
+    }
+
+    pub fn template(&self, key: &str) -> Option<Template> {
+        self.get(key).and_then(template)
+    }
+
+    /// A plain text.
+    pub fn text(&self, key: &str) -> Option<Text> {
+        self.get(key).and_then(text_of)
+    }
+
+    pub fn string(&self, key: &str) -> Option<String> {
+        self.text(key).map(|text| text.text)
+    }
+
+    pub fn flag(&self, key: &str) -> bool {
+        matches!(
+            self.get(key).map(|node| &node.value),
+            Some(NodeValue::Bool(true))
+        )
+    }
+
+    pub fn expr(&self, key: &str, diagnostics: &mut Vec<Diagnostic>) -> Option<Expr> {
+        self.get(key).and_then(|node| expression(node, diagnostics))
+    }
+
+    pub fn items(&self, key: &str) -> &'a [Node] {
+        self.get(key).map_or(&[], Node::items)
+    }
+
+    pub fn entries(&self, key: &str) -> &'a [Entry] {
+        self.get(key).map_or(&[], Node::entries)
+    }
+}
+
+/// A scalar as a template.
+pub(crate) fn template(node: &Node) -> Option<Template> {
+    Some(Template {
+        text: quantity::spelling(node)?,
+        span: node.span,
+    })
+}
+
+/// A text that is no template.
+pub(crate) fn text_of(node: &Node) -> Option<Text> {
+    Some(Text {
+        text: node.as_text()?.to_owned(),
+        span: node.span,
+    })
+}
+
+/// A scalar as an expression; the one allowed `${{ }}` around the whole is taken off.
+pub(crate) fn expression(node: &Node, diagnostics: &mut Vec<Diagnostic>) -> Option<Expr> {
+    let whole = quantity::spelling(node)?;
+    let exact = node.span.len as usize == whole.len();
+    let mut expr = trimmed(&whole, 0, whole.len(), node.span, exact);
+    if let Some(inner) = expr
+        .text
+        .strip_prefix("${{")
+        .and_then(|rest| rest.strip_suffix("}}"))
+    {
+        let start = whole.find("${{").unwrap_or(0) + 3;
+        expr = trimmed(&whole, start, start + inner.len(), node.span, exact);
+    }
+    if expr.text.is_empty() {
+        diagnostics.push(Diagnostic::error(node.span, "the expression is empty"));
+        return None;
+    }
+    if holds_interpolation(&expr.text) {
+        diagnostics.push(
+            Diagnostic::error(node.span, "`${{ }}` inside an expression")
+                .with_help("this is an expression already: write the names as they are, such as `matrix.version`"),
+        );
+        return None;
+    }
+    Some(expr)
+}
+
+/// Part of a text without the space around it, and where that stands.
+fn trimmed(whole: &str, start: usize, end: usize, span: Span, exact: bool) -> Expr {
+    let part = whole.get(start..end).unwrap_or_default();
+    let text = part.trim();
+    let before = start + (part.len() - part.trim_start().len());
+    let span = if exact {
+        within(span, whole, before, text.len())
+    } else {
+        span
+    };
+    Expr {
+        text: text.to_owned(),
+        span,
+    }
+}
+
+/// The span of `len` bytes from byte `start` of a text that stands at `span` letter for letter.
+pub(crate) fn within(span: Span, text: &str, start: usize, len: usize) -> Span {
+    let before = text.get(..start).unwrap_or_default();
+    let (lines, column) = match before.rfind('\n') {
+        Some(at) => (
+            before.matches('\n').count(),
+            before[at + 1..].chars().count() + 1,
+        ),
+        None => (0, span.column as usize + before.chars().count()),
+    };
+    Span {
+        file: span.file,
+        line: span.line + lines as u32,
+        column: column as u32,
+        offset: span.offset + start as u32,
+        len: len as u32,
+    }
+}

@@ -1,0 +1,56 @@
+//! `strategy` and `cell`.
+
+use super::fields::Fields;
+use crate::diagnostic::Span;
+use crate::spec::model::{CellSettings, Strategy};
+use crate::spec::node::Node;
+
+/// The strategy; without one there is one cell.
+pub fn strategy(node: Option<&Node>, whole: Span) -> Strategy {
+    let Some(node) = node else {
+        return Strategy {
+            axes: Vec::new(),
+            include: None,
+            exclude: None,
+            fail_fast: None,
+            max_parallel: None,
+            span: whole,
+        };
+    };
+    let fields = Fields::of(node);
+    let matrix = fields.entry("matrix");
+    let inner = matrix.map(|entry| Fields::of(&entry.value));
+    let axes = matrix.map_or(&[][..], |entry| entry.value.entries());
+    Strategy {
+        axes: axes
+            .iter()
+            .filter(|axis| !matches!(axis.key.text.as_str(), "include" | "exclude"))
+            .filter(|axis| !super::is_extension(&axis.key.text) && !axis.value.is_null())
+            .map(|axis| (axis.key.clone(), axis.value.clone()))
+            .collect(),
+        include: inner.and_then(|fields| fields.node("include")),
+        exclude: inner.and_then(|fields| fields.node("exclude")),
+        fail_fast: fields.node("fail-fast"),
+        max_parallel: fields.node("max-parallel"),
+        span: matrix.map_or(fields.span, |entry| entry.key.span),
+    }
+}
+
+/// What every cell has.
+pub fn cell(node: Option<&Node>) -> CellSettings {
+    let Some(node) = node else {
+        return CellSettings::default();
+    };
+    let fields = Fields::of(node);
+    let resources = fields.get("resources").map(Fields::of);
+    CellSettings {
+        name: fields.template("name"),
+        runs_on: fields.node("runs-on"),
+        cpus: resources.and_then(|fields| fields.node("cpus")),
+        memory: resources.and_then(|fields| fields.node("memory")),
+        timeout: fields.node("timeout"),
+        attempts: fields.node("attempts"),
+        retries: fields.node("retries"),
+        experimental: fields.node("experimental"),
+    }
+}

@@ -1,0 +1,201 @@
+//! A spec from its main file: reads the files it includes, decodes all, and reports everything that is wrong.
+//!
+//! Reading is the caller's: files come in through a function from path to text. Paths are relative to the file
+//! that names them; joined and tidied here, without looking at any file system.
+
+mod compose;
+mod files;
+
+use super::decode::{self, Parts};
+use super::model::Spec;
+use super::node::{Entry, Text};
+use super::parse;
+use crate::diagnostic::{Diagnostic, Severity, Source, Sources, Span};
+use files::Files;
+use indexmap::IndexMap;
+
+/// What came of reading a spec.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Loaded {
+    /// The spec, exactly if there is no error.
+    pub spec: Option<Spec>,
+    /// All files that were read; spans point into them.
+    pub sources: Sources,
+    /// Errors and warnings, by file and place.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+/// Gives the text of a file by its path.
+pub type Read<'r> = &'r mut dyn FnMut(&str) -> Result<Source, String>;
+
+/// Loads a spec. `read` is asked for included files and the Compose file.
+pub fn load(main: Source, read: Read<'_>) -> Loaded {
+    let mut files = Files::new(main, read);
+    let mut diagnostics = Vec::new();
+    let spec = decode_all(&mut files, &mut diagnostics);
+    if let Some(spec) = &spec {
+        super::check::check(spec, &mut diagnostics);
+    }
+    tidy(&mut diagnostics);
+    let failed = diagnostics.iter().any(|d| d.severity == Severity::Error);
+    Loaded {
+        spec: spec.filter(|_| !failed),
+        sources: files.into_sources(),
+        diagnostics,
+    }
+}
+
+/// By file and place, errors before warnings, each once (what is merged into several services is found several times).
+fn tidy(diagnostics: &mut Vec<Diagnostic>) {
+    let key = |d: &Diagnostic| {
+        let span = d.span.unwrap_or_default();
+        (
+            span.file,
+            span.offset,
+            std::cmp::Reverse(d.severity),
+            span.len,
+        )
+    };
+    diagnostics.sort_by(|a, b| key(a).cmp(&key(b)).then_with(|| a.message.cmp(&b.message)));
+    diagnostics.dedup_by(|a, b| a.span == b.span && a.message == b.message);
+}
+
+fn decode_all(files: &mut Files<'_>, diagnostics: &mut Vec<Diagnostic>) -> Option<Spec> {
+    let text = files.text(0)?.to_owned();
+    let node = parse::parse(0, &text, diagnostics)?;
+    let (main, parts) = decode::main(&node, diagnostics);
+    let mut merged = Merged::default();
+    let mut waiting = vec![(0, parts)];
+    while let Some((file, mut parts)) = waiting.pop() {
+        let include = std::mem::take(&mut parts.include);
+        merged.add(parts, diagnostics);
+        for path in include.into_iter().rev() {
+            let Some((file, text)) = files.include(file, &path, diagnostics) else {
+                continue;
+            };
+            if let Some(node) = parse::parse(file, &text, diagnostics) {
+                waiting.push((file, decode::included(&node, diagnostics)));
+            }
+        }
+    }
+    let mut services = match &main.compose {
+        Some(path) => compose::services(files, path, diagnostics),
+        None => IndexMap::new(),
+    };
+    for (name, entry) in merged.services {
+        compose::override_service(&mut services, name, entry);
+    }
+    let services = decode::services(&services, diagnostics);
+    Some(Spec {
+        name: main.name.unwrap_or_else(|| files.stem()),
+        inputs: merged.inputs.into_values().collect(),
+        require: main.require,
+        strategy: main.strategy,
+        cell: main.cell,
+        coverage: merged.coverage.into_values().collect(),
+        secrets: main.secrets,
+        vars: merged.vars.into_values().collect(),
+        workspace: main.workspace,
+        network: main.network,
+        compose: main.compose,
+        services,
+        sessions: merged.sessions.into_values().collect(),
+        default_session: main.default_session,
+        define: merged.define.into_values().collect(),
+        phases: main.phases,
+    })
+}
+
+/// The parts of all files, by name.
+#[derive(Default)]
+struct Merged {
+    inputs: IndexMap<String, super::model::InputDecl>,
+    coverage: IndexMap<String, super::model::CoverageRow>,
+    vars: IndexMap<String, (Text, super::node::Node)>,
+    services: IndexMap<String, Entry>,
+    sessions: IndexMap<String, super::model::Session>,
+    define: IndexMap<String, super::model::Define>,
+}
+
+impl Merged {
+    fn add(&mut self, parts: Parts, diagnostics: &mut Vec<Diagnostic>) {
+        let Parts {
+            include: _,
+            inputs,
+            coverage,
+            vars,
+            services,
+            sessions,
+            define,
+        } = parts;
+        add(
+            &mut self.inputs,
+            inputs,
+            "input",
+            |input| &input.name,
+            diagnostics,
+        );
+        add(
+            &mut self.coverage,
+            coverage,
+            "coverage row",
+            |row| &row.key,
+            diagnostics,
+        );
+        add(
+            &mut self.vars,
+            vars,
+            "variable",
+            |(name, _)| name,
+            diagnostics,
+        );
+        add(
+            &mut self.services,
+            services,
+            "service",
+            |entry| &entry.key,
+            diagnostics,
+        );
+        add(
+            &mut self.sessions,
+            sessions,
+            "session",
+            |session| &session.name,
+            diagnostics,
+        );
+        add(
+            &mut self.define,
+            define,
+            "define",
+            |define| &define.name,
+            diagnostics,
+        );
+    }
+}
+
+fn add<T>(
+    known: &mut IndexMap<String, T>,
+    more: Vec<T>,
+    what: &str,
+    name: impl Fn(&T) -> &Text,
+    diagnostics: &mut Vec<Diagnostic>,
+) {
+    for item in more {
+        let Text { text, span } = name(&item).clone();
+        match known.get(&text) {
+            None => {
+                known.insert(text, item);
+            }
+            Some(earlier) => diagnostics.push(twice(what, &text, span, name(earlier).span)),
+        }
+    }
+}
+
+fn twice(what: &str, name: &str, span: Span, earlier: Span) -> Diagnostic {
+    Diagnostic::error(span, format!("the {what} `{name}` is there twice"))
+        .with_related(earlier, "first written here")
+        .with_help("names are unique across a spec and the files it includes")
+}
+
+#[cfg(test)]
+mod tests;

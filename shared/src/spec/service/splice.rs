@@ -1,0 +1,184 @@
+//! Settles what `extends` had to put off: lists in lists, maps in lists, `NAME=value` beside `NAME: value`.
+
+use crate::spec::node::{Entry, Node, NodeValue, Text};
+
+/// Keys that are lists of `NAME=value` or maps, `extra_hosts` also of `NAME:address`.
+const PAIRS: [&str; 4] = ["environment", "labels", "extra_hosts", "args"];
+
+/// Keys that are lists.
+const LISTS: [&str; 12] = [
+    "volumes",
+    "ports",
+    "expose",
+    "dns",
+    "tmpfs",
+    "env_file",
+    "cap_add",
+    "cap_drop",
+    "devices",
+    "security_opt",
+    "aliases",
+    "depends_on",
+];
+
+/// The definition with each of these keys in one form. What isn't evaluated yet stays as it is.
+pub fn settle(definition: &Node) -> Node {
+    let entries = definition.entries().iter();
+    Node {
+        value: NodeValue::Map(
+            entries
+                .filter(|entry| !entry.value.is_null())
+                .map(|entry| Entry {
+                    key: entry.key.clone(),
+                    value: settle_value(&entry.key.text, &entry.value),
+                })
+                .collect(),
+        ),
+        span: definition.span,
+    }
+}
+
+fn settle_value(key: &str, node: &Node) -> Node {
+    match (&node.value, key) {
+        (NodeValue::Map(_), "build") => settle(node),
+        (NodeValue::List(_), "depends_on") => one_map_of_names(node),
+        (NodeValue::List(_), "ulimits" | "networks") => merged_maps(node),
+        (NodeValue::List(_), _) if PAIRS.contains(&key) => pairs(key, node),
+        (NodeValue::List(_), _) if LISTS.contains(&key) => Node {
+            value: NodeValue::List(flat(node)),
+            span: node.span,
+        },
+        _ => node.clone(),
+    }
+}
+
+/// The items of a list and of the lists in it; nothing is left out.
+fn flat(node: &Node) -> Vec<Node> {
+    let mut items = Vec::new();
+    for item in node.items() {
+        match &item.value {
+            NodeValue::List(_) => items.extend(flat(item)),
+            NodeValue::Null => {}
+            _ => items.push(item.clone()),
+        }
+    }
+    items
+}
+
+/// A list of `NAME=value` texts and of maps as one map; later ones count. As it was if a part isn't evaluated.
+fn pairs(key: &str, node: &Node) -> Node {
+    let mut entries: Vec<Entry> = Vec::new();
+    let mut put = |entry: Entry| match entries
+        .iter_mut()
+        .find(|known| known.key.text == entry.key.text)
+    {
+        // A host may have several addresses.
+        Some(known) if key != "extra_hosts" => *known = entry,
+        _ => entries.push(entry),
+    };
+    for item in flat(node) {
+        match &item.value {
+            NodeValue::Map(more) => more.iter().cloned().for_each(&mut put),
+            NodeValue::Text(text) => {
+                let split = match key {
+                    "extra_hosts" => text.find(['=', ':']),
+                    _ => text.find('='),
+                };
+                let (name, value) = match split {
+                    Some(at) => (text.get(..at), text.get(at + 1..)),
+                    None => (Some(text.as_str()), None),
+                };
+                let name = name.unwrap_or_default();
+                if name.contains("${{") {
+                    return node.clone();
+                }
+                put(Entry {
+                    key: Text {
+                        text: name.to_owned(),
+                        span: item.span,
+                    },
+                    value: Node {
+                        value: value
+                            .map_or(NodeValue::Null, |value| NodeValue::Text(value.to_owned())),
+                        span: item.span,
+                    },
+                });
+            }
+            _ => return node.clone(),
+        }
+    }
+    Node {
+        value: NodeValue::Map(entries),
+        span: node.span,
+    }
+}
+
+/// The names under `depends_on`, where they stand.
+pub fn dependencies(definition: &Node) -> Vec<Text> {
+    let Some(node) = definition.get("depends_on") else {
+        return Vec::new();
+    };
+    let settled = settle_value("depends_on", node);
+    settled
+        .entries()
+        .iter()
+        .map(|entry| entry.key.clone())
+        .collect()
+}
+
+/// A list of names and of maps as one map.
+fn one_map_of_names(node: &Node) -> Node {
+    let mut entries: Vec<Entry> = Vec::new();
+    for item in flat(node) {
+        let more = match &item.value {
+            NodeValue::Map(more) => more.clone(),
+            NodeValue::Text(name) => vec![Entry {
+                key: Text {
+                    text: name.clone(),
+                    span: item.span,
+                },
+                value: Node {
+                    value: NodeValue::Map(Vec::new()),
+                    span: item.span,
+                },
+            }],
+            _ => continue,
+        };
+        for entry in more {
+            match entries
+                .iter_mut()
+                .find(|known| known.key.text == entry.key.text)
+            {
+                Some(known) => *known = entry,
+                None => entries.push(entry),
+            }
+        }
+    }
+    Node {
+        value: NodeValue::Map(entries),
+        span: node.span,
+    }
+}
+
+/// A list of maps as one map; later entries count. As it was if a part isn't a map.
+fn merged_maps(node: &Node) -> Node {
+    let mut entries: Vec<Entry> = Vec::new();
+    for item in flat(node) {
+        let NodeValue::Map(more) = item.value else {
+            return node.clone();
+        };
+        for entry in more {
+            match entries
+                .iter_mut()
+                .find(|known| known.key.text == entry.key.text)
+            {
+                Some(known) => *known = entry,
+                None => entries.push(entry),
+            }
+        }
+    }
+    Node {
+        value: NodeValue::Map(entries),
+        span: node.span,
+    }
+}
