@@ -44,6 +44,7 @@ pub(super) struct Container {
     pub ended_by_machinery: Mutex<Option<String>>,
     follower: Mutex<Option<tokio::task::JoinHandle<()>>>,
     pub tasks: TaskTracker,
+    looking: tokio::sync::Mutex<()>,
     /// Whether the stack is being closed.
     closing: Arc<AtomicBool>,
 }
@@ -98,6 +99,7 @@ impl Container {
             ended_by_machinery: Mutex::new(None),
             follower: Mutex::new(None),
             tasks,
+            looking: tokio::sync::Mutex::new(()),
             closing,
         })
     }
@@ -106,8 +108,9 @@ impl Container {
         format!("service {}: {doing}", self.config.name)
     }
 
-    /// Asks the engine how the container is.
+    /// Asks the engine how the container is. One look at a time, so that an older verdict never replaces a newer one.
     pub async fn look(&self) -> Result<Seen, Error> {
+        let _turn = self.looking.lock().await;
         let inspected = match self.shared.engine.inspect(&self.id).await {
             Ok(inspected) => inspected,
             Err(error) if status(&error) == Some(404) => return Ok(Seen::Gone),

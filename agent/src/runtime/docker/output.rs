@@ -43,6 +43,10 @@ impl Carried {
 
 /// How soon a container is looked at again when the engine could not tell its state.
 const UNSURE: Duration = Duration::from_secs(1);
+/// How soon without any event: an engine drops events that a listener, on a machine with no time to spare, takes too
+/// slowly. Sooner while somebody may be waiting for the verdict of a health check.
+const QUIET: Duration = Duration::from_secs(30);
+const QUIET_UNJUDGED: Duration = Duration::from_secs(5);
 
 type Frames = Pin<Box<dyn Stream<Item = Result<LogOutput, Error>> + Send>>;
 
@@ -229,10 +233,11 @@ async fn carry(container: &Container, source: Source) -> Option<End> {
 async fn ended(container: &Container, mut looks: watch::Receiver<u64>) -> End {
     let mut sure = true;
     loop {
-        // After an answer that wasn't one, the next look isn't left to the next event.
-        let patience = match sure {
-            true => Duration::MAX,
-            false => UNSURE,
+        let unjudged = container.has_healthcheck && container.signals.health.borrow().is_none();
+        let patience = match (sure, unjudged) {
+            (false, _) => UNSURE,
+            (true, true) => QUIET_UNJUDGED,
+            (true, false) => QUIET,
         };
         if let Ok(Err(_)) = tokio::time::timeout(patience, looks.changed()).await {
             // The sender lives in the container: this can't come while we hold it.

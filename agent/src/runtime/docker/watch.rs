@@ -1,7 +1,9 @@
-//! The engine's event stream: tells members when to look at their container, and what its health is.
+//! The engine's event stream: tells members when to look at their container.
 //!
-//! Events are hints: a member that is told looks for itself, so a lost or repeated event can't make it wrong. After
-//! a break the stream goes on from the last event's time and every member looks.
+//! Events are hints: a member that is told looks for itself, so a late or repeated event can't make it wrong. They come
+//! in the order in which the engine publishes them, which isn't that of their times: of two containers that turn
+//! healthy at once, the earlier may be told second. After a break the stream goes on from a little before the last
+//! event's time and every member looks.
 
 use super::client::Engine;
 use super::labels;
@@ -9,7 +11,7 @@ use bollard::models::EventMessage;
 use bollard::query_parameters::EventsOptionsBuilder;
 use futures::StreamExt;
 use phalanx_shared::id::AgentId;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
@@ -19,7 +21,7 @@ use tokio::sync::watch;
 pub(super) struct Signals {
     /// Changes whenever the member should look.
     pub look: watch::Sender<u64>,
-    /// The engine's verdict on its health.
+    /// The engine's verdict on its health, as last looked at.
     pub health: watch::Sender<Option<bool>>,
     /// Whether the kernel killed something in it for want of memory since its start.
     pub oom: AtomicBool,
@@ -67,7 +69,7 @@ impl Watch {
 
     /// Listens until dropped.
     pub async fn listen(self: Arc<Self>) {
-        let mut last = Last::default();
+        let mut seen = Seen::default();
         let mut pause = Duration::from_millis(20);
         // The first subscription begins where the engine's clock stands, to the second.
         let mut since = self.engine_time().await;
@@ -80,7 +82,7 @@ impl Watch {
             let mut stream = std::pin::pin!(stream);
             while let Some(Ok(event)) = stream.next().await {
                 pause = Duration::from_millis(20);
-                if last.is_new(&event) {
+                if seen.is_new(&event) {
                     self.dispatch(&event);
                 }
             }
@@ -89,7 +91,7 @@ impl Watch {
             while self.engine.ask(|| docker.ping()).await.is_err() {}
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(Duration::from_secs(1));
-            if let Some(time) = last.since() {
+            if let Some(time) = seen.since() {
                 since = time;
             }
             self.everybody_looks();
@@ -126,23 +128,9 @@ impl Watch {
             return;
         };
         match action {
-            "die" => signals.look.send_modify(|n| *n += 1),
             "oom" => signals.oom.store(true, Ordering::Release),
-            "health_status: healthy" => {
-                signals.health.send_replace(Some(true));
-            }
-            "health_status: unhealthy" => {
-                signals.health.send_replace(Some(false));
-            }
-            // Podman says `health_status` alone, the verdict in an attribute.
-            "health_status" => {
-                let attributes = event.actor.as_ref().and_then(|a| a.attributes.as_ref());
-                let verdict = attributes.and_then(|a| a.get("health_status"));
-                if let Some(verdict @ ("healthy" | "unhealthy")) = verdict.map(String::as_str) {
-                    signals.health.send_replace(Some(verdict == "healthy"));
-                }
-            }
-            _ => {}
+            // An end or a change of health, in whatever words: Docker's have the verdict in them, Podman's have not.
+            _ => signals.look.send_modify(|n| *n += 1),
         }
     }
 
@@ -154,42 +142,76 @@ impl Watch {
     }
 }
 
-/// The newest event seen; the engine repeats those of the second it resumes in.
+/// How far, in seconds, an event may be behind one that was published before it.
+const LATE: i64 = 2;
+
+/// The events of the last seconds: after a break the engine repeats those since the time that it is asked for.
 #[derive(Default)]
-struct Last {
-    nanos: i64,
-    second: i64,
+struct Seen {
+    events: HashSet<(i64, String, String)>,
+    newest: i64,
 }
 
-impl Last {
+impl Seen {
     fn is_new(&mut self, event: &EventMessage) -> bool {
-        let nanos = event.time_nano.unwrap_or(0);
-        let new = nanos == 0 || nanos > self.nanos;
-        self.nanos = self.nanos.max(nanos);
-        self.second = self.second.max(event.time.unwrap_or(0));
-        new
+        let id = event.actor.as_ref().and_then(|actor| actor.id.clone());
+        let key = (
+            event.time_nano.unwrap_or(0),
+            id.unwrap_or_default(),
+            event.action.clone().unwrap_or_default(),
+        );
+        self.newest = self.newest.max(event.time.unwrap_or(0));
+        let oldest = (self.newest - LATE).saturating_mul(1_000_000_000);
+        self.events.retain(|(at, ..)| *at >= oldest);
+        self.events.insert(key)
     }
 
     fn since(&self) -> Option<String> {
-        (self.second > 0).then(|| self.second.to_string())
+        (self.newest > LATE).then(|| (self.newest - LATE).to_string())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bollard::models::EventActor;
 
-    #[test]
-    fn an_event_repeated_after_a_break_is_not_new() {
-        let mut last = Last::default();
-        let event = |nanos| EventMessage {
+    fn event(container: &str, nanos: i64) -> EventMessage {
+        EventMessage {
+            action: Some("health_status: healthy".to_owned()),
+            actor: Some(EventActor {
+                id: Some(container.to_owned()),
+                ..EventActor::default()
+            }),
             time: Some(nanos / 1_000_000_000),
             time_nano: Some(nanos),
             ..EventMessage::default()
-        };
-        assert!(last.is_new(&event(5_000_000_001)));
-        assert!(last.is_new(&event(5_000_000_002)));
-        assert!(!last.is_new(&event(5_000_000_001)));
-        assert_eq!(last.since().as_deref(), Some("5"));
+        }
+    }
+
+    #[test]
+    fn an_event_repeated_after_a_break_is_not_new() {
+        let mut seen = Seen::default();
+        assert!(seen.is_new(&event("a", 5_000_000_001)));
+        assert!(seen.is_new(&event("a", 5_000_000_002)));
+        assert!(!seen.is_new(&event("a", 5_000_000_001)));
+        assert_eq!(seen.since().as_deref(), Some("3"));
+    }
+
+    #[test]
+    fn an_event_told_after_a_younger_one_is_new() {
+        let mut seen = Seen::default();
+        assert!(seen.is_new(&event("a", 5_000_000_002)));
+        assert!(seen.is_new(&event("b", 5_000_000_001)));
+        assert!(seen.is_new(&event("c", 5_000_000_001)));
+    }
+
+    #[test]
+    fn only_the_last_seconds_are_kept() {
+        let mut seen = Seen::default();
+        for second in 10..1_000 {
+            assert!(seen.is_new(&event("a", second * 1_000_000_000)));
+        }
+        assert!(seen.events.len() <= 3, "{}", seen.events.len());
     }
 }
