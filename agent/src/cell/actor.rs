@@ -97,17 +97,7 @@ impl Message<CancelOrder> for CellActor {
     type Reply = ();
 
     async fn handle(&mut self, order: CancelOrder, _: &mut Context<Self, Self::Reply>) {
-        let CancelOrder {
-            grace,
-            reason,
-            force,
-        } = order;
-        let cancelled = Input::Cancelled {
-            grace,
-            reason,
-            force,
-        };
-        let _ = self.sequence.tell(Fact(cancelled)).await;
+        let _ = self.sequence.tell(Fact(order.into())).await;
     }
 }
 

@@ -1,7 +1,7 @@
 //! A skipped step is told together with everything inside it: a line, an event and a report row each.
 //!
 //! The core names the outermost item; [`expand`] walks its inside, [`Describe`] gives names and rows as far as they can be
-//! evaluated (a name that reads something unknown stays as written).
+//! evaluated (what is unknown in a name stands there as `{expression}`).
 
 use super::effect::Item;
 use super::frame::{Frame, Value, View};
@@ -39,7 +39,7 @@ pub struct Skipped {
 
 /// Gives what can be known of a step that doesn't run.
 pub trait Describe {
-    /// Its name; as written where it can't be evaluated.
+    /// Its name, as far as it is known.
     fn name(&self, step: &Step, view: &View) -> String;
     /// The rows that it names itself; of a `foreach` those of all its values, if they can be known.
     fn rows(&self, item: &Item, view: &View) -> Vec<String>;

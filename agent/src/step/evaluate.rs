@@ -30,6 +30,14 @@ impl<'a> Evaluate<'a> {
         self.cache.template(template)?.eval_text(self.scope)
     }
 
+    /// A text as far as it is known, for names of what doesn't run.
+    pub fn known_text(&self, template: &Template) -> String {
+        match self.cache.template(template) {
+            Ok(program) => program.eval_known(self.scope),
+            Err(_) => template.text.clone(),
+        }
+    }
+
     /// A text that may be absent.
     pub fn optional_text(&self, template: Option<&Template>) -> Result<Option<String>, EvalError> {
         template.map(|template| self.text(template)).transpose()

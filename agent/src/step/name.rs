@@ -12,24 +12,20 @@ const MAX: usize = 80;
 pub fn name(step: &Step, evaluate: Evaluate<'_>) -> Result<String, EvalError> {
     match &step.name {
         Some(name) => evaluate.text(name),
-        None => Ok(made(step, Some(evaluate))),
+        None => Ok(made(step, evaluate)),
     }
 }
 
-/// The step's name as far as it can be evaluated: else as written.
+/// The step's name as far as it is known.
 pub fn lenient(step: &Step, evaluate: Evaluate<'_>) -> String {
     match &step.name {
-        Some(name) => evaluate.text(name).unwrap_or_else(|_| name.text.clone()),
-        None => made(step, Some(evaluate)),
+        Some(name) => evaluate.known_text(name),
+        None => made(step, evaluate),
     }
 }
 
-fn made(step: &Step, evaluate: Option<Evaluate<'_>>) -> String {
-    let text = |template: &Template| {
-        evaluate
-            .and_then(|evaluate| evaluate.text(template).ok())
-            .unwrap_or_else(|| template.text.clone())
-    };
+fn made(step: &Step, evaluate: Evaluate<'_>) -> String {
+    let text = |template: &Template| evaluate.known_text(template);
     let made = match &step.action {
         Action::Http(http) => format!("{} {}", http.method.as_str(), text(&path(&http.url))),
         Action::Sse(sse) => format!("stream {}", text(&path(&sse.request.url))),

@@ -220,17 +220,7 @@ impl World {
             return Ok(());
         };
         cell.cancel = Some(order.clone());
-        let CancelOrder {
-            grace,
-            reason,
-            force,
-        } = order;
-        let cancelled = Input::Cancelled {
-            grace,
-            reason,
-            force,
-        };
-        self.tell_sequence(agent, token, cancelled)
+        self.tell_sequence(agent, token, order.into())
     }
 
     fn tell_sequence(&mut self, agent: usize, token: &Token, input: Input) -> Res {

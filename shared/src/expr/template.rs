@@ -110,6 +110,22 @@ impl TemplateProgram {
         Ok(out)
     }
 
+    /// The text as far as it is known: an expression that can't be evaluated here stands there as `{expression}`.
+    pub fn eval_known(&self, scope: &Scope) -> String {
+        let known = |program: &Program| match program.eval(scope) {
+            Ok(value) => to_text(&value),
+            Err(_) => format!("{{{}}}", program.text().trim()),
+        };
+        if let Some(program) = self.single() {
+            return known(program);
+        }
+        let pieces = self.pieces.iter().map(|piece| match piece {
+            Piece::Literal(text) => text.clone(),
+            Piece::Expression(program) => known(program),
+        });
+        pieces.collect()
+    }
+
     /// Where the text stands.
     pub fn span(&self) -> Span {
         self.span

@@ -436,6 +436,17 @@ fn a_template_of_one_expression_keeps_its_type() {
 }
 
 #[test]
+fn what_is_unknown_in_a_template_stands_there_in_braces() {
+    let known = |text: &str| template(text).eval_known(&scope());
+    assert_eq!(
+        known("${{ status }}: ${{ vm.name }} is there"),
+        "200: {vm.name} is there"
+    );
+    assert_eq!(known("${{ vm.name }}"), "{vm.name}");
+    assert_eq!(known("plain"), "plain");
+}
+
+#[test]
 fn places_in_a_template_are_those_of_the_file() {
     let text = "é ${{ 1 + nope.x }}";
     let scalar = Span {

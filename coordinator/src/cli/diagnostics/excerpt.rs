@@ -17,24 +17,20 @@ const REACH: usize = 4 * MOST_OF_A_LINE;
 
 /// One finding with its excerpt.
 #[derive(Debug)]
-pub struct Shown<'a> {
+pub struct Shown {
     message: String,
     help: Option<String>,
     level: Level,
-    place: Option<Excerpt<'a>>,
+    place: Option<Excerpt>,
     label: Option<LabeledSpan>,
 }
 
-impl<'a> Shown<'a> {
-    pub fn new(diagnostic: &Diagnostic, sources: &'a Sources) -> Self {
+impl Shown {
+    pub fn new(diagnostic: &Diagnostic, sources: &Sources) -> Self {
         let source = |span: &Span| sources.files.get(span.file as usize);
-        let place = diagnostic.span.and_then(|span| {
-            let source = source(&span)?;
-            Some(Excerpt {
-                source,
-                span: clipped(span, source),
-            })
-        });
+        let place = diagnostic
+            .span
+            .and_then(|span| Some(Excerpt::new(span, source(&span)?)));
         let label = place.as_ref().map(|place| {
             let range = (place.span.offset as usize, place.span.len as usize);
             LabeledSpan::new_primary_with_span(None, range)
@@ -60,15 +56,15 @@ impl<'a> Shown<'a> {
     }
 }
 
-impl fmt::Display for Shown<'_> {
+impl fmt::Display for Shown {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)
     }
 }
 
-impl std::error::Error for Shown<'_> {}
+impl std::error::Error for Shown {}
 
-impl Report for Shown<'_> {
+impl Report for Shown {
     fn severity(&self) -> Option<Level> {
         Some(self.level)
     }
@@ -84,48 +80,65 @@ impl Report for Shown<'_> {
     }
 }
 
-/// The place of a finding in its file.
+/// The place of a finding in its file, and what is shown around it.
 #[derive(Debug)]
-struct Excerpt<'a> {
-    source: &'a Source,
+struct Excerpt {
+    name: String,
     span: Span,
+    /// Byte for byte as long as what it shows, so that the place is found in it, and harmless.
+    shown: String,
+    /// Where in the file it begins.
+    from: usize,
+    /// Zero-based line and column of that.
+    line: usize,
+    column: usize,
 }
 
-impl SourceCode for Excerpt<'_> {
+impl Excerpt {
+    fn new(span: Span, source: &Source) -> Self {
+        let text = source.text.as_str();
+        let span = clipped(span, source);
+        let start = span.offset as usize;
+        let (from, to, above) = window(text, start, start + span.len as usize);
+        let shift = text.get(from..start).map_or(0, |part| part.chars().count());
+        let column = if above > 0 || Some(from) == start_of_line(text, start) {
+            0
+        } else {
+            (span.column as usize).saturating_sub(1 + shift)
+        };
+        Excerpt {
+            name: printable(&source.name),
+            shown: harmless(text.get(from..to).unwrap_or_default()),
+            from,
+            line: (span.line as usize).saturating_sub(1 + above),
+            column,
+            span,
+        }
+    }
+}
+
+impl SourceCode for Excerpt {
     fn read_span<'b>(
         &'b self,
         asked: &SourceSpan,
         before: usize,
         after: usize,
     ) -> Result<Box<dyn SpanContents<'b> + 'b>, MietteError> {
-        let text = self.source.text.as_str();
-        let start = self.span.offset as usize;
-        let end = start + self.span.len as usize;
-        let line = (self.span.line as usize).saturating_sub(1);
-        let column = (self.span.column as usize).saturating_sub(1);
         if before == 0 && after == 0 {
             // Asked for the place alone, to name line and column.
-            let data = text.as_bytes().get(start..end).unwrap_or_default();
+            let start = (self.span.offset as usize).saturating_sub(self.from);
+            let place = start..start + self.span.len as usize;
+            let data = self.shown.as_bytes().get(place).unwrap_or_default();
+            let line = (self.span.line as usize).saturating_sub(1);
+            let column = (self.span.column as usize).saturating_sub(1);
             return Ok(self.contents(data, *asked, line, column));
         }
-        let (from, to, above) = window(text, start, end);
-        let shift = text.get(from..start).map_or(0, |part| part.chars().count());
-        let column = if above > 0 || Some(from) == start_of_line(text, start) {
-            0
-        } else {
-            column.saturating_sub(shift)
-        };
-        let data = text.as_bytes().get(from..to).unwrap_or_default();
-        Ok(self.contents(
-            data,
-            (from, to - from).into(),
-            line.saturating_sub(above),
-            column,
-        ))
+        let all = (self.from, self.shown.len()).into();
+        Ok(self.contents(self.shown.as_bytes(), all, self.line, self.column))
     }
 }
 
-impl Excerpt<'_> {
+impl Excerpt {
     fn contents<'b>(
         &'b self,
         data: &'b [u8],
@@ -133,7 +146,7 @@ impl Excerpt<'_> {
         line: usize,
         column: usize,
     ) -> Box<dyn SpanContents<'b> + 'b> {
-        let name = printable(&self.source.name);
+        let name = self.name.clone();
         Box::new(MietteSpanContents::new_named(
             name, data, span, line, column, 1,
         ))
@@ -222,4 +235,32 @@ fn printable(text: &str) -> String {
             }
         })
         .collect()
+}
+
+/// The same in as many bytes, so that places stay where they are; tabs and line breaks are left.
+fn harmless(text: &str) -> String {
+    text.chars()
+        .map(|c| match c {
+            '\n' | '\t' => c,
+            '\r' => ' ',
+            // One byte the ASCII ones, two those of U+0080 to U+009F, three the marks that turn the direction.
+            c if c.is_ascii_control() => '?',
+            c if c.is_control() => '¿',
+            '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => '\u{fffd}',
+            c => c,
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_made_harmless_keeps_its_length() {
+        let text = "a\u{1b}[31m\u{9b}b\u{202e}c\r\n\td";
+        let shown = harmless(text);
+        assert_eq!(shown, "a?[31m¿b\u{fffd}c \n\td");
+        assert_eq!(shown.len(), text.len());
+    }
 }

@@ -55,6 +55,10 @@ fn a_thousand_findings_in_a_big_file_are_shown_within_a_second_or_two() {
 fn what_a_terminal_would_obey_is_not_printed() {
     let shown = shown("\"\\e[31mred\": 1\nphases: { p: [{ expect: true }] }\n");
     assert!(!shown.contains('\u{1b}'), "{shown:?}");
+    let raw =
+        self::shown("name: a\n# \u{1b}[2J\u{202e}\nfoo: 1\nphases: { p: [{ expect: true }] }\n");
+    assert!(!raw.contains(['\u{1b}', '\u{202e}']), "{raw:?}");
+    assert!(raw.contains("foo: 1"), "{raw}");
 }
 
 #[test]
