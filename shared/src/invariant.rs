@@ -31,14 +31,43 @@ pub fn one_outcome<'a>(
     run: &RunId,
     journal: impl IntoIterator<Item = &'a Event>,
 ) -> Result<RunState, Violation> {
-    let mut state = RunState::new(run.clone());
-    let mut finished: HashSet<CellId> = HashSet::new();
-    for event in journal {
+    let mut outcomes = Outcomes::new(run.clone());
+    journal
+        .into_iter()
+        .try_for_each(|event| outcomes.take(event))?;
+    Ok(outcomes.state)
+}
+
+/// The same, event by event, for who looks after each of them.
+#[derive(Debug)]
+pub struct Outcomes {
+    state: RunState,
+    finished: HashSet<CellId>,
+}
+
+impl Outcomes {
+    /// Before a run's first event.
+    pub fn new(run: RunId) -> Self {
+        Outcomes {
+            state: RunState::new(run),
+            finished: HashSet::new(),
+        }
+    }
+
+    /// What the events so far come to.
+    pub fn state(&self) -> &RunState {
+        &self.state
+    }
+
+    /// The next event of the journal.
+    pub fn take(&mut self, event: &Event) -> Result<(), Violation> {
+        let Outcomes { state, finished } = self;
+        let run = state.run.clone();
         if let EventKind::CellFinished { cell, outcome, .. } = &event.kind {
             if !finished.insert(cell.clone()) {
                 return violated("I2", format!("cell {cell} of run {run} finished twice"));
             }
-            outcome_is_earned(&state, cell, *outcome)?;
+            outcome_is_earned(state, cell, *outcome)?;
         }
         state.apply(event);
         if let EventKind::RunFinished { outcome } = &event.kind {
@@ -50,8 +79,8 @@ pub fn one_outcome<'a>(
                 return violated("I2", format!("run {run} isn't {outcome} by its cells"));
             }
         }
+        Ok(())
     }
-    Ok(state)
 }
 
 /// An outcome that judges the system under test must be the newest attempt's own word.

@@ -148,7 +148,7 @@ impl World {
             machine.drive.must_not_hold(&secret);
         }
         let first = Recorded { position: 1, event };
-        self.disk.submit(run.clone(), text, made, secret, first);
+        self.disk.submit(run.clone(), text, made, secret, first)?;
         self.bring(run)
     }
 
@@ -448,19 +448,12 @@ impl World {
         let lose = self.now < self.disk.full_until;
         center.committing = false;
         let loads = std::mem::take(&mut center.loads);
-        let mut touched = BTreeSet::new();
         for load in &loads {
-            if !load.events.is_empty() {
-                touched.insert(load.run.clone());
-            }
             let twice = self.switch == Switch::OutcomeTwice;
             if !lose {
                 self.disk
                     .append(&load.run, &load.events, twice, &mut self.tally)?;
             }
-        }
-        for run in touched {
-            self.disk.one_outcome(&run)?;
         }
         for load in loads {
             for parcel in load.parcels {

@@ -5,8 +5,9 @@ use super::tally::Tally;
 use super::world::{Res, TICK, World};
 use phalanx_shared::event::{EventKind, Recorded};
 use phalanx_shared::id::{AgentId, CellId, RunId, Token};
-use phalanx_shared::invariant::{self, Sequences, Violation};
+use phalanx_shared::invariant::{self, Outcomes, Sequences, Violation};
 use phalanx_shared::outcome::Outcome;
+use phalanx_shared::run_state::{CellState, RunState};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -33,8 +34,29 @@ pub struct Kept {
     /// The value of its secret, which is nowhere in the journal.
     pub secret: String,
     sequences: Sequences,
+    /// What the journal comes to, and that it keeps I2.
+    outcomes: Outcomes,
     /// The last sequence of each cell's attempts.
     last: BTreeMap<CellId, BTreeMap<u32, u64>>,
+}
+
+impl Kept {
+    /// What the journal comes to.
+    pub fn state(&self) -> &RunState {
+        self.outcomes.state()
+    }
+
+    /// **I2** Each cell ends in exactly one outcome, and positions have no holes.
+    fn push(&mut self, recorded: Recorded) -> Res {
+        self.outcomes.take(&recorded.event)?;
+        let (position, expected) = (recorded.position, self.journal.len() as u64 + 1);
+        self.journal.push(recorded);
+        if position == expected {
+            return Ok(());
+        }
+        let what = format!("position {position} is written where {expected} should be");
+        Err(broken("I2", what))
+    }
 }
 
 impl Disk {
@@ -45,18 +67,21 @@ impl Disk {
         made: Made,
         secret: String,
         first: Recorded,
-    ) {
-        let kept = Kept {
+    ) -> Res {
+        let mut kept = Kept {
             text,
             made,
-            journal: vec![first],
+            journal: Vec::new(),
             settled: false,
             priority: i32::from(self.runs.len() == 2),
             secret,
             sequences: Sequences::default(),
+            outcomes: Outcomes::new(run.clone()),
             last: BTreeMap::new(),
         };
+        kept.push(first)?;
         self.runs.insert(run, kept);
+        Ok(())
     }
 
     pub fn open_runs(&self) -> Vec<RunId> {
@@ -96,10 +121,10 @@ impl Disk {
                 } if reason.starts_with("quarantined") => {
                     tally.count("cell quarantined");
                 }
-                EventKind::CellFinished { .. } if twice => kept.journal.push(recorded.clone()),
+                EventKind::CellFinished { .. } if twice => kept.push(recorded.clone())?,
                 _ => {}
             }
-            kept.journal.push(recorded.clone());
+            kept.push(recorded.clone())?;
         }
         Ok(())
     }
@@ -131,25 +156,6 @@ impl Disk {
         ))
     }
 
-    /// **I2** Each cell ends in exactly one outcome, and positions have no holes.
-    pub fn one_outcome(&self, run: &RunId) -> Res {
-        let Some(kept) = self.runs.get(run) else {
-            return Ok(());
-        };
-        invariant::one_outcome(run, kept.journal.iter().map(|r| &r.event))?;
-        let positions = kept.journal.iter().map(|r| r.position);
-        match positions
-            .zip(1..)
-            .find(|(position, expected)| position != expected)
-        {
-            Some((position, expected)) => {
-                let what = format!("run {run} has position {position} instead of {expected}");
-                Err(broken("I2", what))
-            }
-            None => Ok(()),
-        }
-    }
-
     /// **I5** The same spec gives the same plan.
     pub fn plans_the_same(&self, run: &RunId, changed: bool) -> Res {
         let Some(kept) = self.runs.get(run) else {
@@ -171,10 +177,9 @@ impl Disk {
         ))
     }
 
-    /// At the end: every run has its outcome and a whole journal.
+    /// At the end: every run has its outcome.
     pub fn all_finished(&self) -> Res {
         for (run, kept) in &self.runs {
-            self.one_outcome(run)?;
             let over = |r: &Recorded| matches!(r.event.kind, EventKind::RunFinished { .. });
             if !kept.journal.iter().any(over) {
                 return Err(broken("I2", format!("run {run} has no outcome")));
@@ -241,13 +246,8 @@ impl World {
         let mut open = Vec::new();
         for (run, kept) in &self.disk.runs {
             if !kept.settled {
-                let state = invariant::one_outcome(run, kept.journal.iter().map(|r| &r.event));
-                let cells = state.map(|state| {
-                    let of = |c: &phalanx_shared::run_state::CellState| {
-                        (c.status, c.outcome.map(Outcome::as_str))
-                    };
-                    state.cells.values().map(of).collect::<Vec<_>>()
-                });
+                let of = |c: &CellState| (c.status, c.outcome.map(Outcome::as_str));
+                let cells: Vec<_> = kept.state().cells.values().map(of).collect();
                 open.push(format!("{run}: {cells:?}"));
             }
         }

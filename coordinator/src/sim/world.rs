@@ -15,7 +15,7 @@ use crate::schedule::expected::Past;
 use phalanx_agent::cell::masks::Masks;
 use phalanx_proto::link::{FromAgent, ToAgent};
 use phalanx_shared::id::{AgentId, RunId, Token};
-use phalanx_shared::invariant::{Violation, one_outcome};
+use phalanx_shared::invariant::Violation;
 use phalanx_shared::time::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -385,9 +385,7 @@ impl World {
         let Some(kept) = self.disk.runs.get(run) else {
             return;
         };
-        let Ok(state) = one_outcome(run, kept.journal.iter().map(|r| &r.event)) else {
-            return;
-        };
+        let state = kept.state();
         for cell in &kept.made.plan.cells {
             let tries = state
                 .cells
