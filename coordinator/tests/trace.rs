@@ -7,6 +7,7 @@ use collector::{Collector, text};
 use opentelemetry_proto::tonic::trace::v1::Span;
 use std::collections::HashSet;
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -208,6 +209,84 @@ fn what_can_not_be_spoken_is_said_and_the_run_goes_on() {
     );
     assert_eq!(ran.code, Some(1), "{}", ran.stderr);
     assert!(ran.stderr.contains("nothing is traced"), "{}", ran.stderr);
+}
+
+/// It takes connections and never says a word.
+#[test]
+fn a_backend_that_hangs_holds_nothing_up_for_long_and_is_said_once() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("http://{}", silent.local_addr().unwrap());
+    let ran = run(&[("OTEL_EXPORTER_OTLP_ENDPOINT", &endpoint)], &[]);
+    assert_eq!(ran.code, Some(1), "{}", ran.stderr);
+    let said = ran.stderr.matches("trace is not whole").count();
+    assert_eq!(said, 1, "{}", ran.stderr);
+}
+
+/// A child that doesn't outlive the test.
+struct Kept(std::process::Child);
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_coordinators_runs_and_their_reruns_are_a_trace_each() {
+    let collector = Collector::start();
+    let place = tempfile::tempdir().unwrap();
+    fs::write(place.path().join("spec.yaml"), SPEC).unwrap();
+    let endpoint = [("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint.as_str())];
+    let mut serve = phalanx(place.path(), &endpoint)
+        .args(["serve", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = BufReader::new(serve.stderr.take().unwrap()).lines();
+    let _serve = Kept(serve);
+    let address = said.by_ref().find_map(|line| {
+        let line = line.unwrap();
+        let (_, rest) = line.split_once("coordinator at ")?;
+        let address = rest.split_whitespace().next()?;
+        Some(address.trim_end_matches(':').to_owned())
+    });
+    let address = address.unwrap();
+    // Nobody else reads it; a full pipe would hold the coordinator up.
+    std::thread::spawn(move || said.for_each(drop));
+    let agent = phalanx(place.path(), &endpoint)
+        .args(["agent", "--coordinator", &address, "--slots", "2"])
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let _agent = Kept(agent);
+    let call = |arguments: &[&str]| {
+        let mut command = phalanx(place.path(), &[("PHALANX_COORDINATOR", &address)]);
+        let done = command.args(arguments).output().unwrap();
+        let stderr = String::from_utf8_lossy(&done.stderr).into_owned();
+        assert_eq!(done.status.code(), Some(1), "{stderr}");
+        stderr
+    };
+    call(&["run", "spec.yaml", "--report", "json=first.json"]);
+    call(&["rerun", "last", "--failed", "--report", "json=again.json"]);
+    for (report, steps) in [("first.json", 12), ("again.json", 6)] {
+        let report = fs::read(place.path().join(report)).unwrap();
+        let report: serde_json::Value = serde_json::from_slice(&report).unwrap();
+        let run = report["run"].as_str().unwrap().replace('-', "");
+        // A run's last spans leave the coordinator after its client has heard of its end. A bound against hanging.
+        let spans = (0..600).find_map(|_| {
+            let mut spans = collector.spans("phalanx.run");
+            spans.retain(|span| hex(&span.trace_id) == run);
+            if of_kind(&spans, "run").is_empty() {
+                std::thread::sleep(std::time::Duration::from_millis(50));
+                return None;
+            }
+            Some(spans)
+        });
+        let spans = spans.unwrap();
+        whole(&spans);
+        assert_eq!(of_kind(&spans, "step").len(), steps);
+    }
 }
 
 const GATED: &str = r#"
