@@ -1,6 +1,6 @@
 //! The workspaces an agent holds: unpacked once per digest, read-only, shared by all cells that name it.
 //!
-//! The archive comes from the coordinator (`link`); what it holds was chosen by the coordinator's `workspace::pack`.
+//! The archive comes from the coordinator (`link`), whose `workspace::receive` wrote it.
 
 use std::fs;
 use std::io::{self, Read};

@@ -36,6 +36,8 @@ pub mod secrets;
 pub mod selection;
 pub mod serve;
 pub mod show;
+pub mod submit;
+pub mod upload;
 pub mod validate;
 pub mod watch;
 pub mod why;

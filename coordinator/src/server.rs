@@ -12,6 +12,7 @@ use crate::incoming;
 use crate::journal::{SqliteStore, StoreError};
 use crate::submission::SpecPlanner;
 use crate::supervisor::{self, Begin, Handle, OwnSecrets, Settings};
+use crate::workspace::Workspaces;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -86,6 +87,8 @@ pub fn journal_path(directory: &Path) -> PathBuf {
 pub async fn start(options: Options, listener: Listener) -> Result<Server, StoreError> {
     let directory = options.directory;
     let store = SqliteStore::open(&journal_path(&directory)).await?;
+    let workspaces = Workspaces::new(directory.join(WORKSPACES));
+    workspaces.clear();
     if let Some(tracer) = &options.settings.tracer {
         tracer.start();
     }
@@ -94,7 +97,10 @@ pub async fn start(options: Options, listener: Listener) -> Result<Server, Store
     let (to_agents, commands) = mpsc::unbounded_channel();
     let (handle, writer) = supervisor::start(supervisor::Args {
         store: Arc::new(store),
-        planner: Arc::new(planner(&directory, options.max_cells)),
+        planner: Arc::new(SpecPlanner {
+            workspaces: workspaces.clone(),
+            max_cells: options.max_cells,
+        }),
         own_secrets: options.own_secrets,
         from_agents,
         to_agents,
@@ -113,10 +119,10 @@ pub async fn start(options: Options, listener: Listener) -> Result<Server, Store
         facts,
         commands,
         logs: logs.clone(),
-        workspaces: directory.join(WORKSPACES),
+        workspaces: workspaces.clone(),
         heard: handle.registry.heard().clone(),
     });
-    let api = Api::new(handle.clone(), logs, directory);
+    let api = Api::new(handle.clone(), logs, workspaces, directory);
     let router = dispatch::transport().add_service(sessions);
     let router = with_standard_services(router.add_service(api.into_service()));
     let stop = CancellationToken::new();
@@ -135,14 +141,6 @@ pub async fn start(options: Options, listener: Listener) -> Result<Server, Store
         served,
         writer,
     })
-}
-
-/// What plans the submissions of a coordinator with this directory.
-pub fn planner(directory: &Path, max_cells: Option<usize>) -> SpecPlanner {
-    SpecPlanner {
-        workspaces: directory.join(WORKSPACES),
-        max_cells,
-    }
 }
 
 /// Health and reflection, as gRPC's tools expect them.

@@ -1,7 +1,7 @@
 //! The wire: generated messages and services of `phalanx.v1`, and the only conversions between them and the domain.
 //!
-//! Read `phalanx/v1/agent_link.proto` first: its header tells lifecycle, resume, fencing and cancellation. [`link`] and [`log`] are the
-//! same messages as checked domain types; the cores of both sides speak these. [`limit`] bounds everything. Nothing here does I/O.
+//! Read `phalanx/v1/agent_link.proto` first: its header tells lifecycle, resume, fencing and cancellation. [`link`], [`log`] and
+//! [`workspace`] are the same messages as checked domain types; the cores of both sides speak these. [`limit`] bounds everything. Nothing here does I/O.
 
 #[allow(clippy::all, clippy::unwrap_used, missing_docs)]
 pub mod v1 {
@@ -14,6 +14,7 @@ pub mod limit;
 pub mod link;
 pub mod log;
 mod secret_debug;
+pub mod workspace;
 
 pub use broken::broken;
 

@@ -36,6 +36,24 @@ pub const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 /// Bytes of one piece of a workspace.
 pub const CHUNK_BYTES: usize = 256 << 10;
 
+/// Bytes of all files of a workspace: what is more belongs into an image.
+pub const WORKSPACE_BYTES: u64 = 2 << 30;
+
+/// Files and links of a workspace: each has a header in the archive, an empty one too.
+pub const WORKSPACE_MEMBERS: usize = 250_000;
+
+/// Links of a workspace; the coordinator follows them in memory.
+pub const WORKSPACE_LINKS: usize = 10_000;
+
+/// Bytes of a path in a workspace, as Linux has it.
+pub const PATH_BYTES: usize = 4096;
+
+/// Files that the expressions of a submission read.
+pub const READ_FILES: usize = 1_000;
+
+/// Bytes of all of these: they stay in the journal, in the run's plan.
+pub const READ_BYTES: usize = 64 << 20;
+
 /// Characters of a run's, cell's or agent's id.
 pub const ID_CHARS: usize = 128;
 

@@ -10,6 +10,7 @@ use phalanx_proto::convert::{
 use phalanx_proto::link::{FromAgent, ToAgent};
 use phalanx_proto::log::{LogDown, LogUp};
 use phalanx_proto::v1;
+use phalanx_proto::workspace::Part as WorkspacePart;
 use phalanx_shared::event::{Event, EventKind, Recorded};
 use phalanx_shared::id::Token;
 use phalanx_shared::plan::{Keep, Resources};
@@ -83,6 +84,11 @@ proptest! {
     }
 
     #[test]
+    fn a_part_of_a_workspace_survives(value in strategy::workspace_part()) {
+        prop_assert_eq!(travel::<WorkspacePart, v1::WorkspacePart>(value.clone()), value);
+    }
+
+    #[test]
     fn a_refusal_survives_and_travels_in_a_status(value in strategy::refusal()) {
         prop_assert_eq!(travel::<Refusal, v1::Refusal>(value.clone()), value.clone());
         let status = value.clone().into_status();
@@ -105,6 +111,9 @@ proptest! {
         }
         if let Ok(wire) = v1::LogUp::decode(&*bytes) {
             let _ = LogUp::try_from(wire);
+        }
+        if let Ok(wire) = v1::WorkspacePart::decode(&*bytes) {
+            let _ = WorkspacePart::try_from(wire);
         }
     }
 

@@ -3,6 +3,7 @@
 use super::status::of_store;
 use crate::journal::Write;
 use crate::supervisor::Handle;
+use crate::workspace::Workspaces;
 use phalanx_proto::v1;
 use phalanx_shared::id::RunId;
 use std::collections::HashSet;
@@ -17,6 +18,7 @@ pub(crate) const WORKSPACES: &str = "workspaces";
 /// Removes what isn't needed any more, or says what would go.
 pub(super) async fn gc(
     handle: &Handle,
+    workspaces: &Workspaces,
     state_dir: &Path,
     request: v1::GcRequest,
 ) -> Result<v1::GcResponse, Status> {
@@ -49,12 +51,13 @@ pub(super) async fn gc(
     for row in kept {
         runs.insert(row.new.run.to_string());
         let digest = row.new.submission.workspace_digest.as_ref();
-        digests.extend(digest.map(|digest| format!("{digest}.tar")));
+        digests.extend(digest.cloned());
     }
-    let state_dir = state_dir.to_owned();
+    let (state_dir, workspaces) = (state_dir.to_owned(), workspaces.clone());
+    let now = handle.clock.wall();
     let files = tokio::task::spawn_blocking(move || {
         let mut found = orphans(&state_dir.join(LOGS), &runs, dry_run);
-        found.extend(orphans(&state_dir.join(WORKSPACES), &digests, dry_run));
+        found.extend(workspaces.remove_unclaimed(&digests, now, dry_run));
         found
     });
     let files = files.await.map_err(|e| Status::internal(e.to_string()))?;

@@ -14,34 +14,38 @@ mod status;
 mod submit;
 mod watch;
 mod why;
+mod workspace;
 
 pub use cancel::cancel_all;
 
 use crate::dispatch::logs::store::LogStore;
 use crate::supervisor::Handle;
+use crate::workspace::Workspaces;
 use phalanx_proto::limit;
 use phalanx_proto::v1;
 use phalanx_proto::v1::control_server::{Control, ControlServer};
 use std::path::PathBuf;
 use std::pin::Pin;
 use tokio_stream::Stream;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 /// Answers clients.
 #[derive(Clone)]
 pub struct Api {
     handle: Handle,
     logs: LogStore,
-    /// Where logs and packed workspaces are, for `gc`.
+    workspaces: Workspaces,
+    /// Where logs are, for `gc`.
     state_dir: PathBuf,
 }
 
 impl Api {
     /// An API of a coordinator.
-    pub fn new(handle: Handle, logs: LogStore, state_dir: PathBuf) -> Self {
+    pub fn new(handle: Handle, logs: LogStore, workspaces: Workspaces, state_dir: PathBuf) -> Self {
         Api {
             handle,
             logs,
+            workspaces,
             state_dir,
         }
     }
@@ -143,7 +147,26 @@ impl Control for Api {
         &self,
         request: Request<v1::GcRequest>,
     ) -> Result<Response<v1::GcResponse>, Status> {
-        gc::gc(&self.handle, &self.state_dir, request.into_inner())
+        let request = request.into_inner();
+        gc::gc(&self.handle, &self.workspaces, &self.state_dir, request)
+            .await
+            .map(Response::new)
+    }
+
+    async fn has_workspace(
+        &self,
+        request: Request<v1::HasWorkspaceRequest>,
+    ) -> Result<Response<v1::HasWorkspaceResponse>, Status> {
+        workspace::has(&self.workspaces, request.into_inner())
+            .await
+            .map(Response::new)
+    }
+
+    async fn put_workspace(
+        &self,
+        request: Request<Streaming<v1::WorkspacePart>>,
+    ) -> Result<Response<v1::PutWorkspaceResponse>, Status> {
+        workspace::put(&self.workspaces, request.into_inner())
             .await
             .map(Response::new)
     }

@@ -25,6 +25,12 @@ pub(super) async fn rerun(
     let run = row.new.run;
     let state = find::state(&**store, &run).await?;
     let mut submission = row.new.submission;
+    // The client's files are not asked for again: what its expressions read is in the plan, its workspace is held for its runs.
+    submission.read = state
+        .plan
+        .as_ref()
+        .map(|plan| plan.files.clone())
+        .unwrap_or_default();
     if failed || !cells.is_empty() {
         submission.cells = chosen(&state, failed, &cells)?;
     }

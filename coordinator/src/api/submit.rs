@@ -4,7 +4,8 @@ use super::status::of_store_actor;
 use crate::journal::Submission;
 use crate::submission::Planned;
 use crate::supervisor::{Handle, Launch};
-use phalanx_proto::convert::Refusal;
+use phalanx_proto::convert::{InvalidPart, Refusal, workspace_digest as digest};
+use phalanx_proto::limit::{READ_BYTES, READ_FILES};
 use phalanx_proto::v1;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -28,7 +29,12 @@ pub(super) async fn launch(
 ) -> Result<v1::SubmitResponse, Status> {
     let planner = handle.planner.clone();
     // Planning 100,000 cells takes a second of computing; the runtime's own threads are for waiting.
-    let (submission, planned) = tokio::task::spawn_blocking(move || planner.plan(submission))
+    let plan = move || {
+        planner
+            .plan(&submission)
+            .map(|planned| (submission, planned))
+    };
+    let (submission, planned) = tokio::task::spawn_blocking(plan)
         .await
         .map_err(|error| Status::internal(format!("planning failed: {error}")))?
         .map_err(Refusal::into_status)?;
@@ -67,17 +73,24 @@ fn from_wire(request: v1::SubmitRequest) -> Result<(Submission, BTreeMap<String,
         cells,
         options,
         secrets,
-        workspace_root,
+        // A path on the client's machine, or anything else: nothing here is read by it.
+        workspace_root: _,
         workspace_digest,
         origin_json,
+        read,
     } = request;
+    let invalid = |error: InvalidPart| Status::invalid_argument(error.to_string());
+    let workspace_digest = match workspace_digest.is_empty() {
+        true => None,
+        false => Some(digest(workspace_digest).map_err(invalid)?),
+    };
     let mut submission = Submission {
         files: files.into_iter().map(Into::into).collect(),
         inputs: object("inputs", &inputs_json)?,
         only,
         cells,
-        workspace_root: (!workspace_root.is_empty()).then(|| workspace_root.into()),
-        workspace_digest: (!workspace_digest.is_empty()).then_some(workspace_digest),
+        read: read_files(read)?,
+        workspace_digest,
         origin: object("origin", &origin_json)?,
         ..Submission::default()
     };
@@ -88,6 +101,21 @@ fn from_wire(request: v1::SubmitRequest) -> Result<(Submission, BTreeMap<String,
         set_options(&mut submission, options)?;
     }
     Ok((submission, secrets.into_iter().collect()))
+}
+
+/// The files that expressions read, within bounds: the journal keeps them.
+fn read_files(files: Vec<v1::SourceFile>) -> Result<BTreeMap<String, String>, Status> {
+    let bytes: usize = files.iter().map(|file| file.text.len()).sum();
+    if files.len() > READ_FILES || bytes > READ_BYTES {
+        return Err(Status::invalid_argument(format!(
+            "the submission brings {} files of {} MiB for expressions to read, the limit is {READ_FILES} files of {} MiB",
+            files.len(),
+            bytes >> 20,
+            READ_BYTES >> 20
+        )));
+    }
+    let files = files.into_iter().map(|file| (file.name, file.text));
+    Ok(files.collect())
 }
 
 /// What a caller decides beside the spec.

@@ -1,20 +1,15 @@
 //! `phalanx plan SPEC`: the cells that a spec makes with these inputs. Runs nothing, needs no coordinator.
 
-use super::diagnostics;
 use super::error::CliError;
 use super::selection::Selection;
-use super::{Context, exit, runs, say, validate};
-use crate::journal::Submission;
+use super::submit::{prepared, warn};
+use super::{Context, exit, runs, say};
 use crate::report::style::Tone;
 use crate::report::table::Table;
-use crate::spec_file;
-use crate::submission::{Planner, SpecPlanner};
-use phalanx_proto::convert::Refusal;
-use phalanx_shared::diagnostic::{Diagnostic, Severity, Sources};
+use crate::submission::Prepared;
 use phalanx_shared::expr::to_text;
 use phalanx_shared::plan::{Plan, PlannedCell};
 use serde_json::{Value, json};
-use std::path::{Path, PathBuf};
 
 /// Show the cells that a spec makes
 #[derive(clap::Args, Clone, Debug)]
@@ -40,52 +35,16 @@ pub fn run(args: &Args, context: &Context) -> Result<u8, CliError> {
 }
 
 fn plan(args: &Args, context: &Context) -> Result<Plan, CliError> {
-    let loaded = spec_file::load(&args.spec);
-    if loaded.spec.is_none() {
-        validate::complain(&loaded);
-        let count = diagnostics::count(&loaded.diagnostics);
-        return Err(CliError::usage(format!("{}: {count}", args.spec)));
-    }
-    let submission = Submission {
-        files: loaded.sources.files,
-        inputs: args.selection.inputs()?,
-        only: args.selection.only().to_vec(),
-        cells: args.selection.cells().to_vec(),
-        workspace_root: spec_file::folder(&args.spec).ok(),
-        ..Submission::default()
-    };
-    let store = Scratch::new()?;
-    let planner = SpecPlanner {
-        workspaces: store.path().to_owned(),
-        max_cells: super::max_cells(&context.settings),
-    };
-    match planner.plan(submission) {
-        Ok((submission, planned)) => {
-            let sources = Sources {
-                files: submission.files,
-            };
-            complain(&planned.warnings, &sources, context);
-            Ok(planned.plan)
-        }
-        Err(Refusal {
-            diagnostics,
-            sources,
-        }) => {
-            complain(&diagnostics, &sources, context);
-            let count = diagnostics::count(&diagnostics);
-            Err(CliError::usage(format!("{}: {count}", args.spec)))
-        }
-    }
-}
-
-fn complain(findings: &[Diagnostic], sources: &Sources, context: &Context) {
-    let serious = findings
-        .iter()
-        .any(|finding| finding.severity == Severity::Error);
-    if !findings.is_empty() && (serious || !context.voice.quiet) {
-        let style = diagnostics::Style::of(&std::io::stderr());
-        say::to_stderr(&diagnostics::render(findings, sources, style));
-    }
+    let max_cells = super::max_cells(&context.settings);
+    let (prepared, _) = prepared(&args.spec, &args.selection, max_cells)?;
+    let Prepared {
+        submission,
+        plan,
+        warnings,
+        ..
+    } = prepared;
+    warn(&warnings, &submission.files, context);
+    Ok(plan)
 }
 
 fn json(plan: &Plan) -> Value {
@@ -171,28 +130,4 @@ fn table(plan: &Plan) -> Table {
         table.row(row);
     }
     table
-}
-
-/// A directory for the packed workspace, removed afterwards.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new() -> Result<Self, CliError> {
-        let path = std::env::temp_dir().join(format!("phalanx-plan-{}", uuid::Uuid::now_v7()));
-        std::fs::create_dir(&path).map_err(|error| {
-            CliError::errored(format!("can't create {}: {error}", path.display()))
-        })?;
-        Ok(Scratch(path))
-    }
-
-    fn path(&self) -> &Path {
-        &self.0
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        // What is left of it is in the system's directory for such things.
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
 }

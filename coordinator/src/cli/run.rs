@@ -6,18 +6,15 @@ use super::follow::{Followed, Left, OnInterrupt, follow};
 use super::interrupt::Interrupts;
 use super::reports::Report;
 use super::secrets::SecretArgs;
-use super::{Context, connect, diagnostics, exit, reports, say};
+use super::submit::Ready;
+use super::{Context, connect, exit, reports, say};
 use crate::config::Flag;
 use crate::config::server::COORDINATOR;
 use crate::config::stack::KEEP_TTL_S;
 use crate::report::terminal::{self, Detail};
-use crate::spec_file;
-use phalanx_proto::convert::Refusal;
 use phalanx_proto::v1;
-use phalanx_shared::diagnostic::{Diagnostic, Sources};
 use phalanx_shared::id::RunId;
 use phalanx_shared::plan::Keep;
-use serde_json::json;
 use std::collections::BTreeMap;
 
 /// Run a spec's matrix and report
@@ -197,12 +194,13 @@ pub async fn run(args: Args, context: &Context) -> Result<u8, CliError> {
     let mut interrupts = Interrupts::listen()?;
     let (connection, run) = match (&args.spec, &args.resume) {
         (Some(spec), _) => {
-            let (mut request, containers) = submission(spec, &args)?;
-            request.options = Some(options);
-            request.secrets = secrets;
-            let connection = unless(&mut interrupts, connect::for_run(context, containers)).await?;
-            let run = submit(&connection, request, context).await;
-            match run {
+            let preparing = Ready::prepare(spec, &args.selection, context);
+            let mut ready = unless(&mut interrupts, preparing).await?;
+            ready.request.options = Some(options);
+            ready.request.secrets = secrets;
+            let connecting = connect::for_run(context, ready.containers);
+            let connection = unless(&mut interrupts, connecting).await?;
+            match ready.submit(&connection, &mut interrupts, context).await {
                 Ok(run) => (connection, run),
                 Err(error) => {
                     connection.close().await;
@@ -281,73 +279,4 @@ pub fn conclude(followed: Followed, reports: &[Report], context: &Context) -> Re
     } else {
         exit::of_run(&view)
     })
-}
-
-/// The submission of a spec, once everything that can be checked here is, and whether its stacks have containers.
-fn submission(path: &str, args: &Args) -> Result<(v1::SubmitRequest, bool), CliError> {
-    let loaded = spec_file::load(path);
-    let Some(spec) = &loaded.spec else {
-        super::validate::complain(&loaded);
-        let count = diagnostics::count(&loaded.diagnostics);
-        return Err(CliError::usage(format!("{path}: {count}")));
-    };
-    let containers = spec.compose.is_some() || spec.services.iter().any(|service| !service.process);
-    let selection = &args.selection;
-    let inputs = selection.inputs()?;
-    let origin = json!({
-        "path": path,
-        "inputs": inputs,
-        "only": selection.only(),
-        "cells": selection.cells(),
-        "command": std::env::args().collect::<Vec<_>>().join(" "),
-    });
-    let root = spec_file::folder(path)
-        .map_err(|error| CliError::usage(format!("can't find the directory of {path}: {error}")))?;
-    let request = v1::SubmitRequest {
-        files: loaded.sources.files.into_iter().map(Into::into).collect(),
-        inputs_json: serde_json::to_vec(&inputs)
-            .map_err(|error| CliError::usage(format!("inputs: {error}")))?,
-        only: selection.only().to_vec(),
-        cells: selection.cells().to_vec(),
-        workspace_root: root.to_string_lossy().into_owned(),
-        origin_json: origin.to_string().into_bytes(),
-        ..v1::SubmitRequest::default()
-    };
-    Ok((request, containers))
-}
-
-async fn submit(
-    connection: &Connection,
-    request: v1::SubmitRequest,
-    context: &Context,
-) -> Result<RunId, CliError> {
-    let sources = Sources {
-        files: request.files.iter().cloned().map(Into::into).collect(),
-    };
-    let answer = connection.client().submit(request).await;
-    let answer = answer.map_err(refused)?.into_inner();
-    let warnings = answer
-        .warnings
-        .into_iter()
-        .filter_map(|wire| Diagnostic::try_from(wire).ok());
-    let warnings: Vec<Diagnostic> = warnings.collect();
-    if !warnings.is_empty() && !context.voice.quiet {
-        let style = diagnostics::Style::of(&std::io::stderr());
-        say::to_stderr(&diagnostics::render(&warnings, &sources, style));
-    }
-    Ok(RunId::from(answer.run_id))
-}
-
-/// A refused submission with its findings underlined.
-pub(super) fn refused(status: tonic::Status) -> CliError {
-    let Some(refusal) = Refusal::from_status(&status) else {
-        return status.into();
-    };
-    let style = diagnostics::Style::of(&std::io::stderr());
-    say::to_stderr(&diagnostics::render(
-        &refusal.diagnostics,
-        &refusal.sources,
-        style,
-    ));
-    CliError::usage(diagnostics::count(&refusal.diagnostics))
 }

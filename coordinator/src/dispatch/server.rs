@@ -12,15 +12,15 @@ use super::logs::receive;
 use super::logs::store::LogStore;
 use crate::clock::Clock;
 use crate::metrics::METRICS;
+use crate::workspace::Workspaces;
 use kameo::actor::{ActorRef, Spawn};
 use kameo::mailbox;
-use phalanx_proto::convert::InvalidFromAgent;
+use phalanx_proto::convert::{InvalidFromAgent, workspace_digest};
 use phalanx_proto::limit::{CHUNK_BYTES, FROM_AGENT_BYTES, STREAM_WINDOW_BYTES, TO_AGENT_BYTES};
 use phalanx_proto::link::{FromAgent, Hello, Obituary};
 use phalanx_proto::v1;
 use phalanx_proto::v1::agent_link_server::{AgentLink, AgentLinkServer};
 use phalanx_proto::{PROTOCOLS, broken};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -51,8 +51,8 @@ pub struct Args {
     pub commands: mpsc::UnboundedReceiver<ToAgents>,
     /// Where logs are kept.
     pub logs: LogStore,
-    /// Where workspaces are, as `DIGEST.tar`.
-    pub workspaces: PathBuf,
+    /// The workspaces that agents may fetch.
+    pub workspaces: Workspaces,
     /// Where it is noted when each agent was heard of.
     pub heard: Heard,
 }
@@ -90,7 +90,7 @@ pub fn service(args: Args) -> AgentLinkServer<Service> {
         dispatch,
         gate,
         logs,
-        workspaces: Arc::new(workspaces),
+        workspaces,
         connections: Arc::default(),
     };
     AgentLinkServer::new(service)
@@ -113,7 +113,7 @@ pub struct Service {
     dispatch: ActorRef<Dispatch>,
     gate: SharedGate,
     logs: LogStore,
-    workspaces: Arc<PathBuf>,
+    workspaces: Workspaces,
     connections: Arc<AtomicU64>,
 }
 
@@ -180,12 +180,10 @@ impl AgentLink for Service {
         request: Request<v1::WorkspaceRequest>,
     ) -> Result<Response<Self::WorkspaceStream>, Status> {
         let v1::WorkspaceRequest { digest } = request.into_inner();
-        // The digest becomes a file name.
-        if digest.len() != 64 || !digest.bytes().all(|b| b.is_ascii_hexdigit()) {
-            return Err(Status::invalid_argument("the digest isn't one"));
-        }
-        let path = self.workspaces.join(format!("{digest}.tar"));
-        let file = tokio::fs::File::open(&path)
+        // It becomes a file name.
+        let digest = workspace_digest(digest)
+            .map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let file = tokio::fs::File::open(self.workspaces.path(&digest))
             .await
             .map_err(|error| Status::not_found(format!("workspace {digest}: {error}")))?;
         let (wire, outgoing) = mpsc::channel(4);

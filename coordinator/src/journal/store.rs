@@ -18,6 +18,7 @@ use phalanx_shared::run_state::Counts;
 use phalanx_shared::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// Why the journal couldn't.
@@ -72,8 +73,9 @@ pub struct Submission {
     pub priority: i32,
     /// The trace that the run is a part of.
     pub traceparent: Option<String>,
-    /// The directory that `workspace.include` refers to.
-    pub workspace_root: Option<PathBuf>,
+    /// The files that expressions read while the spec is planned, by the paths that they name. The journal has them in the plan.
+    #[serde(skip)]
+    pub read: BTreeMap<String, String>,
     /// Digest of the packed workspace, if there is one.
     pub workspace_digest: Option<String>,
     /// What it came from, for people.

@@ -3,12 +3,14 @@
 use super::place::{self, Place};
 use super::{Error, client, find};
 use crate::api::Api;
-use crate::api::gc::LOGS;
+use crate::api::gc::{LOGS, WORKSPACES};
 use crate::clock::SystemClock;
 use crate::dispatch::logs::store::LogStore;
 use crate::journal::SqliteStore;
-use crate::server::{journal_path, planner};
+use crate::server::journal_path;
+use crate::submission::SpecPlanner;
 use crate::supervisor::look_at;
+use crate::workspace::Workspaces;
 use phalanx_proto::v1;
 use phalanx_proto::v1::control_client::ControlClient;
 use phalanx_shared::id::RunId;
@@ -85,10 +87,14 @@ async fn reach(place: &Place) -> Result<Reached, Error> {
 async fn read(place: &Place) -> Result<Reached, Error> {
     let directory = place.directory();
     let store = SqliteStore::open_for_reading(&journal_path(directory)).await?;
-    let planner = Arc::new(planner(directory, None));
+    let workspaces = Workspaces::new(directory.join(WORKSPACES));
+    let planner = Arc::new(SpecPlanner {
+        workspaces: workspaces.clone(),
+        max_cells: None,
+    });
     let handle = look_at(Arc::new(store), planner, Arc::new(SystemClock::default()));
     let logs = LogStore::new(directory.join(LOGS));
-    let api = Api::new(handle, logs, directory.to_owned());
+    let api = Api::new(handle, logs, workspaces, directory.to_owned());
     let (ours, theirs) = tokio::io::duplex(PIPE);
     let incoming = tokio_stream::once(Ok::<_, std::io::Error>(theirs));
     let router = tonic::transport::Server::builder().add_service(api.into_service());

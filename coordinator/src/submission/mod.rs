@@ -1,10 +1,11 @@
 //! From a submission to a plan and its jobs.
 //!
-//! Planning happens once, when a run is submitted: the plan is in the journal. A restarted coordinator makes the jobs again from the spec's
-//! text and that plan, whatever has become of the files beside the spec meanwhile.
+//! The client prepares: what lies beside the spec is read on its machine and nowhere else. The coordinator plans once, when a run is
+//! submitted: the plan is in the journal. A restarted one makes the jobs again from the spec's text and that plan.
 
 mod jobs;
 mod planner;
+mod prepare;
 
 use crate::journal::Submission;
 use async_trait::async_trait;
@@ -15,6 +16,7 @@ use phalanx_shared::plan::{CellJob, Plan};
 use std::sync::Arc;
 
 pub use planner::SpecPlanner;
+pub use prepare::{Prepared, prepare};
 
 /// Makes the cells of one plan into jobs for agents.
 #[async_trait]
@@ -40,9 +42,8 @@ pub struct Planned {
 
 /// Expands submissions.
 pub trait Planner: Send + Sync + 'static {
-    /// The plan of a submission, or everything that is wrong with it. The submission comes back with what planning added to it:
-    /// the digest of the workspace that was packed for it.
-    fn plan(&self, submission: Submission) -> Result<(Submission, Planned), Refusal>;
+    /// The plan of a submission, or everything that is wrong with it.
+    fn plan(&self, submission: &Submission) -> Result<Planned, Refusal>;
     /// The jobs of a plan that was made of this submission before.
     fn jobs(&self, submission: &Submission, plan: &Plan) -> Result<Arc<dyn Jobs>, Refusal>;
 }

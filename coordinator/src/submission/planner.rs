@@ -1,9 +1,11 @@
-//! The real planner: the spec's text through parser, checks and expansion; the workspace packed on the way.
+//! The real planner: the spec's text through parser, checks and expansion.
+//!
+//! Everything it is made of is in the submission, or in the store by the digest that the submission names. No path of a client is opened here.
 
 use super::jobs::SpecJobs;
 use super::{Jobs, Planned, Planner};
 use crate::journal::Submission;
-use crate::workspace;
+use crate::workspace::Workspaces;
 use phalanx_proto::convert::Refusal;
 use phalanx_shared::diagnostic::{Diagnostic, Severity, Sources, Span};
 use phalanx_shared::expr::ReadFile;
@@ -12,61 +14,77 @@ use phalanx_shared::plan::{self, Plan, Request, Selection, expand};
 use phalanx_shared::spec;
 use phalanx_shared::spec::model::Spec;
 use serde_json::Value;
-use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
-
-/// A file that an expression reads is no larger.
-const MAX_FILE: u64 = 16 << 20;
 
 /// Plans specs.
 #[derive(Clone, Debug)]
 pub struct SpecPlanner {
-    /// Packed workspaces are kept here.
-    pub workspaces: PathBuf,
+    /// The workspaces that submissions may name.
+    pub workspaces: Workspaces,
     /// The most cells of a run, if that is limited.
     pub max_cells: Option<usize>,
 }
 
-struct Loaded {
-    spec: Arc<Spec>,
-    sources: Sources,
-    warnings: Vec<Diagnostic>,
+/// A submission's spec.
+pub(super) struct Loaded {
+    pub spec: Arc<Spec>,
+    pub sources: Sources,
+    pub warnings: Vec<Diagnostic>,
 }
 
-impl Planner for SpecPlanner {
-    fn plan(&self, mut submission: Submission) -> Result<(Submission, Planned), Refusal> {
-        let loaded = load(&submission)?;
-        let refuse = |diagnostics| Refusal {
+impl Loaded {
+    /// The submission is refused for these findings.
+    pub fn refuse(&self, diagnostics: Vec<Diagnostic>) -> Refusal {
+        Refusal {
             diagnostics,
-            sources: loaded.sources.clone(),
-        };
-        let mut warnings = loaded.warnings.clone();
-        if !loaded.spec.workspace.is_empty() && submission.workspace_digest.is_none() {
-            let packed = self.pack(&loaded.spec, &submission);
-            let (digest, unmatched) = packed.map_err(|problem| refuse(vec![problem]))?;
-            submission.workspace_digest = Some(digest);
-            warnings.extend(unmatched);
+            sources: self.sources.clone(),
         }
+    }
+
+    /// Where the workspace is asked for.
+    pub fn workspace_span(&self) -> Span {
+        let first = self.spec.workspace.first();
+        first.map(|pattern| pattern.span).unwrap_or_default()
+    }
+
+    /// The plan with the files that expressions read.
+    pub fn expand(
+        &self,
+        submission: &Submission,
+        files: ReadFile,
+        max_cells: Option<usize>,
+    ) -> Result<Plan, Refusal> {
         let plan = expand(&Request {
-            spec: Arc::clone(&loaded.spec),
-            sources: &loaded.sources,
-            given: &given(&submission),
-            files: reader(submission.workspace_root.clone()),
+            spec: Arc::clone(&self.spec),
+            sources: &self.sources,
+            given: &given(submission),
+            files,
             workspace: submission.workspace_digest.clone(),
             selection: &Selection {
                 only: submission.only.clone(),
                 cells: submission.cells.clone(),
             },
-            max_cells: self.max_cells,
+            max_cells,
         });
-        let plan = plan.map_err(refuse)?;
-        let jobs = jobs(loaded, &plan, &submission)?;
-        let planned = Planned {
+        plan.map_err(|diagnostics| self.refuse(diagnostics))
+    }
+}
+
+impl Planner for SpecPlanner {
+    fn plan(&self, submission: &Submission) -> Result<Planned, Refusal> {
+        let loaded = load(submission)?;
+        let missing = self.missing_workspace(&loaded, submission);
+        if let Some(problem) = missing {
+            return Err(loaded.refuse(vec![problem]));
+        }
+        let plan = loaded.expand(submission, brought(submission), self.max_cells)?;
+        let warnings = loaded.warnings.clone();
+        let jobs = jobs(loaded, &plan, submission)?;
+        Ok(Planned {
             plan,
             jobs,
             warnings,
-        };
-        Ok((submission, planned))
+        })
     }
 
     fn jobs(&self, submission: &Submission, plan: &Plan) -> Result<Arc<dyn Jobs>, Refusal> {
@@ -75,32 +93,36 @@ impl Planner for SpecPlanner {
 }
 
 impl SpecPlanner {
-    /// Packs the workspace; its digest, and a warning for each pattern that matched nothing.
-    fn pack(
-        &self,
-        spec: &Spec,
-        submission: &Submission,
-    ) -> Result<(String, Vec<Diagnostic>), Diagnostic> {
-        let span = spec.workspace.first().map(|pattern| pattern.span);
-        let place = span.unwrap_or_default();
-        let Some(root) = &submission.workspace_root else {
-            let message = "the spec has a workspace, but the submission brought no files";
-            let help = "submit it with `phalanx run` from the machine that has them";
-            return Err(Diagnostic::error(place, message).with_help(help));
+    /// Why the submission's workspace can't be had, if so. Otherwise it is held until the run is in the journal.
+    fn missing_workspace(&self, loaded: &Loaded, submission: &Submission) -> Option<Diagnostic> {
+        let error = |message: String, help: &str| {
+            Some(Diagnostic::error(loaded.workspace_span(), message).with_help(help))
         };
-        let include: Vec<String> = spec.workspace.iter().map(|p| p.text.clone()).collect();
-        let packed = workspace::pack(root, &include, &self.workspaces)
-            .map_err(|error| Diagnostic::error(place, format!("the workspace: {error}")))?;
-        let unmatched = packed.unmatched.iter().map(|pattern| {
-            let written = spec.workspace.iter().find(|p| p.text == *pattern);
-            let span = written.map_or(place, |pattern| pattern.span);
-            Diagnostic::warning(span, format!("`{pattern}` matches no file"))
-        });
-        Ok((packed.digest, unmatched.collect()))
+        let Some(digest) = &submission.workspace_digest else {
+            if loaded.spec.workspace.is_empty() {
+                return None;
+            }
+            return error(
+                "the spec has a workspace, but the submission brought no files".to_owned(),
+                "a `phalanx run` of this version sends them: is the client of an earlier one?",
+            );
+        };
+        match self.workspaces.hold(digest) {
+            Ok(true) => None,
+            Ok(false) => error(
+                format!("the coordinator doesn't hold the workspace {digest}"),
+                "`phalanx run` sends it again from the machine that has the files",
+            ),
+            Err(why) => error(
+                format!("the coordinator can't read the workspace {digest}: {why}"),
+                "look at its directory `workspaces` and the disk",
+            ),
+        }
     }
 }
 
-fn load(submission: &Submission) -> Result<Loaded, Refusal> {
+/// Reads a submission's spec.
+pub(super) fn load(submission: &Submission) -> Result<Loaded, Refusal> {
     let Some(main) = submission.files.first().cloned() else {
         return Err(Refusal {
             diagnostics: vec![without_place("the submission has no spec file")],
@@ -155,38 +177,17 @@ fn given(submission: &Submission) -> Given {
     given
 }
 
-/// Reads the workspace's files for `file(path)`.
-fn reader(root: Option<PathBuf>) -> ReadFile {
+/// Answers `file(path)` with what the submission brought.
+fn brought(submission: &Submission) -> ReadFile {
+    let read = submission.read.clone();
     Arc::new(move |path: &str| {
-        let Some(root) = &root else {
-            return Err("the submission brought no files".to_owned());
-        };
-        read_within(root, path)
+        let missing = || "the submission didn't bring this file".to_owned();
+        read.get(path).cloned().ok_or_else(missing)
     })
 }
 
-fn read_within(root: &Path, path: &str) -> Result<String, String> {
-    let inside = |part: Component<'_>| matches!(part, Component::Normal(_) | Component::CurDir);
-    if !Path::new(path).components().all(inside) {
-        return Err("the path leads out of the workspace".to_owned());
-    }
-    let say = |error: std::io::Error| error.to_string();
-    let root = std::fs::canonicalize(root).map_err(say)?;
-    let full = std::fs::canonicalize(root.join(path)).map_err(say)?;
-    if !full.starts_with(&root) {
-        return Err("a link leads out of the workspace".to_owned());
-    }
-    let meta = std::fs::metadata(&full).map_err(say)?;
-    if !meta.is_file() {
-        return Err("it isn't a file".to_owned());
-    }
-    if meta.len() > MAX_FILE {
-        return Err(format!("it is larger than {} MiB", MAX_FILE >> 20));
-    }
-    std::fs::read_to_string(&full).map_err(say)
-}
-
-fn without_place(message: &str) -> Diagnostic {
+/// An error about the whole submission.
+pub(super) fn without_place(message: &str) -> Diagnostic {
     Diagnostic {
         severity: Severity::Error,
         span: None,

@@ -1,7 +1,15 @@
-//! The workspace: the files beside a spec that its cells need, packed once per run and named by their digest.
+//! The workspace: the files beside a spec that its cells need, named by their digest.
 //!
-//! `pack` decides what belongs to it and writes one archive; agents fetch that by digest and unpack it (`agent/src/workspace.rs`).
+//! The client decides what belongs to it (`pack`) and sends it (`send`) unless the coordinator holds it (`store`); that checks what comes and writes one
+//! archive (`receive`). Agents fetch it by digest and unpack it (`agent/src/workspace.rs`).
 
+mod digest;
+mod links;
 mod pack;
+mod receive;
+mod send;
+mod store;
 
 pub use pack::{Error, Packed, pack};
+pub use receive::Refused;
+pub use store::Workspaces;

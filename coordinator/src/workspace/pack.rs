@@ -1,18 +1,17 @@
-//! Packs the files that `workspace.include` names into a tar archive whose bytes depend on nothing but their paths,
-//! contents and executable bits (I5).
+//! Finds the files that `workspace.include` names, and the digest that depends on nothing but their paths, contents and executable
+//! bits (I5). Done by the client, whose files they are; `send` takes them to the coordinator.
 //!
 //! A `.gitignore` at the workspace's root or below it is respected, one above it isn't: the workspace is the same
 //! wherever it is checked out. A link that leads out of the workspace is an error, never followed.
 
+use super::digest::Naming;
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
+use phalanx_proto::limit::{PATH_BYTES, WORKSPACE_BYTES, WORKSPACE_LINKS, WORKSPACE_MEMBERS};
 use sha2::{Digest, Sha256};
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-
-/// More bytes than this are refused: such data belongs into an image.
-const MAX_BYTES: u64 = 2 << 30;
 
 /// Why a workspace can't be packed.
 #[derive(Debug, thiserror::Error)]
@@ -26,42 +25,58 @@ pub enum Error {
     Escape { link: PathBuf, target: PathBuf },
     #[error("workspace: {} is neither a file nor a link", path.display())]
     Special { path: PathBuf },
-    #[error("workspace: more than {} MiB in {} (the largest: {}); narrow workspace.include", MAX_BYTES >> 20, root.display(), largest.display())]
+    #[error("workspace: more than {} MiB in {} (the largest: {}); narrow workspace.include", WORKSPACE_BYTES >> 20, root.display(), largest.display())]
     TooLarge { root: PathBuf, largest: PathBuf },
+    #[error("workspace: more than {WORKSPACE_MEMBERS} files or {WORKSPACE_LINKS} links in {}; narrow workspace.include", root.display())]
+    TooMany { root: PathBuf },
+    #[error(
+        "workspace: {path:?} can't travel: a name is UTF-8 without control characters, a path has at most {PATH_BYTES} bytes; rename it, or take it out of workspace.include"
+    )]
+    Name { path: PathBuf },
+    #[error("workspace: {} became shorter while it was sent; run it again", path.display())]
+    Changed { path: PathBuf },
     #[error("workspace: {}: {source}", path.display())]
     Io { path: PathBuf, source: io::Error },
 }
 
-fn at(path: &Path) -> impl FnOnce(io::Error) -> Error + '_ {
+pub(super) fn at(path: &Path) -> impl FnOnce(io::Error) -> Error + '_ {
     move |source| Error::Io {
         path: path.to_owned(),
         source,
     }
 }
 
-/// A packed workspace.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A workspace that is ready to travel.
+#[derive(Clone, Debug)]
 pub struct Packed {
     /// SHA-256 over paths, modes and contents, in hexadecimal.
     pub digest: String,
-    /// The archive.
-    pub archive: PathBuf,
-    /// Files and links in it.
-    pub files: usize,
-    /// Bytes of their contents.
+    /// Bytes of the files.
     pub bytes: u64,
     /// Patterns that matched nothing.
     pub unmatched: Vec<String>,
+    pub(super) root: PathBuf,
+    /// By path, in byte order.
+    pub(super) members: Vec<Member>,
+}
+
+impl Packed {
+    /// Files and links in it.
+    pub fn files(&self) -> usize {
+        self.members.len()
+    }
 }
 
 /// A file or link of the workspace.
-struct Member {
+#[derive(Clone, Debug)]
+pub(super) struct Member {
     /// Relative to the root, with `/`.
-    path: String,
-    kind: Kind,
+    pub path: String,
+    pub kind: Kind,
 }
 
-enum Kind {
+#[derive(Clone, Debug)]
+pub(super) enum Kind {
     File {
         executable: bool,
         size: u64,
@@ -72,36 +87,24 @@ enum Kind {
     },
 }
 
-/// Packs what `include` names below `root` into `store/DIGEST.tar`, unless that is there already.
+/// Reads what `include` names below `root`.
 ///
 /// # Errors
-/// A bad pattern, a link that leads outside, a file that can't be read.
-pub fn pack(root: &Path, include: &[String], store: &Path) -> Result<Packed, Error> {
+/// A bad pattern, a link that leads outside, a file that can't be read, too much of all.
+pub fn pack(root: &Path, include: &[String]) -> Result<Packed, Error> {
     let root = fs::canonicalize(root).map_err(at(root))?;
     let globs = compile(&root, include)?;
     let (members, unmatched) = collect(&root, include, &globs)?;
-    let digest = digest(&members);
-    fs::create_dir_all(store).map_err(at(store))?;
-    let archive = store.join(format!("{digest}.tar"));
-    if !archive.exists() {
-        write(&root, &members, store, &archive)?;
-    }
-    let bytes = members
-        .iter()
-        .map(|m| {
-            if let Kind::File { size, .. } = m.kind {
-                size
-            } else {
-                0
-            }
-        })
-        .sum();
+    let sizes = members.iter().map(|member| match member.kind {
+        Kind::File { size, .. } => size,
+        Kind::Link { .. } => 0,
+    });
     Ok(Packed {
-        digest,
-        archive,
-        files: members.len(),
-        bytes,
+        digest: digest(&members),
+        bytes: sizes.sum(),
         unmatched,
+        root,
+        members,
     })
 }
 
@@ -137,8 +140,7 @@ fn collect(
 ) -> Result<(Vec<Member>, Vec<String>), Error> {
     let mut used = vec![false; include.len()];
     let mut members = Vec::new();
-    let mut total = 0;
-    let mut largest = (0, root.to_owned());
+    let mut bound = Bound::of(root);
     let walk = ignore::WalkBuilder::new(root)
         .hidden(false)
         .parents(false)
@@ -166,19 +168,13 @@ fn collect(
         for index in matched {
             used[index] = true;
         }
-        let member = member(root, entry.path(), relative)?;
-        if let Kind::File { size, .. } = member.kind {
-            total += size;
-            if size > largest.0 {
-                largest = (size, entry.path().to_owned());
-            }
-            if total > MAX_BYTES {
-                return Err(Error::TooLarge {
-                    root: root.to_owned(),
-                    largest: largest.1,
-                });
-            }
+        // Before it is read: it may be a disk's image.
+        let announced = entry.metadata().map_or(0, |meta| meta.len());
+        if kind.is_file() {
+            bound.check(entry.path(), announced)?;
         }
+        let member = member(root, entry.path(), relative)?;
+        bound.add(entry.path(), &member.kind)?;
         members.push(member);
     }
     members.sort_by(|a, b| a.path.cmp(&b.path));
@@ -189,6 +185,67 @@ fn collect(
         .map(|(p, _)| p.clone())
         .collect();
     Ok((members, unmatched))
+}
+
+/// How much there is so far.
+struct Bound<'r> {
+    root: &'r Path,
+    bytes: u64,
+    members: usize,
+    links: usize,
+    largest: (u64, PathBuf),
+}
+
+impl<'r> Bound<'r> {
+    fn of(root: &'r Path) -> Self {
+        Bound {
+            root,
+            bytes: 0,
+            members: 0,
+            links: 0,
+            largest: (0, root.to_owned()),
+        }
+    }
+
+    /// Whether there is room for a file.
+    fn check(&mut self, path: &Path, size: u64) -> Result<(), Error> {
+        if size > self.largest.0 {
+            self.largest = (size, path.to_owned());
+        }
+        if self.bytes.saturating_add(size) > WORKSPACE_BYTES {
+            return Err(Error::TooLarge {
+                root: self.root.to_owned(),
+                largest: self.largest.1.clone(),
+            });
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, path: &Path, kind: &Kind) -> Result<(), Error> {
+        self.members += 1;
+        match kind {
+            Kind::File { size, .. } => {
+                self.check(path, *size)?;
+                self.bytes += size;
+            }
+            Kind::Link { .. } => self.links += 1,
+        }
+        if self.members > WORKSPACE_MEMBERS || self.links > WORKSPACE_LINKS {
+            return Err(Error::TooMany {
+                root: self.root.to_owned(),
+            });
+        }
+        Ok(())
+    }
+}
+
+/// The name as it travels.
+fn name(relative: &Path) -> Result<String, Error> {
+    let text = relative.to_str().filter(|text| text.len() <= PATH_BYTES);
+    let text = text.filter(|text| !text.contains(char::is_control));
+    text.map(str::to_owned).ok_or_else(|| Error::Name {
+        path: relative.to_owned(),
+    })
 }
 
 fn member(root: &Path, path: &Path, relative: &Path) -> Result<Member, Error> {
@@ -204,7 +261,7 @@ fn member(root: &Path, path: &Path, relative: &Path) -> Result<Member, Error> {
             });
         }
         Kind::Link {
-            target: target.to_string_lossy().into_owned(),
+            target: name(&target)?,
         }
     } else if meta.is_file() {
         let executable = meta.permissions().mode() & 0o111 != 0;
@@ -220,7 +277,7 @@ fn member(root: &Path, path: &Path, relative: &Path) -> Result<Member, Error> {
         });
     };
     Ok(Member {
-        path: relative.to_string_lossy().into_owned(),
+        path: name(relative)?,
         kind,
     })
 }
@@ -241,62 +298,16 @@ fn hash(path: &Path) -> Result<(u64, String), Error> {
 }
 
 fn digest(members: &[Member]) -> String {
-    let mut hasher = Sha256::new();
-    for member in members {
-        let line = match &member.kind {
+    let mut naming = Naming::default();
+    for Member { path, kind } in members {
+        match kind {
             Kind::File {
                 executable, sha256, ..
-            } => format!("f {} {sha256} {}\n", u8::from(*executable), member.path),
-            Kind::Link { target } => format!("l {target} {}\n", member.path),
-        };
-        hasher.update(line.as_bytes());
-    }
-    hex::encode(hasher.finalize())
-}
-
-/// Writes beside the final name first, so that a killed run leaves no half archive under a digest's name.
-fn write(root: &Path, members: &[Member], store: &Path, archive: &Path) -> Result<(), Error> {
-    let partial = store.join(format!(".{}.partial", uuid::Uuid::new_v4()));
-    let done = write_partial(root, members, &partial)
-        .and_then(|()| fs::rename(&partial, archive).map_err(at(archive)));
-    if done.is_err() {
-        let _ = fs::remove_file(&partial);
-    }
-    done
-}
-
-fn write_partial(root: &Path, members: &[Member], partial: &Path) -> Result<(), Error> {
-    let mut tar = tar::Builder::new(io::BufWriter::new(
-        File::create(partial).map_err(at(partial))?,
-    ));
-    for member in members {
-        let mut header = tar::Header::new_gnu();
-        header.set_mtime(0);
-        match &member.kind {
-            Kind::File {
-                executable, size, ..
-            } => {
-                header.set_entry_type(tar::EntryType::Regular);
-                header.set_mode(if *executable { 0o755 } else { 0o644 });
-                header.set_size(*size);
-                let path = root.join(&member.path);
-                // A file that grew meanwhile must not shift the archive.
-                let file = File::open(&path).map_err(at(&path))?.take(*size);
-                tar.append_data(&mut header, &member.path, file)
-                    .map_err(at(&path))?;
-            }
-            Kind::Link { target } => {
-                header.set_entry_type(tar::EntryType::Symlink);
-                header.set_mode(0o777);
-                header.set_size(0);
-                tar.append_link(&mut header, &member.path, target)
-                    .map_err(at(partial))?;
-            }
+            } => naming.file(path, *executable, sha256),
+            Kind::Link { target } => naming.link(path, target),
         }
     }
-    let mut out = tar.into_inner().map_err(at(partial))?;
-    out.flush().map_err(at(partial))?;
-    out.get_ref().sync_all().map_err(at(partial))
+    naming.finish()
 }
 
 #[cfg(test)]
@@ -310,12 +321,8 @@ mod tests {
         fs::write(path, text).unwrap();
     }
 
-    fn names(archive: &Path) -> Vec<String> {
-        let mut tar = tar::Archive::new(File::open(archive).unwrap());
-        tar.entries()
-            .unwrap()
-            .map(|e| e.unwrap().path().unwrap().to_string_lossy().into_owned())
-            .collect()
+    fn names(packed: &Packed) -> Vec<&str> {
+        packed.members.iter().map(|m| m.path.as_str()).collect()
     }
 
     fn globs(list: &[&str]) -> Vec<String> {
@@ -330,11 +337,10 @@ mod tests {
         put(dir.path(), "src/junk.log", "x");
         put(dir.path(), "other.txt", "o");
         put(dir.path(), ".gitignore", "*.log\n");
-        let store = tempfile::tempdir().unwrap();
-        let packed = pack(dir.path(), &globs(&["src/**", "nothing/*"]), store.path()).unwrap();
-        assert_eq!(names(&packed.archive), ["src/b.txt", "src/deep/a.txt"]);
+        let packed = pack(dir.path(), &globs(&["src/**", "nothing/*"])).unwrap();
+        assert_eq!(names(&packed), ["src/b.txt", "src/deep/a.txt"]);
         assert_eq!(packed.unmatched, ["nothing/*"]);
-        assert_eq!((packed.files, packed.bytes), (2, 2));
+        assert_eq!((packed.files(), packed.bytes), (2, 2));
     }
 
     #[test]
@@ -342,25 +348,21 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         put(dir.path(), ".gitignore", "/inner\n");
         put(dir.path(), "inner/a", "a");
-        let store = tempfile::tempdir().unwrap();
         assert_eq!(
-            pack(&dir.path().join("inner"), &globs(&["*"]), store.path())
+            pack(&dir.path().join("inner"), &globs(&["*"]))
                 .unwrap()
-                .files,
+                .files(),
             1
         );
     }
 
     #[test]
     fn the_digest_depends_on_contents_and_modes_and_not_on_the_place_or_the_time() {
-        let store = tempfile::tempdir().unwrap();
         let make = |text: &str, mode: u32| {
             let dir = tempfile::tempdir().unwrap();
             put(dir.path(), "a", text);
             fs::set_permissions(dir.path().join("a"), fs::Permissions::from_mode(mode)).unwrap();
-            pack(dir.path(), &globs(&["*"]), store.path())
-                .unwrap()
-                .digest
+            pack(dir.path(), &globs(&["*"])).unwrap().digest
         };
         assert_eq!(make("x", 0o644), make("x", 0o600));
         assert_ne!(make("x", 0o644), make("x", 0o755));
@@ -372,16 +374,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         put(dir.path(), "a", "x");
         std::os::unix::fs::symlink("a", dir.path().join("inside")).unwrap();
-        let store = tempfile::tempdir().unwrap();
-        assert_eq!(
-            pack(dir.path(), &globs(&["*"]), store.path())
-                .unwrap()
-                .files,
-            2
-        );
+        assert_eq!(pack(dir.path(), &globs(&["*"])).unwrap().files(), 2);
         std::os::unix::fs::symlink("../../etc/passwd", dir.path().join("outside")).unwrap();
         assert!(matches!(
-            pack(dir.path(), &globs(&["*"]), store.path()),
+            pack(dir.path(), &globs(&["*"])),
             Err(Error::Escape { .. })
         ));
     }
@@ -389,19 +385,48 @@ mod tests {
     #[test]
     fn a_pattern_that_leads_out_is_refused_with_the_root() {
         let dir = tempfile::tempdir().unwrap();
-        let store = tempfile::tempdir().unwrap();
         for pattern in ["../x", "/etc/*", "a/../../b"] {
             assert!(
                 matches!(
-                    pack(dir.path(), &globs(&[pattern]), store.path()),
+                    pack(dir.path(), &globs(&[pattern])),
                     Err(Error::Outside { .. })
                 ),
                 "{pattern}"
             );
         }
         assert!(matches!(
-            pack(dir.path(), &globs(&["a[",]), store.path()),
+            pack(dir.path(), &globs(&["a[",])),
             Err(Error::Pattern { .. })
         ));
+    }
+
+    #[test]
+    fn two_workspaces_never_have_one_digest() {
+        let dir = tempfile::tempdir().unwrap();
+        put(dir.path(), "x", "");
+        put(dir.path(), "x y", "");
+        let digest = |link: &str, target: &str| {
+            let link = dir.path().join(link);
+            std::os::unix::fs::symlink(target, &link).unwrap();
+            let packed = pack(dir.path(), &globs(&["*z"])).unwrap();
+            fs::remove_file(link).unwrap();
+            packed.digest
+        };
+        assert_ne!(digest("y z", "x"), digest("z", "x y"));
+        // A line break could be the end of a member.
+        put(dir.path(), "a\nf 0 00 bz", "");
+        assert!(matches!(
+            pack(dir.path(), &globs(&["*z"])),
+            Err(Error::Name { .. })
+        ));
+    }
+
+    #[test]
+    fn a_file_that_is_too_large_is_refused_before_it_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let sparse = File::create(dir.path().join("disk.img")).unwrap();
+        sparse.set_len(1 << 40).unwrap();
+        let error = pack(dir.path(), &globs(&["*"])).unwrap_err().to_string();
+        assert!(error.contains("disk.img"), "{error}");
     }
 }

@@ -13,7 +13,7 @@ use phalanx_coordinator::dispatch::core::Settings;
 use phalanx_coordinator::dispatch::logs::read::{Piece, Query, read};
 use phalanx_coordinator::dispatch::logs::store::LogStore;
 use phalanx_coordinator::dispatch::server;
-use phalanx_coordinator::workspace;
+use phalanx_coordinator::workspace::{self, Workspaces};
 use phalanx_shared::diagnostic::{Sources, Span};
 use phalanx_shared::event::EventKind;
 use phalanx_shared::id::{AgentId, Token};
@@ -129,7 +129,7 @@ impl Rig {
             facts,
             commands: commanded,
             logs: logs.clone(),
-            workspaces: place.path().join("packed"),
+            workspaces: Workspaces::new(place.path().join("packed")),
             heard: Default::default(),
         });
         let router = server::transport().add_service(service);
@@ -321,10 +321,18 @@ impl Rig {
         let root = self.place.path().join("project");
         std::fs::create_dir_all(&root).unwrap();
         std::fs::write(root.join("file"), "in the workspace").unwrap();
-        let store = self.place.path().join("packed");
-        workspace::pack(&root, &["file".to_owned()], &store)
-            .unwrap()
-            .digest
+        let packed = workspace::pack(&root, &["file".to_owned()]).unwrap();
+        let mut parts = Vec::new();
+        packed
+            .send(&mut |part| {
+                parts.push(part);
+                true
+            })
+            .unwrap();
+        let store = Workspaces::new(self.place.path().join("packed"));
+        let mut parts = parts.into_iter().skip(1);
+        store.take(&packed.digest, &mut || parts.next()).unwrap();
+        packed.digest
     }
 
     pub async fn leave(self) {

@@ -9,6 +9,7 @@ use phalanx_coordinator::dispatch::logs::store::LogStore;
 use phalanx_coordinator::journal::{SqliteStore, Submission};
 use phalanx_coordinator::submission::{Jobs, Planned, Planner};
 use phalanx_coordinator::supervisor::{self, Handle, Settings};
+use phalanx_coordinator::workspace::Workspaces;
 use phalanx_proto::convert::Refusal;
 use phalanx_proto::v1;
 use phalanx_proto::v1::control_server::Control;
@@ -40,7 +41,7 @@ struct FakeJobs {
 }
 
 impl Planner for FakePlanner {
-    fn plan(&self, submission: Submission) -> Result<(Submission, Planned), Refusal> {
+    fn plan(&self, submission: &Submission) -> Result<Planned, Refusal> {
         let cells = submission.inputs["cells"].as_u64().unwrap();
         let cell = |n: u64| PlannedCell {
             id: CellId(format!("c{n}")),
@@ -61,16 +62,13 @@ impl Planner for FakePlanner {
             cells: (0..cells).map(cell).filter(wanted).collect(),
             ..empty_plan()
         };
-        let jobs = self.jobs(&submission, &plan)?;
+        let jobs = self.jobs(submission, &plan)?;
         let warnings = vec![];
-        Ok((
-            submission,
-            Planned {
-                plan,
-                jobs,
-                warnings,
-            },
-        ))
+        Ok(Planned {
+            plan,
+            jobs,
+            warnings,
+        })
     }
 
     fn jobs(&self, submission: &Submission, plan: &Plan) -> Result<Arc<dyn Jobs>, Refusal> {
@@ -205,7 +203,8 @@ impl Bench {
         let (offers, offered) = watch::channel(None);
         let agents = tokio::spawn(play(to, from.clone(), seen.clone(), offers));
         let logs = LogStore::new(place.path().join("logs"));
-        let api = Api::new(handle.clone(), logs, place.path().to_owned());
+        let workspaces = Workspaces::new(place.path().join("workspaces"));
+        let api = Api::new(handle.clone(), logs, workspaces, place.path().to_owned());
         Bench {
             place,
             handle,

@@ -12,4 +12,5 @@ mod proxy;
 mod recovery;
 mod remote;
 mod rig;
+mod upload;
 mod watching;

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 /// The server; it ends with this value.
 pub struct Scripted {
@@ -202,6 +202,17 @@ impl Control for Script {
 
     async fn drain_agent(&self, _: Request<DrainAgentRequest>) -> Answer<DrainAgentResponse> {
         Err(Status::not_found("there is no such agent"))
+    }
+
+    async fn has_workspace(&self, _: Request<HasWorkspaceRequest>) -> Answer<HasWorkspaceResponse> {
+        Ok(Response::new(HasWorkspaceResponse { held: true }))
+    }
+
+    async fn put_workspace(
+        &self,
+        _: Request<Streaming<WorkspacePart>>,
+    ) -> Answer<PutWorkspaceResponse> {
+        Err(Status::unimplemented("scripted"))
     }
 
     async fn why(&self, _: Request<WhyRequest>) -> Answer<WhyResponse> {

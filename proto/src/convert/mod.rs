@@ -11,6 +11,7 @@ mod outcome;
 mod resources;
 mod to_agent;
 mod token;
+mod workspace;
 
 pub use diagnostic::{InvalidDiagnostic, Refusal};
 pub use event::{InvalidEvent, InvalidRecorded};
@@ -22,6 +23,7 @@ pub use outcome::{UnknownOutcome, outcome_from_wire, outcome_to_wire};
 pub use resources::MissingResources;
 pub use to_agent::InvalidToAgent;
 pub use token::InvalidToken;
+pub use workspace::{InvalidPart, workspace_digest};
 
 /// Milliseconds of a duration, as far as they fit.
 pub(crate) fn millis(duration: std::time::Duration) -> u64 {

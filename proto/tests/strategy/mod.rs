@@ -3,6 +3,7 @@
 use phalanx_proto::convert::Refusal;
 use phalanx_proto::link::{FromAgent, Held, Hello, Offer, ToAgent, Welcome};
 use phalanx_proto::log::{Body, LogDown, LogUp, Record, Source as LogSource};
+use phalanx_proto::workspace::Part as WorkspacePart;
 use phalanx_shared::diagnostic::{Diagnostic, Severity, Source, Sources, Span};
 use phalanx_shared::event::{
     AttemptRef, CheckResult, Event, EventKind, Failure, KeptService, LogStream, LogTail, Part,
@@ -551,4 +552,20 @@ pub fn refusal() -> impl Strategy<Value = Refusal> {
         diagnostics,
         sources: Sources { files },
     })
+}
+
+pub fn workspace_part() -> impl Strategy<Value = WorkspacePart> {
+    let path = || "[a-z ]{1,9}(/[a-z.]{3,9}x){0,3}";
+    prop_oneof![
+        "[0-9a-f]{64}".prop_map(WorkspacePart::Digest),
+        (path(), any::<bool>(), 0..=2u64 << 30).prop_map(|(path, executable, size)| {
+            WorkspacePart::File {
+                path,
+                executable,
+                size,
+            }
+        }),
+        (path(), path()).prop_map(|(path, target)| WorkspacePart::Link { path, target }),
+        vec(any::<u8>(), 1..40).prop_map(WorkspacePart::Data),
+    ]
 }

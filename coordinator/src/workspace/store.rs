@@ -1,0 +1,254 @@
+//! The workspaces that a coordinator holds: `DIGEST.tar` in one directory.
+//!
+//! A workspace that no run uses yet has a client that is about to submit it. So each is held for an hour from when it was last asked for,
+//! sent or submitted; the time is that of the file's last change, and outlives the coordinator.
+
+use super::receive::{Next, Refused, receive};
+use phalanx_shared::time::Timestamp;
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, UNIX_EPOCH};
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+/// How long a workspace is held for a client.
+const HOLD: Duration = Duration::from_secs(3600);
+/// Workspaces that come in at once; further ones wait. Each has a thread and a file.
+const AT_ONCE: usize = 8;
+
+/// See the module. Clones are the same.
+#[derive(Clone, Debug)]
+pub struct Workspaces {
+    directory: PathBuf,
+    /// Holding one and removing it exclude each other.
+    change: Arc<Mutex<()>>,
+    turns: Arc<Semaphore>,
+}
+
+impl Workspaces {
+    /// Those in a directory, which is made when the first one comes.
+    pub fn new(directory: impl Into<PathBuf>) -> Self {
+        Workspaces {
+            directory: directory.into(),
+            change: Arc::default(),
+            turns: Arc::new(Semaphore::new(AT_ONCE)),
+        }
+    }
+
+    /// Waits until one more may come in; for as long as the permit lives.
+    pub async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        self.turns.acquire().await.ok()
+    }
+
+    /// The archive of a workspace, if it is here.
+    pub fn path(&self, digest: &str) -> PathBuf {
+        self.directory.join(file_name(digest))
+    }
+
+    /// Whether it is here. If so, it stays for [`HOLD`].
+    pub fn hold(&self, digest: &str) -> io::Result<bool> {
+        let _changing = self.changing();
+        match File::open(self.path(digest)) {
+            Ok(file) => touch(&file).map(|()| true),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Takes a workspace in. It is here once it is whole, on disk, and what its digest says; otherwise nothing is left of it.
+    pub fn take(&self, digest: &str, next: Next<'_>) -> Result<(), Refused> {
+        fs::create_dir_all(&self.directory)?;
+        let partial = Partial(
+            self.directory
+                .join(format!(".{}.partial", uuid::Uuid::new_v4())),
+        );
+        let found = receive(File::create_new(&partial.0)?, next)?;
+        if found != digest {
+            return Err(Refused::OtherDigest {
+                said: digest.to_owned(),
+                found,
+            });
+        }
+        fs::rename(&partial.0, self.path(digest))?;
+        // The name, too, survives a power cut.
+        File::open(&self.directory)?.sync_all()?;
+        Ok(())
+    }
+
+    /// Removes what a killed coordinator had begun to take in. Nothing may come in yet.
+    pub fn clear(&self) {
+        for path in entries(&self.directory) {
+            if path
+                .extension()
+                .is_some_and(|extension| extension == "partial")
+            {
+                let gone = fs::remove_file(&path);
+                tracing::info!(path = %path.display(), ?gone, "half a workspace");
+            }
+        }
+    }
+
+    /// Removes those that nobody claims and nobody is about to submit, or says what would go; paths with sizes.
+    pub fn remove_unclaimed(
+        &self,
+        claimed: &HashSet<String>,
+        now: Timestamp,
+        dry_run: bool,
+    ) -> Vec<(String, u64)> {
+        let claimed: HashSet<PathBuf> = claimed.iter().map(|digest| self.path(digest)).collect();
+        let unclaimed = entries(&self.directory).filter(|path| !claimed.contains(path));
+        let gone = unclaimed.filter_map(|path| {
+            let _changing = self.changing();
+            let meta = path.symlink_metadata().ok()?;
+            let changed = meta.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
+            let now = Duration::from_micros(u64::try_from(now.0).ok()?);
+            if now < changed + HOLD {
+                return None;
+            }
+            if !dry_run && let Err(error) = fs::remove_file(&path) {
+                tracing::warn!(path = %path.display(), %error, "can't remove a workspace");
+                return None;
+            }
+            Some((path.display().to_string(), meta.len()))
+        });
+        gone.collect()
+    }
+
+    fn changing(&self) -> MutexGuard<'_, ()> {
+        self.change.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn file_name(digest: &str) -> String {
+    format!("{digest}.tar")
+}
+
+fn entries(directory: &Path) -> impl Iterator<Item = PathBuf> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path())
+}
+
+/// The file's last change is now.
+fn touch(file: &File) -> io::Result<()> {
+    use nix::sys::stat::futimens;
+    use nix::sys::time::TimeSpec;
+    let now = &TimeSpec::UTIME_NOW;
+    futimens(file, now, now).map_err(io::Error::from)
+}
+
+/// A file that goes unless it was renamed.
+struct Partial(PathBuf);
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        // Absent is the good case.
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::workspace::pack;
+    use phalanx_proto::workspace::Part;
+
+    /// A workspace of one file: its digest, and its parts without that.
+    fn one_file(text: &str) -> (String, Vec<Part>) {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("a"), text).unwrap();
+        let packed = pack(folder.path(), &["*".to_owned()]).unwrap();
+        let mut parts = Vec::new();
+        packed
+            .send(&mut |part| {
+                parts.push(part);
+                true
+            })
+            .unwrap();
+        assert_eq!(parts.remove(0), Part::Digest(packed.digest.clone()));
+        (packed.digest, parts)
+    }
+
+    fn take(store: &Workspaces, digest: &str, parts: &[Part]) -> Result<(), Refused> {
+        let mut parts = parts.iter().cloned();
+        store.take(digest, &mut || parts.next())
+    }
+
+    fn files(folder: &Path) -> Vec<PathBuf> {
+        entries(folder).collect()
+    }
+
+    #[test]
+    fn what_isnt_whole_or_not_what_its_digest_says_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Workspaces::new(folder.path().join("w"));
+        let (digest, parts) = one_file("text");
+        let other = one_file("other").0;
+        assert!(!store.hold(&digest).unwrap());
+        for (digest, parts) in [
+            (&digest, &parts[..1]),
+            (&digest, &parts[..0]),
+            (&other, &parts[..]),
+        ] {
+            assert!(take(&store, digest, parts).is_err());
+            assert!(!store.hold(digest).unwrap());
+            assert_eq!(files(&store.directory), Vec::<PathBuf>::new());
+        }
+        take(&store, &digest, &parts).unwrap();
+        assert!(store.hold(&digest).unwrap());
+        assert_eq!(files(&store.directory), [store.path(&digest)]);
+    }
+
+    #[test]
+    fn a_kill_in_the_middle_leaves_a_partial_file_that_the_next_start_removes() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Workspaces::new(folder.path());
+        let (digest, parts) = one_file("text");
+        take(&store, &digest, &parts).unwrap();
+        fs::write(folder.path().join(".x.partial"), "half").unwrap();
+        store.clear();
+        assert_eq!(files(folder.path()), [store.path(&digest)]);
+    }
+
+    #[test]
+    fn what_no_run_uses_goes_an_hour_after_a_client_last_asked_for_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Workspaces::new(folder.path());
+        let (used, parts) = one_file("used");
+        take(&store, &used, &parts).unwrap();
+        let (unused, parts) = one_file("unused");
+        take(&store, &unused, &parts).unwrap();
+        let claimed = HashSet::from([used.clone()]);
+        let changed = |digest: &str| {
+            let changed = fs::metadata(store.path(digest))
+                .unwrap()
+                .modified()
+                .unwrap();
+            changed.duration_since(UNIX_EPOCH).unwrap()
+        };
+        let at = |after: Duration| {
+            let now = changed(&unused) + after;
+            Timestamp(i64::try_from(now.as_micros()).unwrap() + 1)
+        };
+        let soon = at(HOLD - Duration::from_secs(1));
+        assert!(store.remove_unclaimed(&claimed, soon, false).is_empty());
+        // A client asked, long after the upload: the hour begins anew.
+        let old = File::options()
+            .write(true)
+            .open(store.path(&unused))
+            .unwrap();
+        old.set_modified(UNIX_EPOCH).unwrap();
+        assert!(store.hold(&unused).unwrap());
+        assert!(changed(&unused) > Duration::ZERO);
+        assert!(store.remove_unclaimed(&claimed, soon, false).is_empty());
+        let late = at(HOLD);
+        let path = store.path(&unused).display().to_string();
+        let would = store.remove_unclaimed(&claimed, late, true);
+        assert_eq!(would[0].0, path);
+        assert!(store.path(&unused).exists());
+        assert_eq!(store.remove_unclaimed(&claimed, late, false), would);
+        assert_eq!(files(folder.path()), [store.path(&used)]);
+    }
+}
