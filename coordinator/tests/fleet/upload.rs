@@ -5,6 +5,7 @@ use nix::sys::signal::Signal;
 use phalanx_proto::convert::Refusal;
 use phalanx_proto::limit::CHUNK_BYTES;
 use phalanx_proto::v1;
+use phalanx_proto::v1::control_client::ControlClient;
 use phalanx_proto::workspace::Part;
 use phalanx_shared::diagnostic::Diagnostic;
 use std::fs::{self, File};
@@ -13,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::SystemTime;
 use tokio_stream::{Stream, StreamExt};
+use tonic::transport::Channel;
 use tonic::{Code, Status};
 
 /// Everything that a spec may have beside it; none of it is named twice.
@@ -128,7 +130,7 @@ fn what_a_run_needs_is_sent_once_and_held_as_long_as_a_run_may_need_it() {
     let archive = kept(&fleet).remove(0);
     age(&archive);
     fleet.call(&at, &["gc"]);
-    assert_eq!(kept(&fleet), [archive.clone()]);
+    assert_eq!(kept(&fleet), std::slice::from_ref(&archive));
     fs::rename(&away, &desk).unwrap();
     let (third, said) = detached(&fleet, &at, &SUBMIT);
     assert!(!said.contains("sending"), "{said}");
@@ -138,7 +140,7 @@ fn what_a_run_needs_is_sent_once_and_held_as_long_as_a_run_may_need_it() {
         let (_, runs, _) = fleet.call(&at, &["runs", "--format", "json"]);
         (!runs.contains(&third.id)).then_some(())
     });
-    assert_eq!(kept(&fleet), [archive.clone()]);
+    assert_eq!(kept(&fleet), std::slice::from_ref(&archive));
     age(&archive);
     let (_, removed, _) = fleet.call(&at, &["gc"]);
     assert!(removed.contains(".tar"), "{removed}");
@@ -297,8 +299,7 @@ async fn an_upload_that_breaks_off_is_said_and_nothing_of_it_stays() {
     let desk = desk(&fleet);
     let at = fleet.serve();
     // As many as come in at once, and all of them halt in the middle; so the next one is held up.
-    let halt = || async {
-        let mut client = at.client().await;
+    let halt = |mut client: ControlClient<Channel>| {
         let begun = [digest(), file("a", 2), Part::Data(vec![0])];
         let begun = tokio_stream::iter(begun.map(v1::WorkspacePart::from));
         let parts = begun.chain(tokio_stream::pending());
@@ -307,7 +308,7 @@ async fn an_upload_that_breaks_off_is_said_and_nothing_of_it_stays() {
     let partial = || kept(&fleet).iter().filter(|path| is_partial(path)).count();
     let mut halted = Vec::new();
     for _ in 0..8 {
-        halted.push(halt().await);
+        halted.push(halt(at.client().await));
     }
     eventually("they have begun", || (partial() == 8).then_some(()));
     let client = |name: &str| {
@@ -334,7 +335,7 @@ async fn an_upload_that_breaks_off_is_said_and_nothing_of_it_stays() {
     eventually("seven are left", || (partial() == 7).then_some(()));
     let whole = kept(&fleet).into_iter().find(|path| !is_partial(path));
 
-    halted.push(halt().await);
+    halted.push(halt(at.client().await));
     eventually("there are eight again", || (partial() == 8).then_some(()));
     fs::write(desk.join("data/more"), "more").unwrap();
     let (mut cut, said) = client("cut");
