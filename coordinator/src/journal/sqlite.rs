@@ -7,11 +7,12 @@ use async_trait::async_trait;
 use phalanx_shared::event::{AttemptRef, Event, Recorded};
 use phalanx_shared::id::{CellId, RunId};
 use phalanx_shared::time::Timestamp;
+use sqlx::pool::PoolConnection;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow,
     SqliteSynchronous,
 };
-use sqlx::{QueryBuilder, Row, Sqlite};
+use sqlx::{Connection, QueryBuilder, Row, Sqlite};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -111,24 +112,16 @@ impl Store for SqliteStore {
     }
 
     async fn commit(&self, writes: &[Write]) -> Result<(), StoreError> {
-        let mut transaction = self.writer()?.begin().await.map_err(written)?;
-        let mut events = Vec::new();
-        for write in writes {
-            if let Write::Event(event) = write {
-                events.push(event);
-                if events.len() == ROWS {
-                    insert_events(&mut transaction, &events).await?;
-                    events.clear();
-                }
-            } else {
-                // Events first: a run's end must not overtake them.
-                insert_events(&mut transaction, &events).await?;
-                events.clear();
-                write_one(&mut transaction, write).await?;
+        let mut connection = self.writer()?.acquire().await.map_err(written)?;
+        let committed = commit_on(&mut connection, writes).await;
+        if committed.is_err() {
+            // SQLite may have rolled a failed transaction back by itself (a full disk), and then the library's count of open ones is wrong: a later
+            // commit would be a savepoint within a transaction that nobody ends. So the next try begins with a connection of its own.
+            if let Err(error) = connection.close().await {
+                tracing::debug!(%error, "closing a connection to the journal");
             }
         }
-        insert_events(&mut transaction, &events).await?;
-        transaction.commit().await.map_err(written)
+        committed
     }
 
     async fn run(&self, run: &RunId) -> Result<Option<RunRow>, StoreError> {
@@ -209,6 +202,31 @@ impl Store for SqliteStore {
 }
 
 type Transaction<'a> = sqlx::Transaction<'a, Sqlite>;
+
+/// Everything or nothing.
+async fn commit_on(
+    connection: &mut PoolConnection<Sqlite>,
+    writes: &[Write],
+) -> Result<(), StoreError> {
+    let mut transaction = connection.begin().await.map_err(written)?;
+    let mut events = Vec::new();
+    for write in writes {
+        if let Write::Event(event) = write {
+            events.push(event);
+            if events.len() == ROWS {
+                insert_events(&mut transaction, &events).await?;
+                events.clear();
+            }
+        } else {
+            // Events first: a run's end must not overtake them.
+            insert_events(&mut transaction, &events).await?;
+            events.clear();
+            write_one(&mut transaction, write).await?;
+        }
+    }
+    insert_events(&mut transaction, &events).await?;
+    transaction.commit().await.map_err(written)
+}
 
 async fn insert_events(tx: &mut Transaction<'_>, events: &[&Recorded]) -> Result<(), StoreError> {
     if events.is_empty() {
