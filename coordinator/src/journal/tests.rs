@@ -51,6 +51,42 @@ async fn open(directory: &std::path::Path) -> Journal {
 }
 
 #[tokio::test]
+async fn a_journal_of_the_first_schema_is_brought_up_to_date_with_all_its_events() {
+    let place = tempfile::tempdir().unwrap();
+    let path = place.path().join("journal.db");
+    let options = sqlx::sqlite::SqliteConnectOptions::new()
+        .filename(&path)
+        .create_if_missing(true);
+    let old = sqlx::SqlitePool::connect_with(options).await.unwrap();
+    let mut first = sqlx::migrate!("src/journal/migrations");
+    first.migrations.to_mut().truncate(1);
+    first.run(&old).await.unwrap();
+    for (run, position) in [("b", 1), ("a", 1), ("a", 2)] {
+        let kind = r#"{"kind":"note","message":"kept"}"#;
+        sqlx::query("INSERT INTO events VALUES (?, ?, 'c', 1, ?, 5, 6, ?)")
+            .bind(run)
+            .bind(position)
+            .bind(position)
+            .bind(kind)
+            .execute(&old)
+            .await
+            .unwrap();
+    }
+    old.close().await;
+    let store = SqliteStore::open(&path).await.unwrap();
+    let events = store.events(&"a".into(), 1, 10).await.unwrap();
+    let positions: Vec<u64> = events.iter().map(|e| e.position).collect();
+    assert_eq!(positions, [1, 2]);
+    assert_eq!(
+        (events[1].event.at, events[1].event.mono_us),
+        (Timestamp(5), 6)
+    );
+    let message = "kept".to_owned();
+    assert_eq!(events[1].event.kind, EventKind::Note { message });
+    assert_eq!(store.events(&"b".into(), 1, 10).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
 async fn what_was_appended_is_read_back_after_a_restart_in_a_later_term() {
     let place = tempfile::tempdir().unwrap();
     let store = SqliteStore::open(&place.path().join("journal.db"))
