@@ -23,9 +23,13 @@ use phalanx_shared::trace::{AttemptTrace, TraceContext};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tracing::Instrument;
 
 pub use super::courier::Tail as RunTail;
+
+/// Jobs of one run that are made at once.
+const MAKERS: usize = 2;
 
 /// Secret values by name; in memory only (I4).
 pub type Secrets = Arc<BTreeMap<String, String>>;
@@ -66,6 +70,8 @@ pub struct Run {
     loads: mpsc::UnboundedSender<Load>,
     /// Since when cells wait for an agent.
     waiting: HashMap<CellId, Duration>,
+    /// Who makes jobs, a few at a time.
+    making: Arc<Semaphore>,
 }
 
 impl Actor for Run {
@@ -101,6 +107,7 @@ impl Actor for Run {
             trace: args.trace,
             loads,
             waiting: HashMap::new(),
+            making: Arc::new(Semaphore::new(MAKERS)),
         })
     }
 
@@ -120,19 +127,35 @@ pub struct Tell(pub Input);
 impl Message<Tell> for Run {
     type Reply = ();
 
-    async fn handle(&mut self, Tell(input): Tell, _: &mut Context<Self, ()>) {
+    async fn handle(&mut self, Tell(input): Tell, ctx: &mut Context<Self, ()>) {
         match input {
             Input::Assigned {
                 token,
                 agent,
                 agent_name,
-            } => self.assigned(token, agent, agent_name).await,
+            } => self.make(token, agent, agent_name, ctx.actor_ref().downgrade()),
             Input::Start => {
                 let missing = self.missing_secrets();
                 self.decide(Input::Secrets { missing }).await;
             }
             input => self.decide(input).await,
         }
+    }
+}
+
+/// A cell's job is made, or can't be; its agent was found before.
+struct Made {
+    token: Token,
+    agent: AgentId,
+    agent_name: String,
+    job: Result<Arc<CellJob>, String>,
+}
+
+impl Message<Made> for Run {
+    type Reply = ();
+
+    async fn handle(&mut self, made: Made, _: &mut Context<Self, ()>) {
+        self.made(made).await;
     }
 }
 
@@ -270,13 +293,41 @@ impl Run {
         self.perform(decision, Vec::new(), None).await;
     }
 
-    #[tracing::instrument(name = "offer a cell", skip_all, fields(run = %token.run, cell = %token.cell, attempt = token.attempt, agent = %agent_name))]
-    async fn assigned(&mut self, token: Token, agent: AgentId, agent_name: String) {
+    /// Lets a cell's job be made, beside the actor: what agents say of other cells isn't to wait for it.
+    fn make(&mut self, token: Token, agent: AgentId, agent_name: String, me: WeakActorRef<Self>) {
         if let Some(since) = self.waiting.remove(&token.cell) {
             let now = self.clock.monotonic();
             METRICS.queue_wait.observe(now.saturating_sub(since));
         }
-        let job = self.jobs.job(&token.cell).await;
+        let (jobs, making) = (Arc::clone(&self.jobs), Arc::clone(&self.making));
+        let span = tracing::info_span!("offer a cell", run = %token.run, cell = %token.cell, attempt = token.attempt, agent = %agent_name);
+        let make = async move {
+            // Kept until the job is handed over, so that what agents say never queues behind many of them.
+            let Ok(_turn) = making.acquire().await else {
+                return;
+            };
+            let job = jobs.job(&token.cell).await;
+            let made = Made {
+                token,
+                agent,
+                agent_name,
+                job,
+            };
+            if let Some(me) = me.upgrade() {
+                // A run that is over needs no job.
+                let _ = me.tell(made).await;
+            }
+        };
+        tokio::spawn(make.instrument(span));
+    }
+
+    async fn made(&mut self, made: Made) {
+        let Made {
+            token,
+            agent,
+            agent_name,
+            job,
+        } = made;
         let input = match &job {
             Ok(_) => Input::Assigned {
                 token,

@@ -194,8 +194,10 @@ impl RunCore {
                 agent_name,
             } => self.assigned(token, agent, agent_name, now, &mut d),
             Input::Unrunnable { token, reason } => {
-                if self.waiting.remove(&token.cell).is_some_and(|t| t == token) {
-                    d.effects.push(Effect::Release(token.clone()));
+                d.effects.push(Effect::Release(token.clone()));
+                // Withdrawn while its job was being made: somebody else has decided about it.
+                if self.waiting.get(&token.cell) == Some(&token) {
+                    self.waiting.remove(&token.cell);
                     let reason = Some(reason);
                     self.finish(&token.cell, Outcome::Errored, reason, now, &mut d);
                 }
