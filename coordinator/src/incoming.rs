@@ -19,14 +19,19 @@ use tonic::transport::server::{Connected, TcpConnectInfo};
 
 /// A connection that says nothing for so long is dropped.
 const SPEAK_WITHIN: Duration = Duration::from_secs(10);
-/// Connections that said nothing yet; one more, and the oldest is dropped.
-const SILENT: usize = 1_024;
+/// Connections that said nothing yet; one more, and the oldest is dropped. A thousand agents that all come back at once, with two connections
+/// each, are no crowd.
+const SILENT: usize = 4_096;
 /// Pause after an `accept` that failed: no file descriptors, for example.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// The connections of a listener, guarded.
 pub fn guarded(listener: TcpListener) -> impl Stream<Item = io::Result<Guarded>> {
-    futures::stream::unfold((listener, Door::default()), |(listener, mut door)| async {
+    guarded_by(listener, Door::new(SILENT))
+}
+
+fn guarded_by(listener: TcpListener, door: Door) -> impl Stream<Item = io::Result<Guarded>> {
+    futures::stream::unfold((listener, door), |(listener, mut door)| async {
         loop {
             match listener.accept().await {
                 Ok((stream, _)) => {
@@ -45,18 +50,28 @@ pub fn guarded(listener: TcpListener) -> impl Stream<Item = io::Result<Guarded>>
 }
 
 /// Knows who hasn't spoken yet, oldest first.
-#[derive(Default)]
-struct Door(VecDeque<Weak<CancellationToken>>);
+struct Door {
+    silent: VecDeque<Weak<CancellationToken>>,
+    /// So many at most.
+    limit: usize,
+}
 
 impl Door {
+    fn new(limit: usize) -> Self {
+        Door {
+            silent: VecDeque::new(),
+            limit,
+        }
+    }
+
     fn enter(&mut self, stream: TcpStream) -> Guarded {
         let silent = Arc::new(CancellationToken::new());
-        self.0.push_back(Arc::downgrade(&silent));
-        if self.0.len() > SILENT {
-            self.0.retain(|silent| silent.strong_count() > 0);
+        self.silent.push_back(Arc::downgrade(&silent));
+        if self.silent.len() > self.limit {
+            self.silent.retain(|silent| silent.strong_count() > 0);
         }
-        while self.0.len() > SILENT {
-            let oldest = self.0.pop_front();
+        while self.silent.len() > self.limit {
+            let oldest = self.silent.pop_front();
             if let Some(oldest) = oldest.as_ref().and_then(Weak::upgrade) {
                 oldest.cancel();
             }
@@ -171,9 +186,10 @@ mod tests {
     async fn the_oldest_silent_connection_makes_room_and_one_that_spoke_stays() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let mut door = Box::pin(guarded(listener));
+        let limit = 8;
+        let mut door = Box::pin(guarded_by(listener, Door::new(limit)));
         let (mut clients, mut servers) = (Vec::new(), Vec::new());
-        for n in 0..SILENT + 2 {
+        for n in 0..limit + 2 {
             clients.push(TcpStream::connect(address).await.unwrap());
             let mut server = door.next().await.unwrap().unwrap();
             if n == 0 {

@@ -16,7 +16,10 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
+
+/// Connections that may wait to be accepted, if the machine allows as many.
+const BACKLOG: u32 = 4_096;
 
 /// Start a coordinator that agents and clients connect to
 #[derive(clap::Args, Clone, Debug)]
@@ -58,10 +61,10 @@ pub async fn run(args: Args, context: &Context) -> Result<u8, CliError> {
     let settings = &context.settings;
     let address = address(&settings.get(&LISTEN), args.insecure)?;
     let mut interrupts = Interrupts::listen()?;
-    let (listener, bound) = bind(address).await?;
+    let (listener, bound) = bind(address)?;
     let http = match settings.get(&HTTP).as_str() {
         "" => None,
-        text => Some(bind(self::address(text, args.insecure)?).await?),
+        text => Some(bind(self::address(text, args.insecure)?)?),
     };
     let directory = settings.get(&STATE_DIR).join("coordinator");
     std::fs::create_dir_all(&directory).map_err(|error| {
@@ -93,8 +96,19 @@ fn take_all_descriptors() {
     }
 }
 
-async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), CliError> {
-    let listener = TcpListener::bind(address).await.map_err(|error| {
+/// As [`TcpListener::bind`], for as many that come at once as a large fleet has after a restart.
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), CliError> {
+    let listener = listen(address).map_err(|error| {
         CliError::errored(format!("can't listen on {address}: {error}"))
             .with_help("is another `phalanx serve` running? --listen and --http take other ports")
     })?;
