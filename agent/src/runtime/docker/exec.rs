@@ -1,6 +1,6 @@
 //! A command inside a container.
 
-use super::error::{runtime, said};
+use super::error::{runtime, said, status};
 use super::member::Container;
 use crate::runtime::contract::{ExecOutput, ExecRequest, RuntimeError};
 use crate::runtime::head_tail::HeadTail;
@@ -160,8 +160,13 @@ async fn exit_code(container: &Container, exec: &str, what: &str) -> Result<i64,
             .ask(|| engine.docker.inspect_exec(exec))
             .await
             .map_err(|error| {
+                // An engine that was restarted has forgotten what it executed.
+                let why = match status(&error) {
+                    Some(404) => "the engine was restarted, or the container went, while it ran: ",
+                    _ => "",
+                };
                 RuntimeError::Errored(format!(
-                    "{what}: its exit code is unknown: {}",
+                    "{what}: its exit code is unknown: {why}{}",
                     said(&error)
                 ))
             })?;
