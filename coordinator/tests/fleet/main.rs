@@ -7,10 +7,12 @@
     clippy::disallowed_methods
 )]
 
+mod commands;
 mod peers;
 mod proxy;
 mod recovery;
 mod remote;
 mod rig;
+mod standards;
 mod upload;
 mod watching;

@@ -65,6 +65,7 @@ async fn whatever_strangers_do_the_run_goes_on() {
 
     garbage(&at);
     a_huge_message(&at).await;
+    a_gigabyte(&at);
     foreign_versions(&at).await;
     lies(&fleet, &at, &run.id).await;
     deaf(&at).await;
@@ -111,6 +112,88 @@ async fn a_huge_message(at: &Coordinator) {
         "{status}"
     );
     at.process.wait_for("a connection was refused");
+}
+
+/// Peers that announce a message of a gigabyte and send all of it, whatever they are told and however little they were allowed. Nobody may keep it.
+fn a_gigabyte(at: &Coordinator) {
+    const LENGTH: u32 = 1 << 30;
+    let refused = || {
+        at.process
+            .said()
+            .matches("a connection was refused")
+            .count()
+    };
+    let (before, peak) = (refused(), at.process.peak_mib());
+    for path in [
+        "/phalanx.v1.AgentLink/Session",
+        "/phalanx.v1.AgentLink/Logs",
+        "/phalanx.v1.Control/Submit",
+    ] {
+        let mut stream = TcpStream::connect(at.address).unwrap();
+        // Whoever is ignored must not wait for ever.
+        stream.set_write_timeout(Some(BOUND)).unwrap();
+        stream.set_read_timeout(Some(BOUND)).unwrap();
+        stream.write_all(&opening(path)).unwrap();
+        let mut first = vec![0];
+        first.extend(LENGTH.to_be_bytes());
+        stream.write_all(&frame(0, &first)).unwrap();
+        // Whoever answers has read the length; it goes on all the same.
+        until_answered(&mut stream);
+        let piece = frame(0, &[b'x'; 16 << 10]);
+        let mut left = LENGTH >> 14;
+        while left > 0 && stream.write_all(&piece).is_ok() {
+            left -= 1;
+        }
+    }
+    // The one that would be an agent is told so in the log; nobody got room for what it sent.
+    eventually("the agent is refused", || {
+        (refused() > before).then_some(())
+    });
+    let grown = at.process.peak_mib().saturating_sub(peak);
+    assert!(grown < 100, "the coordinator grew by {grown} MiB");
+}
+
+/// Reads frames up to the headers of the answer.
+fn until_answered(stream: &mut TcpStream) {
+    let mut head = [0; 9];
+    loop {
+        stream.read_exact(&mut head).unwrap();
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+        let mut payload = vec![0; usize::try_from(length).unwrap()];
+        stream.read_exact(&mut payload).unwrap();
+        if head[3] == 1 {
+            return;
+        }
+    }
+}
+
+/// A frame of HTTP/2 on the first stream.
+fn frame(kind: u8, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    let mut frame = length[1..].to_vec();
+    // HEADERS are complete; nothing ends the stream.
+    frame.extend([kind, if kind == 1 { 4 } else { 0 }, 0, 0, 0, 1]);
+    frame.extend(payload);
+    frame
+}
+
+/// What opens a call by hand: preface, empty settings, headers.
+fn opening(path: &str) -> Vec<u8> {
+    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    bytes.extend([0, 0, 0, 4, 0, 0, 0, 0, 0]);
+    // POST and http are entries of HPACK's table; the others are literals, by the entry of their name or without one.
+    let mut headers = vec![0x83, 0x86];
+    let mut literal = |name: &[u8], value: &str| {
+        headers.extend(name);
+        headers.push(u8::try_from(value.len()).unwrap());
+        headers.extend(value.as_bytes());
+    };
+    literal(&[0x04], path);
+    literal(&[0x01], "localhost");
+    literal(&[0x0f, 0x10], "application/grpc");
+    literal(b"\x00\x02te", "trailers");
+    bytes.extend(frame(1, &headers));
+    bytes
 }
 
 async fn foreign_versions(at: &Coordinator) {

@@ -231,6 +231,11 @@ impl Coordinator {
         format!("http://{}", self.address)
     }
 
+    pub async fn channel(&self) -> Channel {
+        let endpoint = Channel::from_shared(self.url()).unwrap();
+        endpoint.connect().await.unwrap()
+    }
+
     pub async fn client(&self) -> ControlClient<Channel> {
         ControlClient::connect(self.url()).await.unwrap()
     }
@@ -264,6 +269,18 @@ impl Coordinator {
 }
 
 impl Process {
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The most memory that it had so far.
+    pub fn peak_mib(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap();
+        let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));
+        let kib = line.unwrap().trim().trim_end_matches(" kB");
+        kib.parse::<u64>().unwrap() / 1024
+    }
+
     pub fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
