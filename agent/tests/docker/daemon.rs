@@ -59,6 +59,18 @@ impl Daemon {
         Docker::connect_with_unix(&self.host(), 30, API_DEFAULT_VERSION).unwrap()
     }
 
+    /// Names of the containers that it has.
+    #[allow(dead_code)] // of the fleet's tests, which include this file
+    pub async fn containers(&self) -> Vec<String> {
+        let options = bollard::query_parameters::ListContainersOptionsBuilder::default();
+        let docker = self.client();
+        let listed = docker.list_containers(Some(options.all(true).build()));
+        let listed = listed.await.unwrap().into_iter();
+        listed
+            .map(|found| found.names.unwrap_or_default().join(" "))
+            .collect()
+    }
+
     /// Starts it (again) and waits until it answers.
     pub async fn run(&mut self) {
         let log = std::fs::File::options()

@@ -1,4 +1,4 @@
-//! A fleet with real containers under repeated kills, and a fleet on hosts with addresses of their own.
+//! A fleet with real containers under repeated kills, on an engine that is restarted, on full disks, and on hosts with addresses of their own.
 //!
 //! What a machine may lack is ignored by name: a container engine, root. `PHALANX_FLEET_ROUNDS=50` kills more often (5 by default; the least
 //! is one of each kind), `PHALANX_FLEET_SEED` repeats a sequence; both are printed.
@@ -10,6 +10,12 @@
     clippy::disallowed_methods
 )]
 
+#[path = "../../../agent/tests/docker/daemon.rs"]
+mod daemon;
+mod disks;
+mod engine;
+#[path = "../../../agent/tests/docker/image.rs"]
+mod image;
 mod namespaces;
 #[path = "../fleet/proxy.rs"]
 #[allow(dead_code)] // the other test uses all of it
@@ -31,6 +37,7 @@ fn works(program: &str, arguments: &[&str]) -> bool {
 fn main() -> ExitCode {
     let engine = works("docker", &["version"]) && works("busybox", &["true"]);
     let namespaces = nix::unistd::geteuid().is_root() && works("ip", &["netns", "list"]);
+    let disks = nix::unistd::geteuid().is_root() && works("mount", &["--version"]);
     let trials = vec![
         Trial::test(
             "kill rounds with real containers (needs docker and busybox)",
@@ -48,6 +55,27 @@ fn main() -> ExitCode {
             },
         )
         .with_ignored_flag(!namespaces),
+        Trial::test(
+            "the coordinator's disk is full for a while (needs root)",
+            || {
+                disks::the_coordinators_disk_is_full_for_a_while();
+                Ok(())
+            },
+        )
+        .with_ignored_flag(!disks),
+        Trial::test("an agent's disk is full for a while (needs root)", || {
+            disks::an_agents_disk_is_full_for_a_while();
+            Ok(())
+        })
+        .with_ignored_flag(!disks),
+        Trial::test(
+            "a second engine is restarted under a remote run (needs docker and busybox)",
+            || {
+                engine::it_is_restarted_under_a_remote_run();
+                Ok(())
+            },
+        )
+        .with_ignored_flag(!engine),
     ];
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }

@@ -2,6 +2,7 @@
 
 use crate::rig::{Fleet, Process, attempts, process_exists};
 use std::process::Command;
+use std::time::Instant;
 
 /// A namespace, gone when it is dropped.
 struct Host {
@@ -78,8 +79,11 @@ pub fn one_is_cut_off_and_healed() {
     fleet.wait_for_state(&at, "here", "connected");
 
     hosts[0].pull();
+    let pulled = Instant::now();
     for n in 1..=4 {
         run.wait_at_gate(&[n], 2);
+        let after = pulled.elapsed();
+        println!("cable pulled → cell {n} runs elsewhere: {after:.1?}");
         // The agent noticed by itself, without a word from anybody.
         assert!(
             !process_exists(&run.waiters(n)[0]),
