@@ -24,8 +24,22 @@ pub async fn round(docker: &Docker, cells: usize, at_once: usize) -> Round {
 }
 
 async fn cell(docker: &Docker) -> Took {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
     let began = Instant::now();
+    let name = network(docker).await;
+    container(docker, &name, &name).await;
+    exec_true(docker, &name).await;
+    let outcome = began.elapsed();
+    remove_container(docker, &name).await;
+    docker.remove_network(&name).await.unwrap();
+    Took {
+        outcome,
+        whole: began.elapsed(),
+    }
+}
+
+/// Makes a network of a cell's size; its name is nobody else's.
+pub async fn network(docker: &Docker) -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed) % 4096;
     let name = format!("phalanx-bench-{}", uuid::Uuid::new_v4().simple());
     let config = IpamConfig {
@@ -41,28 +55,30 @@ async fn cell(docker: &Docker) -> Took {
         ..NetworkCreateRequest::default()
     };
     docker.create_network(network).await.unwrap();
+    name
+}
+
+/// Makes a container in a network, and starts it.
+pub async fn container(docker: &Docker, network: &str, name: &str) {
     let body = ContainerCreateBody {
         image: Some(image::NAME.to_owned()),
         cmd: Some(image::COMMAND.map(str::to_owned).to_vec()),
         host_config: Some(HostConfig {
-            network_mode: Some(name.clone()),
+            network_mode: Some(network.to_owned()),
             ..HostConfig::default()
         }),
         ..ContainerCreateBody::default()
     };
-    let options = CreateContainerOptionsBuilder::default().name(&name).build();
+    let options = CreateContainerOptionsBuilder::default().name(name).build();
     docker.create_container(Some(options), body).await.unwrap();
-    docker.start_container(&name, None).await.unwrap();
-    exec_true(docker, &name).await;
-    let outcome = began.elapsed();
+    docker.start_container(name, None).await.unwrap();
+}
+
+/// Removes a container at once, as the runtime does.
+pub async fn remove_container(docker: &Docker, name: &str) {
     let options = RemoveContainerOptionsBuilder::default();
     let options = options.force(true).v(true).build();
-    docker.remove_container(&name, Some(options)).await.unwrap();
-    docker.remove_network(&name).await.unwrap();
-    Took {
-        outcome,
-        whole: began.elapsed(),
-    }
+    docker.remove_container(name, Some(options)).await.unwrap();
 }
 
 async fn exec_true(docker: &Docker, container: &str) {

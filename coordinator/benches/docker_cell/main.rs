@@ -3,12 +3,16 @@
 //! Prints medians as a Markdown table.
 //!
 //!     cargo bench -p phalanx-coordinator --bench docker_cell --profile dev [-- ROUNDS [CELLS]]
+//!     cargo bench -p phalanx-coordinator --bench docker_cell --profile dev -- cancel [ROUNDS]
+//!
+//! The second measures how long after a cancel nothing is left.
 //!
 //! The engine is the limit, so the build's profile makes little difference. Needs an engine and a static busybox
 //! (`apt-get install busybox-static`), of which it makes its image; no network is kept ready.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::disallowed_methods)]
 
 mod bare;
+mod cancel;
 mod image;
 mod ours;
 
@@ -37,6 +41,9 @@ async fn main() {
     let docker = Docker::connect_with_defaults().unwrap();
     let docker = docker.negotiate_version().await.unwrap();
     image::provide(&docker).await;
+    if std::env::args().any(|word| word == "cancel") {
+        return cancel::all(&docker, rounds).await;
+    }
     let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     let load = load.split(' ').next().unwrap_or("unknown");
     let cpus = std::thread::available_parallelism().map_or(0, usize::from);

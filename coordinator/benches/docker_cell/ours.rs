@@ -11,31 +11,15 @@ use phalanx_shared::id::{CellId, RunId};
 use phalanx_shared::outcome::Outcome;
 use phalanx_shared::run_state::RunState;
 use std::collections::HashMap;
+use std::path::Path;
 use std::time::{Duration, Instant};
 use tokio_stream::StreamExt;
 
 pub async fn round(docker: &Docker, cells: usize, at_once: usize) -> Round {
     let place = tempfile::tempdir().unwrap();
-    let local = LocalRun::start(&Options {
-        state_dir: place.path().to_owned(),
-        agents: 1,
-        slots: u32::try_from(at_once).unwrap(),
-        agents_as_processes: false,
-        cpu_overcommit: 8.0,
-        memory_overcommit: 1.0,
-        allow_host_commands: true,
-        labels: vec![],
-        docker: DockerSettings {
-            ready_networks: 0,
-            ..DockerSettings::default()
-        },
-        cancel_grace: Duration::ZERO,
-        max_cells: None,
-        tracer: None,
-        program: None,
-    })
-    .await
-    .unwrap();
+    let local = LocalRun::start(&options(place.path(), at_once))
+        .await
+        .unwrap();
     // One at a time means one run after the other: each is submitted when nothing of the one before is left.
     let runs = cells.div_ceil(at_once);
     let began = Instant::now();
@@ -53,6 +37,28 @@ pub async fn round(docker: &Docker, cells: usize, at_once: usize) -> Round {
     }
     assert!(local.close().await, "everything was cleaned up");
     Round { cells: all, wall }
+}
+
+/// A coordinator and one agent in this process, with the machine's engine.
+pub fn options(place: &Path, slots: usize) -> Options {
+    Options {
+        state_dir: place.to_owned(),
+        agents: 1,
+        slots: u32::try_from(slots).unwrap(),
+        agents_as_processes: false,
+        cpu_overcommit: 8.0,
+        memory_overcommit: 1.0,
+        allow_host_commands: true,
+        labels: vec![],
+        docker: DockerSettings {
+            ready_networks: 0,
+            ..DockerSettings::default()
+        },
+        cancel_grace: Duration::ZERO,
+        max_cells: None,
+        tracer: None,
+        program: None,
+    }
 }
 
 fn spec(cells: usize) -> String {
@@ -116,7 +122,7 @@ async fn run(local: &LocalRun, cells: usize) -> (RunId, Vec<Took>) {
 }
 
 /// How many containers and networks of a run the engine holds.
-async fn left(docker: &Docker, run: &RunId) -> usize {
+pub async fn left(docker: &Docker, run: &RunId) -> usize {
     let filter = HashMap::from([("label".to_owned(), vec![format!("phalanx.run={run}")])]);
     let options = ListContainersOptionsBuilder::default();
     let options = options.all(true).filters(&filter).build();

@@ -1,0 +1,84 @@
+//! Offer → accept, and slot free → next first step. Both ends of each are events of the journal, with the times they bear there: an offer is decided,
+//! journaled, sent, answered and decided upon; a slot is free when the agent cleaned up behind a cell.
+
+use crate::agents::{Crew, Manner, Work};
+use crate::rig::Fleet;
+use crate::{row, runs, spread};
+use phalanx_shared::event::{EventKind, Recorded};
+use phalanx_shared::time::Timestamp;
+use std::collections::HashMap;
+use std::time::Duration;
+
+/// Slots of all agents together: as many as the most cells.
+const SLOTS: u32 = 1_000;
+/// Cells, and rounds that give enough of them.
+const CELLS: [(u32, u32); 3] = [(27, 12), (180, 4), (1_000, 2)];
+
+pub async fn all() {
+    for agents in [1, 10, 1_000] {
+        let fleet = Fleet::new();
+        let at = fleet.serve();
+        let manner = Manner {
+            slots: SLOTS / agents,
+            labels: vec![],
+            work: Work::Step(300, 700),
+        };
+        let _crew = Crew::connect(&at.url(), agents, manner).await;
+        for (cells, rounds) in CELLS {
+            let on = format!("{cells} cells on {agents} agents");
+            let (mut burst, mut steady, mut next) = (Vec::new(), Vec::new(), Vec::new());
+            let abreast = cells.div_ceil(9);
+            for _ in 0..rounds {
+                let run = runs::submit(&at, runs::spec(cells, "", "")).await;
+                burst.extend(offers(&runs::events(&at, &run).await));
+            }
+            for _ in 0..rounds.div_ceil(4) {
+                let strategy = format!("max-parallel: {abreast},");
+                let run = runs::submit(&at, runs::spec(cells, &strategy, "")).await;
+                let events = runs::events(&at, &run).await;
+                steady.extend(offers(&events));
+                next.extend(successions(&events, abreast));
+            }
+            let note = |values: &[Duration]| format!("{} of them", values.len());
+            let at_once = format!("offer → accept, {on}, all offered at once, p50 / p99");
+            row(&at_once, &spread(burst.clone()), &note(&burst));
+            let few = format!("offer → accept, {on}, {abreast} at a time, p50 / p99");
+            row(&few, &spread(steady.clone()), &note(&steady));
+            let free = format!("slot free → next first step, {on}, {abreast} at a time, p50 / p99");
+            row(&free, &spread(next.clone()), &note(&next));
+        }
+    }
+}
+
+fn offers(events: &[Recorded]) -> Vec<Duration> {
+    let mut offered = HashMap::new();
+    let mut took = Vec::new();
+    for Recorded { event, .. } in events {
+        match &event.kind {
+            EventKind::CellOffered { token, .. } => {
+                offered.insert(token.clone(), event.at);
+            }
+            EventKind::CellAccepted { token } => {
+                took.push(event.at.since(offered[token]));
+            }
+            EventKind::CellReturned { reason, .. } => panic!("an offer came back: {reason}"),
+            _ => {}
+        }
+    }
+    took
+}
+
+/// The n-th cell beyond those that begin at once takes the n-th slot that was freed.
+fn successions(events: &[Recorded], abreast: u32) -> Vec<Duration> {
+    let of = |wanted: fn(&EventKind) -> bool| {
+        let found = events.iter().filter(|r| wanted(&r.event.kind));
+        let mut times: Vec<Timestamp> = found.map(|recorded| recorded.event.at).collect();
+        times.sort();
+        times
+    };
+    let freed = of(|kind| matches!(kind, EventKind::TornDown { .. }));
+    let begun = of(|kind| matches!(kind, EventKind::StepStarted { .. }));
+    let next = begun.into_iter().skip(abreast as usize);
+    let pairs = next.zip(freed);
+    pairs.map(|(begun, freed)| begun.since(freed)).collect()
+}
