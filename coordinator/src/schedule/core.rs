@@ -382,7 +382,7 @@ impl Scheduler {
         let class = self.classes.get(class)?;
         match &class.tried {
             Tried::Nobody => self.fleet.best(&class.key, &class.shapes),
-            Tried::AllBut(agents) => self.fleet.best_of(&class.key, agents),
+            Tried::AllBut(agents) => self.fleet.best_of(&class.key, &class.shapes, agents),
         }
     }
 

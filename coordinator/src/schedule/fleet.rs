@@ -241,10 +241,15 @@ impl Fleet {
         best.map(|(_, id)| id.clone())
     }
 
-    /// The best of a few agents for a class.
-    pub fn best_of(&self, class: &ClassKey, agents: &BTreeSet<AgentId>) -> Option<AgentId> {
+    /// The best of a few agents for a class. One of them may have gone and come again with other labels.
+    pub fn best_of(
+        &self,
+        class: &ClassKey,
+        shapes: &[ShapeId],
+        agents: &BTreeSet<AgentId>,
+    ) -> Option<AgentId> {
         let agents = agents.iter().filter_map(|id| self.agents.get(id));
-        let fitting = agents.filter(|agent| agent.fits(class));
+        let fitting = agents.filter(|a| shapes.contains(&a.shape) && a.fits(class));
         let best = fitting.min_by_key(|agent| (agent.cost(class), agent.info.id.clone()));
         best.map(|agent| agent.info.id.clone())
     }

@@ -136,6 +136,24 @@ fn the_longest_expected_cell_starts_first() {
 }
 
 #[test]
+fn an_agent_that_comes_again_with_other_labels_gets_only_what_they_allow() {
+    let mut b = Bench::with_label_limits([("gpu".to_owned(), 1)].into());
+    b.run("r", RunLimits::default());
+    let cell = |id: &str| CellRequest {
+        labels: vec!["gpu".to_owned()],
+        ..request("r", id)
+    };
+    b.queue("r", vec![cell("a"), cell("b")]);
+    b.up(agent("y", 1, &["gpu"]));
+    // Room for the second cell, which its label's limit holds back.
+    b.up(agent("x", 1, &["gpu"]));
+    b.tell(Input::AgentLost { agent: "x".into() });
+    b.up(agent("x", 1, &[]));
+    b.release(&token("r", "a", 1));
+    assert_eq!(b.placed[&token("r", "b", 1)].as_str(), "y");
+}
+
+#[test]
 fn cells_are_spread_before_they_are_packed() {
     let mut b = Bench::new();
     b.run("r", RunLimits::default());
