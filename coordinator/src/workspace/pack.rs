@@ -87,7 +87,7 @@ pub(super) enum Kind {
     },
 }
 
-/// Reads what `include` names below `root`.
+/// Reads what `include` names below `root`: what a pattern matches and none that begins with `!`.
 ///
 /// # Errors
 /// A bad pattern, a link that leads outside, a file that can't be read, too much of all.
@@ -111,13 +111,14 @@ pub fn pack(root: &Path, include: &[String]) -> Result<Packed, Error> {
 fn compile(root: &Path, include: &[String]) -> Result<GlobSet, Error> {
     let mut set = GlobSetBuilder::new();
     for pattern in include {
-        if pattern.starts_with('/') || pattern.split('/').any(|part| part == "..") {
+        let glob = pattern.strip_prefix('!').unwrap_or(pattern);
+        if glob.starts_with('/') || glob.split('/').any(|part| part == "..") {
             return Err(Error::Outside {
                 pattern: pattern.clone(),
                 root: root.to_owned(),
             });
         }
-        let glob = GlobBuilder::new(pattern.trim_start_matches("./"))
+        let glob = GlobBuilder::new(glob.trim_start_matches("./"))
             .literal_separator(true)
             .build()
             .map_err(|e| Error::Pattern {
@@ -165,8 +166,14 @@ fn collect(
         if kind.is_dir() || matched.is_empty() {
             continue;
         }
+        // A pattern with `!` takes out, wherever it stands.
+        let mut taken_out = false;
         for index in matched {
             used[index] = true;
+            taken_out |= include[index].starts_with('!');
+        }
+        if taken_out {
+            continue;
         }
         // Before it is read: it may be a disk's image.
         let announced = entry.metadata().map_or(0, |meta| meta.len());
@@ -341,6 +348,22 @@ mod tests {
         assert_eq!(names(&packed), ["src/b.txt", "src/deep/a.txt"]);
         assert_eq!(packed.unmatched, ["nothing/*"]);
         assert_eq!((packed.files(), packed.bytes), (2, 2));
+    }
+
+    #[test]
+    fn a_pattern_with_an_exclamation_mark_takes_out() {
+        let dir = tempfile::tempdir().unwrap();
+        for file in ["a/x", "a/y", "a/b/z"] {
+            put(dir.path(), file, "");
+        }
+        let packed = pack(dir.path(), &globs(&["!a/b/**", "a/**", "!a/y"])).unwrap();
+        let paths: Vec<_> = packed.members.iter().map(|m| m.path.as_str()).collect();
+        assert_eq!(paths, ["a/x"]);
+        assert!(packed.unmatched.is_empty(), "{:?}", packed.unmatched);
+        assert!(matches!(
+            pack(dir.path(), &globs(&["!../x"])),
+            Err(Error::Outside { .. })
+        ));
     }
 
     #[test]
