@@ -231,10 +231,10 @@ impl Agent {
                 }
                 tokio::spawn(cell.run(work));
             }
-            Down::Ack(v1::Ack { token, seq }) => {
-                if !matches!(self.shared.manner.work, Work::Print) {
-                    self.acknowledged(token, seq);
-                }
+            Down::Ack(v1::Ack { token, seq })
+                if !matches!(self.shared.manner.work, Work::Print) =>
+            {
+                self.acknowledged(token, seq);
             }
             _ => {}
         }
