@@ -74,9 +74,10 @@ async fn a_deaf_service_is_killed_after_its_grace_and_a_polite_one_may_finish() 
 
     let mut config = shell(
         "polite",
-        "trap 'echo bye; exit 7' INT; echo up; while :; do sleep 0.01; done",
+        "trap 'echo bye; exit 7' USR1; echo up; while :; do sleep 0.01; done",
     );
-    config.stop_signal = Some("SIGINT".to_owned());
+    // Not SIGINT: a shell can't trap what is ignored when it starts, as SIGINT is below a script's background job.
+    config.stop_signal = Some("SIGUSR1".to_owned());
     let mut polite = Service::start(&stack, &config).await;
     polite.line().await;
     polite.member.stop(None).await.unwrap();
