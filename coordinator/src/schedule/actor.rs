@@ -1,10 +1,11 @@
-//! Scheduling: one mailbox around the pure scheduler, and the timer that it asks for.
+//! Scheduling: one mailbox around the pure scheduler, the timer that it asks for, and the pace at which runs hear of what it placed.
 //!
 //! Its mailbox is unbounded: runs and scheduling tell each other, and two bounded actors that do can deadlock. What is in it is bounded
 //! by the cells of open runs and the agents' attempts.
 
 use super::core::{Effect, Input, RunLimits, Scheduler};
 use super::fleet::AgentView;
+use super::pace::Pace;
 use super::why::Waiting;
 use crate::clock::Clock;
 use crate::dispatch::contract::ToAgents;
@@ -35,6 +36,7 @@ pub struct Scheduling {
     core: Scheduler,
     args: Args,
     runs: HashMap<RunId, ActorRef<Run>>,
+    pace: Pace,
     /// When the timer rings next.
     wake: Option<Duration>,
 }
@@ -48,6 +50,7 @@ impl Actor for Scheduling {
             core: Scheduler::new(args.label_limits.clone()),
             args,
             runs: HashMap::new(),
+            pace: Pace::default(),
             wake: None,
         })
     }
@@ -81,8 +84,15 @@ impl Message<Input> for Scheduling {
         if let Input::RunRemoved { run } = &input {
             self.runs.remove(run);
         }
-        if matches!(input, Input::Tick) {
-            self.wake = None;
+        match &input {
+            Input::Tick => {
+                self.wake = None;
+                self.pace.ticked();
+            }
+            Input::Accepted { token }
+            | Input::Declined { token, .. }
+            | Input::Released { token } => self.pace.answered(token),
+            _ => {}
         }
         self.decide(input, ctx.actor_ref()).await;
     }
@@ -129,7 +139,7 @@ impl Scheduling {
         let now = self.args.clock.monotonic();
         for effect in self.core.handle(input, now) {
             match effect {
-                Effect::Assign { token, agent } => self.assign(token, agent).await,
+                Effect::Assign { token, agent } => self.pace.decided(token, agent),
                 Effect::Prefetch { agent, images } => {
                     // A closed channel means that the coordinator is going away.
                     let _ = self
@@ -140,11 +150,17 @@ impl Scheduling {
                 Effect::WakeAt(at) => self.wake_at(at, now, me),
             }
         }
+        while let Some((token, agent)) = self.pace.next(now) {
+            self.assign(token, agent).await;
+        }
+        if let Some(at) = self.pace.wake() {
+            self.wake_at(at, now, me);
+        }
     }
 
     async fn assign(&mut self, token: Token, agent: AgentId) {
         let Some(run) = self.runs.get(&token.run) else {
-            return;
+            return self.pace.answered(&token);
         };
         let agent_name = self.core.agent_name(&agent);
         let assigned = RunInput::Assigned {

@@ -7,6 +7,7 @@ pub mod actor;
 pub mod core;
 pub mod expected;
 mod fleet;
+mod pace;
 mod queue;
 mod why;
 
