@@ -42,7 +42,8 @@ async fn closing_ends_children_sessions_and_daemons() {
 async fn what_a_service_started_dies_when_it_exits_by_itself() {
     let bench = Bench::new();
     let stack = bench.stack().await;
-    let script = "setsid sh -c 'echo $$; exec sleep 1000' & exec sh -c 'sleep 0.2; exit 5'";
+    // However busy the machine: the daemon has said its pid when the service ends.
+    let script = "setsid sh -c 'echo $$; : > said; exec sleep 1000' & until [ -e said ]; do sleep 0.01; done; exit 5";
     let mut service = Service::start(&stack, &shell("short", script)).await;
     let daemon = service.process().await;
     assert_eq!(service.exit().await.code, 5);
