@@ -23,8 +23,10 @@ pub mod follow;
 pub mod gc;
 pub mod interrupt;
 pub mod logs;
+pub mod options;
 pub mod pick;
 pub mod plan;
+pub mod ready;
 pub mod reports;
 pub mod rerun;
 pub mod run;
@@ -151,6 +153,7 @@ enum Command {
     Validate(validate::Args),
     Plan(plan::Args),
     Run(run::Args),
+    Submit(submit::Args),
     Runs(runs::Args),
     Show(show::Args),
     Logs(logs::Args),
@@ -267,6 +270,7 @@ fn dispatch(command: Command, context: &Context) -> Result<u8, CliError> {
         Command::Plan(args) => plan::run(&args, context),
         Command::Schema(args) => Ok(schema::run(&args)),
         Command::Run(args) => wait(run::run(args, context)),
+        Command::Submit(args) => wait(submit::run(args, context)),
         Command::Runs(args) => wait(runs::run(args, context)),
         Command::Show(args) => wait(show::run(args, context)),
         Command::Logs(args) => wait(logs::run(args, context)),

@@ -246,6 +246,8 @@ fn mistakes_are_told_with_exit_code_2_before_anything_is_submitted() {
             "the variable token isn't set",
         ),
         (vec!["run"], "required"),
+        (vec!["submit"], "required"),
+        (vec!["submit", "--keep"], "which spec?"),
         (vec!["show", "nope"], "there is no run `nope`"),
         (vec!["explain", "PHX9999"], "there is no error code"),
         (vec!["serve", "--listen", "0.0.0.0:1"], "--insecure"),
@@ -277,4 +279,50 @@ fn plan_refuses_more_cells_than_are_configured() {
         stderr.contains("the matrix has 3 cells, more than the configured 2"),
         "{stderr}"
     );
+}
+
+#[test]
+fn submit_prints_the_runs_id_and_leaves() {
+    let server = Scripted::start(sample::events(27, 9));
+    std::fs::write(server.directory().join("spec.yaml"), SPEC).unwrap();
+    let asked: [&[&str]; 3] = [
+        &["submit", "spec.yaml", "--priority", "-1"],
+        &["submit", "--keep", "spec.yaml"],
+        &["run", "spec.yaml", "--detach"],
+    ];
+    for (number, arguments) in asked.iter().enumerate() {
+        let (code, stdout, stderr) = run(&server, arguments);
+        assert_eq!(
+            (code, stdout),
+            (0, format!("{}\n", server.run())),
+            "{stderr}"
+        );
+        let options = server.options();
+        assert_eq!(options.len(), number + 1);
+        assert!(options.iter().all(|given| given.detach));
+    }
+    assert_eq!(server.options()[0].priority, Some(-1));
+    assert_eq!(server.watched_from(), Vec::<u64>::new());
+    assert_eq!(server.cancels(), Vec::<bool>::new());
+}
+
+#[test]
+fn nothing_is_left_to_a_coordinator_that_is_not_there() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("spec.yaml"), SPEC).unwrap();
+    for arguments in [
+        &["submit", "spec.yaml"][..],
+        &["run", "spec.yaml", "--detach"],
+    ] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_phalanx"));
+        command.env_clear().env("HOME", folder.path());
+        let output = command
+            .current_dir(folder.path())
+            .args(arguments)
+            .output()
+            .unwrap();
+        let stderr = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{stderr}");
+        assert!(stderr.contains("phalanx serve starts one"), "{stderr}");
+    }
 }

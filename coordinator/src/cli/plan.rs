@@ -1,8 +1,8 @@
 //! `phalanx plan SPEC`: the cells that a spec makes with these inputs. Runs nothing, needs no coordinator.
 
 use super::error::CliError;
+use super::ready::{prepared, warn};
 use super::selection::Selection;
-use super::submit::{prepared, warn};
 use super::{Context, exit, runs, say};
 use crate::report::style::Tone;
 use crate::report::table::Table;

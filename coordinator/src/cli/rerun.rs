@@ -2,8 +2,8 @@
 
 use super::error::CliError;
 use super::interrupt::Interrupts;
+use super::ready::refused;
 use super::run::{How, LocalArgs, attend, unless};
-use super::submit::refused;
 use super::{Context, connect};
 use crate::config::Flag;
 use phalanx_proto::v1;

@@ -4,17 +4,15 @@ use super::connect::Connection;
 use super::error::CliError;
 use super::follow::{Followed, Left, OnInterrupt, follow};
 use super::interrupt::Interrupts;
+use super::options::Options;
+use super::ready::Ready;
 use super::reports::Report;
 use super::secrets::SecretArgs;
-use super::submit::Ready;
 use super::{Context, connect, exit, reports, say};
 use crate::config::Flag;
-use crate::config::server::COORDINATOR;
-use crate::config::stack::KEEP_TTL_S;
 use crate::report::terminal::{self, Detail};
 use phalanx_proto::v1;
 use phalanx_shared::id::RunId;
-use phalanx_shared::plan::Keep;
 use std::collections::BTreeMap;
 
 /// Run a spec's matrix and report
@@ -45,27 +43,9 @@ pub struct Args {
 /// How cells are run and what is told, for `run` and `rerun`.
 #[derive(clap::Args, Clone, Debug)]
 pub struct How {
-    /// Cancel the rest when a cell fails
-    #[arg(long, help_heading = "Running")]
-    fail_fast: bool,
-    /// At most so many cells of the run at once
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Running")]
-    max_parallel: Option<u32>,
-    /// Among the runs of a coordinator: cells of a higher one start first; 0 if not given, negative is later
-    #[arg(
-        long,
-        value_name = "N",
-        allow_negative_numbers = true,
-        help_heading = "Running"
-    )]
-    priority: Option<i32>,
-    /// Keep stacks for a look: `always` (if nothing is written) or `on-failure`
-    #[arg(long, value_name = "WHEN", num_args = 0..=1, default_missing_value = "always", help_heading = "Running")]
-    keep: Option<String>,
-    /// How long kept stacks live: 90s, 30m, 2h
-    #[arg(long, value_name = "TIME", requires = "keep", help_heading = "Running")]
-    ttl: Option<String>,
-    /// Submit, print the run's id and leave (needs --coordinator)
+    #[command(flatten)]
+    options: Options,
+    /// Submit, print the run's id and leave, as `phalanx submit` does (needs --coordinator)
     #[arg(long, help_heading = "Running")]
     detach: bool,
     /// Write a report at the end, also after Ctrl-C: junit, json or markdown; `-` is standard output
@@ -128,34 +108,7 @@ impl How {
 
     /// The options of a submission.
     pub fn options(&self, context: &Context) -> Result<v1::Options, CliError> {
-        Ok(v1::Options {
-            keep: Some(self.keep(context)?.into()),
-            fail_fast: self.fail_fast.then_some(true),
-            max_parallel: self.max_parallel,
-            detach: self.detach,
-            traceparent: std::env::var("TRACEPARENT").unwrap_or_default(),
-            priority: self.priority,
-        })
-    }
-
-    fn keep(&self, context: &Context) -> Result<Keep, CliError> {
-        let ttl_s = match &self.ttl {
-            None => context.settings.get(&KEEP_TTL_S),
-            Some(text) => phalanx_shared::spec::quantity::duration(text)
-                .map(|ttl| ttl.as_secs().max(1))
-                .ok_or_else(|| {
-                    CliError::usage(format!("--ttl {text}: not a time"))
-                        .with_help("write 90s, 30m or 2h")
-                })?,
-        };
-        match self.keep.as_deref() {
-            None => Ok(Keep::Never),
-            Some("always") => Ok(Keep::Always { ttl_s }),
-            Some("on-failure") => Ok(Keep::OnFailure { ttl_s }),
-            Some(other) => Err(CliError::usage(format!(
-                "--keep {other}: expected always or on-failure"
-            ))),
-        }
+        self.options.to_wire(self.detach, context)
     }
 }
 
@@ -165,12 +118,9 @@ impl Args {
         self.local.flags().chain(self.how.flags())
     }
 
-    /// `--keep spec.yaml` means `--keep=always spec.yaml`: the optional value of a flag swallows what follows it.
+    /// With its spec, wherever that stood.
     fn untangled(mut self) -> Result<Args, CliError> {
-        let word = self.how.keep.as_deref().unwrap_or("always");
-        if self.spec.is_none() && !matches!(word, "always" | "on-failure") {
-            self.spec = self.how.keep.replace("always".to_owned());
-        }
+        self.how.options.untangle(&mut self.spec);
         if self.spec.is_none() && self.resume.is_none() {
             return Err(CliError::usage("which spec? phalanx run SPEC"));
         }
@@ -184,12 +134,6 @@ pub async fn run(args: Args, context: &Context) -> Result<u8, CliError> {
     reports::check(&args.how.reports)?;
     let options = args.how.options(context)?;
     let secrets = args.how.secrets()?;
-    let remote = context.settings.get(&COORDINATOR);
-    if args.how.detach && remote.is_empty() {
-        let message = "--detach needs a coordinator that goes on without this command";
-        return Err(CliError::usage(message)
-            .with_help("phalanx serve starts one; name it with --coordinator"));
-    }
     // From here on Ctrl-C doesn't kill the program, so that whatever is started is also ended.
     let mut interrupts = Interrupts::listen()?;
     let (connection, run) = match (&args.spec, &args.resume) {

@@ -204,7 +204,7 @@ impl Fleet {
         let place = self.path(name);
         fs::create_dir(&place).unwrap();
         let input = format!("place={}", place.display());
-        let mut arguments = vec!["run", "gate.yaml", "--detach", "--input", &input];
+        let mut arguments = vec!["submit", "gate.yaml", "--input", &input];
         arguments.extend(more);
         let (code, stdout, stderr) = self.call(at, &arguments);
         assert_eq!(code, Some(0), "{stderr}");

@@ -27,7 +27,7 @@ struct Script {
     break_after: Mutex<Option<u64>>,
     watched_from: Mutex<Vec<u64>>,
     cancels: Mutex<Vec<bool>>,
-    submissions: Mutex<usize>,
+    submissions: Mutex<Vec<Options>>,
 }
 
 impl Scripted {
@@ -96,7 +96,17 @@ impl Scripted {
     }
 
     pub fn submissions(&self) -> usize {
-        *self.script.submissions.lock().unwrap()
+        self.script.submissions.lock().unwrap().len()
+    }
+
+    /// The options of each submission.
+    pub fn options(&self) -> Vec<Options> {
+        self.script.submissions.lock().unwrap().clone()
+    }
+
+    /// The run's id.
+    pub fn run(&self) -> &str {
+        &self.script.run
     }
 
     pub fn wait_until_sent(&self, count: usize) {
@@ -114,8 +124,10 @@ impl Control for Script {
     type WatchStream = ReceiverStream<Result<Recorded, Status>>;
     type LogsStream = ReceiverStream<Result<LogRecord, Status>>;
 
-    async fn submit(&self, _: Request<SubmitRequest>) -> Answer<SubmitResponse> {
-        *self.submissions.lock().unwrap() += 1;
+    async fn submit(&self, request: Request<SubmitRequest>) -> Answer<SubmitResponse> {
+        let options = request.into_inner().options;
+        let mut submissions = self.submissions.lock().unwrap();
+        submissions.push(options.unwrap_or_default());
         Ok(Response::new(SubmitResponse {
             run_id: self.run.clone(),
             warnings: Vec::new(),

@@ -1,0 +1,185 @@
+//! From a spec's file to a run: what is wrong is said before anything is started or sent.
+
+use super::connect::Connection;
+use super::error::CliError;
+use super::interrupt::Interrupts;
+use super::run::unless;
+use super::selection::Selection;
+use super::upload::upload;
+use super::{Context, diagnostics, say, validate};
+use crate::config::server::COORDINATOR;
+use crate::journal::Submission;
+use crate::spec_file;
+use crate::submission::{Prepared, prepare};
+use crate::workspace::Packed;
+use phalanx_proto::convert::Refusal;
+use phalanx_proto::v1;
+use phalanx_shared::diagnostic::{Diagnostic, Source, Sources};
+use phalanx_shared::id::RunId;
+use serde_json::json;
+
+/// A submission that needs a coordinator only.
+pub struct Ready {
+    /// What is submitted; options and secrets are the caller's to fill in.
+    pub request: v1::SubmitRequest,
+    /// Whether its stacks have containers.
+    pub containers: bool,
+    workspace: Option<Packed>,
+    warnings: Vec<Diagnostic>,
+}
+
+impl Ready {
+    /// Plans the spec at a path and finds the files that travel with it.
+    pub async fn prepare(
+        path: &str,
+        selection: &Selection,
+        context: &Context,
+    ) -> Result<Ready, CliError> {
+        // A remote coordinator has its own limit.
+        let local = context.settings.get(&COORDINATOR).is_empty();
+        let max_cells = super::max_cells(&context.settings).filter(|_| local);
+        let (path, selection) = (path.to_owned(), selection.clone());
+        // Many cells take a second of computing, large workspaces longer; Ctrl-C is listened to meanwhile.
+        let ready = tokio::task::spawn_blocking(move || {
+            let (prepared, containers) = prepared(&path, &selection, max_cells)?;
+            Ok(ready(&path, prepared, containers))
+        });
+        let ready = ready.await;
+        ready.map_err(|error| CliError::errored(format!("planning failed: {error}")))?
+    }
+
+    /// Sends the workspace if the coordinator lacks it, and submits.
+    pub async fn submit(
+        self,
+        connection: &Connection,
+        interrupts: &mut Interrupts,
+        context: &Context,
+    ) -> Result<RunId, CliError> {
+        let Ready {
+            request,
+            workspace,
+            mut warnings,
+            ..
+        } = self;
+        if let Some(packed) = workspace {
+            let remote = !context.settings.get(&COORDINATOR).is_empty();
+            let voice = remote.then_some(context.voice);
+            let sending = upload(connection.client(), packed, voice);
+            unless(interrupts, sending).await?;
+        }
+        let files: Vec<Source> = request.files.iter().cloned().map(Into::into).collect();
+        let answer = connection.client().submit(request).await;
+        let answer = answer.map_err(refused)?.into_inner();
+        for wire in answer.warnings {
+            if let Ok(warning) = Diagnostic::try_from(wire)
+                && !warnings.contains(&warning)
+            {
+                warnings.push(warning);
+            }
+        }
+        warn(&warnings, &files, context);
+        Ok(RunId::from(answer.run_id))
+    }
+}
+
+fn ready(path: &str, prepared: Prepared, containers: bool) -> Ready {
+    let Prepared {
+        submission,
+        workspace,
+        plan: _,
+        warnings,
+    } = prepared;
+    let Submission {
+        files,
+        inputs,
+        only,
+        cells,
+        read,
+        workspace_digest,
+        ..
+    } = submission;
+    let origin = json!({
+        "path": path,
+        "inputs": inputs,
+        "only": only,
+        "cells": cells,
+        "command": std::env::args().collect::<Vec<_>>().join(" "),
+    });
+    let read = read.into_iter().map(|(name, text)| Source { name, text });
+    let request = v1::SubmitRequest {
+        files: files.into_iter().map(Into::into).collect(),
+        inputs_json: serde_json::Value::Object(inputs).to_string().into_bytes(),
+        only,
+        cells,
+        workspace_digest: workspace_digest.unwrap_or_default(),
+        origin_json: origin.to_string().into_bytes(),
+        read: read.map(Into::into).collect(),
+        ..v1::SubmitRequest::default()
+    };
+    Ready {
+        request,
+        containers,
+        workspace,
+        warnings,
+    }
+}
+
+/// The spec at a path, planned as the coordinator will plan it, and whether its stacks have containers.
+pub fn prepared(
+    path: &str,
+    selection: &Selection,
+    max_cells: Option<usize>,
+) -> Result<(Prepared, bool), CliError> {
+    let loaded = spec_file::load(path);
+    let Some(spec) = &loaded.spec else {
+        validate::complain(&loaded);
+        let count = diagnostics::count(&loaded.diagnostics);
+        return Err(CliError::usage(format!("{path}: {count}")));
+    };
+    let containers = spec.compose.is_some() || spec.services.iter().any(|service| !service.process);
+    let submission = Submission {
+        files: loaded.sources.files,
+        inputs: selection.inputs()?,
+        only: selection.only().to_vec(),
+        cells: selection.cells().to_vec(),
+        ..Submission::default()
+    };
+    let root = spec_file::folder(path)
+        .map_err(|error| CliError::usage(format!("can't find the directory of {path}: {error}")))?;
+    let prepared = prepare(submission, &root, max_cells);
+    let prepared = prepared.map_err(|refusal| {
+        let count = complain(&refusal);
+        CliError::usage(format!("{path}: {count}"))
+    })?;
+    Ok((prepared, containers))
+}
+
+/// Says what is frowned upon.
+pub fn warn(warnings: &[Diagnostic], files: &[Source], context: &Context) {
+    if !warnings.is_empty() && !context.voice.quiet {
+        let sources = Sources {
+            files: files.to_vec(),
+        };
+        let style = diagnostics::Style::of(&std::io::stderr());
+        say::to_stderr(&diagnostics::render(warnings, &sources, style));
+    }
+}
+
+/// Says all findings with the text underlined; how many there are.
+fn complain(refusal: &Refusal) -> String {
+    let Refusal {
+        diagnostics,
+        sources,
+    } = refusal;
+    let style = diagnostics::Style::of(&std::io::stderr());
+    say::to_stderr(&diagnostics::render(diagnostics, sources, style));
+    diagnostics::count(diagnostics)
+}
+
+/// A refused submission with its findings underlined.
+pub(super) fn refused(status: tonic::Status) -> CliError {
+    match Refusal::from_status(&status) {
+        Some(refusal) => CliError::usage(complain(&refusal)),
+        None => status.into(),
+    }
+}
