@@ -6,7 +6,7 @@ mod sample;
 use phalanx_coordinator::report::live::{Size, frame};
 use phalanx_coordinator::report::style::Style;
 use phalanx_coordinator::report::terminal::Detail;
-use phalanx_coordinator::report::view::RunView;
+use phalanx_coordinator::report::view::{CellView, RunView};
 use phalanx_coordinator::report::{github, json, junit, markdown, plain, terminal, text};
 use phalanx_shared::outcome::Outcome;
 
@@ -191,4 +191,30 @@ fn a_run_of_skips_alone_says_so() {
     }
     assert!(view.only_skips());
     assert!(terminal::render(&view, detail(false)).contains("nothing was tested"));
+}
+
+#[test]
+fn a_run_of_one_cell_does_not_name_it_at_each_skip() {
+    let all = view();
+    let mut one = view();
+    let skipped = |cell: &&CellView| cell.steps().any(|s| s.outcome == Some(Outcome::Skipped));
+    let name = all.cells.iter().find(skipped).unwrap().name.clone();
+    one.cells.retain(|cell| cell.name == name);
+    for group in &mut one.skips {
+        group
+            .steps
+            .values_mut()
+            .for_each(|cells| cells.retain(|cell| *cell == name));
+        group.steps.retain(|_, cells| !cells.is_empty());
+    }
+    one.skips.retain(|group| !group.steps.is_empty());
+    let skips = |view: &RunView| {
+        let told = terminal::render(view, detail(true));
+        let from = told.split_once("skipped:\n").unwrap().1;
+        from.split("\n\n").next().unwrap().to_owned()
+    };
+    assert!(skips(&all).contains(&name));
+    let told = skips(&one);
+    assert!(!told.contains(&name) && !told.contains(" cell"), "{told}");
+    assert!(told.contains(" step"), "{told}");
 }

@@ -191,11 +191,10 @@ pub fn no_secret<'a>(
     bytes: &[u8],
     values: impl IntoIterator<Item = &'a str>,
 ) -> Result<(), Violation> {
+    // Bytes that are no text can't be part of one.
+    let text = String::from_utf8_lossy(bytes);
     for value in values.into_iter().filter(|value| !value.is_empty()) {
-        if bytes
-            .windows(value.len())
-            .any(|window| window == value.as_bytes())
-        {
+        if text.contains(value) {
             return violated(
                 "I4",
                 format!("a secret of {} bytes is in {place}", value.len()),

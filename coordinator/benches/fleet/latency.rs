@@ -27,10 +27,13 @@ pub async fn all() {
         for (cells, rounds) in CELLS {
             let on = format!("{cells} cells on {agents} agents");
             let (mut burst, mut steady, mut next) = (Vec::new(), Vec::new(), Vec::new());
+            let mut whole = Vec::new();
             let abreast = cells.div_ceil(9);
             for _ in 0..rounds {
                 let run = runs::submit(&at, runs::spec(cells, "", "")).await;
-                burst.extend(offers(&runs::events(&at, &run).await));
+                let events = runs::events(&at, &run).await;
+                whole.push(all_taken(&events));
+                burst.extend(offers(&events));
             }
             for _ in 0..rounds.div_ceil(4) {
                 let strategy = format!("max-parallel: {abreast},");
@@ -42,6 +45,9 @@ pub async fn all() {
             let note = |values: &[Duration]| format!("{} of them", values.len());
             let at_once = format!("offer → accept, {on}, all offered at once, p50 / p99");
             row(&at_once, &spread(burst.clone()), &note(&burst));
+            let all =
+                format!("submitted → the last of {on} accepted, all offered at once, p50 / p99");
+            row(&all, &spread(whole.clone()), &note(&whole));
             let few = format!("offer → accept, {on}, {abreast} at a time, p50 / p99");
             row(&few, &spread(steady.clone()), &note(&steady));
             let free = format!("slot free → next first step, {on}, {abreast} at a time, p50 / p99");
@@ -66,6 +72,16 @@ fn offers(events: &[Recorded]) -> Vec<Duration> {
         }
     }
     took
+}
+
+/// From the submission until every cell was accepted.
+fn all_taken(events: &[Recorded]) -> Duration {
+    let submitted = events.first().map(|first| first.event.at);
+    let accepted = |r: &&Recorded| matches!(r.event.kind, EventKind::CellAccepted { .. });
+    let last = events.iter().filter(accepted).map(|r| r.event.at).max();
+    last.zip(submitted)
+        .map(|(last, submitted)| last.since(submitted))
+        .expect("a run that was submitted and whose cells were accepted")
 }
 
 /// The n-th cell beyond those that begin at once takes the n-th slot that was freed.

@@ -116,32 +116,36 @@ fn skips(out: &mut Vec<String>, view: &RunView, detail: Detail) {
         let reason = detail
             .style
             .paint(Tone::Warn, text.lines().next().unwrap_or_default());
-        out.push(format!("  {reason} ({})", skip_extent(group)));
+        out.push(format!("  {reason} ({})", skip_extent(group, view)));
         for (step, cells) in &group.steps {
             // A cell comes once for each item of a `foreach`, one after the other.
             let mut names = cells.clone();
             names.dedup();
             let in_cells = match names.as_slice() {
-                [cell] => clean(cell).into_owned(),
-                names if detail.verbose => clean(&names.join("; ")).into_owned(),
-                names => plural(names.len(), "cell"),
+                // Of a single cell everything is said already.
+                [_] if view.cells.len() == 1 => None,
+                [cell] => Some(clean(cell).into_owned()),
+                names if detail.verbose => Some(clean(&names.join("; ")).into_owned()),
+                names => Some(plural(names.len(), "cell")),
             };
-            let times = match cells.len() {
-                all if all > names.len() => format!(", {all} times"),
-                _ => String::new(),
-            };
-            out.push(format!("      {} ({in_cells}{times})", clean(step)));
+            let times = (cells.len() > names.len()).then(|| format!("{} times", cells.len()));
+            let extent: Vec<String> = in_cells.into_iter().chain(times).collect();
+            let step = clean(step);
+            out.push(match extent.as_slice() {
+                [] => format!("      {step}"),
+                extent => format!("      {step} ({})", extent.join(", ")),
+            });
         }
     }
 }
 
-fn skip_extent(group: &SkipGroup) -> String {
+fn skip_extent(group: &SkipGroup, view: &RunView) -> String {
+    let steps = plural(group.steps.len(), "step");
+    if view.cells.len() == 1 {
+        return steps;
+    }
     let cells: std::collections::HashSet<&String> = group.steps.values().flatten().collect();
-    format!(
-        "{} in {}",
-        plural(group.steps.len(), "step"),
-        plural(cells.len(), "cell")
-    )
+    format!("{steps} in {}", plural(cells.len(), "cell"))
 }
 
 fn summary(out: &mut Vec<String>, view: &RunView, detail: Detail) {

@@ -6,7 +6,8 @@ use phalanx_shared::input::Given;
 use phalanx_shared::plan::{CellJob, Jobs, Keep, Plan, Request, Selection, expand};
 use phalanx_shared::spec::load;
 use phalanx_shared::spec::model::Spec;
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 /// What a run is made of.
@@ -74,8 +75,23 @@ pub fn plan(text: &str) -> Result<Plan, String> {
     load_and_expand(text).map(|loaded| loaded.plan)
 }
 
-/// Plans a spec; the simulator's specs are right.
+thread_local! {
+    /// There are two dozen specs, and planning one takes longer than most of what a world does.
+    static KNOWN: RefCell<HashMap<String, Made>> = RefCell::default();
+}
+
+/// Plans a spec; the simulator's specs are right. Planned once for all worlds: whether planning again gives the same is asked at restarts
+/// ([`plan`]).
 pub fn make(text: &str) -> Result<Made, String> {
+    if let Some(made) = KNOWN.with_borrow(|known| known.get(text).cloned()) {
+        return Ok(made);
+    }
+    let made = make_anew(text)?;
+    KNOWN.with_borrow_mut(|known| known.insert(text.to_owned(), made.clone()));
+    Ok(made)
+}
+
+fn make_anew(text: &str) -> Result<Made, String> {
     let Loaded {
         spec,
         sources,
