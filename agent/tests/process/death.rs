@@ -42,10 +42,11 @@ async fn closing_ends_children_sessions_and_daemons() {
 async fn what_a_service_started_dies_when_it_exits_by_itself() {
     let bench = Bench::new();
     let stack = bench.stack().await;
-    // However busy the machine: the daemon has said its pid when the service ends.
-    let script = "setsid sh -c 'echo $$; : > said; exec sleep 1000' & until [ -e said ]; do sleep 0.01; done; exit 5";
+    let script =
+        "setsid sh -c 'echo $$; exec sleep 1000' & until [ -e go ]; do sleep 0.01; done; exit 5";
     let mut service = Service::start(&stack, &shell("short", script)).await;
     let daemon = service.process().await;
+    std::fs::write(bench.place.path().join("go"), "").unwrap();
     assert_eq!(service.exit().await.code, 5);
     assert!(daemon.is_dead(), "the exit is told when nothing lives");
     stack.close(Duration::ZERO, None).await;
@@ -238,10 +239,14 @@ async fn a_dropped_command_is_killed_with_its_descendants() {
         ..Default::default()
     };
     let fifo = bench.place.path().join("fifo");
-    let pid = tokio::task::spawn_blocking(move || std::fs::read_to_string(fifo));
+    // Opened while the command certainly lives: it is dropped before a branch of `select!` goes on.
+    let daemon = tokio::task::spawn_blocking(move || {
+        let pid = std::fs::read_to_string(fifo).unwrap();
+        Process::open(pid.trim().parse().unwrap())
+    });
     let daemon = tokio::select! {
         _ = stack.run_on_host(request) => panic!("it waits"),
-        pid = pid => Process::open(pid.unwrap().unwrap().trim().parse().unwrap()),
+        daemon = daemon => daemon.unwrap(),
     };
     assert!(
         tokio::task::spawn_blocking(move || daemon.dies())
