@@ -30,14 +30,7 @@ pub async fn run(args: Args, context: &Context) -> Result<u8, CliError> {
     match args.format {
         Format::Table if agents.is_empty() => context.voice.note("no agent is connected"),
         Format::Table => {
-            let lines = table(&agents, super::now())
-                .lines(context.voice.stdout_width(), context.voice.stdout_style());
-            say::to_stdout(
-                lines
-                    .iter()
-                    .map(|line| format!("{line}\n"))
-                    .collect::<String>(),
-            )?;
+            say::to_stdout(context.voice.table(&table(&agents, super::now())))?;
         }
         Format::Json => {
             let agents: Vec<_> = agents.iter().map(json).collect();

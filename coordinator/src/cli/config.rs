@@ -73,6 +73,5 @@ fn table(shown: &[Shown], context: &Context) -> String {
             (Tone::Dim, setting.doc.to_owned()),
         ]);
     }
-    let lines = table.lines(context.voice.stdout_width(), context.voice.stdout_style());
-    lines.iter().map(|line| format!("{line}\n")).collect()
+    context.voice.table(&table)
 }

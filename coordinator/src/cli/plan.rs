@@ -66,18 +66,13 @@ fn json(plan: &Plan) -> Value {
 }
 
 fn table_text(plan: &Plan, context: &Context) -> String {
-    let style = context.voice.stdout_style();
     let count = match plan.cells.len() {
         1 => "1 cell".to_owned(),
         count => format!("{count} cells"),
     };
     let digest = plan.digest.get(..12).unwrap_or(&plan.digest);
     let head = format!("{}: {count}, plan {digest}\n\n", plan.spec);
-    let lines = table(plan).lines(context.voice.stdout_width(), style);
-    head + &lines
-        .iter()
-        .map(|line| format!("{line}\n"))
-        .collect::<String>()
+    head + &context.voice.table(&table(plan))
 }
 
 /// The keys of the matrix whose values the cells' names don't tell.

@@ -39,14 +39,7 @@ pub async fn run(args: Args, context: &Context) -> Result<u8, CliError> {
     let runs = connect::list(context, args.limit, args.open).await?;
     match args.format {
         Format::Table => {
-            let style = context.voice.stdout_style();
-            let lines = table(&runs, super::now()).lines(context.voice.stdout_width(), style);
-            say::to_stdout(
-                lines
-                    .iter()
-                    .map(|line| format!("{line}\n"))
-                    .collect::<String>(),
-            )?;
+            say::to_stdout(context.voice.table(&table(&runs, super::now())))?;
         }
         Format::Json => {
             let runs: Vec<_> = runs.iter().map(json).collect();

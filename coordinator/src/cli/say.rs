@@ -5,6 +5,7 @@ use super::error::CliError;
 use super::exit;
 use crate::config::output::Color;
 use crate::report::style::{Style, Tone};
+use crate::report::table::Table;
 use console::Term;
 use std::io::{ErrorKind, IsTerminal, Write};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -56,6 +57,12 @@ impl Voice {
     /// Columns of standard output.
     pub fn stdout_width(self) -> usize {
         width(&Term::stdout())
+    }
+
+    /// A table as it goes to standard output.
+    pub fn table(self, table: &Table) -> String {
+        let lines = table.lines(self.stdout_width(), self.stdout_style());
+        lines.iter().map(|line| format!("{line}\n")).collect()
     }
 
     /// Whether a live table makes sense: standard error is a terminal that can move its cursor.

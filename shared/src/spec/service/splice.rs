@@ -144,19 +144,20 @@ fn one_map_of_names(node: &Node) -> Node {
             }],
             _ => continue,
         };
-        for entry in more {
-            match entries
-                .iter_mut()
-                .find(|known| known.key.text == entry.key.text)
-            {
-                Some(known) => *known = entry,
-                None => entries.push(entry),
-            }
-        }
+        more.into_iter().for_each(|entry| set(&mut entries, entry));
     }
     Node {
         value: NodeValue::Map(entries),
         span: node.span,
+    }
+}
+
+/// Later entries of a name take the place of earlier ones.
+fn set(entries: &mut Vec<Entry>, entry: Entry) {
+    let known = entries.iter_mut().find(|e| e.key.text == entry.key.text);
+    match known {
+        Some(known) => *known = entry,
+        None => entries.push(entry),
     }
 }
 
@@ -167,15 +168,7 @@ fn merged_maps(node: &Node) -> Node {
         let NodeValue::Map(more) = item.value else {
             return node.clone();
         };
-        for entry in more {
-            match entries
-                .iter_mut()
-                .find(|known| known.key.text == entry.key.text)
-            {
-                Some(known) => *known = entry,
-                None => entries.push(entry),
-            }
-        }
+        more.into_iter().for_each(|entry| set(&mut entries, entry));
     }
     Node {
         value: NodeValue::Map(entries),
