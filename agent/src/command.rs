@@ -82,7 +82,9 @@ pub async fn run(
     demo_server: Vec<String>,
 ) -> Result<ExitCode, StartError> {
     let own = args.identity_dir.clone();
-    let identity = Identity::acquire(&own.unwrap_or_else(|| state_dir.join("agent")))?;
+    // Processes of services run in directories below it, and are started from elsewhere.
+    let place = std::path::absolute(own.unwrap_or_else(|| state_dir.join("agent")))?;
+    let identity = Identity::acquire(&place)?;
     // Before anything is started that would have to be ended.
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;

@@ -1,7 +1,7 @@
 //! What a setting is: a key, a type with a unit, a default that may depend on the machine, and a sentence.
 
 use config::{Value, ValueKind};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// What defaults depend on, read once.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -175,7 +175,10 @@ impl SettingType for String {
 impl SettingType for PathBuf {
     fn parse(value: &Value) -> Result<PathBuf, String> {
         match &value.kind {
-            ValueKind::String(text) if !text.is_empty() => Ok(Path::new(text).to_owned()),
+            // Relative ones are of the directory where the program was started, and are handed to others that run elsewhere.
+            ValueKind::String(text) if !text.is_empty() => {
+                std::path::absolute(text).map_err(|error| format!("a path: {error}"))
+            }
             _ => Err("a path".to_owned()),
         }
     }

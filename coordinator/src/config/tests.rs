@@ -40,6 +40,14 @@ fn slots_flag() -> Flag {
 }
 
 #[test]
+fn a_relative_directory_is_that_of_the_start() {
+    let (_directory, layers) = layers(&[], &[("PHALANX_STATE_DIR", "state")], vec![]);
+    let settings = Settings::load(&layers, machine()).unwrap();
+    let here = std::env::current_dir().unwrap();
+    assert_eq!(settings.get(&place::STATE_DIR), here.join("state"));
+}
+
+#[test]
 fn each_layer_outranks_the_one_before_and_is_named_as_origin() {
     let (_directory, layers) = layers(
         &[

@@ -207,7 +207,13 @@ impl Session {
         for effect in effects {
             self.count(now, &effect);
             let further = match effect {
-                Effect::Send(message) => self.send(now, message),
+                Effect::Send(message) => {
+                    // What it goes on with was let in by the effects before this one.
+                    if matches!(message, ToAgent::Welcome(_)) {
+                        self.shared.gate.welcome(&self.agent);
+                    }
+                    self.send(now, message)
+                }
                 Effect::Tell(fact) => self.tell(now, fact),
                 Effect::Close { connection, reason } => {
                     tracing::info!(agent = %self.agent, connection, reason, "closing a connection");
@@ -225,6 +231,7 @@ impl Session {
                     Vec::new()
                 }
                 Effect::End => {
+                    self.shared.gate.forget(&self.agent);
                     over = true;
                     Vec::new()
                 }
@@ -323,6 +330,7 @@ impl Actor for Dispatch {
         self.sessions.remove(&agent);
         if !matches!(reason, ActorStopReason::Normal) {
             tracing::error!(%agent, ?reason, "a session died");
+            self.shared.gate.forget(&agent);
             for token in self.shared.gate.lock().close_all(&agent) {
                 self.shared.logs.close(&token);
             }

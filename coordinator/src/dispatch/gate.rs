@@ -5,8 +5,9 @@
 //! has to ask again whether what it hears still counts (I2).
 
 use phalanx_shared::id::{AgentId, Token};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::watch;
 
 /// Why a token isn't let in. The text is told to the agent.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -74,12 +75,38 @@ impl Gate {
 
 /// The gate as sessions and log streams share it. Each use is one look-up; it is never held over a wait.
 #[derive(Clone, Debug, Default)]
-pub struct SharedGate(Arc<Mutex<Gate>>);
+pub struct SharedGate {
+    gate: Arc<Mutex<Gate>>,
+    /// Agents whose Hello was answered in this term.
+    welcome: Arc<watch::Sender<BTreeSet<AgentId>>>,
+}
 
 impl SharedGate {
     /// The gate. A holder that panicked left a whole map behind.
     pub fn lock(&self) -> MutexGuard<'_, Gate> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.gate.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// All that an agent goes on with has been let in.
+    pub fn welcome(&self, agent: &AgentId) {
+        self.welcome
+            .send_if_modified(|agents| agents.insert(agent.clone()));
+    }
+
+    /// Nothing of an agent is let in until it is welcome again.
+    pub fn forget(&self, agent: &AgentId) {
+        self.welcome.send_if_modified(|agents| agents.remove(agent));
+    }
+
+    /// Waits until an agent is welcome. Before that a token that isn't known may still be let in: after a restart logs can be here
+    /// sooner than the Hello that says which attempts go on.
+    pub async fn until_welcome(&self, agent: &AgentId) {
+        // Never closed: the sender is ours.
+        let _ = self
+            .welcome
+            .subscribe()
+            .wait_for(|agents| agents.contains(agent))
+            .await;
     }
 }
 

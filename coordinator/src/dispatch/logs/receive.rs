@@ -1,4 +1,6 @@
 //! One log stream of an agent: records come up, pass the gate, are stored, and are acknowledged; as many at once as have come.
+//!
+//! It begins when the agent's Hello was answered over the other stream: only then is it known what the gate lets in.
 
 use super::store::LogStore;
 use crate::dispatch::gate::SharedGate;
@@ -53,6 +55,10 @@ async fn receive(
             Err(error) => return Err(Status::invalid_argument(error.to_string())),
         },
     };
+    tokio::select! {
+        () = gate.until_welcome(&agent) => {}
+        () = wire.closed() => return Ok(()),
+    }
     let welcome = LogDown::Welcome {
         window_bytes: LOG_WINDOW_BYTES,
     };
@@ -114,4 +120,63 @@ async fn answer(wire: &Wire, message: LogDown) -> Result<(), Status> {
     wire.send(Ok(message.into()))
         .await
         .map_err(|_| Status::cancelled("the agent doesn't listen any more"))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use phalanx_proto::log::{Body, Source};
+    use phalanx_shared::event::LogStream;
+    use phalanx_shared::time::Timestamp;
+
+    /// After a restart of the coordinator the agent's log stream may be back first.
+    #[tokio::test]
+    async fn logs_that_come_before_their_agent_is_known_wait_and_are_kept() {
+        let (agent, token) = (
+            AgentId::from("a"),
+            Token {
+                run: "run".into(),
+                cell: "cell".into(),
+                attempt: 1,
+                epoch: 1,
+            },
+        );
+        let record = Record {
+            number: 1,
+            body: Body::Chunk {
+                source: Source {
+                    service: "db".to_owned(),
+                    stream: LogStream::Stdout,
+                },
+                offset: 0,
+                at: Timestamp(1),
+                bytes: b"up".to_vec(),
+            },
+        };
+        let hello = LogUp::Hello {
+            agent: agent.clone(),
+        };
+        let said = LogUp::Record {
+            token: token.clone(),
+            record,
+        };
+        let incoming = futures::stream::iter([Ok(hello.into()), Ok(said.into())]);
+        let incoming = incoming.chain(futures::stream::pending());
+        let place = tempfile::tempdir().unwrap();
+        let (gate, store) = (SharedGate::default(), LogStore::new(place.path()));
+        let (wire, mut answers) = mpsc::channel(4);
+        tokio::spawn(serve(gate.clone(), store.clone(), Box::pin(incoming), wire));
+        // As far as it comes by itself.
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+        assert!(answers.try_recv().is_err(), "nothing is said yet");
+        gate.lock().open(token.clone(), agent.clone());
+        store.open(&token);
+        gate.welcome(&agent);
+        let mut next = async || LogDown::try_from(answers.recv().await.unwrap().unwrap()).unwrap();
+        assert!(matches!(next().await, LogDown::Welcome { .. }));
+        assert_eq!(next().await, LogDown::Ack { token, number: 1 });
+    }
 }
