@@ -52,6 +52,14 @@ def draw(text, title):
     return "\n".join([*out, "</g>", "</svg>", ""])
 
 
+def printed(command):
+    """What a command prints as its answer; progress and warnings are no part of a picture, and a command that failed isn't drawn."""
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace")
+    if done.returncode:
+        sys.exit(f"picture: {' '.join(command)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
+    return done.stdout
+
+
 def main():
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("output")
@@ -59,10 +67,7 @@ def main():
     arguments.add_argument("--last", type=int, default=0)
     arguments.add_argument("command", nargs="+")
     given = arguments.parse_args()
-    done = subprocess.run(given.command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
-    if done.returncode:
-        sys.exit(f"picture: {' '.join(given.command)} ended with {done.returncode}:\n{done.stdout}")
-    lines = done.stdout.rstrip("\n").split("\n")
+    lines = printed(given.command).rstrip("\n").split("\n")
     with open(given.output, "w", encoding="utf-8") as file:
         file.write(draw("\n".join(lines[-given.last :]), given.title or "$ " + " ".join(given.command)))
 

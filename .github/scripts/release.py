@@ -2,10 +2,10 @@
 """The rule of versions, for publish.yml. A version that an index has consumed is never uploaded again: what fails after an
 upload goes forward to the next `.postN` or `rcN`.
 
-    release.py check TAG            the tag is a version, and Cargo.toml, Cargo.lock and CHANGELOG.md say the same
+    release.py check TAG            the tag is a version, and all metadata says the same: Cargo.toml, Cargo.lock, coordinator/pyproject.toml, CHANGELOG.md
     release.py free VERSION INDEX   no file of that version was ever uploaded to the index (testpypi or pypi)
     release.py next VERSION INDEX rc|post   the first free candidate or fix of that version
-    release.py set VERSION          writes it into Cargo.toml and Cargo.lock (of a throw-away checkout)
+    release.py set VERSION          writes it into the first three (of a throw-away checkout)
 
 Versions: X.Y.Z, X.Y.ZrcN, X.Y.Z.postN (as Python's index writes them). Cargo writes the same as X.Y.Z, X.Y.Z-rc.N, X.Y.Z+post.N.
 """
@@ -18,6 +18,9 @@ import urllib.error
 import urllib.request
 
 PACKAGE = "phalanx-e2e"
+CRATES = ("phalanx-agent", "phalanx-coordinator", "phalanx-proto", "phalanx-shared")
+PYPROJECT = "coordinator/pyproject.toml"
+FILES = ("Cargo.toml", "Cargo.lock", PYPROJECT, "CHANGELOG.md")
 INDEXES = {"testpypi": "https://test.pypi.org/pypi", "pypi": "https://pypi.org/pypi"}
 VERSION = re.compile(r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(?:(rc|\.post)([1-9]\d*))?")
 
@@ -62,39 +65,65 @@ def check(tag, files):
         raise Refused(f"the tag {tag!r} doesn't start with v")
     version = tag[1:]
     cargo = to_cargo(version)
-    found = {
-        "Cargo.toml": workspace_version(files["Cargo.toml"]),
-        "Cargo.lock": locked_version(files["Cargo.lock"]),
-    }
-    wrong = [f"{name} says {value}" for name, value in found.items() if value != cargo]
-    if not re.search(rf"^## {re.escape(version)}\b", files["CHANGELOG.md"], re.M):
+    found = [("Cargo.toml", workspace_version(files["Cargo.toml"]), cargo), (PYPROJECT, wheel_version(files[PYPROJECT]), version)]
+    found += [(f"Cargo.lock for {crate}", locked_version(files["Cargo.lock"], crate), cargo) for crate in CRATES]
+    wrong = [f"{name} says {value}" for name, value, wanted in found if value != wanted]
+    if not re.search(rf"^## {re.escape(version)}(?=\s|$)", files["CHANGELOG.md"], re.M):
         wrong.append(f"CHANGELOG.md has no section '## {version}'")
     if wrong:
         raise Refused(f"the tag says {version} ({cargo} for Cargo), but " + "; ".join(wrong))
     return version
 
 
+WORKSPACE = re.compile(r'(^\[workspace\.package\]\n(?:(?!\[).*\n)*?version = ")([^"]+)', re.M)
+PROJECT = re.compile(r'(^\[project\]\n(?:(?!\[).*\n)*?version = ")([^"]+)', re.M)
+
+
+def locked(crate):
+    return re.compile(rf'(^name = "{crate}"\nversion = ")([^"]+)', re.M)
+
+
+def stated(pattern, text):
+    match = pattern.search(text)
+    return match[2] if match else None
+
+
 def workspace_version(text):
-    match = re.search(r'^\[workspace\.package\]\n(?:(?!\[).*\n)*?version = "([^"]+)"', text, re.M)
-    return match[1] if match else None
+    return stated(WORKSPACE, text)
 
 
-def locked_version(text):
-    match = re.search(r'^name = "phalanx-coordinator"\nversion = "([^"]+)"', text, re.M)
-    return match[1] if match else None
+def wheel_version(text):
+    return stated(PROJECT, text)
+
+
+def locked_version(text, crate):
+    return stated(locked(crate), text)
 
 
 def set_version(version, files):
     """The files with the version written in."""
-    cargo = to_cargo(version)
-    toml = re.sub(r'(^\[workspace\.package\]\n(?:(?!\[).*\n)*?version = ")[^"]+', rf"\g<1>{cargo}", files["Cargo.toml"], flags=re.M)
-    lock = re.sub(r'(^name = "phalanx-(?:agent|coordinator|proto|shared)"\nversion = ")[^"]+', rf"\g<1>{cargo}", files["Cargo.lock"], flags=re.M)
-    return {"Cargo.toml": toml, "Cargo.lock": lock}
+    cargo, lock = to_cargo(version), files["Cargo.lock"]
+    for crate in CRATES:
+        lock = locked(crate).sub(rf"\g<1>{cargo}", lock)
+    return {
+        "Cargo.toml": WORKSPACE.sub(rf"\g<1>{cargo}", files["Cargo.toml"]),
+        "Cargo.lock": lock,
+        PYPROJECT: PROJECT.sub(rf"\g<1>{version}", files[PYPROJECT]),
+    }
 
 
-def fetch(url):
+def free(version, index, fetch):
+    """Refuses a version that the index has consumed, and says where to go forward to: a name that no index has consumed."""
+    _, kind, _ = parse(version)
+    if version in consumed(PACKAGE, index, fetch):
+        taken = set().union(*(consumed(PACKAGE, one, fetch) for one in INDEXES))
+        raise Refused(f"{index} has consumed {version}; go forward to {next_free(version, 'rc' if kind == 'rc' else 'post', taken)}")
+
+
+def fetch(url, urlopen=urllib.request.urlopen):
+    """The JSON at an index's address, None where it knows nothing; any other error is no answer."""
     try:
-        with urllib.request.urlopen(url, timeout=30) as answer:
+        with urlopen(url, timeout=30) as answer:
             return json.load(answer)
     except urllib.error.HTTPError as error:
         if error.code == 404:
@@ -102,20 +131,18 @@ def fetch(url):
         raise Refused(f"{url} answers {error.code}: whether the version is free isn't known") from error
 
 
-def main(arguments):
-    read = lambda: {name: pathlib.Path(name).read_text() for name in ("Cargo.toml", "Cargo.lock", "CHANGELOG.md")}  # noqa: E731
+def main(arguments, root=pathlib.Path("."), fetch=fetch):
+    read = lambda: {name: (root / name).read_text() for name in FILES}  # noqa: E731
     match arguments:
         case ["check", tag]:
             print(check(tag, read()))
         case ["free", version, index] if index in INDEXES:
-            parse(version)
-            if version in consumed(PACKAGE, index, fetch):
-                raise Refused(f"{index} has consumed {version}; go forward to {next_free(version, 'post', consumed(PACKAGE, index, fetch))}")
+            free(version, index, fetch)
         case ["next", version, index, ("rc" | "post") as kind] if index in INDEXES:
             print(next_free(version, kind, consumed(PACKAGE, index, fetch)))
         case ["set", version]:
             for name, text in set_version(version, read()).items():
-                pathlib.Path(name).write_text(text)
+                (root / name).write_text(text)
         case _:
             print(__doc__, file=sys.stderr)
             return 2

@@ -27,5 +27,15 @@ class Pictures(unittest.TestCase):
         self.assertEqual(places, [picture.MARGIN, round(picture.MARGIN + 2 * picture.WIDTH, 1)])
 
 
+class Commands(unittest.TestCase):
+    def test_only_the_answer_is_drawn(self):
+        self.assertEqual(picture.printed(["sh", "-c", "echo answer; echo warning >&2"]), "answer\n")
+
+    def test_a_command_that_failed_is_not_drawn(self):
+        with self.assertRaises(SystemExit) as caught:
+            picture.printed(["sh", "-c", "echo half; echo why >&2; exit 3"])
+        self.assertIn("ended with 3:\nhalf\nwhy", str(caught.exception))
+
+
 if __name__ == "__main__":
     unittest.main()
