@@ -33,7 +33,8 @@ pub fn load(main: Source, read: Read<'_>) -> Loaded {
     let mut files = Files::new(main, read);
     let mut diagnostics = Vec::new();
     let spec = decode_all(&mut files, &mut diagnostics);
-    if let Some(spec) = &spec {
+    // What a file that can't be read would have defined isn't known: names that seem to be missing would bury what is wrong with it.
+    if let Some(spec) = spec.as_ref().filter(|_| files.complete()) {
         super::check::check(spec, &mut diagnostics);
     }
     tidy(&mut diagnostics);
@@ -73,7 +74,7 @@ fn decode_all(files: &mut Files<'_>, diagnostics: &mut Vec<Diagnostic>) -> Optio
             let Some((file, text)) = files.include(file, &path, diagnostics) else {
                 continue;
             };
-            if let Some(node) = parse::parse(file, &text, diagnostics) {
+            if let Some(node) = files.parse(file, &text, diagnostics) {
                 waiting.push((file, decode::included(&node, diagnostics)));
             }
         }

@@ -5,7 +5,6 @@ use crate::diagnostic::Diagnostic;
 use crate::spec::decode::{is_extension, merge_service};
 use crate::spec::keys::service::COMPOSE_SERVICE;
 use crate::spec::node::{Entry, Node, NodeValue, Text};
-use crate::spec::parse;
 use crate::spec::shape::check::{self, found};
 use crate::spec::shape::name::NameRule;
 use indexmap::IndexMap;
@@ -19,7 +18,7 @@ pub fn services(
     let Some((file, text)) = files.read(path, diagnostics) else {
         return IndexMap::new();
     };
-    let Some(node) = parse::parse(file, &text, diagnostics) else {
+    let Some(node) = files.parse(file, &text, diagnostics) else {
         return IndexMap::new();
     };
     if !matches!(node.value, NodeValue::Map(_)) {

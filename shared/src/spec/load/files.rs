@@ -2,7 +2,8 @@
 
 use super::Read;
 use crate::diagnostic::{Diagnostic, Source, Sources};
-use crate::spec::node::Text;
+use crate::spec::node::{Node, Text};
+use crate::spec::parse;
 
 /// How many files one spec may have.
 const MAX_FILES: usize = 100;
@@ -14,6 +15,8 @@ pub struct Files<'r> {
     paths: Vec<String>,
     /// The file that includes it, by file; the main file has none.
     parents: Vec<Option<u32>>,
+    /// A file that the spec names could not be read, or isn't YAML.
+    lacking: bool,
     read: Read<'r>,
 }
 
@@ -23,12 +26,30 @@ impl<'r> Files<'r> {
             paths: vec![tidy(&main.name)],
             sources: Sources { files: vec![main] },
             parents: vec![None],
+            lacking: false,
             read,
         }
     }
 
     pub fn into_sources(self) -> Sources {
         self.sources
+    }
+
+    /// Whether every file that was asked for could be read.
+    pub fn complete(&self) -> bool {
+        !self.lacking
+    }
+
+    /// The tree of a file's text.
+    pub fn parse(
+        &mut self,
+        file: u32,
+        text: &str,
+        diagnostics: &mut Vec<Diagnostic>,
+    ) -> Option<Node> {
+        let node = parse::parse(file, text, diagnostics);
+        self.lacking |= node.is_none();
+        node
     }
 
     /// A file's text.
@@ -90,6 +111,7 @@ impl<'r> Files<'r> {
         diagnostics: &mut Vec<Diagnostic>,
     ) -> Option<(u32, String)> {
         if self.paths.len() >= MAX_FILES {
+            self.lacking = true;
             diagnostics.push(Diagnostic::error(
                 path.span,
                 format!("more than {MAX_FILES} files in one spec"),
@@ -106,6 +128,7 @@ impl<'r> Files<'r> {
                 Some((file, text))
             }
             Err(problem) => {
+                self.lacking = true;
                 diagnostics.push(
                     Diagnostic::error(path.span, format!("can't read `{joined}`: {problem}"))
                         .with_help("paths are relative to the file that names them"),

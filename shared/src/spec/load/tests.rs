@@ -76,3 +76,38 @@ fn services_that_wait_for_each_other_are_found() {
         ]
     );
 }
+
+/// Messages of a spec with one included file.
+fn with_part(part: Result<&str, &str>) -> Vec<String> {
+    let main = Source {
+        name: "spec.yaml".into(),
+        text: "include: [part.yaml]\nphases:\n  assert:\n    - { use: order }\n    - { http: { get: \"${{ services.shop.url }}/\", sesion: none } }\n".into(),
+    };
+    let read = |name: &str| match part {
+        Ok(text) => Ok(Source {
+            name: name.into(),
+            text: text.into(),
+        }),
+        Err(problem) => Err(problem.to_owned()),
+    };
+    let loaded = load(main, &mut |name| read(name));
+    assert_eq!(loaded.spec, None);
+    loaded.diagnostics.into_iter().map(|d| d.message).collect()
+}
+
+#[test]
+fn names_of_a_file_that_cannot_be_read_are_not_reported_as_missing() {
+    let broken = with_part(Ok("define: { order: { steps: [{ name: a: b }] } }"));
+    let missing = with_part(Err("no such file"));
+    for (messages, cause) in [(&broken, "not YAML"), (&missing, "can't read `part.yaml`")] {
+        assert!(messages.iter().any(|m| m.contains(cause)), "{messages:?}");
+        assert!(
+            messages.iter().any(|m| m.contains("sesion")),
+            "{messages:?}"
+        );
+        assert_eq!(messages.len(), 2, "{messages:?}");
+    }
+    let empty = with_part(Ok("define: {}"));
+    assert!(empty.iter().any(|m| m.contains("`order`")), "{empty:?}");
+    assert!(empty.iter().any(|m| m.contains("`shop`")), "{empty:?}");
+}
