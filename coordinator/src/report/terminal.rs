@@ -180,8 +180,35 @@ fn summary(out: &mut Vec<String>, view: &RunView, detail: Detail) {
         let text = "every step was skipped: nothing was tested (phalanx explain PHX0003)";
         out.push(format!("  {}", style.paint(Tone::Bad, text)));
     }
+    again(out, view, detail);
     times(out, view, detail);
     kept(out, view, style);
+}
+
+/// Attempts that weren't a cell's last, and why they ended: a run that passed in spite of a lost agent says so.
+fn again(out: &mut Vec<String>, view: &RunView, detail: Detail) {
+    let earlier = view.cells.iter().flat_map(|cell| {
+        let last = cell.attempts.len().saturating_sub(1);
+        let attempts = cell.attempts.get(..last).unwrap_or_default();
+        attempts.iter().map(move |attempt| (cell, attempt))
+    });
+    let earlier: Vec<_> = earlier.collect();
+    let shown = if detail.verbose { earlier.len() } else { 6 };
+    for (cell, attempt) in earlier.iter().take(shown) {
+        let reason = attempt.reason.as_deref().unwrap_or("no reason given");
+        let text = format!(
+            "  again  {} | attempt {} on {}: {}",
+            clean(&cell.name),
+            attempt.attempt,
+            clean(&attempt.agent),
+            clean(reason.lines().next().unwrap_or_default())
+        );
+        out.push(detail.style.paint(Tone::Warn, &text));
+    }
+    if earlier.len() > shown {
+        let text = format!("         … ({} more)", earlier.len() - shown);
+        out.push(detail.style.paint(Tone::Warn, &text));
+    }
 }
 
 fn times(out: &mut Vec<String>, view: &RunView, detail: Detail) {
