@@ -1,0 +1,81 @@
+//! What Phalanx promises, tried as users and strangers would: the inputs of `tests/field/` (each with the right value in its
+//! `expect.txt`) and attacks on a coordinator, its agents and their machine. A module for each kind.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods
+)]
+
+mod bombs;
+mod command_line;
+mod compose;
+mod damage;
+mod language;
+mod paths;
+mod peers;
+mod place;
+mod secrets;
+mod steps;
+mod waits;
+
+#[path = "../engine_lab/mod.rs"]
+mod engine_lab;
+#[path = "../fleet/rig.rs"]
+#[allow(dead_code)] // Each test program uses a part.
+mod rig;
+
+use libtest_mimic::{Arguments, Failed, Trial};
+use std::process::{Command, ExitCode};
+
+/// What a test needs beyond the programs that every machine has.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    Nothing,
+    Engine,
+    Root,
+}
+
+/// A test: what it needs, its name as a sentence, and itself. It fails by a panic.
+pub type Test = (Need, &'static str, fn());
+
+fn main() -> ExitCode {
+    let engine = Command::new("docker")
+        .args(["version", "--format", "{{.Server.Version}}"])
+        .output()
+        .is_ok_and(|output| output.status.success());
+    if !engine && std::env::var("PHALANX_TEST_ENGINE").as_deref() == Ok("required") {
+        eprintln!("an engine is required and none answers the docker command");
+        return ExitCode::FAILURE;
+    }
+    let root = nix::unistd::geteuid().is_root();
+    let tests = [
+        bombs::tests(),
+        command_line::tests(),
+        compose::tests(),
+        damage::tests(),
+        language::tests(),
+        paths::tests(),
+        peers::tests(),
+        secrets::tests(),
+        steps::tests(),
+        waits::tests(),
+    ];
+    let trials = tests.into_iter().flatten().map(|(need, name, test)| {
+        let run = move || match std::panic::catch_unwind(test) {
+            Ok(()) => Ok(()),
+            Err(_) => Err(Failed::from("panicked, see above")),
+        };
+        let here = match need {
+            Need::Nothing => true,
+            Need::Engine => engine,
+            Need::Root => root,
+        };
+        let name = match need {
+            Need::Root => format!("{name} (needs root)"),
+            Need::Nothing | Need::Engine => name.to_owned(),
+        };
+        Trial::test(name, run).with_ignored_flag(!here)
+    });
+    libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit_code()
+}
