@@ -21,7 +21,7 @@ use std::thread;
 fn main() -> ExitCode {
     engine_lab::main(&[
         (
-            "attach opens a shell on a terminal, passes its size, Ctrl-C and exit code on, and says what it can't",
+            "attach opens a shell on a terminal, passes its size, Ctrl-C and exit code on, and says what it can't (needs python3)",
             attach,
         ),
         (

@@ -13,11 +13,11 @@ fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
-/// A Python server on the port that Phalanx chose.
+/// A server on the port that Phalanx chose.
 const PROCESS: &str = r#"
 services:
   web:
-    process: [python3, -m, http.server, "${{ port.http }}", --bind, 127.0.0.1]
+    process: ["${{ phalanx.demo_server }}", "--port", "${{ port.http }}"]
     ports: [http]
     ready: { http: { get: "${{ services.web.url }}/", expect: ["status < 500"] }, timeout: 30s }
 "#;

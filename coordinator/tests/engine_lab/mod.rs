@@ -17,24 +17,52 @@ pub const BOUND: Duration = Duration::from_secs(120);
 /// A service's command that only lives, and ends when asked to.
 pub const IDLE: &str = r#"[sh, -c, "trap 'exit 0' TERM; while :; do sleep 1000 & wait; done"]"#;
 
-/// Runs the tests; without an engine they are ignored by name, with `PHALANX_TEST_ENGINE=required` that is a failure.
+/// Runs the tests. Where no engine can be used they are ignored by name; with `PHALANX_TEST_ENGINE=required` that is a failure.
 pub fn main(tests: &[(&str, fn())]) -> ExitCode {
     let arguments = Arguments::from_args();
-    let engine = docker_output(&["version", "--format", "{{.Server.Version}}"]);
-    let here = engine.status.success();
-    if !here && std::env::var("PHALANX_TEST_ENGINE").as_deref() == Ok("required") {
-        eprintln!("an engine is required and none answers the docker command");
-        return ExitCode::FAILURE;
-    }
+    let engine = usable_engine();
     let trials = tests.iter().map(|(name, test)| {
         let test = *test;
         let run = move || match std::panic::catch_unwind(test) {
             Ok(()) => Ok(()),
             Err(_) => Err(Failed::from("panicked, see above")),
         };
+        let here = engine && (!name.contains(NEEDS_PYTHON) || works("python3", &["--version"]));
         Trial::test(*name, run).with_ignored_flag(!here)
     });
     libtest_mimic::run(&arguments, trials.collect()).exit_code()
+}
+
+/// In the name of a test that runs a script of Python's.
+pub const NEEDS_PYTHON: &str = "(needs python3)";
+
+/// Whether tests can use an engine: it answers the `docker` command, and a static busybox is here to make their image of.
+pub fn usable_engine() -> bool {
+    let lacking = if !works("docker", &["version", "--format", "{{.Server.Version}}"]) {
+        "no engine answers the docker command"
+    } else if busybox().is_none() {
+        "their image needs a static busybox: apt-get install busybox-static"
+    } else {
+        return true;
+    };
+    println!("tests that need an engine are ignored: {lacking}");
+    if std::env::var("PHALANX_TEST_ENGINE").as_deref() == Ok("required") {
+        eprintln!("PHALANX_TEST_ENGINE=required: {lacking}");
+        std::process::exit(1);
+    }
+    false
+}
+
+/// Whether a program is here and ends well.
+pub fn works(program: &str, arguments: &[&str]) -> bool {
+    let mut command = Command::new(program);
+    let command = command.args(arguments).stdin(Stdio::null());
+    command.output().is_ok_and(|output| output.status.success())
+}
+
+fn busybox() -> Option<&'static Path> {
+    let programs = ["/bin/busybox", "/usr/bin/busybox"].map(Path::new);
+    programs.into_iter().find(|path| path.exists())
 }
 
 fn docker_output(arguments: &[&str]) -> Output {
@@ -223,11 +251,7 @@ fn import(image: &str) {
 }
 
 fn file_system() -> std::io::Result<Vec<u8>> {
-    let programs = ["/bin/busybox", "/usr/bin/busybox"].map(Path::new);
-    let program = programs
-        .into_iter()
-        .find(|path| path.exists())
-        .expect("the tests' image needs a static busybox: apt-get install busybox-static");
+    let program = busybox().expect("tests were ignored without it");
     let mut archive = tar::Builder::new(Vec::new());
     for directory in [
         "bin", "etc", "tmp", "proc", "sys", "dev", "root", "srv", "data",

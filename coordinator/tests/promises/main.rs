@@ -26,9 +26,9 @@ mod engine_lab;
 mod rig;
 
 use libtest_mimic::{Arguments, Failed, Trial};
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
-/// What a test needs beyond the programs that every machine has.
+/// What a test needs beyond the programs that every machine has. A test whose name says `(needs python3)` runs a script of Python's.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Need {
     Nothing,
@@ -40,14 +40,8 @@ pub enum Need {
 pub type Test = (Need, &'static str, fn());
 
 fn main() -> ExitCode {
-    let engine = Command::new("docker")
-        .args(["version", "--format", "{{.Server.Version}}"])
-        .output()
-        .is_ok_and(|output| output.status.success());
-    if !engine && std::env::var("PHALANX_TEST_ENGINE").as_deref() == Ok("required") {
-        eprintln!("an engine is required and none answers the docker command");
-        return ExitCode::FAILURE;
-    }
+    let engine = engine_lab::usable_engine();
+    let python = engine_lab::works("python3", &["--version"]);
     let root = nix::unistd::geteuid().is_root();
     let tests = [
         bombs::tests(),
@@ -66,11 +60,12 @@ fn main() -> ExitCode {
             Ok(()) => Ok(()),
             Err(_) => Err(Failed::from("panicked, see above")),
         };
-        let here = match need {
+        let needed = match need {
             Need::Nothing => true,
             Need::Engine => engine,
             Need::Root => root,
         };
+        let here = needed && (python || !name.contains(engine_lab::NEEDS_PYTHON));
         let name = match need {
             Need::Root => format!("{name} (needs root)"),
             Need::Nothing | Need::Engine => name.to_owned(),
