@@ -265,7 +265,7 @@ fn what_the_decoder_refuses_for_its_structure_the_schema_refuses_too() {
     );
     let (mut refused, mut taken) = (0, 0);
     let mut apart = Vec::new();
-    // All of them take a minute; CI takes it.
+    // All of them take a minute; CI takes it. What is demanded below holds for both.
     let stride = if std::env::var_os("PHALANX_FUZZ_SECONDS").is_some() {
         1
     } else {
@@ -289,10 +289,11 @@ fn what_the_decoder_refuses_for_its_structure_the_schema_refuses_too() {
         }
     }
     assert!(apart.is_empty(), "{apart:#?}");
+    // Most changes break the structure, and many don't: a test that saw only one kind would prove nothing.
+    let tried = found.len().div_ceil(stride);
     assert!(
-        refused > 500 && taken > 100,
-        "{refused} {taken} of {}",
-        found.len()
+        refused * 4 > tried && taken * 20 > tried && refused + taken > 100,
+        "{refused} refused, {taken} taken of {tried}"
     );
 }
 
