@@ -4,6 +4,10 @@
 //! and placement. The journal numbers all events of a run from 1 ([`Recorded::position`]).
 //! A kind that this version doesn't know is kept as it came ([`EventKind::Unknown`]), written back as it came, and ignored by the fold.
 
+mod masker;
+
+pub use masker::{EventMasker, Keys};
+
 use crate::id::{AgentId, CellId, RunId, Token};
 use crate::outcome::Outcome;
 use crate::plan::Plan;

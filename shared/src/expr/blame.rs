@@ -8,6 +8,7 @@ use super::functions::{AMONG, EACH, NAMESPACES, builtin_functions};
 use super::scope::Scope;
 use super::text::{describe, suggestion};
 use super::tree::{Tree, children, is_function};
+use crate::mask::shortened;
 use cel::common::ast::{CallExpr, ComprehensionExpr, Expr, IdedExpr, SelectExpr, operators};
 use cel::common::types::{CelBool, CelOptional};
 use cel::common::value::CowVal;
@@ -116,7 +117,7 @@ impl Search<'_> {
         let mut inner = context.new_inner_scope();
         inner.add_variable_as_val(&macro_.accu_var, start.into_owned());
         let Some(iterable) = range.as_iterable() else {
-            let range_value = value_of(Ok(range.clone()));
+            let range_value = self.value_of(Ok(range.clone()));
             return self.blame(
                 &macro_.iter_range,
                 format!(
@@ -130,7 +131,7 @@ impl Search<'_> {
             inner.add_variable_as_val(&macro_.iter_var, item.clone_as_boxed());
             if let Err(error) = Cel::resolve_val(&macro_.loop_step, &inner) {
                 let mut blame = self.part(&macro_.loop_step, &inner, error);
-                let element = value_of(Ok(CowVal::Borrowed(item)));
+                let element = self.value_of(Ok(CowVal::Borrowed(item)));
                 blame.message = format!("{} (for {} = {element})", blame.message, macro_.iter_var);
                 return blame;
             }
@@ -151,7 +152,7 @@ impl Search<'_> {
 
     fn not_bool(&self, part: &IdedExpr, value: &CowVal<'_, '_>) -> Blame {
         let text = self.tree.part_text(part);
-        let value = value_of(Ok(value.clone()));
+        let value = self.value_of(Ok(value.clone()));
         Blame {
             help: Some("compare it: x == …, x != null, x.size() > 0".to_owned()),
             ..self.blame(part, format!("`{text}` is {value}, not true or false"))
@@ -169,7 +170,7 @@ impl Search<'_> {
             (Expr::Ident(name), _) => self.unknown_name(part, name),
             (Expr::Select(select), _) => self.no_field(part, select, context),
             (Expr::Call(call), _) => self.failed_call(part, call, context, error),
-            _ => self.blame(part, plain(&error)),
+            _ => self.blame(part, self.plain(&error)),
         }
     }
 
@@ -204,14 +205,14 @@ impl Search<'_> {
             Some(Value::Array(_)) => (
                 format!(
                     "`{path}` is {}, which has no field `{key}`",
-                    describe(operand.unwrap_or(&Value::Null))
+                    self.describe(operand.unwrap_or(&Value::Null))
                 ),
                 Some(format!("take one of its elements: {path}[0].{key}")),
             ),
             Some(other) => (
                 format!(
                     "`{path}` is {}, which has no field `{key}`",
-                    describe(other)
+                    self.describe(other)
                 ),
                 None,
             ),
@@ -232,7 +233,7 @@ impl Search<'_> {
     ) -> Blame {
         match (call.func_name.as_str(), call.args.as_slice()) {
             (operators::INDEX, [operand, index]) => self.no_element(part, operand, index, context),
-            (EACH | AMONG, [range]) => self.blame(range, plain(&error)),
+            (EACH | AMONG, [range]) => self.blame(range, self.plain(&error)),
             ("value", []) => {
                 let target = call.target.as_deref().unwrap_or(part);
                 Blame {
@@ -291,8 +292,10 @@ impl Search<'_> {
                 part,
                 format!(
                     "`{path}` is {}, which can't be indexed with {}",
-                    operand.as_ref().map_or("a value".to_owned(), describe),
-                    describe(&index)
+                    operand
+                        .as_ref()
+                        .map_or("a value".to_owned(), |value| self.describe(value)),
+                    self.describe(&index)
                 ),
             ),
         }
@@ -322,7 +325,7 @@ impl Search<'_> {
                 | ExecutionError::UnexpectedType { .. }
                 | ExecutionError::ValuesNotComparable(..)
         ) {
-            return self.blame(part, plain(error));
+            return self.blame(part, self.plain(error));
         }
         let operator = name.trim_matches(['_', '@', '!']);
         let shown = match is_function(name) {
@@ -334,7 +337,7 @@ impl Search<'_> {
             .evaluated(part)
             .into_iter()
             .map(|child| {
-                let value = value_of(Cel::resolve_val(child, context));
+                let value = self.value_of(Cel::resolve_val(child, context));
                 let text = self.tree.part_text(child);
                 match matches!(child.expr, Expr::Literal(_)) {
                     true => value,
@@ -350,6 +353,53 @@ impl Search<'_> {
             )
         }
     }
+
+    fn describe(&self, value: &Value) -> String {
+        describe(value, &self.scope.masks())
+    }
+
+    fn value_of(&self, value: Evaluated<'_, '_>) -> String {
+        match value {
+            Ok(value)
+                if value
+                    .downcast_ref::<CelOptional>()
+                    .is_some_and(|o| o.option().is_none()) =>
+            {
+                "an optional without a value".to_owned()
+            }
+            Ok(value) => match to_json(value.as_ref()) {
+                Ok(json) => self.describe(&json),
+                Err(reason) => reason,
+            },
+            Err(error) => self.plain(&error),
+        }
+    }
+
+    fn plain(&self, error: &ExecutionError) -> String {
+        match error {
+            ExecutionError::DivisionByZero(_) | ExecutionError::RemainderByZero(_) => {
+                "division by zero".to_owned()
+            }
+            ExecutionError::Overflow(..) => "the result needs more than 64 bits".to_owned(),
+            ExecutionError::DuplicateKey(key) => format!("the map has the key {key:?} twice"),
+            ExecutionError::UnsupportedKeyType(_) => {
+                "a map's key is text, a whole number or a bool".to_owned()
+            }
+            ExecutionError::FunctionError { message, .. } => message.clone(),
+            ExecutionError::NoSuchKey(key) => format!("there is no key `{key}`"),
+            other => {
+                let text = self.scope.masks().text(&other.to_string()).into_owned();
+                let mut chars = text.chars();
+                match chars.next() {
+                    Some(first) => {
+                        let text: String = first.to_lowercase().chain(chars).collect();
+                        shortened(&text, 300).into_owned()
+                    }
+                    None => text,
+                }
+            }
+        }
+    }
 }
 
 fn conversion(values: &[String]) -> Option<String> {
@@ -360,44 +410,4 @@ fn conversion(values: &[String]) -> Option<String> {
 
 fn json_of(value: Evaluated<'_, '_>) -> Option<Value> {
     value.ok().and_then(|value| to_json(value.as_ref()).ok())
-}
-
-fn value_of(value: Evaluated<'_, '_>) -> String {
-    match value {
-        Ok(value)
-            if value
-                .downcast_ref::<CelOptional>()
-                .is_some_and(|o| o.option().is_none()) =>
-        {
-            "an optional without a value".to_owned()
-        }
-        Ok(value) => match to_json(value.as_ref()) {
-            Ok(json) => describe(&json),
-            Err(reason) => reason,
-        },
-        Err(error) => plain(&error),
-    }
-}
-
-fn plain(error: &ExecutionError) -> String {
-    match error {
-        ExecutionError::DivisionByZero(_) | ExecutionError::RemainderByZero(_) => {
-            "division by zero".to_owned()
-        }
-        ExecutionError::Overflow(..) => "the result needs more than 64 bits".to_owned(),
-        ExecutionError::DuplicateKey(key) => format!("the map has the key {key:?} twice"),
-        ExecutionError::UnsupportedKeyType(_) => {
-            "a map's key is text, a whole number or a bool".to_owned()
-        }
-        ExecutionError::FunctionError { message, .. } => message.clone(),
-        ExecutionError::NoSuchKey(key) => format!("there is no key `{key}`"),
-        other => {
-            let text = other.to_string();
-            let mut chars = text.chars();
-            match chars.next() {
-                Some(first) => first.to_lowercase().chain(chars).take(300).collect(),
-                None => text,
-            }
-        }
-    }
 }

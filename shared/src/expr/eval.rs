@@ -31,7 +31,7 @@ impl Program {
                 format!(
                     "`{}` is {}, not true or false",
                     self.one_line(),
-                    super::text::describe(&other)
+                    super::text::describe(&other, &scope.masks())
                 ),
             )
             .with_help("compare it: x == …, x != null, x.size() > 0")),

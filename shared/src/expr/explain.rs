@@ -7,13 +7,15 @@ use super::convert::to_json;
 use super::functions::TYPES;
 use super::scope::Scope;
 use super::stack::with_room;
-use super::text::abbreviate;
+use super::text::abbreviate_masked;
 use super::tree::{Tree, children, is_function, unwrapped};
 use super::{Program, meter::Meter};
 use crate::event::Part;
+use crate::mask::{Masks, shortened};
 use cel::common::ast::{CallExpr, ComprehensionExpr, Expr, IdedExpr, operators};
 use cel::common::types::CelBool;
 use cel::{Context, Value as Cel};
+use std::sync::Arc;
 
 const MAX_PARTS: usize = 16;
 const MAX_VALUE: usize = 200;
@@ -35,6 +37,7 @@ impl Program {
         };
         let mut report = Report {
             tree: &self.tree,
+            masks: scope.masks(),
             parts: Vec::new(),
         };
         report.decide(&self.tree.root, &context, true);
@@ -44,6 +47,7 @@ impl Program {
 
 struct Report<'t> {
     tree: &'t Tree,
+    masks: Arc<Masks>,
     parts: Vec<Part>,
 }
 
@@ -165,10 +169,8 @@ impl Report<'_> {
             };
             if decides {
                 let text = macro_.iter_var.clone();
-                self.push(
-                    text,
-                    to_json(item).map_or_else(|e| e, |v| abbreviate(&v, MAX_VALUE)),
-                );
+                let value = to_json(item).map_or_else(|e| e, |value| self.value(&value));
+                self.push(text, value);
                 self.decide(predicate, &inner, true);
                 return;
             }
@@ -178,7 +180,7 @@ impl Report<'_> {
     fn show(&mut self, part: &IdedExpr, context: &Context<'_, '_>) {
         let value = match Cel::resolve_val(part, context) {
             Ok(value) => match to_json(value.as_ref()) {
-                Ok(json) => abbreviate(&json, MAX_VALUE),
+                Ok(json) => self.value(&json),
                 Err(reason) => reason,
             },
             Err(_) => "no value".to_owned(),
@@ -186,11 +188,13 @@ impl Report<'_> {
         self.push(self.tree.part_text(part), value);
     }
 
+    fn value(&self, value: &serde_json::Value) -> String {
+        abbreviate_masked(value, MAX_VALUE, &self.masks)
+    }
+
     fn push(&mut self, text: String, value: String) {
-        let text = match text.char_indices().nth(MAX_TEXT) {
-            Some((at, _)) => format!("{}…", &text[..at]),
-            None => text,
-        };
+        // The text is the spec's, which may spell a secret out.
+        let text = shortened(&self.masks.text(&text), MAX_TEXT + 1).into_owned();
         let part = Part { text, value };
         if self.parts.len() < MAX_PARTS && !self.parts.contains(&part) {
             self.parts.push(part);

@@ -37,7 +37,9 @@ pub use program::{Call, Key, Program, Reference, Segment};
 pub use scan::{MAX_DEPTH, MAX_LENGTH};
 pub use scope::{Function, Functions, Layer, ReadFile, Scope};
 pub use template::TemplateProgram;
-pub use text::{abbreviate, canonical_entries, canonical_json, closest, suggestion, to_text};
+pub use text::{
+    abbreviate, abbreviate_masked, canonical_entries, canonical_json, closest, suggestion, to_text,
+};
 #[cfg(test)]
 mod fuzz;
 #[cfg(test)]

@@ -5,6 +5,7 @@
 
 use super::Program;
 use super::convert::from_json;
+use crate::mask::{Masker, Masks};
 use cel::common::value::{CowVal, Val};
 use cel::context::VariableResolver;
 use serde_json::Value;
@@ -23,6 +24,7 @@ struct Node {
     slots: Vec<(String, Slot)>,
     parent: Option<Scope>,
     functions: Arc<Functions>,
+    masker: Option<Arc<Masker>>,
 }
 
 /// What expressions of a scope may call besides the built-in functions.
@@ -112,6 +114,7 @@ impl Slot {
 pub struct Layer {
     slots: Vec<(String, Slot)>,
     functions: Option<Arc<Functions>>,
+    masker: Option<Arc<Masker>>,
 }
 
 impl Layer {
@@ -155,6 +158,13 @@ impl Layer {
         self
     }
 
+    /// What messages must not show of the values; for the scopes above too.
+    #[must_use]
+    pub fn masker(mut self, masker: Arc<Masker>) -> Self {
+        self.masker = Some(masker);
+        self
+    }
+
     pub(super) fn converted(self, name: impl Into<String>, value: Box<dyn Val>) -> Self {
         let slot = Slot::new(Source::Converted);
         let _ = slot.value.set(Ok(value));
@@ -175,6 +185,7 @@ impl Scope {
             slots: layer.slots,
             parent: None,
             functions: layer.functions.unwrap_or_default(),
+            masker: layer.masker,
         }))
     }
 
@@ -186,6 +197,7 @@ impl Scope {
             slots: layer.slots,
             parent: Some(self.clone()),
             functions,
+            masker: layer.masker.or_else(|| self.0.masker.clone()),
         }))
     }
 
@@ -199,6 +211,15 @@ impl Scope {
     pub fn names(&self) -> impl Iterator<Item = &str> {
         std::iter::successors(Some(self), |scope| scope.0.parent.as_ref())
             .flat_map(|scope| scope.0.slots.iter().map(|(name, _)| name.as_str()))
+    }
+
+    /// What messages must not show, as of now.
+    pub fn masks(&self) -> Arc<Masks> {
+        self.0
+            .masker
+            .as_ref()
+            .map(|masker| masker.masks())
+            .unwrap_or_default()
     }
 
     pub(super) fn functions(&self) -> &Functions {

@@ -1,5 +1,6 @@
 //! Values as text: within a template, and abbreviated in messages.
 
+use crate::mask::{Masks, shortened};
 use serde_json::Value;
 use std::fmt::Write;
 
@@ -61,13 +62,16 @@ fn write_canonical(value: &Value, out: &mut String) {
 
 /// A value for people: JSON, cut to `limit` characters, long lists and maps with their first entries and their size.
 pub fn abbreviate(value: &Value, limit: usize) -> String {
+    abbreviate_masked(value, limit, &Masks::default())
+}
+
+/// The same without any secret: texts, keys and digits are masked whole, before they are cut or quoted.
+pub fn abbreviate_masked(value: &Value, limit: usize, masks: &Masks) -> String {
     const SHOWN: usize = 4;
+    let inner = |item| abbreviate_masked(item, limit / SHOWN, masks);
     let text = match value {
         Value::Array(items) if items.len() > SHOWN => {
-            let shown = items
-                .iter()
-                .take(SHOWN)
-                .map(|item| abbreviate(item, limit / SHOWN));
+            let shown = items.iter().take(SHOWN).map(inner);
             format!(
                 "[{}, … {} in all]",
                 shown.collect::<Vec<_>>().join(", "),
@@ -78,11 +82,8 @@ pub fn abbreviate(value: &Value, limit: usize) -> String {
             let mut entries: Vec<_> = map.iter().collect();
             entries.sort_by_key(|(key, _)| *key);
             let shown = entries.iter().take(SHOWN).map(|(key, item)| {
-                format!(
-                    "{}: {}",
-                    Value::String((*key).clone()),
-                    abbreviate(item, limit / SHOWN)
-                )
+                let key = masks.text(key).into_owned();
+                format!("{}: {}", Value::String(key), inner(item))
             });
             let shown = shown.collect::<Vec<_>>().join(", ");
             match map.len() > SHOWN {
@@ -91,38 +92,29 @@ pub fn abbreviate(value: &Value, limit: usize) -> String {
             }
         }
         Value::Array(items) => {
-            let shown = items.iter().map(|item| abbreviate(item, limit / SHOWN));
+            let shown = items.iter().map(inner);
             format!("[{}]", shown.collect::<Vec<_>>().join(", "))
         }
         // A long text is cut before it is escaped: bodies have megabytes.
         Value::String(text) => {
-            let head: String = text.chars().take(limit).collect();
-            let ellipsis = if head.len() < text.len() { "…" } else { "" };
-            return cut(&format!("{}{ellipsis}", Value::String(head)), limit);
+            let (head, all) = masks.first_chars(text, limit);
+            let ellipsis = if all { "" } else { "…" };
+            let quoted = format!("{}{ellipsis}", Value::String(head));
+            return shortened(&quoted, limit).into_owned();
         }
+        Value::Number(number) => masks.text(&number.to_string()).into_owned(),
         scalar => scalar.to_string(),
     };
-    cut(&text, limit)
-}
-
-fn cut(text: &str, limit: usize) -> String {
-    match text.char_indices().nth(limit) {
-        Some(_) => text
-            .chars()
-            .take(limit.saturating_sub(1))
-            .chain(['…'])
-            .collect(),
-        None => text.to_owned(),
-    }
+    shortened(&text, limit).into_owned()
 }
 
 /// A value's kind and, if it is short, the value: `a list of 3`, `null`, `text "abc"`, `the number 5`.
-pub(super) fn describe(value: &Value) -> String {
+pub(super) fn describe(value: &Value, masks: &Masks) -> String {
     match value {
         Value::Null => "null".to_owned(),
         Value::Bool(b) => b.to_string(),
-        Value::Number(n) => format!("the number {n}"),
-        Value::String(_) => format!("the text {}", abbreviate(value, 60)),
+        Value::Number(n) => format!("the number {}", masks.text(&n.to_string())),
+        Value::String(_) => format!("the text {}", abbreviate_masked(value, 60, masks)),
         Value::Array(items) if items.is_empty() => "an empty list".to_owned(),
         Value::Array(items) => format!("a list of {}", items.len()),
         Value::Object(map) if map.is_empty() => "an empty map".to_owned(),

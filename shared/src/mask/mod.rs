@@ -1,26 +1,48 @@
 //! Keeps the values of secrets out of everything that leaves a cell (I4): text, JSON and byte streams.
 //!
 //! A [`Masker`] learns values while a cell runs; [`Masks`] is what it knows at one moment, immutable and shared.
-//! A value is found in itself and in its encodings ([`encodings`]), also where occurrences overlap, and becomes `***`.
+//! A value is found in itself and in its encodings ([`encodings`]), also where occurrences overlap, where colours or line
+//! breaks stand in it ([`shown`]) and where a piece of a text tears it, and becomes `***`. What is shown in part goes through
+//! [`Masks::excerpt`].
 //! Masks work on values, not by taint: who hashes or cuts a secret has to declare the result.
 
 mod encodings;
+mod excerpt;
+mod shown;
 mod stream;
 
+pub use excerpt::{Keep, Source, cut_head, cut_tail, shortened};
+pub use shown::plain;
 pub use stream::StreamMasker;
 
 use aho_corasick::{AhoCorasick, MatchKind};
 use serde_json::{Map, Value};
+use shown::Seen;
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// The shortest value that is masked: shorter ones occur by chance, and a log full of `***` hides nothing.
 pub const MIN_CHARS: usize = 8;
 
 /// What stands in place of a secret.
 pub const MASK: &str = "***";
+
+/// Bytes without a shape that a stream holds back within a beginning of a secret.
+const HIDDEN: usize = 1_024;
+
+/// So many bytes of a secret at the edge of a piece are taken for it; fewer stand there by chance.
+const TORN: usize = 4;
+
+/// Which ends of a piece are cuts: behind them a secret may go on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Torn {
+    /// Something stood before it.
+    pub start: bool,
+    /// Something stood after it.
+    pub end: bool,
+}
 
 /// Why a value can't be masked. The value itself is not in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -66,8 +88,15 @@ impl Masker {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         let mut patterns = current.patterns.clone();
         for value in values {
-            check_length(value)?;
-            patterns.extend(encodings::of(value));
+            check(value)?;
+            for form in encodings::of(value) {
+                // Also as it is seen: without its line breaks and other characters that have no shape.
+                let seen = Seen::of(&form).visible.into_owned();
+                if seen.len() >= MIN_CHARS {
+                    patterns.insert(seen);
+                }
+                patterns.insert(form);
+            }
         }
         if patterns.len() > current.patterns.len() {
             *current = Arc::new(Masks::new(patterns)?);
@@ -84,7 +113,8 @@ impl Masker {
     }
 }
 
-fn check_length(value: &str) -> Result<(), MaskError> {
+/// Whether a value can be masked.
+pub fn check(value: &str) -> Result<(), MaskError> {
     let chars = value.trim().chars().count();
     match (chars < MIN_CHARS, value.len() > MAX_BYTES) {
         (true, _) => Err(MaskError::TooShort { chars }),
@@ -99,6 +129,8 @@ pub struct Masks {
     patterns: BTreeSet<Vec<u8>>,
     search: Option<AhoCorasick>,
     longest: usize,
+    /// The patterns backwards, for what tears the beginning of one off.
+    backwards: OnceLock<BTreeSet<Vec<u8>>>,
 }
 
 impl std::fmt::Debug for Masks {
@@ -119,6 +151,7 @@ impl Masks {
             patterns,
             search: Some(search),
             longest,
+            backwards: OnceLock::new(),
         })
     }
 
@@ -129,6 +162,15 @@ impl Masks {
 
     /// The text without any secret.
     pub fn text<'t>(&self, text: &'t str) -> Cow<'t, str> {
+        self.text_with(text, |_| MASK.to_owned())
+    }
+
+    /// The text with something else in place of each secret.
+    pub fn text_with<'t>(
+        &self,
+        text: &'t str,
+        mut instead: impl FnMut(&str) -> String,
+    ) -> Cow<'t, str> {
         let found = self.occurrences(text.as_bytes());
         if found.is_empty() {
             return Cow::Borrowed(text);
@@ -138,7 +180,7 @@ impl Masks {
         for range in found {
             // A pattern is whole characters, but for base64 and hex, which are ASCII: ranges are at their bounds.
             out.push_str(text.get(at..range.start).unwrap_or_default());
-            out.push_str(MASK);
+            out.push_str(&instead(text.get(range.clone()).unwrap_or_default()));
             at = range.end;
         }
         out.push_str(text.get(at..).unwrap_or_default());
@@ -147,9 +189,18 @@ impl Masks {
 
     /// The bytes without any secret. Of a stream use a [`StreamMasker`].
     pub fn bytes(&self, bytes: &[u8]) -> Vec<u8> {
+        self.bytes_of(bytes, Torn::default())
+    }
+
+    /// The bytes of a piece without any secret, and without what its cuts left of one.
+    pub fn bytes_of(&self, bytes: &[u8], torn: Torn) -> Vec<u8> {
+        let mut found = self.occurrences(bytes);
+        if torn != Torn::default() && !self.is_empty() {
+            self.tear(bytes, torn, &mut found);
+        }
         let mut out = Vec::with_capacity(bytes.len());
         let mut at = 0;
-        for range in self.occurrences(bytes) {
+        for range in found {
             out.extend_from_slice(bytes.get(at..range.start).unwrap_or_default());
             out.extend_from_slice(MASK.as_bytes());
             at = range.end;
@@ -178,38 +229,118 @@ impl Masks {
 
     /// Where secrets stand, overlapping ones joined, in order.
     fn occurrences(&self, bytes: &[u8]) -> Vec<Range<usize>> {
+        if self.is_empty() {
+            return Vec::new();
+        }
+        let seen = Seen::of(bytes);
+        let mut found = self.found_in(&seen.visible);
+        for range in &mut found {
+            *range = seen.range(range.clone());
+        }
+        if seen.sequences {
+            found.extend(self.found_in(bytes));
+            found = joined(found);
+        }
+        found
+    }
+
+    fn found_in(&self, bytes: &[u8]) -> Vec<Range<usize>> {
         let Some(search) = &self.search else {
             return Vec::new();
         };
-        let mut found: Vec<Range<usize>> = search
-            .find_overlapping_iter(bytes)
-            .map(|m| m.start()..m.end())
-            .collect();
-        found.sort_by_key(|range| range.start);
         let mut joined: Vec<Range<usize>> = Vec::new();
-        for range in found {
-            match joined.last_mut() {
-                Some(last) if range.start < last.end => last.end = last.end.max(range.end),
-                _ => joined.push(range),
+        // In the order of their ends.
+        for found in search.find_overlapping_iter(bytes) {
+            let mut range = found.range();
+            while let Some(last) = joined.pop_if(|last| range.start < last.end) {
+                range.start = range.start.min(last.start);
             }
+            joined.push(range);
         }
         joined
     }
 
-    /// The first byte from which on the end of `bytes` is the beginning of a pattern.
-    fn open_end(&self, bytes: &[u8]) -> usize {
-        let from = bytes.len().saturating_sub(self.longest.saturating_sub(1));
-        (from..bytes.len())
-            .find(|at| self.begins_pattern(bytes.get(*at..).unwrap_or_default()))
-            .unwrap_or(bytes.len())
+    /// Adds what the cuts of a piece left of secrets.
+    fn tear(&self, bytes: &[u8], torn: Torn, found: &mut Vec<Range<usize>>) {
+        let seen = Seen::of(bytes);
+        let visible = &*seen.visible;
+        if torn.end {
+            let from = self.open_end(visible, TORN);
+            if from < visible.len() {
+                found.push(seen.place(from)..bytes.len());
+            }
+        }
+        if torn.start {
+            let backwards = self.backwards.get_or_init(|| {
+                let reversed = |pattern: &Vec<u8>| pattern.iter().rev().copied().collect();
+                self.patterns.iter().map(reversed).collect()
+            });
+            let reach = visible.len().min(self.longest.saturating_sub(1));
+            let mut start: Vec<u8> = visible.get(..reach).unwrap_or_default().to_vec();
+            start.reverse();
+            let left = (0..reach.saturating_sub(TORN - 1))
+                .find(|at| begins(backwards, start.get(*at..).unwrap_or_default()));
+            if let Some(at) = left {
+                found.push(0..seen.place(reach - at - 1) + 1);
+            }
+        }
+        *found = joined(std::mem::take(found));
     }
 
-    fn begins_pattern(&self, end: &[u8]) -> bool {
-        self.patterns
-            .range::<[u8], _>((std::ops::Bound::Excluded(end), std::ops::Bound::Unbounded))
-            .next()
-            .is_some_and(|pattern| pattern.starts_with(end))
+    /// The first byte that has to wait for what follows in a stream: from there on its end may be the beginning of a secret.
+    /// Of what stands before a line break some bytes have to: a line's last letter alone would hold up most lines.
+    fn waits_from(&self, bytes: &[u8]) -> usize {
+        if self.is_empty() {
+            return bytes.len();
+        }
+        let seen = Seen::of_beginning(bytes);
+        let visible = &*seen.visible;
+        let last_break = bytes.iter().rposition(|byte| *byte == b'\n');
+        let earliest = bytes.len().saturating_sub(self.longest + HIDDEN);
+        let from = visible.len().saturating_sub(self.longest.saturating_sub(1));
+        let waits = |at: &usize| {
+            let end = visible.get(*at..).unwrap_or_default();
+            let place = seen.place(*at);
+            let before_break = last_break.is_some_and(|line_break| place < line_break);
+            place >= earliest && (end.len() >= TORN || !before_break) && begins(&self.patterns, end)
+        };
+        let seen_from = (from..visible.len()).find(waits).map(|at| seen.place(at));
+        let whole_from = match seen.sequences {
+            true => self.open_end(bytes, 1),
+            false => bytes.len(),
+        };
+        seen_from.unwrap_or(bytes.len()).min(whole_from)
     }
+
+    /// The first byte from which on the end of `bytes`, of at least so many, is the beginning of a pattern.
+    fn open_end(&self, bytes: &[u8], least: usize) -> usize {
+        let from = bytes.len().saturating_sub(self.longest.saturating_sub(1));
+        (from..(bytes.len() + 1).saturating_sub(least.max(1)))
+            .find(|at| begins(&self.patterns, bytes.get(*at..).unwrap_or_default()))
+            .unwrap_or(bytes.len())
+    }
+}
+
+/// Whether a longer one of the patterns begins so.
+fn begins(patterns: &BTreeSet<Vec<u8>>, beginning: &[u8]) -> bool {
+    use std::ops::Bound::{Excluded, Unbounded};
+    patterns
+        .range::<[u8], _>((Excluded(beginning), Unbounded))
+        .next()
+        .is_some_and(|pattern| pattern.starts_with(beginning))
+}
+
+/// Overlapping ranges joined, in order.
+fn joined(mut found: Vec<Range<usize>>) -> Vec<Range<usize>> {
+    found.sort_by_key(|range| range.start);
+    let mut joined: Vec<Range<usize>> = Vec::new();
+    for range in found {
+        match joined.last_mut() {
+            Some(last) if range.start < last.end => last.end = last.end.max(range.end),
+            _ => joined.push(range),
+        }
+    }
+    joined
 }
 
 #[cfg(test)]

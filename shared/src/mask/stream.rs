@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 /// Masks one stream. Bytes that may be the beginning of a secret are held back until the next ones decide;
-/// at most one byte less than the longest encoding of a secret.
+/// at most one byte less than the longest encoding of a secret, and what of colours and line breaks stands among them.
 #[derive(Debug)]
 pub struct StreamMasker {
     masker: Arc<Masker>,
@@ -50,7 +50,7 @@ impl StreamMasker {
         all.extend_from_slice(bytes);
         let keep_from = match last {
             true => all.len(),
-            false => masks.open_end(&all),
+            false => masks.waits_from(&all),
         };
         let secrets = masks.occurrences(&all);
         let out = self.written(&all, &secrets, keep_from);

@@ -94,6 +94,45 @@ fn a_stream_of_repeated_overlaps_holds_a_bounded_number_of_bytes() {
     assert_eq!(out, b"***b");
 }
 
+#[test]
+fn colours_line_breaks_and_what_has_no_shape_hide_no_secret() {
+    let masks = masker(&["hunter2-secret"]).masks();
+    for text in [
+        "<\u{1b}[31mhunter2\u{1b}[0m-secret>",
+        "<hunter\u{200b}2-\u{ad}secret>",
+        "<hunt\ner2-\nsecr\net>",
+        "<hunter2\u{1b}]0;title\u{7}-secret>",
+        "<hunter2-sec\u{9b}1mret>",
+        "<\u{1b}]8;;x://hunter2-secret\u{7}>",
+        // The sequence takes its first letter from a terminal, and from nobody else.
+        "<\u{1b}[31hunter2-secret>",
+    ] {
+        let masked = masks.text(text);
+        assert!(masked.contains(MASK), "{text:?}: {masked:?}");
+        for half in ["hunt", "secr", "cret"] {
+            assert!(!masked.contains(half), "{text:?}: {masked:?}");
+        }
+        for cut in 1..text.len() {
+            let mut stream = StreamMasker::new(masker(&["hunter2-secret"]));
+            let mut out = Vec::new();
+            for piece in text.as_bytes().chunks(cut) {
+                out.extend(stream.push(piece));
+            }
+            out.extend(stream.finish());
+            assert_eq!(String::from_utf8_lossy(&out), masked, "pieces of {cut}");
+        }
+    }
+}
+
+#[test]
+fn a_line_goes_out_although_a_secret_begins_with_its_last_letter() {
+    let mut stream = StreamMasker::new(masker(&["hunter2-secret"]));
+    assert_eq!(stream.push(b"bath\n"), b"bath\n");
+    assert_eq!(stream.push(b"hunt\n"), b"");
+    assert_eq!(stream.push(b"er\n\n"), b"");
+    assert_eq!(stream.push(b"2-secret\n"), b"***\n");
+}
+
 /// What a program may make of a secret before it prints it.
 fn disguises(secret: &str, before: &str, after: &str) -> Vec<String> {
     let both = format!("{before}{secret}{after}");

@@ -1,0 +1,416 @@
+//! Masks what an event says, and leaves what it is: its kind, ids, outcomes and names that the spec gave. A secret may be a word
+//! of ours, and an event that lost its kind is none. Every text is bounded here, after it was masked.
+
+use super::{CheckResult, EventKind, Failure, KeptService, LogTail, Part, StepResult};
+use crate::mask::{MASK, Masks, shortened};
+
+/// Characters of a step's name.
+const NAME: usize = 1_000;
+/// Characters of a reason, a note, an error.
+const SAID: usize = 8_000;
+/// Characters of one line of them: of a build's output, say.
+const LINE: usize = 2_000;
+/// Characters of a value, of a request and of an answer: shortened where they are made, here against oversights.
+const SHOWN: usize = 64_000;
+
+/// Masks the texts of events of one attempt.
+pub struct EventMasker<'m> {
+    masks: &'m Masks,
+    keys: &'m mut Keys,
+}
+
+/// The secrets that were met in paths of steps, so that two of them stay two.
+#[derive(Default)]
+pub struct Keys(Vec<String>);
+
+impl std::fmt::Debug for Keys {
+    /// A count: they are secrets.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Keys({})", self.0.len())
+    }
+}
+
+impl<'m> EventMasker<'m> {
+    /// With what is masked now, and the keys of the attempt so far.
+    pub fn new(masks: &'m Masks, keys: &'m mut Keys) -> Self {
+        EventMasker { masks, keys }
+    }
+
+    /// The event without any secret.
+    pub fn event(&mut self, kind: EventKind) -> EventKind {
+        match kind {
+            EventKind::ServiceChanged {
+                service,
+                state,
+                began,
+                detail,
+            } => EventKind::ServiceChanged {
+                service,
+                state,
+                began,
+                detail: self.maybe(detail),
+            },
+            EventKind::PhaseStarted { path, name } => EventKind::PhaseStarted {
+                path: self.path(&path),
+                name,
+            },
+            EventKind::PhaseFinished {
+                path,
+                name,
+                outcome,
+                reason,
+                began,
+            } => EventKind::PhaseFinished {
+                path: self.path(&path),
+                name,
+                outcome,
+                reason: self.maybe(reason),
+                began,
+            },
+            EventKind::StepStarted { path, name, action } => EventKind::StepStarted {
+                path: self.path(&path),
+                name: self.text(&name, NAME),
+                action,
+            },
+            EventKind::StepFinished(result) => {
+                EventKind::StepFinished(Box::new(self.step(*result)))
+            }
+            EventKind::AttemptFinished { outcome, reason } => EventKind::AttemptFinished {
+                outcome,
+                reason: self.maybe(reason),
+            },
+            EventKind::TornDown {
+                removed,
+                left,
+                kept,
+                began,
+            } => EventKind::TornDown {
+                removed,
+                left: self.all(left),
+                kept: kept.into_iter().map(|kept| self.kept(kept)).collect(),
+                began,
+            },
+            EventKind::LogGap {
+                service,
+                stream,
+                from,
+                to,
+                reason,
+            } => EventKind::LogGap {
+                service,
+                stream,
+                from,
+                to,
+                reason: self.said(&reason),
+            },
+            EventKind::Note { message } => EventKind::Note {
+                message: self.said(&message),
+            },
+            // Without a text of the cell's: the coordinator's, and one that this version doesn't make.
+            kind @ (EventKind::AttemptStarted { .. }
+            | EventKind::RunSubmitted { .. }
+            | EventKind::CellOffered { .. }
+            | EventKind::CellAccepted { .. }
+            | EventKind::CellReturned { .. }
+            | EventKind::AttemptLost { .. }
+            | EventKind::CellFinished { .. }
+            | EventKind::CancelRequested { .. }
+            | EventKind::RunFinished { .. }
+            | EventKind::Unknown(_)) => kind,
+        }
+    }
+
+    fn step(&mut self, result: StepResult) -> StepResult {
+        let StepResult {
+            path,
+            name,
+            id,
+            action,
+            outcome,
+            reason,
+            unreached,
+            tries,
+            polls,
+            began,
+            elapsed_us,
+            verifies,
+            checks,
+            failure,
+        } = result;
+        StepResult {
+            path: self.path(&path),
+            name: self.text(&name, NAME),
+            id,
+            action,
+            outcome,
+            reason: self.maybe(reason),
+            unreached,
+            tries,
+            polls,
+            began,
+            elapsed_us,
+            verifies: self.all(verifies),
+            checks: checks.into_iter().map(|check| self.check(check)).collect(),
+            failure: failure.map(|failure| self.failure(failure)),
+        }
+    }
+
+    fn check(&self, check: CheckResult) -> CheckResult {
+        let CheckResult {
+            expression,
+            passed,
+            parts,
+            error,
+        } = check;
+        let part = |Part { text, value }| Part {
+            text: self.text(&text, SAID),
+            value: self.text(&value, SHOWN),
+        };
+        CheckResult {
+            expression: self.masks.text(&expression).into_owned(),
+            passed,
+            parts: parts.into_iter().map(part).collect(),
+            error: self.maybe(error),
+        }
+    }
+
+    fn failure(&self, failure: Failure) -> Failure {
+        let Failure {
+            place,
+            request,
+            response,
+            logs,
+            notes,
+        } = failure;
+        let shown = |text: String| self.text(&text, SHOWN);
+        Failure {
+            place,
+            request: request.map(shown),
+            response: response.map(shown),
+            logs: logs.into_iter().map(|tail| self.tail(tail)).collect(),
+            notes: self.all(notes),
+        }
+    }
+
+    /// As one text: a secret may be broken over lines.
+    fn tail(&self, LogTail { service, lines }: LogTail) -> LogTail {
+        let text = lines.join("\n");
+        let lines = match self.masks.text(&text) {
+            std::borrow::Cow::Borrowed(_) => lines,
+            std::borrow::Cow::Owned(masked) => masked.split('\n').map(str::to_owned).collect(),
+        };
+        LogTail { service, lines }
+    }
+
+    fn kept(&self, KeptService { service, address }: KeptService) -> KeptService {
+        KeptService {
+            service,
+            address: self.said(&address),
+        }
+    }
+
+    fn all(&self, texts: Vec<String>) -> Vec<String> {
+        texts.iter().map(|text| self.said(text)).collect()
+    }
+
+    fn maybe(&self, text: Option<String>) -> Option<String> {
+        text.map(|text| self.said(&text))
+    }
+
+    fn said(&self, text: &str) -> String {
+        let masked = self.masks.text(text);
+        let lines: Vec<_> = masked
+            .split('\n')
+            .map(|line| shortened(line, LINE))
+            .collect();
+        shortened(&lines.join("\n"), SAID).into_owned()
+    }
+
+    fn text(&self, text: &str, limit: usize) -> String {
+        shortened(&self.masks.text(text), limit).into_owned()
+    }
+
+    /// The phase and the positions of a path are the spec's; the keys of `foreach` are values. Two secrets get two masks, or
+    /// their steps would be one.
+    fn path(&mut self, path: &str) -> String {
+        let keys_from = path.find('[').unwrap_or(path.len());
+        let (spec, keys) = path.split_at(keys_from);
+        let masked = self.masks.text_with(keys, |secret| {
+            let known = self.keys.0.iter().position(|known| known == secret);
+            let index = known.unwrap_or_else(|| {
+                self.keys.0.push(secret.to_owned());
+                self.keys.0.len() - 1
+            });
+            match index {
+                0 => MASK.to_owned(),
+                index => format!("{MASK}{}", index + 1),
+            }
+        });
+        format!("{spec}{masked}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::mask::Masker;
+    use crate::outcome::Outcome;
+    use serde_json::{Value, json};
+
+    fn masked(secrets: &[&str], kinds: Vec<EventKind>) -> Vec<EventKind> {
+        let masker = Masker::new();
+        masker.add_all(secrets.iter().copied()).unwrap();
+        let (masks, mut keys) = (masker.masks(), Keys::default());
+        let mut masker = EventMasker::new(&masks, &mut keys);
+        kinds.into_iter().map(|kind| masker.event(kind)).collect()
+    }
+
+    /// An event of each kind of an agent, each free text and each name that the spec gave being `word`.
+    fn each(word: &str) -> Vec<EventKind> {
+        let began = 1;
+        let path = "sync/0[key]";
+        [
+            json!({"kind": "attempt_started", "agent": "a"}),
+            json!({"kind": "service_changed", "service": word, "state": "ready", "began": began, "detail": word}),
+            json!({"kind": "phase_started", "path": path, "name": word}),
+            json!({"kind": "phase_finished", "path": path, "name": word, "outcome": "cancelled", "reason": word, "began": began}),
+            json!({"kind": "step_started", "path": path, "name": word, "action": "container"}),
+            json!({"kind": "step_finished", "path": path, "name": word, "id": word, "action": "container", "outcome": "cancelled",
+                "reason": word, "tries": 1, "polls": 0, "began": began, "elapsed_us": 1, "verifies": [word],
+                "checks": [{"expression": word, "passed": false, "parts": [{"text": word, "value": word}], "error": word}],
+                "failure": {"place": "f:1:1", "request": word, "response": word, "logs": [{"service": word, "lines": [word]}], "notes": [word]}}),
+            json!({"kind": "attempt_finished", "outcome": "cancelled", "reason": word}),
+            json!({"kind": "torn_down", "removed": 1, "left": [word], "kept": [{"service": word, "address": word}], "began": began}),
+            json!({"kind": "log_gap", "service": word, "stream": "stdout", "from": 1, "to": 2, "reason": word}),
+            json!({"kind": "note", "message": word}),
+        ]
+        .into_iter()
+        .map(|value| serde_json::from_value(value).unwrap())
+        .collect()
+    }
+
+    /// The texts of a value that aren't the spec's or ours, by field.
+    fn free(value: &Value, field: &str, out: &mut Vec<String>) {
+        const OURS: [&str; 13] = [
+            "kind", "service", "state", "began", "path", "id", "action", "outcome", "agent",
+            "stream", "place", "at", "phase",
+        ];
+        match value {
+            Value::String(text) if !OURS.contains(&field) => out.push(format!("{field}: {text}")),
+            Value::Array(items) => items.iter().for_each(|item| free(item, field, out)),
+            Value::Object(map) => map.iter().for_each(|(key, item)| free(item, key, out)),
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn a_secret_that_is_a_word_of_ours_breaks_no_event_and_stands_in_no_text() {
+        for word in [
+            "cancelled",
+            "step_finished",
+            "attempt_finished",
+            "container",
+            "kind-or-name",
+            "service_changed",
+        ] {
+            for (before, after) in each(word).into_iter().zip(masked(&[word], each(word))) {
+                assert_eq!(before.name(), after.name());
+                let value = serde_json::to_value(&after).unwrap();
+                assert_eq!(
+                    serde_json::from_value::<EventKind>(value.clone()).unwrap(),
+                    after
+                );
+                let mut texts = Vec::new();
+                free(&value, "", &mut texts);
+                // A phase's name is the spec's.
+                let phase = after.name().starts_with("phase");
+                let left: Vec<_> = texts
+                    .iter()
+                    .filter(|text| text.contains(word) && !(phase && text.starts_with("name")))
+                    .collect();
+                assert!(left.is_empty(), "{}: {left:?}", after.name());
+            }
+        }
+    }
+
+    #[test]
+    fn secret_keys_of_a_path_stay_apart_and_phases_keep_their_names() {
+        let started = |path: &str| EventKind::PhaseStarted {
+            path: path.to_owned(),
+            name: String::new(),
+        };
+        let paths = [
+            "database/0[database]/1",
+            "database/0[postgres]/1",
+            "database/0[database]/2",
+        ];
+        let after = masked(&["database", "postgres"], paths.map(started).to_vec());
+        let shown: Vec<_> = after
+            .iter()
+            .map(|kind| match kind {
+                EventKind::PhaseStarted { path, .. } => path.as_str(),
+                _ => "",
+            })
+            .collect();
+        assert_eq!(
+            shown,
+            [
+                "database/0[***]/1",
+                "database/0[***2]/1",
+                "database/0[***]/2"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_long_reason_is_masked_before_it_is_cut() {
+        let secret = "s3cr3t".repeat(20);
+        let reason = format!(
+            "{}{secret}{}\nnext",
+            "x".repeat(LINE - 30),
+            "y".repeat(9_000)
+        );
+        let finished = EventKind::AttemptFinished {
+            outcome: Outcome::Failed,
+            reason: Some(reason),
+        };
+        let after = masked(
+            &[&secret],
+            vec![
+                finished,
+                EventKind::Note {
+                    message: "z\n".repeat(9_000),
+                },
+            ],
+        );
+        let EventKind::AttemptFinished {
+            reason: Some(reason),
+            ..
+        } = &after[0]
+        else {
+            panic!("{after:?}");
+        };
+        assert!(
+            !reason.contains("s3cr3ts3") && reason.contains(MASK),
+            "{reason}"
+        );
+        assert!(reason.ends_with("…\nnext"), "{reason}");
+        assert!(
+            matches!(&after[1], EventKind::Note { message } if message.chars().count() == SAID)
+        );
+    }
+
+    #[test]
+    fn a_secret_that_is_broken_over_lines_of_a_log_is_masked() {
+        let tail = LogTail {
+            service: "s".into(),
+            lines: vec!["a hunter2".into(), "-secret b".into(), "c".into()],
+        };
+        let masker = Masker::new();
+        masker.add("hunter2-secret").unwrap();
+        let (masks, mut keys) = (masker.masks(), Keys::default());
+        let shown = EventMasker::new(&masks, &mut keys).tail(tail);
+        assert_eq!(shown.lines, ["a *** b", "c"]);
+    }
+}
