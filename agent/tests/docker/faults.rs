@@ -22,6 +22,8 @@ cases![
     a_full_network_says_so,
     a_wrong_engine_address_is_an_error_with_the_address,
     logs_and_exit_survive_a_cut_connection,
+    output_survives_a_cut_that_nothing_else_notices,
+    a_log_file_is_asked_for_again_until_it_is_whole,
     an_exit_during_the_cut_is_noticed,
     an_exec_that_is_cut_is_an_error_of_the_machinery,
     making_and_closing_survive_cuts,
@@ -244,6 +246,45 @@ async fn logs_and_exit_survive_a_cut_connection(lab: Arc<Lab>) {
     let expected: String = (1000..41_000).map(|n| format!("{n}\n")).collect();
     assert_eq!(service.log.stdout().len(), expected.len());
     assert!(service.log.stdout() == expected);
+    cell.down().await;
+}
+
+async fn output_survives_a_cut_that_nothing_else_notices(lab: Arc<Lab>) {
+    // Once while it runs, and once when it has ended before the cut is there; short, and too long to be read twice.
+    for (script_text, expected, after) in [
+        ("seq 1 3000; sleep 0.5; seq 3001 6000; exit 4", 6000, 5000),
+        ("seq 1 6000; exit 4", 6000, 9000),
+        ("seq 1 900000; exit 4", 900_000, 5_000_000),
+    ] {
+        let proxy = Proxy::open().await;
+        let (_runtime, cell) = through(&lab, &proxy).await;
+        proxy.cut_answers("/attach?", after, 1);
+        let service = cell.up(script("s", script_text)).await;
+        assert_eq!(service.exit().await.code, 4);
+        assert!(proxy.has_cut_all());
+        let expected: String = (1..=expected).map(|n| format!("{n}\n")).collect();
+        assert_eq!(service.log.total(), expected.len() as u64, "{script_text}");
+        let kept = service.log.stdout();
+        assert!(kept == expected[..kept.len()], "{script_text}");
+        cell.down().await;
+    }
+}
+
+async fn a_log_file_is_asked_for_again_until_it_is_whole(lab: Arc<Lab>) {
+    let proxy = Proxy::open().await;
+    let (_runtime, cell) = through(&lab, &proxy).await;
+    proxy.cut_answers("/attach?", 5_000, 1);
+    for after in [100, 20_000, 60_000, 60_000] {
+        proxy.cut_answers("/logs?", after, 1);
+    }
+    let say = "for i in $(seq 1 20); do seq $((i*1000)) $((i*1000+999)); echo e$i >&2; done; exit 4";
+    let service = cell.up(script("s", say)).await;
+    assert_eq!(service.exit().await.code, 4);
+    assert!(proxy.has_cut_all());
+    let expected: String = (1000..21_000).map(|n| format!("{n}\n")).collect();
+    assert!(service.log.stdout() == expected);
+    let errors: String = (1..=20).map(|n| format!("e{n}\n")).collect();
+    assert_eq!(service.log.stderr(), errors);
     cell.down().await;
 }
 

@@ -11,6 +11,7 @@ use bollard::errors::Error;
 use bollard::models::ContainerInspectResponse;
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// A connected engine. Cheap to clone.
@@ -22,6 +23,8 @@ pub(super) struct Engine {
     pub host: String,
     /// When it couldn't be reached.
     pub away: Arc<Away>,
+    /// How many calls found their connection broken.
+    cuts: Arc<AtomicU64>,
     /// How long a broken connection is tried again.
     reconnect: Duration,
 }
@@ -43,6 +46,7 @@ impl Engine {
             docker,
             host: host.clone(),
             away: Arc::new(Away::default()),
+            cuts: Arc::default(),
             reconnect: settings.reconnect(),
         })
     }
@@ -56,6 +60,11 @@ impl Engine {
         let mut waited = Duration::ZERO;
         loop {
             let answer = call().await;
+            if let Err(error) = &answer
+                && is_cut(error)
+            {
+                self.cuts.fetch_add(1, Ordering::AcqRel);
+            }
             match &answer {
                 Err(error) if is_refused(error) => self.away.begin(),
                 Err(error) if is_cut(error) => {}
@@ -71,6 +80,11 @@ impl Engine {
                 answer => return answer,
             }
         }
+    }
+
+    /// How many calls found their connection broken so far.
+    pub fn cuts(&self) -> u64 {
+        self.cuts.load(Ordering::Acquire)
     }
 
     /// What the engine says of a container.

@@ -28,7 +28,7 @@ pub(super) async fn run(
         .ask(|| engine.docker.create_exec(&container.id, config.clone()))
         .await
         .map_err(|error| fail(&error))?;
-    let breaks = container.shared.watch.breaks();
+    let breaks = container.shared.signs_of_breaks();
     // From here on nothing is repeated: the command may have had its effect.
     let options = StartExecOptions {
         output_capacity: Some(64 * 1024),
@@ -77,7 +77,7 @@ pub(super) async fn run(
         () = feed => {}
     }
     let exit_code = exit_code(container, &created.id, &what).await?;
-    if container.shared.watch.breaks() != breaks {
+    if container.shared.signs_of_breaks() != breaks {
         // It ended, but what it said may have been cut off; half an answer must not be judged.
         return Err(RuntimeError::Errored(format!(
             "{what}: the connection to the engine was cut while it ran; its output may be incomplete"

@@ -23,6 +23,7 @@ mod member;
 mod mounts;
 mod network;
 mod output;
+mod position;
 mod reach;
 mod settings;
 mod stack;
@@ -70,6 +71,12 @@ struct Shared {
 impl Shared {
     fn way(&self) -> Option<&Way> {
         self.way.get()
+    }
+
+    /// How often a connection to the engine was seen to break. While this doesn't change, a stream's end may be believed
+    /// by those who have no other proof.
+    fn signs_of_breaks(&self) -> u64 {
+        self.watch.breaks() + self.engine.cuts()
     }
 
     fn now_s(&self) -> u64 {

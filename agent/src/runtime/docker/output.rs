@@ -1,43 +1,75 @@
 //! A container's output, from its first byte to its exit.
 //!
-//! The attached stream carries bytes with the least delay. When it breaks in the middle, the engine's log file is
-//! read from its beginning and what was handed over already is skipped by count: nothing is lost or told twice.
-//! (The engine writes text there: of output that isn't UTF-8 the count may be off after a break.)
+//! The attached stream carries bytes with the least delay, but its end proves nothing: a cut connection looks the
+//! same. So what was handed over is held against the engine's log file once the container has ended, and the exit is
+//! published after that. The file is sent with an end of its own, so a torn answer is known and asked for again. What was
+//! handed over before is skipped (see `position`): nothing is lost or told twice.
 
-use super::error::said;
+use super::error::{said, status};
 use super::member::{Container, End, Seen};
+use super::position::{Last, Position};
 use bollard::container::LogOutput;
 use bollard::errors::Error;
 use bollard::query_parameters::{AttachContainerOptionsBuilder, LogsOptionsBuilder};
+use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use phalanx_shared::event::LogStream;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// How long an exited container's stream may stay open without a byte before it is given up.
+/// How long an exited container's stream may stay open without a byte before its file is read instead.
 const STALLED: Duration = Duration::from_secs(5);
+/// How long the engine may take for the next piece of its file.
+const STALLED_FILE: Duration = Duration::from_secs(60);
+/// How often in a row the file is asked for without getting further.
+const TRIES: u32 = 20;
+/// Longer outputs aren't read again without a sign of a break; their last lines are compared.
+const SMALL: u64 = 4 << 20;
+/// How many last lines are compared.
+const LINES: &str = "50";
 
-/// Bytes handed over, and whether the receiver is being waited for.
+/// What was handed over, over all starts.
 #[derive(Default)]
 pub(super) struct Carried {
-    stdout: AtomicU64,
-    stderr: AtomicU64,
+    outputs: Mutex<[Output; 2]>,
+    /// Frames that came, known ones too.
+    frames: AtomicU64,
+    /// Whether the receiver is being waited for.
     waiting: AtomicBool,
 }
 
+/// One output, as far as it was handed over.
+#[derive(Clone, Default)]
+struct Output {
+    bytes: u64,
+    position: Position,
+    last: Last,
+}
+
 impl Carried {
-    fn of(&self, stream: LogStream) -> &AtomicU64 {
-        match stream {
-            LogStream::Stdout => &self.stdout,
-            LogStream::Stderr => &self.stderr,
-        }
+    fn outputs(&self) -> std::sync::MutexGuard<'_, [Output; 2]> {
+        self.outputs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn pass(&self, stream: LogStream, bytes: &[u8]) {
+        let output = &mut self.outputs()[index(stream)];
+        output.bytes += bytes.len() as u64;
+        output.position.pass(bytes);
+        output.last.push(bytes);
     }
 
     fn total(&self) -> u64 {
-        self.stdout.load(Ordering::Acquire) + self.stderr.load(Ordering::Acquire)
+        self.outputs().iter().map(|output| output.bytes).sum()
+    }
+}
+
+fn index(stream: LogStream) -> usize {
+    match stream {
+        LogStream::Stdout => 0,
+        LogStream::Stderr => 1,
     }
 }
 
@@ -48,25 +80,48 @@ const UNSURE: Duration = Duration::from_secs(1);
 const QUIET: Duration = Duration::from_secs(30);
 const QUIET_UNJUDGED: Duration = Duration::from_secs(5);
 
+/// What a stream is of.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum From {
+    /// The container itself.
+    Attached,
+    /// The engine's file, and on as it grows.
+    Growing,
+    /// The engine's file as it is.
+    File,
+}
+
 type Frames = Pin<Box<dyn Stream<Item = Result<LogOutput, Error>> + Send>>;
 
-/// A stream of frames, and how many bytes of it were handed over before.
+/// A stream of frames, and how much of it was handed over before.
 pub(super) struct Source {
+    from: From,
     frames: Frames,
-    skip: [u64; 2],
-    breaks: u64,
+    skip: [Position; 2],
+    /// Signs of breaks when it began.
+    signs: u64,
+}
+
+/// How a stream ended.
+enum Ending {
+    /// All was handed over that there was, if the stream is to be believed.
+    Whole,
+    /// In the middle of something.
+    Torn,
+    /// The engine has nothing to give (it keeps no log, or no such container).
+    Refused(String),
 }
 
 impl Source {
     /// Attaches to a container that is about to start.
     pub async fn attach(container: &Container) -> Result<Source, Error> {
         let engine = &container.shared.engine;
-        let breaks = container.shared.watch.breaks();
         let options = AttachContainerOptionsBuilder::default()
             .stream(true)
             .stdout(true)
             .stderr(true)
             .build();
+        let signs = container.shared.signs_of_breaks();
         let attached = engine
             .ask(|| {
                 engine
@@ -75,95 +130,70 @@ impl Source {
             })
             .await?;
         Ok(Source {
+            from: From::Attached,
             frames: attached.output,
-            skip: [0, 0],
-            breaks,
+            skip: [Position::default(); 2],
+            signs,
         })
     }
 
-    /// Reads the engine's log file from the start, and on as it grows if `follow`.
-    fn file(container: &Container, follow: bool) -> Source {
+    /// Reads the engine's log file from the start.
+    fn file(container: &Container, from: From) -> Source {
         let options = LogsOptionsBuilder::default()
-            .follow(follow)
+            .follow(from == From::Growing)
             .stdout(true)
             .stderr(true)
             .build();
-        let carried = &container.carried;
+        let docker = &container.shared.engine.docker;
+        let outputs = container.carried.outputs();
         Source {
-            breaks: container.shared.watch.breaks(),
-            skip: [
-                carried.stdout.load(Ordering::Acquire),
-                carried.stderr.load(Ordering::Acquire),
-            ],
-            frames: Box::pin(
-                container
-                    .shared
-                    .engine
-                    .docker
-                    .logs(&container.id, Some(options)),
-            ),
+            from,
+            skip: [outputs[0].position, outputs[1].position],
+            signs: container.shared.signs_of_breaks(),
+            frames: Box::pin(docker.logs(&container.id, Some(options))),
         }
     }
 
     /// Hands everything over until the stream ends.
     async fn hand_over(mut self, container: &Container) -> Ending {
-        let torn = Ending {
-            torn: true,
-            breaks: self.breaks,
-        };
-        while let Some(frame) = self.frames.next().await {
-            let (stream, bytes) = match frame {
-                Ok(LogOutput::StdOut { message }) => (LogStream::Stdout, message),
-                Ok(LogOutput::StdErr { message }) => (LogStream::Stderr, message),
-                Ok(LogOutput::StdIn { .. }) => continue,
-                // Without a terminal every frame names its stream; one that doesn't was torn by a break.
-                Ok(LogOutput::Console { .. }) => return torn,
-                Err(error) => {
-                    tracing::debug!(service = %container.config.name, error = %said(&error), "output broke off");
-                    return torn;
-                }
+        let carried = &container.carried;
+        loop {
+            let (stream, bytes) = match next(&mut self.frames, container).await {
+                Ok(frame) => frame,
+                Err(ending) => return ending,
             };
-            let [out, err] = &mut self.skip;
-            let skip = match stream {
-                LogStream::Stdout => out,
-                LogStream::Stderr => err,
-            };
-            let known = usize::try_from(*skip)
-                .unwrap_or(usize::MAX)
-                .min(bytes.len());
-            *skip -= known as u64;
+            carried.frames.fetch_add(1, Ordering::AcqRel);
+            let known = self.skip[index(stream)].known(&bytes);
             let fresh = bytes.slice(known..);
             if fresh.is_empty() {
                 continue;
             }
-            let carried = &container.carried;
-            carried
-                .of(stream)
-                .fetch_add(fresh.len() as u64, Ordering::AcqRel);
+            carried.pass(stream, &fresh);
             carried.waiting.store(true, Ordering::Release);
             container.logs.write(stream, fresh.to_vec()).await;
             carried.waiting.store(false, Ordering::Release);
         }
-        Ending {
-            torn: false,
-            ..torn
-        }
     }
 }
 
-/// How a stream ended.
-struct Ending {
-    /// In the middle of something.
-    torn: bool,
-    /// How often the engine's event stream had broken when this one began.
-    breaks: u64,
-}
-
-impl Ending {
-    /// Whether it ended for good, as far as one can tell: a cut connection looks like a clean end, but the event
-    /// stream is cut with it. Asked after the engine has answered again, so that the watch knows of the break.
-    fn whole(&self, container: &Container) -> bool {
-        !self.torn && container.shared.watch.breaks() == self.breaks
+/// The next frame of a stream, or how it ended.
+async fn next(frames: &mut Frames, container: &Container) -> Result<(LogStream, Bytes), Ending> {
+    loop {
+        return match frames.next().await {
+            Some(Ok(LogOutput::StdOut { message })) => Ok((LogStream::Stdout, message)),
+            Some(Ok(LogOutput::StdErr { message })) => Ok((LogStream::Stderr, message)),
+            Some(Ok(LogOutput::StdIn { .. })) => continue,
+            // Without a terminal every frame names its stream; one that doesn't was torn by a break.
+            Some(Ok(LogOutput::Console { .. })) => Err(Ending::Torn),
+            Some(Err(error)) => {
+                tracing::debug!(service = %container.config.name, error = %said(&error), "output broke off");
+                Err(match status(&error) {
+                    None | Some(502..=504) => Ending::Torn,
+                    Some(_) => Ending::Refused(said(&error)),
+                })
+            }
+            None => Err(Ending::Whole),
+        };
     }
 }
 
@@ -174,58 +204,156 @@ pub(super) async fn follow(
     looks: watch::Receiver<u64>,
     start: u32,
 ) {
-    let end = {
-        let carrying = carry(&container, source);
-        tokio::pin!(carrying);
-        let ending = ended(&container, looks);
-        tokio::pin!(ending);
-        tokio::select! {
-            biased;
-            end = &mut carrying => match end {
-                Some(end) => end,
-                None => ending.await,
-            },
-            end = &mut ending => {
-                // All output first; a stream that stays open without bytes has nothing more to say.
-                loop {
-                    let before = container.carried.total();
-                    if tokio::time::timeout(STALLED, &mut carrying).await.is_ok() {
-                        break;
-                    }
-                    let busy = container.carried.waiting.load(Ordering::Acquire);
-                    if !busy && container.carried.total() == before {
-                        break;
-                    }
-                }
-                end
-            }
-        }
+    let exit = watch::Sender::new(None);
+    // Beside each other all the time: both look at the container, in turns.
+    let waiting = async {
+        let end = ended(&container, looks).await;
+        exit.send_replace(Some(end));
+        std::future::pending::<End>().await
+    };
+    let end = tokio::select! {
+        end = carry(&container, source, &exit) => end,
+        end = waiting => end,
     };
     container.exited(start, end);
 }
 
-/// Carries all output; goes on from the engine's file after a break. The exit, if it was seen on the way.
-async fn carry(container: &Container, source: Source) -> Option<End> {
-    let mut ending = source.hand_over(container).await;
+/// Carries all output, and says how the container ended.
+async fn carry(
+    container: &Container,
+    source: Source,
+    exit: &watch::Sender<Option<End>>,
+) -> End {
+    let (mut from, signs) = (source.from, source.signs);
+    let mut ending = hand_over(container, source, exit).await;
+    let mut fruitless = 0;
     loop {
-        let seen = container.look().await;
-        match seen {
+        let end = match container.look().await {
+            Ok(Seen::Ended(end)) => end,
             Ok(Seen::Running) => {
-                // Its outputs are closed, or the stream broke; the file tells which, and stays open until the exit.
-                ending = Source::file(container, true).hand_over(container).await;
-                if ending.whole(container) {
-                    // A short rest before looking again, in case the engine ends the file's stream early.
+                if from == From::Growing {
+                    // A short rest, in case the engine ends its file's stream early.
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
+                // Its outputs are closed, or the stream broke; the file tells which, and stays open until the exit.
+                from = match ending {
+                    Ending::Refused(_) => return until(exit).await,
+                    Ending::Whole | Ending::Torn => From::Growing,
+                };
+                let source = Source::file(container, from);
+                ending = hand_over(container, source, exit).await;
+                continue;
             }
-            Ok(Seen::Ended(end)) => {
-                if !ending.whole(container) {
-                    Source::file(container, false).hand_over(container).await;
-                }
-                return Some(end);
+            Ok(Seen::Gone) => return exit.borrow().unwrap_or(removed(137)),
+            Err(error) => {
+                tracing::warn!(service = %container.config.name, error = %said(&error), "its state is unknown");
+                tokio::time::sleep(UNSURE).await;
+                continue;
             }
-            Ok(Seen::Gone) | Err(_) => return None,
+        };
+        exit.send_replace(Some(end));
+        let attached_whole = from == From::Attached && matches!(ending, Ending::Whole);
+        if attached_whole && container.ends_like_its_file(signs).await {
+            return end;
         }
+        from = From::File;
+        let before = container.carried.total();
+        ending = hand_over(container, Source::file(container, from), exit).await;
+        match &ending {
+            Ending::Whole => return end,
+            Ending::Torn if fruitless < TRIES => {}
+            Ending::Torn => {
+                container.log_is_short("the connection to the engine breaks again and again");
+                return end;
+            }
+            Ending::Refused(why) => {
+                if !attached_whole {
+                    container.log_is_short(why);
+                }
+                return end;
+            }
+        }
+        fruitless = if container.carried.total() > before {
+            0
+        } else {
+            fruitless + 1
+        };
+        tokio::time::sleep(Duration::from_millis(50) * fruitless).await;
+    }
+}
+
+async fn until(exit: &watch::Sender<Option<End>>) -> End {
+    let mut exit = exit.subscribe();
+    let seen = exit.wait_for(Option::is_some).await;
+    // The sender is borrowed: it can't be gone.
+    seen.ok().and_then(|end| *end).unwrap_or(removed(-1))
+}
+
+/// Hands a stream over until it ends, or until it stands still after the exit.
+async fn hand_over(
+    container: &Container,
+    source: Source,
+    exit: &watch::Sender<Option<End>>,
+) -> Ending {
+    let patience = match source.from {
+        From::File => STALLED_FILE,
+        From::Attached | From::Growing => STALLED,
+    };
+    let carried = &container.carried;
+    let handing = source.hand_over(container);
+    tokio::pin!(handing);
+    tokio::select! {
+        biased;
+        ending = &mut handing => return ending,
+        _ = until(exit) => {}
+    }
+    loop {
+        let before = carried.frames.load(Ordering::Acquire);
+        if let Ok(ending) = tokio::time::timeout(patience, &mut handing).await {
+            return ending;
+        }
+        let busy = carried.waiting.load(Ordering::Acquire);
+        if !busy && carried.frames.load(Ordering::Acquire) == before {
+            return Ending::Torn;
+        }
+    }
+}
+
+impl Container {
+    /// Whether the file of a long output ends as what was handed over, and nothing points to a break since `signs`.
+    /// A short one is read whole instead, which costs no more.
+    async fn ends_like_its_file(&self, signs: u64) -> bool {
+        if self.carried.total() <= SMALL || self.shared.signs_of_breaks() != signs {
+            return false;
+        }
+        let options = LogsOptionsBuilder::default()
+            .stdout(true)
+            .stderr(true)
+            .tail(LINES)
+            .build();
+        let docker = &self.shared.engine.docker;
+        let mut frames: Frames = Box::pin(docker.logs(&self.id, Some(options)));
+        let mut lasts = [Last::default(), Last::default()];
+        let reading = async {
+            loop {
+                match next(&mut frames, self).await {
+                    Ok((stream, bytes)) => lasts[index(stream)].push(&bytes),
+                    Err(ending) => return ending,
+                }
+            }
+        };
+        match tokio::time::timeout(STALLED_FILE, reading).await {
+            Ok(Ending::Whole) => {
+                let outputs = self.carried.outputs();
+                (0..2).all(|at| outputs[at].last.ends_like(&lasts[at]))
+            }
+            Ok(Ending::Torn) | Err(_) => false,
+            Ok(Ending::Refused(_)) => true,
+        }
+    }
+
+    fn log_is_short(&self, why: &str) {
+        tracing::warn!(service = %self.config.name, %why, "the end of its output may be missing");
     }
 }
 

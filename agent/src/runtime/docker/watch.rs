@@ -62,7 +62,7 @@ impl Watch {
         members.insert(container.to_owned(), Arc::downgrade(signals));
     }
 
-    /// How often the stream has broken: a byte stream that ended while this didn't change ended for good.
+    /// How often the stream has broken. Other streams may break without it, and it learns of its own break later than they.
     pub fn breaks(&self) -> u64 {
         self.breaks.load(Ordering::Acquire)
     }
