@@ -277,7 +277,8 @@ async fn a_log_file_is_asked_for_again_until_it_is_whole(lab: Arc<Lab>) {
     for after in [100, 20_000, 60_000, 60_000] {
         proxy.cut_answers("/logs?", after, 1);
     }
-    let say = "for i in $(seq 1 20); do seq $((i*1000)) $((i*1000+999)); echo e$i >&2; done; exit 4";
+    let say =
+        "for i in $(seq 1 20); do seq $((i*1000)) $((i*1000+999)); echo e$i >&2; done; exit 4";
     let service = cell.up(script("s", say)).await;
     assert_eq!(service.exit().await.code, 4);
     assert!(proxy.has_cut_all());

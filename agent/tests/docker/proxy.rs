@@ -75,7 +75,11 @@ impl Proxy {
 
     /// Whether all answers that were to be cut were cut.
     pub fn has_cut_all(&self) -> bool {
-        self.rules.lock().unwrap().iter().all(|rule| rule.times == 0)
+        self.rules
+            .lock()
+            .unwrap()
+            .iter()
+            .all(|rule| rule.times == 0)
     }
 }
 

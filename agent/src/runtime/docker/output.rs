@@ -219,11 +219,7 @@ pub(super) async fn follow(
 }
 
 /// Carries all output, and says how the container ended.
-async fn carry(
-    container: &Container,
-    source: Source,
-    exit: &watch::Sender<Option<End>>,
-) -> End {
+async fn carry(container: &Container, source: Source, exit: &watch::Sender<Option<End>>) -> End {
     let (mut from, signs) = (source.from, source.signs);
     let mut ending = hand_over(container, source, exit).await;
     let mut fruitless = 0;

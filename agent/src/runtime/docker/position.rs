@@ -100,7 +100,11 @@ mod tests {
         let text = "first\nzweite, größer\n三\n".as_bytes();
         for cut in 0..=text.len() {
             for size in 1..=text.len() {
-                assert_eq!(fresh(&text[..cut], text, size), &text[cut..], "{cut} {size}");
+                assert_eq!(
+                    fresh(&text[..cut], text, size),
+                    &text[cut..],
+                    "{cut} {size}"
+                );
             }
         }
     }
@@ -128,7 +132,9 @@ mod tests {
             }
             last
         };
-        let long: Vec<u8> = (0..3000).flat_map(|n| format!("{n}\n").into_bytes()).collect();
+        let long: Vec<u8> = (0..3000)
+            .flat_map(|n| format!("{n}\n").into_bytes())
+            .collect();
         assert!(last(&long).ends_like(&last(b"2998\n2999\n")));
         assert!(!last(&long).ends_like(&last(b"2999\n3000\n")));
         assert!(last(b"").ends_like(&last(b"x")));
