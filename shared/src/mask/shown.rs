@@ -127,15 +127,15 @@ pub(super) struct Seen<'t> {
 impl<'t> Seen<'t> {
     /// Of a text.
     pub fn of(bytes: &'t [u8]) -> Seen<'t> {
-        Seen::seen(bytes, false)
+        Seen::read(bytes, false)
     }
 
     /// Of the beginning of a text: a sequence that isn't over at its end may be a long one.
     pub fn of_beginning(bytes: &'t [u8]) -> Seen<'t> {
-        Seen::seen(bytes, true)
+        Seen::read(bytes, true)
     }
 
-    fn seen(bytes: &'t [u8], goes_on: bool) -> Seen<'t> {
+    fn read(bytes: &'t [u8], goes_on: bool) -> Seen<'t> {
         let Some(first) = (0..bytes.len()).find(|at| hides(bytes, *at)) else {
             return Seen {
                 visible: Cow::Borrowed(bytes),
