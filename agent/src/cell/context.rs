@@ -180,6 +180,7 @@ fn base(parts: &Parts, spec: &Spec) -> Scope {
             .value("run", run)
             .value("secrets", Value::Object(secrets))
             .value("phalanx", json!({ "demo_server": demo_server }))
+            .masker(parts.masks.masker())
             .functions(functions(spec)),
     )
 }

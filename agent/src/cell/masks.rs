@@ -1,14 +1,17 @@
 //! The masks of one attempt: its secrets, and what its steps declare secret while it runs (I4).
 
 use crate::sink::Mask;
-use phalanx_shared::event::EventKind;
+use phalanx_shared::event::{EventKind, EventMasker, Keys};
+use phalanx_shared::mask as shared;
 use phalanx_shared::mask::{Masker, StreamMasker};
-use serde_json::Value;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Masks text, events and streams of one attempt.
 #[derive(Debug, Default)]
-pub struct Masks(Arc<Masker>);
+pub struct Masks {
+    masker: Arc<Masker>,
+    keys: Mutex<Keys>,
+}
 
 /// Masks one stream of bytes; holds back what may be the beginning of a secret.
 pub struct StreamMask(StreamMasker);
@@ -29,17 +32,27 @@ impl Masks {
 
     /// From now on the value is masked.
     pub fn add(&self, value: &str) -> Result<(), String> {
-        self.0.add(value).map_err(|error| error.to_string())
+        self.masker.add(value).map_err(|error| error.to_string())
     }
 
     /// The text without any secret.
     pub fn mask(&self, text: &str) -> String {
-        self.0.masks().text(text).into_owned()
+        self.current().text(text).into_owned()
+    }
+
+    /// What is masked as of now.
+    pub fn current(&self) -> Arc<shared::Masks> {
+        self.masker.masks()
+    }
+
+    /// What learns the values.
+    pub fn masker(&self) -> Arc<Masker> {
+        Arc::clone(&self.masker)
     }
 
     /// For one stream.
     pub fn stream(&self) -> StreamMask {
-        StreamMask(StreamMasker::new(Arc::clone(&self.0)))
+        StreamMask(StreamMasker::new(Arc::clone(&self.masker)))
     }
 }
 
@@ -61,29 +74,8 @@ impl Mask for Masks {
     }
 
     fn event(&self, kind: EventKind) -> EventKind {
-        let masks = self.0.masks();
-        if masks.is_empty() {
-            return kind;
-        }
-        let Ok(value) = serde_json::to_value(&kind) else {
-            return kind;
-        };
-        // An event that can't be read back after masking would mean a secret that is a word of ours: then none of it is told.
-        serde_json::from_value(texts(value, &masks)).unwrap_or(EventKind::Note {
-            message: "an event could not be masked, and is left out".to_owned(),
-        })
-    }
-}
-
-/// Every text masked. Field names and numbers (times, counts) are ours and stay.
-fn texts(value: Value, masks: &phalanx_shared::mask::Masks) -> Value {
-    match value {
-        Value::String(text) => Value::String(masks.text(&text).into_owned()),
-        Value::Array(items) => items.into_iter().map(|item| texts(item, masks)).collect(),
-        Value::Object(map) => {
-            let entries = map.into_iter().map(|(key, item)| (key, texts(item, masks)));
-            Value::Object(entries.collect())
-        }
-        other => other,
+        let masks = self.current();
+        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        EventMasker::new(&masks, &mut keys).event(kind)
     }
 }

@@ -9,6 +9,7 @@ use crate::runtime::head_tail::HeadTail;
 use crate::sink::LogChunk;
 use phalanx_shared::event::{LogStream, LogTail};
 use phalanx_shared::id::Token;
+use phalanx_shared::mask::{Masks as Shown, Torn, plain, shortened};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -106,17 +107,15 @@ impl Logs {
     /// The last lines of a service, masked.
     pub fn tail(&self, service: &str, lines: usize) -> LogTail {
         let state = self.lock();
-        let mut kept: Vec<String> = Vec::new();
-        if let Some(log) = state.services.get(service) {
+        let all = state.services.get(service).map_or_else(Vec::new, |log| {
             let partial = log.partial.iter().filter(|partial| !partial.is_empty());
             let partial = partial.map(|bytes| String::from_utf8_lossy(bytes).into_owned());
-            let lines_of: Vec<String> = log.tail.iter().cloned().chain(partial).collect();
-            let skip = lines_of.len().saturating_sub(lines);
-            kept.extend(lines_of.iter().skip(skip).map(|line| self.masked(line)));
-        }
+            log.tail.iter().cloned().chain(partial).collect()
+        });
+        drop(state);
         LogTail {
             service: service.to_owned(),
-            lines: kept,
+            lines: last_lines(&self.masks.current(), &all, lines),
         }
     }
 
@@ -151,17 +150,22 @@ impl Logs {
         }
     }
 
-    fn masked(&self, line: &str) -> String {
-        let masked = self.masks.mask(line);
-        match masked.char_indices().nth(MAX_LINE) {
-            Some((end, _)) => format!("{}…", masked.get(..end).unwrap_or_default()),
-            None => masked,
-        }
-    }
-
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The last of the lines, masked as one text: a secret may be broken over lines, and over stdout and stderr.
+fn last_lines(masks: &Shown, all: &[String], lines: usize) -> Vec<String> {
+    if all.is_empty() {
+        return Vec::new();
+    }
+    let masked = masks.text(&all.join("\n")).into_owned();
+    let masked: Vec<&str> = masked.split('\n').collect();
+    let skip = masked.len().saturating_sub(lines);
+    let last = masked.iter().skip(skip);
+    last.map(|line| shortened(&plain(line), MAX_LINE + 1).into_owned())
+        .collect()
 }
 
 struct Pump {
@@ -212,7 +216,7 @@ impl Pump {
             let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
             let log = state.services.entry(service.clone()).or_default();
             log.record(stream, &bytes);
-            log.lines(stream, &bytes);
+            log.lines(stream, &bytes, masks);
         }
         self.forward(service, stream, masked).await;
     }
@@ -253,14 +257,27 @@ impl ServiceLog {
         }
     }
 
-    fn lines(&mut self, stream: LogStream, bytes: &[u8]) {
+    fn lines(&mut self, stream: LogStream, bytes: &[u8], masks: &Masks) {
         let side = usize::from(stream == LogStream::Stderr);
         for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
             let Some(partial) = self.partial.get_mut(side) else {
                 return;
             };
             let room = MAX_MATCHED.saturating_sub(partial.len());
-            partial.extend_from_slice(piece.get(..room).unwrap_or(piece));
+            match piece.get(..room).filter(|_| piece.len() > room) {
+                None => partial.extend_from_slice(piece),
+                // What it tears is no longer found later.
+                Some(fits) if room > 0 => {
+                    partial.extend_from_slice(fits);
+                    let torn = Torn {
+                        start: false,
+                        end: true,
+                    };
+                    *partial = masks.current().bytes_of(partial, torn);
+                    partial.resize(MAX_MATCHED, b' ');
+                }
+                Some(_) => {}
+            }
             if piece.ends_with(b"\n") {
                 let line = std::mem::take(partial);
                 self.line(&line);

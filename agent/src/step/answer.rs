@@ -1,5 +1,6 @@
 //! What an action came to: the results that expressions read, and what a failure shows of it.
 
+use super::exhibit::Exhibit;
 use crate::cell::context::CellContext;
 use crate::runtime::contract::RuntimeError;
 use crate::sequence::effect::Down;
@@ -19,14 +20,14 @@ pub struct Answer {
     pub results: Vec<(&'static str, Compute)>,
     /// What is checked if no check mentions it.
     pub implied: Option<Implied>,
-    /// The request, bounded.
-    pub request: Option<String>,
-    /// The answer, bounded.
-    pub response: Option<String>,
+    /// The request.
+    pub request: Option<Exhibit>,
+    /// The answer.
+    pub response: Option<Exhibit>,
     /// Bytes of output, for when it is withheld.
     pub size: usize,
     /// More lines for people.
-    pub notes: Vec<String>,
+    pub notes: Vec<Exhibit>,
 }
 
 /// The check that is made first, unless a check of the step's own mentions the result.

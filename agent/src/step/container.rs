@@ -52,7 +52,7 @@ pub async fn perform(
             };
             let elapsed = context.clock.monotonic().saturating_sub(began);
             Ok(Answer {
-                request: Some(format!("run of service {service}")),
+                request: Some(format!("run of service {service}").into()),
                 ..answer(output, elapsed)
             })
         }

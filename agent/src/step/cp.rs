@@ -41,7 +41,7 @@ pub async fn perform(context: &CellContext, cp: &Cp, scope: &Scope) -> Result<An
         }
     }
     Ok(Answer {
-        request: Some(format!("cp {from} {to}")),
+        request: Some(format!("cp {from} {to}").into()),
         ..Answer::default()
     })
 }

@@ -1,7 +1,7 @@
 //! Evaluates a step's settings into the types that actions take, with messages that name the setting.
 
 use phalanx_shared::diagnostic::Span;
-use phalanx_shared::expr::{Cache, EvalError, Scope, eval_node, to_text};
+use phalanx_shared::expr::{Cache, EvalError, Scope, abbreviate_masked, eval_node, to_text};
 use phalanx_shared::spec::node::{Expr, Node, Template};
 use phalanx_shared::spec::quantity;
 use serde_json::Value;
@@ -75,7 +75,7 @@ impl<'a> Evaluate<'a> {
                     value => vec![(name.clone(), to_text(value))],
                 })
                 .collect()),
-            other => Err(wrong(node.span, what, "a map", &other)),
+            other => Err(self.wrong(node.span, what, "a map", &other)),
         }
     }
 
@@ -93,7 +93,7 @@ impl<'a> Evaluate<'a> {
                 }
                 Ok(words)
             }
-            other => Err(wrong(node.span, what, "a list of words", &other)),
+            other => Err(self.wrong(node.span, what, "a list of words", &other)),
         }
     }
 
@@ -101,7 +101,7 @@ impl<'a> Evaluate<'a> {
     pub fn list(&self, node: &Node, what: &str) -> Result<Vec<Value>, EvalError> {
         match self.value(node)? {
             Value::Array(items) => Ok(items),
-            other => Err(wrong(node.span, what, "a list", &other)),
+            other => Err(self.wrong(node.span, what, "a list", &other)),
         }
     }
 
@@ -110,10 +110,10 @@ impl<'a> Evaluate<'a> {
         let value = self.value(node)?;
         let text = match &value {
             Value::String(_) | Value::Number(_) => to_text(&value),
-            other => return Err(wrong(node.span, what, "a duration such as 30s", other)),
+            other => return Err(self.wrong(node.span, what, "a duration such as 30s", other)),
         };
         quantity::duration(&text)
-            .ok_or_else(|| wrong(node.span, what, "a duration such as 30s", &value))
+            .ok_or_else(|| self.wrong(node.span, what, "a duration such as 30s", &value))
     }
 
     /// A duration that may be absent.
@@ -140,7 +140,7 @@ impl<'a> Evaluate<'a> {
             Value::Null => Ok(default),
             Value::String(text) if text == "true" => Ok(true),
             Value::String(text) if text == "false" => Ok(false),
-            other => Err(wrong(node.span, what, "true or false", &other)),
+            other => Err(self.wrong(node.span, what, "true or false", &other)),
         }
     }
 
@@ -154,11 +154,11 @@ impl<'a> Evaluate<'a> {
         };
         number
             .and_then(|number| u32::try_from(number).ok())
-            .ok_or_else(|| wrong(node.span, what, "a whole number", &value))
+            .ok_or_else(|| self.wrong(node.span, what, "a whole number", &value))
     }
-}
 
-fn wrong(span: Span, what: &str, wanted: &str, got: &Value) -> EvalError {
-    let shown = phalanx_shared::expr::abbreviate(got, 60);
-    EvalError::new(span, format!("{what}: {wanted} is expected, not {shown}"))
+    fn wrong(&self, span: Span, what: &str, wanted: &str, got: &Value) -> EvalError {
+        let shown = abbreviate_masked(got, 60, &self.scope.masks());
+        EvalError::new(span, format!("{what}: {wanted} is expected, not {shown}"))
+    }
 }

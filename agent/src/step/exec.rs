@@ -1,10 +1,11 @@
 //! `exec`: a command inside a service.
 
 use super::answer::{Answer, Fault, Implied};
-use super::http::shown;
+use super::exhibit::Exhibit;
 use crate::cell::context::CellContext;
 use crate::runtime::contract::{ExecOutput, ExecRequest};
 use phalanx_shared::expr::{EvalError, Scope};
+use phalanx_shared::mask::Keep;
 use phalanx_shared::spec::model::{Command, Exec};
 use phalanx_shared::spec::node::{Node, NodeValue};
 use serde_json::{Value, json};
@@ -45,7 +46,7 @@ pub async fn perform(
         workdir: evaluate.optional_text(exec.workdir.as_ref())?,
         max_output: MAX_OUTPUT,
     };
-    let text = format!("exec in {service}: {}", request_text(&request));
+    let text = request_text(format!("exec in {service}: "), &request);
     let began = context.clock.monotonic();
     let output = member.exec(request).await?;
     let elapsed = context.clock.monotonic().saturating_sub(began);
@@ -115,15 +116,18 @@ pub fn answer(output: ExecOutput, elapsed: Duration) -> Answer {
         stdout,
         stderr,
     } = output;
-    let mut response = format!("exit code {exit_code}");
+    let size = stdout.len() + stderr.len();
+    let (stdout, stderr): (Arc<[u8]>, Arc<[u8]>) = (stdout.into(), stderr.into());
+    let mut response = Exhibit::from(format!("exit code {exit_code}"));
     for (name, bytes) in [("stdout", &stdout), ("stderr", &stderr)] {
         if !bytes.is_empty() {
-            response.push_str(&format!("\n{name}:\n{}", shown_end(bytes)));
+            // The end of an output says more than its beginning.
+            response = response
+                .text(format!("\n{name}:\n"))
+                .part(Arc::clone(bytes), Keep::Tail(SHOWN));
         }
     }
-    let size = stdout.len() + stderr.len();
-    let (stdout, stderr) = (Arc::new(stdout), Arc::new(stderr));
-    let text = |bytes: Arc<Vec<u8>>| move || Ok(Value::from(String::from_utf8_lossy(&bytes)));
+    let text = |bytes: Arc<[u8]>| move || Ok(Value::from(String::from_utf8_lossy(&bytes)));
     Answer {
         implied: Some(Implied::ExitCode(exit_code)),
         response: Some(response),
@@ -137,29 +141,16 @@ pub fn answer(output: ExecOutput, elapsed: Duration) -> Answer {
 }
 
 /// What was run, for people; its variables may be secret and aren't shown.
-pub fn request_text(request: &ExecRequest) -> String {
-    let mut text = match request.command.as_slice() {
+pub fn request_text(what: String, request: &ExecRequest) -> Exhibit {
+    let words = match request.command.as_slice() {
         [sh, eu, c, script] if sh == "sh" && eu == "-eu" && c == "-c" => script.clone(),
         words => words.join(" "),
     };
-    if let Some(stdin) = &request.stdin {
-        text.push_str(&format!("\nstdin:\n{}", shown(stdin, SHOWN)));
-    }
-    text
-}
-
-/// The end of an output says more than its beginning.
-fn shown_end(bytes: &[u8]) -> String {
-    let text = String::from_utf8_lossy(bytes);
-    let skip = text.chars().count().saturating_sub(SHOWN);
-    match text.char_indices().nth(skip) {
-        Some((start, _)) if skip > 0 => {
-            format!(
-                "({} bytes in all) …{}",
-                bytes.len(),
-                text.get(start..).unwrap_or_default()
-            )
-        }
-        _ => text.into_owned(),
+    let text = Exhibit::from(what).text(words);
+    match &request.stdin {
+        Some(stdin) => text
+            .text("\nstdin:\n")
+            .part(stdin.as_slice(), Keep::Head(SHOWN)),
+        None => text,
     }
 }

@@ -5,12 +5,15 @@ use crate::cell::context::CellContext;
 use crate::runtime::contract::Member;
 use phalanx_shared::diagnostic::Span;
 use phalanx_shared::event::{Failure, LogTail};
+use phalanx_shared::mask::{Keep, Source};
 use std::collections::BTreeSet;
 use std::time::Duration;
 use tokio::time::timeout;
 
 /// Lines of a service's log that a failure shows.
 const LINES: usize = 40;
+/// Characters of a note of a service's runtime: it may quote what a health check printed.
+const NOTE: usize = 400;
 /// How long a summary of a service may take.
 const INSPECT: Duration = Duration::from_secs(3);
 
@@ -37,9 +40,14 @@ pub async fn of_step(
         ));
         return failure;
     }
-    failure.request.clone_from(&answer.request);
-    failure.response.clone_from(&answer.response);
-    failure.notes.clone_from(&answer.notes);
+    let masks = context.masks.current();
+    failure.request = answer.request.as_ref().map(|shown| shown.show(&masks));
+    failure.response = answer.response.as_ref().map(|shown| shown.show(&masks));
+    failure.notes = answer
+        .notes
+        .iter()
+        .map(|shown| shown.show(&masks))
+        .collect();
     failure
 }
 
@@ -53,6 +61,11 @@ pub async fn of_service(
         Some(member) => timeout(INSPECT, member.inspect()).await.unwrap_or_default(),
         None => Vec::new(),
     };
+    let masks = context.masks.current();
+    let notes = notes
+        .iter()
+        .map(|note| masks.excerpt(Source::whole(note.as_bytes()), Keep::Head(NOTE)))
+        .collect();
     Failure {
         logs: tails(context, &BTreeSet::from([service.to_owned()])).await,
         notes,

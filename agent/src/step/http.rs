@@ -2,9 +2,11 @@
 
 use super::answer::{Answer, Compute, Fault, Implied};
 use super::client::{Way, cause, set_by, unusable};
+use super::exhibit::Exhibit;
 use super::references::{is_whole_url, session};
 use crate::cell::context::CellContext;
 use phalanx_shared::expr::{EvalError, Scope};
+use phalanx_shared::mask::Keep;
 use phalanx_shared::spec::model::{Body, Http, Session};
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Map, Value, json};
@@ -22,7 +24,7 @@ pub struct Sent {
     /// The answer's head.
     pub response: reqwest::Response,
     /// The request as text.
-    pub request: String,
+    pub request: Exhibit,
     /// The session's cookies after the answer, or what the answer set.
     pub cookies: Compute,
     /// Where it went.
@@ -44,7 +46,7 @@ pub async fn perform(
     let began = sent.began;
     let body = read(sent.response, MAX_BODY).await;
     let elapsed = since(context, began);
-    let head = format!("{version:?} {status}\n{}", header_lines(&headers));
+    let head = Exhibit::from(format!("{version:?} {status}\n{}", header_lines(&headers)));
     let (body, broken) = match body {
         Ok(body) => (body, None),
         Err((body, error)) => (body, Some(error)),
@@ -52,10 +54,7 @@ pub async fn perform(
     let answer = answer(status.as_u16(), &headers, body, sent.cookies, elapsed);
     let answer = Answer {
         request: Some(sent.request),
-        response: Some(format!(
-            "{head}{}",
-            answer.response.clone().unwrap_or_default()
-        )),
+        response: Some(head.with(answer.response.unwrap_or_default())),
         ..answer
     };
     match broken {
@@ -168,17 +167,15 @@ pub fn answer(
         .and_then(|value| value.to_str().ok())
         .map_or_else(|| "no content type".to_owned(), str::to_owned);
     let size = body.len();
+    let body: Arc<[u8]> = body.into();
     let mut notes = Vec::new();
     let parsed = serde_json::from_slice::<serde::de::IgnoredAny>(&body).is_ok();
     if !parsed && size > 0 {
-        notes.push(format!(
-            "the body isn't JSON: {content_type}, {size} bytes, beginning {:?}",
-            shown(&body, 60)
-        ));
+        let what = format!("the body isn't JSON: {content_type}, {size} bytes, beginning ");
+        notes.push(Exhibit::from(what).quoted(Arc::clone(&body), 60));
     } else if size == 0 {
-        notes.push("the body is empty".to_owned());
+        notes.push("the body is empty".to_owned().into());
     }
-    let body = Arc::new(body);
     let (text, tree) = (Arc::clone(&body), Arc::clone(&body));
     let answer = Answer::default()
         .value("status", status)
@@ -194,8 +191,8 @@ pub fn answer(
     Answer {
         implied: Some(Implied::Status(status)),
         response: Some(match size {
-            0 => String::new(),
-            _ => format!("\n{}", shown(&body, SHOWN)),
+            0 => Exhibit::new(),
+            _ => Exhibit::new().text("\n").part(body, Keep::Head(SHOWN)),
         }),
         size,
         notes,
@@ -329,26 +326,12 @@ fn headers(
 }
 
 /// What a reader needs to see of a request.
-fn request_text(request: &reqwest::Request) -> String {
+fn request_text(request: &reqwest::Request) -> Exhibit {
     let mut text = format!("{} {}\n", request.method(), request.url());
     text.push_str(&header_lines(request.headers()));
-    if let Some(body) = request.body().and_then(reqwest::Body::as_bytes) {
-        text.push('\n');
-        text.push_str(&shown(body, SHOWN));
-    }
-    text
-}
-
-/// Text for people, cut when long.
-pub fn shown(bytes: &[u8], limit: usize) -> String {
-    let text = String::from_utf8_lossy(bytes);
-    match text.char_indices().nth(limit) {
-        Some((end, _)) => format!(
-            "{}… ({} bytes in all)",
-            text.get(..end).unwrap_or_default(),
-            bytes.len()
-        ),
-        None => text.into_owned(),
+    match request.body().and_then(reqwest::Body::as_bytes) {
+        Some(body) => Exhibit::from(text + "\n").part(body, Keep::Head(SHOWN)),
+        None => text.into(),
     }
 }
 

@@ -13,6 +13,7 @@ pub mod cp;
 pub mod evaluate;
 pub mod event_stream;
 pub mod exec;
+pub mod exhibit;
 pub mod failure;
 pub mod http;
 pub mod name;

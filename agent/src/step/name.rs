@@ -2,6 +2,7 @@
 
 use super::evaluate::Evaluate;
 use phalanx_shared::expr::EvalError;
+use phalanx_shared::mask::shortened;
 use phalanx_shared::spec::model::{Action, Command, ContainerVerb, Step, Wait};
 use phalanx_shared::spec::node::{Expr, NodeValue, Template};
 
@@ -41,11 +42,10 @@ fn made(step: &Step, evaluate: Evaluate<'_>) -> String {
         Action::Parallel(steps) => format!("{} steps at once", steps.len()),
         Action::Check => step.expect.first().map_or("check".to_owned(), expression),
     };
-    let line = made.split_whitespace().collect::<Vec<_>>().join(" ");
-    match line.char_indices().nth(MAX) {
-        Some((end, _)) => format!("{}…", line.get(..end).unwrap_or_default()),
-        None => line,
-    }
+    // White space may be a secret's own.
+    let masked = evaluate.scope.masks().text(&made).into_owned();
+    let line = masked.split_whitespace().collect::<Vec<_>>().join(" ");
+    shortened(&line, MAX + 1).into_owned()
 }
 
 /// A URL without a service's address before it: that isn't known yet, and another each time.

@@ -30,7 +30,7 @@ pub async fn perform(
             .optional_text(run.workdir.as_ref())?,
         max_output: MAX_OUTPUT,
     };
-    let text = format!("run: {}", request_text(&request));
+    let text = request_text("run: ".to_owned(), &request);
     let began = context.clock.monotonic();
     let output = host.run_on_host(request).await?;
     let elapsed = context.clock.monotonic().saturating_sub(began);

@@ -3,7 +3,8 @@
 use super::answer::{Answer, Compute, Fault, Implied};
 use super::client::cause;
 use super::event_stream::{Event, Reader};
-use super::http::{self, MAX_BODY, header_lines, header_map, shown, since};
+use super::exhibit::Exhibit;
+use super::http::{self, MAX_BODY, header_lines, header_map, since};
 use crate::cell::context::CellContext;
 use phalanx_shared::expr::Scope;
 use phalanx_shared::spec::model::Sse;
@@ -13,6 +14,8 @@ use std::time::Duration;
 
 /// Events that a failure shows.
 const SHOWN_EVENTS: usize = 5;
+/// Characters of each.
+const SHOWN: usize = 500;
 
 /// What was collected so far; shared with whoever tells of a timeout.
 #[derive(Clone, Default)]
@@ -20,7 +23,7 @@ pub struct Collected(Arc<Mutex<State>>);
 
 #[derive(Default)]
 struct State {
-    request: Option<String>,
+    request: Option<Exhibit>,
     head: String,
     events: Vec<Arc<Value>>,
 }
@@ -30,12 +33,18 @@ impl Collected {
     pub fn shown(&self) -> Answer {
         let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let skip = state.events.len().saturating_sub(SHOWN_EVENTS);
-        let last: Vec<String> = state
+        let head = format!(
+            "{}\n{} events, the last ones:",
+            state.head,
+            state.events.len()
+        );
+        let response = state
             .events
             .iter()
             .skip(skip)
-            .map(|event| shown(event.to_string().as_bytes(), 500))
-            .collect();
+            .fold(Exhibit::from(head), |shown, event| {
+                shown.text("\n").json(Arc::clone(event), SHOWN)
+            });
         let size = state
             .events
             .iter()
@@ -43,12 +52,7 @@ impl Collected {
             .sum();
         Answer {
             request: state.request.clone(),
-            response: Some(format!(
-                "{}\n{} events, the last ones:\n{}",
-                state.head,
-                state.events.len(),
-                last.join("\n")
-            )),
+            response: Some(response),
             size,
             ..Answer::default()
         }
@@ -97,10 +101,7 @@ pub async fn perform(
         let plain = http::answer(status.as_u16(), &headers, body, sent.cookies, elapsed);
         let answer = Answer {
             request: Some(sent.request),
-            response: Some(format!(
-                "{head}{}",
-                plain.response.clone().unwrap_or_default()
-            )),
+            response: Some(Exhibit::from(head).with(plain.response.unwrap_or_default())),
             ..results(status.as_u16(), header_map(&headers), &[], elapsed)
         };
         if status.is_success() {

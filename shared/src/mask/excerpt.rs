@@ -62,20 +62,24 @@ impl<'b> Source<'b> {
 impl Masks {
     /// A part of the text, masked and without escape sequences. What is left out is told, with the bytes in all.
     pub fn excerpt(&self, source: Source<'_>, keep: Keep) -> String {
-        let total = source.total;
+        self.excerpt_saying(source, keep, &format!("{} bytes in all", source.total))
+    }
+
+    /// The same; `all` says how much there is.
+    pub fn excerpt_saying(&self, source: Source<'_>, keep: Keep, all: &str) -> String {
         match keep {
             Keep::Head(limit) => match self.head(source, limit) {
                 (text, true) => text,
-                (text, false) => format!("{text}… ({total} bytes in all)"),
+                (text, false) => format!("{text}… ({all})"),
             },
             Keep::Tail(limit) => match self.tail(source, limit) {
                 (text, true) => text,
-                (text, false) => format!("({total} bytes in all) …{text}"),
+                (text, false) => format!("({all}) …{text}"),
             },
             Keep::Ends(limit) => match self.head(source, limit) {
                 (text, true) => text,
                 _ => format!(
-                    "{}\n[… {total} bytes in all …]\n{}",
+                    "{}\n[… {all} …]\n{}",
                     self.head(source, limit / 2).0,
                     self.tail(source, limit / 2).0
                 ),

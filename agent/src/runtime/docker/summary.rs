@@ -5,9 +5,8 @@ use super::error::said;
 use super::member::Container;
 use bollard::models::{ContainerInspectResponse, HealthcheckResult};
 
-/// Probes shown, and characters of each one's output.
+/// Probes shown; the engine keeps up to 4,096 bytes of each one's output. Who shows them masks and then shortens them.
 const PROBES: usize = 3;
-const OUTPUT: usize = 300;
 
 /// The lines for people.
 pub(super) async fn of(container: &Container) -> Vec<String> {
@@ -61,13 +60,7 @@ fn lines(name: &str, inspected: &ContainerInspectResponse) -> Vec<String> {
 fn probe(name: &str, probe: &HealthcheckResult) -> String {
     let code = probe.exit_code.unwrap_or(-1);
     let output = probe.output.as_deref().unwrap_or_default().trim();
-    let short: String = output.chars().take(OUTPUT).collect();
-    let more = if short.len() < output.len() {
-        " …"
-    } else {
-        ""
-    };
-    format!("{name}: health probe exit code {code}: {short}{more}")
+    format!("{name}: health probe exit code {code}: {output}")
 }
 
 /// What a code of a killed process says.

@@ -27,6 +27,8 @@ use tokio_util::io::ReaderStream;
 const INLINE: &str = ".phalanx.Dockerfile";
 /// Lines of the build's output shown when it fails.
 const LAST_LINES: usize = 25;
+/// Characters of a line of it that are kept.
+const LONGEST_LINE: usize = 16_384;
 
 /// What is to be built.
 pub(super) struct Order {
@@ -327,7 +329,8 @@ fn note(last: &mut VecDeque<String>, info: BuildInfo) {
         if last.len() == LAST_LINES {
             last.pop_front();
         }
-        last.push_back(line.chars().take(500).collect());
+        // Shortened for showing where it is masked.
+        last.push_back(line.chars().take(LONGEST_LINE).collect());
     }
 }
 
