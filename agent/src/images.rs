@@ -5,16 +5,12 @@
 
 use crate::link::actor::{Handle, Prefetcher};
 use crate::runtime::docker::DockerRuntime;
-use phalanx_proto::limit::LIST_ENTRIES;
+use phalanx_proto::limit::IMAGES;
 use std::sync::{Arc, OnceLock};
 use tokio_util::task::TaskTracker;
 
 /// Names that an agent tells at most; the rest is found out when it is needed.
-const TOLD: usize = if LIST_ENTRIES < 4096 {
-    LIST_ENTRIES
-} else {
-    4096
-};
+const TOLD: usize = if IMAGES < 4096 { IMAGES } else { 4096 };
 /// How images that this program built are named: no spec asks for them by that.
 const BUILT: &str = "phalanx-build:";
 

@@ -239,10 +239,14 @@ pub async fn start(identity: Identity, options: Options) -> Result<Agent, StartE
             .inspect_err(|error| tracing::warn!(%error, "nobody will tell of this agent's death"))
             .ok()
     });
-    let instance = mourner.as_ref().map(|m| m.instance().to_owned());
+    let instance = match &mourner {
+        Some(mourner) => mourner.instance().to_owned(),
+        // Nobody tells of its death, but it is told from another process with the same identity.
+        None => uuid::Uuid::now_v7().to_string(),
+    };
     let link = link::start(link::Args {
         about,
-        instance: instance.unwrap_or_default(),
+        instance,
         coordinator,
         state_dir: identity.state_dir().to_owned(),
         cells: Arc::new(cells),

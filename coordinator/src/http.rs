@@ -1,5 +1,6 @@
 //! The HTTP side of a coordinator, for what watches over it: `/healthz` and Prometheus' `/metrics`. Nothing here changes anything.
 
+use crate::incoming::{Guard, Room, Speech};
 use crate::metrics::scrape::scrape;
 use crate::supervisor::Handle;
 use axum::Router;
@@ -20,7 +21,8 @@ pub async fn serve(
         .route("/healthz", get(healthz))
         .route("/metrics", get(metrics))
         .with_state(handle);
-    axum::serve(listener, router)
+    let guard = Guard::new(listener, Speech::Http1, Room::here(Speech::Http1));
+    axum::serve(guard, router)
         .with_graceful_shutdown(stopped)
         .await
 }

@@ -1,44 +1,158 @@
 //! Connections of a network, before anything is known of who is behind them.
 //!
-//! Whoever says nothing is dropped after a while, and sooner when many say nothing: the oldest of them goes. So a crowd of silent
-//! connections costs memory for a moment and keeps nobody out.
+//! Whoever doesn't say what it wants is dropped after a while: nothing, one byte, half a greeting or half a request are the same. When there are too
+//! many, of one peer or in all, the oldest that want nothing go: first those that never finished their greeting, then those that do nothing at the
+//! moment. Only when all of them are busy is a new one turned away, and no peer can have all the room there is. So a crowd of sleeping connections
+//! costs memory for a moment and keeps nobody out.
 
+mod greeting;
+
+use crate::metrics::METRICS;
 use futures::Stream;
-use std::collections::VecDeque;
+use greeting::Greeting;
+use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
-use std::sync::{Arc, Weak};
-use std::task::{Context, Poll, ready};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Sleep;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
-use tonic::transport::server::{Connected, TcpConnectInfo};
+use tonic::transport::server::Connected;
+use tonic::{Request, Status};
 
-/// A connection that says nothing for so long is dropped.
-const SPEAK_WITHIN: Duration = Duration::from_secs(10);
-/// Connections that said nothing yet; one more, and the oldest is dropped. A thousand agents that all come back at once, with two connections
-/// each, are no crowd.
-const SILENT: usize = 4_096;
+/// A connection that hasn't said by then what it wants is dropped.
+const GREET_WITHIN: Duration = Duration::from_secs(10);
 /// Pause after an `accept` that failed: no file descriptors, for example.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// The connections of a listener, guarded.
-pub fn guarded(listener: TcpListener) -> impl Stream<Item = io::Result<Guarded>> {
-    guarded_by(listener, Door::new(SILENT))
+/// What is spoken on a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Speech {
+    /// gRPC.
+    Http2,
+    /// Pages for monitoring.
+    Http1,
 }
 
-fn guarded_by(listener: TcpListener, door: Door) -> impl Stream<Item = io::Result<Guarded>> {
-    futures::stream::unfold((listener, door), |(listener, mut door)| async {
+/// For how long a connection may do nothing.
+#[derive(Clone, Copy, Debug)]
+struct Patience {
+    /// Before it has said what it wants.
+    greet: Duration,
+    /// Afterwards; clients make another when they need it.
+    idle: Duration,
+}
+
+impl Patience {
+    fn with(speech: Speech) -> Self {
+        Patience {
+            greet: GREET_WITHIN,
+            idle: match speech {
+                Speech::Http2 => Duration::from_secs(300),
+                Speech::Http1 => Duration::from_secs(90),
+            },
+        }
+    }
+}
+
+/// How much room there is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// Connections.
+    pub connections: usize,
+    /// Calls that go on for as long as their client likes: sessions, watchers, logs that are followed.
+    pub streams: usize,
+}
+
+impl Room {
+    /// The room of a port in a process that may open so many files. Half of them are for connections of agents and clients: logs, the journal and
+    /// workspaces need the others.
+    pub fn of(speech: Speech, files: u64) -> Room {
+        let files = usize::try_from(files).unwrap_or(usize::MAX);
+        match speech {
+            Speech::Http2 => Room {
+                connections: (files / 2).clamp(16, 16_384),
+                streams: (files / 2).clamp(16, 16_384),
+            },
+            Speech::Http1 => Room {
+                connections: (files / 8).clamp(8, 256),
+                streams: 0,
+            },
+        }
+    }
+
+    /// The room of a port in this process.
+    pub fn here(speech: Speech) -> Room {
+        use nix::sys::resource::{Resource, getrlimit};
+        let files = getrlimit(Resource::RLIMIT_NOFILE).map_or(1_024, |(soft, _)| soft);
+        Room::of(speech, files)
+    }
+
+    /// What one peer may have of something: a quarter is for the others.
+    fn of_a_peer(all: usize) -> usize {
+        all - all / 4
+    }
+}
+
+/// A port with a door.
+pub struct Guard {
+    listener: TcpListener,
+    door: Door,
+    speech: Speech,
+    patience: Patience,
+}
+
+impl Guard {
+    /// The connections of a listener, guarded.
+    pub fn new(listener: TcpListener, speech: Speech, room: Room) -> Self {
+        Guard {
+            listener,
+            door: Door::new(room),
+            speech,
+            patience: Patience::with(speech),
+        }
+    }
+
+    /// As tonic takes them.
+    pub fn stream(self) -> impl Stream<Item = io::Result<Guarded>> {
+        futures::stream::unfold(self, |mut guard| async {
+            let guarded = guard.next().await;
+            Some((Ok(guarded), guard))
+        })
+    }
+
+    fn enter(&self, stream: TcpStream, address: SocketAddr) -> Option<Guarded> {
+        let out = CancellationToken::new();
+        let Some(visit) = self.door.enter(address, out.clone()) else {
+            METRICS.connections_dropped.count();
+            tracing::debug!(%address, "turned away: everybody in is busy");
+            return None;
+        };
+        Some(Guarded {
+            stream,
+            greeting: Greeting::new(self.speech),
+            visit,
+            patience: self.patience,
+            asked: 0,
+            until: Box::pin(tokio::time::sleep(self.patience.greet)),
+            pushed_out: Box::pin(out.cancelled_owned()),
+        })
+    }
+
+    async fn next(&mut self) -> Guarded {
         loop {
-            match listener.accept().await {
-                Ok((stream, _)) => {
+            match self.listener.accept().await {
+                Ok((stream, address)) => {
                     // Messages are small and waited for.
                     let _ = stream.set_nodelay(true);
-                    let guarded = door.enter(stream);
-                    return Some((Ok(guarded), (listener, door)));
+                    if let Some(guarded) = self.enter(stream, address) {
+                        return guarded;
+                    }
                 }
                 Err(error) => {
                     tracing::warn!(%error, "a connection can't be accepted");
@@ -46,67 +160,269 @@ fn guarded_by(listener: TcpListener, door: Door) -> impl Stream<Item = io::Resul
                 }
             }
         }
-    })
+    }
 }
 
-/// Knows who hasn't spoken yet, oldest first.
-struct Door {
-    silent: VecDeque<Weak<CancellationToken>>,
-    /// So many at most.
-    limit: usize,
+impl axum::serve::Listener for Guard {
+    type Io = Guarded;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Guarded, SocketAddr) {
+        let guarded = self.next().await;
+        let address = guarded.visit.address;
+        (guarded, address)
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+}
+
+/// Knows who is in.
+#[derive(Clone)]
+struct Door(Arc<Mutex<Inside>>);
+
+struct Inside {
+    room: Room,
+    arrivals: u64,
+    /// By their arrival, oldest first.
+    guests: BTreeMap<u64, Guest>,
+    peers: HashMap<IpAddr, Peer>,
+    streams: usize,
+}
+
+struct Guest {
+    peer: IpAddr,
+    greeted: bool,
+    /// Streams that are open.
+    busy: usize,
+    out: CancellationToken,
+}
+
+#[derive(Default)]
+struct Peer {
+    connections: usize,
+    streams: usize,
+}
+
+/// Whoever has one address of a network's last 64 bits has them all.
+fn peer_of(address: SocketAddr) -> IpAddr {
+    match address.ip().to_canonical() {
+        IpAddr::V4(v4) => IpAddr::V4(v4),
+        IpAddr::V6(v6) => {
+            let network = u128::from(v6) & !u128::from(u64::MAX);
+            IpAddr::V6(network.into())
+        }
+    }
 }
 
 impl Door {
-    fn new(limit: usize) -> Self {
-        Door {
-            silent: VecDeque::new(),
-            limit,
-        }
+    fn new(room: Room) -> Self {
+        Door(Arc::new(Mutex::new(Inside {
+            room,
+            arrivals: 0,
+            guests: BTreeMap::new(),
+            peers: HashMap::new(),
+            streams: 0,
+        })))
     }
 
-    fn enter(&mut self, stream: TcpStream) -> Guarded {
-        let silent = Arc::new(CancellationToken::new());
-        self.silent.push_back(Arc::downgrade(&silent));
-        if self.silent.len() > self.limit {
-            self.silent.retain(|silent| silent.strong_count() > 0);
+    fn inside(&self) -> MutexGuard<'_, Inside> {
+        // Counts are whole between any two statements that could panic.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A place inside for a new connection, if there is room.
+    fn enter(&self, address: SocketAddr, out: CancellationToken) -> Option<Visit> {
+        let peer = peer_of(address);
+        let mut inside = self.inside();
+        if !inside.make_room(peer) {
+            return None;
         }
-        while self.silent.len() > self.limit {
-            let oldest = self.silent.pop_front();
-            if let Some(oldest) = oldest.as_ref().and_then(Weak::upgrade) {
-                oldest.cancel();
+        inside.arrivals += 1;
+        let arrival = inside.arrivals;
+        inside.peers.entry(peer).or_default().connections += 1;
+        let guest = Guest {
+            peer,
+            greeted: false,
+            busy: 0,
+            out,
+        };
+        inside.guests.insert(arrival, guest);
+        Some(Visit {
+            door: self.clone(),
+            arrival,
+            address,
+        })
+    }
+}
+
+impl Inside {
+    /// Whether one more of a peer may come in, perhaps in the place of another.
+    fn make_room(&mut self, peer: IpAddr) -> bool {
+        let own = self.peers.get(&peer).map_or(0, |known| known.connections);
+        let oldest = |of: &dyn Fn(IpAddr) -> bool| {
+            let idle = |greeted: bool| {
+                let mut these = self.guests.iter().filter(|(_, guest)| {
+                    of(guest.peer) && guest.greeted == greeted && guest.busy == 0
+                });
+                these.next().map(|(arrival, _)| *arrival)
+            };
+            idle(false).or_else(|| idle(true))
+        };
+        let goes = if own >= Room::of_a_peer(self.room.connections) {
+            oldest(&|other| other == peer)
+        } else if self.guests.len() >= self.room.connections {
+            let most = self.peers.iter().max_by_key(|(_, peer)| peer.connections);
+            let most = most.map(|(peer, _)| *peer);
+            oldest(&|other| Some(other) == most).or_else(|| oldest(&|_| true))
+        } else {
+            return true;
+        };
+        let Some(goes) = goes else {
+            return false;
+        };
+        if let Some(guest) = self.leave(goes) {
+            guest.out.cancel();
+        }
+        true
+    }
+
+    fn leave(&mut self, arrival: u64) -> Option<Guest> {
+        let guest = self.guests.remove(&arrival)?;
+        self.streams = self.streams.saturating_sub(guest.busy);
+        self.change(guest.peer, |peer| {
+            peer.connections = peer.connections.saturating_sub(1);
+            peer.streams = peer.streams.saturating_sub(guest.busy);
+        });
+        Some(guest)
+    }
+
+    fn change(&mut self, peer: IpAddr, change: impl FnOnce(&mut Peer)) {
+        if let Some(known) = self.peers.get_mut(&peer) {
+            change(known);
+            if known.connections == 0 {
+                self.peers.remove(&peer);
             }
         }
-        Guarded {
-            stream,
-            silence: Some(Silence {
-                until: Box::pin(tokio::time::sleep(SPEAK_WITHIN)),
-                pushed_out: Box::pin((*silent).clone().cancelled_owned()),
-                _known_by: silent,
-            }),
-        }
     }
 }
 
-/// A connection that has to speak before long.
+/// A connection's place inside, as its calls see it.
+#[derive(Clone)]
+pub struct Visit {
+    door: Door,
+    arrival: u64,
+    address: SocketAddr,
+}
+
+impl Visit {
+    /// Of the connection that a call came over; none over a socket of this machine.
+    pub fn of<T>(request: &Request<T>) -> Option<Visit> {
+        request.extensions().get::<Visit>().cloned()
+    }
+
+    /// Where it comes from.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Who that is, as far as can be told.
+    pub fn peer(&self) -> IpAddr {
+        peer_of(self.address)
+    }
+}
+
+/// A call that goes on: its connection isn't dropped for others.
+pub struct Busy(Option<Visit>);
+
+impl Busy {
+    /// A call begins that goes on for as long as its client likes.
+    pub fn with<T>(request: &Request<T>) -> Result<Busy, Status> {
+        let Some(visit) = Visit::of(request) else {
+            return Ok(Busy(None));
+        };
+        let peer = visit.peer();
+        let mut inside = visit.door.inside();
+        let all = inside.room.streams;
+        let own = Room::of_a_peer(all);
+        let of_peer = inside.peers.get(&peer).map_or(0, |peer| peer.streams);
+        if of_peer >= own || inside.streams >= all {
+            let message = format!(
+                "too many calls that go on: {of_peer} from this address, {} in all; the limits are {own} and {all}",
+                inside.streams
+            );
+            return Err(Status::resource_exhausted(message));
+        }
+        // One whose connection was dropped meanwhile is nobody's.
+        let Some(guest) = inside.guests.get_mut(&visit.arrival) else {
+            return Err(Status::unavailable("the connection is over"));
+        };
+        guest.busy += 1;
+        inside.streams += 1;
+        inside.change(peer, |peer| peer.streams += 1);
+        drop(inside);
+        Ok(Busy(Some(visit)))
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        let Some(visit) = &self.0 else { return };
+        let mut inside = visit.door.inside();
+        let Some(guest) = inside.guests.get_mut(&visit.arrival) else {
+            return;
+        };
+        guest.busy = guest.busy.saturating_sub(1);
+        inside.streams = inside.streams.saturating_sub(1);
+        inside.change(visit.peer(), |peer| {
+            peer.streams = peer.streams.saturating_sub(1);
+        });
+    }
+}
+
+/// A connection that has to say what it wants, and to go on wanting something.
 pub struct Guarded {
     stream: TcpStream,
-    /// Until the first byte came.
-    silence: Option<Silence>,
-}
-
-struct Silence {
+    greeting: Greeting,
+    visit: Visit,
+    patience: Patience,
+    /// What it had asked for when it was looked at last.
+    asked: u64,
+    /// When it is looked at next.
     until: Pin<Box<Sleep>>,
     pushed_out: Pin<Box<WaitForCancellationFutureOwned>>,
-    _known_by: Arc<CancellationToken>,
 }
 
-impl Silence {
+impl Guarded {
+    /// Why it ends, if it does.
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<&'static str> {
         if self.pushed_out.as_mut().poll(cx).is_ready() {
-            return Poll::Ready("it said nothing, and too many others don't either");
+            return Poll::Ready("it does nothing, and others need the room");
         }
-        ready!(self.until.as_mut().poll(cx));
-        Poll::Ready("it said nothing for too long")
+        while self.until.as_mut().poll(cx).is_ready() {
+            if !self.greeting.is_over() {
+                return Poll::Ready("it didn't say what it wants");
+            }
+            let asked = self.greeting.asked();
+            let busy = {
+                let inside = self.visit.door.inside();
+                let guest = inside.guests.get(&self.visit.arrival);
+                guest.is_some_and(|guest| guest.busy > 0)
+            };
+            if asked == self.asked && !busy {
+                return Poll::Ready("it asked for nothing for too long");
+            }
+            self.asked = asked;
+            self.until = Box::pin(tokio::time::sleep(self.patience.idle));
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        self.visit.door.inside().leave(self.visit.arrival);
     }
 }
 
@@ -116,21 +432,22 @@ impl AsyncRead for Guarded {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let me = &mut *self;
         let before = buffer.filled().len();
-        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
-        if buffer.filled().len() > before {
-            self.silence = None;
+        let read = Pin::new(&mut me.stream).poll_read(cx, buffer);
+        let greeted = me.greeting.is_over();
+        me.greeting
+            .hear(buffer.filled().get(before..).unwrap_or_default());
+        if !greeted && me.greeting.is_over() {
+            if let Some(guest) = me.visit.door.inside().guests.get_mut(&me.visit.arrival) {
+                guest.greeted = true;
+            }
+            me.until = Box::pin(tokio::time::sleep(me.patience.idle));
         }
-        if read.is_pending()
-            && let Some(silence) = &mut self.silence
-            && let Poll::Ready(reason) = silence.poll_end(cx)
-        {
-            let from = self.stream.peer_addr().map(|address| address.to_string());
-            tracing::info!(
-                from = from.unwrap_or_default(),
-                reason,
-                "dropping a connection"
-            );
+        // Bytes alone are no excuse: whoever sends one every few seconds never says anything either.
+        if let Poll::Ready(reason) = me.poll_end(cx) {
+            METRICS.connections_dropped.count();
+            tracing::debug!(from = %me.visit.address, reason, "dropping a connection");
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, reason)));
         }
         read
@@ -168,10 +485,10 @@ impl AsyncWrite for Guarded {
 }
 
 impl Connected for Guarded {
-    type ConnectInfo = TcpConnectInfo;
+    type ConnectInfo = Visit;
 
-    fn connect_info(&self) -> TcpConnectInfo {
-        self.stream.connect_info()
+    fn connect_info(&self) -> Visit {
+        self.visit.clone()
     }
 }
 
@@ -179,30 +496,153 @@ impl Connected for Guarded {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use futures::StreamExt;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-    #[tokio::test]
-    async fn the_oldest_silent_connection_makes_room_and_one_that_spoke_stays() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let limit = 8;
-        let mut door = Box::pin(guarded_by(listener, Door::new(limit)));
-        let (mut clients, mut servers) = (Vec::new(), Vec::new());
-        for n in 0..limit + 2 {
-            clients.push(TcpStream::connect(address).await.unwrap());
-            let mut server = door.next().await.unwrap().unwrap();
-            if n == 0 {
-                clients[0].write_all(b"x").await.unwrap();
-                assert_eq!(server.read_u8().await.unwrap(), b'x');
-            }
-            servers.push(server);
+    const ROOM: Room = Room {
+        connections: 8,
+        streams: 4,
+    };
+    /// The preface, empty settings, and headers without a payload.
+    const GREETING: &[u8] =
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0\0\0\0\x01\x04\0\0\0\x01";
+
+    struct Port {
+        guard: Guard,
+        address: SocketAddr,
+    }
+
+    impl Port {
+        async fn open() -> Port {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            let guard = Guard::new(listener, Speech::Http2, ROOM);
+            Port { guard, address }
         }
-        let error = servers[1].read_u8().await.unwrap_err();
-        assert!(error.to_string().contains("too many"), "{error}");
-        clients[0].write_all(b"y").await.unwrap();
-        assert_eq!(servers[0].read_u8().await.unwrap(), b'y');
-        clients[2].write_all(b"z").await.unwrap();
-        assert_eq!(servers[2].read_u8().await.unwrap(), b'z');
+
+        async fn enter(&mut self, say: &[u8]) -> (TcpStream, Guarded) {
+            let mut client = TcpStream::connect(self.address).await.unwrap();
+            client.write_all(say).await.unwrap();
+            let mut server = self.guard.next().await;
+            let mut heard = vec![0; say.len()];
+            server.read_exact(&mut heard).await.unwrap();
+            (client, server)
+        }
+    }
+
+    fn call(guarded: &Guarded) -> Request<()> {
+        let mut request = Request::new(());
+        request.extensions_mut().insert(guarded.connect_info());
+        request
+    }
+
+    #[tokio::test]
+    async fn who_never_finished_its_greeting_makes_room_first_then_who_does_nothing() {
+        let mut port = Port::open().await;
+        // Six are what one peer may have.
+        let (_a, mut idle) = port.enter(GREETING).await;
+        let (_b, mut half) = port.enter(&GREETING[..20]).await;
+        let (mut c, mut busy) = port.enter(GREETING).await;
+        let _busy = Busy::with(&call(&busy)).unwrap();
+        let mut others = Vec::new();
+        for _ in 0..3 {
+            let (client, server) = port.enter(GREETING).await;
+            let stream = Busy::with(&call(&server));
+            others.push((client, server, stream.ok()));
+        }
+        let _seventh = port.enter(GREETING).await;
+        let error = half.read_u8().await.unwrap_err();
+        assert!(
+            error.to_string().contains("others need the room"),
+            "{error}"
+        );
+        let _eighth = port.enter(GREETING).await;
+        assert!(idle.read_u8().await.is_err(), "it did nothing");
+        c.write_all(b"x").await.unwrap();
+        assert_eq!(busy.read_u8().await.unwrap(), b'x', "the busy one stays");
+    }
+
+    #[tokio::test]
+    async fn when_all_are_busy_a_new_one_is_turned_away_and_nobody_has_everything() {
+        let mut port = Port::open().await;
+        let mut kept = Vec::new();
+        for n in 0..6 {
+            let (client, server) = port.enter(GREETING).await;
+            let stream = Busy::with(&call(&server));
+            // Three streams of four are what one peer may have.
+            assert_eq!(stream.is_ok(), n < 3);
+            if let Ok(stream) = stream {
+                kept.push((client, server, Some(stream)));
+            } else {
+                kept.push((client, server, None));
+            }
+        }
+        let more = Busy::with(&call(&kept[0].1)).err().unwrap();
+        assert_eq!(more.code(), tonic::Code::ResourceExhausted);
+        // As if those without a stream were busy as well.
+        for guest in port.guard.door.inside().guests.values_mut() {
+            guest.busy = 1;
+        }
+        let peer: SocketAddr = "127.0.0.1:9".parse().unwrap();
+        assert!(!port.guard.door.inside().make_room(peer_of(peer)));
+        let other: SocketAddr = "192.0.2.1:9".parse().unwrap();
+        assert!(port.guard.door.inside().make_room(peer_of(other)));
+        drop(kept);
+        let inside = port.guard.door.inside();
+        assert_eq!((inside.guests.len(), inside.peers.len()), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn a_trickle_is_no_greeting() {
+        let mut port = Port::open().await;
+        port.guard.patience.greet = Duration::from_millis(300);
+        let (mut client, mut server) = port.enter(b"").await;
+        let trickle = tokio::spawn(async move {
+            // Never to the end, however often a byte comes.
+            while client.write_all(b"P").await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        });
+        let error = loop {
+            if let Err(error) = server.read_u8().await {
+                break error;
+            }
+        };
+        assert!(error.to_string().contains("what it wants"), "{error}");
+        drop(server);
+        trickle.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn who_wants_nothing_more_is_dropped_unless_a_call_of_it_goes_on() {
+        let mut port = Port::open().await;
+        port.guard.patience.idle = Duration::from_millis(100);
+        let (_client, mut idle) = port.enter(GREETING).await;
+        let (mut client, mut busy) = port.enter(GREETING).await;
+        let stream = Busy::with(&call(&busy)).unwrap();
+        let error = idle.read_u8().await.unwrap_err();
+        assert!(
+            error.to_string().contains("nothing for too long"),
+            "{error}"
+        );
+        client.write_all(b"x").await.unwrap();
+        assert_eq!(busy.read_u8().await.unwrap(), b'x');
+        drop(stream);
+        assert!(busy.read_u8().await.is_err());
+    }
+
+    #[test]
+    fn peers_are_told_apart_by_what_they_can_choose_freely() {
+        let of = |text: &str| peer_of(text.parse().unwrap());
+        assert_eq!(of("[2001:db8::1]:1"), of("[2001:db8::2]:9"));
+        assert_ne!(of("[2001:db8:0:1::1]:1"), of("[2001:db8:0:2::1]:1"));
+        assert_eq!(of("[::ffff:192.0.2.1]:1"), of("192.0.2.1:2"));
+        assert_ne!(of("192.0.2.1:1"), of("192.0.2.2:1"));
+    }
+
+    #[test]
+    fn connections_leave_files_for_everything_else() {
+        assert_eq!(Room::of(Speech::Http2, 3_000).connections, 1_500);
+        assert_eq!(Room::of(Speech::Http1, 3_000).connections, 256);
+        assert_eq!(Room::of(Speech::Http2, 1_048_576).connections, 16_384);
     }
 }

@@ -1,7 +1,7 @@
 //! Takes what the sessions say of agents to scheduling and to the runs concerned.
 
 use crate::clock::Clock;
-use crate::dispatch::contract::{AgentInfo, FromAgents, InventoryItem, ToAgents};
+use crate::dispatch::contract::{AgentInfo, FromAgents, GoesOn, InventoryItem, ToAgents};
 use crate::registry::Registry;
 use crate::run::actor::{AgentEvents, Connected, Tell};
 use crate::run::core::Input;
@@ -58,6 +58,10 @@ impl Routing {
                 let run = token.run.clone();
                 self.tell(&run, Input::Declined { token, reason }).await;
             }
+            FromAgents::Revoked { token, reason } => {
+                let run = token.run.clone();
+                self.tell(&run, Input::Revoked { token, reason }).await;
+            }
             FromAgents::Events {
                 token,
                 events,
@@ -85,7 +89,7 @@ impl Routing {
         &self,
         agent: AgentInfo,
         inventory: Vec<InventoryItem>,
-        answer: oneshot::Sender<Vec<(Token, u64)>>,
+        answer: oneshot::Sender<Vec<GoesOn>>,
     ) {
         tracing::info!(agent = %agent.name, id = %agent.id, held = inventory.len(), "agent connected");
         self.registry.agent_came(agent.clone(), self.clock.wall());

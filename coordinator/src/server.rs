@@ -8,7 +8,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::dispatch::core::Settings as SessionSettings;
 use crate::dispatch::logs::store::LogStore;
 use crate::dispatch::server as dispatch;
-use crate::incoming;
+use crate::incoming::{Guard, Room, Speech};
 use crate::journal::{SqliteStore, StoreError};
 use crate::submission::SpecPlanner;
 use crate::supervisor::{self, Begin, Handle, OwnSecrets, Settings};
@@ -132,7 +132,8 @@ pub async fn start(options: Options, listener: Listener) -> Result<Server, Store
             router.serve_with_incoming_shutdown(UnixListenerStream::new(listener), stopped),
         ),
         Listener::Tcp(listener) => {
-            tokio::spawn(router.serve_with_incoming_shutdown(incoming::guarded(listener), stopped))
+            let guard = Guard::new(listener, Speech::Http2, Room::here(Speech::Http2));
+            tokio::spawn(router.serve_with_incoming_shutdown(Box::pin(guard.stream()), stopped))
         }
     };
     Ok(Server {

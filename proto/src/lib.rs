@@ -10,6 +10,7 @@ pub mod v1 {
 }
 mod broken;
 pub mod convert;
+mod fitting;
 pub mod limit;
 pub mod link;
 pub mod log;
@@ -17,6 +18,7 @@ mod secret_debug;
 pub mod workspace;
 
 pub use broken::broken;
+pub use fitting::fitting;
 
 /// The descriptor set of `phalanx.v1`, for reflection.
 pub const DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/phalanx.v1.binpb"));

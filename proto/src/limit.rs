@@ -9,11 +9,17 @@ pub const TO_AGENT_BYTES: usize = 128 << 20;
 /// A message up or down the log stream: one chunk and its envelope.
 pub const LOG_MESSAGE_BYTES: usize = 1 << 20;
 
-/// A request of a client: a submission with included files and inputs.
-pub const CLIENT_REQUEST_BYTES: usize = 128 << 20;
+/// A request of a client: a submission with all that it may bring.
+pub const CLIENT_REQUEST_BYTES: usize = READ_BYTES + SPEC_BYTES + 3 * VALUES_BYTES + (1 << 20);
 
 /// An answer to a client: the first event of a run carries its plan; 100,000 cells are some 50 MB of it.
 pub const CLIENT_ANSWER_BYTES: usize = 512 << 20;
+
+/// The message of a status. It travels in trailers, three bytes for each that isn't ASCII, and peers take 8 KB of these.
+pub const STATUS_MESSAGE_BYTES: usize = 1 << 10;
+
+/// The details of a status, for the same reason.
+pub const STATUS_DETAILS_BYTES: usize = 2 << 10;
 
 /// Events in one message.
 pub const BATCH_EVENTS: usize = 256;
@@ -48,6 +54,15 @@ pub const WORKSPACE_LINKS: usize = 10_000;
 /// Bytes of a path in a workspace, as Linux has it.
 pub const PATH_BYTES: usize = 4096;
 
+/// Bytes of a spec's files together.
+pub const SPEC_BYTES: usize = 16 << 20;
+
+/// Bytes of a submission's inputs, of what it says of its origin, of its secrets, each.
+pub const VALUES_BYTES: usize = 8 << 20;
+
+/// Filters and cells that a submission names.
+pub const SELECTED: usize = 100_000;
+
 /// Files that the expressions of a submission read.
 pub const READ_FILES: usize = 1_000;
 
@@ -57,8 +72,25 @@ pub const READ_BYTES: usize = 64 << 20;
 /// Characters of a run's, cell's or agent's id.
 pub const ID_CHARS: usize = 128;
 
-/// Bytes of a name, label, reason or other short text.
+/// Bytes of a reason or other text for people.
 pub const TEXT_BYTES: usize = 64 << 10;
 
-/// Entries of a list in a Hello: labels, images, held attempts.
-pub const LIST_ENTRIES: usize = 100_000;
+/// Bytes of an agent's name or version: each table shows them.
+pub const NAME_BYTES: usize = 256;
+
+/// Labels of an agent. Each is compared with those of each kind of cell, kept for each agent and listed.
+pub const LABELS: usize = 256;
+
+/// Bytes of a label.
+pub const LABEL_BYTES: usize = 256;
+
+/// Images that are remembered of an agent, and bytes of each reference; what is more is ignored: images are a hint for placement.
+pub const IMAGES: usize = 10_000;
+/// See [`IMAGES`].
+pub const IMAGE_BYTES: usize = 1 << 10;
+
+/// Attempts that an agent takes at once.
+pub const SLOTS: u32 = 65_536;
+
+/// Attempts that an agent holds when it connects.
+pub const HELD: usize = 65_536;

@@ -31,7 +31,7 @@ pub struct Hello {
     pub images: Vec<String>,
     /// Attempts it still holds.
     pub inventory: Vec<Held>,
-    /// Of its process: another at each start; empty if nobody would tell of its death.
+    /// Of its process: another at each start; empty of agents of earlier versions.
     pub instance: String,
 }
 

@@ -150,26 +150,35 @@ pub enum EventKind {
     Unknown(Map<String, Value>),
 }
 
-/// The names that [`EventKind::name`] gives, without that of an unknown one.
-const KINDS: [&str; 18] = [
-    "run_submitted",
-    "cell_offered",
-    "cell_accepted",
-    "cell_returned",
-    "attempt_lost",
-    "cell_finished",
-    "cancel_requested",
-    "run_finished",
-    "attempt_started",
-    "service_changed",
-    "phase_started",
-    "phase_finished",
-    "step_started",
-    "step_finished",
-    "attempt_finished",
-    "torn_down",
-    "log_gap",
-    "note",
+/// Who makes events of a kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Speaker {
+    /// Of runs, placement and outcomes. From an agent it is a lie.
+    Coordinator,
+    /// Of what happens in an attempt.
+    Agent,
+}
+
+/// The names that [`EventKind::name`] gives, without that of an unknown one, each with who may say it.
+const KINDS: [(&str, Speaker); 18] = [
+    ("run_submitted", Speaker::Coordinator),
+    ("cell_offered", Speaker::Coordinator),
+    ("cell_accepted", Speaker::Coordinator),
+    ("cell_returned", Speaker::Coordinator),
+    ("attempt_lost", Speaker::Coordinator),
+    ("cell_finished", Speaker::Coordinator),
+    ("cancel_requested", Speaker::Coordinator),
+    ("run_finished", Speaker::Coordinator),
+    ("attempt_started", Speaker::Agent),
+    ("service_changed", Speaker::Agent),
+    ("phase_started", Speaker::Agent),
+    ("phase_finished", Speaker::Agent),
+    ("step_started", Speaker::Agent),
+    ("step_finished", Speaker::Agent),
+    ("attempt_finished", Speaker::Agent),
+    ("torn_down", Speaker::Agent),
+    ("log_gap", Speaker::Agent),
+    ("note", Speaker::Agent),
 ];
 
 impl Serialize for EventKind {
@@ -192,7 +201,7 @@ impl<'de> Deserialize<'de> for EventKind {
         let mut json = serde_json::Deserializer::from_str(text.get());
         EventKind::deserialize(&mut json).or_else(|error| {
             match serde_json::from_str::<Named>(text.get()) {
-                Ok(Named { kind }) if !KINDS.contains(&kind.as_str()) => {
+                Ok(Named { kind }) if KINDS.iter().all(|(known, _)| *known != kind) => {
                     let payload = serde_json::from_str(text.get()).map_err(D::Error::custom)?;
                     Ok(EventKind::Unknown(payload))
                 }
@@ -203,6 +212,12 @@ impl<'de> Deserialize<'de> for EventKind {
 }
 
 impl EventKind {
+    /// Who may say it. A kind of a later version is an agent's: it changes nothing here, whatever it means there.
+    pub fn speaker(&self) -> Speaker {
+        let known = KINDS.iter().find(|(name, _)| *name == self.name());
+        known.map_or(Speaker::Agent, |(_, speaker)| *speaker)
+    }
+
     /// The kind's name as JSON writes it under `kind`.
     pub fn name(&self) -> &str {
         match self {
@@ -352,7 +367,7 @@ mod tests {
 
     #[test]
     fn every_kind_that_is_named_is_known_and_no_other() {
-        for kind in KINDS {
+        for (kind, _) in KINDS {
             let text = format!(r#"{{"kind":"{kind}"}}"#);
             // Each has a field that isn't there, so it is refused; an unknown one would be kept.
             let error = serde_json::from_str::<EventKind>(&text).unwrap_err();

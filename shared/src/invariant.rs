@@ -2,7 +2,7 @@
 //!
 //! The facts are whatever the caller has of them: a journal, an engine's list of objects, the bytes of a file.
 
-use crate::event::{Event, EventKind};
+use crate::event::{Event, EventKind, Speaker};
 use crate::id::{AgentId, CellId, RunId};
 use crate::outcome::Outcome;
 use crate::plan::Resources;
@@ -102,6 +102,21 @@ fn outcome_is_earned(state: &RunState, cell: &CellId, outcome: Outcome) -> Resul
         "I2",
         format!("cell {cell} finished {outcome}, its newest attempt said {said}"),
     )
+}
+
+/// **I2** Events of an attempt are of kinds that agents make, the coordinator's own are of no attempt: nobody speaks for the other.
+pub fn said_by_the_right_one(event: &Event) -> Result<(), Violation> {
+    let agents = event.kind.speaker() == Speaker::Agent;
+    let unknown = matches!(event.kind, EventKind::Unknown(_));
+    if unknown || agents == event.attempt.is_some() {
+        return Ok(());
+    }
+    let kind = event.kind.name();
+    let said = match agents {
+        true => format!("the coordinator said `{kind}`, which is an agent's"),
+        false => format!("an agent said `{kind}`, which is the coordinator's"),
+    };
+    violated("I2", said)
 }
 
 /// A cell that waits, and what it needs.
@@ -243,12 +258,16 @@ pub struct Loss<'a> {
     pub ended_by_its_agent: bool,
     /// For how long the coordinator had heard nothing of the agent.
     pub silent_for: Duration,
+    /// Whether it should have ended by its cell's timeout, or by an order, and all that may follow.
+    pub overdue: bool,
+    /// Whether its agent said of it what only a coordinator may say.
+    pub lied: bool,
 }
 
-/// **I7, I8** An attempt is lost only when its agent died, gave it up, or was away for at least `patience`: neither a restart of the
+/// **I7, I8** An attempt is lost only when its agent died, gave it up, lied, didn't end it in time, or was away for at least `patience`: neither a restart of the
 /// coordinator nor a short cut of the connection costs it.
 pub fn loss_has_a_cause(loss: &Loss<'_>, patience: Duration) -> Result<(), Violation> {
-    if loss.ended_by_its_agent || loss.silent_for >= patience {
+    if loss.ended_by_its_agent || loss.overdue || loss.lied || loss.silent_for >= patience {
         return Ok(());
     }
     let (cell, silent) = (loss.cell, loss.silent_for);

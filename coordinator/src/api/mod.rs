@@ -19,11 +19,13 @@ mod workspace;
 pub use cancel::cancel_all;
 
 use crate::dispatch::logs::store::LogStore;
+use crate::incoming::{Busy, Visit};
 use crate::supervisor::Handle;
 use crate::workspace::Workspaces;
-use phalanx_proto::limit;
+use futures::StreamExt;
 use phalanx_proto::v1;
 use phalanx_proto::v1::control_server::{Control, ControlServer};
+use phalanx_proto::{fitting, limit};
 use std::path::PathBuf;
 use std::pin::Pin;
 use tokio_stream::Stream;
@@ -58,6 +60,15 @@ impl Api {
     }
 }
 
+/// What a client is told, within what it can receive.
+fn answer<T>(result: Result<T, Status>) -> Result<Response<T>, Status> {
+    result.map(Response::new).map_err(fitting)
+}
+
+fn refusal_in_answer(options: Option<&v1::Options>) -> bool {
+    options.is_some_and(|options| options.refusal_in_answer)
+}
+
 type Streamed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 #[tonic::async_trait]
@@ -66,9 +77,10 @@ impl Control for Api {
         &self,
         request: Request<v1::SubmitRequest>,
     ) -> Result<Response<v1::SubmitResponse>, Status> {
-        submit::submit(&self.handle, request.into_inner())
-            .await
-            .map(Response::new)
+        let request = request.into_inner();
+        let whole = refusal_in_answer(request.options.as_ref());
+        let submitted = submit::submit(&self.handle, request).await;
+        answer(submit::answered(submitted, whole))
     }
 
     type WatchStream = Streamed<v1::Recorded>;
@@ -77,7 +89,9 @@ impl Control for Api {
         &self,
         request: Request<v1::WatchRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        let stream = watch::watch(&self.handle, request.into_inner()).await?;
+        let busy = Busy::with(&request)?;
+        let stream = watch::watch(&self.handle, request.into_inner(), busy);
+        let stream = stream.await.map_err(fitting)?;
         Ok(Response::new(Box::pin(stream)))
     }
 
@@ -85,27 +99,24 @@ impl Control for Api {
         &self,
         request: Request<v1::ListRunsRequest>,
     ) -> Result<Response<v1::ListRunsResponse>, Status> {
-        list::list_runs(&self.handle, request.into_inner())
-            .await
-            .map(Response::new)
+        answer(list::list_runs(&self.handle, request.into_inner()).await)
     }
 
     async fn cancel(
         &self,
         request: Request<v1::CancelRequest>,
     ) -> Result<Response<v1::CancelResponse>, Status> {
-        cancel::cancel(&self.handle, request.into_inner())
-            .await
-            .map(Response::new)
+        answer(cancel::cancel(&self.handle, request.into_inner()).await)
     }
 
     async fn rerun(
         &self,
         request: Request<v1::RerunRequest>,
     ) -> Result<Response<v1::SubmitResponse>, Status> {
-        rerun::rerun(&self.handle, request.into_inner())
-            .await
-            .map(Response::new)
+        let request = request.into_inner();
+        let whole = refusal_in_answer(request.options.as_ref());
+        let started = rerun::rerun(&self.handle, request).await;
+        answer(submit::answered(started, whole))
     }
 
     type LogsStream = Streamed<v1::LogRecord>;
@@ -114,7 +125,11 @@ impl Control for Api {
         &self,
         request: Request<v1::LogsRequest>,
     ) -> Result<Response<Self::LogsStream>, Status> {
-        let stream = logs::logs(&self.handle, &self.logs, request.into_inner()).await?;
+        let busy = Busy::with(&request)?;
+        let stream = logs::logs(&self.handle, &self.logs, request.into_inner());
+        let stream = stream.await.map_err(fitting)?.inspect(move |_| {
+            let _present = &busy;
+        });
         Ok(Response::new(Box::pin(stream)))
     }
 
@@ -122,25 +137,21 @@ impl Control for Api {
         &self,
         _: Request<v1::ListAgentsRequest>,
     ) -> Result<Response<v1::ListAgentsResponse>, Status> {
-        agents::list(&self.handle).await.map(Response::new)
+        answer(agents::list(&self.handle).await)
     }
 
     async fn drain_agent(
         &self,
         request: Request<v1::DrainAgentRequest>,
     ) -> Result<Response<v1::DrainAgentResponse>, Status> {
-        agents::drain(&self.handle, request.into_inner())
-            .await
-            .map(Response::new)
+        answer(agents::drain(&self.handle, request.into_inner()).await)
     }
 
     async fn why(
         &self,
         request: Request<v1::WhyRequest>,
     ) -> Result<Response<v1::WhyResponse>, Status> {
-        why::why(&self.handle, request.into_inner())
-            .await
-            .map(Response::new)
+        answer(why::why(&self.handle, request.into_inner()).await)
     }
 
     async fn gc(
@@ -148,26 +159,22 @@ impl Control for Api {
         request: Request<v1::GcRequest>,
     ) -> Result<Response<v1::GcResponse>, Status> {
         let request = request.into_inner();
-        gc::gc(&self.handle, &self.workspaces, &self.state_dir, request)
-            .await
-            .map(Response::new)
+        answer(gc::gc(&self.handle, &self.workspaces, &self.state_dir, request).await)
     }
 
     async fn has_workspace(
         &self,
         request: Request<v1::HasWorkspaceRequest>,
     ) -> Result<Response<v1::HasWorkspaceResponse>, Status> {
-        workspace::has(&self.workspaces, request.into_inner())
-            .await
-            .map(Response::new)
+        answer(workspace::has(&self.workspaces, request.into_inner()).await)
     }
 
     async fn put_workspace(
         &self,
         request: Request<Streaming<v1::WorkspacePart>>,
     ) -> Result<Response<v1::PutWorkspaceResponse>, Status> {
-        workspace::put(&self.workspaces, request.into_inner())
-            .await
-            .map(Response::new)
+        let _busy = Busy::with(&request)?;
+        let peer = Visit::of(&request).map(|visit| visit.peer());
+        answer(workspace::put(&self.workspaces, peer, request.into_inner()).await)
     }
 }

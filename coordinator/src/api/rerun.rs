@@ -1,5 +1,6 @@
 //! Rerun: cells of a run once more, as a new run of the same submission.
 
+use super::submit::NotStarted;
 use super::{find, submit};
 use crate::supervisor::Handle;
 use phalanx_proto::v1;
@@ -12,7 +13,7 @@ use tonic::Status;
 pub(super) async fn rerun(
     handle: &Handle,
     request: v1::RerunRequest,
-) -> Result<v1::SubmitResponse, Status> {
+) -> Result<v1::SubmitResponse, NotStarted> {
     let v1::RerunRequest {
         run_id,
         failed,
@@ -20,6 +21,8 @@ pub(super) async fn rerun(
         options,
         secrets,
     } = request;
+    submit::given(&secrets)?;
+    submit::selected(&[], &cells)?;
     let store = handle.journal.store();
     let row = find::run(&**store, &run_id).await?;
     let run = row.new.run;

@@ -5,17 +5,47 @@ use crate::journal::Submission;
 use crate::submission::Planned;
 use crate::supervisor::{Handle, Launch};
 use phalanx_proto::convert::{InvalidPart, Refusal, workspace_digest as digest};
-use phalanx_proto::limit::{READ_BYTES, READ_FILES};
+use phalanx_proto::limit::{READ_BYTES, READ_FILES, SELECTED, SPEC_BYTES, VALUES_BYTES};
 use phalanx_proto::v1;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use tonic::Status;
 
+/// Why nothing was started.
+pub(super) enum NotStarted {
+    /// The spec or what belongs to it is wrong.
+    Refused(Refusal),
+    /// Anything else.
+    Failed(Status),
+}
+
+impl From<Status> for NotStarted {
+    fn from(status: Status) -> Self {
+        NotStarted::Failed(status)
+    }
+}
+
+/// A refusal as the client wants it: whole, in the answer, or what a status can carry of it.
+pub(super) fn answered(
+    result: Result<v1::SubmitResponse, NotStarted>,
+    refusal_in_answer: bool,
+) -> Result<v1::SubmitResponse, Status> {
+    match result {
+        Ok(response) => Ok(response),
+        Err(NotStarted::Refused(refusal)) if refusal_in_answer => Ok(v1::SubmitResponse {
+            refusal: Some(refusal.into()),
+            ..v1::SubmitResponse::default()
+        }),
+        Err(NotStarted::Refused(refusal)) => Err(refusal.into_status()),
+        Err(NotStarted::Failed(status)) => Err(status),
+    }
+}
+
 /// Plans and starts a run.
 pub(super) async fn submit(
     handle: &Handle,
     request: v1::SubmitRequest,
-) -> Result<v1::SubmitResponse, Status> {
+) -> Result<v1::SubmitResponse, NotStarted> {
     let (submission, secrets) = from_wire(request)?;
     launch(handle, submission, secrets).await
 }
@@ -26,7 +56,7 @@ pub(super) async fn launch(
     handle: &Handle,
     submission: Submission,
     secrets: BTreeMap<String, String>,
-) -> Result<v1::SubmitResponse, Status> {
+) -> Result<v1::SubmitResponse, NotStarted> {
     let planner = handle.planner.clone();
     // Planning 100,000 cells takes a second of computing; the runtime's own threads are for waiting.
     let plan = move || {
@@ -37,7 +67,7 @@ pub(super) async fn launch(
     let (submission, planned) = tokio::task::spawn_blocking(plan)
         .await
         .map_err(|error| Status::internal(format!("planning failed: {error}")))?
-        .map_err(Refusal::into_status)?;
+        .map_err(NotStarted::Refused)?;
     let warnings = planned.warnings.iter().cloned().map(Into::into).collect();
     let planned = overridden(planned, &submission);
     let launch = Launch {
@@ -51,6 +81,7 @@ pub(super) async fn launch(
     Ok(v1::SubmitResponse {
         run_id: run.to_string(),
         warnings,
+        refusal: None,
     })
 }
 
@@ -79,6 +110,12 @@ fn from_wire(request: v1::SubmitRequest) -> Result<(Submission, BTreeMap<String,
         origin_json,
         read,
     } = request;
+    let spec = files.iter().map(|file| file.text.len() + file.name.len());
+    within("spec files", spec.sum(), SPEC_BYTES)?;
+    within("inputs", inputs_json.len(), VALUES_BYTES)?;
+    within("origin", origin_json.len(), VALUES_BYTES)?;
+    given(&secrets)?;
+    selected(&only, &cells)?;
     let invalid = |error: InvalidPart| Status::invalid_argument(error.to_string());
     let workspace_digest = match workspace_digest.is_empty() {
         true => None,
@@ -103,9 +140,39 @@ fn from_wire(request: v1::SubmitRequest) -> Result<(Submission, BTreeMap<String,
     Ok((submission, secrets.into_iter().collect()))
 }
 
+/// What the journal keeps of a submission, and memory for as long as its run is open, is bounded part by part.
+fn within(what: &str, bytes: usize, limit: usize) -> Result<(), Status> {
+    if bytes <= limit {
+        return Ok(());
+    }
+    Err(Status::invalid_argument(format!(
+        "the submission brings {what} of {bytes} bytes, the limit is {} MiB",
+        limit >> 20
+    )))
+}
+
+/// Secrets within bounds.
+pub(super) fn given(secrets: &BTreeMap<String, String>) -> Result<(), Status> {
+    let bytes = secrets.iter().map(|(name, value)| name.len() + value.len());
+    within("secrets", bytes.sum(), VALUES_BYTES)
+}
+
+/// A choice of cells within bounds.
+pub(super) fn selected(only: &[String], cells: &[String]) -> Result<(), Status> {
+    let bytes = only.iter().chain(cells).map(String::len);
+    within("names of cells", bytes.sum(), VALUES_BYTES)?;
+    if only.len() + cells.len() > SELECTED {
+        return Err(Status::invalid_argument(format!(
+            "the submission chooses {} times, the limit is {SELECTED}",
+            only.len() + cells.len()
+        )));
+    }
+    Ok(())
+}
+
 /// The files that expressions read, within bounds: the journal keeps them.
 fn read_files(files: Vec<v1::SourceFile>) -> Result<BTreeMap<String, String>, Status> {
-    let bytes: usize = files.iter().map(|file| file.text.len()).sum();
+    let bytes: usize = files.iter().map(|f| f.name.len() + f.text.len()).sum();
     if files.len() > READ_FILES || bytes > READ_BYTES {
         return Err(Status::invalid_argument(format!(
             "the submission brings {} files of {} MiB for expressions to read, the limit is {READ_FILES} files of {} MiB",
@@ -128,6 +195,8 @@ pub(super) fn set_options(submission: &mut Submission, options: v1::Options) -> 
         detach: _,
         traceparent,
         priority,
+        // How the answer is written.
+        refusal_in_answer: _,
     } = options;
     if let Some(keep) = keep {
         let invalid = |error: phalanx_proto::convert::InvalidKeep| error.to_string();

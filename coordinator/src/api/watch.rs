@@ -3,6 +3,7 @@
 //! Every watcher reads the journal at its own pace and is woken by the run's tail; a slow one holds up nobody but itself.
 
 use super::{find, status::of_store};
+use crate::incoming::Busy;
 use crate::metrics::METRICS;
 use crate::run::actor::RunTail;
 use crate::supervisor::Handle;
@@ -13,9 +14,9 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
 /// Events read at once.
-const BATCH: u32 = 512;
-/// Events that may wait for the client.
-const AHEAD: usize = 64;
+const BATCH: u32 = 128;
+/// Events that may wait for the client. Each watcher may hold these and a batch: those of a slow one aren't to be many.
+const AHEAD: usize = 16;
 
 type Item = Result<v1::Recorded, Status>;
 
@@ -23,6 +24,7 @@ type Item = Result<v1::Recorded, Status>;
 pub(super) async fn watch(
     handle: &Handle,
     request: v1::WatchRequest,
+    busy: Busy,
 ) -> Result<ReceiverStream<Item>, Status> {
     let row = find::run(&**handle.journal.store(), &request.run_id).await?;
     let run = row.new.run;
@@ -36,6 +38,7 @@ pub(super) async fn watch(
         out,
     };
     tokio::spawn(async move {
+        let _busy = busy;
         let _present = METRICS.watchers.enter();
         if !reader.read().await {
             METRICS.watchers_dropped.count();

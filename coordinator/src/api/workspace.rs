@@ -3,11 +3,13 @@
 //! Parts are checked here one by one; what they make together is for `workspace::receive`, which writes in a thread of its own. A client that
 //! goes away ends both, and nothing is left.
 
-use crate::workspace::{Refused, Workspaces};
+use crate::workspace::{Refused, Turn, Workspaces};
 use phalanx_proto::convert::{InvalidPart, workspace_digest};
 use phalanx_proto::v1;
 use phalanx_proto::workspace::Part;
+use phalanx_shared::clock::Stopwatch;
 use std::io;
+use std::net::IpAddr;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_stream::{Stream, StreamExt};
@@ -15,8 +17,55 @@ use tonic::{Code, Status};
 
 /// Parts that may wait to be written; a client waits beyond that.
 const WAITING: usize = 8;
-/// A client that sends nothing for so long is gone.
-const SILENCE: Duration = Duration::from_secs(60);
+/// A client that doesn't say within this time what it sends doesn't get a turn.
+const NAME_WITHIN: Duration = Duration::from_secs(10);
+/// How often it is looked at how fast a client sends.
+const LOOK: Duration = Duration::from_millis(500);
+/// What a client sends at least: so many bytes in such a time of waiting for it. Our own disk's time doesn't count.
+const AT_LEAST: Rate = Rate {
+    bytes: 256 << 10,
+    within: Duration::from_secs(60),
+};
+/// The same while others wait for a turn.
+const WHILE_OTHERS_WAIT: Rate = Rate {
+    bytes: 1 << 20,
+    within: Duration::from_secs(5),
+};
+
+#[derive(Clone, Copy)]
+struct Rate {
+    bytes: u64,
+    within: Duration,
+}
+
+/// How fast a client sends.
+#[derive(Default)]
+struct Pace {
+    bytes: u64,
+    /// Time spent waiting for it.
+    waited: Duration,
+}
+
+impl Pace {
+    /// More was waited for, and perhaps came. An error if that is too slow.
+    fn check(&mut self, waited: Duration, bytes: usize, rate: Rate) -> Result<(), Status> {
+        self.waited += waited;
+        self.bytes += bytes as u64;
+        if self.waited < rate.within {
+            return Ok(());
+        }
+        if self.bytes < rate.bytes {
+            return Err(Status::deadline_exceeded(format!(
+                "the workspace comes too slowly: {} bytes in {} s, at least {} are needed",
+                self.bytes,
+                self.waited.as_secs(),
+                rate.bytes
+            )));
+        }
+        *self = Pace::default();
+        Ok(())
+    }
+}
 
 /// Whether a workspace is here; if so, it stays for a while.
 pub(super) async fn has(
@@ -39,19 +88,23 @@ async fn held(workspaces: &Workspaces, digest: String) -> Result<bool, Status> {
 /// Takes a workspace in.
 pub(super) async fn put(
     workspaces: &Workspaces,
+    peer: Option<IpAddr>,
     mut parts: impl Stream<Item = Result<v1::WorkspacePart, Status>> + Unpin,
 ) -> Result<v1::PutWorkspaceResponse, Status> {
-    let Some(Part::Digest(digest)) = next(&mut parts, SILENCE).await? else {
+    let first = tokio::time::timeout(NAME_WITHIN, parts.next()).await;
+    let late = |_| Status::deadline_exceeded("no digest of a workspace came");
+    let first = first.map_err(late)?.transpose()?;
+    let Some(Part::Digest(digest)) = first.map(Part::try_from).transpose().map_err(invalid)? else {
         return Err(Status::invalid_argument(
             "the first message of a workspace isn't its digest",
         ));
     };
-    let _turn = workspaces.turn().await;
+    let turn = workspaces.turn(peer).await;
     let (wire, mut received) = mpsc::channel(WAITING);
     let (store, named) = (workspaces.clone(), digest.clone());
     let taking =
         tokio::task::spawn_blocking(move || store.take(&named, &mut || received.blocking_recv()));
-    let fed = feed(&mut parts, wire).await;
+    let fed = feed(&mut parts, wire, &turn).await;
     let taken = taking
         .await
         .map_err(|error| Status::internal(format!("taking in a workspace failed: {error}")))?;
@@ -66,29 +119,39 @@ pub(super) async fn put(
 async fn feed(
     parts: &mut (impl Stream<Item = Result<v1::WorkspacePart, Status>> + Unpin),
     wire: mpsc::Sender<Part>,
+    turn: &Turn,
 ) -> Result<(), Status> {
-    while let Some(part) = next(parts, SILENCE).await? {
+    let mut pace = Pace::default();
+    loop {
+        let rate = match turn.is_wanted() {
+            true => WHILE_OTHERS_WAIT,
+            false => AT_LEAST,
+        };
+        let waiting = Stopwatch::start();
+        let came = tokio::time::timeout(LOOK, parts.next()).await;
+        let waited = waiting.elapsed();
+        let part = match came {
+            Err(_) => {
+                pace.check(waited, 0, rate)?;
+                continue;
+            }
+            Ok(None) => return Ok(()),
+            Ok(Some(part)) => Part::try_from(part?).map_err(invalid)?,
+        };
+        let bytes = match &part {
+            Part::Data(data) => data.len(),
+            // Each costs a look at the disk of the client.
+            _ => MEMBER_BYTES,
+        };
+        pace.check(waited, bytes, rate)?;
         if wire.send(part).await.is_err() {
             return Ok(());
         }
     }
-    Ok(())
 }
 
-/// The next part; `None` after the last.
-async fn next(
-    parts: &mut (impl Stream<Item = Result<v1::WorkspacePart, Status>> + Unpin),
-    within: Duration,
-) -> Result<Option<Part>, Status> {
-    match tokio::time::timeout(within, parts.next()).await {
-        Ok(None) => Ok(None),
-        Ok(Some(part)) => Part::try_from(part?).map(Some).map_err(invalid),
-        Err(_) => Err(Status::deadline_exceeded(format!(
-            "nothing more of the workspace came for {} s",
-            within.as_secs()
-        ))),
-    }
-}
+/// What a file or link counts beside its bytes.
+const MEMBER_BYTES: usize = 4 << 10;
 
 fn invalid(error: InvalidPart) -> Status {
     Status::invalid_argument(error.to_string())
@@ -148,20 +211,59 @@ mod tests {
             (vec![digest()], Code::Aborted, "have the digest"),
         ] {
             let stream = tokio_stream::iter(parts);
-            let status = put(&workspaces, stream).await.unwrap_err();
+            let status = put(&workspaces, None, stream).await.unwrap_err();
             assert_eq!(status.code(), code, "{status}");
             assert!(status.message().contains(said), "{status}");
             assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
         }
     }
 
+    #[test]
+    fn a_client_that_trickles_is_given_up_sooner_while_others_wait() {
+        let trickle = |rate| {
+            let mut pace = Pace::default();
+            let second = Duration::from_secs(1);
+            let mut seconds = 0..600;
+            seconds.find_map(|n| Some((n + 1, pace.check(second, 1_000, rate).err()?)))
+        };
+        let (seconds, status) = trickle(AT_LEAST).unwrap();
+        assert_eq!((seconds, status.code()), (60, Code::DeadlineExceeded));
+        assert_eq!(trickle(WHILE_OTHERS_WAIT).unwrap().0, 5);
+        let mut pace = Pace::default();
+        for _ in 0..600 {
+            let piece = Duration::from_secs(1);
+            pace.check(piece, 300 << 10, WHILE_OTHERS_WAIT).unwrap();
+        }
+        // Silence while nobody waits is forgiven for a while.
+        pace.check(Duration::from_secs(30), 0, AT_LEAST).unwrap();
+    }
+
     #[tokio::test]
-    async fn a_client_that_falls_silent_is_given_up() {
-        let mut silent = tokio_stream::pending();
-        let status = next(&mut silent, Duration::from_millis(1))
-            .await
-            .unwrap_err();
-        assert_eq!(status.code(), Code::DeadlineExceeded);
+    async fn turns_are_shared_by_peers_and_who_has_one_hears_that_it_is_wanted() {
+        let folder = tempfile::tempdir().unwrap();
+        let workspaces = Workspaces::new(folder.path());
+        let peer = |n: u8| Some(IpAddr::from([127, 0, 0, n]));
+        let mut turns = Vec::new();
+        loop {
+            let next = workspaces.turn(peer(1));
+            match tokio::time::timeout(Duration::from_millis(50), next).await {
+                Ok(turn) => turns.push(turn),
+                Err(_) => break,
+            }
+        }
+        assert!(!turns[0].is_wanted());
+        let other = workspaces.turn(peer(2)).await;
+        assert!(!other.is_wanted(), "another peer has its own");
+        let waits = tokio::spawn({
+            let workspaces = workspaces.clone();
+            async move { workspaces.turn(peer(1)).await }
+        });
+        while !other.is_wanted() {
+            tokio::task::yield_now().await;
+        }
+        turns.clear();
+        let turn = waits.await.unwrap();
+        assert!(!turn.is_wanted());
     }
 
     #[test]

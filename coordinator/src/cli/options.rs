@@ -55,6 +55,7 @@ impl Options {
             detach,
             traceparent: std::env::var("TRACEPARENT").unwrap_or_default(),
             priority: self.priority,
+            refusal_in_answer: true,
         })
     }
 

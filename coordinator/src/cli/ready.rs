@@ -69,7 +69,7 @@ impl Ready {
         }
         let files: Vec<Source> = request.files.iter().cloned().map(Into::into).collect();
         let answer = connection.client().submit(request).await;
-        let answer = answer.map_err(refused)?.into_inner();
+        let answer = started(answer)?;
         for wire in answer.warnings {
             if let Ok(warning) = Diagnostic::try_from(wire)
                 && !warnings.contains(&warning)
@@ -176,10 +176,27 @@ fn complain(refusal: &Refusal) -> String {
     diagnostics::count(diagnostics)
 }
 
-/// A refused submission with its findings underlined.
-pub(super) fn refused(status: tonic::Status) -> CliError {
-    match Refusal::from_status(&status) {
-        Some(refusal) => CliError::usage(complain(&refusal)),
-        None => status.into(),
+/// What was started, or the refusal with its findings underlined: of a coordinator of today in its answer, of an earlier one in its status.
+pub(super) fn started(
+    answer: Result<tonic::Response<v1::SubmitResponse>, tonic::Status>,
+) -> Result<v1::SubmitResponse, CliError> {
+    let refused = |refusal: Refusal| CliError::usage(complain(&refusal));
+    let mut answer = match answer {
+        Ok(answer) => answer.into_inner(),
+        Err(status) => {
+            return Err(match Refusal::from_status(&status) {
+                Some(refusal) => refused(refusal),
+                None => status.into(),
+            });
+        }
+    };
+    match answer.refusal.take() {
+        None => Ok(answer),
+        Some(wire) => Err(match Refusal::try_from(wire) {
+            Ok(refusal) => refused(refusal),
+            Err(error) => {
+                CliError::errored(format!("the coordinator refused, unreadably: {error}"))
+            }
+        }),
     }
 }

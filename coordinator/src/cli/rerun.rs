@@ -2,7 +2,7 @@
 
 use super::error::CliError;
 use super::interrupt::Interrupts;
-use super::ready::refused;
+use super::ready::started;
 use super::run::{How, LocalArgs, attend, unless};
 use super::{Context, connect};
 use crate::config::Flag;
@@ -53,11 +53,11 @@ pub async fn run(args: Args, context: &Context) -> Result<u8, CliError> {
         secrets,
     };
     let answer = connection.client().rerun(request).await;
-    let answer = match answer {
-        Ok(answer) => answer.into_inner(),
-        Err(status) => {
+    let answer = match started(answer) {
+        Ok(answer) => answer,
+        Err(error) => {
             connection.close().await;
-            return Err(refused(status));
+            return Err(error);
         }
     };
     attend(

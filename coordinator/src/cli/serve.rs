@@ -6,8 +6,8 @@ use super::{Context, exit, say, secrets};
 use crate::config::Flag;
 use crate::config::place::STATE_DIR;
 use crate::config::server::{
-    ACCEPT_WITHIN_S, CANCEL_GRACE_S, HEARTBEAT_MS, HTTP, KEEP_RUNS_DAYS, LABEL_LIMITS,
-    LEASE_MARGIN_S, LEASE_S, LISTEN, RECONNECT_WITHIN_S, RESET_GRACE_S, SECRETS_DIR,
+    ACCEPT_WITHIN_S, ATTEMPT_MARGIN_S, CANCEL_GRACE_S, HEARTBEAT_MS, HTTP, KEEP_RUNS_DAYS,
+    LABEL_LIMITS, LEASE_MARGIN_S, LEASE_S, LISTEN, RECONNECT_WITHIN_S, RESET_GRACE_S, SECRETS_DIR,
 };
 use crate::dispatch::core::Settings as SessionSettings;
 use crate::server::{self, Listener};
@@ -153,6 +153,7 @@ fn options(context: &Context, directory: PathBuf) -> Result<server::Options, Cli
             margin: seconds(&LEASE_MARGIN_S),
             reset_grace: seconds(&RESET_GRACE_S),
             accept_within: seconds(&ACCEPT_WITHIN_S),
+            attempt_margin: seconds(&ATTEMPT_MARGIN_S),
             ..SessionSettings::default()
         },
         own_secrets: Arc::new(move |name| own_secret(&secrets_dir, name)),

@@ -39,6 +39,7 @@ pub const ALL: &[&dyn AnySetting] = &[
     &server::LEASE_MARGIN_S,
     &server::RESET_GRACE_S,
     &server::ACCEPT_WITHIN_S,
+    &server::ATTEMPT_MARGIN_S,
     &server::LABEL_LIMITS,
     &fleet::AGENTS,
     &fleet::AGENTS_AS_PROCESSES,

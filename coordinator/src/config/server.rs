@@ -83,6 +83,14 @@ pub const ACCEPT_WITHIN_S: Setting<u64> = Setting {
     default: |_| 5,
 };
 
+/// What an attempt may take beyond its cell's timeout.
+pub const ATTEMPT_MARGIN_S: Setting<u64> = Setting {
+    key: "serve.attempt_margin_s",
+    unit: "seconds",
+    doc: "how much longer than its cell's timeout an attempt may take (`always` steps, logs, clean-up) before its agent loses it",
+    default: |_| 300,
+};
+
 /// After the coordinator's own restart.
 pub const RECONNECT_WITHIN_S: Setting<u64> = Setting {
     key: "serve.reconnect_within_s",
@@ -104,7 +112,8 @@ pub const MAX_CELLS: Setting<u64> = Setting {
     key: "max_cells",
     unit: "cells",
     doc: "a spec that makes more cells is refused; 0 allows any number",
-    default: |_| 0,
+    // A matrix of more is a mistake far more often than a wish, and all of it is planned, journaled and listed.
+    default: |_| 10_000,
 };
 
 /// How long runs are remembered.

@@ -6,7 +6,7 @@
 //! ```
 //! A session never waits: to its connection it sends what fits (a peer that doesn't read is cut off), facts go through `forward.rs`.
 
-use super::contract::{FromAgents, ToAgents};
+use super::contract::{FromAgents, GoesOn, ToAgents};
 use super::core::{AgentSession, ConnectionId, Effect, Fact, Settings};
 use super::forward::{self, Outward};
 use super::gate::SharedGate;
@@ -73,7 +73,7 @@ pub(super) enum Input {
         connection: ConnectionId,
         reason: String,
     },
-    Resumed(Vec<(Token, u64)>),
+    Resumed(Vec<GoesOn>),
     Durable {
         token: Token,
         seq: u64,
@@ -151,8 +151,10 @@ impl Session {
                 connection,
                 message,
             } => {
-                let wall = self.shared.clock.wall();
-                self.shared.heard.note(&self.agent, wall);
+                if self.core.current() == Some(connection) {
+                    let wall = self.shared.clock.wall();
+                    self.shared.heard.note(&self.agent, wall);
+                }
                 self.core.received(now, connection, message)
             }
             Input::Broken { connection, reason } => {
@@ -255,6 +257,9 @@ impl Session {
             Effect::Tell(Fact::Declined { token, .. }) => {
                 self.offered.remove(token);
                 METRICS.offers_declined.count();
+            }
+            Effect::Tell(Fact::Revoked { token, reason }) => {
+                tracing::warn!(agent = %self.agent, %token, reason, "an attempt is taken from its agent");
             }
             Effect::Tell(Fact::Lost { .. }) => METRICS.agents_lost.count(),
             Effect::Closed(token) => {

@@ -5,6 +5,9 @@ use phalanx_shared::event::{Event, EventKind};
 use phalanx_shared::id::Token;
 use std::time::Duration;
 
+/// What comes before a cell's own time takes no longer, whatever its timeout is.
+const PREPARATION: Duration = Duration::from_secs(600);
+
 /// An attempt on its way to an agent, or with it.
 #[derive(Debug)]
 pub struct Attempt {
@@ -20,6 +23,10 @@ pub struct Attempt {
     pub over: bool,
     /// Batches that passed the gate and aren't durable yet.
     pub pending: usize,
+    /// The timeout of its cell.
+    pub timeout: Duration,
+    /// When its agent loses it; none until the agent holds it.
+    pub overdue: Option<Duration>,
 }
 
 /// Where an attempt is.
@@ -61,8 +68,10 @@ pub enum Sequence {
 
 impl Attempt {
     /// An attempt at this stage of which nothing came yet.
-    pub fn at(stage: Stage) -> Self {
+    pub fn at(stage: Stage, timeout: Duration) -> Self {
         Attempt {
+            timeout,
+            overdue: None,
             stage,
             received: 0,
             durable: 0,
@@ -73,12 +82,28 @@ impl Attempt {
     }
 
     /// An attempt that goes on after this sequence.
-    pub fn resumed(durable: u64) -> Self {
+    pub fn resumed(durable: u64, timeout: Duration) -> Self {
         Attempt {
             received: durable,
             durable,
-            ..Attempt::at(Stage::Held)
+            ..Attempt::at(Stage::Held, timeout)
         }
+    }
+
+    /// Its agent has it: from now on time counts. Before the cell's own time begins, stacks are opened and workspaces copied, within the same
+    /// timeout; `margin` is for everything that follows a timeout.
+    pub fn count_from(&mut self, now: Duration, margin: Duration) {
+        let preparation = self.timeout.min(PREPARATION);
+        let allowed = self
+            .timeout
+            .saturating_add(preparation)
+            .saturating_add(margin);
+        self.overdue.get_or_insert(now.saturating_add(allowed));
+    }
+
+    /// It is to end sooner than it might.
+    pub fn end_by(&mut self, until: Duration) {
+        self.overdue = self.overdue.map(|known| known.min(until));
     }
 
     /// Sorts out what is new of a batch, which is in sequence and not empty.
@@ -104,6 +129,11 @@ impl Attempt {
 }
 
 impl Cancel {
+    /// When an attempt that was ordered to end now has to be over.
+    pub fn end_by(&self, now: Duration, margin: Duration) -> Duration {
+        now.saturating_add(self.grace).saturating_add(margin)
+    }
+
     /// As the agent hears it.
     pub fn message(&self, token: &Token) -> ToAgent {
         ToAgent::Cancel {

@@ -11,6 +11,7 @@ impl AgentSession {
     /// Offers an attempt to the agent.
     pub fn offer(&mut self, now: Duration, offer: Offer) -> Effects {
         let token = offer.token.clone();
+        let timeout = Duration::from_millis(offer.job.cell.timeout_ms);
         let declined = |reason: &str| {
             vec![Effect::Tell(Fact::Declined {
                 token: token.clone(),
@@ -27,7 +28,8 @@ impl AgentSession {
             Connection::Up { .. } => (Stage::Offered { until }, Some(offer)),
         };
         self.gate.lock().open(token.clone(), self.agent.clone());
-        self.attempts.insert(token.clone(), Attempt::at(stage));
+        self.attempts
+            .insert(token.clone(), Attempt::at(stage, timeout));
         let mut effects = vec![Effect::Opened(token.clone())];
         effects.extend(send.map(|offer| Effect::Send(ToAgent::Offer(offer))));
         effects
@@ -58,6 +60,7 @@ impl AgentSession {
             return Vec::new();
         };
         let message = cancel.message(token);
+        attempt.end_by(cancel.end_by(now, self.settings.attempt_margin));
         attempt.cancel = Some(cancel);
         self.if_up(message)
     }

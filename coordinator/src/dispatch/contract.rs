@@ -6,6 +6,7 @@ use phalanx_shared::id::{AgentId, Token};
 use phalanx_shared::plan::{CellJob, Resources};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::oneshot;
 
 /// What an agent said of itself in its Hello.
@@ -38,14 +39,25 @@ pub struct InventoryItem {
     pub finished: bool,
 }
 
+/// An attempt with which a connecting agent goes on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GoesOn {
+    /// Which.
+    pub token: Token,
+    /// The last sequence that is durable.
+    pub durable_seq: u64,
+    /// The timeout of its cell: how long its agent may take for it, before what every attempt may take beyond.
+    pub timeout: Duration,
+}
+
 /// Facts from the sessions, in order per agent. Never dropped: the channel is bounded and slows a session down.
 #[derive(Debug)]
 pub enum FromAgents {
-    /// An agent said Hello. The answer names the attempts that go on, each with the last sequence that is durable; all others are abandoned.
+    /// An agent said Hello. The answer names the attempts that go on; all others are abandoned.
     Connected {
         agent: AgentInfo,
         inventory: Vec<InventoryItem>,
-        answer: oneshot::Sender<Vec<(Token, u64)>>,
+        answer: oneshot::Sender<Vec<GoesOn>>,
     },
     /// The connection is gone. Its attempts may go on until `LeaseExpired`.
     Disconnected { agent: AgentId, reason: String },
@@ -57,6 +69,8 @@ pub enum FromAgents {
     Accepted { token: Token },
     /// An offer came to nothing: declined, or unanswered in time.
     Declined { token: Token, reason: String },
+    /// An attempt was taken from its agent: it didn't end in time, or its agent said what it may not. The gate is closed behind it.
+    Revoked { token: Token, reason: String },
     /// Events of a live attempt, in sequence without holes, already through the gate. `durable` is sent when they are on disk.
     Events {
         token: Token,

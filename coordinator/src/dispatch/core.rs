@@ -5,7 +5,7 @@
 //! [`AgentSession::durable`].
 
 use super::attempt::{Attempt, Cancel, Sequence, Stage};
-use super::contract::{AgentInfo, InventoryItem};
+use super::contract::{AgentInfo, GoesOn, InventoryItem};
 use super::gate::{SharedGate, Stale};
 use phalanx_proto::link::{FromAgent, Hello, ToAgent, Welcome};
 use phalanx_shared::event::Event;
@@ -34,6 +34,9 @@ pub struct Settings {
     pub reset_grace: Duration,
     /// An offer unanswered for so long goes back to the queue.
     pub accept_within: Duration,
+    /// How much longer than its cell's timeout an attempt may take: opening stacks, `always` steps, logs, clean-up. Its agent loses one that takes
+    /// longer. An agent that answers heartbeats and does nothing else would hold it for ever.
+    pub attempt_margin: Duration,
 }
 
 impl Default for Settings {
@@ -46,6 +49,7 @@ impl Default for Settings {
             margin: Duration::from_secs(3),
             reset_grace: Duration::from_secs(13),
             accept_within: Duration::from_secs(5),
+            attempt_margin: Duration::from_secs(300),
         }
     }
 }
@@ -91,6 +95,8 @@ pub enum Fact {
     Accepted { token: Token },
     /// An offer came to nothing.
     Declined { token: Token, reason: String },
+    /// An attempt was taken from its agent.
+    Revoked { token: Token, reason: String },
     /// Answered by [`AgentSession::durable`].
     Events { token: Token, events: Vec<Event> },
 }
@@ -119,8 +125,8 @@ pub struct AgentSession {
     pub(super) gate: SharedGate,
     pub(super) connection: Connection,
     pub(super) protocol: u32,
-    /// Of the agent's process, if somebody would tell of its death.
-    pub(super) instance: String,
+    /// Of the agent's process; none before the first Hello.
+    pub(super) instance: Option<String>,
     pub(super) attempts: BTreeMap<Token, Attempt>,
     pub(super) inventory: BTreeSet<Token>,
     /// Orders to end that came between the Hello and the answer to it.
@@ -145,7 +151,7 @@ impl AgentSession {
             gate,
             connection: Connection::Down { until },
             protocol: 0,
-            instance: String::new(),
+            instance: None,
             attempts: BTreeMap::new(),
             inventory: BTreeSet::new(),
             early: BTreeMap::new(),
@@ -156,11 +162,17 @@ impl AgentSession {
         }
     }
 
-    pub(super) fn current(&self) -> Option<ConnectionId> {
+    /// The connection that counts.
+    pub fn current(&self) -> Option<ConnectionId> {
         match self.connection {
             Connection::Down { .. } => None,
             Connection::Greeted { id } | Connection::Up { id } => Some(id),
         }
+    }
+
+    /// Whether a process is this agent, or may still be.
+    pub fn is_held(&self) -> bool {
+        self.instance.is_some() && !self.ended
     }
 
     pub(super) fn is_up(&self) -> bool {
@@ -168,6 +180,9 @@ impl AgentSession {
     }
 
     /// A Hello came over a new connection, which takes the place of the one before. The version is agreed on already.
+    ///
+    /// It has to be of the same process, or that process is gone: an identity that is held isn't taken over. Who copies an agent's directory, or
+    /// reads its id in a list, would otherwise get its offers, and each of the two would end the other's attempts.
     pub fn hello(
         &mut self,
         now: Duration,
@@ -179,6 +194,9 @@ impl AgentSession {
         if self.ended {
             return close(id, "the session is over, come again");
         }
+        if self.is_held() && self.instance.as_ref() != Some(&hello.instance) {
+            return close(id, HELD);
+        }
         if let Some(before) = self.current() {
             let reason = "a newer connection of the same agent takes its place";
             effects.extend(close(before, reason));
@@ -187,16 +205,16 @@ impl AgentSession {
         self.early.clear();
         self.protocol = protocol;
         self.heard = now;
-        self.instance.clone_from(&hello.instance);
+        self.instance = Some(hello.instance.clone());
         let (agent, inventory) = take_apart(hello);
         self.inventory = inventory.iter().map(|item| item.token.clone()).collect();
-        self.settle_offers(&mut effects);
+        self.settle_offers(now, &mut effects);
         effects.push(Effect::Tell(Fact::Connected { agent, inventory }));
         effects
     }
 
     /// Offers under way when the connection broke: what the agent holds arrived, the rest didn't.
-    fn settle_offers(&mut self, effects: &mut Effects) {
+    fn settle_offers(&mut self, now: Duration, effects: &mut Effects) {
         let offered = |a: &Attempt| matches!(a.stage, Stage::Offered { .. } | Stage::Unsent(_));
         let open: Vec<Token> = self
             .attempts
@@ -206,7 +224,7 @@ impl AgentSession {
             .collect();
         for token in open {
             if self.inventory.contains(&token) {
-                self.accepted(&token, effects);
+                self.accepted(now, &token, effects);
             } else {
                 self.declined(&token, "the offer was lost with the connection", effects);
             }
@@ -214,26 +232,36 @@ impl AgentSession {
     }
 
     /// The rest of the coordinator says which attempts of the inventory go on, each after which durable sequence.
-    pub fn resumed(&mut self, now: Duration, answer: Vec<(Token, u64)>) -> Effects {
+    pub fn resumed(&mut self, now: Duration, answer: Vec<GoesOn>) -> Effects {
         let Connection::Greeted { id } = self.connection else {
             return Vec::new();
         };
         self.connection = Connection::Up { id };
-        let resume: BTreeMap<Token, u64> = answer
+        let resume: BTreeMap<Token, GoesOn> = answer
             .into_iter()
-            .filter(|(token, _)| self.inventory.contains(token))
+            .filter(|goes_on| self.inventory.contains(&goes_on.token))
+            .map(|goes_on| (goes_on.token.clone(), goes_on))
             .collect();
         let mut effects = Vec::new();
         self.keep_only(&resume, &mut effects);
-        for (token, durable) in &resume {
+        let margin = self.settings.attempt_margin;
+        for (token, goes_on) in &resume {
             self.gate.lock().open(token.clone(), self.agent.clone());
             effects.push(Effect::Opened(token.clone()));
-            let known = self.attempts.remove(token).and_then(|a| a.cancel);
-            let cancel = self.early.remove(token).or(known);
-            let attempt = Attempt {
-                cancel,
-                ..Attempt::resumed(*durable)
+            let known = self.attempts.remove(token);
+            // Its time goes on; that of an earlier term's counts anew.
+            let overdue = known.as_ref().and_then(|a| a.overdue);
+            let early = self.early.remove(token);
+            let cancel = early.or(known.and_then(|a| a.cancel));
+            let mut attempt = Attempt {
+                overdue,
+                ..Attempt::resumed(goes_on.durable_seq, goes_on.timeout)
             };
+            attempt.count_from(now, margin);
+            if let Some(cancel) = &cancel {
+                attempt.end_by(cancel.end_by(now, margin));
+            }
+            attempt.cancel = cancel;
             self.attempts.insert(token.clone(), attempt);
         }
         let Settings {
@@ -248,7 +276,10 @@ impl AgentSession {
             epoch,
             lease,
             heartbeat,
-            resume: resume.into_iter().collect(),
+            resume: resume
+                .into_iter()
+                .map(|(token, goes_on)| (token, goes_on.durable_seq))
+                .collect(),
             coordinator_version: version,
         })));
         self.catch_up(now, &mut effects);
@@ -256,7 +287,7 @@ impl AgentSession {
     }
 
     /// Attempts that the session knows and the agent doesn't go on with are over. Offers made since the Hello are on their way.
-    fn keep_only(&mut self, resume: &BTreeMap<Token, u64>, effects: &mut Effects) {
+    fn keep_only(&mut self, resume: &BTreeMap<Token, GoesOn>, effects: &mut Effects) {
         let over: Vec<Token> = self
             .attempts
             .iter()
@@ -324,7 +355,11 @@ impl AgentSession {
             FromAgent::Goodbye { reason } => {
                 self.lost(&format!("said goodbye: {reason}"), &mut effects)
             }
-            FromAgent::Accept { token } => self.spoken_of(&token, &mut effects, Self::accepted),
+            FromAgent::Accept { token } => {
+                self.spoken_of(&token, &mut effects, |session, token, effects| {
+                    session.accepted(now, token, effects);
+                });
+            }
             FromAgent::Decline { token, reason } => {
                 self.spoken_of(&token, &mut effects, |session, token, effects| {
                     session.declined(token, &reason, effects);
@@ -341,7 +376,7 @@ impl AgentSession {
             FromAgent::Events { token, events } => {
                 let mut too_much = false;
                 self.spoken_of(&token, &mut effects, |session, token, effects| {
-                    too_much = !session.events(token, events, effects);
+                    too_much = !session.events(now, token, events, effects);
                 });
                 if too_much {
                     return self.broken_off(now, "sends more than it may without acknowledgement");
@@ -368,12 +403,14 @@ impl AgentSession {
         }
     }
 
-    fn accepted(&mut self, token: &Token, effects: &mut Effects) {
+    fn accepted(&mut self, now: Duration, token: &Token, effects: &mut Effects) {
+        let margin = self.settings.attempt_margin;
         let Some(attempt) = self.attempts.get_mut(token) else {
             return;
         };
         if !matches!(attempt.stage, Stage::Held) {
             attempt.stage = Stage::Held;
+            attempt.count_from(now, margin);
             let token = token.clone();
             effects.push(Effect::Tell(Fact::Accepted { token }));
         }
@@ -392,10 +429,32 @@ impl AgentSession {
         }));
     }
 
+    /// Takes an attempt from its agent, which is told to end it.
+    pub(super) fn revoke(&mut self, token: &Token, reason: String, effects: &mut Effects) {
+        self.close_gate(token, effects);
+        let token = token.clone();
+        effects.push(Effect::Tell(Fact::Revoked {
+            token: token.clone(),
+            reason: reason.clone(),
+        }));
+        effects.extend(self.if_up(ToAgent::Abandon { token, reason }));
+    }
+
     /// Passes on what is new. False if the agent sends more than it may.
-    fn events(&mut self, token: &Token, events: Vec<Event>, effects: &mut Effects) -> bool {
+    fn events(
+        &mut self,
+        now: Duration,
+        token: &Token,
+        events: Vec<Event>,
+        effects: &mut Effects,
+    ) -> bool {
         // Events say that the offer arrived, whatever became of the Accept.
-        self.accepted(token, effects);
+        self.accepted(now, token, effects);
+        let lie = self.gate.lock().check_events(&self.agent, token, &events);
+        if let Err(lie) = lie {
+            self.revoke(token, lie.to_string(), effects);
+            return true;
+        }
         #[cfg(test)]
         if !self.attempts.contains_key(token) {
             // Only with the gate off.
@@ -452,7 +511,8 @@ impl AgentSession {
     /// Somebody saw a process of the agent end. Of one that isn't the newest it is no news.
     pub fn died(&mut self, instance: &str) -> Effects {
         let mut effects = Vec::new();
-        if !self.ended && !instance.is_empty() && self.instance == instance {
+        let newest = self.instance.as_deref() == Some(instance);
+        if !self.ended && !instance.is_empty() && newest {
             self.lost("its process died", &mut effects);
         }
         effects
@@ -474,6 +534,9 @@ impl AgentSession {
         effects.push(Effect::End);
     }
 }
+
+/// Why a Hello of another process is refused. It may try again: a process that is gone holds its identity until the end of its lease at most.
+const HELD: &str = "another process is this agent, or was until a moment ago: each agent needs a directory of its own (--identity-dir), a copy of one is the same agent";
 
 fn close(connection: ConnectionId, reason: &str) -> Effects {
     let reason = reason.to_owned();

@@ -2,7 +2,7 @@
 //! itself never waits: heartbeats are answered however slow the journal is.
 
 use super::actor::{Input, Session};
-use super::contract::FromAgents;
+use super::contract::{FromAgents, GoesOn};
 use super::core::Fact;
 use kameo::actor::WeakActorRef;
 use phalanx_shared::id::{AgentId, Token};
@@ -16,7 +16,7 @@ pub(super) struct Outward(pub Fact);
 
 /// What has to come back.
 enum Awaited {
-    Resumed(oneshot::Receiver<Vec<(Token, u64)>>),
+    Resumed(oneshot::Receiver<Vec<GoesOn>>),
     Durable {
         token: Token,
         seq: u64,
@@ -95,6 +95,7 @@ fn dress(agent: &AgentId, fact: Fact) -> (FromAgents, Option<Awaited>) {
         },
         Fact::Accepted { token } => FromAgents::Accepted { token },
         Fact::Declined { token, reason } => FromAgents::Declined { token, reason },
+        Fact::Revoked { token, reason } => FromAgents::Revoked { token, reason },
     };
     (message, None)
 }

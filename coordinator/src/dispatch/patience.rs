@@ -9,6 +9,8 @@ use std::time::Duration;
 
 /// An order to end that the agent didn't confirm is repeated after this time.
 const REPEAT_CANCEL_AFTER: Duration = Duration::from_secs(2);
+/// An attempt has at least so long to end from when the journal took what came of it last.
+const AFTER_OUR_DISK: Duration = Duration::from_secs(60);
 
 impl AgentSession {
     /// Time passes.
@@ -31,6 +33,7 @@ impl AgentSession {
             Connection::Up { .. } => {
                 self.expire_offers(now, &mut effects);
                 self.repeat_cancels(now, &mut effects);
+                self.revoke_overdue(now, &mut effects);
             }
             Connection::Down { .. } | Connection::Greeted { .. } => {
                 self.expire_offers(now, &mut effects)
@@ -39,12 +42,40 @@ impl AgentSession {
         effects
     }
 
+    /// Attempts that should have ended long ago: their agent lives and says so, and that is all it does.
+    fn revoke_overdue(&mut self, now: Duration, effects: &mut Effects) {
+        let mut overdue = Vec::new();
+        for (token, attempt) in &mut self.attempts {
+            let Some(until) = &mut attempt.overdue else {
+                continue;
+            };
+            if attempt.pending > 0 {
+                // What it said waits for our disk, and it may have to wait for that: no fault of its own.
+                *until = (*until).max(now + AFTER_OUR_DISK);
+            }
+            if now >= *until {
+                overdue.push((token.clone(), attempt.cancel.is_some()));
+            }
+        }
+        for (token, cancelled) in overdue {
+            let since = match cancelled {
+                true => "it was told to end",
+                false => "its cell's timeout was over",
+            };
+            let reason = format!("its agent didn't end it, long after {since}");
+            self.revoke(&token, reason, effects);
+        }
+    }
+
     /// A coordinator that was stopped itself (a suspended machine, a debugger) is no judge of silence: that time doesn't count.
     fn allow_for_own_sleep(&mut self, now: Duration) {
         let before = self.ticked.replace(now).unwrap_or(now);
         let slept = now.saturating_sub(before);
         if slept > self.settings.heartbeat {
             self.heard += slept;
+            for attempt in self.attempts.values_mut() {
+                attempt.overdue = attempt.overdue.map(|until| until + slept);
+            }
             if let Connection::Down { until } = &mut self.connection {
                 *until += slept;
             }

@@ -11,6 +11,7 @@ use super::heard::Heard;
 use super::logs::receive;
 use super::logs::store::LogStore;
 use crate::clock::Clock;
+use crate::incoming::{Busy, Visit};
 use crate::metrics::METRICS;
 use crate::workspace::Workspaces;
 use kameo::actor::{ActorRef, Spawn};
@@ -38,6 +39,9 @@ const GREET_WITHIN: Duration = Duration::from_secs(10);
 
 /// A peer that is silent at the level of HTTP/2 is asked after this time, and dropped after as long again.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
+
+/// Calls over one connection at once; agents and clients have a few.
+const CALLS_AT_ONCE: u32 = 128;
 
 /// What dispatch is made of.
 pub struct Args {
@@ -105,6 +109,7 @@ pub fn transport() -> tonic::transport::Server {
         .initial_connection_window_size(STREAM_WINDOW_BYTES * 2)
         .http2_keepalive_interval(Some(KEEP_ALIVE))
         .http2_keepalive_timeout(Some(KEEP_ALIVE))
+        .max_concurrent_streams(CALLS_AT_ONCE)
         .tcp_nodelay(true)
 }
 
@@ -127,7 +132,8 @@ impl AgentLink for Service {
         &self,
         request: Request<Streaming<v1::FromAgent>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
-        let from = request.remote_addr();
+        let busy = Busy::with(&request)?;
+        let from = Visit::of(&request).map(|visit| visit.address());
         let mut incoming = request.into_inner();
         let refused = |status: &Status| {
             METRICS.agents_refused.count();
@@ -149,7 +155,10 @@ impl AgentLink for Service {
             .ask(greet)
             .await
             .map_err(|_| Status::unavailable("the coordinator is going away"))?;
-        tokio::spawn(listen(session, connection, incoming));
+        tokio::spawn(async move {
+            let _busy = busy;
+            listen(session, connection, incoming).await;
+        });
         Ok(Response::new(ReceiverStream::new(outgoing)))
     }
 
@@ -157,9 +166,13 @@ impl AgentLink for Service {
         &self,
         request: Request<Streaming<v1::LogUp>>,
     ) -> Result<Response<Self::LogsStream>, Status> {
+        let busy = Busy::with(&request)?;
         let (wire, outgoing) = mpsc::channel(UNREAD);
         let (gate, logs) = (self.gate.clone(), self.logs.clone());
-        tokio::spawn(receive::serve(gate, logs, request.into_inner(), wire));
+        tokio::spawn(async move {
+            let _busy = busy;
+            receive::serve(gate, logs, request.into_inner(), wire).await;
+        });
         Ok(Response::new(ReceiverStream::new(outgoing)))
     }
 
@@ -179,6 +192,7 @@ impl AgentLink for Service {
         &self,
         request: Request<v1::WorkspaceRequest>,
     ) -> Result<Response<Self::WorkspaceStream>, Status> {
+        let busy = Busy::with(&request)?;
         let v1::WorkspaceRequest { digest } = request.into_inner();
         // It becomes a file name.
         let digest = workspace_digest(digest)
@@ -187,7 +201,10 @@ impl AgentLink for Service {
             .await
             .map_err(|error| Status::not_found(format!("workspace {digest}: {error}")))?;
         let (wire, outgoing) = mpsc::channel(4);
-        tokio::spawn(send_file(file, wire));
+        tokio::spawn(async move {
+            let _busy = busy;
+            send_file(file, wire).await;
+        });
         Ok(Response::new(ReceiverStream::new(outgoing)))
     }
 }

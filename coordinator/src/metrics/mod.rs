@@ -152,6 +152,8 @@ pub struct Metrics {
     pub watchers_dropped: Counter,
     /// Connections of agents that were refused or closed with a reason.
     pub agents_refused: Counter,
+    /// Connections that were dropped, or not taken, because they asked for nothing or were too many.
+    pub connections_dropped: Counter,
     /// Agents lost.
     pub agents_lost: Counter,
     /// Messages with a token that isn't the newest.
@@ -180,6 +182,7 @@ impl Metrics {
             watchers: Gauge::new(),
             watchers_dropped: Counter::new(),
             agents_refused: Counter::new(),
+            connections_dropped: Counter::new(),
             agents_lost: Counter::new(),
             stale: Counter::new(),
             runs_finished: [const { Counter::new() }; OUTCOMES.len()],

@@ -145,6 +145,11 @@ fn counted(text: &mut Text) {
             &m.agents_lost,
         ),
         (
+            "phalanx_connections_dropped_total",
+            "Connections dropped or turned away because they asked for nothing or were too many.",
+            &m.connections_dropped,
+        ),
+        (
             "phalanx_stale_messages_total",
             "Messages fenced off because their token isn't the newest.",
             &m.stale,

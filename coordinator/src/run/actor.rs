@@ -14,7 +14,7 @@ use kameo::Actor;
 use kameo::actor::{ActorRef, WeakActorRef};
 use kameo::error::{ActorStopReason, Infallible};
 use kameo::message::{Context, Message};
-use phalanx_shared::event::{Event, EventKind};
+use phalanx_shared::event::{Event, EventKind, Speaker};
 use phalanx_shared::id::{AgentId, CellId, Token};
 use phalanx_shared::outcome::Outcome;
 use phalanx_shared::plan::CellJob;
@@ -403,6 +403,9 @@ impl Run {
 
     /// Rows that repeat an event in another shape.
     fn also_written(&self, event: &Event) -> Vec<Write> {
+        if event.kind.speaker() != Speaker::Coordinator || event.attempt.is_some() {
+            return Vec::new();
+        }
         let state = self.core.state();
         match &event.kind {
             EventKind::RunFinished { outcome } => {
@@ -478,7 +481,7 @@ impl Run {
             Effect::Cancel { token, order } => Parcel::ToAgent(courier::cancel(token, order)),
             Effect::Retire(token) => Parcel::ToAgent(ToAgents::Retire { token }),
             Effect::Resume { attempts, .. } => {
-                let tokens = attempts.iter().map(|(token, _)| token.clone());
+                let tokens = attempts.iter().map(|goes_on| goes_on.token.clone());
                 let requests = tokens.filter_map(|token| self.request(token)).collect();
                 Parcel::Resume(answer.take()?, Resumed { attempts, requests })
             }

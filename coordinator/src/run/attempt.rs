@@ -1,12 +1,13 @@
 //! What happens to attempts: offered, taken, given back, told of, lost. The fence against late ones is [`RunCore::holds`].
 
 use super::core::{Decision, Effect, RunCore};
-use crate::dispatch::contract::InventoryItem;
+use crate::dispatch::contract::{GoesOn, InventoryItem};
 use phalanx_shared::event::{Event, EventKind};
 use phalanx_shared::id::{AgentId, CellId, Token};
 use phalanx_shared::outcome::Outcome;
 use phalanx_shared::run_state::CellStatus;
 use phalanx_shared::time::Timestamp;
+use std::time::Duration;
 
 impl RunCore {
     pub(super) fn assigned(
@@ -153,7 +154,12 @@ impl RunCore {
             let seen = self.state.cells.get(&token.cell);
             let attempt = seen.and_then(|c| c.attempts.last());
             let running = attempt.is_some_and(|a| a.outcome.is_none());
-            attempts.push((token.clone(), attempt.map_or(0, |a| a.last_seq)));
+            let planned = self.state.planned(&token.cell);
+            attempts.push(GoesOn {
+                token: token.clone(),
+                durable_seq: attempt.map_or(0, |a| a.last_seq),
+                timeout: Duration::from_millis(planned.map_or(0, |cell| cell.timeout_ms)),
+            });
             if let Some(order) = self.order.clone().filter(|_| running) {
                 d.effects.push(Effect::Cancel { token, order });
             }
@@ -162,10 +168,39 @@ impl RunCore {
         d.effects.insert(0, Effect::Resume { agent, attempts });
     }
 
+    /// An attempt was taken from its agent, which lives and isn't asked again for a while.
+    pub(super) fn revoked(
+        &mut self,
+        token: &Token,
+        reason: String,
+        now: Timestamp,
+        d: &mut Decision,
+    ) {
+        if !self.holds(token) {
+            return;
+        }
+        let scheduler = Effect::Declined {
+            token: token.clone(),
+            reason: reason.clone(),
+        };
+        self.lose_and(token, &reason, scheduler, now, d);
+    }
+
     /// An attempt's agent is gone. One that was offered and never taken only goes back.
     pub(super) fn lose(&mut self, token: &Token, reason: &str, now: Timestamp, d: &mut Decision) {
+        let release = Effect::Release(token.clone());
+        self.lose_and(token, reason, release, now, d);
+    }
+
+    fn lose_and(
+        &mut self,
+        token: &Token,
+        reason: &str,
+        release: Effect,
+        now: Timestamp,
+        d: &mut Decision,
+    ) {
         if self.status(&token.cell) == Some(CellStatus::Offered) {
-            let release = Effect::Release(token.clone());
             self.give_back(token, reason.to_owned(), release, now, d);
             return;
         }
@@ -176,7 +211,7 @@ impl RunCore {
         };
         self.record(kind, now, d);
         d.effects.push(Effect::Retire(token.clone()));
-        d.effects.push(Effect::Release(token.clone()));
+        d.effects.push(release);
         self.judge(&token.cell, now, d);
     }
 }

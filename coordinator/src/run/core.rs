@@ -4,7 +4,7 @@
 //! the fold of the events and nothing else, so that a restart ([`RunCore::recovered`]) goes on where the journal ends.
 
 use super::verdict::{Verdict, verdict};
-use crate::dispatch::contract::InventoryItem;
+use crate::dispatch::contract::{GoesOn, InventoryItem};
 use phalanx_shared::event::{Event, EventKind, Recorded};
 use phalanx_shared::id::{AgentId, CellId, RunId, Token};
 use phalanx_shared::outcome::Outcome;
@@ -31,6 +31,8 @@ pub enum Input {
     Accepted { token: Token },
     /// An offer came to nothing.
     Declined { token: Token, reason: String },
+    /// An attempt was taken from its agent.
+    Revoked { token: Token, reason: String },
     /// An attempt's events, in sequence.
     Events { token: Token, events: Vec<Event> },
     /// An agent connected and says which attempts of this run it holds.
@@ -74,10 +76,10 @@ pub enum Effect {
     Cancel { token: Token, order: CancelOrder },
     /// Close the gate behind an attempt.
     Retire(Token),
-    /// An agent goes on with these, each durable up to a sequence number; with all others of this run it doesn't.
+    /// An agent goes on with these; with all others of this run it doesn't.
     Resume {
         agent: AgentId,
-        attempts: Vec<(Token, u64)>,
+        attempts: Vec<GoesOn>,
     },
     /// The run has its outcome.
     Finished(Outcome),
@@ -204,6 +206,7 @@ impl RunCore {
             }
             Input::Accepted { token } => self.accepted(token, now, &mut d),
             Input::Declined { token, reason } => self.declined(&token, reason, now, &mut d),
+            Input::Revoked { token, reason } => self.revoked(&token, reason, now, &mut d),
             Input::Events { token, events } => self.agent_events(&token, events, now, &mut d),
             Input::Connected { agent, inventory } => {
                 self.connected(agent, &inventory, now, &mut d);

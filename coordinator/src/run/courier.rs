@@ -4,7 +4,7 @@
 //! outside sees a decision before it is on disk: not agents, not the scheduler, not watchers.
 
 use super::core::CancelOrder;
-use crate::dispatch::contract::ToAgents;
+use crate::dispatch::contract::{GoesOn, ToAgents};
 use crate::journal::Durable;
 use crate::schedule::actor::Scheduling;
 use crate::schedule::core::{CellRequest, Input as ScheduleInput};
@@ -40,8 +40,8 @@ pub(super) enum Parcel {
 /// The attempts of one run with which a connecting agent goes on.
 #[derive(Clone, Debug, Default)]
 pub struct Resumed {
-    /// Each with the last sequence that is durable.
-    pub attempts: Vec<(Token, u64)>,
+    /// Which.
+    pub attempts: Vec<GoesOn>,
     /// What each reserves.
     pub requests: Vec<CellRequest>,
 }

@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use super::core::{CancelOrder, Decision, Effect, Input, RunCore};
+use super::verdict::LOSSES;
 use crate::dispatch::contract::{AgentInfo, InventoryItem};
 use crate::schedule::core::{
     CellRequest, Effect as Place, Input as Schedule, RunLimits, Scheduler,
@@ -218,11 +219,13 @@ impl World {
             }
             Effect::Resume { agent, attempts } => {
                 let held = self.agents.get_mut(&agent).unwrap();
-                held.retain(|token, _| attempts.iter().any(|(t, _)| t == token));
-                for (token, seq) in &attempts {
-                    held.get_mut(token).unwrap().told = usize::try_from(*seq).unwrap();
+                held.retain(|token, _| attempts.iter().any(|goes_on| goes_on.token == *token));
+                for goes_on in &attempts {
+                    let held = held.get_mut(&goes_on.token).unwrap();
+                    held.told = usize::try_from(goes_on.durable_seq).unwrap();
                 }
-                let holding = attempts.into_iter().map(|(t, _)| self.request(t)).collect();
+                let holding = attempts.into_iter();
+                let holding = holding.map(|goes_on| self.request(goes_on.token)).collect();
                 let info = AgentInfo {
                     id: agent.clone(),
                     name: agent.to_string(),
@@ -426,6 +429,43 @@ fn a_lost_agent_costs_its_cells_another_try_and_the_second_quarantines_them() {
     assert_eq!(outcome, Some(Outcome::Errored));
     assert!(reason.starts_with("quarantined: 2 agents"), "{reason}");
     w.check();
+}
+
+#[test]
+fn an_agent_lost_again_and_again_counts_once_but_not_for_ever() {
+    let mut w = World::new(plan(1, |_| {}), 1);
+    for _ in 0..LOSSES {
+        assert_eq!(w.outcome("c0").0, None);
+        let (agent, token) = w.holdings().remove(0);
+        (0..2).for_each(|_| w.step(&agent, &token, Outcome::Passed));
+        w.lose(&agent);
+        w.connect(&agent);
+    }
+    let (outcome, reason) = w.outcome("c0");
+    assert_eq!(outcome, Some(Outcome::Errored));
+    let said = format!("quarantined: its agent was lost {LOSSES} times");
+    assert!(reason.starts_with(&said), "{reason}");
+    w.check();
+}
+
+#[test]
+fn an_attempt_that_was_taken_from_its_agent_is_lost_and_the_agent_isnt_asked_at_once() {
+    let mut w = World::new(plan(1, |_| {}), 1);
+    let (agent, token) = w.holdings().remove(0);
+    (0..2).for_each(|_| w.step(&agent, &token, Outcome::Passed));
+    let reason = "it didn't end it".to_owned();
+    w.tell(Input::Revoked {
+        token: token.clone(),
+        reason: reason.clone(),
+    });
+    let cell = &w.core.state().cells[&CellId::from("c0")];
+    let lost = cell.attempts.last().unwrap();
+    assert!(lost.lost && lost.reason.as_ref() == Some(&reason), "{lost:?}");
+    assert!(w.holdings().is_empty(), "its agent rests");
+    // Late news of the same changes nothing.
+    let before = w.journal.len();
+    w.tell(Input::Revoked { token, reason });
+    assert_eq!(w.journal.len(), before);
 }
 
 #[test]

@@ -1,11 +1,15 @@
 //! What becomes of a cell whose attempt ended: its outcome, or another try.
 
+use phalanx_shared::id::AgentId;
 use phalanx_shared::outcome::Outcome;
 use phalanx_shared::plan::PlannedCell;
 use phalanx_shared::run_state::CellState;
+use std::collections::BTreeSet;
 
 /// A cell that was on this many agents when they were lost isn't given to another.
-pub const QUARANTINE: u32 = 2;
+pub const QUARANTINE: usize = 2;
+/// Nor is one that was lost so often, on whatever agent: something is wrong there, and it isn't tried for ever.
+pub const LOSSES: usize = 4;
 
 /// What becomes of a cell.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,7 +22,8 @@ pub enum Verdict {
 
 /// Judges a cell whose newest attempt ended; `None` while it hasn't.
 ///
-/// A lost agent is no word about the cell: it runs again (I8) until the second agent is lost under it. An `errored` attempt is tried
+/// A lost agent is no word about the cell: it runs again (I8) until a second one is lost under it. The same agent lost twice (a machine that starts again and
+/// again) is one agent. An `errored` attempt is tried
 /// `attempts` times in all, a failed one `retries` times more, and passing then is flaky.
 pub fn verdict(
     planned: &PlannedCell,
@@ -31,20 +36,25 @@ pub fn verdict(
     let reason = newest.reason.clone();
     if newest.lost {
         // Agents that went together with their coordinator say nothing about the cell.
-        let lost = cell.attempts.iter().filter(|a| a.lost && a.epoch == epoch);
-        let lost = u32::try_from(lost.count()).unwrap_or(u32::MAX);
+        let lost = || cell.attempts.iter().filter(|a| a.lost && a.epoch == epoch);
+        let agents: BTreeSet<&AgentId> = lost().map(|attempt| &attempt.agent).collect();
         if let Some(why) = cancelled {
             return Some(finish(
                 Outcome::Cancelled,
                 format!("{why}; its agent was lost meanwhile"),
             ));
         }
-        if lost < QUARANTINE {
-            return Some(Verdict::Again);
-        }
+        let (agents, times) = (agents.len(), lost().count());
         let last = reason.unwrap_or_default();
-        let why =
-            format!("quarantined: {lost} agents were lost while they ran it, the last: {last}");
+        let why = if agents >= QUARANTINE {
+            format!("quarantined: {agents} agents were lost while they ran it, the last: {last}")
+        } else if times >= LOSSES {
+            format!(
+                "quarantined: its agent was lost {times} times while it ran it, the last: {last}"
+            )
+        } else {
+            return Some(Verdict::Again);
+        };
         return Some(finish(Outcome::Errored, why));
     }
     let tries = |wanted: Outcome| {

@@ -9,7 +9,7 @@ use crate::dispatch::core::ConnectionId;
 use phalanx_agent::link::backoff;
 use phalanx_agent::link::core::{Effect, Link};
 use phalanx_agent::link::logs::spool::Over;
-use phalanx_proto::link::ToAgent;
+use phalanx_proto::link::{FromAgent, ToAgent};
 use phalanx_shared::event::{EventKind, LogStream};
 use phalanx_shared::id::Token;
 use std::time::Duration;
@@ -123,7 +123,10 @@ impl World {
     pub fn link_effect(&mut self, agent: usize, effect: Effect) -> Res {
         let life = self.machines[agent].life;
         match effect {
-            Effect::Send(message) => {
+            Effect::Send(mut message) => {
+                if let FromAgent::Hello(hello) = &mut message {
+                    hello.instance = format!("process-{life}");
+                }
                 if let Some(connection) = self.machines[agent].connection {
                     self.transmit(connection, Message::Up(message));
                 }

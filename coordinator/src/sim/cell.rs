@@ -25,6 +25,9 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+/// As the simulated specs say.
+pub const CELL_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// What can happen in a cell.
 #[derive(Clone, Copy, Debug)]
 pub enum InCell {
@@ -53,6 +56,8 @@ pub struct Cell {
     /// Said, but there was no room yet.
     outbox: VecDeque<EventKind>,
     speaks: bool,
+    /// It does nothing, and says nothing, until its agent is told that the attempt isn't its own any more.
+    hangs: bool,
     closing: bool,
     /// Nothing of it is left in this process.
     pub gone: bool,
@@ -109,7 +114,7 @@ impl World {
         });
         let masks = masks.clone();
         let limits = Limits {
-            cell: Duration::from_secs(60),
+            cell: CELL_TIMEOUT,
             grace: Duration::from_secs(5),
         };
         let cell = Cell {
@@ -123,12 +128,20 @@ impl World {
             cancel: None,
             outbox: VecDeque::new(),
             speaks: false,
+            hangs: !self.calm && self.random.chance(4),
             closing: false,
             gone: false,
         };
+        if cell.hangs {
+            self.tally.count("cell hung");
+        }
+        let hangs = cell.hangs;
         let machine = &mut self.machines[agent];
         let id = machine.about.agent.clone();
         machine.cells.insert(token.clone(), cell);
+        if hangs {
+            return Ok(());
+        }
         self.say(agent, &token, EventKind::AttemptStarted { agent: id })?;
         let pause = self.random.millis(1, 100);
         self.in_cell(agent, &token, pause, InCell::Made(Kind::Network));
@@ -157,7 +170,7 @@ impl World {
         let Some(cell) = machine.cells.get_mut(token) else {
             return Ok(());
         };
-        if cell.closing && !matches!(what, InCell::Speak | InCell::Closed) {
+        if cell.hangs || cell.closing && !matches!(what, InCell::Speak | InCell::Closed) {
             // What was going on was stopped with the verdict.
             return Ok(());
         }
@@ -216,6 +229,15 @@ impl World {
 
     /// The order to end an attempt.
     pub fn end_cell(&mut self, agent: usize, token: &Token, order: CancelOrder) -> Res {
+        let Some(cell) = self.machines[agent].cells.get_mut(token) else {
+            return Ok(());
+        };
+        if cell.hangs && !order.force {
+            return Ok(());
+        }
+        if std::mem::take(&mut cell.hangs) {
+            self.tell_sequence(agent, token, Input::Start)?;
+        }
         let Some(cell) = self.machines[agent].cells.get_mut(token) else {
             return Ok(());
         };

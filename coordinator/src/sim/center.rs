@@ -1,11 +1,13 @@
 //! The coordinator: the real sessions, scheduler and runs, wired as `supervisor.rs`, `routing.rs` and `courier.rs` wire them, on a journal
 //! whose writes are durable only after a commit. What a decision wants done happens after its events are durable.
 
+use super::checks::broken;
+use super::disasters::IMPOSTOR;
 use super::network::Message;
 use super::seats::Seats;
 use super::world::{Happening, Res, World};
 use super::{Switch, plan};
-use crate::dispatch::contract::AgentInfo;
+use crate::dispatch::contract::{AgentInfo, GoesOn};
 use crate::dispatch::core::{AgentSession, ConnectionId, Effect, Settings};
 use crate::dispatch::gate::SharedGate;
 use crate::run::core::{CancelOrder, Effect as RunEffect, Input, RunCore};
@@ -19,6 +21,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 const GRACE_MS: u64 = 2_000;
+/// What an attempt may take beyond its cell's timeout and what comes before that.
+pub const ATTEMPT_MARGIN: Duration = Duration::from_secs(30);
 const RECONNECT_WITHIN: Duration = Duration::from_secs(20);
 
 /// One term of office.
@@ -54,7 +58,7 @@ pub enum Parcel {
     Effect(RunEffect),
     Resume {
         gather: u64,
-        attempts: Vec<(Token, u64)>,
+        attempts: Vec<GoesOn>,
     },
     Durable {
         agent: AgentId,
@@ -67,7 +71,7 @@ pub enum Parcel {
 pub struct Gather {
     pub agent: AgentInfo,
     pub waiting: usize,
-    pub resumed: Vec<(Token, u64)>,
+    pub resumed: Vec<GoesOn>,
     pub holding: Vec<CellRequest>,
 }
 
@@ -82,9 +86,13 @@ pub fn label_limits() -> BTreeMap<String, u32> {
     [("big".to_owned(), 3)].into()
 }
 
-fn settings(epoch: u64) -> Settings {
+fn settings(epoch: u64, switch: Switch) -> Settings {
     Settings {
         epoch,
+        attempt_margin: match switch {
+            Switch::NeverOverdue => Duration::from_secs(86_400),
+            _ => ATTEMPT_MARGIN,
+        },
         ..Settings::default()
     }
 }
@@ -244,7 +252,18 @@ impl World {
         let Some(center) = &mut self.center else {
             return Ok(());
         };
-        center.heard.insert(agent.clone(), now);
+        let impostor =
+            matches!(&message, FromAgent::Hello(hello) if hello.instance == IMPOSTOR);
+        if impostor {
+            // Who takes an identity that nobody holds is that agent from then on, as far as anybody can tell: no business of ours.
+            let held = center.sessions.get(&agent);
+            if !held.is_some_and(AgentSession::is_held) {
+                self.tally.count("identity free for an impostor");
+                return Ok(());
+            }
+        } else {
+            center.heard.insert(agent.clone(), now);
+        }
         let greeted =
             center.wires.values().any(|c| *c == connection) || self.greeted.contains(&connection);
         let effects = match (greeted, message) {
@@ -252,10 +271,22 @@ impl World {
                 self.greeted.insert(connection);
                 let gate = center.gate.clone();
                 let session = center.sessions.entry(agent.clone()).or_insert_with(|| {
-                    AgentSession::new(agent.clone(), settings(center.epoch), gate, now)
+                    let settings = settings(center.epoch, self.switch);
+                    AgentSession::new(agent.clone(), settings, gate, now)
                 });
                 let effects = session.hello(now, connection, 1, hello);
-                center.wires.insert(agent.clone(), connection);
+                if session.current() == Some(connection) {
+                    if impostor {
+                        return Err(broken("I8", format!("an impostor took {agent}'s place")));
+                    }
+                    center.wires.insert(agent.clone(), connection);
+                } else {
+                    self.tally.count(if impostor {
+                        "identity kept from an impostor"
+                    } else {
+                        "next process waited for its identity"
+                    });
+                }
                 effects
             }
             // The server refuses what doesn't begin with a Hello.

@@ -101,6 +101,7 @@ impl Disk {
         };
         for recorded in events {
             let event = &recorded.event;
+            invariant::said_by_the_right_one(event)?;
             kept.sequences.take(event)?;
             let text = serde_json::to_vec(&event.kind).unwrap_or_default();
             invariant::no_secret("the journal", &text, [kept.secret.as_str()])?;

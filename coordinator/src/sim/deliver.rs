@@ -21,7 +21,7 @@ impl World {
             Parcel::Resume { gather, attempts } => {
                 let requests: Vec<_> = attempts
                     .iter()
-                    .filter_map(|(t, _)| self.request(t))
+                    .filter_map(|goes_on| self.request(&goes_on.token))
                     .collect();
                 if let Some(gather) = self
                     .center

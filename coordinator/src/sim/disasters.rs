@@ -2,11 +2,15 @@
 
 use super::network::Message;
 use super::world::{Happening, Res, World};
-use phalanx_proto::link::FromAgent;
+use phalanx_proto::PROTOCOLS;
+use phalanx_proto::link::{FromAgent, Hello};
 use phalanx_shared::event::{AttemptRef, Event, EventKind};
 use phalanx_shared::id::Token;
 use phalanx_shared::outcome::Outcome;
 use std::time::Duration;
+
+/// The process that says it is an agent whose directory it copied.
+pub const IMPOSTOR: &str = "impostor";
 
 impl World {
     pub fn disaster(&mut self) -> Res {
@@ -14,7 +18,7 @@ impl World {
             return Ok(());
         }
         let agent = self.random.below(self.machines.len() as u64) as usize;
-        match self.random.below(25) {
+        match self.random.below(28) {
             0 | 1 => self.crash_agent(agent),
             2 | 3 => {
                 self.crash_center();
@@ -71,6 +75,8 @@ impl World {
                 let full = self.random.chance(600);
                 self.machines[agent].drive.set_full(full);
             }
+            25 => self.forge(agent),
+            26 | 27 => self.pretend(agent),
             _ => self.lie(agent),
         }
         let pause = self.random.millis(200, 2_500);
@@ -183,6 +189,77 @@ impl World {
             },
         };
         self.transmit(connection, Message::Up(message));
+    }
+
+    /// An agent says of an attempt that it holds what only the coordinator may say.
+    fn forge(&mut self, agent: usize) {
+        let machine = &self.machines[agent];
+        let (Some(connection), Some(link)) = (machine.connection, &machine.link) else {
+            return;
+        };
+        let running: Vec<Token> = link.running().cloned().collect();
+        let Some(token) = running
+            .get(self.random.below(running.len() as u64) as usize)
+            .cloned()
+        else {
+            return;
+        };
+        self.tally.count("forged what only a coordinator says");
+        self.forged.insert(token.clone());
+        let kind = match self.random.below(3) {
+            0 => EventKind::RunFinished {
+                outcome: Outcome::Passed,
+            },
+            1 => EventKind::CellFinished {
+                cell: token.cell.clone(),
+                outcome: Outcome::Passed,
+                reason: None,
+                attempts: 1,
+            },
+            _ => EventKind::CancelRequested {
+                reason: "forged".to_owned(),
+            },
+        };
+        let event = Event {
+            run: token.run.clone(),
+            attempt: Some(AttemptRef {
+                cell: token.cell.clone(),
+                attempt: token.attempt,
+            }),
+            seq: 1 + self.disk.last(&token),
+            at: self.wall(agent),
+            mono_us: 0,
+            kind,
+        };
+        let events = vec![event];
+        self.transmit(connection, Message::Up(FromAgent::Events { token, events }));
+    }
+
+    /// Another process says Hello as an agent, holding nothing.
+    fn pretend(&mut self, agent: usize) {
+        if self.center.is_none() || self.machines[agent].link.is_none() {
+            return;
+        }
+        let about = self.machines[agent].about.clone();
+        self.tally.count("impostor said Hello");
+        let connection = self.network.open(agent);
+        let hello = Hello {
+            agent: about.agent,
+            name: about.name,
+            version: about.version,
+            protocols: (*PROTOCOLS.start(), *PROTOCOLS.end()),
+            labels: about.labels,
+            slots: about.slots,
+            resources: about.resources,
+            images: Vec::new(),
+            inventory: Vec::new(),
+            instance: IMPOSTOR.to_owned(),
+        };
+        self.transmit(connection, Message::Up(FromAgent::Hello(hello)));
+        // It goes again: nobody answers for it.
+        self.later(Duration::from_millis(500), Happening::HangUp { connection });
+        let gone = Happening::UpBroken { connection, agent };
+        self.later(Duration::from_millis(600), gone);
     }
 
     pub fn restart_center(&mut self, pause: Duration) {

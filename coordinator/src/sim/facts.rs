@@ -43,6 +43,16 @@ impl World {
                 let run = token.run.clone();
                 self.tell_run(&run, Input::Declined { token, reason })
             }
+            Fact::Revoked { token, reason } => {
+                let lied = reason.contains("only a coordinator may say");
+                self.tally.count(if lied {
+                    "attempt of a liar ended"
+                } else {
+                    "attempt overdue"
+                });
+                let run = token.run.clone();
+                self.tell_run(&run, Input::Revoked { token, reason })
+            }
             Fact::Events { token, events } => {
                 self.passed_rightly(agent, &token)?;
                 let seq = events.last().map_or(0, |event| event.seq);

@@ -1,5 +1,7 @@
 //! Who lost what, and whether there was a cause (I7, I8).
 
+use super::cell::CELL_TIMEOUT;
+use super::center::ATTEMPT_MARGIN;
 use super::world::{Res, World};
 use phalanx_shared::event::{EventKind, Recorded};
 use phalanx_shared::id::{AgentId, Token};
@@ -41,6 +43,8 @@ impl World {
             restarted: token.epoch < center.epoch,
             ended_by_its_agent: !here,
             silent_for: self.now.saturating_sub(heard.unwrap_or(center.started)),
+            overdue: self.overdue(token),
+            lied: self.forged.contains(token),
         };
         invariant::loss_has_a_cause(&loss, PATIENCE)
     }
@@ -73,5 +77,19 @@ impl World {
     /// Which agent began an attempt.
     pub fn holds(&mut self, token: &Token, agent: &AgentId) {
         self.holders.insert(token.clone(), agent.clone());
+        self.begun.insert(token.clone(), self.now);
+    }
+
+    /// Whether an attempt should have ended by now, by the cell's timeout or by an order.
+    fn overdue(&self, token: &Token) -> bool {
+        let begun = self.begun.get(token);
+        // An order, of a person or of `fail-fast`, is an end too.
+        let ordered = self.disk.runs.get(&token.run);
+        let ordered = ordered.is_some_and(|kept| kept.state().cancel.is_some());
+        let allowed = match ordered {
+            true => ATTEMPT_MARGIN,
+            false => CELL_TIMEOUT * 2 + ATTEMPT_MARGIN,
+        };
+        begun.is_some_and(|begun| self.now >= *begun + allowed)
     }
 }

@@ -62,6 +62,8 @@ enum Switch {
     DeadAgentKept,
     /// A cut connection is taken for a dead agent (I8).
     CutIsDeath,
+    /// An agent that lives may hold an attempt for ever.
+    NeverOverdue,
 }
 
 /// Runs one world to its end; what it saw, or which promise broke.
@@ -193,6 +195,11 @@ fn a_disk_that_swallows_events_when_it_is_full_is_noticed() {
 #[test]
 fn an_attempt_that_outlives_its_agent_is_noticed() {
     turns_red(Switch::DeadAgentKept, "I8");
+}
+
+#[test]
+fn an_attempt_that_is_never_overdue_is_noticed() {
+    turns_red(Switch::NeverOverdue, "no end in sight");
 }
 
 #[test]

@@ -28,7 +28,7 @@ pub fn spec(shape: u64, first: bool, changed: bool) -> String {
     let images = if changed { "[a, changed]" } else { images };
     format!(
         "name: simulated\nsecrets: [token]\nstrategy:\n{parallel}{fail_fast}  matrix:\n    image: {images}\n    size: [small, big]\n    speed: {speeds}\n\
-         cell:\n  attempts: 4\n  runs-on: \"${{{{ matrix.size == 'big' ? ['big'] : [] }}}}\"\n\
+         cell:\n  timeout: 60s\n  attempts: 4\n  runs-on: \"${{{{ matrix.size == 'big' ? ['big'] : [] }}}}\"\n\
          \x20 resources:\n    cpus: \"${{{{ matrix.image == 'a' ? 2 : 1 }}}}\"\n    memory: \"${{{{ matrix.speed == 'x' ? '3GiB' : '1GiB' }}}}\"\n\
          phases:\n  setup:\n    - {{ name: seed, run: seed, retry: {{ times: 1 }} }}\n\
          \x20 assert:\n    - {{ name: one, run: one }}\n    - parallel:\n        - {{ name: left, run: left }}\n        - {{ name: right, run: right }}\n\

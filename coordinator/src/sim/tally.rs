@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 /// What must happen in a few hundred seeds.
-const EXPECTED: [&str; 50] = [
+const EXPECTED: [&str; 57] = [
     "agent crashed",
     "agent ended an attempt that wasn't its own any more",
     "agent left",
@@ -14,9 +14,12 @@ const EXPECTED: [&str; 50] = [
     "agent's lease ran out",
     "attempt finished",
     "attempt lost",
+    "attempt of a liar ended",
+    "attempt overdue",
     "attempt resumed",
     "attempt resumed in a later term",
     "cancel delivered",
+    "cell hung",
     "cell quarantined",
     "cell tried again",
     "clean-up left something",
@@ -29,8 +32,11 @@ const EXPECTED: [&str; 50] = [
     "engine refused to make something",
     "engine restarted",
     "event repeated and dropped",
+    "forged what only a coordinator says",
     "hole noticed",
+    "identity kept from an impostor",
     "images pulled ahead",
+    "impostor said Hello",
     "journal waited for room",
     "leftover reaped",
     "lied about a cell that isn't there",
@@ -41,6 +47,7 @@ const EXPECTED: [&str; 50] = [
     "message doubled",
     "message lost",
     "message out of order",
+    "next process waited for its identity",
     "offer declined",
     "offer unanswered",
     "partition",

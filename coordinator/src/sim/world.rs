@@ -153,6 +153,10 @@ pub struct World {
     pub masks: BTreeMap<RunId, Arc<Masks>>,
     /// Which agent began an attempt.
     pub holders: BTreeMap<Token, AgentId>,
+    /// When attempts began.
+    pub begun: BTreeMap<Token, Duration>,
+    /// Attempts of which an agent said what it may not.
+    pub forged: BTreeSet<Token>,
     /// Attempts held by processes that are gone, and since when.
     pub orphaned: BTreeMap<Token, Duration>,
     /// The scheduler was told something since the last check.
@@ -197,6 +201,8 @@ impl World {
             past: Vec::new(),
             masks: BTreeMap::new(),
             holders: BTreeMap::new(),
+            begun: BTreeMap::new(),
+            forged: BTreeSet::new(),
             orphaned: BTreeMap::new(),
             crowded: false,
             ticked: false,

@@ -12,4 +12,4 @@ mod store;
 
 pub use pack::{Error, Packed, pack};
 pub use receive::Refused;
-pub use store::Workspaces;
+pub use store::{Turn, Workspaces};

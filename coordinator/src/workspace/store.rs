@@ -5,18 +5,22 @@
 
 use super::receive::{Next, Refused, receive};
 use phalanx_shared::time::Timestamp;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, UNIX_EPOCH};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// How long a workspace is held for a client.
 const HOLD: Duration = Duration::from_secs(3600);
 /// Workspaces that come in at once; further ones wait. Each has a thread and a file.
-const AT_ONCE: usize = 8;
+const AT_ONCE: usize = 24;
+/// Of one peer: the others are for others.
+const OF_A_PEER: usize = 16;
 
 /// See the module. Clones are the same.
 #[derive(Clone, Debug)]
@@ -24,7 +28,46 @@ pub struct Workspaces {
     directory: PathBuf,
     /// Holding one and removing it exclude each other.
     change: Arc<Mutex<()>>,
-    turns: Arc<Semaphore>,
+    turns: Arc<Turns>,
+}
+
+/// Who sends, and who waits to.
+#[derive(Debug)]
+struct Turns {
+    all: Arc<Semaphore>,
+    peers: Mutex<HashMap<IpAddr, Weak<Semaphore>>>,
+    waiting: AtomicUsize,
+}
+
+/// A workspace may come in, as long as this lives.
+#[derive(Debug)]
+pub struct Turn {
+    turns: Arc<Turns>,
+    _own: Option<OwnedSemaphorePermit>,
+    _of_all: Option<OwnedSemaphorePermit>,
+}
+
+impl Turn {
+    /// Whether somebody waits for a turn.
+    pub fn is_wanted(&self) -> bool {
+        self.turns.waiting.load(Ordering::Relaxed) > 0
+    }
+}
+
+/// One that waits for a turn, until it has one or gives up.
+struct Waits<'t>(&'t AtomicUsize);
+
+impl<'t> Waits<'t> {
+    fn begin(waiting: &'t AtomicUsize) -> Self {
+        waiting.fetch_add(1, Ordering::Relaxed);
+        Waits(waiting)
+    }
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Workspaces {
@@ -33,13 +76,38 @@ impl Workspaces {
         Workspaces {
             directory: directory.into(),
             change: Arc::default(),
-            turns: Arc::new(Semaphore::new(AT_ONCE)),
+            turns: Arc::new(Turns {
+                all: Arc::new(Semaphore::new(AT_ONCE)),
+                peers: Mutex::default(),
+                waiting: AtomicUsize::new(0),
+            }),
         }
     }
 
-    /// Waits until one more may come in; for as long as the permit lives.
-    pub async fn turn(&self) -> Option<SemaphorePermit<'_>> {
-        self.turns.acquire().await.ok()
+    /// Waits until one more of a peer may come in.
+    pub async fn turn(&self, peer: Option<IpAddr>) -> Turn {
+        let turns = &self.turns;
+        let _waits = Waits::begin(&turns.waiting);
+        let of_peer = peer.map(|peer| {
+            let mut peers = turns.peers.lock().unwrap_or_else(PoisonError::into_inner);
+            peers.retain(|_, known| known.strong_count() > 0);
+            let known = peers.get(&peer).and_then(Weak::upgrade);
+            known.unwrap_or_else(|| {
+                let new = Arc::new(Semaphore::new(OF_A_PEER));
+                peers.insert(peer, Arc::downgrade(&new));
+                new
+            })
+        });
+        // Neither is ever closed.
+        let own = match of_peer {
+            Some(of_peer) => of_peer.acquire_owned().await.ok(),
+            None => None,
+        };
+        Turn {
+            turns: Arc::clone(turns),
+            _own: own,
+            _of_all: Arc::clone(&turns.all).acquire_owned().await.ok(),
+        }
     }
 
     /// The archive of a workspace, if it is here.

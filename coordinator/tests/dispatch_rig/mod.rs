@@ -8,7 +8,7 @@ pub use script::Script;
 use phalanx_agent::link::core::About;
 use phalanx_agent::link::{Coordinator, actor};
 use phalanx_coordinator::clock::SystemClock;
-use phalanx_coordinator::dispatch::contract::{FromAgents, ToAgents};
+use phalanx_coordinator::dispatch::contract::{FromAgents, GoesOn, ToAgents};
 use phalanx_coordinator::dispatch::core::Settings;
 use phalanx_coordinator::dispatch::logs::read::{Piece, Query, read};
 use phalanx_coordinator::dispatch::logs::store::LogStore;
@@ -371,7 +371,11 @@ async fn listen(
                     let tokens: Vec<Token> = inventory.into_iter().map(|item| item.token).collect();
                     let resume = tokens.iter().map(|token| {
                         let durable = heard.last.get(token).copied().unwrap_or(0);
-                        (token.clone(), durable)
+                        GoesOn {
+                            token: token.clone(),
+                            durable_seq: durable,
+                            timeout: Duration::from_secs(60),
+                        }
                     });
                     let _ = answer.send(resume.collect());
                     heard.greetings.push_back((agent.id, tokens));

@@ -314,7 +314,9 @@ impl Bench {
             })
             .await
             .unwrap();
-        tokio::time::timeout(BOUND, resumed).await.unwrap().unwrap()
+        let resumed = tokio::time::timeout(BOUND, resumed).await;
+        let resumed = resumed.unwrap().unwrap().into_iter();
+        resumed.map(|on| (on.token, on.durable_seq)).collect()
     }
 
     pub async fn submit(&self, cells: u64) -> String {

@@ -12,6 +12,7 @@ mod peers;
 mod proxy;
 mod recovery;
 mod remote;
+#[allow(dead_code)] // Each test program uses a part.
 mod rig;
 mod standards;
 mod upload;

@@ -102,9 +102,27 @@ impl Fleet {
     }
 
     pub fn serve_at_with(&self, listen: &str, more: &[&str]) -> Coordinator {
-        let before = fs::read_to_string(self.path("serve.log")).unwrap_or_default();
         let arguments = ["serve", "--listen", listen, "--http", "127.0.0.1:0"];
-        let mut process = self.start("serve", self.phalanx(&arguments).args(more));
+        self.serving(self.phalanx(&arguments).args(more))
+    }
+
+    /// With settings, and at most so many open files.
+    pub fn serve_within(&self, settings: &[(&str, &str)], files: u32) -> Coordinator {
+        let arguments = ["serve", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"];
+        let own = self.phalanx(&arguments);
+        let mut command = Command::new("sh");
+        let limited = format!(r#"ulimit -n {files} && exec "$0" "$@""#);
+        command.args(["-c", &limited]).arg(own.get_program());
+        command.args(own.get_args()).env_clear();
+        command.envs(own.get_envs().filter_map(|(k, v)| Some((k, v?))));
+        command.envs(settings.iter().copied());
+        command.current_dir(self.place.path()).stdin(Stdio::null());
+        self.serving(&mut command)
+    }
+
+    fn serving(&self, command: &mut Command) -> Coordinator {
+        let before = fs::read_to_string(self.path("serve.log")).unwrap_or_default();
+        let mut process = self.start("serve", command);
         let said = eventually("the coordinator listens", || {
             let said = process.said()[before.len()..].to_owned();
             assert!(process.lives(), "{said}");

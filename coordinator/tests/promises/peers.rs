@@ -1,7 +1,695 @@
 //! Agents, clients and strangers on a coordinator's ports that say what they may not, or nothing at all.
 
-use crate::Test;
+use crate::rig::{BOUND, Coordinator, Fleet, Run, attempts, eventually};
+use crate::{Need, Test};
+use phalanx_proto::v1;
+use phalanx_proto::v1::agent_link_client::AgentLinkClient;
+use phalanx_proto::v1::control_client::ControlClient;
+use serde_json::{Value, json};
+use std::fs;
+use std::io::Write;
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+use tokio::runtime::Runtime;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Status};
+use v1::from_agent::Message as Up;
+use v1::to_agent::Message as Down;
 
 pub fn tests() -> Vec<Test> {
-    Vec::new()
+    vec![
+        (
+            Need::Nothing,
+            "an agent that says what only a coordinator may loses the attempt and is not believed",
+            forged_events,
+        ),
+        (
+            Need::Nothing,
+            "an identity that a live process holds is not taken over, however often it is tried",
+            taken_identity,
+        ),
+        (
+            Need::Nothing,
+            "a copy of an agent's directory is told so and harms nothing",
+            copied_identity,
+        ),
+        (
+            Need::Nothing,
+            "an agent that answers and never ends an attempt loses it",
+            black_hole,
+        ),
+        (
+            Need::Nothing,
+            "a refusal of any length reaches the client whole",
+            long_refusals,
+        ),
+        (
+            Need::Nothing,
+            "an agent with a crowd of labels or escapes in its name is refused by name",
+            crowded_hello,
+        ),
+        (
+            Need::Nothing,
+            "a crowd of connections that ask for nothing keeps nobody out, on either port",
+            sleeping_connections,
+        ),
+        (
+            Need::Nothing,
+            "calls that go on are limited, and say so",
+            many_watchers,
+        ),
+        (
+            Need::Nothing,
+            "uploads that trickle make room for others",
+            trickling_uploads,
+        ),
+        (
+            Need::Nothing,
+            "a matrix of too many cells is refused with its axes and the setting",
+            too_many_cells,
+        ),
+        (
+            Need::Nothing,
+            "what a submission brings beside its spec is bounded",
+            heavy_submissions,
+        ),
+    ]
+}
+
+const ONE: &str = "name: one\ncell: { timeout: 1s }\nphases: { t: [ { run: \"true\" } ] }\n";
+
+fn up(message: Up) -> v1::FromAgent {
+    v1::FromAgent {
+        message: Some(message),
+    }
+}
+
+fn hello(id: &str, instance: &str) -> v1::Hello {
+    v1::Hello {
+        agent_id: id.to_owned(),
+        name: "liar".to_owned(),
+        version: "test".to_owned(),
+        min_protocol: 1,
+        max_protocol: 1,
+        slots: 4,
+        resources: Some(v1::Resources {
+            millicpus: 1 << 20,
+            memory_bytes: 1 << 40,
+            subnets: 100,
+        }),
+        instance: instance.to_owned(),
+        ..v1::Hello::default()
+    }
+}
+
+/// An agent that speaks the protocol by hand, and keeps its lease.
+struct Liar {
+    up: mpsc::Sender<v1::FromAgent>,
+    down: tonic::Streaming<v1::ToAgent>,
+}
+
+impl Liar {
+    /// Says Hello, and is welcome or refused.
+    async fn connect(at: &Coordinator, hello: v1::Hello) -> Result<Liar, Status> {
+        let mut client = AgentLinkClient::connect(at.url()).await.unwrap();
+        let (up, outgoing) = mpsc::channel(64);
+        up.send(self::up(Up::Hello(hello))).await.unwrap();
+        let mut down = client
+            .session(ReceiverStream::new(outgoing))
+            .await?
+            .into_inner();
+        let first = down.message().await?.unwrap().message;
+        assert!(matches!(first, Some(Down::Welcome(_))), "{first:?}");
+        let beats = up.clone();
+        tokio::spawn(async move {
+            for number in 1.. {
+                tokio::time::sleep(Duration::from_millis(500)).await;
+                let beat = self::up(Up::Heartbeat(v1::Heartbeat { number }));
+                if beats.send(beat).await.is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(Liar { up, down })
+    }
+
+    async fn say(&self, message: Up) {
+        self.up.send(up(message)).await.unwrap();
+    }
+
+    /// The next message of a kind.
+    async fn hear<T>(&mut self, wanted: impl Fn(Down) -> Option<T>) -> T {
+        let hearing = async {
+            loop {
+                let message = self.down.message().await.unwrap().unwrap().message;
+                if let Some(found) = message.and_then(&wanted) {
+                    return found;
+                }
+            }
+        };
+        tokio::time::timeout(BOUND, hearing).await.unwrap()
+    }
+
+    async fn offered(&mut self) -> v1::Token {
+        let offer = |down| match down {
+            Down::Offer(offer) => offer.token,
+            _ => None,
+        };
+        self.hear(offer).await
+    }
+
+    /// Why an attempt isn't its own any more.
+    async fn abandoned(&mut self) -> String {
+        let abandon = |down| match down {
+            Down::Abandon(abandon) => Some(abandon.reason),
+            _ => None,
+        };
+        self.hear(abandon).await
+    }
+
+    async fn tell(&self, token: &v1::Token, seq: u64, payload: Value) {
+        let event = v1::Event {
+            run: token.run.clone(),
+            attempt: Some(v1::AttemptRef {
+                cell: token.cell.clone(),
+                attempt: token.attempt,
+            }),
+            seq,
+            at_us: 1,
+            mono_us: 1,
+            kind: payload["kind"].as_str().unwrap().to_owned(),
+            payload_json: payload.to_string().into_bytes(),
+        };
+        self.say(Up::Events(v1::Events {
+            token: Some(token.clone()),
+            first_seq: seq,
+            events: vec![event],
+        }))
+        .await;
+    }
+}
+
+fn runtime() -> Runtime {
+    Runtime::new().unwrap()
+}
+
+/// Submits a spec; the run's id.
+fn submit(fleet: &Fleet, at: &Coordinator, text: &str) -> Run {
+    let place = fleet.path("spec.yaml");
+    fs::write(&place, text).unwrap();
+    let (code, stdout, stderr) = fleet.call(at, &["submit", "spec.yaml"]);
+    assert_eq!(code, Some(0), "{stderr}");
+    let id = stdout.trim().to_owned();
+    Run { id, place }
+}
+
+/// The kinds in a run's journal so far.
+async fn kinds(at: &Coordinator, run: &Run) -> Vec<String> {
+    let request = v1::WatchRequest {
+        run_id: run.id.clone(),
+        from_position: 1,
+        follow: false,
+    };
+    let mut client = at.client().await;
+    let mut events = client.watch(request).await.unwrap().into_inner();
+    let mut kinds = Vec::new();
+    while let Some(recorded) = events.message().await.unwrap() {
+        kinds.push(recorded.event.unwrap().kind);
+    }
+    kinds
+}
+
+fn forged_events() {
+    let fleet = Fleet::new();
+    let at = fleet.serve();
+    let finished = "phalanx_runs_finished_total{outcome=\"passed\"}";
+    let lies = [
+        json!({"kind": "run_finished", "outcome": "passed"}),
+        json!({"kind": "cell_finished", "cell": "x", "outcome": "passed", "reason": null, "attempts": 1}),
+        json!({"kind": "cancel_requested", "reason": "forged"}),
+        json!({"kind": "attempt_started", "agent": "another"}),
+    ];
+    for (n, lie) in lies.into_iter().enumerate() {
+        let run = runtime().block_on(async {
+            let id = format!("liar-{n}");
+            let mut liar = Liar::connect(&at, hello(&id, "1")).await.unwrap();
+            let run = submit(&fleet, &at, ONE);
+            let token = liar.offered().await;
+            let accepted = Some(token.clone());
+            liar.say(Up::Accept(v1::Accept { token: accepted })).await;
+            liar.tell(&token, 1, lie.clone()).await;
+            let reason = liar.abandoned().await;
+            let kind = lie["kind"].as_str().unwrap();
+            assert!(reason.contains(kind), "{reason}");
+            let goodbye = "enough".to_owned();
+            liar.say(Up::Goodbye(v1::Goodbye { reason: goodbye })).await;
+            run
+        });
+        let list = fleet.json(&at, &["runs", "--open", "--format", "json"]);
+        assert!(
+            list.to_string().contains(&run.id),
+            "{kind}: {list}",
+            kind = lie["kind"]
+        );
+        assert!(at.metric(finished) < 1.0);
+        let kinds = runtime().block_on(kinds(&at, &run));
+        assert!(kinds.contains(&"attempt_lost".to_owned()), "{kinds:?}");
+        let forged = ["run_finished", "cell_finished", "cancel_requested"];
+        assert!(
+            !kinds.iter().any(|k| forged.contains(&k.as_str())),
+            "{kinds:?}"
+        );
+        let (code, _, stderr) = fleet.call(&at, &["cancel", &run.id]);
+        assert_eq!(code, Some(0), "{stderr}");
+    }
+    // A restart believes none of it either, and an honest agent runs what comes.
+    let mut agentless = at;
+    agentless.process.kill();
+    let at = fleet.serve();
+    let _honest = fleet.agent("honest", &at.url(), 4);
+    let run = submit(&fleet, &at, ONE);
+    let shown = fleet.finished(&at, &run);
+    assert_eq!(shown["outcome"], "passed", "{shown:#}");
+}
+
+/// The id of an agent, as everybody can read it.
+fn id_of(fleet: &Fleet, at: &Coordinator, name: &str) -> String {
+    let list = fleet.json(at, &["agents", "--format", "json"]);
+    let agents = list["agents"].as_array().unwrap();
+    let agent = agents.iter().find(|agent| agent["name"] == name).unwrap();
+    agent["id"].as_str().unwrap().to_owned()
+}
+
+fn taken_identity() {
+    let fleet = Fleet::new();
+    let at = fleet.serve();
+    let _agent = fleet.agent("real", &at.url(), 4);
+    fleet.wait_for_state(&at, "real", "connected");
+    let id = id_of(&fleet, &at, "real");
+    let runtime = runtime();
+    let (stop, tried) = (
+        Arc::new(AtomicBool::new(false)),
+        Arc::new(AtomicUsize::new(0)),
+    );
+    let url = at.url();
+    let flapping = {
+        let (stop, tried) = (stop.clone(), tried.clone());
+        runtime.spawn(async move {
+            let mut told = Vec::new();
+            while !stop.load(Ordering::Relaxed) {
+                let instance = ["", "guessed"][tried.fetch_add(1, Ordering::Relaxed) % 2];
+                let mut client = AgentLinkClient::connect(url.clone()).await.unwrap();
+                let (up, outgoing) = mpsc::channel(4);
+                up.send(self::up(Up::Hello(hello(&id, instance))))
+                    .await
+                    .unwrap();
+                let session = client.session(ReceiverStream::new(outgoing)).await;
+                told.push(match session {
+                    Ok(down) => match down.into_inner().message().await {
+                        Ok(message) => format!("was welcome: {message:?}"),
+                        Err(status) => status.message().to_owned(),
+                    },
+                    Err(status) => status.message().to_owned(),
+                });
+            }
+            told
+        })
+    };
+    for n in 0..4 {
+        let run = fleet.submit(&at, &format!("run-{n}"), &[]);
+        run.open_gate();
+        let shown = fleet.finished(&at, &run);
+        assert_eq!(shown["outcome"], "passed", "{shown:#}");
+        assert!(attempts(&shown).iter().all(|(_, attempts)| *attempts == 1));
+    }
+    eventually("it is tried often", || {
+        (tried.load(Ordering::Relaxed) > 20).then_some(())
+    });
+    stop.store(true, Ordering::Relaxed);
+    let told = runtime.block_on(flapping).unwrap();
+    assert!(!told.is_empty());
+    for said in told {
+        assert!(said.contains("another process is this agent"), "{said}");
+    }
+}
+
+fn copied_identity() {
+    let fleet = Fleet::new();
+    let at = fleet.serve();
+    let _agent = fleet.agent("real", &at.url(), 4);
+    fleet.wait_for_state(&at, "real", "connected");
+    let (from, to) = (fleet.path("agent-real"), fleet.path("agent-clone"));
+    fs::create_dir(&to).unwrap();
+    fs::copy(from.join("agent-id"), to.join("agent-id")).unwrap();
+    let clone = fleet.agent("clone", &at.url(), 4);
+    clone.wait_for("each agent needs a directory of its own");
+    let run = fleet.submit(&at, "run", &[]);
+    run.wait_at_gate(&[1, 2, 3, 4], 1);
+    run.open_gate();
+    let shown = fleet.finished(&at, &run);
+    assert_eq!(shown["outcome"], "passed", "{shown:#}");
+    assert!(attempts(&shown).iter().all(|(_, attempts)| *attempts == 1));
+    assert_eq!(
+        fleet.states(&at),
+        [("real".to_owned(), "connected".to_owned())]
+    );
+}
+
+fn black_hole() {
+    let fleet = Fleet::new();
+    let at = fleet.serve_within(&[("PHALANX_SERVE__ATTEMPT_MARGIN_S", "1")], 1_024);
+    let run = runtime().block_on(async {
+        let mut hole = Liar::connect(&at, hello("hole", "1")).await.unwrap();
+        let run = submit(&fleet, &at, ONE);
+        let token = Some(hole.offered().await);
+        hole.say(Up::Accept(v1::Accept { token })).await;
+        let reason = hole.abandoned().await;
+        assert!(reason.contains("its agent didn't end it"), "{reason}");
+        let reason = "enough".to_owned();
+        hole.say(Up::Goodbye(v1::Goodbye { reason })).await;
+        run
+    });
+    let kinds = runtime().block_on(kinds(&at, &run));
+    assert!(kinds.contains(&"attempt_lost".to_owned()), "{kinds:?}");
+    // It was no fault of the cell's: another agent gets it.
+    let _honest = fleet.agent("honest", &at.url(), 4);
+    let shown = fleet.finished(&at, &run);
+    assert_eq!(shown["outcome"], "passed", "{shown:#}");
+    let said = shown.to_string();
+    assert!(
+        said.contains("long after its cell's timeout was over"),
+        "{said}"
+    );
+}
+
+fn long_refusals() {
+    let fleet = Fleet::new();
+    let at = fleet.serve_within(&[("PHALANX_MAX_CELLS", "1")], 1_024);
+    let head =
+        "name: r\nstrategy: { matrix: { x: [1, 2, 3] } }\nphases: { t: [ { run: \"true\" } ] }\n";
+    for kib in [0, 4, 10, 20, 200] {
+        let comment = format!("# {}\n", "x".repeat(77)).repeat(kib * 1024 / 80);
+        fs::write(fleet.path("r.yaml"), format!("{head}{comment}")).unwrap();
+        let (code, _, stderr) = fleet.call(&at, &["submit", "r.yaml"]);
+        assert_eq!(code, Some(2), "{kib} KiB: {stderr}");
+        for part in ["the matrix has 3 cells", "x 3", "r.yaml:2"] {
+            assert!(stderr.contains(part), "{kib} KiB: no {part} in {stderr}");
+        }
+    }
+    // A client that looks in the status only, as earlier ones do.
+    let status = runtime().block_on(async {
+        let request = v1::SubmitRequest {
+            files: vec![v1::SourceFile {
+                name: "r.yaml".to_owned(),
+                text: format!("{head}{}", "# xxxxxxxxxxxxxxxxxxxx\n".repeat(10_000)),
+            }],
+            ..v1::SubmitRequest::default()
+        };
+        at.client().await.submit(request).await.unwrap_err()
+    });
+    assert_eq!(status.code(), Code::InvalidArgument, "{status}");
+    assert!(
+        status.message().contains("the matrix has 3 cells"),
+        "{status}"
+    );
+    // Nor does a long name in an answer cut it off.
+    let run = submit(&fleet, &at, ONE);
+    let name = "n".repeat(60_000);
+    for command in ["why", "logs"] {
+        let (code, _, stderr) = fleet.call(&at, &[command, &run.id, &name]);
+        assert_eq!(
+            code,
+            Some(2),
+            "{command}: {}",
+            &stderr[..stderr.len().min(500)]
+        );
+        assert!(stderr.contains("the run has no cell"), "{command}");
+    }
+}
+
+fn crowded_hello() {
+    let fleet = Fleet::new();
+    let at = fleet.serve();
+    let label = |n: usize| format!("label-{n}=value");
+    let of = |change: &dyn Fn(&mut v1::Hello)| {
+        let mut hello = hello("crowd", "1");
+        change(&mut hello);
+        hello
+    };
+    let crowded = [
+        (
+            of(&|h| h.labels = (0..10_000).map(label).collect()),
+            "10000 entries",
+        ),
+        (
+            of(&|h| h.labels = vec![format!("k={}", "v".repeat(1_000_000))]),
+            "1000002 bytes",
+        ),
+        (
+            of(&|h| h.labels = vec!["\u{1b}[31mred".to_owned()]),
+            "control character",
+        ),
+        (
+            of(&|h| h.name = "\u{1b}]0;title\u{7}".to_owned()),
+            "control character",
+        ),
+        (of(&|h| h.name = "n".repeat(60_000)), "60000 bytes"),
+        (of(&|h| h.slots = 4_000_000_000), "4000000000 slots"),
+    ];
+    for (hello, said) in crowded {
+        let status = runtime().block_on(Liar::connect(&at, hello)).err().unwrap();
+        assert_eq!(status.code(), Code::InvalidArgument, "{said}: {status}");
+        assert!(status.message().contains(said), "{said}: {status}");
+    }
+    assert_eq!(fleet.states(&at), []);
+    let plenty = of(&|h| h.labels = (0..200).map(label).collect());
+    assert!(runtime().block_on(Liar::connect(&at, plenty)).is_ok());
+}
+
+/// Connections that say this and nothing more.
+fn crowd(address: &str, many: usize, say: &[u8]) -> Vec<TcpStream> {
+    let enter = |_| {
+        let mut stream = TcpStream::connect(address).unwrap();
+        // One that was dropped already is as good.
+        let _ = stream.write_all(say);
+        stream
+    };
+    (0..many).map(enter).collect()
+}
+
+fn sleeping_connections() {
+    let fleet = Fleet::new();
+    let at = fleet.serve_within(&[], 256);
+    let _agent = fleet.agent("real", &at.url(), 4);
+    fleet.wait_for_state(&at, "real", "connected");
+    let run = fleet.submit(&at, "run", &[]);
+    run.wait_at_gate(&[1, 2, 3, 4], 1);
+    let (grpc, http) = (at.address.to_string(), at.http.clone());
+    for (port, say) in [
+        (&grpc, &b""[..]),
+        (&grpc, b"P"),
+        (&grpc, b"PRI * HTTP/2.0\r\n\r\nSM"),
+        (
+            &grpc,
+            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0",
+        ),
+        (&http, b""),
+        (&http, b"GET /metrics HTTP/1.1\r\nHost: x\r\nX-A: "),
+    ] {
+        let crowd = crowd(port, 300, say);
+        let states = fleet.states(&at);
+        assert_eq!(
+            states,
+            [("real".to_owned(), "connected".to_owned())],
+            "{say:?}"
+        );
+        assert_eq!(at.get("/healthz").1, "ok\n", "{say:?}");
+        drop(crowd);
+    }
+    assert!(at.metric("phalanx_connections_dropped_total") > 0.0);
+    run.open_gate();
+    let shown = fleet.finished(&at, &run);
+    assert_eq!(shown["outcome"], "passed", "{shown:#}");
+    assert!(attempts(&shown).iter().all(|(_, attempts)| *attempts == 1));
+}
+
+fn many_watchers() {
+    let fleet = Fleet::new();
+    let at = fleet.serve_within(&[], 256);
+    let run = submit(&fleet, &at, ONE);
+    let runtime = runtime();
+    let (kept, refused) = runtime.block_on(async {
+        let (mut kept, mut refused) = (Vec::new(), Vec::new());
+        for _ in 0..3 {
+            let client = ControlClient::connect(at.url()).await.unwrap();
+            for _ in 0..50 {
+                let request = v1::WatchRequest {
+                    run_id: run.id.clone(),
+                    from_position: 1,
+                    follow: true,
+                };
+                let mut client = client.clone();
+                match client.watch(request).await {
+                    Ok(events) => {
+                        let mut events = events.into_inner();
+                        events.message().await.unwrap().unwrap();
+                        kept.push(events);
+                    }
+                    Err(status) => refused.push(status),
+                }
+            }
+        }
+        (kept, refused)
+    });
+    // Half the files are for connections and what goes on over them, a quarter of that is for others.
+    assert_eq!((kept.len(), refused.len()), (96, 54));
+    for status in &refused {
+        assert_eq!(status.code(), Code::ResourceExhausted);
+        assert!(
+            status.message().contains("96 from this address"),
+            "{status}"
+        );
+    }
+    // What is short is answered all the same.
+    fleet.json(&at, &["runs", "--format", "json"]);
+    drop(kept);
+    eventually("there is room again", || {
+        (at.metric("phalanx_watchers") < 1.0).then_some(())
+    });
+    let (code, _, stderr) = fleet.call(&at, &["show", &run.id]);
+    assert_eq!(code, Some(0), "{stderr}");
+}
+
+fn trickling_uploads() {
+    let fleet = Fleet::new();
+    let at = fleet.serve();
+    let runtime = runtime();
+    let (url, begun) = (at.url(), Arc::new(AtomicUsize::new(0)));
+    let trickles: Vec<_> = (0..30)
+        .map(|n| {
+            let (url, begun) = (url.clone(), begun.clone());
+            runtime.spawn(async move {
+                let mut client = ControlClient::connect(url).await.unwrap();
+                let (parts, outgoing) = mpsc::channel(1);
+                let part = |part| v1::WorkspacePart { part: Some(part) };
+                tokio::spawn(async move {
+                    use v1::workspace_part::Part;
+                    let file = v1::WorkspaceFile {
+                        path: "a".to_owned(),
+                        executable: false,
+                        size: 1_000_000,
+                    };
+                    let first = [Part::Digest(format!("{n:064x}")), Part::File(file)];
+                    for first in first {
+                        let _ = parts.send(part(first)).await;
+                    }
+                    begun.fetch_add(1, Ordering::Relaxed);
+                    while parts.send(part(Part::Data(vec![b'x']))).await.is_ok() {
+                        tokio::time::sleep(Duration::from_millis(200)).await;
+                    }
+                });
+                client.put_workspace(ReceiverStream::new(outgoing)).await
+            })
+        })
+        .collect();
+    eventually("all of them send", || {
+        (begun.load(Ordering::Relaxed) == 30).then_some(())
+    });
+    fs::write(fleet.path("file"), "small").unwrap();
+    let spec = "name: s\nworkspace: { include: [file] }\nphases: { t: [ { run: \"true\" } ] }\n";
+    submit(&fleet, &at, spec);
+    for trickle in trickles {
+        trickle.abort();
+    }
+}
+
+fn too_many_cells() {
+    let fleet = Fleet::new();
+    let at = fleet.serve();
+    let ten = "\"${{ lists.range(10) }}\"";
+    let spec = format!(
+        "name: many\nstrategy: {{ matrix: {{ a: {ten}, b: {ten}, c: {ten}, d: {ten}, e: {ten} }} }}\nphases: {{ t: [ {{ run: \"true\" }} ] }}\n"
+    );
+    fs::write(fleet.path("many.yaml"), spec).unwrap();
+    let local = fleet.phalanx(&["plan", "many.yaml"]).output().unwrap();
+    let local = (
+        local.status.code(),
+        String::from_utf8_lossy(&local.stderr).into_owned(),
+    );
+    let (code, _, stderr) = fleet.call(&at, &["submit", "many.yaml"]);
+    for (code, stderr) in [local, (code, stderr)] {
+        assert_eq!(code, Some(2), "{stderr}");
+        for part in [
+            "100000 cells",
+            "a 10 × b 10 × c 10 × d 10 × e 10",
+            "PHALANX_MAX_CELLS",
+        ] {
+            assert!(
+                stderr.replace("\n  │", "").contains(part),
+                "no {part} in {stderr}"
+            );
+        }
+    }
+    assert!(at.process.peak_mib() < 200, "{} MiB", at.process.peak_mib());
+}
+
+fn heavy_submissions() {
+    let fleet = Fleet::new();
+    let at = fleet.serve();
+    let source = |name: &str, text: String| v1::SourceFile {
+        name: name.to_owned(),
+        text,
+    };
+    let heavy = || "x".repeat(17 << 20);
+    let request = || v1::SubmitRequest {
+        files: vec![source("s.yaml", ONE.to_owned())],
+        ..v1::SubmitRequest::default()
+    };
+    let requests = [
+        (
+            "origin",
+            v1::SubmitRequest {
+                origin_json: json!({"x": heavy()}).to_string().into_bytes(),
+                ..request()
+            },
+        ),
+        (
+            "inputs",
+            v1::SubmitRequest {
+                inputs_json: json!({"x": heavy()}).to_string().into_bytes(),
+                ..request()
+            },
+        ),
+        (
+            "spec files",
+            v1::SubmitRequest {
+                files: vec![
+                    source("s.yaml", ONE.to_owned()),
+                    source("unused.yaml", heavy()),
+                ],
+                ..request()
+            },
+        ),
+        (
+            "secrets",
+            v1::SubmitRequest {
+                secrets: [("a".to_owned(), heavy())].into(),
+                ..request()
+            },
+        ),
+    ];
+    for (what, request) in requests {
+        let status = runtime().block_on(async {
+            let client = ControlClient::connect(at.url()).await.unwrap();
+            let mut client = client.max_encoding_message_size(1 << 30);
+            client.submit(request).await.unwrap_err()
+        });
+        assert_eq!(status.code(), Code::InvalidArgument, "{what}: {status}");
+        assert!(status.message().contains(what), "{what}: {status}");
+    }
+    let list = fleet.json(&at, &["runs", "--format", "json"]);
+    assert_eq!(list["runs"].as_array().map(Vec::len), Some(0), "{list}");
 }

@@ -131,6 +131,7 @@ impl Control for Script {
         Ok(Response::new(SubmitResponse {
             run_id: self.run.clone(),
             warnings: Vec::new(),
+            refusal: None,
         }))
     }
 

@@ -1,5 +1,7 @@
 //! Findings about a spec, and the refusal of a submission, which travels as the details of a gRPC status.
 
+use crate::fitting::cut;
+use crate::limit::STATUS_DETAILS_BYTES;
 use crate::v1;
 use phalanx_shared::diagnostic::{Diagnostic, Severity, Source, Sources, Span};
 use prost::Message;
@@ -138,8 +140,9 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// As a status that a client can take apart again.
-    pub fn into_status(self) -> Status {
+    /// As a status that a client can take apart again, for clients that want no refusal in the answer. What trailers can't carry is left out: the
+    /// sources first, then the last findings.
+    pub fn into_status(mut self) -> Status {
         let errors = self
             .diagnostics
             .iter()
@@ -149,8 +152,17 @@ impl Refusal {
             [only] => only.message.clone(),
             _ => format!("the spec has {errors} errors"),
         };
-        let details = v1::Refusal::from(self).encode_to_vec();
-        Status::with_details(Code::InvalidArgument, message, details.into())
+        let mut details = v1::Refusal::from(self.clone()).encode_to_vec();
+        if details.len() > STATUS_DETAILS_BYTES {
+            self.sources = Sources::default();
+            details = v1::Refusal::from(self.clone()).encode_to_vec();
+        }
+        while details.len() > STATUS_DETAILS_BYTES {
+            let half = self.diagnostics.len() / 2;
+            self.diagnostics.truncate(half);
+            details = v1::Refusal::from(self.clone()).encode_to_vec();
+        }
+        Status::with_details(Code::InvalidArgument, cut(&message), details.into())
     }
 
     /// The refusal that a status carries, if it does.

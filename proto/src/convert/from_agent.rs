@@ -1,10 +1,12 @@
 //! Messages from an agent.
 
 use super::event::{InvalidEvent, from_agent};
-use super::identity::{InvalidId, id, short};
+use super::identity::{InvalidId, id, printable, short};
 use super::resources::MissingResources;
 use super::token::{InvalidToken, required};
-use crate::limit::{BATCH_EVENTS, LIST_ENTRIES};
+use crate::limit::{
+    BATCH_EVENTS, HELD, IMAGE_BYTES, IMAGES, LABEL_BYTES, LABELS, NAME_BYTES, SLOTS,
+};
 use crate::link::{FromAgent, Held, Hello, Obituary};
 use crate::v1;
 use phalanx_shared::event::{AttemptRef, Event};
@@ -36,6 +38,9 @@ pub enum InvalidFromAgent {
         length: usize,
         limit: usize,
     },
+    /// More slots than an agent can have.
+    #[error("{0} slots, the limit is {SLOTS}")]
+    Slots(u32),
     /// An event.
     #[error(transparent)]
     Event(#[from] InvalidEvent),
@@ -149,20 +154,29 @@ impl TryFrom<v1::Hello> for Hello {
         if min_protocol > max_protocol {
             return Err(InvalidFromAgent::Protocols(min_protocol, max_protocol));
         }
+        if slots > SLOTS {
+            return Err(InvalidFromAgent::Slots(slots));
+        }
+        let labels = bounded("the list of labels", labels, LABELS)?;
+        let label = |label| printable("a label", label, LABEL_BYTES);
+        let labels: Vec<String> = labels.into_iter().map(label).collect::<Result<_, _>>()?;
+        let images = images
+            .into_iter()
+            .filter(|image| image.len() <= IMAGE_BYTES);
         Ok(Hello {
             agent: AgentId(id("the agent id", agent_id)?),
-            name: short("the agent's name", name)?,
-            version: short("the agent's version", version)?,
+            name: printable("the agent's name", name, NAME_BYTES)?,
+            version: printable("the agent's version", version, NAME_BYTES)?,
             protocols: (min_protocol, max_protocol),
-            labels: bounded("the labels", labels, LIST_ENTRIES)?,
+            labels,
             slots,
             resources: resources.ok_or(MissingResources)?.into(),
-            images: bounded("the images", images, LIST_ENTRIES)?,
-            inventory: bounded("the inventory", inventory, LIST_ENTRIES)?
+            images: images.take(IMAGES).collect(),
+            inventory: bounded("the inventory", inventory, HELD)?
                 .into_iter()
                 .map(Held::try_from)
                 .collect::<Result<_, _>>()?,
-            instance: short("the instance", instance)?,
+            instance: printable("the instance", instance, NAME_BYTES)?,
         })
     }
 }

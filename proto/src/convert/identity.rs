@@ -15,6 +15,9 @@ pub enum InvalidId {
         length: usize,
         limit: usize,
     },
+    /// A character that moves the cursor, or worse.
+    #[error("{what} has a control character")]
+    Control { what: &'static str },
     /// A character that could change a path or a line.
     #[error(
         "{what} has the character {character:?}; letters, digits, '.', '_' and '-' are allowed, the first not a '.'"
@@ -57,9 +60,37 @@ pub(crate) fn short(what: &'static str, text: String) -> Result<String, InvalidI
     Ok(text)
 }
 
+/// The text if it is within a limit and has no control characters: it is shown in tables, on terminals.
+pub(crate) fn printable(
+    what: &'static str,
+    text: String,
+    limit: usize,
+) -> Result<String, InvalidId> {
+    if text.len() > limit {
+        return Err(InvalidId::TooLong {
+            what,
+            length: text.len(),
+            limit,
+        });
+    }
+    if text.chars().any(char::is_control) {
+        return Err(InvalidId::Control { what });
+    }
+    Ok(text)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_text_for_tables_is_short_and_has_no_escapes() {
+        let of = |text: &str| printable("a label", text.to_owned(), 8);
+        assert_eq!(of("gpu=äö").as_deref(), Ok("gpu=äö"));
+        assert!(of("123456789").is_err());
+        assert!(of("\u{1b}[31m").is_err());
+        assert!(of("a\nb").is_err());
+    }
 
     #[test]
     fn an_id_that_would_leave_its_directory_is_refused() {

@@ -29,6 +29,11 @@ pub fn text() -> impl Strategy<Value = String> {
     prop_oneof!["[ -~]{0,12}", any::<String>()]
 }
 
+/// A name or a label.
+pub fn shown() -> impl Strategy<Value = String> {
+    "[^\\p{Cc}]{0,40}"
+}
+
 pub fn time() -> impl Strategy<Value = Timestamp> {
     any::<i64>().prop_map(Timestamp)
 }
@@ -399,8 +404,8 @@ fn hello() -> impl Strategy<Value = FromAgent> {
             finished,
         });
     (
-        (id(), text(), text(), 0..5u32, 5..9u32, any::<u32>()),
-        vec(text(), 0..4),
+        (id(), shown(), shown(), 0..5u32, 5..9u32, 0..=SLOTS),
+        vec(shown(), 0..4),
         resources(),
         vec(held, 0..4),
     )

@@ -66,6 +66,14 @@ pub enum MatrixError {
     },
 }
 
+impl Matrix {
+    /// How many combinations its axes have, before anything is excluded or included.
+    pub fn product(&self) -> usize {
+        let sizes = self.axes.values().map(Vec::len);
+        sizes.fold(usize::from(!self.axes.is_empty()), usize::saturating_mul)
+    }
+}
+
 /// All combinations, in order.
 pub fn combinations(matrix: &Matrix) -> Result<Vec<Combination>, MatrixError> {
     let product = size(matrix)?;

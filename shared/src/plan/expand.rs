@@ -53,6 +53,10 @@ pub fn expand(request: &Request<'_>) -> Result<Plan, Vec<Diagnostic>> {
     planner.evaluate_shared()?;
     let scope = planner.strategy_scope();
     let matrix = matrix(&planner, &scope)?;
+    if matrix.exclude.is_empty() {
+        // Before any is made: nothing can take some away.
+        check_size(request, &matrix, matrix.product())?;
+    }
     let combinations = combinations(&planner, &matrix).map_err(|problem| vec![problem])?;
     check_size(request, &matrix, combinations.len())?;
     let cells = Expansion::new(&planner, &matrix, &scope)?.cells(&combinations)?;
@@ -145,9 +149,13 @@ fn require(planner: &Planner) -> Result<(), Vec<Diagnostic>> {
 fn check_size(request: &Request<'_>, matrix: &Matrix, count: usize) -> Result<(), Vec<Diagnostic>> {
     match request.max_cells {
         Some(most) if count > most => {
-            let message = format!("the matrix has {count} cells, more than the configured {most}");
+            let message = format!("the matrix has {count} cells, `max_cells` allows {most}");
+            let help = format!(
+                "{}; the setting max_cells (PHALANX_MAX_CELLS) allows more, 0 any number",
+                sizes(matrix)
+            );
             Err(vec![
-                Diagnostic::error(request.spec.strategy.span, message).with_help(sizes(matrix)),
+                Diagnostic::error(request.spec.strategy.span, message).with_help(help),
             ])
         }
         _ => Ok(()),

@@ -370,6 +370,6 @@ fn a_configured_cap_fails_before_the_start() {
     });
     assert_eq!(
         shown(&problems.unwrap_err()),
-        "the matrix has 5 cells, more than the configured 4 | database 2 × version 3"
+        "the matrix has 5 cells, `max_cells` allows 4 | database 2 × version 3; the setting max_cells (PHALANX_MAX_CELLS) allows more, 0 any number"
     );
 }
