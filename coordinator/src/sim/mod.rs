@@ -132,7 +132,7 @@ fn reproduction(seed: u64, broken: &str) -> String {
 
 /// Some seed among the first ones must show that the promise is broken, and say which.
 fn turns_red(switch: Switch, promise: &str) {
-    let broken = (0..60).find_map(|seed| simulate(seed, switch).err());
+    let broken = (0..200).find_map(|seed| simulate(seed, switch).err());
     match broken {
         Some(broken) => assert!(
             broken.contains(promise),

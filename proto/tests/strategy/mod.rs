@@ -1,6 +1,7 @@
 //! Arbitrary values of every type that crosses the wire.
 
 use phalanx_proto::convert::Refusal;
+use phalanx_proto::limit::SLOTS;
 use phalanx_proto::link::{FromAgent, Held, Hello, Offer, ToAgent, Welcome};
 use phalanx_proto::log::{Body, LogDown, LogUp, Record, Source as LogSource};
 use phalanx_proto::workspace::Part as WorkspacePart;
