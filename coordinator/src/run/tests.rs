@@ -460,7 +460,10 @@ fn an_attempt_that_was_taken_from_its_agent_is_lost_and_the_agent_isnt_asked_at_
     });
     let cell = &w.core.state().cells[&CellId::from("c0")];
     let lost = cell.attempts.last().unwrap();
-    assert!(lost.lost && lost.reason.as_ref() == Some(&reason), "{lost:?}");
+    assert!(
+        lost.lost && lost.reason.as_ref() == Some(&reason),
+        "{lost:?}"
+    );
     assert!(w.holdings().is_empty(), "its agent rests");
     // Late news of the same changes nothing.
     let before = w.journal.len();

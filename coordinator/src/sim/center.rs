@@ -252,8 +252,7 @@ impl World {
         let Some(center) = &mut self.center else {
             return Ok(());
         };
-        let impostor =
-            matches!(&message, FromAgent::Hello(hello) if hello.instance == IMPOSTOR);
+        let impostor = matches!(&message, FromAgent::Hello(hello) if hello.instance == IMPOSTOR);
         if impostor {
             // Who takes an identity that nobody holds is that agent from then on, as far as anybody can tell: no business of ours.
             let held = center.sessions.get(&agent);
