@@ -221,6 +221,34 @@ async fn twenty_services_run_at_once_and_all_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn closing_waits_for_the_end_of_what_a_dropped_command_left() {
+    let bench = Bench::new();
+    let stack = bench.stack().await;
+    let fifo = bench.place.path().join("fifo");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    // Without its mark: only its warden can end it.
+    let script = format!(
+        "setsid env -i sh -c 'echo $$ > {}; exec sleep 1000' & sleep 1000",
+        fifo.display()
+    );
+    let request = phalanx_agent::runtime::contract::ExecRequest {
+        command: crate::bench::words(&["sh", "-c", &script]),
+        ..Default::default()
+    };
+    let daemon = tokio::task::spawn_blocking(move || {
+        let pid = std::fs::read_to_string(fifo).unwrap();
+        Process::open(pid.trim().parse().unwrap())
+    });
+    let daemon = tokio::select! {
+        _ = stack.run_on_host(request) => panic!("it waits"),
+        daemon = daemon => daemon.unwrap(),
+    };
+    let closed = stack.close(Duration::ZERO, None).await;
+    assert!(closed.left.is_empty(), "{closed:?}");
+    assert!(daemon.is_dead());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_dropped_command_is_killed_with_its_descendants() {
     let bench = Bench::new();
     let stack = bench.stack().await;

@@ -4,6 +4,7 @@
 
 use super::marker::Marker;
 use super::warden;
+use super::wardens::Wardens;
 use super::wire::{Ending, Order, Report, Start};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -68,14 +69,44 @@ impl Orders {
     }
 }
 
-/// Hears how it ended.
+/// Hears how it ended. Dropped before: clean-up still waits for it.
 pub struct End {
-    reports: Lines<BufReader<OwnedReadHalf>>,
-    warden: Child,
+    below: Option<Below>,
+    wardens: Wardens,
 }
 
 impl End {
     /// Waits until nothing of it lives. `None`: the warden itself was killed, and descendants may still live.
+    pub async fn wait(&mut self) -> Option<Ending> {
+        let ending = self.below.as_mut()?.wait().await;
+        self.over(ending.is_some());
+        ending
+    }
+
+    fn over(&mut self, clean: bool) {
+        if self.below.take().is_some() {
+            self.wardens.ended(clean);
+        }
+    }
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        if let Some(below) = self.below.take() {
+            self.wardens.abandoned(below);
+        }
+    }
+}
+
+/// What hears a warden.
+#[derive(Debug)]
+pub struct Below {
+    reports: Lines<BufReader<OwnedReadHalf>>,
+    warden: Child,
+}
+
+impl Below {
+    /// Its last word: nothing lives below it. `None` if it went without.
     pub async fn wait(&mut self) -> Option<Ending> {
         let mut ending = None;
         while let Ok(Some(line)) = self.reports.next_line().await {
@@ -88,8 +119,12 @@ impl End {
     }
 }
 
-/// Starts a process under a warden of its own.
-pub async fn start(program: &WardenProgram, start: Start) -> Result<Guarded, Refused> {
+/// Starts a process under a warden of its own, which counts among `wardens` until its end is told.
+pub async fn start(
+    program: &WardenProgram,
+    wardens: &Wardens,
+    start: Start,
+) -> Result<Guarded, Refused> {
     let machine = |what: &str, error: std::io::Error| Refused::Machine(format!("{what}: {error}"));
     let (ours, theirs) =
         UnixStream::pair().map_err(|error| machine("can't make a socket", error))?;
@@ -97,12 +132,19 @@ pub async fn start(program: &WardenProgram, start: Start) -> Result<Guarded, Ref
         .map_err(|error| machine("can't start a warden process", error))?;
     let (reports, socket) = ours.into_split();
     let mut orders = Orders { socket };
+    wardens.started();
     let mut end = End {
-        reports: BufReader::new(reports).lines(),
-        warden,
+        below: Some(Below {
+            reports: BufReader::new(reports).lines(),
+            warden,
+        }),
+        wardens: wardens.clone(),
     };
     orders.give(&Order::Start(Box::new(start))).await;
-    let answer = end.reports.next_line().await;
+    let answer = match &mut end.below {
+        Some(below) => below.reports.next_line().await,
+        None => Ok(None),
+    };
     let answer = answer.map_err(|error| machine("the warden's socket broke", error))?;
     match answer.as_deref().map(serde_json::from_str) {
         Some(Ok(Report::Started { pid })) => Ok(Guarded {
@@ -112,10 +154,15 @@ pub async fn start(program: &WardenProgram, start: Start) -> Result<Guarded, Ref
             stdout,
             stderr,
         }),
+        // Nothing was started.
         Some(Ok(Report::Refused { exit_code, message })) => {
+            end.over(true);
             Err(Refused::Command { exit_code, message })
         }
-        Some(Ok(Report::Unable { message })) => Err(Refused::Machine(message)),
+        Some(Ok(Report::Unable { message })) => {
+            end.over(true);
+            Err(Refused::Machine(message))
+        }
         _ => Err(Refused::Machine(last_words(stderr).await)),
     }
 }

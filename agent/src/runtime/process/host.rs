@@ -3,6 +3,7 @@
 use super::guarded::{Guarded, Refused, WardenProgram};
 use super::marker::Marker;
 use super::output::{self, Receiver};
+use super::wardens::Wardens;
 use super::wire::Start;
 use crate::runtime::contract::{AttemptScope, ExecOutput, ExecRequest, RuntimeError};
 use crate::runtime::head_tail::HeadTail;
@@ -24,6 +25,8 @@ const OWN_PREFIX: &str = "PHALANX_";
 pub struct AttemptHost {
     pub(super) scope: AttemptScope,
     pub(super) warden: WardenProgram,
+    /// Those of this attempt.
+    pub(super) wardens: Wardens,
 }
 
 impl AttemptHost {
@@ -98,7 +101,7 @@ impl AttemptHost {
             0 => DEFAULT_OUTPUT,
             limit => limit,
         };
-        match super::guarded::start(&self.warden, start).await {
+        match super::guarded::start(&self.warden, &self.wardens, start).await {
             Ok(guarded) => collect(guarded, limit).await,
             Err(Refused::Command { exit_code, message }) => Ok(ExecOutput {
                 exit_code,

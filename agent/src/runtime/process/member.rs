@@ -169,7 +169,12 @@ impl Member for ProcessMember {
             return Err(self.failed("it is running already"));
         }
         let ports = self.ports.hand_over(self.name());
-        let guarded = guarded::start(&shared.host.warden, self.start_order(ports)).await;
+        let guarded = guarded::start(
+            &shared.host.warden,
+            &shared.host.wardens,
+            self.start_order(ports),
+        )
+        .await;
         let Guarded {
             pid,
             orders,

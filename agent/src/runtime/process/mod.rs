@@ -7,7 +7,7 @@
 //! ```
 //! * [`warden`]: the process in between. `guarded`: the agent's end of it.
 //! * `stack`, `member`, `life`: the contract. `host`: environment, directory, commands beside the services.
-//! * `marker`, `reap`: what is left when even the warden was killed is found by its environment.
+//! * `wardens`: those that have not told their end yet. `marker`, `reap`: what is left when even the warden was killed is found by its environment.
 //!
 //! A service inherits the agent's environment (without `PHALANX_*`) and runs in the workspace. Its ports are on 127.0.0.1.
 //! When its first process exits, its descendants are killed, as in a container. Linux only (subreaper, pidfd, `/proc`).
@@ -28,6 +28,7 @@ mod signal;
 mod spawn;
 mod stack;
 pub mod warden;
+mod wardens;
 mod wire;
 
 pub use guarded::WardenProgram;

@@ -10,7 +10,7 @@ use rustix::process::Signal;
 use std::time::Duration;
 
 /// A warden ends everything below it by itself, and more surely than this can.
-const WARDEN_TIME: Duration = Duration::from_secs(5);
+pub(super) const WARDEN_TIME: Duration = Duration::from_secs(5);
 /// From SIGKILL to the end, unless the process hangs in the kernel.
 const KILL_TIME: Duration = Duration::from_secs(5);
 /// Processes fork while they are looked at: so many looks, each of which kills all it finds.

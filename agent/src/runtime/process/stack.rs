@@ -9,6 +9,7 @@ use super::life::Definition;
 use super::member::ProcessMember;
 use super::ports::Ports;
 use super::reap;
+use super::wardens::Wardens;
 use crate::clock::Clock;
 use crate::runtime::contract::{
     AttemptScope, Closed, ExecOutput, ExecRequest, Member, Prepared, RuntimeError, Stack,
@@ -48,7 +49,11 @@ impl ProcessStack {
         clock: Arc<dyn Clock>,
     ) -> ProcessStack {
         ProcessStack {
-            host: Arc::new(AttemptHost { scope, warden }),
+            host: Arc::new(AttemptHost {
+                scope,
+                warden,
+                wardens: Wardens::default(),
+            }),
             ports: Arc::default(),
             kept,
             clock,
@@ -190,14 +195,16 @@ impl Stack for ProcessStack {
                 Err(left) => closed.left.push(left),
             }
         }
-        // What an abandoned call began, or a killed warden left, has the mark.
-        let (agent, token) = (self.host.scope.agent.clone(), self.host.scope.token.clone());
-        let swept = copy::blocking(move || {
-            reap::end_marked(|marker| marker.agent == agent && marker.token == token)
-        })
-        .await;
-        closed.removed += swept.removed;
-        closed.left.extend(swept.left);
+        if !self.host.wardens.all_ended(reap::WARDEN_TIME).await {
+            // What a killed warden left has the mark.
+            let (agent, token) = (self.host.scope.agent.clone(), self.host.scope.token.clone());
+            let swept = copy::blocking(move || {
+                reap::end_marked(|marker| marker.agent == agent && marker.token == token)
+            })
+            .await;
+            closed.removed += swept.removed;
+            closed.left.extend(swept.left);
+        }
         self.ports.release();
         closed
     }

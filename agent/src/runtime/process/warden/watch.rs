@@ -209,19 +209,22 @@ impl Warden {
         if self.exited.is_none() {
             let _ = killpg(self.service, Signal::SIGKILL);
         }
+        let mut how = Some(WaitPidFlag::WNOHANG);
         loop {
-            let me = own_pid();
-            for child in procfs::processes() {
-                if child.parent == me && !child.zombie {
-                    let _ = nix::sys::signal::kill(Pid::from_raw(child.pid), Signal::SIGKILL);
+            match waitpid(None, how) {
+                // Only at first: most commands leave nobody behind, and then there is nothing to look for.
+                Ok(WaitStatus::StillAlive) => {}
+                Ok(status) => {
+                    self.note(status);
+                    self.reap_dead();
                 }
-            }
-            match waitpid(None, None) {
-                Ok(status) => self.note(status),
                 Err(Errno::EINTR) => continue,
                 Err(_) => return self.ending(),
             }
-            self.reap_dead();
+            how = None;
+            for child in procfs::children(own_pid()) {
+                let _ = nix::sys::signal::kill(Pid::from_raw(child), Signal::SIGKILL);
+            }
         }
     }
 
