@@ -1,11 +1,14 @@
-//! Files of variables (`env_file`), with Compose's syntax: `NAME=value` lines, `#` comments, `export`, quotes.
+//! The variables of a service: those of its files (`env_file`), then its own over them.
 //!
-//! `${VAR}` is not expanded, as nowhere in Phalanx.
+//! What a file's text means is [`phalanx_shared::spec::env_file`]'s. Nothing of the text is in any message: the file may be one of
+//! the host's.
 
 use super::contract::RuntimeError;
 use indexmap::IndexMap;
-use phalanx_shared::spec::service::ServiceConfig;
+use phalanx_shared::spec::env_file;
+use phalanx_shared::spec::service::{EnvFile, ServiceConfig};
 use std::path::Path;
+use tokio::io::AsyncReadExt;
 
 /// The service's variables: those of its files in their order, then its own over them. `None` as value takes a variable away.
 /// Paths are relative to `base`.
@@ -13,109 +16,92 @@ pub async fn environment(
     config: &ServiceConfig,
     base: Option<&Path>,
 ) -> Result<IndexMap<String, Option<String>>, RuntimeError> {
-    let mut merged = IndexMap::new();
-    for file in &config.env_file {
-        let path = base.map_or_else(|| file.path.clone().into(), |base| base.join(&file.path));
-        let text = match tokio::fs::read_to_string(&path).await {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound && !file.required => {
-                continue;
-            }
-            Err(error) => {
-                return Err(RuntimeError::Failed(format!(
-                    "service {}: can't read env_file {}: {error}",
-                    config.name,
-                    path.display()
-                )));
-            }
-        };
-        let variables = parse(&text).map_err(|(line, message)| {
-            RuntimeError::Failed(format!(
-                "service {}: env_file {}:{line}: {message}",
-                config.name,
-                path.display()
-            ))
-        })?;
-        merged.extend(
-            variables
-                .into_iter()
-                .map(|(name, value)| (name, Some(value))),
-        );
-    }
+    let read = read(config, base).await?;
+    let mut merged: IndexMap<_, _> = read
+        .set
+        .into_iter()
+        .map(|(name, value)| (name, Some(value)))
+        .collect();
     merged.extend(config.environment.clone());
     Ok(merged)
 }
 
-/// The variables of a file's text; an error with its line.
-pub fn parse(text: &str) -> Result<Vec<(String, String)>, (usize, String)> {
-    let mut variables = Vec::new();
-    let mut lines = text.lines().enumerate();
-    while let Some((index, line)) = lines.next() {
-        let number = index + 1;
-        let line = line.trim();
-        let line = line.strip_prefix("export ").unwrap_or(line).trim_start();
-        if line.is_empty() || line.starts_with('#') {
+/// What is worth telling about the service's files: variables that have a value nowhere.
+pub async fn notes(config: &ServiceConfig, base: Option<&Path>) -> Vec<String> {
+    // What can't be read is an error of the service's creation.
+    let read = read(config, base).await.unwrap_or_default();
+    read.notes
+}
+
+/// What a service's files say.
+#[derive(Default)]
+struct FromFiles {
+    set: IndexMap<String, String>,
+    notes: Vec<String>,
+}
+
+async fn read(config: &ServiceConfig, base: Option<&Path>) -> Result<FromFiles, RuntimeError> {
+    let mut found = FromFiles::default();
+    for file in &config.env_file {
+        let Some(text) = text_of(config, file, base).await? else {
             continue;
-        }
-        let (name, value) = line
-            .split_once('=')
-            .ok_or_else(|| (number, format!("no `=` in `{line}`: write NAME=value")))?;
-        let name = name.trim_end();
-        if name.is_empty() || name.contains(char::is_whitespace) {
-            return Err((number, format!("`{name}` is no name of a variable")));
-        }
-        let value = value.trim_start();
-        let value = match value.chars().next() {
-            Some(quote @ ('"' | '\'')) => quoted(
-                value.get(1..).unwrap_or_default(),
-                quote,
-                number,
-                &mut lines,
-            )?,
-            _ => unquoted(value),
         };
-        variables.push((name.to_owned(), value));
-    }
-    Ok(variables)
-}
-
-/// Up to a ` #` comment.
-fn unquoted(value: &str) -> String {
-    let end = value.find(" #").unwrap_or(value.len());
-    value.get(..end).unwrap_or(value).trim_end().to_owned()
-}
-
-/// Up to the closing quote, over several lines if need be; with `"` the escapes `\n \r \t \\ \" \$` mean what they mean.
-fn quoted<'a>(
-    first: &'a str,
-    quote: char,
-    number: usize,
-    lines: &mut impl Iterator<Item = (usize, &'a str)>,
-) -> Result<String, (usize, String)> {
-    let mut value = String::new();
-    let mut line = first;
-    loop {
-        let mut characters = line.chars();
-        while let Some(character) = characters.next() {
-            match character {
-                c if c == quote => return Ok(value),
-                '\\' if quote == '"' => match characters.next() {
-                    Some('n') => value.push('\n'),
-                    Some('r') => value.push('\r'),
-                    Some('t') => value.push('\t'),
-                    Some(c @ ('\\' | '"' | '$')) => value.push(c),
-                    Some(c) => value.extend(['\\', c]),
-                    None => value.push('\\'),
-                },
-                c => value.push(c),
+        let earlier = |name: &str| {
+            let value = found.set.get(name)?;
+            Some(phalanx_shared::spec::interpolation::Value::text(value))
+        };
+        let parsed = match file.raw {
+            true => env_file::parse_raw(&text, &earlier),
+            false => env_file::parse(&text, &earlier),
+        };
+        let parsed = parsed.map_err(|flaw| failed(config, file, &flaw.to_string()))?;
+        for (lines, what) in [
+            (&parsed.bare, "a name without a value is left out"),
+            (&parsed.unset, "a variable that isn't set is empty"),
+        ] {
+            if !lines.is_empty() {
+                let lines: Vec<String> = lines.iter().take(10).map(usize::to_string).collect();
+                found.notes.push(format!(
+                    "service {}: env_file {}:{}: {what}; the machine's environment is not read",
+                    config.name,
+                    file.path,
+                    lines.join(", ")
+                ));
             }
         }
-        value.push('\n');
-        line = match lines.next() {
-            Some((_, line)) => line,
-            None => return Err((number, format!("the {quote} quote is never closed"))),
-        };
+        found.set.extend(parsed.texts());
     }
+    Ok(found)
+}
+
+/// The file's text; none of one that is absent and needn't be there.
+async fn text_of(
+    config: &ServiceConfig,
+    file: &EnvFile,
+    base: Option<&Path>,
+) -> Result<Option<String>, RuntimeError> {
+    let path = base.map_or_else(|| file.path.clone().into(), |base| base.join(&file.path));
+    let opened = match tokio::fs::File::open(&path).await {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && !file.required => {
+            return Ok(None);
+        }
+        opened => opened.map_err(|error| failed(config, file, &format!("can't read it: {error}")))?,
+    };
+    let mut bytes = Vec::new();
+    let most = env_file::MAX_BYTES as u64 + 1;
+    let read = opened.take(most).read_to_end(&mut bytes).await;
+    read.map_err(|error| failed(config, file, &format!("can't read it: {error}")))?;
+    match String::from_utf8(bytes) {
+        Ok(text) => Ok(Some(text)),
+        Err(_) => Err(failed(config, file, "it is not UTF-8")),
+    }
+}
+
+fn failed(config: &ServiceConfig, file: &EnvFile, why: &str) -> RuntimeError {
+    RuntimeError::Failed(format!(
+        "service {}: env_file {}: {why}",
+        config.name, file.path
+    ))
 }
 
 #[cfg(test)]
@@ -123,66 +109,58 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    fn pairs(text: &str) -> Vec<(String, String)> {
-        parse(text).unwrap()
-    }
-
-    fn pair(name: &str, value: &str) -> (String, String) {
-        (name.to_owned(), value.to_owned())
-    }
-
-    #[test]
-    fn plain_quoted_and_exported_variables_are_read() {
-        let text = "# a comment\n\nA=1\nexport B = two words # and why\nC='x # y'\nD=\"a\\nb \\\"q\\\"\"\nE=\nF=http://h/#frag\n";
-        assert_eq!(
-            pairs(text),
-            [
-                pair("A", "1"),
-                pair("B", "two words"),
-                pair("C", "x # y"),
-                pair("D", "a\nb \"q\""),
-                pair("E", ""),
-                pair("F", "http://h/#frag"),
-            ]
-        );
-    }
-
-    #[test]
-    fn a_quoted_value_may_span_lines() {
-        assert_eq!(
-            pairs("K=\"one\n two\"\nL=3"),
-            [pair("K", "one\n two"), pair("L", "3")]
-        );
-    }
-
-    #[test]
-    fn a_broken_line_is_named() {
-        assert_eq!(parse("A=1\nnonsense\n").unwrap_err().0, 2);
-        assert_eq!(parse("A B=1").unwrap_err().0, 1);
-        assert!(parse("A='open\n").unwrap_err().1.contains("never closed"));
+    fn file(path: &str, required: bool) -> EnvFile {
+        EnvFile {
+            path: path.to_owned(),
+            required,
+            raw: false,
+        }
     }
 
     #[tokio::test]
-    async fn a_service_s_own_variables_win_over_its_files() {
+    async fn a_service_s_own_variables_win_over_its_files_and_later_files_see_earlier_ones() {
         let directory = tempfile::tempdir().unwrap();
-        std::fs::write(directory.path().join("a.env"), "A=file\nB=file\n").unwrap();
-        let file = |path: &str, required| phalanx_shared::spec::service::EnvFile {
-            path: path.to_owned(),
-            required,
-        };
+        std::fs::write(directory.path().join("a.env"), "A=file\nB=file\nBARE\n").unwrap();
+        std::fs::write(directory.path().join("b.env"), "D=$A/$NONE\n").unwrap();
+        let base = Some(directory.path());
         let mut config = ServiceConfig {
-            env_file: vec![file("a.env", true), file("none.env", false)],
+            env_file: vec![
+                file("a.env", true),
+                file("none.env", false),
+                file("b.env", true),
+            ],
             environment: IndexMap::from([
                 ("B".to_owned(), None),
                 ("C".to_owned(), Some("own".to_owned())),
             ]),
             ..ServiceConfig::default()
         };
-        let merged = environment(&config, Some(directory.path())).await.unwrap();
+        let merged = environment(&config, base).await.unwrap();
         assert_eq!(merged.get("A"), Some(&Some("file".to_owned())));
         assert_eq!(merged.get("B"), Some(&None));
         assert_eq!(merged.get("C"), Some(&Some("own".to_owned())));
+        assert_eq!(merged.get("D"), Some(&Some("file/".to_owned())));
+        assert_eq!(merged.get("BARE"), None);
+        let notes = notes(&config, base).await;
+        assert_eq!(notes.len(), 2, "{notes:?}");
+        assert!(notes[0].contains("env_file a.env:3: "), "{notes:?}");
         config.env_file = vec![file("none.env", true)];
-        assert!(environment(&config, Some(directory.path())).await.is_err());
+        assert!(environment(&config, base).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn an_error_holds_nothing_of_the_file_s_text() {
+        let directory = tempfile::tempdir().unwrap();
+        let base = Some(directory.path());
+        let config = ServiceConfig {
+            env_file: vec![file("a.env", true)],
+            ..ServiceConfig::default()
+        };
+        for text in [&b"A=1\nsecret line\n"[..], b"A=1\nsecret\xff=1\n"] {
+            std::fs::write(directory.path().join("a.env"), text).unwrap();
+            let error = environment(&config, base).await.unwrap_err().to_string();
+            assert!(error.contains("env_file a.env: "), "{error}");
+            assert!(!error.contains("secret"), "{error}");
+        }
     }
 }

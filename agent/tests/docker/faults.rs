@@ -177,6 +177,8 @@ async fn a_full_tmpfs_is_the_containers_own_error(lab: Arc<Lab>) {
         target: "/small".into(),
         read_only: false,
         tmpfs_size: Some(1 << 20),
+        tmpfs_mode: None,
+        no_copy: false,
     };
     let cell = lab.cell().await;
     let config = ServiceConfig {

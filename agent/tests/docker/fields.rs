@@ -56,6 +56,8 @@ fn mount(kind: MountKind, target: &str) -> Mount {
         target: target.to_owned(),
         read_only: false,
         tmpfs_size: None,
+        tmpfs_mode: None,
+        no_copy: false,
     }
 }
 
@@ -96,6 +98,7 @@ async fn environment_over_env_file_and_trace_context(lab: Arc<Lab>) {
         env_file: vec![EnvFile {
             path: "a.env".into(),
             required: true,
+            raw: false,
         }],
         environment: [
             ("A".to_owned(), Some("own".to_owned())),
@@ -140,6 +143,7 @@ async fn an_env_file_that_is_missing_is_an_error_with_its_name(lab: Arc<Lab>) {
     let file = |path: &str, required| EnvFile {
         path: path.to_owned(),
         required,
+        raw: false,
     };
     let with = |files| ServiceConfig {
         env_file: files,

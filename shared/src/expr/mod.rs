@@ -36,7 +36,8 @@ pub use place::{EvalError, place};
 pub use program::{Call, Key, Program, Reference, Segment};
 pub use scan::{MAX_DEPTH, MAX_LENGTH};
 pub use scope::{Function, Functions, Layer, ReadFile, Scope};
-pub use template::TemplateProgram;
+pub(crate) use template::interpolation_end;
+pub use template::{TemplateProgram, TextPart, parts_of_text};
 pub use text::{
     abbreviate, abbreviate_masked, canonical_entries, canonical_json, closest, suggestion, to_text,
 };

@@ -132,6 +132,30 @@ impl TemplateProgram {
     }
 }
 
+/// A part of a text, for whoever puts texts together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TextPart {
+    /// As it is read: `$${{` is `${{`.
+    Literal(String),
+    /// What stands between `${{` and `}}`.
+    Expression(String),
+}
+
+/// The parts of a text; `None` if an expression in it doesn't end.
+pub fn parts_of_text(text: &str) -> Option<Vec<TextPart>> {
+    let parts = split(text).ok()?.into_iter();
+    let whole = parts.map(|part| match part {
+        Part::Literal(text) => Some(TextPart::Literal(text)),
+        Part::Expression(range) => Some(TextPart::Expression(text.get(range)?.to_owned())),
+    });
+    whole.collect()
+}
+
+/// Where the expression that starts at `start` is closed by `}}`.
+pub(crate) fn interpolation_end(text: &str, start: usize) -> Option<usize> {
+    end_of_interpolation(text, start).ok()
+}
+
 enum Part {
     Literal(String),
     Expression(Range<usize>),

@@ -6,6 +6,8 @@
 
 pub mod check;
 mod decode;
+pub mod env_file;
+pub mod interpolation;
 pub mod keys;
 mod load;
 pub mod model;

@@ -145,6 +145,9 @@ pub struct EnvFile {
     pub path: String,
     /// Whether its absence is an error.
     pub required: bool,
+    /// `format: raw`: values are taken as they stand.
+    #[serde(default)]
+    pub raw: bool,
 }
 
 /// A mount.
@@ -158,6 +161,12 @@ pub struct Mount {
     pub read_only: bool,
     /// Bytes, of a tmpfs.
     pub tmpfs_size: Option<u64>,
+    /// Permission bits of a tmpfs.
+    #[serde(default)]
+    pub tmpfs_mode: Option<u32>,
+    /// A new volume stays empty instead of taking over what the image has there.
+    #[serde(default)]
+    pub no_copy: bool,
 }
 
 /// What is mounted.

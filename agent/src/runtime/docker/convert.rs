@@ -54,10 +54,16 @@ pub(super) struct PlacedMount {
 pub(super) enum Source {
     /// A path of the engine's host.
     Path(PathBuf),
-    /// A volume by its name in the engine, or without one.
-    Volume(Option<String>),
-    /// Memory, of so many bytes.
-    Memory(Option<u64>),
+    /// A volume by its name in the engine, or without one; a new one is filled from the image unless it is `no_copy`.
+    Volume {
+        name: Option<String>,
+        no_copy: bool,
+    },
+    /// Memory, of so many bytes, with these permission bits.
+    Memory {
+        size: Option<u64>,
+        mode: Option<u32>,
+    },
 }
 
 /// The create request of a service.
@@ -271,18 +277,20 @@ fn mount(placed: &PlacedMount, ours: &Labels) -> Mount {
             mount.typ = Some(MountType::BIND);
             mount.source = Some(path.to_string_lossy().into_owned());
         }
-        Source::Volume(name) => {
+        Source::Volume { name, no_copy } => {
             mount.typ = Some(MountType::VOLUME);
             mount.source.clone_from(name);
             mount.volume_options = Some(MountVolumeOptions {
                 labels: Some(ours.clone()),
+                no_copy: no_copy.then_some(true),
                 ..MountVolumeOptions::default()
             });
         }
-        Source::Memory(size) => {
+        Source::Memory { size, mode } => {
             mount.typ = Some(MountType::TMPFS);
-            mount.tmpfs_options = size.map(|bytes| MountTmpfsOptions {
-                size_bytes: Some(whole(bytes)),
+            mount.tmpfs_options = (size.is_some() || mode.is_some()).then(|| MountTmpfsOptions {
+                size_bytes: size.map(whole),
+                mode: mode.map(i64::from),
                 ..MountTmpfsOptions::default()
             });
         }

@@ -271,9 +271,18 @@ fn mounts_of_each_kind_carry_what_they_need() {
     };
     let mounts = [
         placed(Source::Path("/w/conf".into())),
-        placed(Source::Volume(Some("phalanx-x-data".into()))),
-        placed(Source::Volume(None)),
-        placed(Source::Memory(Some(4096))),
+        placed(Source::Volume {
+            name: Some("phalanx-x-data".into()),
+            no_copy: false,
+        }),
+        placed(Source::Volume {
+            name: None,
+            no_copy: true,
+        }),
+        placed(Source::Memory {
+            size: Some(4096),
+            mode: Some(0o700),
+        }),
     ];
     let config = ServiceConfig {
         tmpfs: list(&["/run", "/tmp:size=1m,mode=1777"]),
@@ -295,12 +304,14 @@ fn mounts_of_each_kind_carry_what_they_need() {
         (got[1].typ, got[1].source.as_deref()),
         (Some(MountType::VOLUME), Some("phalanx-x-data"))
     );
-    for volume in &got[1..3] {
+    for (volume, no_copy) in got[1..3].iter().zip([None, Some(true)]) {
+        assert_eq!(volume.volume_options.as_ref().unwrap().no_copy, no_copy);
         let labels = volume.volume_options.clone().unwrap().labels.unwrap();
         assert_eq!(labels["phalanx.run"], "r");
     }
     assert_eq!(got[2].source, None);
-    assert_eq!(got[3].tmpfs_options.clone().unwrap().size_bytes, Some(4096));
+    let memory = got[3].tmpfs_options.clone().unwrap();
+    assert_eq!((memory.size_bytes, memory.mode), (Some(4096), Some(0o700)));
     let tmpfs = host.tmpfs.unwrap();
     assert_eq!(tmpfs["/run"], "");
     assert_eq!(tmpfs["/tmp"], "size=1m,mode=1777");

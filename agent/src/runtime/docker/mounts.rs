@@ -33,9 +33,18 @@ fn source(service: &str, mount: &Mount, scope: &AttemptScope) -> Result<Source, 
                 RuntimeError::Errored(format!("service {service}: mount of {path}: {why}"))
             })?,
         ),
-        MountKind::Named(name) => Source::Volume(Some(labels::object(&scope.token, name))),
-        MountKind::Anonymous => Source::Volume(None),
-        MountKind::Tmpfs => Source::Memory(mount.tmpfs_size),
+        MountKind::Named(name) => Source::Volume {
+            name: Some(labels::object(&scope.token, name)),
+            no_copy: mount.no_copy,
+        },
+        MountKind::Anonymous => Source::Volume {
+            name: None,
+            no_copy: mount.no_copy,
+        },
+        MountKind::Tmpfs => Source::Memory {
+            size: mount.tmpfs_size,
+            mode: mount.tmpfs_mode,
+        },
     })
 }
 

@@ -61,6 +61,11 @@ pub(super) static ENV_FILE_MAP: Table = Table {
     keys: &[&[
         needed("path", TEMPLATE, "its path in the workspace"),
         key("required", BOOL, "whether its absence is an error (true)"),
+        key(
+            "format",
+            Kind::Varies(&Kind::Leaf(Leaf::Enum(&["raw"]))),
+            "`raw`: values are taken as they stand, quotes and `$` included",
+        ),
     ]],
     rest: None,
     rules: &[],
@@ -102,7 +107,7 @@ pub(super) static VOLUME_TMPFS: Table = Table {
     doc: "Settings of a tmpfs.",
     keys: &[&[
         key("size", BYTES, "its size"),
-        key("mode", TEMPLATE, "accepted and not used"),
+        key("mode", TEMPLATE, "its permission bits, in octal"),
     ]],
     rest: None,
     rules: &[],

@@ -222,7 +222,12 @@ fn env_files(node: &Node, read: &mut Reader<'_>) -> Vec<EnvFile> {
             .get("required")
             .and_then(|node| read.flag(node))
             .unwrap_or(true);
-        files.push(EnvFile { path, required });
+        let format = item.get("format").and_then(|node| read.text(node));
+        files.push(EnvFile {
+            path,
+            required,
+            raw: format.as_deref() == Some("raw"),
+        });
     }
     files
 }
@@ -288,7 +293,8 @@ fn long_mount(node: &Node, read: &mut Reader<'_>) -> Option<Mount> {
             return None;
         }
     };
-    let size = node.get("tmpfs").and_then(|node| node.get("size"));
+    let memory = |key: &str| node.get("tmpfs").and_then(|node| node.get(key));
+    let no_copy = node.get("volume").and_then(|node| node.get("nocopy"));
     Some(Mount {
         kind,
         target,
@@ -296,8 +302,28 @@ fn long_mount(node: &Node, read: &mut Reader<'_>) -> Option<Mount> {
             .get("read_only")
             .and_then(|node| read.flag(node))
             .unwrap_or(false),
-        tmpfs_size: size.and_then(|node| read.bytes(node)),
+        tmpfs_size: memory("size").and_then(|node| read.bytes(node)),
+        tmpfs_mode: memory("mode").and_then(|node| mode(node, read)),
+        no_copy: no_copy.and_then(|node| read.flag(node)) == Some(true),
     })
+}
+
+/// Permission bits, as Compose reads them: `0755`, `0o755` and a text are octal, any other number is decimal.
+fn mode(node: &Node, read: &mut Reader<'_>) -> Option<u32> {
+    let text = read.text(node)?;
+    let octal = || u32::from_str_radix(text.trim_start_matches("0o"), 8).ok();
+    let bits = match node.value {
+        // YAML 1.2 reads `0755` as 755: it was written with one more digit.
+        NodeValue::Int(_) if node.span.len as usize == text.len() + 1 => octal(),
+        NodeValue::Int(bits) => u32::try_from(bits).ok(),
+        _ => octal(),
+    };
+    if bits.is_none_or(|bits| bits > 0o7777) {
+        read.report(node.span, format!("`{text}` is no file mode"))
+            .help = Some("write it in octal, as a text: `\"0755\"`".into());
+        return None;
+    }
+    bits
 }
 
 fn ports(node: &Node, process: bool, read: &mut Reader<'_>) -> Vec<Port> {

@@ -28,12 +28,16 @@ pub fn short(text: &str) -> Result<Mount, Unfit> {
     if !target.starts_with('/') {
         return Err(unfit("the path in the container is absolute"));
     }
-    let mut read_only = false;
+    let (mut read_only, mut no_copy) = (false, false);
     for option in options.split(',').filter(|option| !option.is_empty()) {
         match option {
             "ro" => read_only = true,
-            "rw" | "z" | "Z" | "cached" | "delegated" | "consistent" | "nocopy" => {}
-            _ => return Err(unfit("its options are `ro` and `rw`")),
+            "nocopy" => no_copy = true,
+            "rw" | "z" | "Z" | "cached" | "delegated" | "consistent" | "private" | "rprivate" => {}
+            "shared" | "rshared" | "slave" | "rslave" => {
+                return Err(unfit("mounts are not shared with the host"));
+            }
+            _ => return Err(unfit("its options are `ro`, `rw` and `nocopy`")),
         }
     }
     let kind = match source {
@@ -45,6 +49,8 @@ pub fn short(text: &str) -> Result<Mount, Unfit> {
         target: target.to_owned(),
         read_only,
         tmpfs_size: None,
+        tmpfs_mode: None,
+        no_copy,
     })
 }
 
