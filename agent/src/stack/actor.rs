@@ -3,6 +3,7 @@
 use super::board::Stage;
 use super::container::{Define, GiveUp, ServiceActor, ServiceArgs, Start, of_send};
 use super::core::{Decision, Wanted, decide};
+use super::expected::Expected;
 use crate::cell::context::CellContext;
 use crate::runtime::contract::{RuntimeError, Stack};
 use crate::sequence::effect::Down;
@@ -12,7 +13,6 @@ use kameo::actor::{ActorRef, Spawn, WeakActorRef};
 use kameo::error::{ActorStopReason, Infallible};
 use kameo::message::{Context, Message};
 use phalanx_shared::outcome::Outcome;
-use phalanx_shared::spec::model::{Action, ContainerVerb, DefineBody, Spec, Step, Wait};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tokio::sync::mpsc;
@@ -55,7 +55,7 @@ impl Actor for StackActor {
 
     async fn on_start(args: StackArgs, me: ActorRef<Self>) -> Result<Self, Infallible> {
         let context = args.context;
-        let jobs = jobs(&context.spec);
+        let expected = Expected::of(&context.spec, &context.cache);
         let mut services = BTreeMap::new();
         for service in &context.spec.services {
             let stack = match service.process {
@@ -68,7 +68,8 @@ impl Actor for StackActor {
                 stack: stack.clone(),
                 events: args.events.clone(),
                 downs: args.downs.clone(),
-                job: jobs.contains(&service.name.text),
+                job: expected.is_job(&service.name.text),
+                needed: expected.is_needed(&service.name.text),
             });
             // A panic of one ends the attempt.
             me.link(&actor).await;
@@ -184,61 +185,4 @@ impl StackActor {
             }
         }
     }
-}
-
-/// Services that are expected to exit: others wait for their completion, or a step waits for their end.
-fn jobs(spec: &Spec) -> BTreeSet<String> {
-    let mut jobs = BTreeSet::new();
-    for service in &spec.services {
-        completed_by(&service.definition, &mut jobs);
-    }
-    let phases = spec.phases.iter().flat_map(|phase| &phase.steps);
-    let defines = spec.define.iter().flat_map(|define| match &define.body {
-        DefineBody::Steps { steps, .. } => steps.as_slice(),
-        DefineBody::Value(_) => &[],
-    });
-    phases
-        .chain(defines)
-        .for_each(|step| waited_for(step, &mut jobs));
-    jobs
-}
-
-/// What a definition's `depends_on` wants completed, as written.
-fn completed_by(definition: &phalanx_shared::spec::node::Node, jobs: &mut BTreeSet<String>) {
-    use phalanx_shared::spec::node::NodeValue::{Map, Text};
-    let Map(entries) = &definition.value else {
-        return;
-    };
-    let depends = entries.iter().find(|entry| entry.key.text == "depends_on");
-    let Some(Map(on)) = depends.map(|entry| &entry.value.value) else {
-        return;
-    };
-    for entry in on {
-        if let Map(settings) = &entry.value.value {
-            let completed = settings.iter().any(|setting| {
-                matches!(&setting.value.value, Text(text) if text == "service_completed_successfully")
-            });
-            if completed {
-                jobs.insert(entry.key.text.clone());
-            }
-        }
-    }
-}
-
-fn waited_for(step: &Step, jobs: &mut BTreeSet<String>) {
-    match &step.action {
-        Action::Wait(Wait::Exited(service)) => {
-            jobs.insert(service.text.trim().to_owned());
-        }
-        Action::Container(action) if action.verb == ContainerVerb::Run => {
-            jobs.insert(action.service.text.trim().to_owned());
-        }
-        Action::Steps(steps) | Action::Parallel(steps) => {
-            steps.iter().for_each(|step| waited_for(step, jobs));
-        }
-        _ => {}
-    }
-    step.otherwise
-        .iter()
-        .for_each(|step| waited_for(step, jobs));
 }

@@ -23,7 +23,7 @@ pub enum Stage {
     Started,
     /// It is ready.
     Ready,
-    /// It ended as the spec expects (a job).
+    /// It ended as the spec expects: a job, or one that may end by itself (`super::expected`).
     Exited,
     /// A step stopped it.
     Stopped,
@@ -246,11 +246,11 @@ fn readiness(name: &str, status: Option<&Status>) -> Option<Result<(), Unavailab
             "service {name} isn't running: a step stopped it"
         )))),
         Stage::Exited => Some(Err(Unavailable::NotRunning(format!(
-            "service {name} isn't running: it exited{}",
+            "service {name} isn't running: it ended as a job does{}; a step can't use it any more (a step that waits for its end: `wait: {{ service: {name}, until: exited }}`)",
             status
                 .exit
                 .as_ref()
-                .map_or(String::new(), |exit| format!(" with code {}", exit.code))
+                .map_or(String::new(), |exit| format!(", with code {}", exit.code))
         )))),
         Stage::Down => Some(Err(match &status.down {
             Some(down) => Unavailable::Down(Arc::clone(down)),

@@ -37,6 +37,8 @@ pub struct ServiceArgs {
     pub downs: mpsc::Sender<Down>,
     /// It is expected to exit: a job that others or a step wait for.
     pub job: bool,
+    /// A step or another service needs it.
+    pub needed: bool,
 }
 
 /// Owns one service.

@@ -2,6 +2,7 @@
 
 use super::board::Stage;
 use super::container::{ServiceActor, exit_text, not_running};
+use super::expected::may_end;
 use crate::runtime::contract::{Exit, RuntimeError};
 use crate::sequence::effect::Down;
 use crate::step::failure;
@@ -46,7 +47,9 @@ impl ServiceActor {
         let now = self.args.context.clock.wall();
         let board = &self.args.context.board;
         let machinery = self.member.as_ref().and_then(|m| m.ended_by_machinery());
-        let fine = self.args.job && !exit.oom && machinery.is_none();
+        let (success, oom) = (exit.code == 0, exit.oom);
+        let expected = self.args.job || (success && self.may_end());
+        let fine = expected && !oom && machinery.is_none();
         let stage = match (self.asked, fine) {
             (true, _) => Stage::Stopped,
             (false, true) => Stage::Exited,
@@ -65,7 +68,11 @@ impl ServiceActor {
         };
         self.tell(state, now, Some(detail.clone())).await;
         if stage == Stage::Down {
-            let unasked = format!("service {} exited unasked, {detail}", self.name);
+            let advice = match success {
+                true => format!("; {}", job_advice(&self.name)),
+                false => String::new(),
+            };
+            let unasked = format!("service {} exited unasked, {detail}{advice}", self.name);
             // An end that the engine brought about is no verdict on the service.
             let (outcome, reason) = match machinery {
                 Some(cause) => (Outcome::Errored, cause),
@@ -73,6 +80,14 @@ impl ServiceActor {
             };
             self.down(outcome, reason).await;
         }
+    }
+
+    /// Whether exit code 0 is its normal end although nobody waits for it.
+    fn may_end(&self) -> bool {
+        let healthcheck = self.member.as_ref().is_some_and(|m| m.has_healthcheck());
+        let ready = self.args.service.ready.is_some();
+        let config = self.config.as_ref();
+        config.is_some_and(|config| may_end(config, self.args.needed, healthcheck, ready))
     }
 
     pub(super) async fn gone_down(&mut self, error: &RuntimeError) {
@@ -106,4 +121,11 @@ impl ServiceActor {
         });
         let _ = self.args.downs.send(down).await;
     }
+}
+
+/// How a service whose work is to end is declared.
+fn job_advice(name: &str) -> String {
+    format!(
+        "if that is its work, write `restart: \"no\"` in {name}, or wait for it (`service_completed_successfully`, or a step `wait: {{ service: {name}, until: exited }}`)"
+    )
 }

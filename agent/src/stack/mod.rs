@@ -9,6 +9,8 @@ pub mod container;
 pub mod core;
 pub mod definition;
 mod end;
+mod expected;
 pub mod logs;
 pub mod probe;
+mod secrets;
 mod start;

@@ -3,10 +3,11 @@
 use super::board::Stage;
 use super::container::{Do, Exited, Probed, ServiceActor, Unhealthy, of_send};
 use super::core::{Decision, decide};
-use super::{definition, probe};
+use super::{definition, probe, secrets};
 use crate::runtime::contract::{Addresses, Exit, Member, Prepared, RuntimeError, Stack};
+use crate::runtime::env_file;
 use kameo::actor::ActorRef;
-use phalanx_shared::event::ServiceState;
+use phalanx_shared::event::{EventKind, ServiceState};
 use phalanx_shared::expr::Scope;
 use phalanx_shared::outcome::Outcome;
 use phalanx_shared::spec::model::ContainerVerb;
@@ -140,6 +141,12 @@ impl ServiceActor {
             }
             Some(Prepared::Built(what)) => self.tell(ServiceState::Built, began, Some(what)).await,
             None => {}
+        }
+        let context = &self.args.context;
+        let mut notes = secrets::mask(context, config).await;
+        notes.extend(env_file::notes(config, context.workspace.as_deref()).await);
+        for message in notes {
+            self.args.events.emit(EventKind::Note { message }).await;
         }
         let began = clock.wall();
         let logs = self.args.context.logs.sink(&self.name);

@@ -1,6 +1,6 @@
 //! Services: when they start, when they are ready, how they end, and what steps do to them.
 
-use crate::rig::spec;
+use crate::rig::{Ended, spec};
 use phalanx_agent::runtime::contract::{Addresses, Prepared, RuntimeError};
 use phalanx_agent::runtime::fake::script::{
     CommandScript, ExitScript, Printed, Script, ServiceScript,
@@ -167,6 +167,80 @@ phases:
     assert_eq!(failure.notes, ["restarts: 0"]);
     assert_eq!(ended.step("end/0").outcome, Outcome::Passed);
     assert_eq!(ended.states("db").last(), Some(&ServiceState::Exited));
+}
+
+/// `db` ends with a code while a step is in progress that waits for `end`, which lets it end.
+async fn while_a_service_ends(services: &str, code: i64, step: &str) -> Ended {
+    let script = Script::default().service(
+        "db",
+        ServiceScript {
+            exit: Some(ExitScript {
+                after: ms(50),
+                code,
+                oom: false,
+            }),
+            ..ServiceScript::default()
+        },
+    );
+    spec(&format!(
+        "services: {services}\nphases: {{ main: [{step}, {{ wait: {{ for: 1s }} }}] }}\n"
+    ))
+    .script(script)
+    .run()
+    .await
+}
+
+#[tokio::test]
+async fn a_service_that_nobody_needs_may_end_by_itself_with_exit_code_0() {
+    let step = "{ wait: { for: 1s } }";
+    for services in [
+        "{ db: { image: db } }",
+        "{ db: { image: db, restart: 'no', ports: [80] } }",
+        "{ db: { image: db, restart: on-failure }, app: { image: app, depends_on: [db] } }",
+    ] {
+        let ended = while_a_service_ends(services, 0, step).await;
+        assert_eq!(ended.outcome(), Outcome::Passed, "{services}");
+        let ended = while_a_service_ends(services, 3, step).await;
+        assert_eq!(ended.outcome(), Outcome::Failed, "{services}");
+    }
+}
+
+#[tokio::test]
+async fn a_service_that_stays_may_not_end_and_its_failure_says_how_to_declare_a_job() {
+    for services in [
+        "{ db: { image: db, ports: [80] } }",
+        "{ db: { image: db, restart: always } }",
+        "{ db: { image: db }, app: { image: app, depends_on: [db] } }",
+    ] {
+        let ended = while_a_service_ends(services, 0, "{ wait: { for: 1s } }").await;
+        assert_eq!(ended.outcome(), Outcome::Failed, "{services}");
+        let reason = ended.reason("main/0");
+        assert!(reason.contains("exited unasked, with code 0"), "{reason}");
+        assert!(reason.contains("`restart: \"no\"` in db"), "{reason}");
+    }
+}
+
+#[tokio::test]
+async fn a_step_that_names_a_service_that_ended_fails_and_says_that_it_did() {
+    let ended = spec(
+        "services: { db: { image: db, restart: 'no' } }\nphases: { main: [{ wait: { service: db, until: exited } }, { exec: { service: db, command: [x] } }] }\n",
+    )
+    .script(Script::default().service(
+        "db",
+        ServiceScript {
+            exit: Some(ExitScript {
+                after: ms(50),
+                code: 0,
+                oom: false,
+            }),
+            ..ServiceScript::default()
+        },
+    ))
+    .run()
+    .await;
+    assert_eq!(ended.step("main/0").outcome, Outcome::Passed);
+    let reason = ended.reason("main/1");
+    assert!(reason.contains("it ended as a job does, with code 0"), "{reason}");
 }
 
 #[tokio::test]

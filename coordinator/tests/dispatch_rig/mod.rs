@@ -62,6 +62,7 @@ pub fn job(workspace: Option<&str>) -> CellJob {
             workspace: vec![],
             network: None,
             compose: None,
+            compose_variables: Vec::new(),
             services: vec![],
             sessions: vec![],
             default_session: None,

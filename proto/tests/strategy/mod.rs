@@ -191,6 +191,7 @@ fn job() -> impl Strategy<Value = CellJob> {
                 workspace: Vec::new(),
                 network: None,
                 compose: None,
+                compose_variables: Vec::new(),
                 services: Vec::new(),
                 sessions: Vec::new(),
                 default_session: None,

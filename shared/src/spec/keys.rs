@@ -2,6 +2,7 @@
 //! hold. What each means is said here once; decoder, JSON Schema and reference read it.
 
 pub mod action;
+pub mod compose;
 pub mod part;
 pub mod service;
 pub mod step;

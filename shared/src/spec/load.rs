@@ -79,14 +79,23 @@ fn decode_all(files: &mut Files<'_>, diagnostics: &mut Vec<Diagnostic>) -> Optio
             }
         }
     }
-    let mut services = match &main.compose {
-        Some(path) => compose::services(files, path, diagnostics),
-        None => IndexMap::new(),
+    let mut compose = match &main.compose {
+        Some(path) => {
+            let stack = compose::Stack {
+                path,
+                variables: &main.variables,
+                env_files: &main.env_files,
+            };
+            compose::read(files, &stack, diagnostics)
+        }
+        None => compose::Compose::default(),
     };
     for (name, entry) in merged.services {
-        compose::override_service(&mut services, name, entry);
+        super::service::expansions(&entry.value, diagnostics);
+        compose::override_service(&mut compose.services, name, entry);
     }
-    let services = decode::services(&services, diagnostics);
+    compose.settle(diagnostics);
+    let services = decode::services(&compose.services, diagnostics);
     Some(Spec {
         name: main.name.unwrap_or_else(|| files.stem()),
         inputs: merged.inputs.into_values().collect(),
@@ -99,6 +108,7 @@ fn decode_all(files: &mut Files<'_>, diagnostics: &mut Vec<Diagnostic>) -> Optio
         workspace: main.workspace,
         network: main.network,
         compose: main.compose,
+        compose_variables: main.variables,
         services,
         sessions: merged.sessions.into_values().collect(),
         default_session: main.default_session,

@@ -42,6 +42,9 @@ pub struct Spec {
     pub network: Option<Node>,
     /// `stack: { compose: FILE }`.
     pub compose: Option<Text>,
+    /// Values of the Compose file's variables; what uses them holds them already.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub compose_variables: Vec<(Text, Node)>,
     /// The stack's services, in the order written.
     pub services: Vec<Service>,
     /// Named HTTP clients.

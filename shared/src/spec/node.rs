@@ -78,6 +78,19 @@ impl Node {
     }
 }
 
+/// A text that was made of the scalar at `span`. The span is cut where it would seem to be the text letter for letter.
+pub(crate) fn written_anew(text: String, span: Span) -> Node {
+    let mut span = span;
+    let seems = |len: u32| len as usize == text.len() || len as usize == text.len() + 2;
+    while span.len > 0 && seems(span.len) {
+        span.len -= 1;
+    }
+    Node {
+        value: NodeValue::Text(text),
+        span,
+    }
+}
+
 /// Whether a text holds `${{` other than as the literal `$${{`.
 pub fn holds_interpolation(text: &str) -> bool {
     text.match_indices("${{").any(|(at, _)| {

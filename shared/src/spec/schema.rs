@@ -109,6 +109,7 @@ impl Maker {
             Kind::Any => return json!({}),
             Kind::Varies(kind) => return self.kind(kind, true),
             Kind::Later => json!(false),
+            Kind::Unsupported(_) => json!({ "type": "null" }),
             Kind::Leaf(leaf) => leaf_schema(*leaf, varies),
             Kind::List(item) => json!({ "type": "array", "items": self.kind(item, varies) }),
             Kind::Map(item) => json!({

@@ -3,6 +3,7 @@
 //! The same decoder checks the unevaluated definition (`validate`) and makes this from the evaluated one.
 
 mod decode;
+mod image;
 mod lint;
 mod mount;
 mod port;
@@ -11,7 +12,7 @@ mod splice;
 mod words;
 
 pub use decode::{check_service, decode_service};
-pub use lint::lint;
+pub use lint::{expansions, lint};
 pub use splice::dependencies;
 
 use crate::diagnostic::Span;
@@ -42,6 +43,8 @@ pub struct ServiceConfig {
     pub env_file: Vec<EnvFile>,
     /// Mounts.
     pub volumes: Vec<Mount>,
+    /// Files of their own: secrets and configs of a Compose file.
+    pub files: Vec<PlacedFile>,
     /// Paths of in-memory file systems, `PATH[:options]`.
     pub tmpfs: Vec<String>,
     /// Ports that steps may reach.
@@ -98,6 +101,23 @@ pub struct ServiceConfig {
     pub platform: Option<String>,
     /// When to pull.
     pub pull_policy: PullPolicy,
+    /// Whether it may end by itself.
+    pub restart: Restart,
+}
+
+/// What `restart` says. Nothing is restarted; it tells whether an end is expected.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Restart {
+    /// Nothing.
+    #[default]
+    Unsaid,
+    /// `no`: a job, if it ends with exit code 0.
+    No,
+    /// `on-failure`: likewise.
+    OnFailure,
+    /// `always`, `unless-stopped`: it stays.
+    Always,
 }
 
 /// When an image is pulled.
@@ -167,6 +187,35 @@ pub struct Mount {
     /// A new volume stays empty instead of taking over what the image has there.
     #[serde(default)]
     pub no_copy: bool,
+}
+
+/// A file in a container that is no part of its image.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlacedFile {
+    /// How it is called in the Compose file.
+    pub name: String,
+    /// Absolute path in the container.
+    pub target: String,
+    /// Where its text comes from.
+    pub source: FileSource,
+    /// Its text is a secret.
+    pub secret: bool,
+    /// Its owner.
+    pub uid: Option<u32>,
+    /// Its group.
+    pub gid: Option<u32>,
+    /// Its permission bits.
+    pub mode: Option<u32>,
+}
+
+/// Where a file's text comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FileSource {
+    /// A file: relative to the workspace, or absolute on the agent's host.
+    Path(String),
+    /// The text itself.
+    Text(String),
 }
 
 /// What is mounted.

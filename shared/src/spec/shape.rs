@@ -3,6 +3,7 @@
 //! The tables themselves are in [`super::keys`]. Three things are made from them, so that they can't drift apart:
 //! the structural check of a tree ([`check`]), the JSON Schema ([`super::schema`]) and the reference's list of keys.
 
+pub mod cast;
 pub mod check;
 pub mod name;
 
@@ -124,6 +125,8 @@ pub enum Kind {
     Varies(&'static Kind),
     /// Reserved: an error that says so.
     Later,
+    /// A key of Compose that isn't supported, and why. Nothing (null) takes it out of a Compose file's service.
+    Unsupported(&'static str),
 }
 
 /// What a scalar may be.
@@ -184,6 +187,7 @@ impl Kind {
             Kind::Single(..) => "a map with one key".into(),
             Kind::Varies(kind) => kind.takes(),
             Kind::Later => "nothing yet".into(),
+            Kind::Unsupported(_) => "nothing".into(),
             Kind::ByType { scalar, list, map } => [scalar, list, map]
                 .into_iter()
                 .flatten()

@@ -15,6 +15,7 @@ mod copy;
 mod endpoint;
 mod error;
 mod exec;
+mod files;
 mod govern;
 mod handle;
 mod image;

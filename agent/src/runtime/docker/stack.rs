@@ -8,7 +8,7 @@ use super::labels::{self, Labels};
 use super::member::Container;
 use super::network::Network;
 use super::reach::Way;
-use super::{Shared, close, mounts};
+use super::{Shared, close, files, mounts};
 use crate::runtime::contract::{AttemptScope, Closed, Member, Prepared, RuntimeError, Stack};
 use crate::runtime::env_file;
 use crate::sink::LogSink;
@@ -84,7 +84,8 @@ impl Attempt {
             ))
         })?;
         let environment = self.environment(&config).await?;
-        let mounts = mounts::place(&service, &config.volumes, &self.scope)?;
+        let mut mounts = mounts::place(&service, &config.volumes, &self.scope)?;
+        mounts.extend(files::place(&service, &config.files, &self.scope)?);
         let publish = match self.shared.way() {
             Some(Way::Published { publish, .. }) => Publish::All(publish),
             _ => Publish::Fixed("127.0.0.1"),

@@ -23,6 +23,9 @@ impl<'s> Checker<'s, '_> {
         if let Some(name) = &spec.default_session {
             self.session_name(name);
         }
+        for (_, value) in &spec.compose_variables {
+            self.node(value, &Position::at(Level::Definition));
+        }
         for service in &spec.services {
             self.service_definition(service);
         }

@@ -11,7 +11,7 @@ use crate::spec::shape::check::closest;
 use indexmap::IndexMap;
 
 /// Keys whose values of both sides count.
-const ADDED: [&str; 18] = [
+const ADDED: [&str; 20] = [
     "environment",
     "labels",
     "extra_hosts",
@@ -30,17 +30,30 @@ const ADDED: [&str; 18] = [
     "args",
     "ulimits",
     "networks",
+    "secrets",
+    "configs",
 ];
 
 /// Keys that are maps of settings, merged key by key.
-const MERGED: [&str; 3] = ["build", "healthcheck", "logging"];
+const MERGED: [&str; 8] = [
+    "build",
+    "healthcheck",
+    "logging",
+    "deploy",
+    "resources",
+    "limits",
+    "reservations",
+    "restart_policy",
+];
 
 /// Keys that are a service's own and no part of its definition.
 const OWN: [&str; 3] = ["extends", "ready", "start"];
 
-/// `over` merged onto `base`.
+/// `over` merged onto `base`. A key that is null in `over` is taken out, as one whose expression gives null.
 pub(crate) fn merge_service(base: &Node, over: &Node) -> Node {
-    let mut entries: Vec<Entry> = base.entries().to_vec();
+    let nulls = |entry: &Entry| over.get(&entry.key.text).is_some_and(Node::is_null);
+    let base = base.entries().iter().filter(|entry| !nulls(entry));
+    let mut entries: Vec<Entry> = base.cloned().collect();
     for entry in over.entries().iter().filter(|entry| !entry.value.is_null()) {
         match entries
             .iter_mut()

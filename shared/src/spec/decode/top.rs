@@ -36,6 +36,10 @@ pub(crate) struct Main {
     pub workspace: Vec<Text>,
     pub network: Option<Node>,
     pub compose: Option<Text>,
+    /// Values of the Compose file's variables.
+    pub variables: Vec<(Text, Node)>,
+    /// Files of further values.
+    pub env_files: Vec<Text>,
     pub default_session: Option<Text>,
     pub phases: Vec<Phase>,
 }
@@ -73,6 +77,13 @@ pub(crate) fn main(node: &Node, diagnostics: &mut Vec<Diagnostic>) -> (Main, Par
         compose: fields
             .get("stack")
             .and_then(|node| Fields::of(node).text("compose")),
+        variables: fields
+            .get("stack")
+            .map_or(&[][..], |node| Fields::of(node).entries("variables"))
+            .iter()
+            .map(|entry| (entry.key.clone(), entry.value.clone()))
+            .collect(),
+        env_files: fields.get("stack").map(env_files).unwrap_or_default(),
         default_session: fields
             .get("defaults")
             .and_then(|node| node.get("http"))
@@ -126,6 +137,15 @@ fn parts(fields: &Fields<'_>, diagnostics: &mut Vec<Diagnostic>) -> Parts {
         define: pairs("define")
             .filter_map(|entry| define::define(entry, diagnostics))
             .collect(),
+    }
+}
+
+/// `env-file` of `stack`: one path or several.
+fn env_files(stack: &Node) -> Vec<Text> {
+    let fields = Fields::of(stack);
+    match fields.text("env-file") {
+        Some(path) => vec![path],
+        None => step::names(fields.items("env-file")),
     }
 }
 

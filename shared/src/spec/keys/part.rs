@@ -43,6 +43,45 @@ pub(super) static BUILD: Table = Table {
         key("network", TEMPLATE, "network mode of the build"),
         key("no_cache", BOOL, "whether the cache is not used"),
         key("pull", BOOL, "whether bases are always pulled"),
+        key("cache_from", Kind::Any, "accepted and not used"),
+        key("cache_to", Kind::Any, "accepted and not used"),
+        key("tags", Kind::Any, "accepted and not used"),
+        key("platforms", Kind::Any, "accepted and not used"),
+        key("shm_size", BYTES, "accepted and not used"),
+        key("ulimits", Kind::Any, "accepted and not used"),
+        key("isolation", TEMPLATE, "accepted and not used"),
+        key("provenance", Kind::Any, "accepted and not used"),
+        key("sbom", Kind::Any, "accepted and not used"),
+        key(
+            "additional_contexts",
+            Kind::Unsupported("the classic builder has one context"),
+            "not supported",
+        ),
+        key(
+            "secrets",
+            Kind::Unsupported("the classic builder has none"),
+            "not supported",
+        ),
+        key(
+            "ssh",
+            Kind::Unsupported("the classic builder has none"),
+            "not supported",
+        ),
+        key(
+            "extra_hosts",
+            Kind::Unsupported("a build sees the names that the engine sees"),
+            "not supported",
+        ),
+        key(
+            "privileged",
+            Kind::Unsupported("the classic builder has no extended privileges"),
+            "not supported",
+        ),
+        key(
+            "entitlements",
+            Kind::Unsupported("the classic builder has no extended privileges"),
+            "not supported",
+        ),
     ]],
     rest: None,
     rules: &[Rule::AtMostOne(&["dockerfile", "dockerfile_inline"])],
@@ -93,9 +132,56 @@ pub(super) static VOLUME: Table = Table {
             Kind::Table(|| &VOLUME_TMPFS),
             "settings of a tmpfs",
         ),
-        key("bind", Kind::Any, "accepted and not used"),
-        key("volume", Kind::Any, "accepted and not used"),
+        key("bind", Kind::Table(|| &VOLUME_BIND), "settings of a bind mount"),
+        key(
+            "volume",
+            Kind::Table(|| &VOLUME_VOLUME),
+            "settings of a volume",
+        ),
         key("consistency", TEMPLATE, "accepted and not used"),
+    ]],
+    rest: None,
+    rules: &[],
+    hints: &[],
+};
+
+static VOLUME_BIND: Table = Table {
+    name: "`bind`",
+    doc: "Settings of a bind mount.",
+    keys: &[&[
+        key(
+            "propagation",
+            Kind::Varies(&Kind::Leaf(Leaf::Enum(&["private", "rprivate"]))),
+            "mounts are not shared with the host",
+        ),
+        key(
+            "create_host_path",
+            BOOL,
+            "accepted and not used: what is mounted has to be there",
+        ),
+        key("selinux", TEMPLATE, "accepted and not used"),
+        key("recursive", TEMPLATE, "accepted and not used"),
+    ]],
+    rest: None,
+    rules: &[],
+    hints: &[],
+};
+
+static VOLUME_VOLUME: Table = Table {
+    name: "`volume`",
+    doc: "Settings of a volume.",
+    keys: &[&[
+        key(
+            "nocopy",
+            BOOL,
+            "a new volume stays empty instead of taking over what the image has there",
+        ),
+        key("labels", MAP_OR_LIST, "accepted and not used"),
+        key(
+            "subpath",
+            Kind::Unsupported("a volume is mounted as a whole"),
+            "not supported",
+        ),
     ]],
     rest: None,
     rules: &[],

@@ -1,5 +1,6 @@
 //! What a service holds: Compose's keys, and `process`, `env`, `ready`, `start`.
 
+use super::compose::{DEPLOY, NOTED, ONLY_COMPOSE, PLACED, RESET, UNSUPPORTED};
 use super::part::{
     BUILD, DEPENDENCY, ENV_FILE, EXTENDS_MAP, HEALTHCHECK, PORT, READY, ULIMIT, VOLUME,
 };
@@ -11,7 +12,7 @@ use crate::spec::shape::{Key, Rule, Table, key};
 pub static SERVICE: Table = Table {
     name: "a service",
     doc: "A container or a host process of a cell's stack. Compose's keys with Compose's meaning, and `process`, `ready`, `start`.",
-    keys: &[OWN, COMPOSE, IGNORED],
+    keys: &[OWN, COMPOSE, IGNORED, NOTED, UNSUPPORTED, RESET],
     rest: None,
     rules: RULES,
     hints: HINTS,
@@ -21,7 +22,7 @@ pub static SERVICE: Table = Table {
 pub static COMPOSE_SERVICE: Table = Table {
     name: "a service of a Compose file",
     doc: "As in Compose.",
-    keys: &[EXTENDS, COMPOSE, IGNORED],
+    keys: &[EXTENDS, COMPOSE, ONLY_COMPOSE, IGNORED, NOTED],
     rest: None,
     rules: &[],
     hints: HINTS,
@@ -31,7 +32,7 @@ pub static COMPOSE_SERVICE: Table = Table {
 pub static DEFINITION: Table = Table {
     name: "a service",
     doc: "As in Compose, or a process.",
-    keys: &[PROCESS, COMPOSE, IGNORED],
+    keys: &[PROCESS, COMPOSE, PLACED, IGNORED, NOTED],
     rest: None,
     rules: RULES,
     hints: HINTS,
@@ -48,30 +49,8 @@ const RULES: &[Rule] = &[
 ];
 
 const HINTS: &[(&str, &str)] = &[
-    ("deploy", "limits are `mem_limit`, `cpus` and `pids_limit`"),
-    ("links", "services reach each other by name: leave it out"),
-    (
-        "network_mode",
-        "each cell has its own network: leave it out",
-    ),
-    (
-        "profiles",
-        "a service that a step starts has `start: manual`",
-    ),
-    (
-        "secrets",
-        "declare `secrets` at the top and use `${{ secrets.NAME }}` in `environment`",
-    ),
-    ("configs", "mount a file of the workspace with `volumes`"),
-    (
-        "scale",
-        "write a service for each container, with `extends`",
-    ),
-    ("tty", "containers have no terminal here"),
-    ("stdin_open", "containers have no terminal here"),
     ("memory", "it is called `mem_limit`"),
     ("workdir", "it is called `working_dir`"),
-    ("sysctls", "it isn't supported"),
     ("args", "it belongs under `build`, or is called `command`"),
     ("wait", "it is called `ready`"),
 ];
@@ -220,6 +199,11 @@ const COMPOSE: &[Key] = &[
         "time between that signal and SIGKILL (10s)",
     ),
     key("labels", MAP_OR_LIST, "labels"),
+    key(
+        "deploy",
+        Kind::Table(|| &DEPLOY),
+        "its `resources.limits` are `mem_limit`, `cpus` and `pids_limit`",
+    ),
     key("platform", TEMPLATE, "`os/arch`"),
     key(
         "pull_policy",
@@ -243,7 +227,7 @@ const IGNORED: &[Key] = &[
     key(
         "restart",
         TEMPLATE,
-        "accepted and not used: a service that exits unasked fails the step in progress",
+        "nothing is restarted; with `\"no\"` or `on-failure` it may end by itself with exit code 0",
     ),
     key(
         "networks",

@@ -320,14 +320,34 @@ static NETWORK: Table = Table {
 static STACK: Table = Table {
     name: "`stack`",
     doc: "Where the services come from beside `services`.",
-    keys: &[&[needed(
-        "compose",
-        STR,
-        "a Compose file; `services` adds to it and overrides",
-    )]],
+    keys: &[&[
+        needed(
+            "compose",
+            STR,
+            "a Compose file; `services` adds to it and overrides",
+        ),
+        key(
+            "variables",
+            Kind::Map(&Kind::Varies(&SCALAR_OR_NULL)),
+            "values of the Compose file's variables, such as `TAG: \"${{ matrix.tag }}\"`; the machine's environment is not read",
+        ),
+        key(
+            "env-file",
+            Kind::ByType {
+                scalar: Some(&STR),
+                list: Some(&Kind::List(&STR)),
+                map: None,
+            },
+            "files with further values, as Compose's `.env`; relative to the spec",
+        ),
+    ]],
     rest: None,
     rules: &[],
-    hints: &[],
+    hints: &[
+        ("env_file", "it is called `env-file`"),
+        ("env", "values of the Compose file's variables are its `variables`"),
+        ("environment", "values of the Compose file's variables are its `variables`"),
+    ],
 };
 
 static DEFAULTS: Table = Table {

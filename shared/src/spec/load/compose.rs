@@ -1,25 +1,56 @@
 //! `stack: { compose: FILE }`: the services of a whole Compose file.
+//!
+//! Its variables are expanded, numbers and bools read of the texts that this gives, and what only Compose has is put in the
+//! language's own words ([`service`]). What can't be ignored is reported after the spec's `services` were put over the file's, so
+//! that the spec can take it out.
+
+mod service;
+mod top;
+mod variables;
 
 use super::files::Files;
-use crate::diagnostic::Diagnostic;
+use crate::diagnostic::{Diagnostic, Span};
 use crate::spec::decode::{is_extension, merge_service};
 use crate::spec::keys::service::COMPOSE_SERVICE;
 use crate::spec::node::{Entry, Node, NodeValue, Text};
+use crate::spec::shape::Kind;
+use crate::spec::shape::cast::cast;
 use crate::spec::shape::check::{self, found};
 use crate::spec::shape::name::NameRule;
 use indexmap::IndexMap;
+use variables::Variables;
 
-/// The services of the file, by name.
-pub fn services(
-    files: &mut Files<'_>,
-    path: &Text,
-    diagnostics: &mut Vec<Diagnostic>,
-) -> IndexMap<String, Entry> {
+/// What `stack` says.
+pub struct Stack<'s> {
+    /// The file.
+    pub path: &'s Text,
+    /// Values of its variables.
+    pub variables: &'s [(Text, Node)],
+    /// Files of further values.
+    pub env_files: &'s [Text],
+}
+
+/// What was read of a Compose file.
+#[derive(Default)]
+pub struct Compose {
+    /// Its services, by name.
+    pub services: IndexMap<String, Entry>,
+    /// Images that lack a variable's value: errors if the spec doesn't replace them.
+    images: Vec<Diagnostic>,
+    /// Networks that are other projects'.
+    external: Vec<Text>,
+}
+
+/// Reads the file.
+pub fn read(files: &mut Files<'_>, stack: &Stack<'_>, diagnostics: &mut Vec<Diagnostic>) -> Compose {
+    let path = stack.path;
+    let mut compose = Compose::default();
     let Some((file, text)) = files.read(path, diagnostics) else {
-        return IndexMap::new();
+        return compose;
     };
-    let Some(node) = files.parse(file, &text, diagnostics) else {
-        return IndexMap::new();
+    let mut variables = Variables::read(files, stack, diagnostics);
+    let Some(mut node) = files.parse(file, &text, diagnostics) else {
+        return compose;
     };
     if !matches!(node.value, NodeValue::Map(_)) {
         diagnostics.push(Diagnostic::error(
@@ -27,8 +58,9 @@ pub fn services(
             format!("a Compose file is a map, not {}", found(&node)),
         ));
     }
+    variables.expand(&mut node, &mut compose.images, diagnostics);
     for entry in node.entries() {
-        top_level(entry, diagnostics);
+        top::check(entry, &mut compose.external, diagnostics);
     }
     let services = node.get("services").map_or(&[][..], Node::entries);
     if services.is_empty() {
@@ -37,7 +69,7 @@ pub fn services(
             format!("the Compose file `{}` has no services", path.text),
         ));
     }
-    let mut known = IndexMap::new();
+    let mut links = Vec::new();
     for entry in services
         .iter()
         .filter(|entry| !is_extension(&entry.key.text))
@@ -45,68 +77,39 @@ pub fn services(
         if let Some((problem, advice)) = NameRule::Service.problem(&entry.key.text) {
             diagnostics.push(Diagnostic::error(entry.key.span, problem).with_help(advice));
         }
-        let what = format!("`{}`", entry.key.text);
-        match entry.value.value {
-            NodeValue::Map(_) => {
-                check::check_table(&COMPOSE_SERVICE, &entry.value, &what, diagnostics);
-            }
-            _ => diagnostics.push(Diagnostic::error(
-                entry.key.span,
-                format!("{what} takes a map, not {}", found(&entry.value)),
-            )),
-        }
-        known.insert(entry.key.text.clone(), entry.clone());
+        let mut entry = entry.clone();
+        checked(&mut entry, diagnostics);
+        service::own_words(&mut entry, &node, &mut variables, &mut links, diagnostics);
+        compose.services.insert(entry.key.text.clone(), entry);
     }
-    known
+    service::add_aliases(&mut compose.services, links);
+    variables.unused(path, diagnostics);
+    compose
 }
 
-/// What a key of the file's top level means here.
-fn top_level(entry: &Entry, diagnostics: &mut Vec<Diagnostic>) {
-    let Text { text, span } = &entry.key;
-    let instead = match text.as_str() {
-        "services" | "version" | "name" => return,
-        key if is_extension(key) => return,
-        "volumes" => return volumes(&entry.value, diagnostics),
-        "networks" => "each cell has one network of its own; services reach each other by name",
-        "include" => {
-            let help = "name the file itself under `stack: { compose: FILE }`";
-            let problem = Diagnostic::error(*span, "`include` of Compose files is not supported");
-            return diagnostics.push(problem.with_help(help));
-        }
-        "secrets" | "configs" => {
-            let problem =
-                Diagnostic::error(*span, format!("`{text}` of Compose files is not supported"));
-            return diagnostics.push(problem.with_help(
-                "mount a file of the workspace with `volumes`, or use `${{ secrets.NAME }}` in `services`",
-            ));
-        }
-        _ => {
-            let problem =
-                Diagnostic::error(*span, format!("unknown key `{text}` in a Compose file"));
-            return diagnostics.push(
-                problem.with_help("it has `services`, `volumes`, `networks`, `name` and `version`"),
-            );
-        }
+/// Checks a service's shape. What is refused later, unless the spec takes it out, is left aside.
+fn checked(entry: &mut Entry, diagnostics: &mut Vec<Diagnostic>) {
+    let what = format!("`{}`", entry.key.text);
+    let NodeValue::Map(entries) = &mut entry.value.value else {
+        diagnostics.push(Diagnostic::error(
+            entry.key.span,
+            format!("{what} takes a map, not {}", found(&entry.value)),
+        ));
+        return;
     };
-    diagnostics
-        .push(Diagnostic::warning(*span, format!("`{text}` is not used")).with_help(instead));
-}
-
-/// Named volumes are made per cell; one from outside would be shared.
-fn volumes(node: &Node, diagnostics: &mut Vec<Diagnostic>) {
-    for entry in node.entries() {
-        let external = entry.value.get("external");
-        if let Some(external) = external.filter(|node| node.value != NodeValue::Bool(false)) {
-            diagnostics.push(
-                Diagnostic::error(external.span, format!("the volume `{}` is external", entry.key.text)).with_help(
-                    "volumes are made per cell and removed with it: leave `external` out, or mount a path of the workspace",
-                ),
-            );
-        }
+    let all = std::mem::take(entries);
+    let (refused, known): (Vec<_>, Vec<_>) = all
+        .into_iter()
+        .partition(|entry| service::is_unsupported(&entry.key.text));
+    *entries = known;
+    cast(&Kind::Table(|| &COMPOSE_SERVICE), &mut entry.value);
+    check::check_table(&COMPOSE_SERVICE, &entry.value, &what, diagnostics);
+    if let NodeValue::Map(entries) = &mut entry.value.value {
+        entries.extend(refused);
     }
 }
 
-/// Adds a service of the spec to those of the file, or merges it onto the one of that name.
+/// Puts a service of the spec over those of the file.
 pub fn override_service(known: &mut IndexMap<String, Entry>, name: String, entry: Entry) {
     match known.get_mut(&name) {
         None => {
@@ -118,6 +121,38 @@ pub fn override_service(known: &mut IndexMap<String, Entry>, name: String, entry
                 key: entry.key,
                 value,
             };
+        }
+    }
+}
+
+impl Compose {
+    /// What is left to say once the spec's services were put over the file's.
+    pub fn settle(&mut self, diagnostics: &mut Vec<Diagnostic>) {
+        let images = std::mem::take(&mut self.images);
+        let used: Vec<Span> = self
+            .services
+            .values()
+            .filter_map(|entry| Some(entry.value.get("image")?.span))
+            .collect();
+        let still = |problem: &Diagnostic| problem.span.is_some_and(|span| used.contains(&span));
+        diagnostics.extend(images.into_iter().filter(still));
+        for entry in self.services.values_mut() {
+            service::settle(entry, diagnostics);
+        }
+        for network in &self.external {
+            let users = self.services.values();
+            let mut users = users.filter(|entry| service::is_in(&entry.value, &network.text));
+            if users.next().is_some() {
+                diagnostics.push(
+                    Diagnostic::error(
+                        network.span,
+                        format!("the network `{}` is external", network.text),
+                    )
+                    .with_help(
+                        "services of other projects aren't reached: add what is needed of them to `services`, and take the network out by `networks: null` there",
+                    ),
+                );
+            }
         }
     }
 }

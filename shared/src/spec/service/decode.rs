@@ -3,8 +3,8 @@
 
 use super::reader::Reader;
 use super::{
-    Build, Condition, Dependency, EnvFile, Healthcheck, Mount, MountKind, Port, PullPolicy,
-    ServiceConfig, Ulimit, mount, port, splice,
+    Build, Condition, Dependency, EnvFile, FileSource, Healthcheck, Mount, MountKind, PlacedFile,
+    Port, PullPolicy, Restart, ServiceConfig, Ulimit, image, mount, port, splice,
 };
 use crate::diagnostic::Diagnostic;
 use crate::spec::keys::service::DEFINITION;
@@ -53,12 +53,16 @@ pub fn check_service(name: &str, definition: &Node, diagnostics: &mut Vec<Diagno
 
 fn decode(name: &str, node: &Node, read: &mut Reader<'_>) -> ServiceConfig {
     let get = |key: &str| node.get(key).filter(|node| !node.is_null());
+    let limit = |key: &str| {
+        let limits = get("deploy")?.get("resources")?.get("limits")?;
+        limits.get(key).filter(|node| !node.is_null())
+    };
     let process = get("process").map(|node| read.words(node));
     what_it_is(name, node, process.is_some(), read);
     ServiceConfig {
         name: name.to_owned(),
         span: node.span,
-        image: get("image").and_then(|node| read.filled(node)),
+        image: get("image").and_then(|node| reference(node, read)),
         build: get("build").map(|node| build(node, read)),
         command: get("command").map(|node| read.words(node)),
         entrypoint: get("entrypoint").map(|node| read.words(node)),
@@ -66,6 +70,10 @@ fn decode(name: &str, node: &Node, read: &mut Reader<'_>) -> ServiceConfig {
             .map_or_else(Default::default, |node| read.variables(node, "environment")),
         env_file: get("env_file").map_or_else(Vec::new, |node| env_files(node, read)),
         volumes: get("volumes").map_or_else(Vec::new, |node| mounts(node, read)),
+        files: ["secrets", "configs"]
+            .iter()
+            .flat_map(|key| get(key).map_or_else(Vec::new, |node| files(key, node, read)))
+            .collect(),
         tmpfs: get("tmpfs").map_or_else(Vec::new, |node| read.texts(node)),
         ports: get("ports").map_or_else(Vec::new, |node| ports(node, process.is_some(), read)),
         expose: get("expose").map_or_else(Vec::new, |node| read.texts(node)),
@@ -92,9 +100,15 @@ fn decode(name: &str, node: &Node, read: &mut Reader<'_>) -> ServiceConfig {
                 .collect()
         }),
         shm_size: get("shm_size").and_then(|node| read.bytes(node)),
-        mem_limit: get("mem_limit").and_then(|node| read.bytes(node)),
-        nano_cpus: get("cpus").and_then(|node| read.nanocpus(node)),
-        pids_limit: get("pids_limit").and_then(|node| read.integer(node)),
+        mem_limit: get("mem_limit")
+            .or_else(|| limit("memory"))
+            .and_then(|node| read.bytes(node)),
+        nano_cpus: get("cpus")
+            .or_else(|| limit("cpus"))
+            .and_then(|node| read.nanocpus(node)),
+        pids_limit: get("pids_limit")
+            .or_else(|| limit("pids"))
+            .and_then(|node| read.integer(node)),
         read_only: get("read_only")
             .and_then(|node| read.flag(node))
             .unwrap_or(false),
@@ -115,8 +129,122 @@ fn decode(name: &str, node: &Node, read: &mut Reader<'_>) -> ServiceConfig {
                 "build" => PullPolicy::Build,
                 _ => PullPolicy::Missing,
             }),
+        restart: restart(node, read),
         process,
     }
+}
+
+/// An image reference that the engine will take.
+fn reference(node: &Node, read: &mut Reader<'_>) -> Option<String> {
+    let text = read.text(node)?;
+    let Some(problem) = image::problem(text.trim()) else {
+        return Some(text);
+    };
+    read.report(
+        node.span,
+        match text.trim().is_empty() {
+            true => format!("this is no image: {problem}"),
+            false => format!("`{}` is no image: {problem}", check::shorten(&text)),
+        },
+    )
+    .help = Some(match text.contains('$') {
+        true => "for a value of the spec write `${{ vars.NAME }}` or `${{ inputs.NAME }}`".into(),
+        false => "write `name:tag`; a key whose value is null is as if it weren't written".into(),
+    });
+    None
+}
+
+/// `restart`, or what `deploy` says of it.
+fn restart(node: &Node, read: &mut Reader<'_>) -> Restart {
+    let get = |node: &Node, key: &str| {
+        let found = node.get(key).filter(|node| !node.is_null());
+        found.cloned()
+    };
+    if let Some(restart) = get(node, "restart") {
+        let Some(text) = read.text(&restart) else {
+            return Restart::Unsaid;
+        };
+        return match text.split(':').next().unwrap_or_default() {
+            "no" | "false" | "" => Restart::No,
+            "on-failure" => Restart::OnFailure,
+            "always" | "unless-stopped" => Restart::Always,
+            _ => {
+                read.report(restart.span, format!("`{text}` is no restart policy"))
+                    .help =
+                    Some("it is `\"no\"`, `on-failure`, `always` or `unless-stopped`".into());
+                Restart::Unsaid
+            }
+        };
+    }
+    let Some(deploy) = get(node, "deploy") else {
+        return Restart::Unsaid;
+    };
+    let mode = get(&deploy, "mode").and_then(|node| read.text(&node));
+    if mode.is_some_and(|mode| mode.ends_with("-job")) {
+        return Restart::No;
+    }
+    let condition = get(&deploy, "restart_policy").and_then(|policy| get(&policy, "condition"));
+    match condition.and_then(|node| read.text(&node)).as_deref() {
+        Some("none") => Restart::No,
+        Some("on-failure") => Restart::OnFailure,
+        Some("any") => Restart::Always,
+        _ => Restart::Unsaid,
+    }
+}
+
+/// What `secrets` or `configs` place.
+fn files(key: &str, node: &Node, read: &mut Reader<'_>) -> Vec<PlacedFile> {
+    let mut files = Vec::new();
+    for item in node.items() {
+        let get = |key: &str| item.get(key).filter(|node| !node.is_null());
+        let source = match (get("file"), get("content")) {
+            (Some(file), _) => {
+                let Some(path) = read.filled(file) else {
+                    continue;
+                };
+                if let Err(problem) = mount::path(&path) {
+                    read.report(
+                        file.span,
+                        format!("`{path}` is no file of the workspace: {problem}"),
+                    );
+                }
+                FileSource::Path(path)
+            }
+            (None, Some(content)) => match read.text(content) {
+                Some(text) => FileSource::Text(text),
+                None => continue,
+            },
+            (None, None) => continue,
+        };
+        let (Some(name), Some(target)) = (get("source"), get("target")) else {
+            continue;
+        };
+        let (Some(name), Some(target)) = (read.text(name), read.text(target)) else {
+            continue;
+        };
+        let uid = get("uid").and_then(|node| owner(node, read));
+        let gid = get("gid").and_then(|node| owner(node, read));
+        files.push(PlacedFile {
+            name,
+            target,
+            source,
+            secret: key == "secrets",
+            uid,
+            gid,
+            mode: get("mode").and_then(|node| mode(node, read)),
+        });
+    }
+    files
+}
+
+/// The number of a user or a group.
+fn owner(node: &Node, read: &mut Reader<'_>) -> Option<u32> {
+    let text = read.text(node)?;
+    let number = text.parse().ok();
+    if number.is_none() {
+        read.report(node.span, format!("`{text}` is no number of a user or group"));
+    }
+    number
 }
 
 /// A service is a container, with `image` or `build`, or a process.

@@ -1,25 +1,54 @@
 //! What is accepted in a service and works otherwise than in Compose: warnings that say how.
 
-use crate::diagnostic::{Diagnostic, Span};
+use crate::diagnostic::{Diagnostic, Severity, Span};
+use crate::spec::interpolation;
 use crate::spec::node::{Entry, Node, NodeValue};
 
-const INSTEAD: [(&str, &str); 4] = [
+const INSTEAD: &[(&str, &str)] = &[
     (
         "container_name",
         "containers are named per cell; services reach each other by service name and `aliases`",
-    ),
-    (
-        "restart",
-        "a service that exits unasked fails the step in progress; a step restarts it with `container: { restart: X }`",
     ),
     (
         "networks",
         "each cell has one network of its own; `aliases` are kept",
     ),
     ("logging", "logs are collected and kept with the run"),
+    (
+        "tty",
+        "containers have no terminal here: a shell as the command ends at once",
+    ),
+    (
+        "stdin_open",
+        "containers have no input here: a shell as the command ends at once",
+    ),
+    ("attach", "the output of all services is kept"),
+    ("develop", "files don't change while a cell runs"),
+    ("annotations", "they are for other runtimes"),
+    ("label_file", "write `labels`"),
+    ("mem_reservation", "a cell reserves by `cell.resources`"),
+    ("memswap_limit", LIMITS),
+    ("mem_swappiness", LIMITS),
+    ("oom_kill_disable", LIMITS),
+    ("oom_score_adj", LIMITS),
+    ("cpu_count", LIMITS),
+    ("cpu_percent", LIMITS),
+    ("cpu_period", LIMITS),
+    ("cpu_quota", LIMITS),
+    ("cpu_rt_period", LIMITS),
+    ("cpu_rt_runtime", LIMITS),
+    ("cpu_shares", LIMITS),
+    ("cpuset", LIMITS),
+    ("blkio_config", LIMITS),
+    ("cgroup_parent", LIMITS),
+    ("storage_opt", "the engine's own setting holds"),
+    ("isolation", "there are no Windows containers"),
+    ("pull_refresh_after", "`pull_policy: always` means once per run"),
 ];
 
-/// Reports what is not used in a definition, and what isn't expanded.
+const LIMITS: &str = "limits are `mem_limit`, `cpus` and `pids_limit`";
+
+/// Reports what is not used in a definition.
 pub fn lint(definition: &Node, diagnostics: &mut Vec<Diagnostic>) {
     for entry in definition
         .entries()
@@ -28,17 +57,102 @@ pub fn lint(definition: &Node, diagnostics: &mut Vec<Diagnostic>) {
     {
         let key = entry.key.text.as_str();
         if let Some((_, instead)) = INSTEAD.iter().find(|(known, _)| *known == key) {
-            diagnostics.push(
-                Diagnostic::warning(entry.key.span, format!("`{key}` is not used"))
-                    .with_help(*instead),
-            );
+            diagnostics.push(unused(entry.key.span, key, instead));
         }
         match key {
             "ports" => published(&entry.value, diagnostics),
             "environment" | "env" => without_value(entry, diagnostics),
+            "restart" => restart(entry, diagnostics),
+            "networks" => addresses(&entry.value, diagnostics),
+            "build" => build(&entry.value, diagnostics),
+            "deploy" => deploy(&entry.value, diagnostics),
             _ => {}
         }
-        expansions(&entry.value, diagnostics);
+    }
+}
+
+fn unused(span: Span, key: &str, instead: &str) -> Diagnostic {
+    Diagnostic::warning(span, format!("`{key}` is not used")).with_help(instead)
+}
+
+/// Points at policies that would start a service again.
+fn restart(entry: &Entry, diagnostics: &mut Vec<Diagnostic>) {
+    let policy = entry.value.as_text().unwrap_or_default();
+    let instead = match policy.split(':').next().unwrap_or_default() {
+        "always" | "unless-stopped" => {
+            "a service that exits unasked fails the step in progress; a step restarts it with `container: { restart: X }`"
+        }
+        "on-failure" => {
+            "it may end with exit code 0; any other fails the step in progress, and nothing is restarted"
+        }
+        _ => return,
+    };
+    diagnostics.push(unused(entry.key.span, "restart", instead));
+}
+
+/// Points at addresses that a configuration may rely on.
+fn addresses(node: &Node, diagnostics: &mut Vec<Diagnostic>) {
+    for item in node.items() {
+        addresses(item, diagnostics);
+    }
+    for setting in node.entries().iter().flat_map(|entry| entry.value.entries()) {
+        let key = setting.key.text.as_str();
+        if key.ends_with("_address") || key == "link_local_ips" {
+            diagnostics.push(unused(
+                setting.key.span,
+                key,
+                "addresses are given per cell: services reach each other by name",
+            ));
+        }
+    }
+}
+
+fn build(node: &Node, diagnostics: &mut Vec<Diagnostic>) {
+    for entry in node.entries() {
+        let instead = match entry.key.text.as_str() {
+            "cache_from" | "cache_to" => "an image that was built already isn't built again",
+            "tags" => "the image has the name under `image`",
+            "platforms" => "the image is built for the engine's platform, or for `platform`",
+            "shm_size" | "ulimits" | "isolation" => "the engine's own setting holds",
+            "provenance" | "sbom" => "the classic builder makes none",
+            _ => continue,
+        };
+        diagnostics.push(unused(entry.key.span, &entry.key.text, instead));
+    }
+}
+
+fn deploy(node: &Node, diagnostics: &mut Vec<Diagnostic>) {
+    for entry in node.entries() {
+        match entry.key.text.as_str() {
+            key @ ("labels" | "update_config" | "rollback_config" | "placement"
+            | "endpoint_mode") => diagnostics.push(unused(
+                entry.key.span,
+                key,
+                "it is for clusters; of `deploy` limits are used",
+            )),
+            "resources" => {
+                let reservations = entry.value.entries().iter();
+                diagnostics.extend(
+                    reservations
+                        .filter(|entry| entry.key.text == "reservations")
+                        .map(|entry| {
+                            let instead = "a cell reserves by `cell.resources`";
+                            unused(entry.key.span, "reservations", instead)
+                        }),
+                );
+            }
+            "restart_policy" => {
+                let condition = entry.value.get("condition").and_then(Node::as_text);
+                if condition != Some("none") {
+                    diagnostics.push(unused(
+                        entry.key.span,
+                        "restart_policy",
+                        "nothing is restarted",
+                    ));
+                }
+            }
+            _ => {}
+        }
     }
 }
 
@@ -94,19 +208,36 @@ fn without_value(entry: &Entry, diagnostics: &mut Vec<Diagnostic>) {
     }
 }
 
-/// Points at `${VAR}` and `$$`, which Compose would expand.
-fn expansions(node: &Node, diagnostics: &mut Vec<Diagnostic>) {
+/// Keys of a spec's service that Compose doesn't have.
+const OWN: [&str; 4] = ["process", "ready", "start", "extends"];
+
+/// Points at `$VAR`, `${VAR}` and `$$` of a spec's own service, which Compose would expand in a file of its own.
+pub fn expansions(service: &Node, diagnostics: &mut Vec<Diagnostic>) {
+    let entries = service.entries().iter();
+    for entry in entries.filter(|entry| !OWN.contains(&entry.key.text.as_str())) {
+        let node = &entry.value;
+        match entry.key.text.as_str() {
+            // Without expressions it is an error, which its decoder reports.
+            "image" if !node.is_template() => {}
+            "image" => point(node, Severity::Error, diagnostics),
+            _ => point(node, Severity::Warning, diagnostics),
+        }
+    }
+}
+
+fn point(node: &Node, severity: Severity, diagnostics: &mut Vec<Diagnostic>) {
     for item in node.items() {
-        expansions(item, diagnostics);
+        point(item, severity, diagnostics);
     }
     for entry in node.entries() {
-        expansions(&entry.value, diagnostics);
+        point(&entry.value, severity, diagnostics);
     }
     let Some(text) = node.as_text() else { return };
     let exact = text.len() == node.span.len as usize;
-    for (at, found) in found(text) {
+    for range in interpolation::find(text) {
+        let found = text.get(range.clone()).unwrap_or_default();
         let span = if exact {
-            crate::spec::decode::within(node.span, text, at, found.len())
+            crate::spec::decode::within(node.span, text, range.start, range.len())
         } else {
             node.span
         };
@@ -115,49 +246,16 @@ fn expansions(node: &Node, diagnostics: &mut Vec<Diagnostic>) {
         } else {
             "a shell in the container expands it; for a value of the spec write `${{ vars.NAME }}` or `${{ inputs.NAME }}`"
         };
-        diagnostics.push(
-            Diagnostic::warning(
-                span,
-                format!("`{found}` is not expanded, as it would be by Compose"),
-            )
-            .with_help(help),
+        let problem = Diagnostic::warning(
+            span,
+            format!("`{found}` is not expanded, as it would be by Compose"),
         );
-    }
-}
-
-/// `${VAR…}` and `$$` in a text, but not `${{` and the literal `$${{`.
-fn found(text: &str) -> Vec<(usize, &str)> {
-    let mut found = Vec::new();
-    let mut at = 0;
-    while let Some(next) = text.get(at..).and_then(|rest| rest.find('$')) {
-        let start = at + next;
-        let rest = text.get(start..).unwrap_or_default();
-        if rest.starts_with("$${{") {
-            at = start + 4;
-        } else if rest.starts_with("$$") {
-            found.push((start, "$$"));
-            at = start + 2;
-        } else if rest.starts_with("${{") {
-            at = start + rest.find("}}").map_or(rest.len(), |end| end + 2);
-        } else if let Some(end) = rest.starts_with("${").then(|| rest.find('}')).flatten() {
-            found.push((start, rest.get(..=end).unwrap_or_default()));
-            at = start + end + 1;
-        } else {
-            at = start + 1;
-        }
-    }
-    found
-}
-
-#[cfg(test)]
-mod tests {
-    use super::found;
-
-    #[test]
-    fn only_what_compose_would_expand_is_found() {
-        assert_eq!(
-            found("a ${X:-1} $Y $$ ${{ a }} $${{ b }} ${"),
-            [(2, "${X:-1}"), (13, "$$"),]
+        diagnostics.push(
+            Diagnostic {
+                severity,
+                ..problem
+            }
+            .with_help(help),
         );
     }
 }

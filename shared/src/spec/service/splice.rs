@@ -6,7 +6,7 @@ use crate::spec::node::{Entry, Node, NodeValue, Text};
 const PAIRS: [&str; 4] = ["environment", "labels", "extra_hosts", "args"];
 
 /// Keys that are lists.
-const LISTS: [&str; 12] = [
+const LISTS: [&str; 14] = [
     "volumes",
     "ports",
     "expose",
@@ -19,6 +19,8 @@ const LISTS: [&str; 12] = [
     "security_opt",
     "aliases",
     "depends_on",
+    "secrets",
+    "configs",
 ];
 
 /// The definition with each of these keys in one form. What isn't evaluated yet stays as it is.

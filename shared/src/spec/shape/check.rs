@@ -38,7 +38,7 @@ impl Checker<'_> {
 
     /// `varies`: whether a text with `${{ }}` may stand for anything here.
     fn value(&mut self, kind: &Kind, node: &Node, what: &str, varies: bool) {
-        if varies && node.is_template() {
+        if varies && node.is_template() && !matches!(kind, Kind::Unsupported(_)) {
             return;
         }
         match kind {
@@ -48,6 +48,10 @@ impl Checker<'_> {
             Kind::Later => {
                 self.report(node.span, format!("{what} is not there yet"))
                     .help = Some("it is reserved for a later version: leave it out".into());
+            }
+            Kind::Unsupported(why) => {
+                let problem = unsupported(what, node.span, why);
+                self.diagnostics.push(problem);
             }
             Kind::ByType { scalar, list, map } => {
                 let fitting = match node.value {
@@ -228,7 +232,7 @@ impl Checker<'_> {
         let key = &entry.key;
         let names: Vec<&str> = table
             .all_keys()
-            .filter(|key| !matches!(key.kind, Kind::Later))
+            .filter(|key| !matches!(key.kind, Kind::Later | Kind::Unsupported(_)))
             .map(|key| key.name)
             .collect();
         if self.diagnostics.len() >= MOST_ADVISED {
@@ -324,6 +328,13 @@ impl Checker<'_> {
         let help = advice(kind, node);
         self.report(first_line(node), message).help = help;
     }
+}
+
+/// A key of Compose that can't be ignored without a change of meaning.
+pub(crate) fn unsupported(what: &str, span: Span, why: &str) -> Diagnostic {
+    Diagnostic::error(span, format!("{what} is not supported: {why}")).with_help(
+        "leave it out; in a spec's `services`, `KEY: null` takes it out of a Compose file's service",
+    )
 }
 
 /// Advice for a value of the wrong kind.

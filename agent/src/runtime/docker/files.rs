@@ -1,0 +1,132 @@
+//! Secrets and configs of a Compose file as read-only mounts: a file of the workspace as it is, or, where its text stands in the
+//! Compose file or an owner or mode is asked for, a copy of the attempt's own.
+
+use super::convert::{PlacedMount, Source};
+use super::mounts;
+use crate::runtime::contract::{AttemptScope, RuntimeError};
+use phalanx_shared::spec::service::{FileSource, PlacedFile};
+use std::fs::{self, File, Permissions};
+use std::io::{Error, ErrorKind, Read, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+/// A file that is copied is no longer.
+const MAX_BYTES: u64 = 16 << 20;
+
+/// Who may read a copy, unless a mode is asked for.
+const USUAL_MODE: u32 = 0o444;
+
+/// The service's files as mounts.
+pub(super) fn place(
+    service: &str,
+    files: &[PlacedFile],
+    scope: &AttemptScope,
+) -> Result<Vec<PlacedMount>, RuntimeError> {
+    let placed = files.iter().enumerate().map(|(at, file)| {
+        let failed = |why: String| {
+            RuntimeError::Errored(format!("service {service}: file {}: {why}", file.name))
+        };
+        let own = file.uid.is_some() || file.gid.is_some() || file.mode.is_some();
+        let path = match &file.source {
+            FileSource::Path(path) => {
+                let real = mounts::in_workspace(path, scope.workspace.as_deref())
+                    .map_err(|why| failed(format!("{path}: {why}")))?;
+                match own {
+                    false => real,
+                    true => read(&real)
+                        .and_then(|text| copy(service, at, file, &text, &scope.scratch))
+                        .map_err(|error| failed(format!("{path}: {error}")))?,
+                }
+            }
+            FileSource::Text(text) => copy(service, at, file, text.as_bytes(), &scope.scratch)
+                .map_err(|error| failed(error.to_string()))?,
+        };
+        Ok(PlacedMount {
+            source: Source::Path(path),
+            target: file.target.clone(),
+            read_only: true,
+        })
+    });
+    placed.collect()
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Error> {
+    if !fs::metadata(path)?.is_file() {
+        return Err(Error::new(ErrorKind::InvalidInput, "it isn't a file"));
+    }
+    let mut bytes = Vec::new();
+    File::open(path)?
+        .take(MAX_BYTES + 1)
+        .read_to_end(&mut bytes)?;
+    match bytes.len() as u64 > MAX_BYTES {
+        true => Err(Error::new(
+            ErrorKind::FileTooLarge,
+            format!("it is larger than {} MiB", MAX_BYTES >> 20),
+        )),
+        false => Ok(bytes),
+    }
+}
+
+/// Writes a copy below the attempt's own directory. A new container of the service finds it there already.
+fn copy(
+    service: &str,
+    at: usize,
+    file: &PlacedFile,
+    text: &[u8],
+    scratch: &Path,
+) -> Result<PathBuf, Error> {
+    let folder = scratch.join("files");
+    fs::create_dir_all(&folder)?;
+    let path = folder.join(format!("{service}-{at}"));
+    if path.exists() {
+        fs::remove_file(&path)?;
+    }
+    let mut written = File::options()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&path)?;
+    written.write_all(text)?;
+    if file.uid.is_some() || file.gid.is_some() {
+        match std::os::unix::fs::chown(&path, file.uid, file.gid) {
+            // Only root gives files away.
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => {}
+            other => other?,
+        }
+    }
+    let mode = file.mode.unwrap_or(USUAL_MODE);
+    fs::set_permissions(&path, Permissions::from_mode(mode))?;
+    path.canonicalize()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_copy_has_the_mode_that_is_asked_for_and_may_be_made_again() {
+        let scratch = tempfile::tempdir().unwrap();
+        let mut file = PlacedFile {
+            name: "motd".into(),
+            target: "/etc/motd".into(),
+            source: FileSource::Text(String::new()),
+            secret: false,
+            uid: None,
+            gid: None,
+            mode: None,
+        };
+        for (mode, right) in [(None, 0o444), (Some(0o400), 0o400)] {
+            file.mode = mode;
+            let path = copy("s", 0, &file, b"welcome", scratch.path()).unwrap();
+            assert_eq!(fs::read(&path).unwrap(), b"welcome");
+            assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, right);
+        }
+    }
+
+    #[test]
+    fn what_is_no_file_is_not_copied() {
+        let scratch = tempfile::tempdir().unwrap();
+        assert!(read(scratch.path()).is_err());
+    }
+}
