@@ -43,27 +43,27 @@ pub fn tests() -> Vec<Test> {
         ),
         (
             Need::Engine,
-            "a Compose file's everyday keys don't keep it from running (needs busybox)",
+            "a Compose file's everyday keys don't keep it from running",
             everyday_keys_run,
         ),
         (
             Need::Engine,
-            "a Compose file's variables have their defaults (needs busybox)",
+            "a Compose file's variables have their defaults",
             variables_have_their_defaults,
         ),
         (
             Need::Engine,
-            "an axis and an env file give a Compose file's variables their values (needs busybox)",
+            "an axis and an env file give a Compose file's variables their values",
             variables_have_values,
         ),
         (
             Need::Engine,
-            "a Compose file's secrets and configs are mounted, and secrets are masked (needs busybox)",
+            "a Compose file's secrets and configs are mounted, and secrets are masked",
             file_secrets,
         ),
         (
             Need::Engine,
-            "a service that does its work and ends fails no step (needs busybox)",
+            "a service that does its work and ends fails no step",
             oneshot,
         ),
     ]
