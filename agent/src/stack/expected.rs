@@ -101,22 +101,18 @@ pub fn may_end(config: &ServiceConfig, needed: bool, healthcheck: bool, ready: b
 
 /// What a definition's `depends_on` wants completed, as written.
 fn completed_by(definition: &Node, jobs: &mut BTreeSet<String>) {
-    use NodeValue::{Map, Text};
-    let Map(entries) = &definition.value else {
-        return;
-    };
-    let depends = entries.iter().find(|entry| entry.key.text == "depends_on");
-    let Some(Map(on)) = depends.map(|entry| &entry.value.value) else {
-        return;
-    };
-    for entry in on {
-        if let Map(settings) = &entry.value.value {
-            let completed = settings.iter().any(|setting| {
-                matches!(&setting.value.value, Text(text) if text == "service_completed_successfully")
-            });
-            if completed {
-                jobs.insert(entry.key.text.clone());
-            }
+    if let Some(on) = definition.get("depends_on") {
+        completed_in(on, jobs);
+    }
+}
+
+/// A map; or, merged of several, a list of them.
+fn completed_in(on: &Node, jobs: &mut BTreeSet<String>) {
+    on.items().iter().for_each(|item| completed_in(item, jobs));
+    for entry in on.entries() {
+        let condition = entry.value.get("condition").and_then(Node::as_text);
+        if condition == Some("service_completed_successfully") {
+            jobs.insert(entry.key.text.clone());
         }
     }
 }

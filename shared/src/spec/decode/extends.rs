@@ -49,11 +49,9 @@ const MERGED: [&str; 8] = [
 /// Keys that are a service's own and no part of its definition.
 const OWN: [&str; 3] = ["extends", "ready", "start"];
 
-/// `over` merged onto `base`. A key that is null in `over` is taken out, as one whose expression gives null.
+/// `over` merged onto `base`.
 pub(crate) fn merge_service(base: &Node, over: &Node) -> Node {
-    let nulls = |entry: &Entry| over.get(&entry.key.text).is_some_and(Node::is_null);
-    let base = base.entries().iter().filter(|entry| !nulls(entry));
-    let mut entries: Vec<Entry> = base.cloned().collect();
+    let mut entries: Vec<Entry> = base.entries().to_vec();
     for entry in over.entries().iter().filter(|entry| !entry.value.is_null()) {
         match entries
             .iter_mut()

@@ -109,13 +109,17 @@ fn checked(entry: &mut Entry, diagnostics: &mut Vec<Diagnostic>) {
     }
 }
 
-/// Puts a service of the spec over those of the file.
+/// Puts a service of the spec over those of the file. A key that is null there is taken out.
 pub fn override_service(known: &mut IndexMap<String, Entry>, name: String, entry: Entry) {
     match known.get_mut(&name) {
         None => {
             known.insert(name, entry);
         }
         Some(base) => {
+            if let NodeValue::Map(keys) = &mut base.value.value {
+                let is_null = |key: &str| entry.value.get(key).is_some_and(Node::is_null);
+                keys.retain(|key| !is_null(&key.key.text));
+            }
             let value = merge_service(&base.value, &entry.value);
             *base = Entry {
                 key: entry.key,

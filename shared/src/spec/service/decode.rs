@@ -70,10 +70,7 @@ fn decode(name: &str, node: &Node, read: &mut Reader<'_>) -> ServiceConfig {
             .map_or_else(Default::default, |node| read.variables(node, "environment")),
         env_file: get("env_file").map_or_else(Vec::new, |node| env_files(node, read)),
         volumes: get("volumes").map_or_else(Vec::new, |node| mounts(node, read)),
-        files: ["secrets", "configs"]
-            .iter()
-            .flat_map(|key| get(key).map_or_else(Vec::new, |node| files(key, node, read)))
-            .collect(),
+        files: all_files(node, read),
         tmpfs: get("tmpfs").map_or_else(Vec::new, |node| read.texts(node)),
         ports: get("ports").map_or_else(Vec::new, |node| ports(node, process.is_some(), read)),
         expose: get("expose").map_or_else(Vec::new, |node| read.texts(node)),
@@ -192,7 +189,22 @@ fn restart(node: &Node, read: &mut Reader<'_>) -> Restart {
     }
 }
 
-/// What `secrets` or `configs` place.
+/// The files that `secrets` and `configs` place; of two with one target the later counts.
+fn all_files(node: &Node, read: &mut Reader<'_>) -> Vec<PlacedFile> {
+    let mut all: Vec<PlacedFile> = Vec::new();
+    for key in ["secrets", "configs"] {
+        let Some(node) = node.get(key) else { continue };
+        for file in files(key, node, read) {
+            match all.iter_mut().find(|known| known.target == file.target) {
+                Some(known) => *known = file,
+                None => all.push(file),
+            }
+        }
+    }
+    all
+}
+
+/// What one of them places.
 fn files(key: &str, node: &Node, read: &mut Reader<'_>) -> Vec<PlacedFile> {
     let mut files = Vec::new();
     for item in node.items() {
