@@ -85,7 +85,9 @@ async fn text_of(
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && !file.required => {
             return Ok(None);
         }
-        opened => opened.map_err(|error| failed(config, file, &format!("can't read it: {error}")))?,
+        opened => {
+            opened.map_err(|error| failed(config, file, &format!("can't read it: {error}")))?
+        }
     };
     let mut bytes = Vec::new();
     let most = env_file::MAX_BYTES as u64 + 1;

@@ -143,7 +143,9 @@ mod tests {
             text: text.into(),
         };
         let loaded = load(main, &mut |path| Err(format!("no {path}")));
-        let spec = loaded.spec.unwrap_or_else(|| panic!("{:?}", loaded.diagnostics));
+        let spec = loaded
+            .spec
+            .unwrap_or_else(|| panic!("{:?}", loaded.diagnostics));
         Expected::of(&spec, &Cache::new())
     }
 
@@ -176,7 +178,10 @@ phases:
             ];
             all.into_iter().filter(|name| is(name)).collect()
         };
-        assert_eq!(which(&|name| expected.is_job(name)), ["migrate", "once", "late"]);
+        assert_eq!(
+            which(&|name| expected.is_job(name)),
+            ["migrate", "once", "late"]
+        );
         assert_eq!(
             which(&|name| expected.is_needed(name)),
             ["db", "migrate", "app", "cache", "stopped", "asked"]
@@ -199,12 +204,19 @@ phases:
         };
         let lone = with(Restart::Unsaid);
         assert!(may_end(&lone, false, false, false));
-        for (needed, healthcheck, ready) in
-            [(true, false, false), (false, true, false), (false, false, true)]
-        {
+        for (needed, healthcheck, ready) in [
+            (true, false, false),
+            (false, true, false),
+            (false, false, true),
+        ] {
             assert!(!may_end(&lone, needed, healthcheck, ready));
             assert!(may_end(&with(Restart::No), needed, healthcheck, ready));
-            assert!(may_end(&with(Restart::OnFailure), needed, healthcheck, ready));
+            assert!(may_end(
+                &with(Restart::OnFailure),
+                needed,
+                healthcheck,
+                ready
+            ));
         }
         assert!(!may_end(&with(Restart::Always), false, false, false));
         let port = Port {

@@ -45,6 +45,8 @@ fn read(workspace: Option<&Path>, path: &Path) -> Option<String> {
     }
     let mut text = Vec::new();
     let file = std::fs::File::open(real).ok()?;
-    file.take(MAX_BYTES as u64 + 1).read_to_end(&mut text).ok()?;
+    file.take(MAX_BYTES as u64 + 1)
+        .read_to_end(&mut text)
+        .ok()?;
     Some(String::from_utf8_lossy(&text).into_owned())
 }

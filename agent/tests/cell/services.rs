@@ -240,7 +240,10 @@ async fn a_step_that_names_a_service_that_ended_fails_and_says_that_it_did() {
     .await;
     assert_eq!(ended.step("main/0").outcome, Outcome::Passed);
     let reason = ended.reason("main/1");
-    assert!(reason.contains("it ended as a job does, with code 0"), "{reason}");
+    assert!(
+        reason.contains("it ended as a job does, with code 0"),
+        "{reason}"
+    );
 }
 
 #[tokio::test]

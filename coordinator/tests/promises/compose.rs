@@ -99,7 +99,10 @@ fn dollar_names() {
         let text = all(&said);
         assert_eq!(said.code, Some(2), "{text}");
         for name in ["WEB_IMAGE", "WEB_PORT", "UPSTREAM_HOST"] {
-            assert!(text.contains(&format!("the variable `{name}` has no")), "{text}");
+            assert!(
+                text.contains(&format!("the variable `{name}` has no")),
+                "{text}"
+            );
         }
         assert!(text.contains("the image of `web` lacks a value"), "{text}");
         assert!(text.contains("docker-compose.yml:3:"), "{text}");
@@ -151,7 +154,11 @@ fn keys_that_change_the_meaning() {
     ] {
         assert!(all(&said).contains(problem), "{problem}: {said:?}");
     }
-    place.replace("docker-compose.yml", "external: true }\nnetworks", "}\nnetworks");
+    place.replace(
+        "docker-compose.yml",
+        "external: true }\nnetworks",
+        "}\nnetworks",
+    );
     place.write(
         "spec.yaml",
         format!(
@@ -174,7 +181,10 @@ fn required_variables() {
     let said = place.call(&["validate", "spec.yaml"]);
     assert_eq!(said.code, Some(2), "{said:?}");
     let text = all(&said);
-    assert!(text.contains("required variable TAG is missing a value: set the tag, please"), "{text}");
+    assert!(
+        text.contains("required variable TAG is missing a value: set the tag, please"),
+        "{text}"
+    );
     assert!(text.contains("docker-compose.yml:3:"), "{text}");
     // The machine's environment has no say.
     let mut command = place.phalanx(&["validate", "spec.yaml"]);
@@ -207,9 +217,17 @@ fn everyday_keys_run() {
 fn variables_have_their_defaults() {
     let (lab, place) = (Lab::new(), Place::of_field("compose-variables"));
     let (name, tag) = lab.image.rsplit_once(':').unwrap();
-    place.replace("docker-compose.yml", "bb:${BB_TAG:-1}", &format!("{name}:${{BB_TAG:-{tag}}}"));
+    place.replace(
+        "docker-compose.yml",
+        "bb:${BB_TAG:-1}",
+        &format!("{name}:${{BB_TAG:-{tag}}}"),
+    );
     // The lab's image has no mkdir.
-    place.replace("docker-compose.yml", "mkdir -p /www", "busybox mkdir -p /www");
+    place.replace(
+        "docker-compose.yml",
+        "mkdir -p /www",
+        "busybox mkdir -p /www",
+    );
     passes(&place.call(&["validate", "spec.yaml"]));
     passes(&place.call(&["run", "spec.yaml"]));
 }
@@ -222,7 +240,10 @@ fn variables_have_values() {
         "docker-compose.yml",
         "services:\n  web:\n    image: ${IMAGE:?}:${TAG:-none}\n    read_only: ${READ_ONLY:-false}\n    environment: { GREETING: \"${GREETING:-hello}, ${WHO}\", BARE: }\n    command: [sleep, '600']\n    stop_grace_period: 1s\n    healthcheck: { test: [CMD, 'true'], interval: 1s, retries: \"$RETRIES\" }\n",
     );
-    place.write("values.env", format!("IMAGE={name}\nRETRIES=3\nGREETING='never'\nBARE=$RETRIES\n"));
+    place.write(
+        "values.env",
+        format!("IMAGE={name}\nRETRIES=3\nGREETING='never'\nBARE=$RETRIES\n"),
+    );
     place.write(
         "spec.yaml",
         format!(
@@ -250,7 +271,11 @@ fn file_secrets() {
 
 fn oneshot() {
     let (_lab, place) = with_image("oneshot-nobody-waits-for", "bb:1");
-    for (from, to) in [("mkdir -p", "busybox mkdir -p"), ("wget -qO- http://web", "busybox wget -qO- http://web"), ("\"CMD\", \"wget\"", "\"CMD\", \"busybox\", \"wget\"")] {
+    for (from, to) in [
+        ("mkdir -p", "busybox mkdir -p"),
+        ("wget -qO- http://web", "busybox wget -qO- http://web"),
+        ("\"CMD\", \"wget\"", "\"CMD\", \"busybox\", \"wget\""),
+    ] {
         place.replace("docker-compose.yml", from, to);
     }
     passes(&place.call(&["run", "spec.yaml"]));
@@ -258,5 +283,8 @@ fn oneshot() {
     place.replace("docker-compose.yml", "&& echo seeded", "&& exit 3");
     let said = place.call(&["run", "spec.yaml"]);
     assert_eq!(said.code, Some(1), "{said:?}");
-    assert!(all(&said).contains("seed exited unasked, with code 3"), "{said:?}");
+    assert!(
+        all(&said).contains("seed exited unasked, with code 3"),
+        "{said:?}"
+    );
 }

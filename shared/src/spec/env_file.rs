@@ -158,7 +158,10 @@ impl<'t> Reader<'t> {
         }
         self.at += 1;
         let rest = self.rest();
-        self.at += rest.len() - rest.trim_start_matches([' ', '\t', '\r', '\u{b}', '\u{c}']).len();
+        self.at += rest.len()
+            - rest
+                .trim_start_matches([' ', '\t', '\r', '\u{b}', '\u{c}'])
+                .len();
         let value = match self.rest().chars().next() {
             Some(quote @ ('"' | '\'')) => self.quoted(quote, number)?,
             _ => self.unquoted(number)?,

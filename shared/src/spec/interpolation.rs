@@ -80,7 +80,11 @@ impl Value {
                 Piece::Text(text) => {
                     let last = at + 1 == self.0.len();
                     // A `$` before an expression would make it a literal.
-                    let body = if last { text } else { text.trim_end_matches('$') };
+                    let body = if last {
+                        text
+                    } else {
+                        text.trim_end_matches('$')
+                    };
                     out.push_str(&body.replace("${{", "$${{"));
                     let dollars = text.get(body.len()..).unwrap_or_default();
                     if !dollars.is_empty() {
@@ -233,7 +237,11 @@ pub fn find(text: &str) -> Vec<Range<usize>> {
     while let Some((start, token)) = next(text, at, true) {
         at = match &token {
             Token::Variable { end, .. } | Token::Expression { end, .. } => *end,
-            Token::Dollars if text.get(start..).is_some_and(|rest| rest.starts_with("$${{")) => {
+            Token::Dollars
+                if text
+                    .get(start..)
+                    .is_some_and(|rest| rest.starts_with("$${{")) =>
+            {
                 at = start + 4;
                 continue;
             }
@@ -537,8 +545,14 @@ mod tests {
             ("a$$SET$$", "a$SET$"),
             ("$", "$"),
             ("$1 $(date) $!", "$1 $(date) $!"),
-            ("${SET:-d}|${SET-d}|${SET:+a}|${SET+a}|${SET:?e}", "value|value|a|a|value"),
-            ("${EMPTY:-d}|${EMPTY-d}|${EMPTY:+a}|${EMPTY+a}|${EMPTY?e}", "d|||a|"),
+            (
+                "${SET:-d}|${SET-d}|${SET:+a}|${SET+a}|${SET:?e}",
+                "value|value|a|a|value",
+            ),
+            (
+                "${EMPTY:-d}|${EMPTY-d}|${EMPTY:+a}|${EMPTY+a}|${EMPTY?e}",
+                "d|||a|",
+            ),
             ("${NONE:-d}|${NONE-d}|${NONE:+a}|${NONE+a}", "d|d||"),
             ("${NONE:-${EMPTY:-${SET}/x}}y", "value/xy"),
             ("${NONE:-a:-b?c}", "a:-b?c"),
@@ -554,12 +568,20 @@ mod tests {
 
     #[test]
     fn what_has_no_value_is_named_where_it_stands() {
-        let found = expand("a ${NONE}/$NONE/${NO:-$OTHER}/${SET:-$OTHER}", true, &mut lookup);
+        let found = expand(
+            "a ${NONE}/$NONE/${NO:-$OTHER}/${SET:-$OTHER}",
+            true,
+            &mut lookup,
+        );
         let names: Vec<_> = found.unwrap().unset;
         let named = |name: &str, range| (name.to_owned(), range);
         assert_eq!(
             names,
-            [named("NONE", 2..9), named("NONE", 10..15), named("OTHER", 22..28)]
+            [
+                named("NONE", 2..9),
+                named("NONE", 10..15),
+                named("OTHER", 22..28)
+            ]
         );
     }
 
@@ -577,7 +599,9 @@ mod tests {
             required("${EMPTY:?}"),
             "required variable EMPTY is missing a value"
         );
-        for text in ["${", "${}", "${1}", "a ${A.B}", "${A!b}", "${SET", "${SET:x}"] {
+        for text in [
+            "${", "${}", "${1}", "a ${A.B}", "${A!b}", "${SET", "${SET:x}",
+        ] {
             assert!(matches!(said(text), Err(Problem::Syntax(_))), "{text}");
         }
         let deep = format!("{}d{}", "${N:-".repeat(50), "}".repeat(50));

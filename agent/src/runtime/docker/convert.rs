@@ -55,10 +55,7 @@ pub(super) enum Source {
     /// A path of the engine's host.
     Path(PathBuf),
     /// A volume by its name in the engine, or without one; a new one is filled from the image unless it is `no_copy`.
-    Volume {
-        name: Option<String>,
-        no_copy: bool,
-    },
+    Volume { name: Option<String>, no_copy: bool },
     /// Memory, of so many bytes, with these permission bits.
     Memory {
         size: Option<u64>,

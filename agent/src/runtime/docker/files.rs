@@ -120,7 +120,10 @@ mod tests {
             file.mode = mode;
             let path = copy("s", 0, &file, b"welcome", scratch.path()).unwrap();
             assert_eq!(fs::read(&path).unwrap(), b"welcome");
-            assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, right);
+            assert_eq!(
+                fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+                right
+            );
         }
     }
 

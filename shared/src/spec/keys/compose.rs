@@ -130,7 +130,11 @@ pub(super) const ONLY_COMPOSE: &[Key] = &[
         Kind::Varies(&Kind::Leaf(Leaf::Int(0))),
         "1: a service is one container here",
     ),
-    key("links", TEXT_LIST, "dependencies, and further names for them"),
+    key(
+        "links",
+        TEXT_LIST,
+        "dependencies, and further names for them",
+    ),
     key(
         "secrets",
         REFERENCES,
@@ -228,11 +232,17 @@ pub(super) const UNSUPPORTED: &[Key] = &[
     unsupported("userns_mode", "the engine's user namespace is used"),
     unsupported("cgroup", "a service has a cgroup of its own"),
     unsupported("volumes_from", "name the volumes under `volumes`"),
-    unsupported("external_links", "containers of other projects aren't reached"),
+    unsupported(
+        "external_links",
+        "containers of other projects aren't reached",
+    ),
     unsupported("sysctls", "kernel settings aren't passed on"),
     unsupported("runtime", "the engine's default runtime is used"),
     unsupported("gpus", "devices of the host are given by `devices`"),
-    unsupported("device_cgroup_rules", "devices of the host are given by `devices`"),
+    unsupported(
+        "device_cgroup_rules",
+        "devices of the host are given by `devices`",
+    ),
     unsupported("group_add", "write the group under `user`"),
     unsupported("mac_address", "the engine gives addresses"),
     unsupported("dns_opt", "the resolver's options aren't passed on"),
@@ -241,7 +251,10 @@ pub(super) const UNSUPPORTED: &[Key] = &[
     unsupported("credential_spec", "there are no Windows containers"),
     unsupported("post_start", "run it in a step, by `exec`"),
     unsupported("pre_stop", "run it in a step, by `exec`"),
-    unsupported("use_api_socket", "mount the engine's socket if that is meant"),
+    unsupported(
+        "use_api_socket",
+        "mount the engine's socket if that is meant",
+    ),
     unsupported("provider", "a service is a container"),
     unsupported("models", "a service is a container"),
 ];
@@ -252,8 +265,14 @@ const fn unsupported(name: &'static str, why: &'static str) -> Key {
 
 /// What a spec's service may take out of a Compose file's by null, and why it can't have it itself.
 pub(super) const RESET: &[Key] = &[
-    unsupported("profiles", "a service that a step starts has `start: manual`"),
-    unsupported("scale", "write a service for each container, with `extends`"),
+    unsupported(
+        "profiles",
+        "a service that a step starts has `start: manual`",
+    ),
+    unsupported(
+        "scale",
+        "write a service for each container, with `extends`",
+    ),
     unsupported("links", "services reach each other by name"),
     unsupported(
         "secrets",

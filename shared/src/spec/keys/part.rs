@@ -132,7 +132,11 @@ pub(super) static VOLUME: Table = Table {
             Kind::Table(|| &VOLUME_TMPFS),
             "settings of a tmpfs",
         ),
-        key("bind", Kind::Table(|| &VOLUME_BIND), "settings of a bind mount"),
+        key(
+            "bind",
+            Kind::Table(|| &VOLUME_BIND),
+            "settings of a bind mount",
+        ),
         key(
             "volume",
             Kind::Table(|| &VOLUME_VOLUME),

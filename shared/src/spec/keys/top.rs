@@ -345,8 +345,14 @@ static STACK: Table = Table {
     rules: &[],
     hints: &[
         ("env_file", "it is called `env-file`"),
-        ("env", "values of the Compose file's variables are its `variables`"),
-        ("environment", "values of the Compose file's variables are its `variables`"),
+        (
+            "env",
+            "values of the Compose file's variables are its `variables`",
+        ),
+        (
+            "environment",
+            "values of the Compose file's variables are its `variables`",
+        ),
     ],
 };
 

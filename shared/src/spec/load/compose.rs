@@ -42,7 +42,11 @@ pub struct Compose {
 }
 
 /// Reads the file.
-pub fn read(files: &mut Files<'_>, stack: &Stack<'_>, diagnostics: &mut Vec<Diagnostic>) -> Compose {
+pub fn read(
+    files: &mut Files<'_>,
+    stack: &Stack<'_>,
+    diagnostics: &mut Vec<Diagnostic>,
+) -> Compose {
     let path = stack.path;
     let mut compose = Compose::default();
     let Some((file, text)) = files.read(path, diagnostics) else {

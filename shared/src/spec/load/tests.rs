@@ -138,7 +138,10 @@ fn messages(loaded: &Loaded) -> Vec<&str> {
 
 /// The configuration of a service that is known without evaluation.
 fn config(loaded: &Loaded, name: &str) -> crate::spec::service::ServiceConfig {
-    let spec = loaded.spec.as_ref().unwrap_or_else(|| panic!("{:?}", loaded.diagnostics));
+    let spec = loaded
+        .spec
+        .as_ref()
+        .unwrap_or_else(|| panic!("{:?}", loaded.diagnostics));
     let services = spec.services.iter();
     let service = services.clone().find(|s| s.name.text == name).unwrap();
     let mut found = Vec::new();
@@ -160,7 +163,10 @@ fn a_compose_file_s_variables_are_typed_where_their_place_wants_it() {
     assert_eq!(config.pids_limit, Some(5));
     let ports: Vec<_> = config.ports.iter().map(|port| port.target).collect();
     assert_eq!(ports, [Some(80), Some(8080)]);
-    assert_eq!((config.mem_limit, config.nano_cpus), (Some(64 << 20), Some(500_000_000)));
+    assert_eq!(
+        (config.mem_limit, config.nano_cpus),
+        (Some(64 << 20), Some(500_000_000))
+    );
     let variable = |name: &str| config.environment[name].clone().unwrap();
     assert_eq!(variable("V"), "1.10");
     assert_eq!(variable("F"), "file");
@@ -214,7 +220,10 @@ fn what_is_wrong_with_a_compose_file_s_variables_is_told() {
 fn secrets_and_configs_are_files_of_their_service() {
     use crate::spec::service::FileSource;
     let compose = "services:\n  a:\n    image: x\n    secrets: [one, { source: two, target: deep, mode: 0400, uid: '5' }]\n    configs: [{ source: text, target: /etc/t }, given]\n  b: { image: x, extends: a, secrets: [one] }\nsecrets:\n  one: { file: ./one.txt }\n  two: { file: two.txt }\nconfigs:\n  text: { content: \"hi $$X\" }\n  given: { environment: G }\n";
-    let loaded = with_compose(compose, "stack: { compose: c.yml, variables: { G: value } }\n");
+    let loaded = with_compose(
+        compose,
+        "stack: { compose: c.yml, variables: { G: value } }\n",
+    );
     assert_eq!(messages(&loaded), Vec::<&str>::new());
     let files = config(&loaded, "a").files;
     let found: Vec<_> = files
@@ -224,8 +233,16 @@ fn secrets_and_configs_are_files_of_their_service() {
     assert_eq!(
         found,
         [
-            ("/run/secrets/one", FileSource::Path("./one.txt".into()), true),
-            ("/run/secrets/deep", FileSource::Path("two.txt".into()), true),
+            (
+                "/run/secrets/one",
+                FileSource::Path("./one.txt".into()),
+                true
+            ),
+            (
+                "/run/secrets/deep",
+                FileSource::Path("two.txt".into()),
+                true
+            ),
             ("/etc/t", FileSource::Text("hi $X".into()), false),
             ("/given", FileSource::Text("value".into()), false),
         ]
@@ -252,13 +269,25 @@ fn links_are_names_and_dependencies_and_profiles_leave_the_start_to_others() {
         "services:\n  a: { image: x, links: [\"db:base\", c], depends_on: { c: { condition: service_healthy } } }\n  db: { image: x }\n  c: { image: x, profiles: [p] }\n  d: { image: x, scale: 0 }\n",
         "stack: { compose: c.yml }\n",
     );
-    assert_eq!(messages(&loaded), ["`c` isn't started by itself: it has profiles"]);
+    assert_eq!(
+        messages(&loaded),
+        ["`c` isn't started by itself: it has profiles"]
+    );
     let a = config(&loaded, "a");
     let on: Vec<_> = a.depends_on.keys().map(String::as_str).collect();
     assert_eq!(on, ["db", "c"]);
-    assert_eq!(a.depends_on["c"].condition, crate::spec::service::Condition::ServiceHealthy);
+    assert_eq!(
+        a.depends_on["c"].condition,
+        crate::spec::service::Condition::ServiceHealthy
+    );
     assert_eq!(config(&loaded, "db").aliases, ["base"]);
-    let manual: Vec<bool> = loaded.spec.unwrap().services.iter().map(|s| s.manual).collect();
+    let manual: Vec<bool> = loaded
+        .spec
+        .unwrap()
+        .services
+        .iter()
+        .map(|s| s.manual)
+        .collect();
     assert_eq!(manual, [false, false, true, true]);
 }
 
@@ -270,7 +299,10 @@ fn restart_says_whether_a_service_may_end() {
         ("restart: no", Restart::No),
         ("restart: on-failure:3", Restart::OnFailure),
         ("restart: unless-stopped", Restart::Always),
-        ("deploy: { restart_policy: { condition: none } }", Restart::No),
+        (
+            "deploy: { restart_policy: { condition: none } }",
+            Restart::No,
+        ),
         ("deploy: { mode: replicated-job }", Restart::No),
         ("deploy: { replicas: 1 }", Restart::Unsaid),
         ("user: x", Restart::Unsaid),

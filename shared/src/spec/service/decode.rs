@@ -254,7 +254,10 @@ fn owner(node: &Node, read: &mut Reader<'_>) -> Option<u32> {
     let text = read.text(node)?;
     let number = text.parse().ok();
     if number.is_none() {
-        read.report(node.span, format!("`{text}` is no number of a user or group"));
+        read.report(
+            node.span,
+            format!("`{text}` is no number of a user or group"),
+        );
     }
     number
 }

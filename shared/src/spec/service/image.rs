@@ -40,16 +40,16 @@ pub fn problem(text: &str) -> Option<&'static str> {
 
 /// Whether the first part of a name is a registry's.
 fn is_host(part: &str) -> bool {
-    part == "localhost"
-        || part.contains(['.', ':'])
-        || part.chars().any(|c| c.is_ascii_uppercase())
+    part == "localhost" || part.contains(['.', ':']) || part.chars().any(|c| c.is_ascii_uppercase())
 }
 
 fn is_component(part: &str) -> bool {
     let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
     part.starts_with(plain)
         && part.ends_with(plain)
-        && part.chars().all(|c| plain(c) || matches!(c, '.' | '_' | '-'))
+        && part
+            .chars()
+            .all(|c| plain(c) || matches!(c, '.' | '_' | '-'))
 }
 
 fn is_tag(tag: &str) -> bool {

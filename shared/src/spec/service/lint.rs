@@ -43,7 +43,10 @@ const INSTEAD: &[(&str, &str)] = &[
     ("cgroup_parent", LIMITS),
     ("storage_opt", "the engine's own setting holds"),
     ("isolation", "there are no Windows containers"),
-    ("pull_refresh_after", "`pull_policy: always` means once per run"),
+    (
+        "pull_refresh_after",
+        "`pull_policy: always` means once per run",
+    ),
 ];
 
 const LIMITS: &str = "limits are `mem_limit`, `cpus` and `pids_limit`";
@@ -95,7 +98,11 @@ fn addresses(node: &Node, diagnostics: &mut Vec<Diagnostic>) {
     for item in node.items() {
         addresses(item, diagnostics);
     }
-    for setting in node.entries().iter().flat_map(|entry| entry.value.entries()) {
+    for setting in node
+        .entries()
+        .iter()
+        .flat_map(|entry| entry.value.entries())
+    {
         let key = setting.key.text.as_str();
         if key.ends_with("_address") || key == "link_local_ips" {
             diagnostics.push(unused(

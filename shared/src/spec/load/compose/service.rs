@@ -328,7 +328,9 @@ pub fn settle(entry: &mut Entry, diagnostics: &mut Vec<Diagnostic>) {
         };
         let same = matches!(
             (text, key.value.as_text().unwrap_or_default()),
-            ("network_mode", "bridge" | "default") | ("ipc", "private" | "shareable") | ("cgroup", "private")
+            ("network_mode", "bridge" | "default")
+                | ("ipc", "private" | "shareable")
+                | ("cgroup", "private")
         );
         diagnostics.push(match same {
             true => Diagnostic::warning(span, format!("`{text}` is not used")).with_help(why),

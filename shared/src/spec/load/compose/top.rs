@@ -51,7 +51,10 @@ fn volumes(node: &Node, diagnostics: &mut Vec<Diagnostic>) {
     for entry in node.entries() {
         let name = &entry.key.text;
         if is_external(&entry.value) {
-            let span = entry.value.get("external").map_or(entry.key.span, |n| n.span);
+            let span = entry
+                .value
+                .get("external")
+                .map_or(entry.key.span, |n| n.span);
             diagnostics.push(
                 Diagnostic::error(span, format!("the volume `{name}` is external")).with_help(
                     "volumes are made per cell and removed with it: leave `external` out, or mount a path of the workspace",

@@ -30,7 +30,11 @@ pub struct Variables {
 
 impl Variables {
     /// Reads `variables` and the files; the former go before the latter.
-    pub fn read(files: &mut Files<'_>, stack: &Stack<'_>, diagnostics: &mut Vec<Diagnostic>) -> Self {
+    pub fn read(
+        files: &mut Files<'_>,
+        stack: &Stack<'_>,
+        diagnostics: &mut Vec<Diagnostic>,
+    ) -> Self {
         let mut own = Variables::default();
         for (name, node) in stack.variables {
             if !interpolation::is_name(&name.text) {
@@ -185,7 +189,10 @@ impl Variables {
         let made = expanded.value.to_template();
         self.bytes = self.bytes.saturating_add(made.len());
         if self.bytes > MAX_BYTES {
-            let message = format!("more than {} MiB once variables are expanded", MAX_BYTES >> 20);
+            let message = format!(
+                "more than {} MiB once variables are expanded",
+                MAX_BYTES >> 20
+            );
             diagnostics.push(Diagnostic::error(span, message));
             self.values.clear();
             return Vec::new();
@@ -205,9 +212,15 @@ impl Variables {
 
     /// Points at values that the file has no variable for.
     pub fn unused(&self, path: &Text, diagnostics: &mut Vec<Diagnostic>) {
-        for name in self.names.iter().filter(|name| !self.asked.contains(&name.text)) {
-            let help = closest(&name.text, self.asked.iter().map(String::as_str))
-                .map_or_else(|| "leave it out".to_owned(), |meant| format!("did you mean `{meant}`?"));
+        for name in self
+            .names
+            .iter()
+            .filter(|name| !self.asked.contains(&name.text))
+        {
+            let help = closest(&name.text, self.asked.iter().map(String::as_str)).map_or_else(
+                || "leave it out".to_owned(),
+                |meant| format!("did you mean `{meant}`?"),
+            );
             diagnostics.push(
                 Diagnostic::warning(
                     name.span,
