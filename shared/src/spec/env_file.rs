@@ -53,7 +53,7 @@ pub fn parse(text: &str, lookup: Lookup<'_>) -> Result<Variables, Flaw> {
         lookup,
         found: Variables::default(),
     };
-    while reader.to_statement() {
+    while reader.skip_to_statement() {
         reader.statement()?;
     }
     Ok(reader.found)
@@ -120,8 +120,8 @@ impl<'t> Reader<'t> {
         before.matches('\n').count() + 1
     }
 
-    /// Goes on to what is neither white space nor a comment; false at the end.
-    fn to_statement(&mut self) -> bool {
+    /// Skips white space and comments; false at the end.
+    fn skip_to_statement(&mut self) -> bool {
         loop {
             let rest = self.rest();
             let trimmed = rest.trim_start();
