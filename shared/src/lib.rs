@@ -16,6 +16,7 @@ pub mod mask;
 pub mod matrix;
 pub mod outcome;
 pub mod plan;
+pub mod reference;
 pub mod run_state;
 pub mod spec;
 pub mod time;

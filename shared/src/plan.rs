@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
+mod advice;
 mod cells;
 mod context;
 mod expand;
@@ -17,6 +18,7 @@ mod select;
 mod settings;
 mod vars;
 
+pub use advice::advice;
 pub use cells::cell_id;
 pub use expand::{Request, expand};
 pub use job::Jobs;

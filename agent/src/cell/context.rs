@@ -12,7 +12,7 @@ use crate::step::client::Clients;
 use crate::step::evaluate::Evaluate;
 use kameo::actor::ActorRef;
 use phalanx_shared::diagnostic::Span;
-use phalanx_shared::expr::{Cache, Functions, Layer, Scope, int_key};
+use phalanx_shared::expr::{Cache, Functions, Layer, MatrixKeys, Scope, int_key, weight};
 use phalanx_shared::id::Token;
 use phalanx_shared::plan::CellJob;
 use phalanx_shared::spec::model::{DefineBody, Spec};
@@ -20,6 +20,7 @@ use phalanx_shared::trace::AttemptTrace;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 /// One attempt, as its steps see it.
@@ -50,7 +51,12 @@ pub struct CellContext {
     pub clock: Arc<dyn Clock>,
     services: OnceLock<BTreeMap<String, ActorRef<ServiceActor>>>,
     base: Scope,
+    /// Bytes of what its steps handed on.
+    held: AtomicU64,
 }
+
+/// What the captures, parameters and `foreach` values of a cell may hold together.
+const MAX_HELD: u64 = 64 << 20;
 
 /// What a context is made of.
 pub struct Parts {
@@ -70,7 +76,8 @@ pub struct Parts {
 impl CellContext {
     /// The context of an attempt that begins.
     pub fn new(parts: Parts) -> Self {
-        let cache = Cache::new();
+        let keys = parts.job.matrix.keys().map(String::as_str);
+        let cache = Cache::knowing(MatrixKeys::of(keys));
         let spec = Arc::new(parts.job.spec.clone());
         let base = base(&parts, &spec);
         CellContext {
@@ -88,6 +95,20 @@ impl CellContext {
             clock: parts.clock,
             services: OnceLock::new(),
             base,
+            held: AtomicU64::new(0),
+        }
+    }
+
+    /// Counts values that later steps see until the cell ends; the error says that they are too much.
+    pub fn hold<'v>(&self, values: impl IntoIterator<Item = &'v Value>) -> Result<(), String> {
+        let bytes: u64 = values.into_iter().map(weight).sum();
+        let held = self.held.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        match held > MAX_HELD {
+            true => Err(format!(
+                "the captures and parameters of this cell hold more than {} MiB",
+                MAX_HELD >> 20
+            )),
+            false => Ok(()),
         }
     }
 

@@ -107,7 +107,7 @@ fn copy_tree(from: &Path, to: &Path) -> std::io::Result<()> {
 
 /// Whether the cell's network is to be dual stack.
 pub(super) fn ipv6(job: &CellJob) -> bool {
-    use phalanx_shared::expr::{Cache, Layer, Scope, eval_node};
+    use phalanx_shared::expr::{Cache, Layer, MatrixKeys, Scope, eval_node};
     let Some(network) = &job.spec.network else {
         return false;
     };
@@ -117,7 +117,8 @@ pub(super) fn ipv6(job: &CellJob) -> bool {
             .value("matrix", serde_json::Value::Object(job.matrix.clone()))
             .value("vars", serde_json::Value::Object(job.vars.clone())),
     );
-    match eval_node(network, &scope, &Cache::new()) {
+    let keys = MatrixKeys::of(job.matrix.keys().map(String::as_str));
+    match eval_node(network, &scope, &Cache::knowing(keys)) {
         Ok(value) => match value.get("ipv6") {
             Some(serde_json::Value::String(text)) => text == "true",
             Some(value) => value.as_bool().unwrap_or(false),

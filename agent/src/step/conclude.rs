@@ -145,7 +145,11 @@ impl Conclusion<'_> {
             let line = format!("{}{more}", check::line(first));
             return self.failed(line, answer, checks).await;
         }
-        match captures.finish() {
+        let finished = captures.finish().and_then(|own| {
+            self.context.hold(own.values())?;
+            Ok(own)
+        });
+        match finished {
             Ok(own) => {
                 values.extend(own);
                 End {

@@ -86,9 +86,12 @@ impl<'a> Surroundings<'a> {
         let references = self.collector().node(&each.items).done();
         self.ready(&item, &references).await?;
         let evaluate = self.context.evaluate(&self.scope);
-        evaluate
-            .list(&each.items, "foreach")
-            .map_err(|error| self.refusal(&item, &references, &error))
+        let held = evaluate.list(&each.items, "foreach").and_then(|values| {
+            let held = self.context.hold(&values);
+            held.map_err(|why| EvalError::new(each.items.span, why))?;
+            Ok(values)
+        });
+        held.map_err(|error| self.refusal(&item, &references, &error))
     }
 
     /// Evaluates name, rows, limits and arguments.
@@ -176,6 +179,8 @@ impl<'a> Surroundings<'a> {
                 _ => {}
             }
         }
+        let held = self.context.hold(arguments.values());
+        held.map_err(|why| EvalError::new(used.define.span, why))?;
         Ok(arguments)
     }
 

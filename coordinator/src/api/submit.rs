@@ -9,6 +9,7 @@ use phalanx_proto::limit::{READ_BYTES, READ_FILES, SELECTED, SPEC_BYTES, VALUES_
 use phalanx_proto::v1;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
+use tokio::sync::Semaphore;
 use tonic::Status;
 
 /// Why nothing was started.
@@ -41,6 +42,9 @@ pub(super) fn answered(
     }
 }
 
+/// Plans that are made at the same moment.
+static PLANNERS: Semaphore = Semaphore::const_new(2);
+
 /// Plans and starts a run.
 pub(super) async fn submit(
     handle: &Handle,
@@ -57,9 +61,14 @@ pub(super) async fn launch(
     submission: Submission,
     secrets: BTreeMap<String, String>,
 ) -> Result<v1::SubmitResponse, NotStarted> {
+    // What planning may take is bounded; so is how many do it at once, whoever asks.
+    let turn = PLANNERS.acquire().await;
+    let turn = turn.map_err(|_| Status::unavailable("no more runs are planned"))?;
     let planner = handle.planner.clone();
     // Planning 100,000 cells takes a second of computing; the runtime's own threads are for waiting.
     let plan = move || {
+        // Until it is done, also if nobody waits for it any more.
+        let _turn = turn;
         planner
             .plan(&submission)
             .map(|planned| (submission, planned))

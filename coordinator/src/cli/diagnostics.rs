@@ -10,6 +10,7 @@ pub use json::json;
 use excerpt::Shown;
 use miette::{GraphicalReportHandler, GraphicalTheme, ThemeCharacters, ThemeStyles};
 use phalanx_shared::diagnostic::{Diagnostic, Severity, Sources};
+use std::collections::HashMap;
 use std::fmt::Write;
 use std::io::IsTerminal;
 
@@ -68,17 +69,60 @@ fn columns(terminal: bool) -> usize {
 pub fn render(diagnostics: &[Diagnostic], sources: &Sources, style: Style) -> String {
     let handler = handler(style);
     let mut out = String::new();
-    for diagnostic in diagnostics.iter().take(MOST) {
-        let shown = Shown::new(diagnostic, sources);
-        if handler.render_report(&mut out, &shown).is_err() {
+    let shown = grouped(diagnostics, sources);
+    for diagnostic in shown.iter().take(MOST) {
+        let report = Shown::new(diagnostic, sources);
+        if handler.render_report(&mut out, &report).is_err() {
             let _ = writeln!(out, "{}", diagnostic.message);
         }
         out.push('\n');
     }
-    if diagnostics.len() > MOST {
-        let _ = writeln!(out, "… and {} more\n", diagnostics.len() - MOST);
+    if shown.len() > MOST {
+        let _ = writeln!(out, "… and {} more\n", shown.len() - MOST);
     }
     out
+}
+
+/// Warnings that say the same of several places become one, shown at the first and with a list of the others.
+fn grouped(diagnostics: &[Diagnostic], sources: &Sources) -> Vec<Diagnostic> {
+    const LISTED: usize = 12;
+    let repeats = |diagnostic: &Diagnostic| {
+        diagnostic.severity == Severity::Warning && diagnostic.related.is_none()
+    };
+    let mut places: HashMap<(&str, Option<&str>), Vec<&Diagnostic>> = HashMap::new();
+    for diagnostic in diagnostics.iter().filter(|diagnostic| repeats(diagnostic)) {
+        let same = (diagnostic.message.as_str(), diagnostic.help.as_deref());
+        places.entry(same).or_default().push(diagnostic);
+    }
+    let place = |diagnostic: &&Diagnostic| {
+        let span = diagnostic.span?;
+        let name = &sources.files.get(span.file as usize)?.name;
+        Some(format!("{name}:{}", span.line))
+    };
+    let one = |diagnostic: &Diagnostic| {
+        let same = (diagnostic.message.as_str(), diagnostic.help.as_deref());
+        let all = places
+            .get(&same)
+            .filter(|all| all.len() > 1 && repeats(diagnostic));
+        let Some(all) = all else {
+            return Some(diagnostic.clone());
+        };
+        all.first()
+            .filter(|first| std::ptr::eq(**first, diagnostic))?;
+        let others: Vec<String> = all.iter().skip(1).take(LISTED).filter_map(place).collect();
+        let more = if all.len() > LISTED + 1 { ", …" } else { "" };
+        let also = format!("also at {}{more}", others.join(", "));
+        let help = diagnostic
+            .help
+            .as_deref()
+            .map_or(also.clone(), |help| format!("{help}\n{also}"));
+        Some(Diagnostic {
+            message: format!("{}, {} places", diagnostic.message, all.len()),
+            help: Some(help),
+            ..diagnostic.clone()
+        })
+    };
+    diagnostics.iter().filter_map(one).collect()
 }
 
 /// "2 errors, 1 warning", or nothing.

@@ -1,17 +1,34 @@
-//! `phalanx docs` (hidden): docs/cli.md, made from the definitions of the commands. A test and CI compare.
+//! `phalanx docs` (hidden): docs/cli.md, made from the definitions of the commands, and docs/language.md, made from the
+//! language's own tables. A test and CI compare.
 
 use super::error::CliError;
 use super::{Cli, exit, say};
 use clap::{Arg, Command, CommandFactory};
 use std::fmt::Write;
 
-/// Print docs/cli.md
+/// Print docs/cli.md or docs/language.md
 #[derive(clap::Args, Clone, Debug)]
-pub struct Args {}
+pub struct Args {
+    /// The page
+    #[arg(value_enum, default_value_t = Page::Cli)]
+    page: Page,
+}
+
+/// A page that is made from the code.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+enum Page {
+    /// The commands.
+    Cli,
+    /// Functions, results and contexts.
+    Language,
+}
 
 /// Prints.
-pub fn run(_args: &Args) -> Result<u8, CliError> {
-    say::to_stdout(markdown())?;
+pub fn run(args: &Args) -> Result<u8, CliError> {
+    say::to_stdout(match args.page {
+        Page::Cli => markdown(),
+        Page::Language => phalanx_shared::reference::markdown(),
+    })?;
     Ok(exit::OK)
 }
 
@@ -148,6 +165,17 @@ mod tests {
             committed.unwrap_or_default(),
             markdown(),
             "docs/cli.md is out of date: cargo run --bin phalanx -- docs > docs/cli.md"
+        );
+    }
+
+    #[test]
+    fn the_committed_page_of_the_language_is_what_the_command_prints() {
+        let committed =
+            std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/language.md"));
+        assert_eq!(
+            committed.unwrap_or_default(),
+            phalanx_shared::reference::markdown(),
+            "docs/language.md is out of date: cargo run --bin phalanx -- docs language > docs/language.md"
         );
     }
 

@@ -1,7 +1,12 @@
-//! `phalanx validate SPEC`: all that is wrong with a spec, at once. Plans nothing and runs nothing.
+//! `phalanx validate SPEC`: all that is wrong with a spec, at once. It is planned with the defaults of its inputs, since much shows
+//! only then: an empty axis, an `exclude` that matches nothing, a `when` that never holds. Runs nothing.
 
 use super::diagnostics::{self, Style};
+use crate::journal::Submission;
 use crate::spec_file;
+use crate::submission::prepare;
+use phalanx_shared::diagnostic::Diagnostic;
+use phalanx_shared::plan;
 use phalanx_shared::spec::Loaded;
 use phalanx_shared::spec::model::{Action, Spec, Step};
 use std::io::Write;
@@ -29,7 +34,8 @@ pub enum Format {
 
 /// Validates; the exit code is 0, or 2 if there is an error.
 pub fn run(args: &Args) -> u8 {
-    let loaded = spec_file::load(&args.spec);
+    let mut loaded = spec_file::load(&args.spec);
+    planned(&args.spec, &mut loaded);
     // A closed pipe is the reader's choice.
     let _ = match args.format {
         Format::Human => human(&args.spec, &loaded),
@@ -46,6 +52,45 @@ pub fn run(args: &Args) -> u8 {
         }
     };
     exit_code(&loaded)
+}
+
+/// Adds what planning with the defaults finds. A spec that wants an input, or whose `require` the defaults don't fulfil, can't be
+/// planned like that, and isn't wrong.
+fn planned(path: &str, loaded: &mut Loaded) {
+    let (Some(spec), Ok(root)) = (&loaded.spec, spec_file::folder(path)) else {
+        return;
+    };
+    if spec.inputs.iter().any(|input| input.default.is_none()) {
+        return;
+    }
+    let submission = Submission {
+        files: loaded.sources.files.clone(),
+        ..Submission::default()
+    };
+    match prepare(submission, &root, None) {
+        Ok(prepared) => {
+            let new = |warning: &Diagnostic| !loaded.diagnostics.contains(warning);
+            let found = prepared.warnings.into_iter().filter(new);
+            let found: Vec<Diagnostic> = found.collect();
+            loaded.diagnostics.extend(found);
+            loaded
+                .diagnostics
+                .extend(plan::advice(spec, &prepared.plan));
+        }
+        Err(refusal) => {
+            let required = |problem: &Diagnostic| {
+                let mut wanted = spec.require.iter().map(|require| Some(require.that.span));
+                wanted.any(|span| span == problem.span)
+            };
+            if !refusal.diagnostics.iter().all(required) {
+                loaded.diagnostics.extend(refusal.diagnostics);
+                loaded.spec = None;
+            }
+        }
+    }
+    loaded
+        .diagnostics
+        .sort_by_key(|found| found.span.map(|span| (span.file, span.offset)));
 }
 
 /// Prints what is wrong with a spec to standard error; for commands that need it to be right.

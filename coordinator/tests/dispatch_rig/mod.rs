@@ -48,6 +48,7 @@ pub fn job(workspace: Option<&str>) -> CellJob {
             inputs: vec![],
             require: vec![],
             strategy: Strategy {
+                matrix: true,
                 axes: vec![],
                 include: None,
                 exclude: None,

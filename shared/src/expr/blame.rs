@@ -4,7 +4,7 @@
 //! the root down, until a part fails whose own parts don't.
 
 use super::convert::to_json;
-use super::functions::{AMONG, EACH, NAMESPACES, builtin_functions};
+use super::functions::{NAMESPACES, builtin_functions, is_wrapper};
 use super::scope::Scope;
 use super::text::{describe, suggestion};
 use super::tree::{Tree, children, is_function};
@@ -179,7 +179,9 @@ impl Search<'_> {
             return self.blame(part, format!("`{name}` {reason}"));
         }
         Blame {
-            help: suggestion(name, self.scope.names(), "known here"),
+            help: super::foreign::name(name)
+                .map(str::to_owned)
+                .or_else(|| suggestion(name, self.scope.names(), "known here")),
             ..self.blame(part, format!("nothing is called `{name}` here"))
         }
     }
@@ -233,7 +235,7 @@ impl Search<'_> {
     ) -> Blame {
         match (call.func_name.as_str(), call.args.as_slice()) {
             (operators::INDEX, [operand, index]) => self.no_element(part, operand, index, context),
-            (EACH | AMONG, [range]) => self.blame(range, self.plain(&error)),
+            (name, [inner]) if is_wrapper(name) => self.blame(inner, self.plain(&error)),
             ("value", []) => {
                 let target = call.target.as_deref().unwrap_or(part);
                 Blame {
@@ -247,7 +249,9 @@ impl Search<'_> {
                 let mut known: Vec<&str> = builtin_functions().collect();
                 known.extend(self.scope.functions().names());
                 Blame {
-                    help: suggestion(name, known, "functions"),
+                    help: super::foreign::function(name)
+                        .map(str::to_owned)
+                        .or_else(|| suggestion(name, known, "functions")),
                     ..self.blame(part, format!("there is no function `{name}`"))
                 }
             }

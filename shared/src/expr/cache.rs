@@ -1,5 +1,6 @@
 //! Compiles each expression and template once.
 
+use super::keys::MatrixKeys;
 use super::program::Program;
 use super::template::TemplateProgram;
 use crate::diagnostic::{Diagnostic, Span};
@@ -11,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// not with its cells.
 #[derive(Debug, Default)]
 pub struct Cache {
+    keys: MatrixKeys,
     programs: Mutex<Compiled<Program>>,
     templates: Mutex<Compiled<TemplateProgram>>,
 }
@@ -23,17 +25,25 @@ impl Cache {
         Self::default()
     }
 
+    /// An empty cache, for expressions where `matrix` has these keys.
+    pub fn knowing(keys: MatrixKeys) -> Self {
+        Cache {
+            keys,
+            ..Self::default()
+        }
+    }
+
     /// The expression, parsed.
     pub fn program(&self, expr: &Expr) -> Result<Arc<Program>, Diagnostic> {
         find(&self.programs, expr.span, &expr.text, || {
-            Program::parse(expr)
+            Program::parse_knowing(expr, &self.keys)
         })
     }
 
     /// The template, parsed.
     pub fn template(&self, template: &Template) -> Result<Arc<TemplateProgram>, Diagnostic> {
         find(&self.templates, template.span, &template.text, || {
-            TemplateProgram::parse(template)
+            TemplateProgram::parse_knowing(template, &self.keys)
         })
     }
 }

@@ -1,5 +1,6 @@
 //! Between JSON and CEL's values. JSON integers are ints; maps come back with their keys in order.
 
+use super::weight::MAX_LEVELS;
 use base64::Engine;
 use cel::common::types::{
     CelBool, CelBytes, CelDouble, CelDuration, CelInt, CelList, CelMap, CelMapKey, CelNull,
@@ -56,26 +57,38 @@ fn from_number(n: &Number) -> Box<dyn Val> {
 /// The JSON of a CEL value, or what of it JSON can't say. An optional is its value or null, a type its name,
 /// bytes are base64, times are RFC 3339 and durations `1.5s`, as `string()` writes them.
 pub(super) fn to_json(value: &(dyn Val + '_)) -> Result<Value, String> {
+    within(value, MAX_LEVELS)
+}
+
+fn within(value: &(dyn Val + '_), levels: usize) -> Result<Value, String> {
+    let inside = || {
+        let too_deep = || format!("the value has more than {MAX_LEVELS} levels of lists and maps");
+        levels.checked_sub(1).ok_or_else(too_deep)
+    };
     if let Some(text) = value.downcast_ref::<CelString>() {
         return Ok(Value::String(text.inner().to_owned()));
     }
     if let Some(list) = value.downcast_ref::<CelList>() {
+        let levels = inside()?;
         return list
             .inner()
             .iter()
-            .map(|item| to_json(item.as_ref()))
+            .map(|item| within(item.as_ref(), levels))
             .collect();
     }
     if let Some(map) = value.downcast_ref::<CelMap>() {
+        let levels = inside()?;
         let sorted = map
             .inner()
             .iter()
-            .map(|(key, value)| Ok((key_text(key), to_json(value.as_ref())?)))
+            .map(|(key, value)| Ok((key_text(key), within(value.as_ref(), levels)?)))
             .collect::<Result<BTreeMap<_, _>, String>>()?;
         return Ok(Value::Object(sorted.into_iter().collect::<Map<_, _>>()));
     }
     if let Some(optional) = value.downcast_ref::<CelOptional>() {
-        return optional.option().map_or(Ok(Value::Null), to_json);
+        return optional
+            .option()
+            .map_or(Ok(Value::Null), |value| within(value, levels));
     }
     scalar(value)
 }

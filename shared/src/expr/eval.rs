@@ -2,7 +2,7 @@
 
 use super::convert::to_json;
 use super::functions::environment;
-use super::meter::Meter;
+use super::meter::{self, Meter};
 use super::place::{EvalError, place};
 use super::program::no_room;
 use super::scope::{Layer, Scope};
@@ -111,7 +111,11 @@ fn read_file(scope: Scope) -> impl Fn(Arguments) -> Result<Cel, ExecutionError> 
             ));
         };
         match args.as_slice() {
-            [Cel::String(path)] => read(path).map(Cel::from).map_err(failed),
+            [Cel::String(path)] => {
+                let text = read(path).map_err(failed)?;
+                meter::hold(text.len() as u64)?;
+                Ok(Cel::from(text))
+            }
             _ => Err(failed("one path is expected, as text".to_owned())),
         }
     }
@@ -134,6 +138,8 @@ fn call_defined(
                 args.len()
             )));
         }
+        // A call costs what its body takes to walk through: functions that call functions multiply.
+        meter::spend(1 + function.body.text().len() as u64 / 8)?;
         let mut layer = Layer::new();
         for (param, arg) in function.params.iter().zip(args.iter()) {
             layer = layer.converted(param, Box::<dyn Val>::try_from(arg.clone())?);

@@ -6,6 +6,7 @@
 
 use super::convert::from_json;
 use super::meter;
+use super::weight::{PER_VALUE, weight_of};
 use cel::common::types::{
     CelBool, CelInt, CelList, CelMap, CelMapKey, CelOptional, CelString, DYN_TYPE, INT_TYPE,
     LIST_TYPE, STRING_TYPE,
@@ -25,6 +26,19 @@ pub(super) const RANGE: &str = "@range";
 pub(super) const DISTINCT: &str = "@distinct";
 /// The list of an `in`, wrapped around it, metered.
 pub(super) const AMONG: &str = "@among";
+/// `join` with a separator, `replace` and `split`: how much they make isn't known from their arguments' sizes alone.
+pub(super) const JOIN: &str = "@join";
+pub(super) const REPLACE: &str = "@replace";
+pub(super) const SPLIT: &str = "@split";
+/// What becomes part of a new value, or is given to a function that makes one, wrapped around it: its size is counted.
+pub(super) const HELD: &str = "@held";
+/// What is compared or searched, wrapped around it: reading it takes steps.
+pub(super) const SEEN: &str = "@seen";
+
+/// Whether a function only counts what goes through it.
+pub(super) fn is_wrapper(name: &str) -> bool {
+    matches!(name, EACH | AMONG | HELD | SEEN)
+}
 
 /// The longest list that `lists.range` makes.
 const MAX_RANGE: u32 = 1_000_000;
@@ -95,7 +109,7 @@ pub fn is_type_name(name: &str) -> bool {
 }
 
 /// The numbers of arguments that a built-in takes, as a function and as a method.
-pub(super) fn arities(name: &str) -> Option<(&'static [usize], &'static [usize])> {
+pub fn arities(name: &str) -> Option<(&'static [usize], &'static [usize])> {
     SIGNATURES
         .iter()
         .find(|(known, ..)| *known == name)
@@ -117,6 +131,21 @@ fn register(env: &mut Env) -> Result<(), DeclarationError> {
     env.add_extension(extensions::lists)?;
     env.add_overload(EACH, "each_dyn", vec![DYN_TYPE], each)?;
     env.add_overload(AMONG, "among_dyn", vec![DYN_TYPE], among)?;
+    env.add_overload(HELD, "held_dyn", vec![DYN_TYPE], held)?;
+    env.add_overload(SEEN, "seen_dyn", vec![DYN_TYPE], seen)?;
+    env.add_member_overload(JOIN, "list_join", LIST_TYPE, vec![STRING_TYPE], join)?;
+    env.add_member_overload(
+        REPLACE,
+        "text_replace",
+        STRING_TYPE,
+        vec![STRING_TYPE, STRING_TYPE],
+        replace,
+    )?;
+    let some = vec![STRING_TYPE, STRING_TYPE, INT_TYPE];
+    env.add_member_overload(REPLACE, "text_replace_some", STRING_TYPE, some, replace)?;
+    env.add_member_overload(SPLIT, "text_split", STRING_TYPE, vec![STRING_TYPE], split)?;
+    let some = vec![STRING_TYPE, INT_TYPE];
+    env.add_member_overload(SPLIT, "text_split_some", STRING_TYPE, some, split)?;
     env.add_overload(RANGE, "range_int", vec![INT_TYPE], range)?;
     env.add_member_overload(DISTINCT, "list_distinct", LIST_TYPE, vec![], distinct)?;
     env.add_member_overload("first", "list_first", LIST_TYPE, vec![], |args| {
@@ -196,6 +225,85 @@ fn among<'b, 'v>(mut args: Vec<CowVal<'b, 'v>>) -> Result_<'b, 'v> {
     Ok(list)
 }
 
+fn held<'b, 'v>(mut args: Vec<CowVal<'b, 'v>>) -> Result_<'b, 'v> {
+    let Some(value) = args.pop() else {
+        return Err(ExecutionError::invalid_argument_count(1, 0));
+    };
+    meter::hold(weight_of(value.as_ref()))?;
+    Ok(value)
+}
+
+fn seen<'b, 'v>(mut args: Vec<CowVal<'b, 'v>>) -> Result_<'b, 'v> {
+    let Some(value) = args.pop() else {
+        return Err(ExecutionError::invalid_argument_count(1, 0));
+    };
+    meter::read(weight_of(value.as_ref()))?;
+    Ok(value)
+}
+
+fn join<'b, 'v>(args: Vec<CowVal<'b, 'v>>) -> Result_<'b, 'v> {
+    let separator = text(&args, 1, "join")?;
+    let list = args.first().and_then(|list| list.downcast_ref::<CelList>());
+    let mut parts = Vec::new();
+    for item in list.map(|list| list.inner()).unwrap_or_default() {
+        let part = item.downcast_ref::<CelString>();
+        let part = part.ok_or_else(|| {
+            let message = format!(
+                "a list of texts is expected, and an item is of type {}",
+                item.get_type().name()
+            );
+            ExecutionError::function_error("join", message)
+        })?;
+        parts.push(part.inner());
+    }
+    meter::hold(parts.len() as u64 * separator.len() as u64)?;
+    Ok(CowVal::owned(CelString::from(parts.join(separator))))
+}
+
+/// The optional last argument of `replace` and `split`: none if it is negative.
+fn times(args: &[CowVal<'_, '_>], index: usize) -> Option<usize> {
+    let times = args.get(index)?.downcast_ref::<CelInt>()?;
+    usize::try_from(*times.inner()).ok()
+}
+
+fn replace<'b, 'v>(args: Vec<CowVal<'b, 'v>>) -> Result_<'b, 'v> {
+    let (all, from) = (text(&args, 0, "replace")?, text(&args, 1, "replace")?);
+    let (to, most) = (
+        text(&args, 2, "replace")?,
+        times(&args, 3).unwrap_or(usize::MAX),
+    );
+    let found = all.matches(from).take(most).count();
+    meter::hold(found as u64 * to.len() as u64)?;
+    Ok(CowVal::owned(CelString::from(all.replacen(from, to, most))))
+}
+
+/// As cel-go: at most so many parts, the last with the rest; an empty separator splits between characters.
+fn split<'b, 'v>(args: Vec<CowVal<'b, 'v>>) -> Result_<'b, 'v> {
+    let (all, by) = (text(&args, 0, "split")?, text(&args, 1, "split")?);
+    let most = times(&args, 2).unwrap_or(usize::MAX);
+    let cuts = all.matches(by).take(most).count() as u64;
+    meter::hold((cuts + 1) * PER_VALUE)?;
+    let parts: Vec<&str> = match (most, by.is_empty()) {
+        (0, _) => Vec::new(),
+        (most, false) => all.splitn(most, by).collect(),
+        (most, true) => {
+            let mut parts = Vec::new();
+            let mut rest = all;
+            while let Some(first) = rest.chars().next().filter(|_| parts.len() + 1 < most) {
+                let (head, tail) = rest.split_at(first.len_utf8());
+                parts.push(head);
+                rest = tail;
+            }
+            parts.extend((!rest.is_empty()).then_some(rest));
+            parts
+        }
+    };
+    let parts = parts
+        .into_iter()
+        .map(|part| Box::new(CelString::from(part.to_owned())) as Box<dyn Val + 'v>);
+    Ok(CowVal::owned(CelList::from(parts.collect::<Vec<_>>())))
+}
+
 fn range<'b, 'v>(args: Vec<CowVal<'b, 'v>>) -> Result_<'b, 'v> {
     let end = args
         .first()
@@ -207,6 +315,7 @@ fn range<'b, 'v>(args: Vec<CowVal<'b, 'v>>) -> Result_<'b, 'v> {
             ExecutionError::function_error("lists.range", message)
         })?;
     meter::spend(end.into())?;
+    meter::hold(u64::from(end) * PER_VALUE)?;
     let items = (0..end).map(|n| Box::new(CelInt::from(i64::from(n))) as Box<dyn Val + 'v>);
     Ok(CowVal::owned(CelList::from(items.collect::<Vec<_>>())))
 }
@@ -249,18 +358,25 @@ fn end<'b, 'v>(args: Vec<CowVal<'b, 'v>>, last: bool) -> Result_<'b, 'v> {
 }
 
 fn parse_json<'b, 'v>(args: Vec<CowVal<'b, 'v>>) -> Result_<'b, 'v> {
-    let value = serde_json::from_str(text(&args, 0, "fromJSON")?)
+    let text = text(&args, 0, "fromJSON")?;
+    hold_parsed(text, b",[{")?;
+    let value = serde_json::from_str(text)
         .map_err(|e| ExecutionError::function_error("fromJSON", format!("not JSON: {e}")))?;
     Ok(CowVal::Owned(from_json(&value)))
 }
 
+/// What a text can hold at most: a value for each sign that begins one.
+fn hold_parsed(text: &str, signs: &[u8]) -> Result<(), ExecutionError> {
+    let values = text.bytes().filter(|byte| signs.contains(byte)).count() as u64;
+    meter::hold(text.len() as u64 + 2 * values * PER_VALUE)
+}
+
 fn parse_toml<'b, 'v>(args: Vec<CowVal<'b, 'v>>) -> Result_<'b, 'v> {
-    let value: toml::Table =
-        text(&args, 0, "fromTOML")?
-            .parse()
-            .map_err(|e: toml::de::Error| {
-                ExecutionError::function_error("fromTOML", format!("not TOML: {}", e.message()))
-            })?;
+    let text = text(&args, 0, "fromTOML")?;
+    hold_parsed(text, b",[{=")?;
+    let value: toml::Table = text.parse().map_err(|e: toml::de::Error| {
+        ExecutionError::function_error("fromTOML", format!("not TOML: {}", e.message()))
+    })?;
     Ok(CowVal::Owned(from_json(&toml_to_json(toml::Value::Table(
         value,
     )))))
@@ -285,15 +401,28 @@ fn toml_to_json(value: toml::Value) -> serde_json::Value {
 }
 
 fn matches<'b, 'v>(args: Vec<CowVal<'b, 'v>>) -> Result_<'b, 'v> {
-    let regex = compiled(text(&args, 1, "matches")?)?;
-    Ok(CowVal::owned(CelBool::from(
-        regex.is_match(text(&args, 0, "matches")?),
-    )))
+    let (all, pattern) = (text(&args, 0, "matches")?, text(&args, 1, "matches")?);
+    if pattern.len() > PATTERN_BYTES {
+        let message = format!(
+            "the pattern has {} bytes, more than {PATTERN_BYTES}",
+            pattern.len()
+        );
+        return Err(ExecutionError::function_error("matches", message));
+    }
+    // A search takes text × pattern at worst.
+    meter::spend((all.len() as u64).saturating_mul(pattern.len() as u64) / SEARCHED_PER_STEP)?;
+    let regex = compiled(pattern)?;
+    Ok(CowVal::owned(CelBool::from(regex.is_match(all))))
 }
+
+/// The longest pattern: compiling takes hundreds of bytes for each of its own.
+const PATTERN_BYTES: usize = 16 << 10;
+/// Characters of a text times those of a pattern that a step searches.
+const SEARCHED_PER_STEP: u64 = 4096;
 
 /// Compiled patterns are kept, a bounded number of them: a check may run thousands of times.
 fn compiled(pattern: &str) -> Result<regex::Regex, ExecutionError> {
-    const KEPT: usize = 256;
+    const KEPT: usize = 64;
     const COMPILED_BYTES: usize = 1 << 20;
     static CACHE: LazyLock<Mutex<HashMap<String, regex::Regex>>> = LazyLock::new(Mutex::default);
     if let Some(regex) = CACHE
@@ -305,6 +434,7 @@ fn compiled(pattern: &str) -> Result<regex::Regex, ExecutionError> {
     }
     let regex = regex::RegexBuilder::new(pattern)
         .size_limit(COMPILED_BYTES)
+        .dfa_size_limit(COMPILED_BYTES)
         .build()
         .map_err(|e| ExecutionError::function_error("matches", regex_error(&e)))?;
     let mut cache = CACHE.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,22 +1,42 @@
-//! Bounds what one evaluation may cost.
+//! Bounds what one evaluation may cost, in time and in memory.
 //!
-//! The `cel` crate has no step limit, so every element that a macro visits is counted ([`super::functions`] wraps what
-//! macros iterate over), and nested calls of defined functions are bounded. An expression without macros is bounded
-//! by its own size. The count lives in a thread-local, because functions of a CEL environment carry no state
-//! and an evaluation never leaves its thread.
+//! The `cel` crate has no limits. Every element that a macro visits is a step ([`super::functions`] wraps what macros iterate
+//! over), and so are 256 bytes that something reads. Whatever an expression makes is counted by its size before it is made: the
+//! operands of `+`, the parts of lists and maps, what functions that give new values are given. So no evaluation grows without
+//! end, however its parts multiply. Nested calls of defined functions are bounded.
+//!
+//! A [`Group`] counts several evaluations together (all texts of one tree); an [`Allowance`] bounds the steps of all that a
+//! thread evaluates, such as a whole plan. The counts live in thread-locals, because functions of a CEL environment carry no
+//! state and an evaluation never leaves its thread, [`super::stack`] aside, which carries them over.
 
 use cel::ExecutionError;
 use std::cell::Cell;
 
-/// Elements that macros may visit in one evaluation.
+/// Steps of one evaluation.
 pub const MAX_STEPS: u64 = 5_000_000;
+
+/// Bytes of all values that one evaluation makes, those that it drops again included.
+pub const MAX_BYTES: u64 = 128 << 20;
 
 /// Defined functions that may call each other, one inside the other.
 pub const MAX_CALLS: u32 = 8;
 
+/// Reading so many bytes is a step.
+const BYTES_PER_STEP: u64 = 256;
+
 thread_local! {
     static SPENT: Cell<u64> = const { Cell::new(0) };
+    static MADE: Cell<u64> = const { Cell::new(0) };
     static NESTED: Cell<u32> = const { Cell::new(0) };
+    static GROUPS: Cell<u32> = const { Cell::new(0) };
+    static ALLOWED: Cell<u64> = const { Cell::new(u64::MAX) };
+}
+
+fn begin() {
+    if NESTED.get() == 0 && GROUPS.get() == 0 {
+        SPENT.set(0);
+        MADE.set(0);
+    }
 }
 
 /// An evaluation in progress; the outermost one starts the count.
@@ -31,16 +51,19 @@ impl Meter {
                 "defined functions call each other more than {MAX_CALLS} levels deep"
             ));
         }
-        if nested == 0 {
-            SPENT.set(0);
-        }
+        begin();
         NESTED.set(nested + 1);
-        Ok(Meter(()))
+        take(1)
+            .map(|()| Meter(()))
+            .inspect_err(|_| NESTED.set(nested))
     }
 
-    /// Starts the count anew, to look for the cause of a failure.
+    /// Starts the count anew, to look for the cause of a failure; within another evaluation that would undo its limit.
     pub(super) fn restart(&self) {
-        SPENT.set(0);
+        if !is_nested() {
+            SPENT.set(0);
+            MADE.set(0);
+        }
     }
 }
 
@@ -50,24 +73,71 @@ impl Drop for Meter {
     }
 }
 
-/// The count of a thread, to be carried to another one.
+/// Evaluations that are counted as one.
+pub(super) struct Group(());
+
+impl Group {
+    pub(super) fn start() -> Self {
+        begin();
+        GROUPS.set(GROUPS.get() + 1);
+        Group(())
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        GROUPS.set(GROUPS.get().saturating_sub(1));
+    }
+}
+
+/// A bound of the steps that this thread may take until it is dropped, whatever it evaluates.
+#[must_use]
+pub struct Allowance {
+    before: u64,
+}
+
+impl Allowance {
+    /// At most so many steps from now on, and never more than an allowance around this one has left.
+    pub fn of(steps: u64) -> Self {
+        let before = ALLOWED.get();
+        ALLOWED.set(before.min(steps));
+        Allowance { before }
+    }
+}
+
+impl Drop for Allowance {
+    fn drop(&mut self) {
+        ALLOWED.set(self.before);
+    }
+}
+
+/// The counts of a thread, to be carried to another one.
 #[derive(Clone, Copy)]
 pub(super) struct Count {
     spent: u64,
+    made: u64,
     nested: u32,
+    groups: u32,
+    allowed: u64,
 }
 
 impl Count {
     pub(super) fn now() -> Self {
         Count {
             spent: SPENT.get(),
+            made: MADE.get(),
             nested: NESTED.get(),
+            groups: GROUPS.get(),
+            allowed: ALLOWED.get(),
         }
     }
 
     pub(super) fn set(self) {
         SPENT.set(self.spent);
+        MADE.set(self.made);
         NESTED.set(self.nested);
+        GROUPS.set(self.groups);
+        ALLOWED.set(self.allowed);
     }
 }
 
@@ -76,14 +146,64 @@ pub(super) fn is_nested() -> bool {
     NESTED.get() > 1
 }
 
+/// Takes steps of the allowance alone.
+fn take(steps: u64) -> Result<(), String> {
+    let allowed = ALLOWED.get();
+    if allowed == u64::MAX {
+        return Ok(());
+    }
+    ALLOWED.set(allowed.saturating_sub(steps));
+    match steps <= allowed {
+        true => Ok(()),
+        false => Err(
+            "too expensive: all expressions of the plan together take too long (cells × expressions × what each goes through)"
+                .to_owned(),
+        ),
+    }
+}
+
+fn failed(message: String) -> ExecutionError {
+    ExecutionError::function_error("macro", message)
+}
+
+/// Takes steps.
 pub(super) fn spend(steps: u64) -> Result<(), ExecutionError> {
     let spent = SPENT.get().saturating_add(steps);
     SPENT.set(spent);
+    take(steps).map_err(failed)?;
     if spent > MAX_STEPS {
-        return Err(ExecutionError::function_error(
-            "macro",
-            format!("too expensive: macros visited more than {MAX_STEPS} elements"),
-        ));
+        return Err(failed(format!(
+            "too expensive: more than {MAX_STEPS} elements visited, or {BYTES_PER_STEP} bytes read for each"
+        )));
     }
     Ok(())
+}
+
+/// Takes the steps of reading so many bytes.
+pub(super) fn read(bytes: u64) -> Result<(), ExecutionError> {
+    spend(bytes / BYTES_PER_STEP)
+}
+
+/// Counts bytes that are about to be made, or says that there are too many.
+pub(super) fn make(bytes: u64) -> Result<(), String> {
+    let made = MADE.get().saturating_add(bytes);
+    MADE.set(made);
+    take(bytes / BYTES_PER_STEP)?;
+    match made > MAX_BYTES {
+        true => Err(format!(
+            "too large: the values that this makes hold more than {} MiB",
+            MAX_BYTES >> 20
+        )),
+        false => Ok(()),
+    }
+}
+
+/// Takes the steps of copying so many bytes outside of any evaluation.
+pub fn charge(bytes: u64) -> Result<(), String> {
+    take(bytes / BYTES_PER_STEP)
+}
+
+/// [`make`] within an evaluation.
+pub(super) fn hold(bytes: u64) -> Result<(), ExecutionError> {
+    make(bytes).map_err(failed)
 }

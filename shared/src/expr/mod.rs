@@ -6,15 +6,17 @@
 //! leave this folder: everybody else speaks [`serde_json::Value`].
 //!
 //! Nothing here reads files, the environment or a clock; `file()` is a closure of the planner's.
-//! Evaluation is bounded: an expression has at most [`MAX_LENGTH`] bytes and [`MAX_DEPTH`] levels, macros visit at most
-//! [`MAX_STEPS`] elements, and defined functions call each other [`MAX_CALLS`] levels deep.
+//! Evaluation is bounded: an expression has at most [`MAX_LENGTH`] bytes and [`MAX_DEPTH`] levels, takes at most [`MAX_STEPS`]
+//! steps, makes at most [`MAX_BYTES`], and defined functions call each other [`MAX_CALLS`] levels deep.
 
 mod blame;
 mod cache;
 mod convert;
 mod eval;
 mod explain;
+pub mod foreign;
 mod functions;
+mod keys;
 mod meter;
 mod node;
 mod place;
@@ -26,14 +28,16 @@ mod syntax;
 mod template;
 mod text;
 mod tree;
+mod weight;
 
 pub use cache::Cache;
 pub use convert::int_key;
-pub use functions::{builtin_functions, is_type_name};
-pub use meter::{MAX_CALLS, MAX_STEPS};
+pub use functions::{arities as builtin_arities, builtin_functions, is_type_name};
+pub use keys::MatrixKeys;
+pub use meter::{Allowance, MAX_BYTES, MAX_CALLS, MAX_STEPS, charge};
 pub use node::{eval_node, eval_to_node, value_to_node};
 pub use place::{EvalError, place};
-pub use program::{Call, Key, Program, Reference, Segment};
+pub use program::{Call, Comparison, Key, Other, Program, Reference, Segment};
 pub use scan::{MAX_DEPTH, MAX_LENGTH};
 pub use scope::{Function, Functions, Layer, ReadFile, Scope};
 pub(crate) use template::interpolation_end;
@@ -41,6 +45,7 @@ pub use template::{TemplateProgram, TextPart, parts_of_text};
 pub use text::{
     abbreviate, abbreviate_masked, canonical_entries, canonical_json, closest, suggestion, to_text,
 };
+pub use weight::{MAX_LEVELS, deeper_than, weight};
 #[cfg(test)]
 mod fuzz;
 #[cfg(test)]

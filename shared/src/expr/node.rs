@@ -1,8 +1,10 @@
 //! Evaluates a whole YAML tree.
 
 use super::cache::Cache;
+use super::meter::{self, Group};
 use super::place::EvalError;
 use super::scope::Scope;
+use super::weight::{MAX_LEVELS, deeper_than, weight};
 use crate::diagnostic::{Diagnostic, Span};
 use crate::spec::node::{Entry, Node, NodeValue, Template};
 use serde_json::{Map, Number, Value};
@@ -20,20 +22,26 @@ impl From<Diagnostic> for EvalError {
 /// The value of a tree, every `${{ }}` in it evaluated. A key whose value evaluates to null is as if it weren't
 /// written; a null that is written stays.
 pub fn eval_node(node: &Node, scope: &Scope, cache: &Cache) -> Result<Value, EvalError> {
+    let _together = Group::start();
+    eval_part(node, scope, cache, MAX_LEVELS)
+}
+
+fn eval_part(node: &Node, scope: &Scope, cache: &Cache, levels: usize) -> Result<Value, EvalError> {
+    let inside = levels.saturating_sub(1);
     Ok(match &node.value {
         NodeValue::Null => Value::Null,
         NodeValue::Bool(b) => Value::Bool(*b),
         NodeValue::Int(n) => Value::from(*n),
         NodeValue::Float(n) => number(*n, node.span)?,
-        NodeValue::Text(text) => eval_text_node(text, node.span, scope, cache)?,
+        NodeValue::Text(text) => eval_text_node(text, node.span, scope, cache, levels)?,
         NodeValue::List(items) => items
             .iter()
-            .map(|item| eval_node(item, scope, cache))
+            .map(|item| eval_part(item, scope, cache, inside))
             .collect::<Result<_, _>>()?,
         NodeValue::Map(entries) => {
             let mut map = Map::new();
             for entry in entries {
-                let value = eval_node(&entry.value, scope, cache)?;
+                let value = eval_part(&entry.value, scope, cache, inside)?;
                 if value != Value::Null || matches!(entry.value.value, NodeValue::Null) {
                     map.insert(entry.key.text.clone(), value);
                 }
@@ -45,23 +53,34 @@ pub fn eval_node(node: &Node, scope: &Scope, cache: &Cache) -> Result<Value, Eva
 
 /// The same tree with every `${{ }}` in it evaluated, places kept: what an expression gave stands where it stands.
 pub fn eval_to_node(node: &Node, scope: &Scope, cache: &Cache) -> Result<Node, EvalError> {
+    let _together = Group::start();
+    part_to_node(node, scope, cache, MAX_LEVELS)
+}
+
+fn part_to_node(
+    node: &Node,
+    scope: &Scope,
+    cache: &Cache,
+    levels: usize,
+) -> Result<Node, EvalError> {
+    let inside = levels.saturating_sub(1);
     let value = match &node.value {
         NodeValue::Text(text) => {
             return Ok(value_to_node(
-                &eval_text_node(text, node.span, scope, cache)?,
+                &eval_text_node(text, node.span, scope, cache, levels)?,
                 node.span,
             ));
         }
         NodeValue::List(items) => NodeValue::List(
             items
                 .iter()
-                .map(|item| eval_to_node(item, scope, cache))
+                .map(|item| part_to_node(item, scope, cache, inside))
                 .collect::<Result<_, _>>()?,
         ),
         NodeValue::Map(entries) => {
             let mut evaluated = Vec::with_capacity(entries.len());
             for entry in entries {
-                let value = eval_to_node(&entry.value, scope, cache)?;
+                let value = part_to_node(&entry.value, scope, cache, inside)?;
                 if value.value != NodeValue::Null || matches!(entry.value.value, NodeValue::Null) {
                     evaluated.push(Entry {
                         key: entry.key.clone(),
@@ -117,6 +136,7 @@ fn eval_text_node(
     span: Span,
     scope: &Scope,
     cache: &Cache,
+    levels: usize,
 ) -> Result<Value, EvalError> {
     if !text.contains("${{") {
         return Ok(Value::String(text.to_owned()));
@@ -125,7 +145,13 @@ fn eval_text_node(
         text: text.to_owned(),
         span,
     };
-    cache.template(&template)?.eval(scope)
+    let value = cache.template(&template)?.eval(scope)?;
+    let counted = meter::make(weight(&value)).and(match deeper_than(&value, levels) {
+        true => Err(format!("more than {MAX_LEVELS} levels of lists and maps")),
+        false => Ok(()),
+    });
+    counted.map_err(|message| EvalError::new(span, message))?;
+    Ok(value)
 }
 
 fn number(n: f64, span: Span) -> Result<Value, EvalError> {

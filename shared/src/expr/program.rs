@@ -1,10 +1,12 @@
 //! A parsed expression: what it refers to, what it calls, and how it is brought into the form that is evaluated.
 
 use super::functions::{
-    AMONG, DISTINCT, EACH, MATCHES, NAMESPACES, RANGE, TYPES, arities, environment,
+    AMONG, DISTINCT, EACH, HELD, JOIN, MATCHES, NAMESPACES, RANGE, REPLACE, SEEN, SPLIT, TYPES,
+    arities, environment, is_wrapper,
 };
+use super::keys::MatrixKeys;
 use super::place::place;
-use super::scan::{self, Flaw};
+use super::scan::{self, Flaw, Kind};
 use super::scope::Scope;
 use super::stack::{on_own_stack, with_room};
 use super::tree::{Tree, children, is_function};
@@ -22,6 +24,7 @@ pub struct Program {
     pub(super) span: Span,
     references: Vec<Reference>,
     calls: Vec<Call>,
+    comparisons: Vec<Comparison>,
     /// Of an expression that is a name and fields of it: both. Most interpolations are.
     fields: Option<(String, Vec<String>)>,
     /// How deep its tree can be.
@@ -88,6 +91,26 @@ impl fmt::Display for Key {
     }
 }
 
+/// A bare name that is compared with something of a known type.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Comparison {
+    /// The name.
+    pub name: String,
+    /// What it is compared with.
+    pub other: Other,
+    /// Where that stands.
+    pub span: Span,
+}
+
+/// What a name is compared with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Other {
+    /// A text.
+    Text(String),
+    /// `duration('…')`, by what it says.
+    Duration(String),
+}
+
 /// A call of a function that isn't built in: a defined one, `file`, or nobody's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Call {
@@ -102,9 +125,14 @@ pub struct Call {
 }
 
 impl Program {
-    /// Parses an expression; the error is at the exact place of what is wrong.
+    /// Parses an expression that reads no `matrix`; the error is at the exact place of what is wrong.
     pub fn parse(expr: &node::Expr) -> Result<Program, Diagnostic> {
-        parse(&expr.text, expr.span, |range| {
+        Self::parse_knowing(expr, &MatrixKeys::default())
+    }
+
+    /// Parses an expression where `matrix` has these keys.
+    pub fn parse_knowing(expr: &node::Expr, keys: &MatrixKeys) -> Result<Program, Diagnostic> {
+        parse(&expr.text, expr.span, keys, |range| {
             place(expr.span, &expr.text, range)
         })
     }
@@ -117,6 +145,11 @@ impl Program {
     /// Calls of functions that aren't built in.
     pub fn calls(&self) -> &[Call] {
         &self.calls
+    }
+
+    /// Names that are compared with texts and durations.
+    pub fn comparisons(&self) -> &[Comparison] {
+        &self.comparisons
     }
 
     /// The text.
@@ -149,6 +182,7 @@ impl Program {
 pub(super) fn parse(
     text: &str,
     span: Span,
+    keys: &MatrixKeys,
     locate: impl Fn(&Range<usize>) -> Span,
 ) -> Result<Program, Diagnostic> {
     let located = |flaw: Flaw| Diagnostic {
@@ -157,11 +191,14 @@ pub(super) fn parse(
     };
     let checked = scan::check(text).map_err(located)?;
     let env = environment().map_err(|e| Diagnostic::error(span, e))?;
+    let names = dashed_names(text, keys);
+    let plain = without_dashes(text, &names);
+    let read = || env.parser().parse_with_source_info(&plain);
     let parsed = match checked.pairs.is_empty() {
-        true => with_room(checked.height, || env.parser().parse_with_source_info(text)),
-        false => on_own_stack(checked.height, || env.parser().parse_with_source_info(text)),
+        true => with_room(checked.height, read),
+        false => on_own_stack(checked.height, read),
     };
-    let (root, info) = parsed
+    let (mut root, info) = parsed
         .map_err(|e| Diagnostic::error(span, no_room(&e)))?
         .map_err(|errors| located(super::syntax::flaw(text, &errors)))?;
     let mut tree = Tree {
@@ -169,20 +206,26 @@ pub(super) fn parse(
         root: IdedExpr::default(),
         info,
         pairs: checked.pairs,
+        names,
     };
+    if !keys.is_empty() {
+        Keys { tree: &tree, keys }.restore(&mut root);
+    }
     let mut survey = Survey {
         tree: &tree,
         locate: &locate,
         bound: Vec::new(),
         references: Vec::new(),
         calls: Vec::new(),
+        comparisons: Vec::new(),
     };
     survey.visit(&root).map_err(located)?;
-    let (mut references, calls) = (survey.references, survey.calls);
+    let (mut references, calls, comparisons) =
+        (survey.references, survey.calls, survey.comparisons);
     references.sort_by_key(|r| r.range.start);
     references.dedup_by(|a, b| a.range == b.range);
     tree.root = root;
-    prepare(&mut tree.root);
+    prepare(&mut tree.root, false);
     Ok(Program {
         height: checked.height,
         fields: fields(&tree.root),
@@ -190,7 +233,138 @@ pub(super) fn parse(
         span,
         references,
         calls,
+        comparisons,
     })
+}
+
+/// Names behind `matrix.` that hold `-`.
+fn dashed_names(text: &str, keys: &MatrixKeys) -> Vec<Range<usize>> {
+    let mut names = Vec::new();
+    if keys.is_empty() || !text.contains('-') {
+        return names;
+    }
+    let (mut at, mut after_dot) = (0, false);
+    while let Ok(token) = scan::token_at(text, at) {
+        let rest = text.get(token.end..).unwrap_or_default();
+        if token.kind == Kind::Word
+            && token.text(text) == "matrix"
+            && !after_dot
+            && rest.starts_with('.')
+        {
+            let start = token.end + 1 + usize::from(rest.starts_with(".?"));
+            let run = text.get(start..).unwrap_or_default();
+            let end = run
+                .find(|c| !scan::is_word(c) && c != '-')
+                .unwrap_or(run.len());
+            let found = run.get(..end).and_then(|run| keys.dashed(run));
+            names.extend(found.map(|len| start..start + len));
+        }
+        after_dot = match token.kind {
+            Kind::Space | Kind::Comment => after_dot,
+            _ => token.text(text) == ".",
+        };
+        at = token.end;
+    }
+    names
+}
+
+/// The text as CEL's parser can read it, every character where it was.
+fn without_dashes(text: &str, names: &[Range<usize>]) -> String {
+    let mut plain = text.to_owned();
+    for name in names {
+        let word = text.get(name.clone()).unwrap_or_default().replace('-', "_");
+        plain.replace_range(name.clone(), &word);
+    }
+    plain
+}
+
+/// Gives the keys of `matrix` in a tree their real names.
+struct Keys<'t> {
+    tree: &'t Tree,
+    keys: &'t MatrixKeys,
+}
+
+impl Keys<'_> {
+    fn restore(&self, part: &mut IdedExpr) {
+        let token = self.tree.token(part.id);
+        match &mut part.expr {
+            Expr::Select(select) if is_matrix(&select.operand) => {
+                let written = match select.test {
+                    true => self.named(&select.field).or(Some(select.field.as_str())),
+                    false => self.tree.text.get(self.tree.name_after(token.end)),
+                };
+                if let Some(name) = written.and_then(|written| self.meant(written)) {
+                    select.field = name;
+                }
+            }
+            Expr::Select(select) => self.restore(&mut select.operand),
+            Expr::Call(call) => {
+                if let [operand, index] = call.args.as_mut_slice()
+                    && is_matrix(operand)
+                    && let Expr::Literal(LiteralValue::String(name)) = &mut index.expr
+                {
+                    let written = match call.func_name.as_str() {
+                        operators::INDEX | operators::OPT_INDEX => Some(name.inner()),
+                        operators::OPT_SELECT => {
+                            self.tree.text.get(self.tree.name_after(token.end))
+                        }
+                        _ => None,
+                    };
+                    if let Some(meant) = written.and_then(|written| self.meant(written)) {
+                        *name = meant.into();
+                    }
+                }
+                let target = call.target.as_deref_mut();
+                target
+                    .into_iter()
+                    .chain(&mut call.args)
+                    .for_each(|part| self.restore(part));
+            }
+            Expr::List(list) => list.elements.iter_mut().for_each(|part| self.restore(part)),
+            Expr::Map(map) => {
+                for entry in &mut map.entries {
+                    if let cel::common::ast::EntryExpr::MapEntry(entry) = &mut entry.expr {
+                        self.restore(&mut entry.key);
+                        self.restore(&mut entry.value);
+                    }
+                }
+            }
+            Expr::Comprehension(macro_) => {
+                for inner in [
+                    &mut macro_.iter_range,
+                    &mut macro_.accu_init,
+                    &mut macro_.loop_cond,
+                    &mut macro_.loop_step,
+                    &mut macro_.result,
+                ] {
+                    self.restore(inner);
+                }
+            }
+            Expr::Ident(_) | Expr::Literal(_) | Expr::Struct(_) | Expr::Unspecified => {}
+        }
+    }
+
+    /// What was written for a name without its dashes.
+    fn named(&self, plain: &str) -> Option<&str> {
+        let mut names = self
+            .tree
+            .names
+            .iter()
+            .filter_map(|name| self.tree.text.get(name.clone()));
+        names.find(|name| name.replace('-', "_") == plain)
+    }
+
+    /// The name of the key, or what is written if there is none: then it may hold a `-` all the same.
+    fn meant(&self, written: &str) -> Option<String> {
+        match self.keys.canonical(written) {
+            Some(name) => Some(name.to_owned()),
+            None => written.contains('-').then(|| written.to_owned()),
+        }
+    }
+}
+
+fn is_matrix(part: &IdedExpr) -> bool {
+    matches!(&part.expr, Expr::Ident(name) if name == "matrix")
 }
 
 fn fields(part: &IdedExpr) -> Option<(String, Vec<String>)> {
@@ -213,6 +387,7 @@ struct Survey<'t> {
     bound: Vec<String>,
     references: Vec<Reference>,
     calls: Vec<Call>,
+    comparisons: Vec<Comparison>,
 }
 
 impl Survey<'_> {
@@ -220,6 +395,13 @@ impl Survey<'_> {
         if let Some(reference) = self.reference(part) {
             self.references.extend(reference);
             return Ok(());
+        }
+        if let Expr::Call(call) = &part.expr
+            && let [left, right] = call.args.as_slice()
+            && compares(&call.func_name)
+        {
+            self.compared(left, right);
+            self.compared(right, left);
         }
         match &part.expr {
             Expr::Comprehension(macro_) => return self.visit_macro(macro_),
@@ -255,6 +437,32 @@ impl Survey<'_> {
             .try_for_each(|part| self.visit(part));
         self.bound.truncate(outer);
         inside
+    }
+
+    fn compared(&mut self, name: &IdedExpr, with: &IdedExpr) {
+        let Expr::Ident(name) = &name.expr else {
+            return;
+        };
+        let other = match &with.expr {
+            Expr::Literal(LiteralValue::String(text)) => Other::Text(text.inner().to_owned()),
+            Expr::Call(call) if call.func_name == "duration" => match call.args.as_slice() {
+                [
+                    IdedExpr {
+                        expr: Expr::Literal(LiteralValue::String(text)),
+                        ..
+                    },
+                ] => Other::Duration(text.inner().to_owned()),
+                _ => Other::Duration(String::new()),
+            },
+            _ => return,
+        };
+        if !self.bound.contains(name) {
+            self.comparisons.push(Comparison {
+                name: name.clone(),
+                other,
+                span: (self.locate)(&self.tree.range(with)),
+            });
+        }
     }
 
     /// Checks a call against the built-in functions; `true` if its target is a namespace rather than a value.
@@ -416,42 +624,154 @@ fn check_arity(
 }
 
 /// Brings the tree into the form that is evaluated: iteration in key order and metered, `matches` with a cache.
-fn prepare(part: &mut IdedExpr) {
+fn prepare(part: &mut IdedExpr, looped: bool) {
     match &mut part.expr {
         Expr::Call(call) => {
-            call.target.as_deref_mut().into_iter().for_each(prepare);
-            call.args.iter_mut().for_each(prepare);
+            let target = call.target.as_deref_mut();
+            target
+                .into_iter()
+                .chain(&mut call.args)
+                .for_each(|part| prepare(part, looped));
             prepare_call(call);
         }
-        Expr::Select(select) => prepare(&mut select.operand),
-        Expr::List(list) => list.elements.iter_mut().for_each(prepare),
+        Expr::Select(select) => prepare(&mut select.operand, looped),
+        Expr::List(list) => {
+            for element in &mut list.elements {
+                prepare(element, looped);
+                count_part(element, looped);
+            }
+        }
         Expr::Map(map) => {
             for entry in &mut map.entries {
                 if let cel::common::ast::EntryExpr::MapEntry(entry) = &mut entry.expr {
-                    prepare(&mut entry.key);
-                    prepare(&mut entry.value);
+                    for part in [&mut entry.key, &mut entry.value] {
+                        prepare(part, looped);
+                        count_part(part, looped);
+                    }
                 }
             }
         }
         Expr::Comprehension(macro_) => {
-            for inner in [
-                &mut macro_.iter_range,
-                &mut macro_.accu_init,
-                &mut macro_.loop_step,
-                &mut macro_.result,
-            ] {
-                prepare(inner);
-            }
+            prepare(&mut macro_.iter_range, looped);
+            prepare(&mut macro_.accu_init, looped);
+            prepare(&mut macro_.loop_step, true);
+            prepare(&mut macro_.result, looped);
             wrap(&mut macro_.iter_range, EACH);
         }
         Expr::Ident(_) | Expr::Literal(_) | Expr::Struct(_) | Expr::Unspecified => {}
     }
 }
 
+fn compares(name: &str) -> bool {
+    [
+        operators::EQUALS,
+        operators::NOT_EQUALS,
+        operators::LESS,
+        operators::LESS_EQUALS,
+        operators::GREATER,
+        operators::GREATER_EQUALS,
+    ]
+    .contains(&name)
+}
+
+/// Functions whose value may be as large as their arguments, or larger.
+const MAKERS: [&str; 18] = [
+    "bytes",
+    "distinct",
+    "flatten",
+    "format",
+    "fromJSON",
+    "fromTOML",
+    "join",
+    "lowerAscii",
+    "orValue",
+    "replace",
+    "reverse",
+    "slice",
+    "sort",
+    "split",
+    "string",
+    "substring",
+    "trim",
+    "upperAscii",
+];
+/// Functions that read all of a text.
+const READERS: [&str; 8] = [
+    "charAt",
+    "contains",
+    "endsWith",
+    "indexOf",
+    "lastIndexOf",
+    "matches",
+    "size",
+    "startsWith",
+];
+
+/// Wraps what an operator or function is given, so that its size is counted before anything is made of it.
+fn count_operands(call: &mut CallExpr) {
+    let name = call.func_name.as_str();
+    if name == operators::ADD {
+        call.args.iter_mut().for_each(|arg| count(arg, HELD));
+        return;
+    }
+    if compares(name) {
+        // Comparing with a literal ends where the literal does.
+        if !call
+            .args
+            .iter()
+            .any(|arg| matches!(arg.expr, Expr::Literal(_)))
+        {
+            call.args.iter_mut().for_each(|arg| count(arg, SEEN));
+        }
+        return;
+    }
+    let wrapper = match name {
+        _ if !is_function(name) => return,
+        name if READERS.contains(&name) => SEEN,
+        name if MAKERS.contains(&name) || arities(name).is_none() => HELD,
+        _ => return,
+    };
+    let target = call.target.as_deref_mut();
+    let target = target.filter(
+        |target| !matches!(&target.expr, Expr::Ident(name) if NAMESPACES.contains(&name.as_str())),
+    );
+    target
+        .into_iter()
+        .chain(&mut call.args)
+        .for_each(|arg| count(arg, wrapper));
+}
+
+/// Counts what becomes part of a list or map. Within a loop even what is small adds up.
+fn count_part(part: &mut IdedExpr, looped: bool) {
+    let own = matches!(&part.expr, Expr::Ident(name) if name.starts_with(['@', '#']));
+    match looped && !own {
+        true => wrap(part, HELD),
+        false => count(part, HELD),
+    }
+}
+
+/// Wraps a part, unless it is small or what it is made of was counted already.
+fn count(part: &mut IdedExpr, wrapper: &str) {
+    let counted = match &part.expr {
+        Expr::Literal(_) | Expr::List(_) | Expr::Map(_) => true,
+        // A macro's own variables: its loop is only recognized with them as they are.
+        Expr::Ident(name) => name.starts_with(['@', '#']),
+        Expr::Call(call) => call.func_name == operators::ADD || is_wrapper(&call.func_name),
+        _ => false,
+    };
+    if !counted {
+        wrap(part, wrapper);
+    }
+}
+
 /// Leads calls of what the crate does too slowly or without bound to the functions that replace it.
 fn prepare_call(call: &mut CallExpr) {
+    count_operands(call);
     match (call.func_name.as_str(), call.args.as_mut_slice()) {
         ("matches", _) => call.func_name = MATCHES.to_owned(),
+        ("join", [_]) => call.func_name = JOIN.to_owned(),
+        ("replace", _) => call.func_name = REPLACE.to_owned(),
+        ("split", _) => call.func_name = SPLIT.to_owned(),
         ("distinct", _) => call.func_name = DISTINCT.to_owned(),
         ("range", [_]) if is_namespace(call.target.as_deref(), "lists") => {
             call.func_name = RANGE.to_owned();

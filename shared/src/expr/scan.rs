@@ -318,7 +318,14 @@ fn symbol(text: &str, token: &Token) -> Result<(), Flaw> {
     let doubled = before.ends_with(found) || after.starts_with(found);
     let flaw = |message: String| Flaw::new(token.range(), message);
     match found {
+        "=" if before.ends_with("==") || before.ends_with("!=") => Err(flaw(format!(
+            "`{}=` is not an operator",
+            &before[before.len() - 2..]
+        ))
+        .help("write `==` or `!=`: values of different types are never equal anyway")),
         "=" if doubled || before.ends_with(['!', '<', '>']) => Ok(()),
+        "=" if after.starts_with('~') => Err(flaw("`=~` is not an operator".into())
+            .help("write x.matches('pattern'); `^` and `$` are yours to write")),
         "=" => Err(flaw("`=` is not an operator".into()).help("write `==` to compare")),
         "&" | "|" if doubled => Ok(()),
         "&" | "|" => {
@@ -328,6 +335,7 @@ fn symbol(text: &str, token: &Token) -> Result<(), Flaw> {
         "$" if after.starts_with("{{") => Err(flaw("`${{` inside an expression".into())
             .help("this is an expression already: write the part without `${{ }}`")),
         "." | "," | "?" | ":" | "+" | "-" | "*" | "/" | "%" | "!" | "<" | ">" => Ok(()),
+        "~" => Err(flaw("`~` is not an operator".into()).help("write x.matches('pattern')")),
         other => Err(flaw(format!("`{other}` is not part of CEL"))),
     }
 }

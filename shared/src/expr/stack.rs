@@ -7,7 +7,7 @@ use super::meter;
 use std::io;
 
 /// What is evaluated where it stands.
-const SHALLOW: usize = 8;
+const SHALLOW: usize = 6;
 
 /// Bytes of stack per level, with a good margin; memory that isn't touched costs nothing.
 const PER_LEVEL: usize = 512 << 10;

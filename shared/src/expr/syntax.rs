@@ -65,6 +65,9 @@ fn unexpected(text: &str, at: usize, message: &str) -> Flaw {
     let flaw = Flaw::new(range.clone(), format!("unexpected `{found}`"));
     let before = text.get(..at).unwrap_or_default().trim_end();
     match found {
+        "matches" | "contains" | "like" => {
+            flaw.help(format!("write x.{found}('text')").replace("like", "matches"))
+        }
         "and" => flaw.help("write `&&`"),
         "or" => flaw.help("write `||`"),
         "not" | "is" => flaw.help("write `!x`, `==` or `!=`"),

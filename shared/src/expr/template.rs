@@ -1,10 +1,13 @@
 //! Text with `${{ expr }}` in it.
 
+use super::keys::MatrixKeys;
+use super::meter::{self, Group};
 use super::place::{EvalError, place};
 use super::program::{self, Call, Program, Reference};
 use super::scan::{Flaw, end_of_interpolation};
 use super::scope::Scope;
 use super::text::to_text;
+use super::weight::weight;
 use crate::diagnostic::{Diagnostic, Span};
 use crate::spec::node::Template;
 use serde_json::Value;
@@ -26,6 +29,14 @@ enum Piece {
 impl TemplateProgram {
     /// Parses a text and the expressions in it; errors are at their exact place.
     pub fn parse(template: &Template) -> Result<TemplateProgram, Diagnostic> {
+        Self::parse_knowing(template, &MatrixKeys::default())
+    }
+
+    /// The same where `matrix` has these keys.
+    pub fn parse_knowing(
+        template: &Template,
+        keys: &MatrixKeys,
+    ) -> Result<TemplateProgram, Diagnostic> {
         let text = &template.text;
         let locate = |range: &Range<usize>| place(template.span, text, range);
         let pieces = split(text).map_err(|flaw| Diagnostic {
@@ -40,7 +51,7 @@ impl TemplateProgram {
                     let inner = text.get(range.clone()).unwrap_or_default();
                     let shift =
                         |r: &Range<usize>| locate(&(range.start + r.start..range.start + r.end));
-                    let program = program::parse(inner, locate(&range), shift)?;
+                    let program = program::parse(inner, locate(&range), keys, shift)?;
                     Ok(Piece::Expression(Box::new(program)))
                 }
             })
@@ -100,11 +111,17 @@ impl TemplateProgram {
         if let Some(program) = self.single() {
             return Ok(to_text(&program.eval(scope)?));
         }
+        let _together = Group::start();
         let mut out = String::new();
         for piece in &self.pieces {
             match piece {
                 Piece::Literal(text) => out.push_str(text),
-                Piece::Expression(program) => out.push_str(&to_text(&program.eval(scope)?)),
+                Piece::Expression(program) => {
+                    let text = to_text(&program.eval(scope)?);
+                    meter::make(text.len() as u64)
+                        .map_err(|message| EvalError::new(self.span, message))?;
+                    out.push_str(&text);
+                }
             }
         }
         Ok(out)
@@ -112,9 +129,10 @@ impl TemplateProgram {
 
     /// The text as far as it is known: an expression that can't be evaluated here stands there as `{expression}`.
     pub fn eval_known(&self, scope: &Scope) -> String {
+        let _together = Group::start();
         let known = |program: &Program| match program.eval(scope) {
-            Ok(value) => to_text(&value),
-            Err(_) => format!("{{{}}}", program.text().trim()),
+            Ok(value) if meter::make(weight(&value)).is_ok() => to_text(&value),
+            _ => format!("{{{}}}", program.text().trim()),
         };
         if let Some(program) = self.single() {
             return known(program);

@@ -488,3 +488,126 @@ fn the_environment_is_not_read() {
     assert!(fails("PATH == ''").1.contains("nothing is called"));
     assert!(fails("env.HOME == ''").1.contains("nothing is called"));
 }
+
+fn refused(text: &str, scope: &Scope) -> String {
+    match program(text).eval(scope) {
+        Err(error) => error.message,
+        Ok(value) => panic!("{text} gives {} bytes", weight(&value)),
+    }
+}
+
+#[test]
+fn whatever_an_expression_makes_is_counted() {
+    let big = "x".repeat(1 << 20);
+    let scope = Scope::default()
+        .with_value("b", json!(big))
+        .with_value("p", json!("nope|".repeat(2_000) + "nope"))
+        .with_value("l", json!(vec!["y".repeat(1 << 10); 1 << 10]))
+        .with_value("i", json!((0..500).collect::<Vec<_>>()));
+    for text in [
+        "i.map(x, b)",
+        "i.map(x, b + 'z')",
+        "i.map(x, [b])",
+        "i.map(x, {'k': b})",
+        "i.map(x, {string(x) + b: 1})",
+        "i.map(x, b.trim())",
+        "i.map(x, b.lowerAscii() == '')",
+        "i.map(x, l)",
+        "i.map(x, l.map(y, y))",
+        "i.filter(x, l.map(y, y).size() == 0)",
+        "i.map(x, '%s'.format([b]))",
+        "i.map(x, x > 0 ? b : b)",
+        "i.all(x, (b + b).size() > 0)",
+        "l.join(b)",
+        "b.replace('x', 'y'.replace('y', b))",
+        "b.replace('', b)",
+        "i.all(x, b.split('').size() > 0)",
+        "i.all(x, b.split('x').size() > 0)",
+        "i.all(x, strings.quote(b) != '')",
+        "i.all(x, bytes(b) != b'')",
+        "i.all(x, l.flatten() != [])",
+        "i.all(x, l.slice(0, 1000) != [])",
+        "i.all(x, optional.of(b).hasValue())",
+    ] {
+        let message = refused(text, &scope);
+        assert!(message.contains("too large"), "{text}: {message}");
+    }
+    for text in [
+        "lists.range(100000).all(x, b.contains('nope') == false)",
+        "lists.range(1000000).all(x, b == b)",
+        "lists.range(1000000).all(x, l == l)",
+        "i.all(x, !b.matches(p))",
+    ] {
+        let message = refused(text, &scope);
+        assert!(message.contains("too expensive"), "{text}: {message}");
+    }
+    // What a body of a usual answer takes is allowed, many times over.
+    for text in [
+        "l.map(y, y.upperAscii()).join(',').contains('Y')",
+        "(b + b + b + b).size() == 4 * b.size()",
+        "i.map(x, x * 2).sort().last().value() == 998",
+    ] {
+        assert_eq!(program(text).eval(&scope), Ok(json!(true)), "{text}");
+    }
+}
+
+#[test]
+fn texts_of_one_tree_are_counted_together() {
+    let scope = Scope::default().with_value("b", json!("x".repeat(1 << 20)));
+    let text = vec!["${{ b }}"; 200].join("");
+    let error = template(&text).eval(&scope).unwrap_err();
+    assert!(error.message.contains("too large"), "{}", error.message);
+    let node = value_to_node(&json!(vec!["${{ b }}"; 200]), Span::default());
+    let error = eval_node(&node, &scope, &Cache::new()).unwrap_err();
+    assert!(error.message.contains("too large"), "{}", error.message);
+}
+
+#[test]
+fn an_allowance_bounds_all_evaluations_of_a_thread_until_it_is_dropped() {
+    let scope = Scope::default();
+    let long = program("lists.range(1000).all(x, x >= 0)");
+    {
+        let _allowed = Allowance::of(10_000);
+        let done = (0..100).take_while(|_| long.eval(&scope).is_ok()).count();
+        assert!((2..20).contains(&done), "{done}");
+        let _more = Allowance::of(1_000_000);
+        assert!(long.eval(&scope).is_err());
+    }
+    assert!(long.eval(&scope).is_ok());
+}
+
+#[test]
+fn a_name_with_a_dash_is_one_wherever_it_can_be_read() {
+    let keys = MatrixKeys::of(["python-version", "os", "n"]);
+    let scope = Scope::default().with_value(
+        "matrix",
+        json!({"python-version": "3.13", "os": "linux", "n": 3}),
+    );
+    let eval = |text: &str| {
+        let expr = Expr {
+            text: text.into(),
+            span: span(text),
+        };
+        Program::parse_knowing(&expr, &keys).unwrap().eval(&scope)
+    };
+    for (text, value) in [
+        ("matrix.python-version", json!("3.13")),
+        ("matrix.python-version.startsWith('3')", json!(true)),
+        ("matrix.Python-Version + matrix.OS", json!("3.13linux")),
+        ("has(matrix.python-version) && has(matrix.Os)", json!(true)),
+        ("matrix.?python-version.orValue('')", json!("3.13")),
+        ("matrix['PYTHON-VERSION']", json!("3.13")),
+        ("[1].map(x, matrix.python-version)[0]", json!("3.13")),
+        ("matrix.n-1", json!(2)),
+        ("'matrix.python-version'", json!("matrix.python-version")),
+    ] {
+        assert_eq!(eval(text), Ok(value), "{text}");
+    }
+    let text = "matrix.python-version.nope";
+    let error = eval(text).unwrap_err();
+    assert!(
+        error.message.contains("`matrix.python-version` is"),
+        "{}",
+        error.message
+    );
+}

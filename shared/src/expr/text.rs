@@ -124,8 +124,11 @@ pub(super) fn describe(value: &Value, masks: &Masks) -> String {
 
 /// The known name closest to one that isn't known.
 pub fn closest<'n>(name: &str, known: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
+    // Comparing takes the product of the lengths, and a long text is nobody's misspelt name.
+    const LONGEST: usize = 100;
     known
         .into_iter()
+        .filter(|candidate| candidate.len() <= LONGEST && name.len() <= LONGEST)
         .map(|candidate| (strsim::damerau_levenshtein(name, candidate), candidate))
         .filter(|(distance, candidate)| *distance <= (name.len().max(candidate.len()) / 3).max(1))
         .min()

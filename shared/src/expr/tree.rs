@@ -3,7 +3,7 @@
 //! The parser keeps the place of one token per node (the operator, the bracket of a call, the dot of an access):
 //! a part's text is joined from its children and its brackets.
 
-use super::functions::{AMONG, DISTINCT, EACH, MATCHES, RANGE};
+use super::functions::{DISTINCT, JOIN, MATCHES, RANGE, REPLACE, SPLIT, is_wrapper};
 use super::scan::{Kind, Pairs, token_at};
 use cel::common::ast::{CallExpr, EntryExpr, Expr, IdedExpr, SourceInfo, operators};
 use std::ops::Range;
@@ -15,6 +15,8 @@ pub(super) struct Tree {
     pub root: IdedExpr,
     pub info: SourceInfo,
     pub pairs: Pairs,
+    /// Where names stand that hold `-`.
+    pub names: Vec<Range<usize>>,
 }
 
 impl Tree {
@@ -64,7 +66,7 @@ impl Tree {
             return self.joined(target).start..self.close_of(token.start);
         }
         match (call.func_name.as_str(), call.args.as_slice()) {
-            (EACH | AMONG, [inner]) => self.joined(inner),
+            (name, [inner]) if is_wrapper(name) => self.joined(inner),
             (RANGE, _) => {
                 let name = self.name_before(token.start).start;
                 let namespace = self.name_before(self.dot_before(name));
@@ -112,7 +114,10 @@ impl Tree {
     pub(super) fn name_after(&self, mut at: usize) -> Range<usize> {
         while at < self.text.len() {
             match token_at(&self.text, at) {
-                Ok(token) if token.kind == Kind::Word => return token.start..token.end,
+                Ok(token) if token.kind == Kind::Word => {
+                    let dashed = self.names.iter().find(|name| name.start == token.start);
+                    return dashed.cloned().unwrap_or(token.start..token.end);
+                }
                 Ok(token) => at = token.end,
                 Err(_) => break,
             }
@@ -145,15 +150,14 @@ impl Tree {
 
 /// Whether a call's name is a function's rather than an operator's, such as `_+_`.
 pub(super) fn is_function(name: &str) -> bool {
-    matches!(name, MATCHES | DISTINCT | RANGE) || name.chars().all(super::scan::is_word)
+    matches!(name, MATCHES | DISTINCT | RANGE | JOIN | REPLACE | SPLIT)
+        || name.chars().all(super::scan::is_word)
 }
 
 /// A part without the metering that was wrapped around it.
 pub(super) fn unwrapped(part: &IdedExpr) -> &IdedExpr {
     match &part.expr {
-        Expr::Call(call) if matches!(call.func_name.as_str(), EACH | AMONG) => {
-            call.args.first().unwrap_or(part)
-        }
+        Expr::Call(call) if is_wrapper(&call.func_name) => call.args.first().unwrap_or(part),
         _ => part,
     }
 }

@@ -7,15 +7,33 @@
 //!
 //! Values come in evaluated; nothing here knows specs, names or cells.
 
-use indexmap::IndexMap;
+use crate::expr::weight;
+use indexmap::{IndexMap, IndexSet};
 use serde_json::{Map, Value};
 
 /// The most combinations that are ever made, whatever is configured: more is a mistake, and would eat the memory.
 pub const MAX_CELLS: usize = 1_000_000;
 
+/// The most keys that a cell's values may have.
+pub const MAX_KEYS: usize = 256;
+
+/// Bytes of one axis value, and of one value that `include` adds.
+pub const MAX_VALUE: u64 = 64 << 10;
+
+/// Bytes of all values of all combinations.
+pub const MAX_BYTES: u64 = 512 << 20;
+
+/// How much is compared: the entries of `include` and `exclude` times the bytes of all axes.
+const MAX_COMPARED: u64 = 2 << 30;
+
+/// How often is asked whether an entry matches: the combinations times the entries.
+const MAX_ASKED: u64 = 500_000_000;
+
 /// A matrix with its values.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Matrix {
+    /// Whether there is a matrix at all: without one there is one cell.
+    pub written: bool,
     /// Axes in the order written, none of them empty.
     pub axes: IndexMap<String, Vec<Value>>,
     /// Partial combinations that are left out.
@@ -42,9 +60,44 @@ pub enum MatrixError {
         /// How many there were.
         product: usize,
     },
+    /// The matrix is written, and holds nothing: as in GitHub, that is no matrix without axes.
+    #[error("the matrix is empty, so there are no cells")]
+    Empty,
+    /// More than [`MAX_KEYS`].
+    #[error("the cells have {keys} keys, and at most {MAX_KEYS} are possible")]
+    TooManyKeys {
+        /// How many.
+        keys: usize,
+    },
+    /// More than [`MAX_VALUE`].
+    #[error("a value of `{key}` has {bytes} bytes, and at most {MAX_VALUE} are possible")]
+    LargeValue {
+        /// The axis, or the key of `include`.
+        key: String,
+        /// How large it is.
+        bytes: u64,
+    },
+    /// More than [`MAX_BYTES`].
+    #[error("the values of all combinations have more than {} MiB: {sizes}", MAX_BYTES >> 20)]
+    TooLarge {
+        /// Values per axis.
+        sizes: String,
+    },
+    /// Comparing would take too long.
+    #[error(
+        "comparing {entries} entries of `include` and `exclude` with this matrix would take too long: {sizes}"
+    )]
+    TooManyEntries {
+        /// How many entries.
+        entries: usize,
+        /// Values per axis.
+        sizes: String,
+    },
     /// More than [`MAX_CELLS`].
-    #[error("the matrix has more than {MAX_CELLS} combinations: {sizes}")]
+    #[error("the matrix has {count} combinations, and at most {MAX_CELLS} are possible: {sizes}")]
     TooMany {
+        /// How many.
+        count: u128,
         /// Values per axis.
         sizes: String,
     },
@@ -77,6 +130,7 @@ impl Matrix {
 /// All combinations, in order.
 pub fn combinations(matrix: &Matrix) -> Result<Vec<Combination>, MatrixError> {
     let product = size(matrix)?;
+    check_cost(matrix, product)?;
     let exclude = filters(matrix, &matrix.exclude, "exclude")?;
     let include = filters(matrix, &matrix.include, "include")?;
     if let Some((key, entry)) = exclude
@@ -92,6 +146,7 @@ pub fn combinations(matrix: &Matrix) -> Result<Vec<Combination>, MatrixError> {
     let mut used = vec![false; include.len()];
     let mut out = Vec::new();
     let mut indexes = vec![0; matrix.axes.len()];
+    let mut bytes = 0_u64;
     for _ in 0..product {
         if !exclude.iter().any(|filter| filter.matches(&indexes)) {
             let mut combination = at(matrix, &indexes);
@@ -101,7 +156,13 @@ pub fn combinations(matrix: &Matrix) -> Result<Vec<Combination>, MatrixError> {
                     combination.extend(filter.extra.iter().map(|(k, v)| (k.clone(), v.clone())));
                 }
             }
+            bytes += size_of(&combination);
             out.push(combination);
+        }
+        if bytes > MAX_BYTES {
+            return Err(MatrixError::TooLarge {
+                sizes: sizes(matrix),
+            });
         }
         advance(matrix, &mut indexes);
     }
@@ -109,10 +170,26 @@ pub fn combinations(matrix: &Matrix) -> Result<Vec<Combination>, MatrixError> {
     out.extend(unmatched.map(|(entry, _)| in_axis_order(matrix, entry)));
     match (out.is_empty(), product) {
         (false, _) => Ok(out),
+        (true, 0) if matrix.written => Err(MatrixError::Empty),
         // No matrix at all is one cell without values.
         (true, 0) => Ok(vec![Combination::new()]),
         (true, product) => Err(MatrixError::AllExcluded { product }),
     }
+}
+
+/// Entries of `exclude` that name a value which its axis doesn't have: which entry, and the axis.
+pub fn unmatched_excludes(matrix: &Matrix) -> Vec<(usize, String)> {
+    let unknown = |entry: &Map<String, Value>| {
+        entry.iter().find_map(|(key, wanted)| {
+            let values = matrix.axes.get(key)?;
+            let missing = !values.iter().any(|value| matches(wanted, value));
+            missing.then(|| key.clone())
+        })
+    };
+    let entries = matrix.exclude.iter().enumerate();
+    entries
+        .filter_map(|(at, entry)| Some((at, unknown(entry)?)))
+        .collect()
 }
 
 /// The size of the product; 0 without axes.
@@ -123,15 +200,64 @@ fn size(matrix: &Matrix) -> Result<usize, MatrixError> {
     if let Some((axis, _)) = matrix.axes.iter().find(|(_, values)| values.is_empty()) {
         return Err(MatrixError::EmptyAxis { axis: axis.clone() });
     }
-    matrix
-        .axes
-        .values()
-        .try_fold(1usize, |size, values| {
-            size.checked_mul(values.len()).filter(|n| *n <= MAX_CELLS)
-        })
+    let axes = matrix.axes.values();
+    let count = axes.fold(1_u128, |count, values| {
+        count.saturating_mul(values.len() as u128)
+    });
+    usize::try_from(count)
+        .ok()
+        .filter(|count| *count <= MAX_CELLS)
         .ok_or_else(|| MatrixError::TooMany {
+            count,
             sizes: sizes(matrix),
         })
+}
+
+/// The keys of every combination: the axes, and what `include` adds.
+pub fn keys(matrix: &Matrix) -> IndexSet<&str> {
+    let axes = matrix.axes.keys();
+    axes.chain(matrix.include.iter().flat_map(Map::keys))
+        .map(String::as_str)
+        .collect()
+}
+
+/// What the matrix costs, before anything is made of it: whoever writes it may mean harm.
+fn check_cost(matrix: &Matrix, product: usize) -> Result<(), MatrixError> {
+    let keys = keys(matrix).len();
+    if keys > MAX_KEYS {
+        return Err(MatrixError::TooManyKeys { keys });
+    }
+    let small = |key: &String, value: &Value| {
+        let (key, bytes) = (key.clone(), weight(value));
+        match bytes > MAX_VALUE {
+            true => Err(MatrixError::LargeValue { key, bytes }),
+            false => Ok(bytes),
+        }
+    };
+    let mut of_axes = 0;
+    for (axis, values) in &matrix.axes {
+        for value in values {
+            of_axes += small(axis, value)?;
+        }
+    }
+    for (key, value) in matrix.include.iter().flatten() {
+        small(key, value)?;
+    }
+    let entries = matrix.include.len() + matrix.exclude.len();
+    if entries as u64 * of_axes > MAX_COMPARED || entries as u64 * product as u64 > MAX_ASKED {
+        return Err(MatrixError::TooManyEntries {
+            entries,
+            sizes: sizes(matrix),
+        });
+    }
+    Ok(())
+}
+
+fn size_of(combination: &Combination) -> u64 {
+    let values = combination.iter();
+    values
+        .map(|(key, value)| key.len() as u64 + weight(value))
+        .sum()
 }
 
 /// `a 3 × b 4`, for messages.

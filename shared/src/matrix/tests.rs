@@ -16,6 +16,7 @@ fn matrix(value: Value) -> Matrix {
             .collect()
     };
     Matrix {
+        written: value["written"].as_bool().unwrap_or(false),
         axes: value["axes"]
             .as_array()
             .unwrap()
@@ -151,7 +152,50 @@ fn mistakes_are_named() {
     let wide: Vec<u32> = (0..2_000).collect();
     assert!(matches!(
         error(json!({"axes": [["a", wide], ["b", wide]]})),
-        MatrixError::TooMany { .. }
+        MatrixError::TooMany {
+            count: 4_000_000,
+            ..
+        }
+    ));
+}
+
+#[test]
+fn a_matrix_that_comes_out_empty_is_a_mistake_and_none_is_one_cell() {
+    let empty = matrix(json!({"written": true, "axes": []}));
+    assert_eq!(combinations(&empty), Err(MatrixError::Empty));
+    let none = matrix(json!({"axes": []}));
+    assert_eq!(combinations(&none).unwrap().len(), 1);
+}
+
+#[test]
+fn what_would_not_end_or_not_fit_is_refused_before_anything_is_made() {
+    let error = |value| combinations(&matrix(value)).unwrap_err();
+    let ten: Vec<u32> = (0..10).collect();
+    let nine: Vec<_> = (0..9).map(|at| json!([format!("a{at}"), ten])).collect();
+    let message = error(json!({ "axes": nine })).to_string();
+    assert!(message.starts_with("the matrix has 1000000000 combinations, and at most 1000000 are possible: a0 10 × a1 10"), "{message}");
+    let thousand: Vec<u32> = (0..1_000).collect();
+    let long: Vec<String> = (0..20)
+        .map(|at| format!("{at}{}", "x".repeat(60_000)))
+        .collect();
+    assert!(matches!(
+        error(json!({"axes": [["a", long], ["b", thousand]]})),
+        MatrixError::TooLarge { .. }
+    ));
+    assert!(matches!(
+        error(json!({"axes": [["a", ["x".repeat(70_000)]]]})),
+        MatrixError::LargeValue { .. }
+    ));
+    let entries: Vec<_> = (0..1_000).map(|at| json!({ "a": at })).collect();
+    assert!(matches!(
+        error(json!({"axes": [["a", thousand], ["b", thousand]], "exclude": entries})),
+        MatrixError::TooManyEntries { .. }
+    ));
+    let wide: serde_json::Map<String, Value> =
+        (0..300).map(|at| (format!("k{at}"), json!(1))).collect();
+    assert!(matches!(
+        error(json!({"axes": [["a", [1]]], "include": [wide]})),
+        MatrixError::TooManyKeys { .. }
     ));
 }
 
@@ -237,7 +281,7 @@ proptest! {
             .into_iter()
             .filter(|entry| entry.keys().all(|key| axes.contains_key(key)))
             .collect();
-        let matrix = Matrix { axes, exclude, include };
+        let matrix = Matrix { written: false, axes, exclude, include };
         let sorted = |cells: Vec<Vec<(String, Value)>>| -> Vec<Value> {
             cells.into_iter().map(|c| Value::Object(c.into_iter().collect())).collect()
         };

@@ -5,6 +5,7 @@ use crate::diagnostic::{Diagnostic, Span};
 use crate::expr::{Scope, TemplateProgram, canonical_entries, eval_node};
 use crate::id::CellId;
 use crate::matrix::{self, Combination, Matrix, MatrixError};
+use crate::spec::model::Spec;
 use crate::spec::node::{Node, NodeValue, Template};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
@@ -20,7 +21,10 @@ pub fn cell_id(combination: &Combination) -> CellId {
 pub(super) fn matrix(planner: &Planner, scope: &Scope) -> Result<Matrix, Vec<Diagnostic>> {
     let strategy = &planner.spec.strategy;
     let mut problems = Vec::new();
-    let mut matrix = Matrix::default();
+    let mut matrix = Matrix {
+        written: strategy.matrix,
+        ..Matrix::default()
+    };
     for (name, node) in &strategy.axes {
         match axis(planner, scope, &name.text, node) {
             Ok(values) => {
@@ -39,22 +43,64 @@ pub(super) fn matrix(planner: &Planner, scope: &Scope) -> Result<Matrix, Vec<Dia
             Vec::new()
         })
     });
-    (matrix.include, matrix.exclude) = (include, exclude);
+    let mut known: Vec<String> = matrix.axes.keys().cloned().collect();
+    matrix.include = in_one_spelling(include, &mut known);
+    matrix.exclude = in_one_spelling(exclude, &mut known);
     match problems.is_empty() {
         true => Ok(matrix),
         false => Err(problems),
     }
 }
 
-/// The names that `matrix` has in any cell: the axes, and what `include` adds.
-pub(super) fn keys(matrix: &Matrix) -> Vec<String> {
-    let mut keys: Vec<String> = matrix.axes.keys().cloned().collect();
-    for key in matrix.include.iter().flat_map(Map::keys) {
-        if !keys.contains(key) {
-            keys.push(key.clone());
+/// Keys that differ from an axis, or from an earlier key, in case only are that one, as in GitHub.
+fn in_one_spelling(
+    entries: Vec<Map<String, Value>>,
+    known: &mut Vec<String>,
+) -> Vec<Map<String, Value>> {
+    let mut spell = |key: String| {
+        let alike = known.iter().find(|name| name.eq_ignore_ascii_case(&key));
+        match alike {
+            Some(name) => name.clone(),
+            None => {
+                // Beyond this the matrix is refused.
+                if known.len() <= matrix::MAX_KEYS {
+                    known.push(key.clone());
+                }
+                key
+            }
+        }
+    };
+    entries
+        .into_iter()
+        .map(|entry| {
+            entry
+                .into_iter()
+                .map(|(key, value)| (spell(key), value))
+                .collect()
+        })
+        .collect()
+}
+
+/// The keys of the matrix that can be read without evaluating anything.
+pub(super) fn written_keys(spec: &Spec) -> Vec<String> {
+    let axes = spec.strategy.axes.iter().map(|(axis, _)| axis.text.clone());
+    let mut keys: Vec<String> = axes.collect();
+    let include = spec.strategy.include.iter().flat_map(Node::items);
+    for entry in include.flat_map(Node::entries) {
+        if !keys
+            .iter()
+            .any(|key| key.eq_ignore_ascii_case(&entry.key.text))
+        {
+            keys.push(entry.key.text.clone());
         }
     }
     keys
+}
+
+/// The names that `matrix` has in any cell: the axes, and what `include` adds.
+pub(super) fn keys(matrix: &Matrix) -> Vec<String> {
+    let keys = matrix::keys(matrix);
+    keys.into_iter().map(ToOwned::to_owned).collect()
 }
 
 /// The combinations; an error names the place and the inputs that had a part in it.
@@ -106,12 +152,29 @@ pub(super) fn combinations(
             MatrixError::EmptyEntry { entry: index, .. } => {
                 (entry(strategy.exclude.as_ref(), *index), vec![])
             }
-            MatrixError::TooMany { .. } => (strategy.span, vec![]),
+            MatrixError::Empty => {
+                let lists = strategy.include.iter().chain(&strategy.exclude);
+                let span = strategy
+                    .include
+                    .as_ref()
+                    .map_or(strategy.span, |node| node.span);
+                (span, lists.collect())
+            }
+            MatrixError::LargeValue { key, .. } => (
+                axis_node(key).map_or(strategy.span, |node| node.span),
+                vec![],
+            ),
+            MatrixError::TooMany { .. }
+            | MatrixError::TooManyKeys { .. }
+            | MatrixError::TooLarge { .. }
+            | MatrixError::TooManyEntries { .. } => (strategy.span, vec![]),
         };
         let help = match &error {
             MatrixError::UnknownAxis { key, .. } => {
                 crate::expr::suggestion(key, matrix.axes.keys().map(String::as_str), "the axes")
             }
+            MatrixError::Empty => inputs_behind(planner, &blamed)
+                .or_else(|| Some("a spec without `strategy.matrix` has one cell".to_owned())),
             _ => inputs_behind(planner, &blamed),
         };
         Diagnostic {
@@ -182,7 +245,10 @@ fn axis(
                 crate::expr::abbreviate(&other, 60)
             ),
         )
-        .with_help("write [value], or an expression that gives a list")),
+        .with_help(
+            inputs_behind(planner, &[node])
+                .unwrap_or_else(|| "write [value], or an expression that gives a list".to_owned()),
+        )),
     }
 }
 

@@ -2,11 +2,15 @@
 
 use super::vars::{Needs, Order, Survey, Var};
 use crate::diagnostic::Diagnostic;
-use crate::expr::{Cache, EvalError, Functions, Layer, Program, ReadFile, Scope, eval_node};
+use crate::expr::{
+    Cache, EvalError, Functions, Layer, MatrixKeys, Program, ReadFile, Scope, charge, eval_node,
+    weight,
+};
 use crate::matrix::Combination;
 use crate::spec::model::{DefineBody, Spec};
 use crate::spec::node::{Node, Template};
 use serde_json::{Map, Value, json};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// A spec with its inputs, compiled: made once, asked for each cell.
@@ -20,7 +24,17 @@ pub(super) struct Planner {
     order: Order,
     /// Values of the variables that are the same in every cell.
     shared: Map<String, Value>,
+    /// How much they hold.
+    shared_weight: u64,
+    /// With them, as `vars`.
+    shared_scope: Scope,
 }
+
+/// What the variables of a cell may hold.
+const MAX_VARS: u64 = 16 << 20;
+
+/// The longest name of a cell, in bytes.
+const MAX_NAME: usize = 4 << 10;
 
 /// What is known only while a cell runs.
 const RUNNING: [&str; 5] = ["secrets", "run", "services", "steps", "params"];
@@ -31,8 +45,9 @@ impl Planner {
         inputs: Map<String, Value>,
         workspace: Map<String, Value>,
         files: ReadFile,
+        keys: &MatrixKeys,
     ) -> Result<Self, Vec<Diagnostic>> {
-        let cache = Cache::new();
+        let cache = Cache::knowing(keys.clone());
         let functions = Arc::new(functions(&spec)?.read_files(files));
         let mut layer = Layer::new()
             .value("inputs", Value::Object(inputs.clone()))
@@ -50,10 +65,13 @@ impl Planner {
             functions: &functions,
         };
         let order = Order::of(&spec, &survey)?;
+        let base = Scope::new(layer);
         Ok(Planner {
             spec,
             inputs,
-            base: Scope::new(layer),
+            shared_scope: base.with_value("vars", Value::Object(Map::new())),
+            shared_weight: 0,
+            base,
             cache,
             functions,
             order,
@@ -71,9 +89,18 @@ impl Planner {
         let mut problems = Vec::new();
         let mut shared = Map::new();
         for var in self.order.vars.iter().filter(|var| !var.needs.per_cell()) {
-            let scope = self.base.with_value("vars", Value::Object(shared.clone()));
-            match self.var(var, &scope) {
+            let needed = var
+                .direct
+                .iter()
+                .filter_map(|name| shared.get_key_value(name));
+            let needed: Map<String, Value> = needed
+                .map(|(name, value)| (name.clone(), value.clone()))
+                .collect();
+            let scope = self.base.with_value("vars", Value::Object(needed));
+            let mut held = self.shared_weight;
+            match self.var(var, &scope, &mut held) {
                 Ok(value) => {
+                    self.shared_weight = held;
                     shared.insert(var.name.clone(), value);
                 }
                 // What needs a variable without a value fails for that reason only.
@@ -81,6 +108,7 @@ impl Planner {
                 Err(error) => problems.push(error.into()),
             }
         }
+        self.shared_scope = self.base.with_value("vars", Value::Object(shared.clone()));
         self.shared = shared;
         match problems.is_empty() {
             true => Ok(()),
@@ -88,11 +116,24 @@ impl Planner {
         }
     }
 
-    /// A variable's value in a scope.
-    fn var(&self, var: &Var, scope: &Scope) -> Result<Value, EvalError> {
-        match self.spec.vars.get(var.index) {
-            Some((_, node)) => eval_node(node, scope, &self.cache),
-            None => Ok(Value::Null),
+    /// A variable's value in a scope; what the variables hold with it is added up.
+    fn var(&self, var: &Var, scope: &Scope, held: &mut u64) -> Result<Value, EvalError> {
+        let Some((_, node)) = self.spec.vars.get(var.index) else {
+            return Ok(Value::Null);
+        };
+        let value = eval_node(node, scope, &self.cache)?;
+        *held += weight(&value);
+        match *held > MAX_VARS {
+            true => Err(EvalError::new(
+                node.span,
+                format!(
+                    "the variables of a cell hold more than {} MiB with `{}`",
+                    MAX_VARS >> 20,
+                    var.name
+                ),
+            )
+            .with_help("put large data into files of the workspace, and read them in steps")),
+            false => Ok(value),
         }
     }
 
@@ -102,8 +143,7 @@ impl Planner {
 
     /// The scope of the strategy: inputs, and the variables that are the same in every cell.
     pub(super) fn strategy_scope(&self) -> Scope {
-        self.base
-            .with_value("vars", Value::Object(self.shared.clone()))
+        self.shared_scope.clone()
     }
 
     /// What a tree needs, variables followed.
@@ -130,21 +170,60 @@ impl Planner {
         combination: &Combination,
         wanted: Option<&Needs>,
     ) -> Result<Cell, EvalError> {
-        let scope = self.base.with_value("matrix", Value::Object(matrix));
         let mut cell = Cell {
-            scope,
-            vars: self.shared.clone(),
+            scope: self
+                .shared_scope
+                .with_value("matrix", Value::Object(matrix)),
+            own: Map::new(),
+            held: self.shared_weight,
             name: String::new(),
         };
-        cell.share_vars();
         self.evaluate(&mut cell, wanted, false)?;
         cell.name = match &self.spec.cell.name {
-            Some(template) => self.cache.template(template)?.eval_text(&cell.scope)?,
+            Some(template) => {
+                let needs = self.survey().template(template);
+                let scope = self.seeing(&cell, Some(&needs.vars))?;
+                self.cache.template(template)?.eval_text(&scope)?
+            }
             None => self.default_name(combination),
         };
+        if cell.name.len() > MAX_NAME {
+            let span = self.spec.cell.name.as_ref().map(|name| name.span);
+            let message = format!(
+                "the cell's name has {} bytes, and at most {MAX_NAME} are possible",
+                cell.name.len()
+            );
+            return Err(EvalError::new(span.unwrap_or_default(), message));
+        }
         cell.scope = cell.scope.with_value("cell", json!({ "name": cell.name }));
         self.evaluate(&mut cell, wanted, true)?;
+        cell.scope = self.seeing(&cell, wanted.map(|needs| &needs.vars))?;
         Ok(cell)
+    }
+
+    /// The scope with those of the named variables (or all) that are this cell's own. What isn't needed isn't copied:
+    /// variables times variables, or times cells, would be more than any memory.
+    fn seeing(&self, cell: &Cell, names: Option<&BTreeSet<String>>) -> Result<Scope, EvalError> {
+        let wanted = |name: &String| names.is_none_or(|names| names.contains(name));
+        if !cell.own.keys().any(wanted) {
+            return Ok(cell.scope.clone());
+        }
+        let all = self.shared.iter().chain(&cell.own);
+        let vars: Map<String, Value> = all
+            .filter(|(name, _)| wanted(name))
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect();
+        let vars = Value::Object(vars);
+        charge(weight(&vars))
+            .map_err(|message| EvalError::new(self.spec.strategy.span, message))?;
+        Ok(cell.scope.with_value("vars", vars))
+    }
+
+    /// All variables of a cell.
+    pub(super) fn vars(&self, cell: Cell) -> Map<String, Value> {
+        let mut vars = self.shared.clone();
+        vars.extend(cell.own);
+        vars
     }
 
     /// Evaluates the variables that differ between cells, before or after the cell's name is known.
@@ -161,9 +240,9 @@ impl Planner {
             .filter(|var| var.needs.per_cell() && var.needs.name == named);
         for var in differing.filter(|var| wanted.is_none_or(|needs| needs.vars.contains(&var.name)))
         {
-            let value = self.var(var, &cell.scope)?;
-            cell.vars.insert(var.name.clone(), value);
-            cell.share_vars();
+            let scope = self.seeing(cell, Some(&var.direct))?;
+            let value = self.var(var, &scope, &mut cell.held)?;
+            cell.own.insert(var.name.clone(), value);
         }
         Ok(())
     }
@@ -192,16 +271,11 @@ impl Planner {
 /// A cell's contexts.
 pub(super) struct Cell {
     pub scope: Scope,
-    pub vars: Map<String, Value>,
     pub name: String,
-}
-
-impl Cell {
-    fn share_vars(&mut self) {
-        self.scope = self
-            .scope
-            .with_value("vars", Value::Object(self.vars.clone()));
-    }
+    /// The variables that differ between cells.
+    own: Map<String, Value>,
+    /// What its variables hold.
+    held: u64,
 }
 
 /// The functions that the spec defines.

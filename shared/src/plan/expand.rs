@@ -3,14 +3,14 @@
 //! Expressions are compiled once; what is the same in every cell is evaluated once. Files come in through a closure,
 //! and what was read of them stays in the plan. The machine's environment has no part in it (I5).
 
-use super::cells::{cell_id, combinations, keys, matrix};
+use super::cells::{cell_id, combinations, keys, matrix, written_keys};
 use super::context::{Cell, Planner};
 use super::probe::{self, Probe};
 use super::settings::{Evaluate, Settings};
 use super::vars::Needs;
 use super::{Plan, PlannedCell, Selection};
 use crate::diagnostic::{Diagnostic, Sources};
-use crate::expr::{EvalError, ReadFile, Scope, canonical_json};
+use crate::expr::{Allowance, EvalError, MatrixKeys, ReadFile, Scope, canonical_json};
 use crate::id::CellId;
 use crate::input::{self, Given};
 use crate::matrix::{Combination, Matrix, sizes};
@@ -38,21 +38,33 @@ pub struct Request<'r> {
     pub max_cells: Option<usize>,
 }
 
+/// The steps of all evaluations of a plan, and of a job: some ten seconds.
+pub(super) const MAX_STEPS: u64 = 30_000_000;
+
+/// Bytes of all cells' names and labels.
+const MAX_TEXTS: usize = 256 << 20;
+
 /// Reported problems of cells: more say nothing new.
 const MAX_PROBLEMS: usize = 20;
 
 /// Expands a spec to its plan, or reports everything that is wrong.
 pub fn expand(request: &Request<'_>) -> Result<Plan, Vec<Diagnostic>> {
+    let _bounded = Allowance::of(MAX_STEPS);
     let spec = request.spec.clone();
     let inputs = input::resolve(&spec.inputs, request.given)?;
     let read = Arc::new(Mutex::new(BTreeMap::new()));
     let files = recording(request.files.clone(), read.clone());
     let workspace = workspace_context(request.workspace.as_deref());
-    let mut planner = Planner::new(spec.clone(), inputs, workspace, files)?;
-    require(&planner)?;
-    planner.evaluate_shared()?;
+    let mut required = false;
+    let (planner, matrix) = prepared(&spec, |keys| {
+        let (spec, inputs) = (spec.clone(), inputs.clone());
+        let planner = Planner::new(spec, inputs, workspace.clone(), files.clone(), keys)?;
+        if !std::mem::replace(&mut required, true) {
+            require(&planner)?;
+        }
+        Ok(planner)
+    })?;
     let scope = planner.strategy_scope();
-    let matrix = matrix(&planner, &scope)?;
     if matrix.exclude.is_empty() {
         // Before any is made: nothing can take some away.
         check_size(request, &matrix, matrix.product())?;
@@ -98,6 +110,25 @@ pub fn expand(request: &Request<'_>) -> Result<Plan, Vec<Diagnostic>> {
     };
     plan.digest = digest(&plan, request.sources);
     Ok(plan)
+}
+
+/// A planner that knows the matrix's keys, and the matrix. What only an expression tells isn't known before it is evaluated: then
+/// the planner is made once more.
+pub(super) fn prepared(
+    spec: &Spec,
+    mut make: impl FnMut(&MatrixKeys) -> Result<Planner, Vec<Diagnostic>>,
+) -> Result<(Planner, Matrix), Vec<Diagnostic>> {
+    let mut known = MatrixKeys::of(written_keys(spec));
+    loop {
+        let mut planner = make(&known)?;
+        planner.evaluate_shared()?;
+        let matrix = matrix(&planner, &planner.strategy_scope())?;
+        let keys = MatrixKeys::of(keys(&matrix));
+        if keys == known {
+            return Ok((planner, matrix));
+        }
+        known = keys;
+    }
 }
 
 /// `workspace`: its digest, if there is one.
@@ -218,9 +249,23 @@ impl<'p> Expansion<'p> {
     fn cells(&self, combinations: &[Combination]) -> Result<Vec<PlannedCell>, Vec<Diagnostic>> {
         let mut cells = Vec::with_capacity(combinations.len());
         let mut problems = Problems::default();
+        let mut bytes = 0;
         for combination in combinations {
             match self.cell(combination) {
-                Ok(cell) => cells.push(cell),
+                Ok(cell) => {
+                    bytes += cell.name.len() + cell.runs_on.iter().map(String::len).sum::<usize>();
+                    if bytes > MAX_TEXTS {
+                        let message = format!(
+                            "names and labels of the cells have more than {} MiB",
+                            MAX_TEXTS >> 20
+                        );
+                        return Err(vec![Diagnostic::error(
+                            self.planner.spec.strategy.span,
+                            message,
+                        )]);
+                    }
+                    cells.push(cell);
+                }
                 Err(error) => {
                     if !problems.add(error, combination) {
                         break;
@@ -286,9 +331,16 @@ impl Problems {
         match known {
             Some((_, cells, _)) => *cells += 1,
             None => {
+                // A person reads this; large values say nothing more.
+                let short = |value| {
+                    crate::expr::to_text(value)
+                        .chars()
+                        .take(80)
+                        .collect::<String>()
+                };
                 let values = combination
                     .iter()
-                    .map(|(key, value)| format!("{key}: {}", crate::expr::to_text(value)));
+                    .map(|(key, value)| format!("{key}: {}", short(value)));
                 self.0
                     .push((problem, 1, values.collect::<Vec<_>>().join(", ")));
             }

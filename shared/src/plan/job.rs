@@ -1,11 +1,11 @@
 //! What an agent gets for one cell. Made from the spec and the plan alone, so that it can be made again after a restart.
 
-use super::cells::{keys, matrix};
+use super::cells::keys;
 use super::context::{Cell, Planner};
-use super::expand::{matrix_context, workspace_context};
+use super::expand::{MAX_STEPS, matrix_context, prepared, workspace_context};
 use super::{CellJob, Keep, Plan, PlannedCell};
 use crate::diagnostic::{Diagnostic, Sources, Span};
-use crate::expr::{ReadFile, eval_node};
+use crate::expr::{Allowance, ReadFile, eval_node};
 use crate::id::CellId;
 use crate::spec::model::Spec;
 use serde_json::Value;
@@ -24,10 +24,13 @@ pub struct Jobs {
 impl Jobs {
     /// Prepares the jobs of a plan of this spec.
     pub fn new(spec: Arc<Spec>, sources: Sources, plan: Plan) -> Result<Self, Vec<Diagnostic>> {
+        let _bounded = Allowance::of(MAX_STEPS);
         let workspace = workspace_context(plan.workspace.as_deref());
-        let mut planner = Planner::new(spec, plan.inputs.clone(), workspace, files_of(&plan))?;
-        planner.evaluate_shared()?;
-        let keys = keys(&matrix(&planner, &planner.strategy_scope())?);
+        let (planner, matrix) = prepared(&spec, |keys| {
+            let (spec, inputs) = (spec.clone(), plan.inputs.clone());
+            Planner::new(spec, inputs, workspace.clone(), files_of(&plan), keys)
+        })?;
+        let keys = keys(&matrix);
         let cells = plan
             .cells
             .iter()
@@ -45,6 +48,7 @@ impl Jobs {
 
     /// The job of a cell.
     pub fn job(&self, cell: &CellId, keep: Keep) -> Result<CellJob, Vec<Diagnostic>> {
+        let _bounded = Allowance::of(MAX_STEPS);
         let planned = self.planned(cell)?;
         let context = self.context(planned)?;
         Ok(CellJob {
@@ -53,7 +57,7 @@ impl Jobs {
             cell: planned.clone(),
             inputs: self.plan.inputs.clone(),
             matrix: matrix_context(&self.keys, &planned.matrix),
-            vars: context.vars,
+            vars: self.planner.vars(context),
             workspace: workspace_context(self.plan.workspace.as_deref()),
             keep,
         })
@@ -62,6 +66,7 @@ impl Jobs {
     /// The images that a cell's services name, as far as they are known before it runs: those can be pulled while it
     /// waits. What a service builds is not pulled.
     pub fn images(&self, cell: &CellId) -> Vec<String> {
+        let _bounded = Allowance::of(MAX_STEPS);
         let Ok(context) = self.planned(cell).and_then(|planned| self.context(planned)) else {
             return Vec::new();
         };
@@ -111,7 +116,7 @@ impl Jobs {
 }
 
 /// The files that were read when the plan was made.
-fn files_of(plan: &Plan) -> ReadFile {
+pub(super) fn files_of(plan: &Plan) -> ReadFile {
     let files = plan.files.clone();
     Arc::new(move |path: &str| {
         files

@@ -5,6 +5,7 @@ use crate::diagnostic::{Diagnostic, Span};
 use crate::expr::{closest, suggestion, to_text};
 use globset::{GlobBuilder, GlobMatcher};
 use indexmap::IndexMap;
+use serde_json::Value;
 
 /// Which cells of a plan are wanted; without any condition all of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -16,9 +17,16 @@ pub struct Selection {
     pub cells: Vec<String>,
 }
 
+/// Each is held against every cell.
+const MAX_ENTRIES: usize = 1_000;
+
 impl Selection {
     /// The wanted cells, in order, or why there are none.
     pub fn narrow(&self, cells: Vec<PlannedCell>) -> Result<Vec<PlannedCell>, Vec<Diagnostic>> {
+        if self.only.len() + self.cells.len() > MAX_ENTRIES {
+            let message = format!("more than {MAX_ENTRIES} conditions and cells are selected");
+            return Err(vec![problem(message, None)]);
+        }
         let mut problems = Vec::new();
         let only = only(&self.only, &cells, &mut problems);
         let mut named_cells = vec![self.cells.is_empty(); cells.len()];
@@ -107,7 +115,8 @@ fn holding(
     cells: &[PlannedCell],
 ) -> Result<Vec<bool>, Diagnostic> {
     let glob = glob(pattern)?;
-    let values = || cells.iter().map(|cell| cell.matrix.get(axis));
+    let value = |cell| value_of(cell, axis);
+    let values = || cells.iter().map(value);
     if values().all(|value| value.is_none()) {
         let axes = cells
             .iter()
@@ -127,6 +136,16 @@ fn holding(
             values_of(axis, pattern, cells),
         )),
     }
+}
+
+/// A cell's value of an axis, whatever the case in which the axis is written.
+fn value_of<'c>(cell: &'c PlannedCell, axis: &str) -> Option<&'c Value> {
+    cell.matrix.get(axis).or_else(|| {
+        let mut alike = cell.matrix.iter();
+        alike
+            .find(|(key, _)| key.eq_ignore_ascii_case(axis))
+            .map(|(_, value)| value)
+    })
 }
 
 /// `a=x,b=y`; a comma within a value is one that no `axis=` follows.
@@ -184,7 +203,7 @@ fn glob(pattern: &str) -> Result<GlobMatcher, Diagnostic> {
 fn values_of(axis: &str, pattern: &str, cells: &[PlannedCell]) -> Option<String> {
     let mut values: Vec<String> = cells
         .iter()
-        .filter_map(|cell| cell.matrix.get(axis))
+        .filter_map(|cell| value_of(cell, axis))
         .map(to_text)
         .collect();
     values.sort();

@@ -127,14 +127,29 @@ pub(super) struct Var {
     pub name: String,
     /// Its position in the spec.
     pub index: usize,
+    /// The variables that its own expressions name.
+    pub direct: BTreeSet<String>,
     /// With the needs of those it needs.
     pub needs: Needs,
 }
+
+/// The most variables of a spec: what each needs is followed through all others.
+const MAX_VARS: usize = 1_000;
 
 const CELL_NAME: &str = "cell.name";
 
 impl Order {
     pub(super) fn of(spec: &Spec, survey: &Survey<'_>) -> Result<Order, Vec<Diagnostic>> {
+        if let Some((name, _)) = spec.vars.get(MAX_VARS) {
+            let message = format!(
+                "there are {} variables, and at most {MAX_VARS} are possible",
+                spec.vars.len()
+            );
+            return Err(vec![
+                Diagnostic::error(name.span, message)
+                    .with_help("a variable can be a list or a map"),
+            ]);
+        }
         let mut direct: BTreeMap<&str, (Needs, Span)> = BTreeMap::new();
         for (name, node) in &spec.vars {
             direct.insert(&name.text, (survey.node(node), name.span));
@@ -159,6 +174,10 @@ impl Order {
                 Some(Var {
                     name: name.to_owned(),
                     index,
+                    direct: direct
+                        .get(name)
+                        .map(|(needs, _)| needs.vars.clone())
+                        .unwrap_or_default(),
                     needs: done.get(name).cloned().unwrap_or_default(),
                 })
             })

@@ -14,6 +14,12 @@ mod scope;
 mod services;
 mod steps;
 
+#[cfg(test)]
+pub(crate) use self::{
+    reference::{OF_EVENT, OF_SERVICE},
+    services::HTTP_RESULTS,
+    steps::{COMMAND_RESULTS, SSE_RESULTS},
+};
 use super::model::{Action, Spec, Step};
 use crate::diagnostic::Diagnostic;
 use names::Names;

@@ -100,6 +100,9 @@ pub struct Require {
 /// GitHub's `strategy`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Strategy {
+    /// Whether `matrix` is written and isn't null: one that comes out empty is a mistake, none is one cell.
+    #[serde(default)]
+    pub matrix: bool,
     /// Axes in the order written; each value is a list or an expression that gives one.
     pub axes: Vec<(Text, Node)>,
     /// A list of partial cells.

@@ -7,14 +7,16 @@
 
 mod build;
 mod explain;
+mod flow;
 mod position;
 mod scalar;
 
 use super::node::Node;
 use crate::diagnostic::{Diagnostic, Span};
 use build::Builder;
+use flow::Moved;
 use position::Places;
-use saphyr_parser::{Event, Parser};
+use saphyr_parser::{Event, Parser, ScanError};
 
 /// What a file may cost. Enough for any spec that a person or a generator would write.
 #[derive(Clone, Copy, Debug)]
@@ -68,13 +70,38 @@ pub fn parse_within(
         return None;
     }
     let places = Places::new(file, text);
-    let mut builder = Builder::new(limits, &places, diagnostics);
-    match drive(&places, &mut builder) {
-        Ok(()) => builder.finish(),
-        Err(error) => {
-            diagnostics.push(*error);
-            None
-        }
+    let mut moved = Moved::default();
+    loop {
+        let mut found = Vec::new();
+        let mut builder = Builder::new(limits, &places, &mut found);
+        let root = match drive(&places, &moved, &mut builder) {
+            Ok(()) => builder.finish(),
+            Err(Stop::Syntax(error)) if moved.remedy(&places, &error) => continue,
+            Err(Stop::Syntax(error)) => {
+                let (info, index) = moved.complaint(&error);
+                found.push(explain::syntax(&places, &info, index));
+                None
+            }
+            Err(Stop::Other(problem)) => {
+                found.push(*problem);
+                None
+            }
+        };
+        diagnostics.append(&mut found);
+        return root;
+    }
+}
+
+/// Why reading ended early.
+enum Stop {
+    /// It isn't YAML, or the parser thinks so.
+    Syntax(ScanError),
+    Other(Box<Diagnostic>),
+}
+
+impl From<Box<Diagnostic>> for Stop {
+    fn from(problem: Box<Diagnostic>) -> Self {
+        Stop::Other(problem)
     }
 }
 
@@ -89,23 +116,24 @@ pub(crate) fn start_of(file: u32) -> Span {
     }
 }
 
-fn drive<'a>(places: &Places<'a>, builder: &mut Builder<'a, '_>) -> Result<(), Box<Diagnostic>> {
-    let mut parser = Parser::new_from_str(places.content());
+fn drive(places: &Places<'_>, moved: &Moved, builder: &mut Builder<'_, '_>) -> Result<(), Stop> {
+    let text = moved.text(places);
+    let mut parser = Parser::new_from_str(&text);
     let mut documents = 0;
     while let Some(event) = parser.next_event() {
-        let (event, span) = event.map_err(|error| Box::new(explain::syntax(places, &error)))?;
-        let (start, end) = (span.start.index(), span.end.index());
+        let (event, span) = event.map_err(Stop::Syntax)?;
+        let start = moved.original(span.start.index());
+        let end = moved.original(span.end.index());
         match event {
             Event::DocumentStart(_) => {
                 documents += 1;
                 if documents > 1 {
-                    return Err(Box::new(
-                        Diagnostic::error(
-                            places.span(start, start + 3),
-                            "a second YAML document starts here",
-                        )
-                        .with_help("a file holds one document: remove `---`, or make two files"),
-                    ));
+                    let problem = Diagnostic::error(
+                        places.span(start, start + 3),
+                        "a second YAML document starts here",
+                    )
+                    .with_help("a file holds one document: remove `---`, or make two files");
+                    return Err(Stop::Other(Box::new(problem)));
                 }
             }
             Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentEnd => {}

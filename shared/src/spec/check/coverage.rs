@@ -13,7 +13,7 @@ impl<'s> Checker<'s, '_> {
         if !verifies.text.contains("${{") {
             return self.row(&verifies.text, verifies.span);
         }
-        let program = match TemplateProgram::parse(verifies) {
+        let program = match TemplateProgram::parse_knowing(verifies, &self.names.keys) {
             Ok(program) => program,
             Err(problem) => return self.diagnostics.push(problem),
         };

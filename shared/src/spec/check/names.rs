@@ -1,5 +1,6 @@
 //! What a spec declares, by name: what expressions and steps may refer to.
 
+use crate::expr::MatrixKeys;
 use crate::spec::model::{Define, DefineBody, Spec, Step};
 use crate::spec::node::NodeValue;
 use indexmap::IndexMap;
@@ -11,6 +12,8 @@ pub struct Names<'s> {
     pub inputs: HashSet<&'s str>,
     /// Axes and keys that `include` adds; `None` if an expression gives `include`.
     pub matrix: Option<HashSet<&'s str>>,
+    /// The same as expressions read them.
+    pub keys: MatrixKeys,
     pub vars: HashSet<&'s str>,
     pub secrets: HashSet<&'s str>,
     pub services: HashSet<&'s str>,
@@ -38,6 +41,7 @@ impl<'s> Names<'s> {
                 .map(|input| input.name.text.as_str())
                 .collect(),
             matrix: matrix(spec),
+            keys: keys(spec),
             vars: spec
                 .vars
                 .iter()
@@ -93,6 +97,19 @@ impl<'s> Names<'s> {
             self.collect(super::inner_steps(step), inside);
             self.collect(&step.otherwise, inside);
         }
+    }
+}
+
+fn keys(spec: &Spec) -> MatrixKeys {
+    match matrix(spec) {
+        Some(keys) => MatrixKeys::of(keys),
+        None => MatrixKeys::of(
+            spec.strategy
+                .axes
+                .iter()
+                .map(|(axis, _)| axis.text.as_str()),
+        )
+        .open(),
     }
 }
 

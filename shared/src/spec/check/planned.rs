@@ -64,13 +64,29 @@ impl<'s> Checker<'s, '_> {
             self.maybe_node(node.as_ref(), &at);
         }
         let axes = || strategy.axes.iter().map(|(axis, _)| axis.text.as_str());
+        for (at, (axis, _)) in strategy.axes.iter().enumerate() {
+            let mut earlier = strategy.axes.iter().take(at);
+            if let Some((first, _)) =
+                earlier.find(|(first, _)| first.text.eq_ignore_ascii_case(&axis.text))
+            {
+                let message = format!(
+                    "the axes `{}` and `{}` differ in case only",
+                    first.text, axis.text
+                );
+                let problem = Diagnostic::error(axis.span, message)
+                    .with_related(first.span, "first written here");
+                self.diagnostics.push(problem.with_help(
+                    "keys of `matrix` are read without regard to case, as in GitHub: rename one",
+                ));
+            }
+        }
         for entry in strategy
             .exclude
             .iter()
             .flat_map(Node::items)
             .flat_map(Node::entries)
         {
-            if !axes().any(|axis| axis == entry.key.text) {
+            if !axes().any(|axis| axis.eq_ignore_ascii_case(&entry.key.text)) {
                 let help = suggest(&entry.key.text, axes(), "axis");
                 self.report(
                     entry.key.span,

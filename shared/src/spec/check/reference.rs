@@ -4,14 +4,20 @@ use super::names::Names;
 use super::position::{Level, Position};
 use super::scope::{Scope, Unseen};
 use crate::diagnostic::{Diagnostic, Span};
-use crate::expr::{Call, Program, Reference, TemplateProgram, builtin_functions};
+use crate::expr::{
+    Call, Comparison, Other, Program, Reference, TemplateProgram, builtin_functions, foreign,
+};
 use crate::spec::node::{Expr, Node, NodeValue, Template};
+use crate::spec::quantity;
 use crate::spec::shape::check::{closest, list};
 use crate::spec::shape::name::{CONTEXTS, RESULTS};
 use std::collections::{HashMap, HashSet};
 
+/// What an event of a stream has.
+pub const OF_EVENT: [&str; 4] = ["event", "id", "data", "json"];
+
 /// What steps know of a service.
-const OF_SERVICE: [&str; 6] = ["host", "ip", "ipv6", "url", "internal_url", "port"];
+pub const OF_SERVICE: [&str; 6] = ["host", "ip", "ipv6", "url", "internal_url", "port"];
 
 /// Fields of the contexts that are the same for every spec.
 fn fields(context: &str, level: Level) -> Option<&'static [&'static str]> {
@@ -67,7 +73,7 @@ impl<'s> Checker<'s, '_> {
 
     /// Checks an expression field.
     pub fn expr(&mut self, expr: &Expr, at: &Position<'s>) {
-        match Program::parse(expr) {
+        match Program::parse_knowing(expr, &self.names.keys) {
             Ok(program) => self.program(&program, at),
             Err(problem) => self.diagnostics.push(problem),
         }
@@ -78,7 +84,7 @@ impl<'s> Checker<'s, '_> {
         if !template.text.contains("${{") {
             return;
         }
-        match TemplateProgram::parse(template) {
+        match TemplateProgram::parse_knowing(template, &self.names.keys) {
             Ok(template) => {
                 for program in template.programs() {
                     self.program(program, at);
@@ -121,6 +127,90 @@ impl<'s> Checker<'s, '_> {
         for call in program.calls() {
             self.call(call, at);
         }
+        for comparison in program.comparisons() {
+            self.comparison(comparison, at);
+        }
+    }
+
+    /// A result that is a number is compared with something that isn't.
+    fn comparison(&mut self, comparison: &Comparison, at: &Position<'s>) {
+        let name = comparison.name.as_str();
+        let number = matches!(name, "status" | "exit_code" | "elapsed");
+        if !number || !at.knows(name) || at.action.is_empty() {
+            return;
+        }
+        let (what, written) = match &comparison.other {
+            Other::Text(text) => ("a text", text.as_str()),
+            Other::Duration(text) => ("a duration", text.as_str()),
+        };
+        let in_seconds = || {
+            let seconds = quantity::duration(written)?.as_secs_f64();
+            Some(format!("write it in seconds: {name} < {seconds}"))
+        };
+        let help = match name {
+            "elapsed" => {
+                in_seconds().unwrap_or_else(|| "write it in seconds: elapsed < 2".to_owned())
+            }
+            _ if written.parse::<u32>().is_ok() => {
+                format!("write it without quotes: {name} == {written}")
+            }
+            _ => format!("write a number: {name} == 0"),
+        };
+        let unit = if name == "elapsed" {
+            "a number of seconds"
+        } else {
+            "a number"
+        };
+        let message = format!("`{name}` is {unit}, and {what} is compared with it");
+        self.report(comparison.span, message, Some(help));
+    }
+
+    /// A result of the step itself is read by a part that it doesn't have.
+    fn result(&mut self, reference: &Reference, at: &Position<'s>) {
+        let root = reference.root.as_str();
+        if at.action.is_empty() || !RESULTS.contains(&root) {
+            return;
+        }
+        let path: Vec<_> = match (root, reference.path.as_slice()) {
+            ("events", [_, inner @ ..]) => inner.iter().collect(),
+            (_, path) => path.iter().collect(),
+        };
+        let name = |at: usize| path.get(at).and_then(|segment| segment.key.name());
+        let (at, message, help) = match (root, name(0), name(1)) {
+            ("event" | "events", Some("data"), Some(field)) => (
+                1,
+                format!("`data` of an event is a text, which has no field `{field}`"),
+                format!("`json` is what the text holds: {root}.json.{field}")
+                    .replace("events.", "events[0]."),
+            ),
+            ("event" | "events", Some(field), _) if !OF_EVENT.contains(&field) => (
+                0,
+                format!("an event has no `{field}`"),
+                format!(
+                    "it has {}: {root}.json.{field} reads its data",
+                    list(&OF_EVENT, "and")
+                )
+                .replace("events.", "events[0]."),
+            ),
+            ("body", Some(field), _) => (
+                0,
+                format!("`body` is a text, which has no field `{field}`"),
+                format!("`json` is what the text holds: json.{field}"),
+            ),
+            ("stdout" | "stderr", Some(field), _) => (
+                0,
+                format!("`{root}` is a text, which has no field `{field}`"),
+                format!("read it as JSON: fromJSON({root}).{field}"),
+            ),
+            ("headers", Some(field), _) if field.chars().any(|c| c.is_ascii_uppercase()) => (
+                0,
+                format!("`headers` has no `{field}`: names of headers are lower case"),
+                format!("write headers['{}']", field.to_lowercase()),
+            ),
+            _ => return,
+        };
+        let span = path.get(at).map_or(reference.span, |segment| segment.span);
+        self.report(span, message, Some(help));
     }
 
     fn call(&mut self, call: &Call, at: &Position<'s>) {
@@ -154,14 +244,19 @@ impl<'s> Checker<'s, '_> {
         }
         let mut known: Vec<&str> = builtin_functions().collect();
         known.extend(self.names.functions.keys().copied());
-        let help = closest(name, known).map(|meant| format!("did you mean `{meant}`?"));
+        let help = foreign::function(name)
+            .map(str::to_owned)
+            .or_else(|| closest(name, known).map(|meant| format!("did you mean `{meant}`?")))
+            .or_else(|| {
+                Some("docs/language.md has every function; `define` makes your own".to_owned())
+            });
         self.report(call.span, format!("there is no function `{name}`"), help);
     }
 
     fn reference(&mut self, reference: &Reference, at: &Position<'s>) {
         let root = reference.root.as_str();
         if at.knows(root) {
-            return;
+            return self.result(reference, at);
         }
         if !at.level.contexts().contains(&root) {
             return self.unknown_root(reference, at);
@@ -395,6 +490,9 @@ impl<'s> Checker<'s, '_> {
             .copied()
             .chain(at.variables.iter().map(|variable| variable.name));
         let known = contexts.iter().copied().chain(bare);
+        if let Some(help) = foreign::name(root) {
+            return Some(help.to_owned());
+        }
         closest(root, known)
             .map(|meant| format!("did you mean `{meant}`?"))
             .or_else(|| Some(format!("a text is quoted: '{root}'")))

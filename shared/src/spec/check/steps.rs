@@ -10,8 +10,10 @@ use crate::spec::model::{
 };
 use crate::spec::node::{Node, Template};
 
-const SSE_RESULTS: [&str; 5] = ["status", "headers", "event", "events", "elapsed"];
-const COMMAND_RESULTS: [&str; 4] = ["exit_code", "stdout", "stderr", "elapsed"];
+/// Results of a stream.
+pub const SSE_RESULTS: [&str; 5] = ["status", "headers", "event", "events", "elapsed"];
+/// Results of a command.
+pub const COMMAND_RESULTS: [&str; 4] = ["exit_code", "stdout", "stderr", "elapsed"];
 
 impl<'s> Checker<'s, '_> {
     /// Checks all phases.

@@ -9,6 +9,7 @@ use crate::spec::node::Node;
 pub fn strategy(node: Option<&Node>, whole: Span) -> Strategy {
     let Some(node) = node else {
         return Strategy {
+            matrix: false,
             axes: Vec::new(),
             include: None,
             exclude: None,
@@ -22,6 +23,7 @@ pub fn strategy(node: Option<&Node>, whole: Span) -> Strategy {
     let inner = matrix.map(|entry| Fields::of(&entry.value));
     let axes = matrix.map_or(&[][..], |entry| entry.value.entries());
     Strategy {
+        matrix: matrix.is_some_and(|entry| !entry.value.is_null()),
         axes: axes
             .iter()
             .filter(|axis| !matches!(axis.key.text.as_str(), "include" | "exclude"))

@@ -230,12 +230,12 @@ static MATRIX: Table = Table {
             "partial cells; each removes all cells that match it",
         ),
     ]],
-    rest: Some((NameRule::Dotted, Kind::Varies(&Kind::List(&Kind::Any)))),
+    rest: Some((NameRule::Axis, Kind::Varies(&Kind::List(&Kind::Any)))),
     rules: &[],
     hints: &[],
 };
 
-const PARTIAL_CELLS: Kind = Kind::Varies(&Kind::List(&Kind::Named(NameRule::Dotted, &Kind::Any)));
+const PARTIAL_CELLS: Kind = Kind::Varies(&Kind::List(&Kind::Named(NameRule::Axis, &Kind::Any)));
 
 static CELL: Table = Table {
     name: "`cell`",

@@ -162,7 +162,7 @@ impl<'a, 'd> Builder<'a, 'd> {
     /// A scalar.
     pub fn scalar(
         &mut self,
-        text: Cow<'a, str>,
+        text: Cow<'_, str>,
         style: ScalarStyle,
         anchor: usize,
         tag: Option<&Tag>,
@@ -342,7 +342,7 @@ impl<'a, 'd> Builder<'a, 'd> {
 
     fn scalar_value(
         &mut self,
-        text: Cow<'a, str>,
+        text: Cow<'_, str>,
         style: ScalarStyle,
         tag: Option<&Tag>,
         span: Span,

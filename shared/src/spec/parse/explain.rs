@@ -2,13 +2,11 @@
 
 use super::position::Places;
 use crate::diagnostic::Diagnostic;
-use saphyr_parser::ScanError;
 
 /// A syntax error with the advice that its line suggests.
-pub fn syntax(places: &Places<'_>, error: &ScanError) -> Diagnostic {
-    let index = error.marker().index();
+pub fn syntax(places: &Places<'_>, info: &str, index: usize) -> Diagnostic {
     let line = places.line(index);
-    if error.info().contains("recursion limit") {
+    if info.contains("recursion limit") {
         return Diagnostic::error(
             places.span(index, index + 1),
             "too many levels of lists and maps",
@@ -17,9 +15,9 @@ pub fn syntax(places: &Places<'_>, error: &ScanError) -> Diagnostic {
     }
     let diagnostic = Diagnostic::error(
         places.span(index, index + 1),
-        format!("this is not YAML: {}", error.info()),
+        format!("this is not YAML: {info}"),
     );
-    match advice(error.info(), line) {
+    match advice(info, line) {
         Some(help) => diagnostic.with_help(help),
         None => diagnostic,
     }
@@ -32,6 +30,16 @@ fn advice(info: &str, line: &str) -> Option<&'static str> {
     if info.contains("unknown anchor") {
         return Some(
             "`*name` repeats what `&name` marked earlier in the same file; quote a text that starts with `*`",
+        );
+    }
+    if info.contains("indentation in flow") || info == "invalid indentation" {
+        return Some(
+            "a `[` or `{` before this line is not closed; inside of them quote a text that holds one of , [ ] { }",
+        );
+    }
+    if info.contains("trailing content") && line.contains(['[', '{']) {
+        return Some(
+            "inside of [ ] and { } a comma ends a text: quote the whole, as in [\"body.contains('x')\"]",
         );
     }
     if unquoted_interpolation(line) {

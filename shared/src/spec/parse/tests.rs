@@ -168,3 +168,69 @@ fn bombs_end_in_a_message() {
     let _ = problem(&nested);
     assert!(problem(&"x".repeat(20 << 20)).contains("the file is too big"));
 }
+
+/// Each text is what the other is, with its brackets elsewhere: so go-yaml, libyaml, PyYAML and YamlDotNet read them.
+#[test]
+fn brackets_may_stand_left_of_what_they_close() {
+    let pairs = [
+        ("a:\n  k: [\n    \"x\",\n  ]\n", "a: { k: [x] }"),
+        (
+            "a:\n  k: [\n    'x' # ]\n  ]\n  l: 1\n",
+            "a: { k: [x], l: 1 }",
+        ),
+        ("a:\n  k: [\n  1,\n  2 ]\n", "a: { k: [1, 2] }"),
+        (
+            "a:\n  k: [\n1,\n'ä',\n]\n  l: [\n  ]\n",
+            "a: { k: [1, ä], l: [] }",
+        ),
+        (
+            "a:\n  k: {\n    x: \"y\",\n  }\n  l: z\n",
+            "a: { k: { x: y }, l: z }",
+        ),
+        (
+            "a:\n  k: {\n  x: \"y\"\n  ,z: {\n  },\n  }\n",
+            "a: { k: { x: y, z: {} } }",
+        ),
+        (
+            "a:\n  - k: [\n    \"x\",\n    [ 1,\n    ],\n    ]\n  - 2\n",
+            "a: [{ k: [x, [1]] }, 2]",
+        ),
+        (
+            "a:\n  t: |\n    [\n    x\n  k: [\n    \"]\",\n    # ]\n  ]\n  u: >-\n    ]\n",
+            "a: { t: \"[\\nx\\n\", k: [\"]\"], u: \"]\" }",
+        ),
+        ("a:\n  k: [ one\n  two,\n  ]\n", "a: { k: [one two] }"),
+    ];
+    for (text, same) in pairs {
+        let read = |text: &str| {
+            let mut diagnostics = Vec::new();
+            let node = parse(0, text, &mut diagnostics);
+            assert!(diagnostics.is_empty(), "{text}: {diagnostics:#?}");
+            node.unwrap().to_json()
+        };
+        assert_eq!(read(text), read(same), "{text}");
+    }
+}
+
+#[test]
+fn places_are_those_of_the_file_although_lines_were_moved() {
+    let text = "a:\n  k: [\n    \"ä\",\n  ]\n  l: [\n'ö', !no 7,\n  ]\n  m: !no 8\n";
+    let mut diagnostics = Vec::new();
+    parse(0, text, &mut diagnostics).unwrap();
+    let spans: Vec<_> = diagnostics.iter().map(|d| d.span.unwrap()).collect();
+    assert_eq!(spans.len(), 2, "{diagnostics:#?}");
+    for (span, (line, column, word)) in spans.iter().zip([(6, 10, "7"), (8, 10, "8")]) {
+        let start = span.offset as usize;
+        assert_eq!((span.line, span.column), (line, column));
+        assert_eq!(&text[start..start + span.len as usize], word);
+    }
+}
+
+#[test]
+fn a_bracket_that_is_never_closed_is_told_of_where_it_shows() {
+    let text = "a:\n  k: [body.matches('([a-z')]\n  l: 1\n";
+    let mut diagnostics = Vec::new();
+    assert!(parse(0, text, &mut diagnostics).is_none());
+    assert_eq!(diagnostics[0].span.unwrap().line, 3, "{diagnostics:#?}");
+    assert!(diagnostics[0].help.as_ref().unwrap().contains("not closed"));
+}

@@ -201,7 +201,10 @@ impl Checker<'_> {
                         _ => format!(", or {} alone", list(or, "or")),
                     };
                     let message = format!("{what} has none of {}{alone}", list(keys, "or"));
-                    self.report(first_line(node), message);
+                    let advice = what == "a step";
+                    self.report(first_line(node), message).help = advice.then(|| {
+                        "a step does something, such as `run: \"echo hello\"`, `http: { get: /health }` or `expect: [\"1 < 2\"]`".into()
+                    });
                 }
                 [first, second, ..] => self.exclusive(what, first, second),
             },
@@ -352,6 +355,9 @@ fn advice(kind: &Kind, node: &Node) -> Option<String> {
         },
         (Kind::Leaf(Leaf::Enum(words)), NodeValue::Text(text)) => {
             closest(text, words.iter().copied()).map(|meant| format!("did you mean `{meant}`?"))
+        }
+        (Kind::Single(..), _) => {
+            Some("name the variable: `foreach: { item: [a, b] }`, read as `${{ item }}`".into())
         }
         (Kind::List(_), NodeValue::Text(_) | NodeValue::Int(_) | NodeValue::Map(_)) => {
             Some("write `- ` before each item, or `[a, b]`".into())

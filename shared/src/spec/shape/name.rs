@@ -13,6 +13,8 @@ pub enum NameRule {
     Define,
     /// A service: a host name too, so it may hold `-`.
     Service,
+    /// An axis, or a key that `include` adds; may hold `-`, as in GitHub.
+    Axis,
     /// A phase; may hold `-`.
     Phase,
     /// A session; `none` is taken.
@@ -98,7 +100,9 @@ impl NameRule {
     /// What it takes, for messages.
     pub fn takes(self) -> &'static str {
         match self {
-            NameRule::Service | NameRule::Phase => "a name of letters, digits, `_` and `-`",
+            NameRule::Service | NameRule::Phase | NameRule::Axis => {
+                "a name of letters, digits, `_` and `-`"
+            }
             _ => "a name of letters, digits and `_`",
         }
     }
@@ -107,7 +111,7 @@ impl NameRule {
     pub fn pattern(self) -> &'static str {
         match self {
             NameRule::Service => "^[A-Za-z0-9_][A-Za-z0-9_-]*$",
-            NameRule::Phase => "^[A-Za-z_][A-Za-z0-9_-]*$",
+            NameRule::Phase | NameRule::Axis => "^[A-Za-z_][A-Za-z0-9_-]*$",
             _ => "^[A-Za-z_][A-Za-z0-9_]*$",
         }
     }
@@ -117,7 +121,7 @@ impl NameRule {
         match self {
             NameRule::Service | NameRule::Phase => Vec::new(),
             NameRule::Session => vec!["none"],
-            NameRule::Dotted => vec!["true", "false", "null", "in"],
+            NameRule::Dotted | NameRule::Axis => vec!["true", "false", "null", "in"],
             NameRule::Bare | NameRule::Define => {
                 [&CONTEXTS[..], &RESULTS[..], &CEL_WORDS[..]].concat()
             }
@@ -161,7 +165,7 @@ impl NameRule {
     }
 
     fn fits(self, name: &str) -> bool {
-        let dash = matches!(self, NameRule::Service | NameRule::Phase);
+        let dash = matches!(self, NameRule::Service | NameRule::Phase | NameRule::Axis);
         let mut characters = name.chars();
         let first = characters.next();
         let first_fits = first.is_some_and(|c| {
