@@ -249,6 +249,62 @@ async fn closing_waits_for_the_end_of_what_a_dropped_command_left() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_command_with_a_killed_warden_left_is_gone_when_the_stack_is_closed() {
+    let bench = Bench::new();
+    let stack = bench.stack().await;
+    let fifo = bench.place.path().join("fifo");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let script = format!(
+        "setsid sh -c 'echo $$ > {}; exec sleep 1000' > /dev/null 2>&1 & exec sleep 1000",
+        fifo.display()
+    );
+    let request = phalanx_agent::runtime::contract::ExecRequest {
+        command: crate::bench::words(&["sh", "-c", &script]),
+        ..Default::default()
+    };
+    let killing = tokio::task::spawn_blocking(move || {
+        let pid = std::fs::read_to_string(fifo).unwrap();
+        let daemon = Process::open(pid.trim().parse().unwrap());
+        let command = daemon.parent();
+        command.parent().kill();
+        daemon
+    });
+    let (answer, daemon) = tokio::join!(stack.run_on_host(request), killing);
+    let daemon = daemon.unwrap();
+    assert!(answer.is_err(), "{answer:?}");
+    assert!(!daemon.is_dead());
+    let closed = stack.close(Duration::ZERO, None).await;
+    assert!(closed.left.is_empty(), "{closed:?}");
+    assert!(daemon.is_dead());
+}
+
+/// What bears an attempt's mark without having been started by it is the reaper's: clean-up of each cell looks at no process of the machine.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stack_whose_wardens_all_told_their_end_looks_at_no_other_process() {
+    let bench = Bench::new();
+    let stack = bench.stack().await;
+    let mark = phalanx_agent::runtime::contract::ExecRequest {
+        command: crate::bench::words(&["sh", "-c", "echo $PHALANX_ATTEMPT"]),
+        ..Default::default()
+    };
+    let mark = stack.run_on_host(mark).await.unwrap();
+    let mut stranger = Command::new("sleep")
+        .arg("1000")
+        .env(
+            "PHALANX_ATTEMPT",
+            String::from_utf8_lossy(&mark.stdout).trim(),
+        )
+        .env("PHALANX_SERVICE", "run")
+        .spawn()
+        .unwrap();
+    stack.close(Duration::ZERO, None).await;
+    assert!(stranger.try_wait().unwrap().is_none());
+    let reaped = bench.runtime.reap(&HashSet::new()).await.unwrap();
+    assert_eq!(reaped.removed, 1);
+    stranger.wait().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_dropped_command_is_killed_with_its_descendants() {
     let bench = Bench::new();
     let stack = bench.stack().await;
