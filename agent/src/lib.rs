@@ -14,6 +14,7 @@ pub mod gc;
 pub mod identity;
 mod images;
 pub mod keeper;
+pub mod limits;
 pub mod link;
 pub mod machine;
 pub mod mourner;

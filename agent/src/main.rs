@@ -26,6 +26,7 @@ fn main() -> ExitCode {
     if let Some(code) = phalanx_agent::entry::hidden_command() {
         return code;
     }
+    phalanx_agent::limits::raise_open_files();
     // Already installed is fine; without one, HTTPS would panic.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let filter = EnvFilter::try_from_env("PHALANX_LOG").unwrap_or_else(|_| EnvFilter::new("info"));

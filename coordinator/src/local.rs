@@ -180,6 +180,7 @@ impl LocalRun {
                 reconnect_within: Duration::ZERO,
                 cancel_grace: options.cancel_grace,
                 keep_runs_for: None,
+                agents_are_all_here: true,
                 tracer: options.tracer.clone(),
                 ..Settings::default()
             },

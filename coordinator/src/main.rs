@@ -6,6 +6,7 @@ fn main() -> ExitCode {
     if let Some(code) = phalanx_agent::entry::hidden_command() {
         return code;
     }
+    phalanx_agent::limits::raise_open_files();
     // Already installed is fine; without one, HTTPS would panic.
     let _ = rustls::crypto::ring::default_provider().install_default();
     ExitCode::from(phalanx_coordinator::cli::main())

@@ -40,6 +40,8 @@ pub struct Settings {
     pub label_limits: BTreeMap<String, u32>,
     /// Runs that finished longer ago are forgotten at the start; `None` keeps all.
     pub keep_runs_for: Option<Duration>,
+    /// Whether no agent will come beside those that are there: a cell that none of them may take is refused.
+    pub agents_are_all_here: bool,
     /// Where runs are traced to, if they are.
     pub tracer: Option<Tracer>,
 }
@@ -51,6 +53,7 @@ impl Default for Settings {
             cancel_grace: Duration::from_secs(30),
             label_limits: BTreeMap::new(),
             keep_runs_for: Some(Duration::from_secs(90 * 24 * 3_600)),
+            agents_are_all_here: false,
             tracer: None,
         }
     }

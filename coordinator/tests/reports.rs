@@ -3,7 +3,7 @@
 
 mod sample;
 
-use phalanx_coordinator::report::live::{Size, frame};
+use phalanx_coordinator::report::live::{Size, Waits, frame};
 use phalanx_coordinator::report::style::Style;
 use phalanx_coordinator::report::terminal::Detail;
 use phalanx_coordinator::report::view::{CellView, RunView};
@@ -83,7 +83,7 @@ fn the_live_table_of_27_cells_in_a_small_terminal() {
         width: 80,
         height: 24,
     };
-    insta::assert_snapshot!(frame(&state, now, size, Style::PLAIN).join("\n"));
+    insta::assert_snapshot!(frame(&state, &Waits::new(), now, size, Style::PLAIN).join("\n"));
 }
 
 #[test]
@@ -94,7 +94,7 @@ fn the_live_table_of_500_cells_in_a_large_terminal() {
         width: 200,
         height: 50,
     };
-    insta::assert_snapshot!(frame(&state, now, size, Style::PLAIN).join("\n"));
+    insta::assert_snapshot!(frame(&state, &Waits::new(), now, size, Style::PLAIN).join("\n"));
 }
 
 #[test]
@@ -104,7 +104,13 @@ fn no_frame_is_larger_than_its_screen() {
         let (state, now) = sample::state(&events, at);
         for width in [1, 8, 20, 40, 49, 50, 60, 79, 80, 81, 120, 300] {
             for height in [1, 2, 3, 5, 6, 10, 24, 60, 200] {
-                let lines = frame(&state, now, Size { width, height }, Style::PLAIN);
+                let lines = frame(
+                    &state,
+                    &Waits::new(),
+                    now,
+                    Size { width, height },
+                    Style::PLAIN,
+                );
                 assert!(
                     lines.len() <= height.saturating_sub(1).max(1),
                     "{width}x{height} at {at}"

@@ -105,6 +105,12 @@ pub enum EventKind {
         /// Image, address, exit code, error …
         detail: Option<String>,
     },
+    /// What keeps a service that isn't ready: a long pull or build, an unhealthy verdict, the last answer to its predicate.
+    ServiceProgress {
+        service: String,
+        /// In one line, for people.
+        doing: String,
+    },
     /// A phase began.
     PhaseStarted { path: StepPath, name: String },
     /// A phase ended.
@@ -160,7 +166,7 @@ pub enum Speaker {
 }
 
 /// The names that [`EventKind::name`] gives, without that of an unknown one, each with who may say it.
-const KINDS: [(&str, Speaker); 18] = [
+const KINDS: [(&str, Speaker); 19] = [
     ("run_submitted", Speaker::Coordinator),
     ("cell_offered", Speaker::Coordinator),
     ("cell_accepted", Speaker::Coordinator),
@@ -171,6 +177,7 @@ const KINDS: [(&str, Speaker); 18] = [
     ("run_finished", Speaker::Coordinator),
     ("attempt_started", Speaker::Agent),
     ("service_changed", Speaker::Agent),
+    ("service_progress", Speaker::Agent),
     ("phase_started", Speaker::Agent),
     ("phase_finished", Speaker::Agent),
     ("step_started", Speaker::Agent),
@@ -231,6 +238,7 @@ impl EventKind {
             EventKind::RunFinished { .. } => "run_finished",
             EventKind::AttemptStarted { .. } => "attempt_started",
             EventKind::ServiceChanged { .. } => "service_changed",
+            EventKind::ServiceProgress { .. } => "service_progress",
             EventKind::PhaseStarted { .. } => "phase_started",
             EventKind::PhaseFinished { .. } => "phase_finished",
             EventKind::StepStarted { .. } => "step_started",

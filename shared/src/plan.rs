@@ -43,6 +43,9 @@ pub struct Plan {
     pub max_parallel: Option<u32>,
     /// Whether a failed cell cancels the rest.
     pub fail_fast: bool,
+    /// How long a cell may wait for its first start, counted from the submission.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue_timeout_ms: Option<u64>,
     /// The digest of the workspace, if the plan was made with one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workspace: Option<String>,

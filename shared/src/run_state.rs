@@ -100,6 +100,9 @@ pub struct AttemptState {
     pub steps: IndexMap<String, StepState>,
     /// Services by name.
     pub services: IndexMap<String, ServiceView>,
+    /// What keeps services that aren't ready, by name; until their next state.
+    #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
+    pub progress: IndexMap<String, String>,
     /// Seq of the last event folded; older or equal ones change nothing (duplicates).
     pub last_seq: u64,
     /// What clean-up said.

@@ -6,7 +6,7 @@ use crate::runtime::contract::{AttemptScope, Runtime, Stack};
 use crate::stack::board::{Board, Status};
 use phalanx_shared::outcome::Outcome;
 use phalanx_shared::plan::CellJob;
-use phalanx_shared::spec::model::Spec;
+use phalanx_shared::spec::model::{Action, ContainerVerb, DefineBody, Spec, Step};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -130,11 +130,62 @@ pub(super) fn ipv6(job: &CellJob) -> bool {
 
 pub(super) fn board(spec: &Spec) -> Board {
     let services = spec.services.iter();
+    let concurrent = started_beside_others(spec);
     let idle = services.map(|service| {
-        let status = Status::idle(service.process, service.manual);
-        (service.name.text.clone(), status)
+        let name = &service.name.text;
+        let status = Status {
+            concurrent: concurrent
+                .iter()
+                .any(|text| text == name || text.contains("${{")),
+            ..Status::idle(service.process, service.manual)
+        };
+        (name.clone(), status)
     });
     Board::new(idle.collect())
+}
+
+/// The services that steps of `parallel` groups start, as written.
+fn started_beside_others(spec: &Spec) -> Vec<String> {
+    let phases = spec.phases.iter().flat_map(|phase| &phase.steps);
+    let defines = || {
+        spec.define.iter().flat_map(|define| match &define.body {
+            DefineBody::Steps { steps, .. } => steps.as_slice(),
+            DefineBody::Value(_) => &[],
+        })
+    };
+    let mut found = Vec::new();
+    let mut parallel = false;
+    phases
+        .chain(defines())
+        .for_each(|step| starts(step, false, &mut parallel, &mut found));
+    if parallel {
+        // A group may reach these by `use`.
+        defines().for_each(|step| starts(step, true, &mut parallel, &mut found));
+    }
+    found
+}
+
+fn starts(step: &Step, beside: bool, parallel: &mut bool, found: &mut Vec<String>) {
+    match &step.action {
+        Action::Container(action)
+            if beside && matches!(action.verb, ContainerVerb::Start | ContainerVerb::Run) =>
+        {
+            found.push(action.service.text.trim().to_owned());
+        }
+        Action::Parallel(steps) => {
+            *parallel = true;
+            steps
+                .iter()
+                .for_each(|step| starts(step, true, parallel, found));
+        }
+        Action::Steps(steps) => steps
+            .iter()
+            .for_each(|step| starts(step, beside, parallel, found)),
+        _ => {}
+    }
+    step.otherwise
+        .iter()
+        .for_each(|step| starts(step, beside, parallel, found));
 }
 
 #[cfg(test)]

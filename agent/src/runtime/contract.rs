@@ -211,6 +211,14 @@ pub trait Member: Send + Sync {
     fn health(&self) -> watch::Receiver<Option<bool>>;
     /// Whether the member has a health check of the engine's (its own or the image's). Known after `create`.
     fn has_healthcheck(&self) -> bool;
+    /// How long its health check allows from a start to `unhealthy`: its start period and all its retries; if it is known.
+    fn health_allows(&self) -> Option<Duration> {
+        None
+    }
+    /// What the last probe of its health check answered, for people.
+    async fn last_probe(&self) -> Option<String> {
+        None
+    }
     /// Where it is now; resolved anew, since a restart may change it.
     async fn addresses(&self) -> Result<Addresses, RuntimeError>;
     /// Asks it to stop by its stop signal, kills it after `grace` (its own if `None`). Returns when it has exited.

@@ -147,6 +147,10 @@ impl StackActor {
             };
             match actor.ask(Define).await.map_err(of_send) {
                 Ok(config) => {
+                    let required = config.depends_on.iter().filter(|(_, on)| on.required);
+                    let needs: Vec<String> = required.map(|(name, _)| name.clone()).collect();
+                    let board = &self.context.board;
+                    board.update(name, |status| status.needs = needs);
                     let on = config.depends_on.into_iter().collect();
                     self.wanted.insert(name.clone(), on);
                 }
@@ -155,7 +159,14 @@ impl StackActor {
                         RuntimeError::Failed(reason) => (Outcome::Failed, reason),
                         RuntimeError::Errored(reason) => (Outcome::Errored, reason),
                     };
-                    let _ = actor.tell(GiveUp { outcome, reason }).await;
+                    let cause = None;
+                    let _ = actor
+                        .tell(GiveUp {
+                            outcome,
+                            reason,
+                            cause,
+                        })
+                        .await;
                 }
             }
         }
@@ -178,9 +189,19 @@ impl StackActor {
                     let _ = actor.tell(Start).await;
                 }
                 Decision::GiveUp {
-                    outcome, reason, ..
+                    outcome,
+                    reason,
+                    cause,
+                    ..
                 } => {
-                    let _ = actor.tell(GiveUp { outcome, reason }).await;
+                    let cause = Some(cause);
+                    let _ = actor
+                        .tell(GiveUp {
+                            outcome,
+                            reason,
+                            cause,
+                        })
+                        .await;
                 }
             }
         }

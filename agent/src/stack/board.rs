@@ -7,7 +7,7 @@ use crate::sequence::effect::Down;
 use phalanx_shared::expr::int_key;
 use phalanx_shared::spec::service::Port;
 use serde_json::{Map, Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -38,8 +38,12 @@ pub struct Status {
     pub stage: Stage,
     /// A step starts it.
     pub manual: bool,
+    /// A step may start it while others wait: it is named in a `parallel` group.
+    pub concurrent: bool,
     /// A host process.
     pub process: bool,
+    /// What must be there before it starts, once its definition is known. Without those that aren't required.
+    pub needs: Vec<String>,
     /// Starts so far.
     pub starts: u32,
     /// Where it is reached, once it has started.
@@ -60,7 +64,9 @@ impl Status {
         Status {
             stage: Stage::Idle,
             manual,
+            concurrent: false,
             process,
+            needs: Vec::new(),
             starts: 0,
             addresses: None,
             ports: Vec::new(),
@@ -176,6 +182,11 @@ impl Board {
         Value::Object(contexts.collect())
     }
 
+    /// Why an automatic service will never start, if so: something that it needs is for a step to start, and no step does.
+    pub fn blocked(&self, name: &str) -> Option<String> {
+        blocked(name, &self.services.borrow())
+    }
+
     /// Waits until the services are ready.
     pub async fn ready<'n>(
         &self,
@@ -184,7 +195,7 @@ impl Board {
         let mut changes = self.subscribe();
         for name in names {
             loop {
-                let verdict = readiness(name, changes.borrow_and_update().get(name));
+                let verdict = readiness(name, &changes.borrow_and_update());
                 match verdict {
                     Some(verdict) => break verdict?,
                     None if changes.changed().await.is_err() => {
@@ -202,14 +213,15 @@ impl Board {
         let services = self.services.borrow();
         names
             .into_iter()
-            .all(|name| matches!(readiness(name, services.get(name)), Some(Ok(()))))
+            .all(|name| matches!(readiness(name, &services), Some(Ok(()))))
     }
 
     /// Waits until a service isn't running any more; how it ended.
     pub async fn exited(&self, name: &str) -> Result<Option<Exit>, Unavailable> {
         let mut changes = self.subscribe();
         loop {
-            let verdict = match changes.borrow_and_update().get(name) {
+            let services = changes.borrow_and_update().clone();
+            let verdict = match services.get(name) {
                 None => Some(Err(Unavailable::Unknown(unknown(name)))),
                 Some(status) => match status.stage {
                     Stage::Exited | Stage::Stopped => Some(Ok(status.exit.clone())),
@@ -221,7 +233,9 @@ impl Board {
                     Stage::Idle if status.manual => {
                         Some(Err(Unavailable::NotRunning(not_started(name))))
                     }
-                    Stage::Idle | Stage::Starting | Stage::Started | Stage::Ready => None,
+                    Stage::Idle => blocked(name, &services)
+                        .map(|why| Err(Unavailable::NotRunning(never(name, &why)))),
+                    Stage::Starting | Stage::Started | Stage::Ready => None,
                 },
             };
             match verdict {
@@ -233,14 +247,47 @@ impl Board {
     }
 }
 
-fn readiness(name: &str, status: Option<&Status>) -> Option<Result<(), Unavailable>> {
-    let Some(status) = status else {
+fn never(name: &str, why: &str) -> String {
+    format!("service {name} can't start: {why}")
+}
+
+/// Looked for along dependencies that nobody has begun to start.
+fn blocked(name: &str, services: &BTreeMap<String, Status>) -> Option<String> {
+    let idle = |name: &str| services.get(name).filter(|s| s.stage == Stage::Idle);
+    let mut next = vec![name];
+    let mut seen = BTreeSet::new();
+    while let Some(name) = next.pop() {
+        let Some(status) = idle(name).filter(|status| !status.manual) else {
+            continue;
+        };
+        if !seen.insert(name) {
+            continue;
+        }
+        for needed in &status.needs {
+            match idle(needed) {
+                Some(status) if status.manual && !status.concurrent => {
+                    return Some(format!(
+                        "{needed} is `start: manual` and no step has started it (container: {{ start: {needed} }})"
+                    ));
+                }
+                Some(_) => next.push(needed),
+                None => {}
+            }
+        }
+    }
+    None
+}
+
+fn readiness(name: &str, services: &BTreeMap<String, Status>) -> Option<Result<(), Unavailable>> {
+    let Some(status) = services.get(name) else {
         return Some(Err(Unavailable::Unknown(unknown(name))));
     };
     match status.stage {
         Stage::Ready => Some(Ok(())),
         Stage::Starting | Stage::Started => None,
-        Stage::Idle if !status.manual => None,
+        Stage::Idle if !status.manual => {
+            blocked(name, services).map(|why| Err(Unavailable::NotRunning(never(name, &why))))
+        }
         Stage::Idle => Some(Err(Unavailable::NotRunning(not_started(name)))),
         Stage::Stopped => Some(Err(Unavailable::NotRunning(format!(
             "service {name} isn't running: a step stopped it"

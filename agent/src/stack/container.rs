@@ -115,13 +115,16 @@ pub struct GiveUp {
     pub outcome: Outcome,
     /// Why.
     pub reason: String,
+    /// The dependency that it can't have, if that is why.
+    pub cause: Option<String>,
 }
 
 impl Message<GiveUp> for ServiceActor {
     type Reply = ();
 
     async fn handle(&mut self, why: GiveUp, _: &mut Context<Self, Self::Reply>) {
-        self.down(why.outcome, why.reason).await;
+        let known = self.down_for(why.outcome, why.reason, why.cause).await;
+        let _ = self.args.downs.send(known).await;
     }
 }
 
@@ -142,6 +145,7 @@ impl Message<Do> for ServiceActor {
             ContainerVerb::Start | ContainerVerb::Run => {
                 let result = self.start(Some(&what.scope), &me).await;
                 if result.is_err() {
+                    // Whoever asked reads there why.
                     self.set_stage(Stage::Stopped);
                 }
                 result
@@ -240,7 +244,11 @@ impl Message<Unhealthy> for ServiceActor {
     async fn handle(&mut self, of: Unhealthy, _: &mut Context<Self, Self::Reply>) {
         let ready = matches!(self.stage(), Some(Stage::Ready));
         if of.start == self.start && ready && !self.held {
-            let reason = format!("service {} turned unhealthy", self.name);
+            let probe = match &self.member {
+                Some(member) => probe::last_probe(&self.args.context, &**member).await,
+                None => String::new(),
+            };
+            let reason = format!("service {} turned unhealthy{probe}", self.name);
             self.down(Outcome::Failed, reason).await;
         }
     }

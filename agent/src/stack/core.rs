@@ -17,6 +17,8 @@ pub enum Decision {
         service: String,
         outcome: Outcome,
         reason: String,
+        /// The dependency that it can't have.
+        cause: String,
     },
 }
 
@@ -41,6 +43,7 @@ pub fn decide(wanted: &Wanted, board: &BTreeMap<String, Status>) -> Vec<Decision
                         service: service.clone(),
                         outcome,
                         reason: format!("service {service} can't start: {why}"),
+                        cause: name.clone(),
                     });
                 }
             }
@@ -93,6 +96,10 @@ fn met(name: &str, dependency: &Dependency, status: Option<&Status>) -> Met {
     };
     match verdict {
         Met::Never(..) if !dependency.required => Met::Yes,
+        // A step may start it or not: what can do without it doesn't wait.
+        Met::NotYet if !dependency.required && status.manual && status.stage == Stage::Idle => {
+            Met::Yes
+        }
         verdict => verdict,
     }
 }
@@ -183,6 +190,20 @@ mod tests {
             for (_, dependency) in dependencies {
                 dependency.required = false;
             }
+        }
+        assert_eq!(decide(&wanted, &board), start("shop"));
+    }
+
+    #[test]
+    fn a_service_that_can_do_without_a_manual_one_does_not_wait_for_it() {
+        let mut wanted = wanted("shop", "seed", Condition::ServiceStarted);
+        let mut board = board(&[("shop", Stage::Idle), ("seed", Stage::Idle)]);
+        for status in board.values_mut() {
+            status.manual = true;
+        }
+        assert_eq!(decide(&wanted, &board), []);
+        for (_, dependency) in wanted.values_mut().flatten() {
+            dependency.required = false;
         }
         assert_eq!(decide(&wanted, &board), start("shop"));
     }

@@ -106,8 +106,22 @@ impl ServiceActor {
 
     /// It is down: everybody who waits for it, and the step in progress, learn why.
     pub(super) async fn down(&mut self, outcome: Outcome, reason: String) {
+        let down = self.down_for(outcome, reason, None).await;
+        let _ = self.args.downs.send(down).await;
+    }
+
+    /// Puts it on the board as down, with the evidence of the service at the root.
+    pub(super) async fn down_for(
+        &self,
+        outcome: Outcome,
+        reason: String,
+        cause: Option<String>,
+    ) -> Down {
         let context = &self.args.context;
-        let failure = failure::of_service(context, &self.name, self.member.as_deref()).await;
+        let failure = match cause {
+            Some(cause) => failure::of_cause(context, &cause).await,
+            None => failure::of_service(context, &self.name, self.member.as_deref()).await,
+        };
         let down = Down {
             service: self.name.clone(),
             outcome,
@@ -119,7 +133,7 @@ impl ServiceActor {
             status.stage = Stage::Down;
             status.down = Some(known);
         });
-        let _ = self.args.downs.send(down).await;
+        down
     }
 }
 

@@ -3,16 +3,21 @@
 //! Asked from milliseconds up, with pauses that grow with the time waited so far, until the predicate's timeout.
 
 use crate::cell::context::CellContext;
+use crate::limits;
 use crate::runtime::contract::{ExecRequest, Member};
 use crate::sequence::frame::View;
 use crate::sequence::limit::duration_text;
+use crate::sink::EventSink;
+use crate::step::answer::Fault;
 use crate::step::{check, http};
+use phalanx_shared::event::EventKind;
 use phalanx_shared::expr::{EvalError, Scope};
 use phalanx_shared::outcome::Outcome;
 use phalanx_shared::spec::model::{Probe, Service};
 use phalanx_shared::spec::node::Expr;
+use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -25,6 +30,16 @@ const PART: u32 = 16;
 const ONE_ANSWER: Duration = Duration::from_secs(5);
 /// Without a `timeout` of the predicate's own.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(300);
+/// A health check's verdict is waited for so many times as long as it allows itself: `unhealthy` isn't final.
+const PATIENCE: u32 = 2;
+/// And at least so long.
+const LEAST_PATIENCE: Duration = Duration::from_secs(30);
+/// A service that isn't ready by then is told, and again after each time twice as long.
+const FIRST_TOLD: Duration = Duration::from_secs(5);
+/// Characters of a probe's answer that a line shows.
+const ANSWER: usize = 300;
+/// How long a look at the last probe may take.
+const LOOK: Duration = Duration::from_secs(3);
 
 /// Why a service isn't ready.
 #[derive(Clone, Debug)]
@@ -41,6 +56,62 @@ pub enum Prepared {
     Nothing,
     /// A line is watched for.
     Line(watch::Receiver<Option<String>>, String),
+}
+
+/// Tells what keeps a service.
+#[derive(Clone, Copy)]
+pub struct Teller<'a> {
+    /// Which.
+    pub service: &'a str,
+    /// Where it is told.
+    pub events: &'a EventSink,
+}
+
+impl Teller<'_> {
+    async fn tell(self, doing: String) {
+        let service = self.service.to_owned();
+        let told = EventKind::ServiceProgress { service, doing };
+        self.events.emit(told).await;
+    }
+}
+
+/// The last answer, for messages: empty or `: why`.
+#[derive(Default)]
+struct Last(Mutex<String>);
+
+impl Last {
+    fn set(&self, text: String) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = text;
+    }
+
+    fn get(&self) -> String {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+}
+
+/// `: its last probe: exit code 1: …`; empty if nothing is known.
+pub async fn last_probe(context: &CellContext, member: &dyn Member) -> String {
+    let answer = timeout(LOOK, member.last_probe()).await;
+    let Ok(Some(answer)) = answer else {
+        return String::new();
+    };
+    // Masked as a whole before it is cut (I4).
+    let masked = context.masks.mask(&answer);
+    let line = masked.split_whitespace().collect::<Vec<_>>().join(" ");
+    let short: String = line.chars().take(ANSWER).collect();
+    let more = if short.len() < line.len() { " …" } else { "" };
+    format!(": its last probe: {short}{more}")
+}
+
+/// How long readiness is waited for when the spec doesn't say.
+fn patience(predicate: bool, allows: Option<Duration>) -> Duration {
+    match allows {
+        Some(allows) if !predicate => allows.saturating_mul(PATIENCE).max(LEAST_PATIENCE),
+        _ => DEFAULT_TIMEOUT,
+    }
 }
 
 /// Sets up what must be there before the service prints its first line.
@@ -68,6 +139,7 @@ pub async fn ready(
     member: Arc<dyn Member>,
     prepared: Prepared,
     start: u32,
+    teller: Teller<'_>,
 ) -> Result<(), NotReady> {
     // The span of this start's readiness, for the service's own spans of our questions.
     let traceparent = context.trace.as_ref().map(|trace| {
@@ -84,40 +156,59 @@ pub async fn ready(
             .evaluate(&scope)
             .duration(node, "ready.timeout")
             .map_err(|error| unevaluable(context, &error))?,
-        None => DEFAULT_TIMEOUT,
+        None => patience(service.ready.is_some(), member.health_allows()),
     };
-    let mut last = String::new();
+    let last = Last::default();
     let traceparent = traceparent.as_deref();
     let asked = ask(
         context,
         service,
-        member,
+        &*member,
         prepared,
         (&scope, traceparent),
-        &mut last,
+        (&last, teller),
     );
-    match timeout(limit, asked).await {
+    let result = tokio::select! {
+        result = timeout(limit, asked) => result,
+        never = tell_now_and_then(&last, teller) => match never {},
+    };
+    match result {
         Ok(result) => result,
-        Err(_) => Err(NotReady {
-            outcome: Outcome::Failed,
-            reason: format!("not within {}{last}", duration_text(limit)),
-        }),
+        Err(_) => {
+            let mut last = last.get();
+            if service.ready.is_none() {
+                last += &last_probe(context, &*member).await;
+            }
+            Err(NotReady {
+                outcome: Outcome::Failed,
+                reason: format!("not within {}{last}", duration_text(limit)),
+            })
+        }
+    }
+}
+
+async fn tell_now_and_then(last: &Last, teller: Teller<'_>) -> Infallible {
+    let mut pause = FIRST_TOLD;
+    loop {
+        tokio::time::sleep(pause).await;
+        teller.tell(format!("not ready yet{}", last.get())).await;
+        pause = pause.saturating_mul(2);
     }
 }
 
 async fn ask(
     context: &CellContext,
     service: &Service,
-    member: Arc<dyn Member>,
+    member: &dyn Member,
     prepared: Prepared,
     (scope, traceparent): (&Scope, Option<&str>),
-    last: &mut String,
+    (last, teller): (&Last, Teller<'_>),
 ) -> Result<(), NotReady> {
     let Some(ready) = &service.ready else {
-        return healthy(&*member, last).await;
+        return healthy(context, member, last, teller).await;
     };
     if let Prepared::Line(mut line, pattern) = prepared {
-        *last = format!(": no line matched {pattern}");
+        last.set(format!(": no line matched {pattern}"));
         // The watch lives as long as the logs do, which outlive this.
         let _ = line.wait_for(Option::is_some).await;
         return Ok(());
@@ -126,18 +217,12 @@ async fn ask(
     let began = clock.monotonic();
     loop {
         let asked = clock.monotonic();
-        let one = once(
-            context,
-            service,
-            &*member,
-            &ready.probe,
-            (scope, traceparent),
-        );
+        let one = once(context, service, member, &ready.probe, (scope, traceparent));
         match timeout(ONE_ANSWER, one).await {
             Ok(Ok(())) => return Ok(()),
-            Ok(Err(Answer::No(why))) => *last = format!(": {why}"),
+            Ok(Err(Answer::No(why))) => last.set(format!(": {why}")),
             Ok(Err(Answer::Never(not_ready))) => return Err(not_ready),
-            Err(_) => *last = format!(": no answer within {}", duration_text(ONE_ANSWER)),
+            Err(_) => last.set(format!(": no answer within {}", duration_text(ONE_ANSWER))),
         }
         let now = clock.monotonic();
         tokio::time::sleep(pause(now.saturating_sub(began), now.saturating_sub(asked))).await;
@@ -152,15 +237,34 @@ fn pause(waited: Duration, answered_in: Duration) -> Duration {
         .clamp(SHORTEST_PAUSE, LONGEST_PAUSE)
 }
 
-/// Healthy if the engine judges its health, else at once. `unhealthy` alone is not final.
-async fn healthy(member: &dyn Member, last: &mut String) -> Result<(), NotReady> {
+/// Healthy if the engine judges its health, else at once. `unhealthy` alone is not final, but told.
+async fn healthy(
+    context: &CellContext,
+    member: &dyn Member,
+    last: &Last,
+    teller: Teller<'_>,
+) -> Result<(), NotReady> {
     if !member.has_healthcheck() {
         return Ok(());
     }
     let mut health = member.health();
-    *last = ": its health check has not passed".to_owned();
-    let _ = health.wait_for(|health| *health == Some(true)).await;
-    Ok(())
+    last.set(": its health check has not passed".to_owned());
+    loop {
+        let verdict = *health.borrow_and_update();
+        match verdict {
+            Some(true) => return Ok(()),
+            Some(false) => {
+                last.set(": it is unhealthy".to_owned());
+                let probe = last_probe(context, member).await;
+                teller.tell(format!("unhealthy{probe}")).await;
+            }
+            None => {}
+        }
+        // The watch lives as long as the member, which outlives this.
+        if health.changed().await.is_err() {
+            return Ok(());
+        }
+    }
 }
 
 enum Answer {
@@ -181,6 +285,12 @@ async fn once(
             // Other services that the request names may still be starting.
             let answer = match http::perform(context, request, scope, traceparent).await {
                 Ok(answer) => answer,
+                Err(fault @ Fault::Errored(_)) => {
+                    return Err(Answer::Never(NotReady {
+                        outcome: Outcome::Errored,
+                        reason: fault.reason(context),
+                    }));
+                }
                 Err(fault) => return Err(Answer::No(fault.reason(context))),
             };
             let scope = scope.with(answer.layer());
@@ -193,6 +303,10 @@ async fn once(
                 .ok_or_else(|| Answer::No(format!("it has no port {port}")))?;
             match tokio::net::TcpStream::connect(address).await {
                 Ok(_) => Ok(()),
+                Err(error) if limits::is_exhausted(&error) => Err(Answer::Never(NotReady {
+                    outcome: Outcome::Errored,
+                    reason: format!("{address}: {error}"),
+                })),
                 Err(error) => Err(Answer::No(format!("{address}: {error}"))),
             }
         }
@@ -252,6 +366,15 @@ fn unevaluable(context: &CellContext, error: &EvalError) -> NotReady {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_health_check_gets_twice_what_it_allows_and_a_predicate_five_minutes() {
+        let s = Duration::from_secs;
+        assert_eq!(patience(false, Some(s(1))), s(30));
+        assert_eq!(patience(false, Some(s(90))), s(180));
+        assert_eq!(patience(true, Some(s(1))), s(300));
+        assert_eq!(patience(true, None), s(300));
+    }
 
     #[test]
     fn pauses_grow_with_the_time_waited_and_with_what_an_answer_costs() {

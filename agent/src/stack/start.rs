@@ -13,6 +13,10 @@ use phalanx_shared::outcome::Outcome;
 use phalanx_shared::spec::model::ContainerVerb;
 use phalanx_shared::spec::service::ServiceConfig;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// A pull or build that takes longer is told.
+const SLOW: Duration = Duration::from_secs(1);
 
 impl ServiceActor {
     pub(super) async fn define(
@@ -116,15 +120,30 @@ impl ServiceActor {
             match decide(&wanted, &board).pop() {
                 Some(Decision::Start(_)) => return Ok(()),
                 Some(Decision::GiveUp {
-                    outcome: Outcome::Errored,
+                    outcome,
                     reason,
+                    cause,
                     ..
                 }) => {
-                    return Err(RuntimeError::Errored(reason));
+                    self.down_for(outcome, reason.clone(), Some(cause)).await;
+                    return Err(match outcome {
+                        Outcome::Errored => RuntimeError::Errored(reason),
+                        _ => RuntimeError::Failed(reason),
+                    });
                 }
-                Some(Decision::GiveUp { reason, .. }) => return Err(RuntimeError::Failed(reason)),
-                None if changes.changed().await.is_err() => return Ok(()),
-                None => {}
+                None => {
+                    let mut on = wanted.values().flatten();
+                    let blocked = on.find_map(|(name, _)| context.board.blocked(name));
+                    if let Some(why) = blocked {
+                        return Err(RuntimeError::Failed(format!(
+                            "service {} can't start: {why}",
+                            self.name
+                        )));
+                    }
+                    if changes.changed().await.is_err() {
+                        return Ok(());
+                    }
+                }
             }
         }
     }
@@ -135,7 +154,7 @@ impl ServiceActor {
     ) -> Result<Arc<dyn Member>, RuntimeError> {
         let (stack, clock) = (self.stack()?, Arc::clone(&self.args.context.clock));
         let began = clock.wall();
-        match stack.prepare(config).await? {
+        match self.told_if_slow(config, stack.prepare(config)).await? {
             Some(Prepared::Pulled(what)) => {
                 self.tell(ServiceState::Pulled, began, Some(what)).await;
             }
@@ -158,6 +177,23 @@ impl ServiceActor {
         self.tell(ServiceState::Created, began, config.image.clone())
             .await;
         Ok(member)
+    }
+
+    /// The result of a pull or build; one that takes a while is told, so that nobody wonders.
+    async fn told_if_slow<T>(&self, config: &ServiceConfig, work: impl Future<Output = T>) -> T {
+        let mut work = std::pin::pin!(work);
+        if let Ok(done) = tokio::time::timeout(SLOW, &mut work).await {
+            return done;
+        }
+        let image = config.image.as_deref().unwrap_or_default();
+        let doing = match config.build {
+            Some(_) => "building its image".to_owned(),
+            None => format!("pulling {image}"),
+        };
+        let service = self.name.clone();
+        let told = EventKind::ServiceProgress { service, doing };
+        self.args.events.emit(told).await;
+        work.await
     }
 
     pub(super) fn watch_exit(
@@ -188,10 +224,17 @@ impl ServiceActor {
         let (me, start) = (me.clone(), self.start);
         let context = Arc::clone(&self.args.context);
         let service = self.args.service.clone();
+        let events = self.args.events.clone();
         self.watchers.spawn(async move {
             let began = context.clock.wall();
             let result = match probe {
-                Ok(probe) => probe::ready(&context, &service, member, probe, start).await,
+                Ok(probe) => {
+                    let tell = probe::Teller {
+                        service: &service.name.text,
+                        events: &events,
+                    };
+                    probe::ready(&context, &service, member, probe, start, tell).await
+                }
                 Err(not_ready) => Err(not_ready),
             };
             let _ = me

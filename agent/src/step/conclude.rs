@@ -206,6 +206,16 @@ impl Conclusion<'_> {
             failure::of_step(self.context, self.step.span, answer, &services, withheld).await;
         if let Fault::Down(down) = &fault {
             failure.notes.extend(down.failure.notes.iter().cloned());
+            // Those of the service at the root, which this step may know nothing of.
+            for tail in down.failure.logs.iter().rev() {
+                if !failure
+                    .logs
+                    .iter()
+                    .any(|known| known.service == tail.service)
+                {
+                    failure.logs.insert(0, tail.clone());
+                }
+            }
         }
         End {
             failure: Some(failure),

@@ -35,7 +35,15 @@ pub async fn perform(
         verb,
         scope: scope.clone(),
     };
-    actor.ask(order).await.map_err(of_send)?;
+    if let Err(error) = actor.ask(order).await {
+        let error = of_send(error);
+        // A dependency that it can't have brings its evidence with it.
+        let down = context.board.get(&service).and_then(|status| status.down);
+        return Err(match down.filter(|down| down.reason == error.to_string()) {
+            Some(down) => Fault::Down(down),
+            None => error.into(),
+        });
+    }
     match verb {
         ContainerVerb::Start | ContainerVerb::Restart => {
             context.board.ready([&service]).await?;

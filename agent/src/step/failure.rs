@@ -73,6 +73,23 @@ pub async fn of_service(
     }
 }
 
+/// The failure of a service that can't have a dependency: that dependency's own, or that of the one which it can't have.
+pub async fn of_cause(context: &CellContext, cause: &str) -> Failure {
+    let Some(status) = context.board.get(cause) else {
+        return Failure::default();
+    };
+    if let Some(down) = &status.down {
+        return down.failure.clone();
+    }
+    let mut failure = of_service(context, cause, status.member.as_deref()).await;
+    for note in &mut failure.notes {
+        if !note.starts_with(cause) {
+            *note = format!("{cause}: {note}");
+        }
+    }
+    failure
+}
+
 /// The last lines of each service that printed any.
 async fn tails(context: &CellContext, services: &BTreeSet<String>) -> Vec<LogTail> {
     if services.is_empty() {

@@ -5,6 +5,7 @@ use super::client::{Way, cause, set_by, unusable};
 use super::exhibit::Exhibit;
 use super::references::{is_whole_url, session};
 use crate::cell::context::CellContext;
+use crate::limits;
 use phalanx_shared::expr::{EvalError, Scope};
 use phalanx_shared::mask::Keep;
 use phalanx_shared::spec::model::{Body, Http, Session};
@@ -110,16 +111,19 @@ pub async fn send(
         .session
         .as_ref()
         .map(|name| context.clients.cookies(name));
-    let response = client
-        .execute(request)
-        .await
-        .map_err(|error| Fault::Failed {
-            reason: transport(&url, &error),
+    let response = client.execute(request).await.map_err(|error| {
+        let reason = transport(&url, &error);
+        if limits::is_exhausted(&error) {
+            return Fault::Errored(reason);
+        }
+        Fault::Failed {
+            reason,
             answer: Box::new(Answer {
                 request: Some(text.clone()),
                 ..Answer::default()
             }),
-        })?;
+        }
+    })?;
     let set = set_by(response.headers());
     Ok(Sent {
         cookies: match cookies {

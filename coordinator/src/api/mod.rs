@@ -154,6 +154,15 @@ impl Control for Api {
         answer(why::why(&self.handle, request.into_inner()).await)
     }
 
+    async fn waiting(
+        &self,
+        request: Request<v1::WaitingRequest>,
+    ) -> Result<Response<v1::WaitingResponse>, Status> {
+        why::waiting(&self.handle, request.into_inner())
+            .await
+            .map(Response::new)
+    }
+
     async fn gc(
         &self,
         request: Request<v1::GcRequest>,

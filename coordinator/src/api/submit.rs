@@ -1,14 +1,18 @@
 //! Submit: a spec as text becomes a plan and a run, or a refusal with every finding.
 
-use super::status::of_store_actor;
+use super::status::{of_actor, of_store_actor};
 use crate::journal::Submission;
+use crate::schedule::AgentView;
+use crate::schedule::actor::Agents;
 use crate::submission::Planned;
 use crate::supervisor::{Handle, Launch};
 use phalanx_proto::convert::{InvalidPart, Refusal, workspace_digest as digest};
 use phalanx_proto::limit::{READ_BYTES, READ_FILES, SELECTED, SPEC_BYTES, VALUES_BYTES};
 use phalanx_proto::v1;
+use phalanx_shared::plan::{Plan, PlannedCell};
 use serde_json::{Map, Value};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 use tokio::sync::Semaphore;
 use tonic::Status;
 
@@ -45,6 +49,10 @@ pub(super) fn answered(
 /// Plans that are made at the same moment.
 static PLANNERS: Semaphore = Semaphore::const_new(2);
 
+/// How often, and how long in between, a local run's agents are looked for.
+const LOOKS: u32 = 200;
+const BETWEEN_LOOKS: Duration = Duration::from_millis(10);
+
 /// Plans and starts a run.
 pub(super) async fn submit(
     handle: &Handle,
@@ -79,6 +87,10 @@ pub(super) async fn launch(
         .map_err(NotStarted::Refused)?;
     let warnings = planned.warnings.iter().cloned().map(Into::into).collect();
     let planned = overridden(planned, &submission);
+    if handle.settings.agents_are_all_here {
+        let agents = local_agents(handle).await?;
+        offered(&planned.plan, &agents)?;
+    }
     let launch = Launch {
         planned,
         submission,
@@ -103,6 +115,58 @@ fn overridden(mut planned: Planned, submission: &Submission) -> Planned {
         planned.plan.max_parallel = submission.max_parallel;
     }
     planned
+}
+
+/// The agents of a local run. They are connected by now; that the scheduler has heard of it may take a moment.
+async fn local_agents(handle: &Handle) -> Result<Vec<AgentView>, Status> {
+    let mut looks = 0;
+    loop {
+        let agents = handle.scheduling.ask(Agents).await.map_err(of_actor)?;
+        if !agents.is_empty() || looks == LOOKS {
+            return Ok(agents);
+        }
+        looks += 1;
+        tokio::time::sleep(BETWEEN_LOOKS).await;
+    }
+}
+
+/// Every cell's labels are offered by one of the agents, and no other will come.
+fn offered(plan: &Plan, agents: &[AgentView]) -> Result<(), Status> {
+    let offer = |agent: &AgentView, label: &String| agent.info.labels.contains(label);
+    let homeless = |cell: &&PlannedCell| {
+        let labels = &cell.runs_on;
+        !agents
+            .iter()
+            .any(|agent| labels.iter().all(|label| offer(agent, label)))
+    };
+    let homeless: Vec<&PlannedCell> = plan.cells.iter().filter(homeless).collect();
+    let Some(first) = homeless.first().filter(|_| !agents.is_empty()) else {
+        return Ok(());
+    };
+    let missing: Vec<&str> = first
+        .runs_on
+        .iter()
+        .filter(|label| !agents.iter().any(|agent| offer(agent, label)))
+        .map(String::as_str)
+        .collect();
+    let what = match missing.as_slice() {
+        [] => format!("all of the labels {}", first.runs_on.join(", ")),
+        missing => format!("label {}", missing.join(", ")),
+    };
+    let cells = match homeless.len() {
+        1 => format!("cell {} asks", first.name),
+        many => format!("{many} cells ask"),
+    };
+    let known: BTreeSet<&str> = agents
+        .iter()
+        .flat_map(|agent| &agent.info.labels)
+        .map(String::as_str)
+        .collect();
+    let known = known.into_iter().collect::<Vec<_>>().join(", ");
+    Err(Status::invalid_argument(format!(
+        "no local agent offers {what}, which {cells} for (runs-on): local agents offer {known}; \
+         a fleet may have others (--coordinator)"
+    )))
 }
 
 fn from_wire(request: v1::SubmitRequest) -> Result<(Submission, BTreeMap<String, String>), Status> {

@@ -1,12 +1,13 @@
-//! Why a cell waits.
+//! Why a cell waits, and why those of a run do.
 
 use super::find;
 use super::status::of_actor;
-use crate::run::actor::LookAtCell;
+use crate::run::actor::{LookAtCell, LookAtWaiting};
 use crate::schedule::Waiting;
-use crate::schedule::actor::Why;
+use crate::schedule::actor::{Why, WhyAll};
 use crate::supervisor::Handle;
 use phalanx_proto::v1;
+use phalanx_shared::id::{CellId, RunId};
 use tonic::Status;
 
 /// Where a cell is, and each constraint that it waits for.
@@ -42,5 +43,49 @@ pub(super) async fn why(
     Ok(v1::WhyResponse {
         status: format!("{status:?}").to_lowercase(),
         reasons,
+    })
+}
+
+/// Cells that a group names one by one.
+const NAMED: usize = 2_000;
+
+/// The waiting cells of a run by reason. None of a run that is over.
+pub(super) async fn waiting(
+    handle: &Handle,
+    request: v1::WaitingRequest,
+) -> Result<v1::WaitingResponse, Status> {
+    let run = RunId::from(request.run_id);
+    let none = v1::WaitingResponse::default();
+    let Some(open) = handle.registry.get(&run) else {
+        return Ok(none);
+    };
+    let Ok(held_back) = open.actor.ask(LookAtWaiting).await else {
+        return Ok(none);
+    };
+    let mut groups: Vec<(Vec<String>, Vec<CellId>)> = Vec::new();
+    if held_back.reasons.is_empty() {
+        let asked = WhyAll { run };
+        let known = handle.scheduling.ask(asked).await.map_err(of_actor)?;
+        let known = known.into_iter().map(|(constraints, cells)| {
+            let reasons = constraints.iter().map(ToString::to_string);
+            (reasons.collect(), cells)
+        });
+        groups.extend(known);
+    } else {
+        groups.push((held_back.reasons, held_back.cells));
+    }
+    let trouble = handle.journal.health().borrow().clone();
+    let groups = groups.into_iter().map(|(mut reasons, cells)| {
+        reasons.extend(trouble.clone());
+        v1::WaitingCells {
+            reasons,
+            count: u32::try_from(cells.len()).unwrap_or(u32::MAX),
+            cells: cells.iter().take(NAMED).map(ToString::to_string).collect(),
+        }
+    });
+    // One that waits for nothing is about to be placed.
+    let groups = groups.filter(|group| group.count > 0 && !group.reasons.is_empty());
+    Ok(v1::WaitingResponse {
+        groups: groups.collect(),
     })
 }

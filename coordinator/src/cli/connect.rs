@@ -27,7 +27,7 @@ const ABANDON_WITHIN: Duration = Duration::from_secs(3);
 /// The service that clients ask.
 const CONTROL: &str = "phalanx.v1.Control";
 /// Runs looked through for one that a person means.
-const PICK_AMONG: u32 = 10_000;
+pub(super) const PICK_AMONG: u32 = 10_000;
 
 /// A coordinator to speak to.
 pub struct Connection {

@@ -2,14 +2,17 @@
 
 use super::say::{self, Voice, to_stderr};
 use super::screen::Screen;
-use crate::report::live::frame;
+use crate::report::live::{Waits, frame};
 use crate::report::plain;
 use crate::report::style::Style;
 use crate::report::text::{Line, lines_text};
+use phalanx_proto::v1;
 use phalanx_shared::event::{Event, EventKind};
+use phalanx_shared::id::CellId;
 use phalanx_shared::outcome::Outcome;
 use phalanx_shared::run_state::RunState;
 use phalanx_shared::time::Timestamp;
+use std::collections::HashSet;
 
 /// Shows a run while it goes on.
 #[derive(Debug)]
@@ -19,6 +22,10 @@ pub struct Display {
     screen: Option<Screen>,
     /// Lines that go above the table with the next frame.
     lasting: Vec<String>,
+    /// Why cells wait, as last heard.
+    waits: Waits,
+    /// The reasons that were told as lines.
+    told: HashSet<String>,
 }
 
 impl Display {
@@ -33,6 +40,24 @@ impl Display {
             style: voice.stderr_style(),
             screen: live.then(Screen::default),
             lasting: Vec::new(),
+            waits: Waits::new(),
+            told: HashSet::new(),
+        }
+    }
+
+    /// What the coordinator says of waiting cells. Without a table each reason is told once.
+    pub fn waits(&mut self, state: &RunState, groups: &[v1::WaitingCells]) {
+        self.waits.clear();
+        for group in groups {
+            let reason = group.reasons.join("; ");
+            let cells = group.cells.iter().map(|cell| CellId::from(cell.clone()));
+            self.waits.extend(cells.map(|cell| (cell, reason.clone())));
+            if self.screen.is_none()
+                && !self.voice.quiet
+                && self.told.insert(without_numbers(&reason))
+            {
+                self.say(plain::waits(state, &group.cells, group.count, &reason));
+            }
         }
     }
 
@@ -72,7 +97,7 @@ impl Display {
     pub fn tick(&mut self, state: &RunState, now: Timestamp) {
         if let Some(screen) = &mut self.screen {
             let size = Screen::size();
-            let lines = frame(state, now, size, self.style);
+            let lines = frame(state, &self.waits, now, size, self.style);
             let mut lasting = std::mem::take(&mut self.lasting);
             lasting.extend(say::take_held());
             let _ = screen.draw(&lasting, &lines, size, &mut std::io::stderr().lock());
@@ -88,6 +113,11 @@ impl Display {
             say::release();
         }
     }
+}
+
+/// A reason whose numbers alone have changed is the same.
+fn without_numbers(reason: &str) -> String {
+    reason.chars().filter(|c| !c.is_ascii_digit()).collect()
 }
 
 /// What a table can't show, or would soon forget.

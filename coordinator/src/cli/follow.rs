@@ -7,7 +7,7 @@ mod stream;
 
 use super::display::Display;
 use super::error::CliError;
-use super::interrupt::Interrupts;
+use super::interrupt::{Interrupts, Stop};
 use super::say::Voice;
 use crate::report::style::Tone;
 use crate::report::text::{Line, plural};
@@ -18,10 +18,17 @@ use phalanx_shared::id::RunId;
 use phalanx_shared::run_state::RunState;
 use phalanx_shared::time::Timestamp;
 use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tonic::Code;
 use tonic::transport::Channel;
 
 pub use stream::watch;
 
+/// From the beginning of a run to the first question why cells wait: most cells don't by then.
+const FIRST_QUESTION: Duration = Duration::from_secs(1);
+/// Between two of these questions.
+const QUESTIONS: Duration = Duration::from_secs(2);
 /// Between two frames.
 const FRAME: Duration = Duration::from_millis(100);
 
@@ -43,15 +50,15 @@ pub enum Input {
     Broken(String),
     /// The stream is over: nothing more will come.
     Ended(Option<CliError>),
-    /// Ctrl-C or SIGTERM.
-    Interrupt,
+    /// Somebody wants us to stop.
+    Interrupt(Stop),
 }
 
 /// What is to be done.
 #[derive(Debug)]
 pub enum Effect {
     /// Cancel the run; `force` skips its `always` steps.
-    Cancel { force: bool },
+    Cancel { by: Stop, force: bool },
     /// Say this.
     Say(Line),
     /// It is over.
@@ -109,28 +116,32 @@ impl Follower {
             }
             Input::Ended(None) => vec![Effect::Leave(Left::Settled)],
             Input::Ended(Some(error)) => vec![Effect::Leave(Left::Lost(error.clone()))],
-            Input::Interrupt => self.interrupt(),
+            Input::Interrupt(by) => self.interrupt(*by),
         }
     }
 
-    fn interrupt(&mut self) -> Vec<Effect> {
+    fn interrupt(&mut self, by: Stop) -> Vec<Effect> {
         self.interrupts += 1;
         if self.on_interrupt == OnInterrupt::Leave {
             let text = format!("the run goes on: phalanx watch {}", self.state.run);
             let say = Effect::Say(Line::new(Tone::Warn, text));
             return vec![say, Effect::Leave(Left::Interrupted)];
         }
-        let say = |text: &str| Effect::Say(Line::new(Tone::Warn, text));
+        let say = |text: String| Effect::Say(Line::new(Tone::Warn, text));
+        let again = by.again();
         match self.interrupts {
             1 => vec![
-                say(
-                    "cancelling: `always` steps and clean-up still run (Ctrl-C again cleans up without waiting for steps)",
-                ),
-                Effect::Cancel { force: false },
+                say(format!(
+                    "cancelling ({}): `always` steps and clean-up still run ({again} cleans up without waiting for steps)",
+                    by.name()
+                )),
+                Effect::Cancel { by, force: false },
             ],
             2 => vec![
-                say("cleaning up without waiting for steps (Ctrl-C again leaves at once)"),
-                Effect::Cancel { force: true },
+                say(format!(
+                    "cleaning up without waiting for steps ({again} leaves at once)"
+                )),
+                Effect::Cancel { by, force: true },
             ],
             _ => vec![
                 Effect::Say(self.what_may_be_left()),
@@ -181,12 +192,17 @@ pub async fn follow(
     let mut inputs = watch(client.clone(), run.clone(), 1, true);
     let mut frames = tokio::time::interval(FRAME);
     frames.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+    let mut questions = Questions::begin(client.clone(), run.clone());
     let left = 'run: loop {
         let input = tokio::select! {
             biased;
-            () = interrupts.next() => Input::Interrupt,
+            by = interrupts.next() => Input::Interrupt(by),
             _ = frames.tick(), if display.is_live() => {
                 display.tick(&follower.state, super::now());
+                continue;
+            }
+            Some(groups) = questions.answers.recv() => {
+                display.waits(&follower.state, &groups);
                 continue;
             }
             input = inputs.recv() => input.unwrap_or(Input::Ended(None)),
@@ -198,11 +214,12 @@ pub async fn follow(
         for effect in effects {
             match effect {
                 Effect::Say(line) => display.say(line),
-                Effect::Cancel { force } => cancel(client.clone(), &run, force),
+                Effect::Cancel { by, force } => cancel(client.clone(), &run, by, force),
                 Effect::Leave(left) => break 'run left,
             }
         }
     };
+    questions.end();
     display.finish();
     Followed {
         interrupted: follower.is_interrupted(),
@@ -211,11 +228,47 @@ pub async fn follow(
     }
 }
 
+/// Asks now and then why cells wait, beside everything else: an answer that is slow holds nothing up.
+struct Questions {
+    answers: mpsc::Receiver<Vec<v1::WaitingCells>>,
+    asking: JoinHandle<()>,
+}
+
+impl Questions {
+    fn begin(mut client: ControlClient<Channel>, run: RunId) -> Questions {
+        let (sender, answers) = mpsc::channel(1);
+        let asking = tokio::spawn(async move {
+            tokio::time::sleep(FIRST_QUESTION).await;
+            let request = v1::WaitingRequest {
+                run_id: run.to_string(),
+            };
+            loop {
+                match client.waiting(request.clone()).await {
+                    Ok(answer) => {
+                        if sender.send(answer.into_inner().groups).await.is_err() {
+                            return;
+                        }
+                    }
+                    // An older coordinator doesn't know the question.
+                    Err(status) if status.code() == Code::Unimplemented => return,
+                    Err(_) => {}
+                }
+                tokio::time::sleep(QUESTIONS).await;
+            }
+        });
+        Questions { answers, asking }
+    }
+
+    fn end(self) {
+        self.asking.abort();
+    }
+}
+
 /// Tells the coordinator, without waiting for its answer: events tell what comes of it.
-fn cancel(mut client: ControlClient<Channel>, run: &RunId, force: bool) {
+fn cancel(mut client: ControlClient<Channel>, run: &RunId, by: Stop, force: bool) {
     let request = v1::CancelRequest {
         run_id: run.to_string(),
-        reason: "Ctrl-C".to_owned(),
+        reason: by.name().to_owned(),
         force,
     };
     tokio::spawn(async move {
@@ -237,7 +290,7 @@ pub async fn fetch(
             Input::Event(recorded) => state.apply(&recorded.event),
             Input::Ended(Some(error)) => return Err(error),
             Input::Ended(None) => break,
-            Input::Broken(_) | Input::Interrupt => {}
+            Input::Broken(_) | Input::Interrupt(_) => {}
         }
     }
     if state.plan.is_none() {

@@ -3,6 +3,34 @@
 use super::error::CliError;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+/// What asked to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Stop {
+    Interrupt,
+    Terminate,
+    Hangup,
+}
+
+impl Stop {
+    /// As people call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Stop::Interrupt => "Ctrl-C",
+            Stop::Terminate => "SIGTERM",
+            Stop::Hangup => "SIGHUP, the terminal was closed",
+        }
+    }
+
+    /// How the same is asked once more.
+    pub fn again(self) -> &'static str {
+        match self {
+            Stop::Interrupt => "Ctrl-C again",
+            Stop::Terminate | Stop::Hangup => "a second signal",
+        }
+    }
+}
+
 /// The signals that mean "stop".
 #[derive(Debug)]
 pub struct Interrupts {
@@ -26,11 +54,11 @@ impl Interrupts {
     }
 
     /// Waits for the next one.
-    pub async fn next(&mut self) {
+    pub async fn next(&mut self) -> Stop {
         tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-            _ = self.hangup.recv() => {}
+            _ = self.interrupt.recv() => Stop::Interrupt,
+            _ = self.terminate.recv() => Stop::Terminate,
+            _ = self.hangup.recv() => Stop::Hangup,
         }
     }
 }

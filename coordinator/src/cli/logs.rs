@@ -90,7 +90,7 @@ pub async fn run(args: Args, context: &Context) -> Result<u8, CliError> {
     };
     loop {
         let record = tokio::select! {
-            () = interrupts.next() => break,
+            _ = interrupts.next() => break,
             record = records.message() => record?,
         };
         match record {

@@ -15,8 +15,9 @@ use crate::workspace::Packed;
 use phalanx_proto::convert::Refusal;
 use phalanx_proto::v1;
 use phalanx_shared::diagnostic::{Diagnostic, Source, Sources};
-use phalanx_shared::id::RunId;
+use phalanx_shared::id::{CellId, RunId};
 use serde_json::json;
+use std::collections::HashSet;
 
 /// A submission that needs a coordinator only.
 pub struct Ready {
@@ -24,11 +25,27 @@ pub struct Ready {
     pub request: v1::SubmitRequest,
     /// Whether its stacks have containers.
     pub containers: bool,
+    /// The spec's name.
+    pub spec: String,
+    /// The cells that the selection leaves.
+    planned: Vec<CellId>,
     workspace: Option<Packed>,
     warnings: Vec<Diagnostic>,
 }
 
 impl Ready {
+    /// Leaves those of the cells that are wanted; how many of the wanted ones the selection or the spec has no more.
+    pub fn narrow(&mut self, wanted: &HashSet<CellId>) -> usize {
+        self.planned.retain(|cell| wanted.contains(cell));
+        self.request.cells = self.planned.iter().map(ToString::to_string).collect();
+        wanted.len() - self.planned.len()
+    }
+
+    /// How many cells there are.
+    pub fn cells(&self) -> usize {
+        self.planned.len()
+    }
+
     /// Plans the spec at a path and finds the files that travel with it.
     pub async fn prepare(
         path: &str,
@@ -86,7 +103,7 @@ fn ready(path: &str, prepared: Prepared, containers: bool) -> Ready {
     let Prepared {
         submission,
         workspace,
-        plan: _,
+        plan,
         warnings,
     } = prepared;
     let Submission {
@@ -119,6 +136,8 @@ fn ready(path: &str, prepared: Prepared, containers: bool) -> Ready {
     Ready {
         request,
         containers,
+        spec: plan.spec,
+        planned: plan.cells.into_iter().map(|cell| cell.id).collect(),
         workspace,
         warnings,
     }

@@ -1,6 +1,7 @@
 //! `--report KIND=FILE`, and what GitHub Actions gets without being asked.
 
 use super::error::CliError;
+use super::exit;
 use super::say::to_stdout;
 use crate::report::view::RunView;
 use crate::report::{github, json, junit, markdown};
@@ -114,7 +115,11 @@ pub fn write(reports: &[Report], view: &RunView) -> Result<(), CliError> {
             .kind
             .render(view)
             .and_then(|text| match &report.file {
-                None => to_stdout(text),
+                // Whoever read it has had enough: the run's outcome is what counts then.
+                None => to_stdout(text).or_else(|error| match error.code {
+                    exit::OK => Ok(()),
+                    _ => Err(error),
+                }),
                 Some(file) => std::fs::write(file, text).map_err(|error| {
                     CliError::errored(format!(
                         "can't write the report {}: {error}",

@@ -12,6 +12,8 @@ use phalanx_shared::id::RunId;
 /// Run cells of a run once more, as a new run with the same spec and inputs
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = "\
+Spec and files are those of the earlier run: changes since then don't count. `phalanx run SPEC --failed` takes them as they are now.
+
 Examples:
   phalanx rerun --failed                     what failed or errored in the newest run
   phalanx rerun 0193 --cell 'mysql / v2.0'   one cell of a certain run")]
@@ -60,6 +62,9 @@ pub async fn run(args: Args, context: &Context) -> Result<u8, CliError> {
             return Err(error);
         }
     };
+    context.voice.note(&format!(
+        "spec and files are those that run {run} was submitted with; `phalanx run SPEC --failed` takes them as they are now"
+    ));
     attend(
         connection,
         RunId::from(answer.run_id),

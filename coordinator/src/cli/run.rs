@@ -2,7 +2,7 @@
 
 use super::connect::Connection;
 use super::error::CliError;
-use super::follow::{Followed, Left, OnInterrupt, follow};
+use super::follow::{Followed, Left, OnInterrupt, fetch, follow};
 use super::interrupt::Interrupts;
 use super::options::Options;
 use super::ready::Ready;
@@ -11,9 +11,11 @@ use super::secrets::SecretArgs;
 use super::{Context, connect, exit, reports, say};
 use crate::config::Flag;
 use crate::report::terminal::{self, Detail};
+use crate::report::text::plural;
 use phalanx_proto::v1;
-use phalanx_shared::id::RunId;
-use std::collections::BTreeMap;
+use phalanx_shared::id::{CellId, RunId};
+use phalanx_shared::run_state::CellState;
+use std::collections::{BTreeMap, HashSet};
 
 /// Run a spec's matrix and report
 #[derive(clap::Args, Clone, Debug)]
@@ -24,6 +26,7 @@ Examples:
   phalanx run spec.yaml --only 'database=mysql,version=v2*' some cells
   phalanx run spec.yaml --report junit=junit.xml --report json=- | jq .outcome
   phalanx run spec.yaml --keep on-failure --ttl 2h          and look at what failed: phalanx attach
+  phalanx run spec.yaml --failed                            what failed last time, with the files as they are now
   phalanx run --resume                                      go on with a run that was killed")]
 pub struct Args {
     /// The spec's file; `-` is standard input
@@ -31,6 +34,9 @@ pub struct Args {
     spec: Option<String>,
     #[command(flatten)]
     selection: super::selection::Selection,
+    /// Only cells that weren't ok in the newest run of a spec of this name, with the files as they are now
+    #[arg(long, conflicts_with = "resume")]
+    failed: bool,
     #[command(flatten)]
     how: How,
     #[command(flatten)]
@@ -140,6 +146,9 @@ pub async fn run(args: Args, context: &Context) -> Result<u8, CliError> {
         (Some(spec), _) => {
             let preparing = Ready::prepare(spec, &args.selection, context);
             let mut ready = unless(&mut interrupts, preparing).await?;
+            if args.failed {
+                unless(&mut interrupts, failed_before(&mut ready, context)).await?;
+            }
             ready.request.options = Some(options);
             ready.request.secrets = secrets;
             let connecting = connect::for_run(context, ready.containers);
@@ -160,13 +169,55 @@ pub async fn run(args: Args, context: &Context) -> Result<u8, CliError> {
     attend(connection, run, &args.how, &mut interrupts, context).await
 }
 
+/// Leaves the cells that weren't ok in the newest run of a spec of this name.
+async fn failed_before(ready: &mut Ready, context: &Context) -> Result<(), CliError> {
+    let spec = ready.spec.clone();
+    let runs = connect::list(context, connect::PICK_AMONG, false).await?;
+    let Some(newest) = runs.iter().find(|run| run.spec == spec) else {
+        return Err(CliError::usage(format!("there is no run of {spec} yet"))
+            .with_help("run it without --failed"));
+    };
+    let (connection, run) = connect::to_run(context, Some(&newest.run_id)).await?;
+    let fetched = fetch(connection.client(), run.clone()).await;
+    connection.close().await;
+    let (state, _) = fetched?;
+    let not_ok = |cell: &CellState| !cell.outcome.is_some_and(|outcome| outcome.is_ok());
+    let failed: HashSet<CellId> = state
+        .cells
+        .iter()
+        .filter(|(_, cell)| not_ok(cell))
+        .map(|(id, _)| id.clone())
+        .collect();
+    if failed.is_empty() {
+        return Err(CliError::usage(format!(
+            "no cell failed in the newest run of {spec} ({run}): there is nothing to run again"
+        )));
+    }
+    let gone = ready.narrow(&failed);
+    if ready.cells() == 0 {
+        return Err(CliError::usage(format!(
+            "none of the {} that failed in run {run} is among the cells selected now",
+            plural(failed.len(), "cell")
+        )));
+    }
+    let others = match gone {
+        0 => String::new(),
+        gone => format!("; {gone} that failed are not selected now, or not in the spec any more"),
+    };
+    context.voice.note(&format!(
+        "{} that failed in run {run}, with the files as they are now{others}",
+        plural(ready.cells(), "cell")
+    ));
+    Ok(())
+}
+
 /// The work's result, unless Ctrl-C comes first: nothing runs yet, so there is nothing to clean up.
 pub(super) async fn unless<T>(
     interrupts: &mut Interrupts,
     work: impl Future<Output = Result<T, CliError>>,
 ) -> Result<T, CliError> {
     tokio::select! {
-        () = interrupts.next() => Err(CliError::said(exit::INTERRUPTED)),
+        _ = interrupts.next() => Err(CliError::said(exit::INTERRUPTED)),
         done = work => done,
     }
 }

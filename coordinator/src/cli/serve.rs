@@ -57,7 +57,6 @@ impl Args {
 
 /// Serves until Ctrl-C. Runs go on at the next start: nothing is cancelled.
 pub async fn run(args: Args, context: &Context) -> Result<u8, CliError> {
-    take_all_descriptors();
     let settings = &context.settings;
     let address = address(&settings.get(&LISTEN), args.insecure)?;
     let mut interrupts = Interrupts::listen()?;
@@ -84,16 +83,6 @@ pub async fn run(args: Args, context: &Context) -> Result<u8, CliError> {
     say::to_stderr("going: open runs go on at the next start\n");
     server.stop().await;
     Ok(exit::OK)
-}
-
-/// Every agent and watcher takes a descriptor; the usual limit is for programs that don't serve.
-fn take_all_descriptors() {
-    use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    let raised = getrlimit(Resource::RLIMIT_NOFILE)
-        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
-    if let Err(error) = raised {
-        tracing::debug!(%error, "the limit of open files stays what it is");
-    }
 }
 
 /// As [`TcpListener::bind`], for as many that come at once as a large fleet has after a restart.
@@ -144,6 +133,7 @@ fn options(context: &Context, directory: PathBuf) -> Result<server::Options, Cli
             reconnect_within: seconds(&RECONNECT_WITHIN_S),
             cancel_grace: seconds(&CANCEL_GRACE_S),
             label_limits: settings.get(&LABEL_LIMITS).0,
+            agents_are_all_here: false,
             keep_runs_for: (days > 0).then(|| Duration::from_secs(days.saturating_mul(86_400))),
             tracer: context.tracer.clone(),
         },

@@ -3,6 +3,8 @@
 //! Failed steps carry their failure in full and the log tails as `system-out`; skipped ones their reason. A cell without
 //! an outcome of any step (errored before the first, lost, cancelled in the queue) gets a test case for itself, so that no
 //! reader mistakes it for a cell without tests.
+//!
+//! Class name and name together are unique within a report: readers such as GitLab drop what they take for a repetition.
 
 use super::style::Style;
 use super::text::{failure, lines_text};
@@ -10,7 +12,9 @@ use super::view::{CellView, RunView, StepView};
 use phalanx_shared::outcome::Outcome;
 use quick_junit::{
     NonSuccessKind, Property, Report, SerializeError, TestCase, TestCaseStatus, TestSuite,
+    XmlString,
 };
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 /// The report.
@@ -18,7 +22,78 @@ pub fn render(view: &RunView) -> Result<String, SerializeError> {
     let mut report = Report::new(view.spec.as_str());
     report.set_time(Duration::from_micros(view.timing.wall_us));
     report.add_test_suites(view.cells.iter().map(|cell| suite(view, cell)));
-    report.to_string()
+    make_unique(&mut report);
+    report.to_string().map(well_formed)
+}
+
+/// Characters that XML 1.0 forbids and the writer lets through. They have no escape either.
+fn well_formed(xml: String) -> String {
+    const FORBIDDEN: [char; 2] = ['\u{fffe}', '\u{ffff}'];
+    if xml.contains(FORBIDDEN) {
+        xml.replace(FORBIDDEN, "\u{fffd}")
+    } else {
+        xml
+    }
+}
+
+/// Gives cases that share class and name the path of their step; cells that still share both, their id.
+fn make_unique(report: &mut Report) {
+    let distinctions: [fn(&TestSuite, &mut TestCase); 2] = [
+        |_, case| {
+            if let Some(path) = property(&case.properties, "path") {
+                case.name = XmlString::new(format!("{} ({path})", &*case.name));
+            }
+        },
+        |suite, case| {
+            let cell = property(&suite.properties, "cell").unwrap_or_default();
+            case.name = XmlString::new(format!("{} [{cell}]", &*case.name));
+        },
+    ];
+    for distinguish in distinctions {
+        let mut uses: HashMap<Key, u32> = HashMap::new();
+        for case in report
+            .test_suites
+            .iter()
+            .flat_map(|suite| &suite.test_cases)
+        {
+            *uses.entry(key(case)).or_default() += 1;
+        }
+        for suite in &mut report.test_suites {
+            let mut cases = std::mem::take(&mut suite.test_cases);
+            for case in &mut cases {
+                if uses.get(&key(case)).is_some_and(|uses| *uses > 1) {
+                    distinguish(suite, case);
+                }
+            }
+            suite.test_cases = cases;
+        }
+    }
+    // A name may have been written to look like one of these.
+    let mut taken = HashSet::new();
+    for suite in &mut report.test_suites {
+        for case in &mut suite.test_cases {
+            let name = case.name.clone();
+            let mut number = 1;
+            while !taken.insert(key(case)) {
+                number += 1;
+                case.name = XmlString::new(format!("{} #{number}", &*name));
+            }
+        }
+    }
+}
+
+/// Class and name as readers compare them: white space in an attribute is a space.
+type Key = (String, String);
+
+fn key(case: &TestCase) -> Key {
+    let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let class = case.classname.as_deref().unwrap_or_default();
+    (words(class), words(&case.name))
+}
+
+fn property(properties: &[Property], name: &str) -> Option<String> {
+    let known = properties.iter().find(|known| &*known.name == name);
+    known.map(|known| known.value.to_string())
 }
 
 fn suite(view: &RunView, cell: &CellView) -> TestSuite {
@@ -109,8 +184,104 @@ fn status(outcome: Outcome, reason: &str, action: &str) -> TestCaseStatus {
     if !reason.is_empty() {
         status.set_message(reason.lines().next().unwrap_or_default());
     }
-    if outcome != Outcome::Skipped {
+    if outcome == Outcome::Skipped {
+        // Some readers show the message, some the content.
+        status.set_description(reason);
+    } else {
         status.set_type(format!("{outcome}.{action}"));
     }
     status
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+    use super::*;
+
+    fn report(cells: &[(&str, &[(&str, &str, &str)])]) -> Report {
+        let mut report = Report::new("r");
+        for (cell, cases) in cells {
+            let mut suite = TestSuite::new(*cell);
+            suite.add_property(Property::new("cell", format!("id-{cell}")));
+            for (class, name, path) in *cases {
+                let mut case = TestCase::new(*name, TestCaseStatus::success());
+                case.set_classname(*class);
+                if !path.is_empty() {
+                    case.add_property(Property::new("path", *path));
+                }
+                suite.add_test_case(case);
+            }
+            report.add_test_suite(suite);
+        }
+        report
+    }
+
+    fn names(report: &Report) -> Vec<&str> {
+        let cases = report.test_suites.iter().flat_map(|s| &s.test_cases);
+        cases.map(|case| &*case.name).collect()
+    }
+
+    #[test]
+    fn equal_names_get_their_path_then_their_cell_then_a_number() {
+        let mut report = report(&[
+            (
+                "a",
+                &[
+                    ("a.t", "one", "t/0"),
+                    ("a.t", "one", "t/1"),
+                    ("a.t", "other", "t/2"),
+                ],
+            ),
+            ("b", &[("x.y", "s", "t/0"), ("x", "(cell)", "")]),
+            ("c", &[("x.y", "s", "t/0"), ("x", "(cell)", "")]),
+            ("c", &[("x", "(cell) [id-b]", "")]),
+        ]);
+        make_unique(&mut report);
+        let names = names(&report);
+        assert_eq!(
+            names,
+            [
+                "one (t/0)",
+                "one (t/1)",
+                "other",
+                "s (t/0) [id-b]",
+                "(cell) [id-b]",
+                "s (t/0) [id-c]",
+                "(cell) [id-c]",
+                "(cell) [id-b] #2"
+            ]
+        );
+    }
+
+    #[test]
+    fn names_that_differ_in_forbidden_characters_or_white_space_only_are_equal() {
+        let mut report = report(&[(
+            "a",
+            &[
+                ("a", "x\u{1}y", "t/0"),
+                ("a", "xy", "t/1"),
+                ("a", "p\nq", "t/2"),
+                ("a", "p q", "t/3"),
+            ],
+        )]);
+        make_unique(&mut report);
+        let unique: HashSet<Key> = report.test_suites[0].test_cases.iter().map(key).collect();
+        assert_eq!(unique.len(), 4);
+    }
+
+    #[test]
+    fn no_character_that_xml_forbids_remains() {
+        for number in 0..=0x11_0000_u32 {
+            let Some(c) = char::from_u32(number) else {
+                continue;
+            };
+            // Controls, and the end of each plane.
+            if number > 0x9f && number & 0xfffe != 0xfffe {
+                continue;
+            }
+            let allowed = matches!(c, '\t' | '\n' | '\r' | ' '..='\u{d7ff}' | '\u{e000}'..='\u{fffd}' | '\u{10000}'..);
+            let text = well_formed(XmlString::new(format!("a{c}b")).to_string());
+            assert!(allowed || !text.contains(c), "U+{number:04X}");
+        }
+    }
 }

@@ -7,10 +7,16 @@ use super::style::{Style, Tone};
 use super::text::{clean, duration, fit, plural};
 use super::view::micros;
 use console::measure_text_width;
+use phalanx_shared::event::ServiceState;
 use phalanx_shared::id::CellId;
 use phalanx_shared::outcome::Outcome;
 use phalanx_shared::run_state::{AttemptState, CellState, CellStatus, RunState};
 use phalanx_shared::time::Timestamp;
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+/// Why cells wait that no agent has, as their coordinator says it.
+pub type Waits = HashMap<CellId, String>;
 
 /// Columns and rows of a screen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,24 +27,33 @@ pub struct Size {
     pub height: usize,
 }
 
+/// Services that a cell's line names.
+const NAMED: usize = 3;
+
 /// A cell's line before layout.
 struct Row<'a> {
     name: &'a str,
     state: &'static str,
     tone: Tone,
     phase: &'a str,
-    step: &'a str,
+    step: Cow<'a, str>,
     elapsed: String,
     rank: u8,
 }
 
 /// The frame: a headline and a line for each cell worth showing.
-pub fn frame(state: &RunState, now: Timestamp, size: Size, style: Style) -> Vec<String> {
+pub fn frame(
+    state: &RunState,
+    waits: &Waits,
+    now: Timestamp,
+    size: Size,
+    style: Style,
+) -> Vec<String> {
     let width = size.width.saturating_sub(1).max(10); // the last column would wrap on some terminals
     let rows: Vec<Row<'_>> = state
         .cells
         .iter()
-        .map(|(id, cell)| row(state, id, cell, now))
+        .map(|(id, cell)| row(state, waits, id, cell, now))
         .collect();
     let room = size.height.saturating_sub(4).max(1); // headline, column titles, the rest summed up, the cursor's line
     let shown = choose(&rows, room);
@@ -58,7 +73,7 @@ pub fn frame(state: &RunState, now: Timestamp, size: Size, style: Style) -> Vec<
             row.name,
             row.state,
             row.phase,
-            row.step,
+            &row.step,
             &row.elapsed,
             paint,
         ));
@@ -70,7 +85,13 @@ pub fn frame(state: &RunState, now: Timestamp, size: Size, style: Style) -> Vec<
     lines
 }
 
-fn row<'a>(state: &'a RunState, id: &'a CellId, cell: &'a CellState, now: Timestamp) -> Row<'a> {
+fn row<'a>(
+    state: &'a RunState,
+    waits: &'a Waits,
+    id: &'a CellId,
+    cell: &'a CellState,
+    now: Timestamp,
+) -> Row<'a> {
     let name = state
         .planned(id)
         .map_or(id.as_str(), |planned| planned.name.as_str());
@@ -88,9 +109,15 @@ fn row<'a>(state: &'a RunState, id: &'a CellId, cell: &'a CellState, now: Timest
         (None, CellStatus::Running) => ("running", Tone::Busy, 2),
         (None, CellStatus::Ended | CellStatus::Finished) => ("ended", Tone::Busy, 2),
     };
-    let (phase, step) = match attempt {
-        Some(attempt) if cell.outcome.is_none() => where_it_is(attempt),
-        _ => ("", cell.reason.as_deref().unwrap_or_default()),
+    let why = waits.get(id).map(String::as_str);
+    let (phase, step) = match (attempt, cell.status, cell.outcome) {
+        (_, _, Some(_)) => (
+            "",
+            Cow::Borrowed(cell.reason.as_deref().unwrap_or_default()),
+        ),
+        (_, CellStatus::Queued, None) => ("", Cow::Borrowed(why.unwrap_or_default())),
+        (Some(attempt), ..) => where_it_is(attempt),
+        (None, ..) => ("", Cow::Borrowed("")),
     };
     Row {
         name,
@@ -113,17 +140,51 @@ fn rank_of(outcome: Outcome) -> u8 {
     }
 }
 
-fn where_it_is(attempt: &AttemptState) -> (&str, &str) {
+fn where_it_is(attempt: &AttemptState) -> (&str, Cow<'_, str>) {
     let phase = name_of(attempt, attempt.phase.as_deref());
-    if attempt.step.is_some() {
-        return (phase, name_of(attempt, attempt.step.as_deref()));
-    }
-    let waiting = if attempt.started.is_some() && attempt.finished.is_none() {
-        "…"
+    let runs = attempt.started.is_some() && attempt.finished.is_none();
+    let services = if runs {
+        not_ready(attempt)
     } else {
-        ""
+        String::new()
     };
-    (phase, waiting)
+    let step = match &attempt.step {
+        Some(step) if services.is_empty() => Cow::Borrowed(name_of(attempt, Some(step))),
+        Some(step) => Cow::Owned(format!("{} ({services})", name_of(attempt, Some(step)))),
+        None if !services.is_empty() => Cow::Owned(services),
+        None if runs => Cow::Borrowed("…"),
+        None => Cow::Borrowed(""),
+    };
+    (phase, step)
+}
+
+/// The services that are on their way, each with its state: `web unhealthy, db started`.
+fn not_ready(attempt: &AttemptState) -> String {
+    let state = |state: ServiceState| match state {
+        ServiceState::Pulled | ServiceState::Built => Some("being created"),
+        ServiceState::Created => Some("starting"),
+        ServiceState::Started => Some("not ready yet"),
+        ServiceState::Ready
+        | ServiceState::Exited
+        | ServiceState::Stopped
+        | ServiceState::Removed => None,
+    };
+    let told = attempt
+        .progress
+        .iter()
+        .map(|(name, doing)| format!("{name}: {doing}"));
+    let quiet = attempt
+        .services
+        .iter()
+        .filter(|(name, _)| !attempt.progress.contains_key(*name))
+        .filter_map(|(name, view)| Some(format!("{name}: {}", state(view.state)?)));
+    let mut named: Vec<String> = told.chain(quiet).collect();
+    if named.len() > NAMED {
+        let more = named.len() - NAMED;
+        named.truncate(NAMED);
+        named.push(format!("{more} more"));
+    }
+    named.join(", ")
 }
 
 fn name_of<'a>(attempt: &'a AttemptState, path: Option<&'a str>) -> &'a str {
@@ -277,7 +338,7 @@ impl Layout {
             };
         }
         let phase = widest(|row| measure_text_width(&clean(row.phase)), 5).min(16);
-        let step = widest(|row| measure_text_width(&clean(row.step)), 4);
+        let step = widest(|row| measure_text_width(&clean(&row.step)), 4);
         Layout {
             name,
             phase: Some(phase),
@@ -305,5 +366,116 @@ impl Layout {
         }
         line += &format!("  {time:>TIME$}");
         line.trim_end().to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use phalanx_shared::event::{AttemptRef, Event, EventKind};
+    use phalanx_shared::id::Token;
+
+    fn told(kinds: Vec<(bool, EventKind)>) -> RunState {
+        let mut state = RunState::new("r".into());
+        let plan = serde_json::json!({
+            "digest": "", "spec": "shop", "inputs": {}, "axes": [], "coverage": [], "max_parallel": null, "fail_fast": false,
+            "cells": [{
+                "id": "c", "name": "cell", "matrix": {}, "runs_on": [], "experimental": false, "timeout_ms": 1, "attempts": 1, "retries": 0,
+                "resources": { "millicpus": 0, "memory_bytes": 0, "subnets": 0 },
+            }],
+        });
+        let submitted = EventKind::RunSubmitted {
+            plan: serde_json::from_value(plan).unwrap(),
+            origin: serde_json::Map::new(),
+        };
+        let all = std::iter::once((false, submitted)).chain(kinds);
+        for (seq, (of_agent, kind)) in all.enumerate() {
+            state.apply(&Event {
+                run: "r".into(),
+                attempt: of_agent.then(|| AttemptRef {
+                    cell: "c".into(),
+                    attempt: 1,
+                }),
+                seq: u64::try_from(seq).unwrap(),
+                at: Timestamp(0),
+                mono_us: 0,
+                kind,
+            });
+        }
+        state
+    }
+
+    fn shown(state: &RunState, waits: &Waits) -> String {
+        let size = Size {
+            width: 120,
+            height: 20,
+        };
+        frame(state, waits, Timestamp(0), size, Style::PLAIN).join("\n")
+    }
+
+    #[test]
+    fn a_queued_cell_says_why_it_waits() {
+        let why = "no agent offers label gpu";
+        let waits = Waits::from([("c".into(), why.to_owned())]);
+        let text = shown(&told(Vec::new()), &waits);
+        assert!(text.contains(why), "{text}");
+    }
+
+    #[test]
+    fn a_running_cell_says_which_services_it_waits_for() {
+        let service = |service: &str, state| {
+            let changed = EventKind::ServiceChanged {
+                service: service.to_owned(),
+                state,
+                began: Timestamp(0),
+                detail: None,
+            };
+            (true, changed)
+        };
+        let progress = |service: &str, doing: &str| {
+            let (service, doing) = (service.to_owned(), doing.to_owned());
+            (true, EventKind::ServiceProgress { service, doing })
+        };
+        let offered = EventKind::CellOffered {
+            token: Token {
+                run: "r".into(),
+                cell: "c".into(),
+                attempt: 1,
+                epoch: 1,
+            },
+            agent: "a".into(),
+            agent_name: "a".to_owned(),
+        };
+        let mut events = vec![
+            (false, offered),
+            (true, EventKind::AttemptStarted { agent: "a".into() }),
+            progress("db", "pulling postgres:17"),
+            service("web", ServiceState::Started),
+            service("other", ServiceState::Ready),
+        ];
+        let text = shown(&told(events.clone()), &Waits::new());
+        let both = "db: pulling postgres:17, web: not ready yet";
+        assert!(text.contains(both), "{text}");
+        events.push((
+            true,
+            EventKind::StepStarted {
+                path: "t/0".to_owned(),
+                name: "orders a book".to_owned(),
+                action: "exec".to_owned(),
+            },
+        ));
+        events.push(service("db", ServiceState::Ready));
+        let text = shown(&told(events.clone()), &Waits::new());
+        assert!(
+            text.contains("orders a book (web: not ready yet)"),
+            "{text}"
+        );
+        events.push(service("web", ServiceState::Ready));
+        let text = shown(&told(events), &Waits::new());
+        assert!(
+            text.contains("orders a book") && !text.contains('('),
+            "{text}"
+        );
     }
 }

@@ -29,6 +29,19 @@ pub fn lines(state: &RunState, event: &Event, verbose: bool) -> Vec<Line> {
     }
 }
 
+/// Why cells wait that no agent has: `2 cells wait: no agent offers label gpu`, a single one by its name.
+pub fn waits(state: &RunState, cells: &[String], count: u32, reason: &str) -> Line {
+    let reason = clean(reason);
+    let text = match cells {
+        [cell] => {
+            let name = cell_name(state, &CellId::from(cell.clone()));
+            format!("{name} | waits: {reason}")
+        }
+        _ => format!("{count} cells wait: {reason}"),
+    };
+    Line::new(Tone::Warn, text)
+}
+
 fn cell_name(state: &RunState, cell: &CellId) -> String {
     let name = state.planned(cell).map(|planned| clean(&planned.name));
     name.map_or_else(|| cell.to_string(), std::borrow::Cow::into_owned)
@@ -160,6 +173,10 @@ fn of_attempt(
                 format!("service {} {state}{detail}", clean(service)),
             )
         }
+        EventKind::ServiceProgress { service, doing } => Line::new(
+            Tone::Dim,
+            format!("service {}: {}", clean(service), clean(doing)),
+        ),
         EventKind::PhaseStarted { name, .. } if verbose => {
             Line::new(Tone::Dim, format!("phase {} began", clean(name)))
         }

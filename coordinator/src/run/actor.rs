@@ -2,6 +2,7 @@
 
 use super::core::{Decision, Effect, Input, RunCore};
 use super::courier::{self, Courier, Load, Parcel, Resumed, Tail};
+use super::patience::Patience;
 use crate::clock::Clock;
 use crate::dispatch::contract::{InventoryItem, ToAgents};
 use crate::journal::{Journal, RunEnd, Write};
@@ -80,6 +81,7 @@ impl Actor for Run {
 
     async fn on_start(args: Args, me: ActorRef<Self>) -> Result<Self, Infallible> {
         let (loads, queue) = mpsc::unbounded_channel();
+        let scheduling = args.scheduling.clone();
         let courier = Courier {
             run: args.core.run().clone(),
             scheduling: args.scheduling,
@@ -87,6 +89,20 @@ impl Actor for Run {
             tail: args.tail,
         };
         let weak = me.downgrade();
+        let plan = args.core.state().plan.as_ref();
+        if let (Some(limit), false) = (
+            plan.and_then(|plan| plan.queue_timeout_ms),
+            args.core.state().is_finished(),
+        ) {
+            let now = args.clock.wall();
+            let waited = args.core.state().submitted.map(|since| now.since(since));
+            let patience = Patience {
+                run: args.core.run().clone(),
+                limit: Duration::from_millis(limit),
+                waited: waited.unwrap_or_default(),
+            };
+            tokio::spawn(patience.last(me.downgrade(), scheduling));
+        }
         tokio::spawn(async move {
             let settled = courier.carry(queue).await;
             if let Some(me) = weak.upgrade() {
@@ -284,6 +300,57 @@ impl Message<LookAtCell> for Run {
             }
         }
         Ok(Some((seen.status, reasons)))
+    }
+}
+
+/// Cells that no agent has, and what the run itself holds them back for.
+#[derive(Clone, Debug, Default)]
+pub struct HeldBack {
+    /// Why; empty if they wait for an agent.
+    pub reasons: Vec<String>,
+    /// Which.
+    pub cells: Vec<CellId>,
+    /// Those among them that no agent has begun yet.
+    pub never_started: Vec<CellId>,
+    /// Whether some cell of the run has neither begun nor ended.
+    pub some_never_started: bool,
+}
+
+/// Asks for what is [`HeldBack`].
+pub struct LookAtWaiting;
+
+impl Message<LookAtWaiting> for Run {
+    type Reply = Result<HeldBack, Infallible>;
+
+    async fn handle(
+        &mut self,
+        _: LookAtWaiting,
+        _: &mut Context<Self, Self::Reply>,
+    ) -> Self::Reply {
+        let missing = self.core.missing_secrets().iter();
+        let mut held_back = HeldBack {
+            reasons: missing
+                .map(|name| format!("secret {name} missing"))
+                .collect(),
+            ..HeldBack::default()
+        };
+        for (id, cell) in &self.core.state().cells {
+            if cell.outcome.is_some() {
+                continue;
+            }
+            let never_started = cell
+                .attempts
+                .iter()
+                .all(|attempt| attempt.started.is_none());
+            held_back.some_never_started |= never_started;
+            if cell.status == CellStatus::Queued {
+                held_back.cells.push(id.clone());
+                if never_started {
+                    held_back.never_started.push(id.clone());
+                }
+            }
+        }
+        Ok(held_back)
     }
 }
 

@@ -11,6 +11,7 @@ use phalanx_shared::outcome::Outcome;
 use phalanx_shared::run_state::{CellStatus, RunState};
 use phalanx_shared::time::Timestamp;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// What a run is told.
 #[derive(Clone, Debug)]
@@ -42,6 +43,11 @@ pub enum Input {
     },
     /// An agent is gone for good.
     AgentLost { agent: AgentId, reason: String },
+    /// These have waited for their first start as long as they may; each with what it waited for.
+    NeverStarted {
+        cells: Vec<(CellId, String)>,
+        limit: Duration,
+    },
     /// Somebody wants the end.
     Cancel(CancelOrder),
 }
@@ -55,6 +61,11 @@ pub struct CancelOrder {
     pub grace_ms: u64,
     /// Skips the `always` steps.
     pub force: bool,
+}
+
+/// A time limit for people: `90s`, `0.5s`.
+fn seconds(limit: Duration) -> String {
+    format!("{}s", limit.as_secs_f64())
 }
 
 /// What is to be done once the decision's events are durable.
@@ -216,6 +227,11 @@ impl RunCore {
                     self.lose(&token, &reason, now, &mut d);
                 }
             }
+            Input::NeverStarted { cells, limit } => {
+                for (cell, why) in cells {
+                    self.never_started(&cell, &why, limit, now, &mut d);
+                }
+            }
             Input::Cancel(order) => self.cancel(order, now, &mut d),
         }
         self.close(now, &mut d);
@@ -357,6 +373,33 @@ impl RunCore {
             };
             self.cancel(order, now, d);
         }
+    }
+
+    /// Ends a cell that no agent has begun. One that was offered meanwhile goes on.
+    fn never_started(
+        &mut self,
+        cell: &CellId,
+        why: &str,
+        limit: Duration,
+        now: Timestamp,
+        d: &mut Decision,
+    ) {
+        let begun = self
+            .state
+            .cells
+            .get(cell)
+            .is_none_or(|seen| seen.attempts.iter().any(|a| a.started.is_some()));
+        if begun || self.held.contains_key(cell) {
+            return;
+        }
+        let limit = seconds(limit);
+        let why = if why.is_empty() {
+            "its turn never came"
+        } else {
+            why
+        };
+        let reason = format!("not started within {limit} (queue-timeout): {why}");
+        self.finish(cell, Outcome::Errored, Some(reason), now, d);
     }
 
     fn cancel(&mut self, order: CancelOrder, now: Timestamp, d: &mut Decision) {

@@ -8,6 +8,7 @@ pub mod actor;
 mod attempt;
 pub mod core;
 mod courier;
+mod patience;
 mod verdict;
 
 #[cfg(test)]

@@ -44,6 +44,7 @@ pub fn plan(cells: usize, change: impl Fn(&mut PlannedCell)) -> Plan {
         coverage: vec![],
         cells: (0..cells).map(cell).collect(),
         max_parallel: None,
+        queue_timeout_ms: None,
         fail_fast: false,
         workspace: None,
         files: Default::default(),
@@ -598,4 +599,42 @@ proptest! {
         w.journal.iter().for_each(|r| replayed.apply(&r.event));
         prop_assert_eq!(&replayed, w.core.state());
     }
+}
+
+#[test]
+fn cells_that_no_agent_began_in_time_end_errored_and_those_that_an_agent_has_go_on() {
+    let mut world = World::new(plan(2, |_| {}), 0);
+    let all = |world: &World| {
+        let cells = world.core.state().cells.keys().cloned();
+        cells.map(|cell| (cell, "no agent".to_owned())).collect()
+    };
+    // One is on an agent when the time is over.
+    let token = Token {
+        run: "r".into(),
+        cell: "c0".into(),
+        attempt: 1,
+        epoch: 1,
+    };
+    let decision = world.core.handle(
+        Input::Assigned {
+            token,
+            agent: "a".into(),
+            agent_name: "a".to_owned(),
+        },
+        Timestamp(1),
+    );
+    assert_eq!(decision.effects.len(), 1);
+    let limit = Duration::from_millis(1_500);
+    let cells = all(&world);
+    let decision = world
+        .core
+        .handle(Input::NeverStarted { cells, limit }, Timestamp(2));
+    let state = world.core.state();
+    assert_eq!(state.cells[0].outcome, None);
+    assert_eq!(state.cells[1].outcome, Some(Outcome::Errored));
+    let reason = "not started within 1.5s (queue-timeout): no agent";
+    assert_eq!(state.cells[1].reason.as_deref(), Some(reason));
+    let withdrawn =
+        matches!(decision.effects.as_slice(), [Effect::Withdraw(tokens)] if tokens.len() == 1);
+    assert!(withdrawn, "{decision:?}");
 }

@@ -6,7 +6,7 @@
 use super::core::{Effect, Input, RunLimits, Scheduler};
 use super::fleet::AgentView;
 use super::pace::Pace;
-use super::why::Waiting;
+use super::why::{Constraint, Waiting};
 use crate::clock::Clock;
 use crate::dispatch::contract::ToAgents;
 use crate::run::actor::{Run, Tell};
@@ -116,6 +116,25 @@ impl Message<Why> for Scheduling {
     ) -> Result<Waiting, Infallible> {
         let now = self.args.clock.monotonic();
         Ok(self.core.why(&why.run, &why.cell, now))
+    }
+}
+
+/// Why do the cells of a run wait?
+pub struct WhyAll {
+    /// The run.
+    pub run: RunId,
+}
+
+impl Message<WhyAll> for Scheduling {
+    type Reply = Result<Vec<(Vec<Constraint>, Vec<CellId>)>, Infallible>;
+
+    async fn handle(
+        &mut self,
+        WhyAll { run }: WhyAll,
+        _: &mut Context<Self, Self::Reply>,
+    ) -> Self::Reply {
+        let now = self.args.clock.monotonic();
+        Ok(self.core.why_all(&run, now))
     }
 }
 

@@ -653,3 +653,40 @@ fn an_unknown_cell_is_expected_to_take_as_long_as_its_nearest_kin() {
     );
     assert_eq!(History::default().expected_ms(&planned("n", &[])), 0);
 }
+
+#[test]
+fn the_waiting_cells_of_a_run_are_told_by_reason() {
+    let mut b = Bench::new();
+    b.run("r", RunLimits::default());
+    let gpu = |id: &str| CellRequest {
+        labels: vec!["gpu".into()],
+        ..request("r", id)
+    };
+    b.up(agent("x", 1, &["linux"]));
+    b.queue(
+        "r",
+        vec![gpu("a"), request("r", "b"), gpu("c"), request("r", "d")],
+    );
+    let mut groups: Vec<(String, Vec<String>)> = b
+        .scheduler
+        .why_all(&"r".into(), NOW)
+        .into_iter()
+        .map(|(constraints, cells)| {
+            let reasons: Vec<String> = constraints.iter().map(ToString::to_string).collect();
+            (
+                reasons.join("; "),
+                cells.iter().map(ToString::to_string).collect(),
+            )
+        })
+        .collect();
+    groups.sort();
+    let cells = |ids: &[&str]| ids.iter().map(|id| (*id).to_owned()).collect::<Vec<_>>();
+    assert_eq!(
+        groups,
+        [
+            ("agent x: all 1 slots are taken".to_owned(), cells(&["d"])),
+            ("no agent offers label gpu".to_owned(), cells(&["a", "c"])),
+        ]
+    );
+    assert!(b.scheduler.why_all(&"other".into(), NOW).is_empty());
+}

@@ -2,7 +2,7 @@
 
 use super::core::Scheduler;
 use super::fleet::Agent;
-use super::queue::{At, ClassKey};
+use super::queue::{At, ClassKey, RunQueue};
 use phalanx_shared::id::{AgentId, CellId, RunId};
 use std::fmt;
 use std::time::Duration;
@@ -96,12 +96,37 @@ impl Scheduler {
             let agent = agent.clone();
             return Waiting::Placed { agent };
         }
+        let mut constraints = self.limits(queue, &entry.request.labels);
+        constraints.extend(self.lacking(&ClassKey::of(&entry.request), now));
+        Waiting::For(constraints)
+    }
+
+    /// Why the waiting cells of a run wait, those that are the same to every agent together.
+    pub fn why_all(&self, run: &RunId, now: Duration) -> Vec<(Vec<Constraint>, Vec<CellId>)> {
+        let Some(queue) = self.runs.get(run) else {
+            return Vec::new();
+        };
+        let groups = queue.queues.iter().filter_map(|(class, cells)| {
+            let class = self.classes.get(*class)?;
+            let mut constraints = self.limits(queue, &class.key.labels);
+            constraints.extend(self.lacking(&class.key, now));
+            Some((constraints, cells.values().cloned().collect()))
+        });
+        groups.collect()
+    }
+
+    /// The limits of run and fleet that are reached.
+    fn limits<'a>(
+        &self,
+        queue: &RunQueue,
+        labels: impl IntoIterator<Item = &'a String>,
+    ) -> Vec<Constraint> {
         let mut constraints = Vec::new();
         if let Some(limit) = queue.max_parallel.filter(|_| !queue.has_room()) {
             let running = queue.running;
             constraints.push(Constraint::MaxParallel { running, limit });
         }
-        for label in &entry.request.labels {
+        for label in labels {
             let running = self.label_running.get(label).copied().unwrap_or(0);
             if let Some(limit) = self.label_limits.get(label).filter(|l| running >= **l) {
                 constraints.push(Constraint::LabelLimit {
@@ -111,8 +136,7 @@ impl Scheduler {
                 });
             }
         }
-        constraints.extend(self.lacking(&ClassKey::of(&entry.request), now));
-        Waiting::For(constraints)
+        constraints
     }
 
     /// What agents lack for a class.

@@ -54,6 +54,7 @@ pub fn job(workspace: Option<&str>) -> CellJob {
                 exclude: None,
                 fail_fast: None,
                 max_parallel: None,
+                queue_timeout: None,
                 span: Span::default(),
             },
             cell: CellSettings::default(),

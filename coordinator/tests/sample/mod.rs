@@ -117,6 +117,7 @@ fn plan(spec: &str, axes: &[&str], cells: Vec<PlannedCell>) -> Plan {
         .to_vec(),
         cells,
         max_parallel: None,
+        queue_timeout_ms: None,
         fail_fast: false,
         workspace: None,
         files: Default::default(),

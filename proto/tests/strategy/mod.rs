@@ -182,6 +182,7 @@ fn job() -> impl Strategy<Value = CellJob> {
                     exclude: None,
                     fail_fast: None,
                     max_parallel: None,
+                    queue_timeout: None,
                     span: Span::default(),
                 },
                 cell: CellSettings::default(),
@@ -309,6 +310,7 @@ pub fn agents_kind() -> impl Strategy<Value = EventKind> {
                 detail,
             }
         }),
+        (text(), text()).prop_map(|(service, doing)| EventKind::ServiceProgress { service, doing }),
         (text(), text()).prop_map(|(path, name)| EventKind::PhaseStarted { path, name }),
         (text(), outcome(), of(text()), time()).prop_map(|(path, outcome, reason, began)| {
             EventKind::PhaseFinished {

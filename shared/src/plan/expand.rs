@@ -86,6 +86,9 @@ pub fn expand(request: &Request<'_>) -> Result<Plan, Vec<Diagnostic>> {
     let fail_fast = evaluate
         .switch(spec.strategy.fail_fast.as_ref(), "`fail-fast`")
         .map_err(problem)?;
+    let queue_timeout = evaluate
+        .duration(spec.strategy.queue_timeout.as_ref(), "`queue-timeout`")
+        .map_err(problem)?;
     let files = read.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let mut plan = Plan {
         digest: String::new(),
@@ -105,6 +108,7 @@ pub fn expand(request: &Request<'_>) -> Result<Plan, Vec<Diagnostic>> {
         cells,
         max_parallel,
         fail_fast,
+        queue_timeout_ms: queue_timeout.map(|limit| limit.as_millis() as u64),
         workspace: request.workspace.clone(),
         files,
     };
@@ -442,6 +446,9 @@ fn digest(plan: &Plan, sources: &Sources) -> String {
         part(text);
     });
     part(&json!([plan.max_parallel, plan.fail_fast]).to_string());
+    if let Some(limit) = plan.queue_timeout_ms {
+        part(&json!({ "queue-timeout": limit }).to_string());
+    }
     for cell in &plan.cells {
         part(cell.id.as_str());
         part(&cell.name);

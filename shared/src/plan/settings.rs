@@ -6,6 +6,7 @@ use crate::spec::model::CellSettings;
 use crate::spec::node::Node;
 use crate::spec::quantity;
 use serde_json::Value;
+use std::time::Duration;
 
 /// What a cell has when the spec doesn't say.
 const TIMEOUT_MS: u64 = 60 * 60 * 1000;
@@ -102,6 +103,15 @@ impl Evaluate<'_> {
             true => Ok(Some(count)),
             false => Err(wanted()),
         }
+    }
+
+    pub(super) fn duration(
+        &self,
+        node: Option<&Node>,
+        what: &str,
+    ) -> Result<Option<Duration>, EvalError> {
+        let wanted = "a duration such as 20m";
+        self.quantity(node, what, wanted, quantity::duration)
     }
 
     fn quantity<T>(

@@ -174,6 +174,7 @@ impl AttemptState {
             step: None,
             steps: IndexMap::new(),
             services: IndexMap::new(),
+            progress: IndexMap::new(),
             last_seq: 0,
             torn_down: None,
             notes: Vec::new(),
@@ -191,7 +192,13 @@ impl AttemptState {
                 state,
                 began,
                 detail,
-            } => self.service_changed(service, *state, *began, at, detail.as_deref()),
+            } => {
+                self.progress.shift_remove(service);
+                self.service_changed(service, *state, *began, at, detail.as_deref());
+            }
+            EventKind::ServiceProgress { service, doing } => {
+                self.progress.insert(service.clone(), doing.clone());
+            }
             EventKind::PhaseStarted { path, name } => {
                 self.phase = Some(name.clone());
                 self.begin(path, name, "phase", at);

@@ -26,6 +26,7 @@ fn plan(cells: usize) -> Plan {
         coverage: vec![],
         cells: (0..cells).map(cell).collect(),
         max_parallel: None,
+        queue_timeout_ms: None,
         fail_fast: false,
         workspace: None,
         files: Default::default(),

@@ -113,6 +113,9 @@ pub struct Strategy {
     pub fail_fast: Option<Node>,
     /// Unlimited unless set.
     pub max_parallel: Option<Node>,
+    /// How long a cell may wait for its first start.
+    #[serde(default)]
+    pub queue_timeout: Option<Node>,
     /// Where `matrix` stands, for messages.
     pub span: Span,
 }

@@ -13,7 +13,7 @@ mod words;
 
 pub use decode::{check_service, decode_service};
 pub use lint::{expansions, lint};
-pub use splice::dependencies;
+pub use splice::{dependencies, required_dependencies};
 
 use crate::diagnostic::Span;
 use indexmap::IndexMap;

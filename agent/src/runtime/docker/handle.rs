@@ -44,7 +44,15 @@ impl Member for Handle {
     }
 
     fn has_healthcheck(&self) -> bool {
-        self.0.has_healthcheck
+        self.0.health_allows.is_some()
+    }
+
+    fn health_allows(&self) -> Option<Duration> {
+        self.0.health_allows
+    }
+
+    async fn last_probe(&self) -> Option<String> {
+        summary::last_probe(&self.0).await
     }
 
     async fn addresses(&self) -> Result<Addresses, RuntimeError> {

@@ -35,7 +35,8 @@ pub(super) struct Container {
     pub signals: Arc<Signals>,
     /// Bytes of each output handed over, over all starts, so that a broken stream goes on where it stopped.
     pub carried: output::Carried,
-    pub has_healthcheck: bool,
+    /// How long its health check allows before it is unhealthy; `None` without one.
+    pub health_allows: Option<Duration>,
     pub exits: watch::Sender<Option<Exit>>,
     starts: AtomicU32,
     pub running: AtomicBool,
@@ -84,7 +85,7 @@ impl Container {
         shared.watch.register(&id, &signals);
         Arc::new(Container {
             shared,
-            has_healthcheck: checks_health(created),
+            health_allows: health_allows(created),
             config,
             id,
             network,
@@ -325,11 +326,17 @@ fn start_failure(said: &str, config: &ServiceConfig) -> String {
     }
 }
 
-fn checks_health(created: &ContainerInspectResponse) -> bool {
-    created
-        .config
-        .as_ref()
-        .and_then(|config| config.healthcheck.as_ref()?.test.as_ref())
-        .and_then(|test| test.first())
-        .is_some_and(|first| first != "NONE")
+/// By the health check of its own or its image's, with Docker's defaults; `None` without one.
+fn health_allows(created: &ContainerInspectResponse) -> Option<Duration> {
+    let check = created.config.as_ref()?.healthcheck.as_ref()?;
+    let kind = check.test.as_ref()?.first()?;
+    if kind == "NONE" {
+        return None;
+    }
+    let nanos = |value: Option<i64>| value.and_then(|n| u64::try_from(n).ok()).filter(|n| *n > 0);
+    let interval = nanos(check.interval).map_or(Duration::from_secs(30), Duration::from_nanos);
+    let retries = check.retries.and_then(|n| u32::try_from(n).ok());
+    let start = Duration::from_nanos(nanos(check.start_period).unwrap_or(0));
+    let all = interval.saturating_mul(retries.filter(|n| *n > 0).unwrap_or(3));
+    Some(start.saturating_add(all))
 }

@@ -357,7 +357,8 @@ impl Container {
 async fn ended(container: &Container, mut looks: watch::Receiver<u64>) -> End {
     let mut sure = true;
     loop {
-        let unjudged = container.has_healthcheck && container.signals.health.borrow().is_none();
+        let unjudged =
+            container.health_allows.is_some() && container.signals.health.borrow().is_none();
         let patience = match (sure, unjudged) {
             (false, _) => UNSURE,
             (true, true) => QUIET_UNJUDGED,

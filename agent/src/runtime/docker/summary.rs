@@ -18,6 +18,18 @@ pub(super) async fn of(container: &Container) -> Vec<String> {
     }
 }
 
+/// What the last probe of its health check answered.
+pub(super) async fn last_probe(container: &Container) -> Option<String> {
+    let engine = &container.shared.engine;
+    let state = engine.inspect(&container.id).await.ok()?.state?;
+    let log = state.health?.log?;
+    let probe = log.last()?;
+    let code = probe.exit_code.unwrap_or(-1);
+    let output = probe.output.as_deref().unwrap_or_default().trim();
+    let colon = if output.is_empty() { "" } else { ": " };
+    Some(format!("exit code {code}{colon}{output}"))
+}
+
 fn lines(name: &str, inspected: &ContainerInspectResponse) -> Vec<String> {
     let Some(state) = &inspected.state else {
         return vec![format!("{name}: the engine told no state")];

@@ -42,6 +42,14 @@ impl Check {
     }
 }
 
+impl Check {
+    /// From the start to `unhealthy`, if no probe passes.
+    pub fn allows(&self) -> Duration {
+        let all = self.interval.saturating_mul(self.retries);
+        self.start_period.saturating_add(all)
+    }
+}
+
 /// What is known of the health of one start.
 #[derive(Clone, Debug, Default)]
 pub struct Judge {

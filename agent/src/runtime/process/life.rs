@@ -9,6 +9,7 @@ use super::reap;
 use super::wire::{Ending, Order};
 use crate::clock::runtime_now;
 use crate::runtime::contract::{ExecOutput, ExecRequest, Exit, RuntimeError};
+use crate::sequence::limit::duration_text;
 use crate::sink::LogSink;
 use nix::sys::signal::Signal;
 use std::collections::BTreeMap;
@@ -42,6 +43,8 @@ pub struct Shared {
     /// Whether nothing of it lives; earlier than the exit, which waits for the output.
     pub(super) gone: watch::Sender<bool>,
     pub(super) health: watch::Sender<Option<bool>>,
+    /// What the last probe of its health check answered.
+    pub(super) last_probe: watch::Sender<Option<String>>,
 }
 
 /// Its state at this moment.
@@ -125,7 +128,15 @@ impl Shared {
                 ..ExecRequest::default()
             };
             let probe = self.exec(request);
-            let passed = matches!(timeout(check.timeout, probe).await, Ok(Ok(output)) if output.exit_code == 0);
+            let (passed, answer) = match timeout(check.timeout, probe).await {
+                Ok(Ok(output)) => (output.exit_code == 0, answer(&output)),
+                Ok(Err(error)) => (false, error.to_string()),
+                Err(_) => (
+                    false,
+                    format!("no answer within {}", duration_text(check.timeout)),
+                ),
+            };
+            self.last_probe.send_replace(Some(answer));
             let healthy = judge.probed(check, began.elapsed(), passed);
             self.health.send_if_modified(|known| {
                 let changed = *known != healthy;
@@ -147,6 +158,17 @@ impl Shared {
             .run(&self.definition.name, request, env, workdir)
             .await
     }
+}
+
+fn answer(output: &ExecOutput) -> String {
+    let mut text = format!("exit code {}", output.exit_code);
+    for bytes in [&output.stdout, &output.stderr] {
+        let said = String::from_utf8_lossy(bytes);
+        if !said.trim().is_empty() {
+            text = format!("{text}: {}", said.trim());
+        }
+    }
+    text
 }
 
 /// A start as its task needs it: its end and its output.

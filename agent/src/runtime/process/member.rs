@@ -4,6 +4,7 @@
 
 use super::copy;
 use super::guarded::{self, Guarded, Refused};
+use super::health::Check;
 use super::host::AttemptHost;
 use super::life::{Definition, Followed, Shared};
 use super::ports::Ports;
@@ -48,6 +49,7 @@ impl ProcessMember {
             exits: watch::Sender::new(None),
             gone: watch::Sender::new(true),
             health: watch::Sender::new(None),
+            last_probe: watch::Sender::new(None),
         };
         ProcessMember {
             shared: Arc::new(shared),
@@ -149,6 +151,7 @@ impl ProcessMember {
             stdin: None,
             user: None,
             ports,
+            open_files: crate::limits::first_open_files(),
             marker: self.shared.host.marker(&definition.name),
         }
     }
@@ -192,6 +195,7 @@ impl Member for ProcessMember {
         life.ending = None;
         shared.exits.send_replace(None);
         shared.health.send_replace(None);
+        shared.last_probe.send_replace(None);
         shared.gone.send_replace(false);
         let parts = Followed {
             end,
@@ -212,6 +216,14 @@ impl Member for ProcessMember {
 
     fn has_healthcheck(&self) -> bool {
         self.shared.definition.check.is_some()
+    }
+
+    fn health_allows(&self) -> Option<Duration> {
+        self.shared.definition.check.as_ref().map(Check::allows)
+    }
+
+    async fn last_probe(&self) -> Option<String> {
+        self.shared.last_probe.borrow().clone()
     }
 
     async fn addresses(&self) -> Result<Addresses, RuntimeError> {
@@ -298,6 +310,9 @@ impl Member for ProcessMember {
                 "healthcheck: {}",
                 if healthy { "healthy" } else { "unhealthy" }
             ));
+        }
+        if let Some(answer) = self.shared.last_probe.borrow().as_deref() {
+            lines.push(format!("health probe: {answer}"));
         }
         lines
     }

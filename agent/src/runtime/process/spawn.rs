@@ -1,18 +1,22 @@
 //! The one place with unsafe code: what a service's process does between `fork` and `exec`.
 
+use crate::limits;
 use nix::sys::signal::{SigSet, Signal};
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 /// Lets the command begin in a session of its own (no terminal, a group that can be signalled as a whole),
-/// with no signal blocked (the warden's are), and die with its parent, should that be killed before it can end its children.
+/// with no signal blocked (the warden's are), with the usual limit of open files rather than ours, and die with its parent, should that be killed before it can end its children.
 #[allow(unsafe_code)]
-pub fn own_session_tied_to_parent(command: &mut Command) {
+pub fn own_session_tied_to_parent(command: &mut Command, open_files: Option<u64>) {
     let parent = nix::unistd::getpid();
     let prepare = move || -> io::Result<()> {
         nix::unistd::setsid()?;
         SigSet::empty().thread_set_mask()?;
+        if let Some(soft) = open_files {
+            limits::set_open_files(soft)?;
+        }
         nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
         if nix::unistd::getppid() != parent {
             // The parent died before the tie was made.
@@ -20,8 +24,8 @@ pub fn own_session_tied_to_parent(command: &mut Command) {
         }
         Ok(())
     };
-    // SAFETY: between fork and exec only async-signal-safe calls are allowed: these are four system calls
-    // and a compare; nothing allocates, locks or unwinds.
+    // SAFETY: between fork and exec only async-signal-safe calls are allowed: these are six system calls
+    // and compares; nothing allocates, locks or unwinds.
     unsafe {
         command.pre_exec(prepare);
     }

@@ -40,6 +40,8 @@ pub struct Start {
     pub user: Option<(u32, u32)>,
     /// Ports of 127.0.0.1 that are its own: it is started once they are free.
     pub ports: Vec<u16>,
+    /// The soft limit of open files that it begins with, if not the warden's.
+    pub open_files: Option<u64>,
     /// Says to whom it belongs.
     pub marker: Marker,
 }

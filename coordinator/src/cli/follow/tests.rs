@@ -15,17 +15,17 @@ fn said(effects: &[Effect]) -> String {
 #[test]
 fn ctrl_c_cancels_then_forces_then_leaves() {
     let mut follower = follower(OnInterrupt::Cancel);
-    let first = follower.handle(&Input::Interrupt);
+    let first = follower.handle(&Input::Interrupt(Stop::Interrupt));
     assert!(matches!(
         first.as_slice(),
-        [Effect::Say(_), Effect::Cancel { force: false }]
+        [Effect::Say(_), Effect::Cancel { force: false, .. }]
     ));
-    let second = follower.handle(&Input::Interrupt);
+    let second = follower.handle(&Input::Interrupt(Stop::Interrupt));
     assert!(matches!(
         second.as_slice(),
-        [Effect::Say(_), Effect::Cancel { force: true }]
+        [Effect::Say(_), Effect::Cancel { force: true, .. }]
     ));
-    let third = follower.handle(&Input::Interrupt);
+    let third = follower.handle(&Input::Interrupt(Stop::Interrupt));
     assert!(matches!(
         third.as_slice(),
         [Effect::Say(_), Effect::Leave(Left::Interrupted)]
@@ -36,7 +36,7 @@ fn ctrl_c_cancels_then_forces_then_leaves() {
 #[test]
 fn ctrl_c_on_a_run_of_somebody_else_only_leaves() {
     let mut follower = follower(OnInterrupt::Leave);
-    let effects = follower.handle(&Input::Interrupt);
+    let effects = follower.handle(&Input::Interrupt(Stop::Interrupt));
     assert!(matches!(
         effects.as_slice(),
         [Effect::Say(_), Effect::Leave(Left::Interrupted)]
@@ -50,4 +50,18 @@ fn a_broken_stream_is_told_and_a_lost_one_ends_it() {
     assert!(said(&follower.handle(&Input::Broken("reset".to_owned()))).contains("reset"));
     let effects = follower.handle(&Input::Ended(Some(CliError::errored("gone"))));
     assert!(matches!(effects.as_slice(), [Effect::Leave(Left::Lost(_))]));
+}
+
+#[test]
+fn a_signal_of_another_kind_is_not_called_ctrl_c() {
+    let mut follower = follower(OnInterrupt::Cancel);
+    let effects = follower.handle(&Input::Interrupt(Stop::Terminate));
+    assert!(said(&effects).contains("SIGTERM"), "{effects:?}");
+    assert!(!said(&effects).contains("Ctrl-C"), "{effects:?}");
+    let by = Stop::Terminate;
+    assert!(
+        effects
+            .iter()
+            .any(|effect| matches!(effect, Effect::Cancel { by: known, .. } if *known == by))
+    );
 }

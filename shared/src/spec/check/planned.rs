@@ -60,6 +60,7 @@ impl<'s> Checker<'s, '_> {
             &strategy.exclude,
             &strategy.fail_fast,
             &strategy.max_parallel,
+            &strategy.queue_timeout,
         ] {
             self.maybe_node(node.as_ref(), &at);
         }

@@ -5,10 +5,13 @@ use super::position::{Level, Position};
 use super::reference::{Checker, suggest};
 use crate::diagnostic::Diagnostic;
 use crate::expr::{Reference, TemplateProgram};
-use crate::spec::model::{Http, Probe, Service, Session, SessionRef};
+use crate::spec::model::{
+    Action, ContainerVerb, DefineBody, Http, Probe, Service, Session, SessionRef, Spec, Step,
+};
 use crate::spec::node::{Node, Template, Text};
 use crate::spec::service;
 use indexmap::IndexMap;
+use std::collections::HashSet;
 
 /// Results of a request.
 pub const HTTP_RESULTS: [&str; 6] = ["status", "headers", "body", "json", "cookies", "elapsed"];
@@ -30,6 +33,7 @@ impl<'s> Checker<'s, '_> {
             self.service_definition(service);
         }
         self.dependencies();
+        self.never_started();
     }
 
     fn service_definition(&mut self, service: &'s Service) {
@@ -176,6 +180,75 @@ impl<'s> Checker<'s, '_> {
                 .push(Diagnostic::error(span, message).with_help(help));
         });
     }
+}
+
+impl Checker<'_, '_> {
+    /// An automatic service waits for ever for one that a step is to start, and none does.
+    fn never_started(&mut self) {
+        let spec = self.names.spec;
+        let Some(started) = started_by_steps(spec) else {
+            return;
+        };
+        let service = |name: &str| spec.services.iter().find(|s| s.name.text == name);
+        for automatic in spec.services.iter().filter(|service| !service.manual) {
+            for needed in service::required_dependencies(&automatic.definition) {
+                let manual = service(&needed.text).is_some_and(|service| service.manual);
+                if !manual || started.contains(needed.text.as_str()) {
+                    continue;
+                }
+                let (name, needs) = (&automatic.name.text, &needed.text);
+                let message = format!(
+                    "service `{name}` waits for `{needs}`, which is `start: manual`, and no step starts it"
+                );
+                let help = format!(
+                    "take out `start: manual`, or start it in a step: container: {{ start: {needs} }}"
+                );
+                self.diagnostics
+                    .push(Diagnostic::error(needed.span, message).with_help(help));
+            }
+        }
+    }
+}
+
+/// The services that steps start, and with them what those depend on. `None` if a step computes the name.
+fn started_by_steps(spec: &Spec) -> Option<HashSet<&str>> {
+    let mut next = Vec::new();
+    let phases = spec.phases.iter().flat_map(|phase| &phase.steps);
+    let defines = spec.define.iter().flat_map(|define| match &define.body {
+        DefineBody::Steps { steps, .. } => steps.as_slice(),
+        DefineBody::Value(_) => &[],
+    });
+    for step in phases.chain(defines) {
+        starts(step, &mut next);
+    }
+    if next.iter().any(|name| name.contains("${{")) {
+        return None;
+    }
+    let mut started = HashSet::new();
+    while let Some(name) = next.pop() {
+        let known = spec.services.iter().find(|s| s.name.text == name);
+        let Some(service) = known.filter(|s| started.insert(s.name.text.as_str())) else {
+            continue;
+        };
+        let needed = service::dependencies(&service.definition).into_iter();
+        next.extend(needed.map(|name| name.text));
+    }
+    Some(started)
+}
+
+fn starts(step: &Step, names: &mut Vec<String>) {
+    match &step.action {
+        Action::Container(action)
+            if matches!(action.verb, ContainerVerb::Start | ContainerVerb::Run) =>
+        {
+            names.push(action.service.text.trim().to_owned());
+        }
+        Action::Steps(steps) | Action::Parallel(steps) => {
+            steps.iter().for_each(|step| starts(step, names));
+        }
+        _ => {}
+    }
+    step.otherwise.iter().for_each(|step| starts(step, names));
 }
 
 /// The names under `ports` of a process.

@@ -15,6 +15,7 @@ pub fn strategy(node: Option<&Node>, whole: Span) -> Strategy {
             exclude: None,
             fail_fast: None,
             max_parallel: None,
+            queue_timeout: None,
             span: whole,
         };
     };
@@ -34,6 +35,7 @@ pub fn strategy(node: Option<&Node>, whole: Span) -> Strategy {
         exclude: inner.and_then(|fields| fields.node("exclude")),
         fail_fast: fields.node("fail-fast"),
         max_parallel: fields.node("max-parallel"),
+        queue_timeout: fields.node("queue-timeout"),
         span: matrix.map_or(fields.span, |entry| entry.key.span),
     }
 }

@@ -209,6 +209,11 @@ static STRATEGY: Table = Table {
             Kind::Varies(&Kind::Leaf(Leaf::Int(1))),
             "how many cells run at once; unlimited unless set",
         ),
+        key(
+            "queue-timeout",
+            DURATION,
+            "how long a cell may wait for its first start, counted from the submission; then it is `errored` with what it waited for. No limit unless set",
+        ),
     ]],
     rest: None,
     rules: &[],

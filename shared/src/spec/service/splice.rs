@@ -128,6 +128,25 @@ pub fn dependencies(definition: &Node) -> Vec<Text> {
         .collect()
 }
 
+/// Those of them whose absence matters: not marked `required: false`, as written.
+pub fn required_dependencies(definition: &Node) -> Vec<Text> {
+    let Some(node) = definition.get("depends_on") else {
+        return Vec::new();
+    };
+    let settled = settle_value("depends_on", node);
+    let optional = |settings: &Node| {
+        settings
+            .get("required")
+            .is_some_and(|required| !matches!(&required.value, NodeValue::Bool(true)))
+    };
+    settled
+        .entries()
+        .iter()
+        .filter(|entry| !optional(&entry.value))
+        .map(|entry| entry.key.clone())
+        .collect()
+}
+
 /// A list of names and of maps as one map.
 fn one_map_of_names(node: &Node) -> Node {
     let mut entries: Vec<Entry> = Vec::new();

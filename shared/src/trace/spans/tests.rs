@@ -90,6 +90,7 @@ impl Journal {
                 coverage: vec![],
                 cells: vec![cell],
                 max_parallel: None,
+                queue_timeout_ms: None,
                 fail_fast: false,
                 workspace: None,
                 files: Default::default(),

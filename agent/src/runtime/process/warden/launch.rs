@@ -1,6 +1,7 @@
 //! Starts the service: its words, environment, directory, input and user; or says why it can't be, as a shell would.
 
 use super::spawn;
+use crate::limits;
 use crate::runtime::process::wire::{Report, Start};
 use base64::Engine;
 use nix::unistd::Pid;
@@ -26,7 +27,7 @@ pub fn launch(start: &Start) -> io::Result<Pid> {
     if let Some((user, group)) = start.user {
         command.uid(user).gid(group);
     }
-    spawn::own_session_tied_to_parent(&mut command);
+    spawn::own_session_tied_to_parent(&mut command, start.open_files);
     let child = command.spawn()?;
     // The handle is not needed: the warden waits for all its children alike.
     i32::try_from(child.id())
@@ -56,6 +57,10 @@ pub fn refusal(start: &Start, error: &io::Error) -> Report {
         .first()
         .map(String::as_str)
         .unwrap_or_default();
+    if limits::has_nothing_left(error) {
+        let message = format!("can't run {program}: {error}");
+        return Report::Unable { message };
+    }
     let workdir_missing = !start.workdir.is_dir();
     let message = if workdir_missing {
         format!(

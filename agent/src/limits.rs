@@ -1,0 +1,80 @@
+//! Open files: as many as the machine allows us, and what it means when none is left.
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use std::error::Error;
+use std::io;
+use std::sync::OnceLock;
+
+/// The soft limit that this program was started with; commands that it starts get it back.
+static FIRST: OnceLock<u64> = OnceLock::new();
+
+/// Raises the soft limit of open files to the hard one: the usual soft limit is for programs that use `select`.
+/// What can't be raised stays as it is.
+pub fn raise_open_files() {
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
+        return;
+    };
+    if setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok() {
+        let _ = FIRST.set(soft);
+    }
+}
+
+/// The soft limit for what this program starts, if it has raised its own.
+pub fn first_open_files() -> Option<u64> {
+    FIRST.get().copied()
+}
+
+/// Sets the soft limit of this process. A single system call or two, so that it may be made between `fork` and `exec`.
+pub fn set_open_files(soft: u64) -> io::Result<()> {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, soft.min(hard), hard)?;
+    Ok(())
+}
+
+/// Whether an error, or what caused it, is that this process or the machine has no open file, process or memory left: then
+/// nothing is said about the system under test.
+pub fn is_exhausted(error: &(dyn Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(error) = error.downcast_ref::<io::Error>()
+            && has_nothing_left(error)
+        {
+            return true;
+        }
+        next = error.source();
+    }
+    false
+}
+
+/// The same for what starting a process says.
+pub fn has_nothing_left(error: &io::Error) -> bool {
+    use nix::libc::{EAGAIN, EMFILE, ENFILE, ENOMEM};
+    let code = error.raw_os_error();
+    // Of starting a process EAGAIN is the limit of processes; of a socket it never gets here.
+    let known = [EMFILE, ENFILE, ENOMEM, EAGAIN];
+    if code.is_some_and(|code| known.contains(&code)) {
+        return true;
+    }
+    // What wraps another error hides its code.
+    let inner = error.get_ref();
+    inner.is_some_and(|inner| {
+        let inner: &(dyn Error + 'static) = inner;
+        is_exhausted(inner)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_exhausted_machine_is_found_below_other_errors() {
+        let emfile = || io::Error::from_raw_os_error(nix::libc::EMFILE);
+        assert!(is_exhausted(&emfile()));
+        let wrapped = io::Error::other(io::Error::other(emfile()));
+        assert!(is_exhausted(&wrapped));
+        let refused = io::Error::from_raw_os_error(nix::libc::ECONNREFUSED);
+        assert!(!is_exhausted(&refused));
+        assert!(!is_exhausted(&io::Error::other("open files")));
+    }
+}
