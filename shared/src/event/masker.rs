@@ -50,6 +50,10 @@ impl<'m> EventMasker<'m> {
                 began,
                 detail: self.maybe(detail),
             },
+            EventKind::ServiceProgress { service, doing } => EventKind::ServiceProgress {
+                service,
+                doing: self.said(&doing),
+            },
             EventKind::PhaseStarted { path, name } => EventKind::PhaseStarted {
                 path: self.path(&path),
                 name,
