@@ -228,6 +228,13 @@ impl Control for Script {
         Err(Status::unimplemented("scripted"))
     }
 
+    async fn waiting(
+        &self,
+        _: tonic::Request<phalanx_proto::v1::WaitingRequest>,
+    ) -> Result<tonic::Response<phalanx_proto::v1::WaitingResponse>, tonic::Status> {
+        Err(tonic::Status::unimplemented("an older coordinator"))
+    }
+
     async fn why(&self, _: Request<WhyRequest>) -> Answer<WhyResponse> {
         Ok(Response::new(WhyResponse::default()))
     }
