@@ -198,7 +198,10 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
     use super::*;
 
-    fn report(cells: &[(&str, &[(&str, &str, &str)])]) -> Report {
+    /// A class, a name and a path.
+    type Case = (&'static str, &'static str, &'static str);
+
+    fn report(cells: &[(&str, &[Case])]) -> Report {
         let mut report = Report::new("r");
         for (cell, cases) in cells {
             let mut suite = TestSuite::new(*cell);

@@ -151,9 +151,10 @@ fn plan() -> impl Strategy<Value = Plan> {
         vec(planned_cell(), 0..3),
         of(any::<u32>()),
         any::<bool>(),
+        of(any::<u64>()),
     )
         .prop_map(
-            |(digest, spec, inputs, axes, coverage, cells, max_parallel, fail_fast)| Plan {
+            |(
                 digest,
                 spec,
                 inputs,
@@ -162,6 +163,17 @@ fn plan() -> impl Strategy<Value = Plan> {
                 cells,
                 max_parallel,
                 fail_fast,
+                queue_timeout_ms,
+            )| Plan {
+                digest,
+                spec,
+                inputs,
+                axes,
+                coverage,
+                cells,
+                max_parallel,
+                fail_fast,
+                queue_timeout_ms,
                 workspace: None,
                 files: Default::default(),
             },
@@ -177,6 +189,7 @@ fn job() -> impl Strategy<Value = CellJob> {
                 inputs: Vec::new(),
                 require: Vec::new(),
                 strategy: Matrix {
+                    matrix: false,
                     axes: Vec::new(),
                     include: None,
                     exclude: None,
