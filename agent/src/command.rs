@@ -2,6 +2,7 @@
 
 use crate::cell_contract::CancelOrder;
 use crate::identity::Identity;
+use crate::private;
 use crate::runtime::docker::DockerSettings;
 use crate::supervisor::{self, Agent, Options, StartError};
 use std::io::Read;
@@ -81,10 +82,11 @@ pub async fn run(
     args: AgentArgs,
     demo_server: Vec<String>,
 ) -> Result<ExitCode, StartError> {
+    private::memory();
     let own = args.identity_dir.clone();
     // Processes of services run in directories below it, and are started from elsewhere.
     let place = std::path::absolute(own.unwrap_or_else(|| state_dir.join("agent")))?;
-    let identity = Identity::acquire(&place)?;
+    let identity = Identity::acquire_cleaned(&place).await?;
     // Before anything is started that would have to be ended.
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;

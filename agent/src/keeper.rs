@@ -4,13 +4,13 @@
 //! ([`COMMAND`]) waits for that time and cleans up like any successor would. One per identity; an agent that lives does it itself.
 //! It is a convenience that may die, too: whoever starts next reaps what has expired.
 
+use crate::private;
 use crate::clock::{Clock, SystemClock};
 use crate::identity::{Identity, IdentityError};
 use crate::runtime::docker::DockerSettings;
 use crate::supervisor;
 use phalanx_shared::time::Timestamp;
 use std::ffi::OsString;
-use std::fs::File;
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -33,7 +33,7 @@ const GIVE_UP: Duration = Duration::from_secs(24 * 3600);
 /// Notes that something is kept from now on for so long.
 pub fn note(state_dir: &Path, now: Timestamp, ttl: Duration) {
     let until = later(now, ttl).max(noted(state_dir).unwrap_or(Timestamp(0)));
-    if let Err(error) = std::fs::write(state_dir.join(NOTE), until.0.to_string()) {
+    if let Err(error) = private::write(&state_dir.join(NOTE), until.0.to_string()) {
         tracing::warn!(%error, "what is kept will be removed by the next start only");
     }
 }
@@ -97,7 +97,9 @@ pub fn main(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
 }
 
 async fn keep(state_dir: PathBuf, docker: DockerSettings) {
-    let lock = File::create(state_dir.join(LOCK));
+    let mut options = private::file();
+    let lock = options.create(true).truncate(false).write(true);
+    let lock = lock.open(state_dir.join(LOCK));
     if !lock.as_ref().is_ok_and(|lock| lock.try_lock().is_ok()) {
         return;
     }

@@ -18,6 +18,7 @@ pub mod limits;
 pub mod link;
 pub mod machine;
 pub mod mourner;
+pub mod private;
 pub mod runtime;
 pub mod sequence;
 pub mod sink;

@@ -5,7 +5,7 @@
 use crate::cell;
 use crate::cell_contract::{Assignment, CancelOrder, Host};
 use crate::clock::{Clock, SystemClock};
-use crate::identity::{Identity, IdentityError};
+use crate::identity::{self, Home, Identity, IdentityError};
 use crate::images::{Ahead, Images};
 use crate::keeper;
 use crate::link::actor::{self as link, Handle};
@@ -13,9 +13,11 @@ use crate::link::core::About;
 use crate::link::{CellSpawner, Coordinator, InvalidAddress};
 use crate::machine;
 use crate::mourner::{self, Mourner};
+use crate::private;
 use crate::runtime::contract::Runtime;
 use crate::runtime::docker::{DockerRuntime, DockerSettings};
 use crate::runtime::process::{KeptNotes, ProcessRuntime};
+use phalanx_shared::id::AgentId;
 use phalanx_shared::plan::Resources;
 use phalanx_shared::time::Timestamp;
 use std::collections::{BTreeSet, HashSet};
@@ -84,6 +86,7 @@ pub enum StartError {
 struct Runtimes {
     processes: Arc<dyn Runtime>,
     containers: Result<Arc<dyn Runtime>, String>,
+    docker: Option<Arc<DockerRuntime>>,
     images: Option<Arc<Images>>,
     subnets: u32,
 }
@@ -94,13 +97,14 @@ impl Runtimes {
         let processes = ProcessRuntime::new(agent.clone(), identity.state_dir(), clock);
         let settings = DockerSettings {
             agent,
+            home: identity.home(),
             ..docker.clone()
         };
         // Before the first object: networks are made ready from the first moment on. A note too many costs a directory that is
         // looked through once more.
         let note = identity.state_dir().join(ENGINE_USED);
         let noted = note.exists();
-        let _ = std::fs::write(&note, "");
+        let _ = private::write(&note, "");
         let connect = DockerRuntime::connect(settings);
         let connected = tokio::time::timeout(ENGINE_WITHIN, connect).await;
         let connected = connected.unwrap_or_else(|_| {
@@ -115,6 +119,7 @@ impl Runtimes {
             .map_or(0, |docker| docker.network_capacity());
         Runtimes {
             processes: Arc::new(processes),
+            docker: connected.as_ref().ok().cloned(),
             images: connected
                 .as_ref()
                 .ok()
@@ -139,6 +144,33 @@ impl Runtimes {
                 }
                 Ok(_) => {}
                 Err(error) => tracing::warn!(kind, %error, "can't look for what was left behind"),
+            }
+        }
+    }
+
+    /// Cleans up after agents of this machine that nobody is any more and that may never return.
+    async fn reap_abandoned(&self, settings: &DockerSettings) {
+        let Some(docker) = &self.docker else { return };
+        let found = match docker.list_ours(true).await {
+            Ok(found) => found,
+            Err(error) => {
+                tracing::debug!(%error, "can't look for what others left behind");
+                return;
+            }
+        };
+        let homes: HashSet<(AgentId, String)> = found
+            .iter()
+            .filter_map(|object| Some((AgentId::from(object.agent()?), object.home()?.to_label())))
+            .collect();
+        for (agent, home) in homes {
+            // Our own is held, by us.
+            let abandoned = Home::from_label(&home)
+                .and_then(|home| identity::take_abandoned(&home, &agent));
+            let Some(abandoned) = abandoned else { continue };
+            let reaped = reap_dead(&abandoned, settings).await;
+            if reaped.removed > 0 {
+                let removed = reaped.removed;
+                tracing::info!(%agent, removed, "cleaned up after an agent that is gone");
             }
         }
     }
@@ -259,7 +291,8 @@ pub async fn start(identity: Identity, options: Options) -> Result<Agent, StartE
     if let Some(images) = &images {
         images.tell(link.clone());
     }
-    let reaper = tokio::spawn(reap_now_and_then(link.clone(), runtimes.clone()));
+    let reaper = reap_now_and_then(link.clone(), runtimes.clone(), options.docker.clone());
+    let reaper = tokio::spawn(reaper);
     Ok(Agent {
         link,
         runtimes,
@@ -305,8 +338,9 @@ fn scaled(amount: u64, factor: f64) -> u64 {
     (amount as f64 * factor.max(0.0)) as u64
 }
 
-async fn reap_now_and_then(link: Handle, runtimes: Runtimes) {
+async fn reap_now_and_then(link: Handle, runtimes: Runtimes, docker: DockerSettings) {
     loop {
+        runtimes.reap_abandoned(&docker).await;
         tokio::time::sleep(REAP_EVERY).await;
         let live = link.live().await.into_iter().collect();
         runtimes.reap(&live).await;
@@ -375,7 +409,7 @@ fn seen_empty_since(state_dir: &Path, now: Timestamp) -> bool {
     let noted = std::fs::read_to_string(&path).ok();
     let Some(since) = noted.and_then(|text| text.parse::<i64>().ok()) else {
         // Failing to note it costs a look more.
-        let _ = std::fs::write(path, now.0.to_string());
+        let _ = private::write(&path, now.0.to_string());
         return false;
     };
     u128::try_from(now.0.saturating_sub(since)).is_ok_and(|us| us >= SETTLED_AFTER.as_micros())

@@ -1,10 +1,26 @@
-//! The workspaces an agent holds: unpacked once per digest, read-only, shared by all cells that name it.
+//! The workspaces an agent holds: unpacked once per digest, shared by all cells that name it.
 //!
-//! The archive comes from the coordinator (`link`), whose `workspace::receive` wrote it.
+//! The archive comes from the coordinator (`link`), whose `workspace::receive` wrote it. A cell's host commands run as the agent's user and may
+//! have changed what lies here, so each use begins with a look: as long as no file's inode, size and times have changed nothing is read
+//! again; else the digest decides. What wasn't used for long goes.
 
-use std::fs;
+use phalanx_shared::time::Timestamp;
+use phalanx_shared::workspace_name::Naming;
+use sha2::{Digest, Sha256};
+use std::collections::HashMap;
+use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// A workspace that no cell has used for so long goes.
+const UNUSED_FOR: Duration = Duration::from_secs(7 * 24 * 3_600);
+/// Bytes of all workspaces; beyond, the least recently used go.
+const ALL_BYTES: u64 = 8 << 30;
+/// A workspace that was used last within this time may still be copied by a cell.
+const IN_USE: Duration = Duration::from_secs(600);
 
 /// Why a workspace can't be had.
 #[derive(Debug, thiserror::Error)]
@@ -14,33 +30,81 @@ pub enum Error {
     Digest { digest: String },
     #[error("workspace {digest}: the entry {} leads out of it", path.display())]
     Escape { digest: String, path: PathBuf },
+    #[error("workspace {digest}: what came has the digest {found}")]
+    Other { digest: String, found: String },
     #[error("workspace {digest}: {source}")]
     Io { digest: String, source: io::Error },
 }
 
-/// The workspaces below one directory.
+/// The workspaces below one directory. Clones are the same.
 #[derive(Clone, Debug)]
 pub struct Workspaces {
     root: PathBuf,
+    /// How each looked when its digest was right.
+    seen: Arc<Mutex<HashMap<String, [u8; 32]>>>,
 }
 
 impl Workspaces {
     /// Those below `root`, which is made when the first is unpacked.
     pub fn new(root: impl Into<PathBuf>) -> Self {
-        Workspaces { root: root.into() }
+        Workspaces {
+            root: root.into(),
+            seen: Arc::default(),
+        }
     }
 
-    /// The directory of a workspace that is here already.
-    pub fn get(&self, digest: &str) -> Option<PathBuf> {
+    /// The directory of a workspace that is here and is what its digest says. One that was changed is removed. Reads the disk.
+    pub fn get(&self, digest: &str, now: Timestamp) -> Option<PathBuf> {
         let path = self.root.join(digest);
-        (is_digest(digest) && path.is_dir()).then_some(path)
+        if !is_digest(digest) || !path.symlink_metadata().is_ok_and(|meta| meta.is_dir()) {
+            return None;
+        }
+        match self.is_whole(digest, &path) {
+            Ok(true) => {
+                // Failing to note the use only makes it go sooner.
+                let _ = File::open(&path).and_then(|directory| directory.set_modified(system(now)));
+                Some(path)
+            }
+            other => {
+                tracing::warn!(workspace = digest, ?other, "it was changed on this machine: it is fetched again");
+                self.remove(digest);
+                None
+            }
+        }
+    }
+
+    fn is_whole(&self, digest: &str, path: &Path) -> io::Result<bool> {
+        let looks = looks(path)?;
+        if self.seen().get(digest) == Some(&looks) {
+            return Ok(true);
+        }
+        if name(path)? != digest {
+            return Ok(false);
+        }
+        self.seen().insert(digest.to_owned(), looks);
+        Ok(true)
+    }
+
+    fn seen(&self) -> MutexGuard<'_, HashMap<String, [u8; 32]>> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn remove(&self, digest: &str) {
+        self.seen().remove(digest);
+        // Under another name first, so that nobody finds half of it.
+        let gone = self.root.join(format!(".{}", uuid::Uuid::new_v4()));
+        if fs::rename(self.root.join(digest), &gone).is_ok()
+            && let Err(error) = fs::remove_dir_all(&gone)
+        {
+            tracing::warn!(path = %gone.display(), %error, "can't remove a workspace");
+        }
     }
 
     /// Unpacks an archive under its digest. Done beside the final name and renamed, so that two cells which do it at once,
     /// or a kill in the middle, leave a whole workspace or none.
     ///
     /// # Errors
-    /// A name that is no digest, an entry that leads outside, a full disk.
+    /// A name that is no digest, an entry that leads outside, another digest, a full disk.
     pub fn unpack(&self, digest: &str, archive: impl Read) -> Result<PathBuf, Error> {
         if !is_digest(digest) {
             return Err(Error::Digest {
@@ -51,12 +115,23 @@ impl Workspaces {
             digest: digest.to_owned(),
             source,
         };
-        fs::create_dir_all(&self.root).map_err(io)?;
+        let private = |path: &Path, recursive| {
+            let mut builder = DirBuilder::new();
+            builder.recursive(recursive).mode(0o700).create(path)
+        };
+        private(&self.root, true).map_err(io)?;
         let path = self.root.join(digest);
         let partial = self.root.join(format!(".{}", uuid::Uuid::new_v4()));
-        let done = fs::create_dir(&partial)
+        let done = private(&partial, false)
             .map_err(io)
-            .and_then(|()| unpack_into(digest, archive, &partial));
+            .and_then(|()| unpack_into(digest, archive, &partial))
+            .and_then(|()| match name(&partial).map_err(io)? {
+                found if found == digest => Ok(()),
+                found => Err(Error::Other {
+                    digest: digest.to_owned(),
+                    found,
+                }),
+            });
         let renamed = done.and_then(|()| match fs::rename(&partial, &path) {
             Err(_) if path.is_dir() => Ok(()),
             other => other.map_err(io),
@@ -66,6 +141,124 @@ impl Workspaces {
         }
         renamed.map(|()| path)
     }
+
+    /// Removes what wasn't used for long, and the least recently used ones if all take too much.
+    pub fn prune(&self, now: Timestamp) {
+        self.prune_to(now, ALL_BYTES);
+    }
+
+    fn prune_to(&self, now: Timestamp, all_bytes: u64) {
+        let Ok(entries) = fs::read_dir(&self.root) else {
+            return;
+        };
+        let now = system(now);
+        let mut found = Vec::new();
+        for entry in entries.flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let used = entry.metadata().and_then(|meta| meta.modified());
+            let age = used.ok().and_then(|used| now.duration_since(used).ok());
+            let age = age.unwrap_or_default();
+            if !is_digest(&name) {
+                // What a kill left of an unpacking or a removal.
+                if age > IN_USE {
+                    let _ = fs::remove_dir_all(entry.path());
+                }
+                continue;
+            }
+            found.push((age, size(&entry.path()), name));
+        }
+        found.sort_unstable();
+        let mut bytes = 0;
+        for (age, size, name) in found {
+            bytes += size;
+            if age > IN_USE && (age > UNUSED_FOR || bytes > all_bytes) {
+                tracing::info!(workspace = name, "removing a workspace that isn't used any more");
+                self.remove(&name);
+                bytes -= size;
+            }
+        }
+    }
+}
+
+fn system(at: Timestamp) -> SystemTime {
+    UNIX_EPOCH + Duration::from_micros(u64::try_from(at.0).unwrap_or(0))
+}
+
+/// Each member of a tree by its path, in the byte order of the paths.
+fn members(root: &Path) -> io::Result<Vec<(String, PathBuf, fs::Metadata)>> {
+    fn walk(
+        directory: &Path,
+        before: &str,
+        found: &mut Vec<(String, PathBuf, fs::Metadata)>,
+    ) -> io::Result<()> {
+        for entry in fs::read_dir(directory)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let name = name
+                .to_str()
+                .ok_or_else(|| io::Error::other("a name that is no text"))?;
+            let path = format!("{before}{name}");
+            let meta = entry.path().symlink_metadata()?;
+            if meta.is_dir() {
+                walk(&entry.path(), &format!("{path}/"), found)?;
+            } else {
+                found.push((path, entry.path(), meta));
+            }
+        }
+        Ok(())
+    }
+    let mut found = Vec::new();
+    walk(root, "", &mut found)?;
+    found.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+    Ok(found)
+}
+
+/// The digest that names a tree.
+fn name(root: &Path) -> io::Result<String> {
+    let mut naming = Naming::default();
+    for (name, path, meta) in members(root)? {
+        if meta.is_symlink() {
+            let target = fs::read_link(&path)?;
+            naming.link(&name, &target.to_string_lossy());
+        } else if meta.is_file() {
+            let (mut file, mut hash) = (File::open(&path)?, Sha256::new());
+            let mut buffer = vec![0; 64 << 10];
+            loop {
+                let read = file.read(&mut buffer)?;
+                if read == 0 {
+                    break;
+                }
+                hash.update(buffer.get(..read).unwrap_or_default());
+            }
+            let executable = meta.permissions().mode() & 0o111 != 0;
+            naming.file(&name, executable, &hex::encode(hash.finalize()));
+        } else {
+            return Err(io::Error::other(format!("{name} is no file")));
+        }
+    }
+    Ok(naming.finish())
+}
+
+/// What changes whenever a member does: a change's time can't be set by whoever makes it.
+fn looks(root: &Path) -> io::Result<[u8; 32]> {
+    let mut hash = Sha256::new();
+    for (name, _, meta) in members(root)? {
+        let line = format!(
+            "{} {} {} {}.{} {name}\n",
+            meta.ino(),
+            meta.mode(),
+            meta.size(),
+            meta.ctime(),
+            meta.ctime_nsec()
+        );
+        hash.update(line.as_bytes());
+    }
+    Ok(hash.finalize().into())
+}
+
+fn size(path: &Path) -> u64 {
+    let members = members(path).unwrap_or_default();
+    members.iter().map(|(_, _, meta)| meta.size()).sum()
 }
 
 fn is_digest(text: &str) -> bool {
@@ -119,6 +312,20 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
+    const NOW: Timestamp = Timestamp(1_700_000_000_000_000);
+
+    /// The digest of a tree of these files.
+    fn named(files: &[(&str, &str)]) -> String {
+        let mut naming = Naming::default();
+        for (path, text) in files {
+            match text.strip_prefix("-> ") {
+                Some(target) => naming.link(path, target),
+                None => naming.file(path, false, &hex::encode(Sha256::digest(text))),
+            }
+        }
+        naming.finish()
+    }
+
     fn archive(entries: &[(&str, Option<&str>)]) -> Vec<u8> {
         let mut tar = tar::Builder::new(Vec::new());
         for (path, link) in entries {
@@ -148,17 +355,15 @@ mod tests {
     fn a_workspace_is_unpacked_once_and_found_by_its_digest() {
         let dir = tempfile::tempdir().unwrap();
         let all = Workspaces::new(dir.path().join("w"));
-        let digest = "a".repeat(64);
-        assert_eq!(all.get(&digest), None);
+        let digest = named(&[("x/l", "-> y"), ("x/y", "hi")]);
+        assert_eq!(all.get(&digest, NOW), None);
         let path = all
             .unpack(&digest, &archive(&[("x/y", None), ("x/l", Some("y"))])[..])
             .unwrap();
         assert_eq!(fs::read_to_string(path.join("x/l")).unwrap(), "hi");
-        assert_eq!(all.get(&digest), Some(path.clone()));
-        assert_eq!(
-            all.unpack(&digest, &archive(&[("x/y", None)])[..]).unwrap(),
-            path
-        );
+        assert_eq!(all.get(&digest, NOW), Some(path.clone()));
+        let again = archive(&[("x/y", None), ("x/l", Some("y"))]);
+        assert_eq!(all.unpack(&digest, &again[..]).unwrap(), path);
         assert_eq!(
             fs::read_dir(dir.path().join("w")).unwrap().count(),
             1,
@@ -187,5 +392,63 @@ mod tests {
             all.unpack("../x", &[][..]),
             Err(Error::Digest { .. })
         ));
+    }
+
+    #[test]
+    fn another_tree_than_the_digest_says_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let all = Workspaces::new(dir.path().join("w"));
+        let digest = named(&[("x", "ho")]);
+        let error = all.unpack(&digest, &archive(&[("x", None)])[..]).unwrap_err();
+        assert!(matches!(error, Error::Other { .. }), "{error}");
+        assert_eq!(all.get(&digest, NOW), None);
+    }
+
+    #[test]
+    fn a_workspace_that_a_cell_changed_is_not_given_to_the_next() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("w");
+        let digest = named(&[("x", "hi")]);
+        type Change = fn(&Path);
+        let changes: [Change; 4] = [
+            |w| fs::write(w.join("x"), "ho").unwrap(),
+            |w| fs::write(w.join("new"), "hi").unwrap(),
+            |w| fs::remove_file(w.join("x")).unwrap(),
+            |w| fs::set_permissions(w.join("x"), fs::Permissions::from_mode(0o755)).unwrap(),
+        ];
+        for change in changes {
+            for restarted in [false, true] {
+                let all = Workspaces::new(&root);
+                let path = all.unpack(&digest, &archive(&[("x", None)])[..]).unwrap();
+                assert!(all.get(&digest, NOW).is_some());
+                change(&path);
+                let all = if restarted { Workspaces::new(&root) } else { all };
+                assert_eq!(all.get(&digest, NOW), None);
+                assert!(!path.exists());
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_not_used_for_long_goes_and_the_oldest_first_when_all_take_too_much() {
+        let dir = tempfile::tempdir().unwrap();
+        let all = Workspaces::new(dir.path().join("w"));
+        let later = |of: Duration| Timestamp(NOW.0 + i64::try_from(of.as_micros()).unwrap());
+        let names = ["x", "y", "z"].map(|name| {
+            let digest = named(&[(name, "hi")]);
+            all.unpack(&digest, &archive(&[(name, None)])[..]).unwrap();
+            digest
+        });
+        let minute = Duration::from_secs(60);
+        for (digest, minutes) in names.iter().zip([0, 1, 20]) {
+            assert!(all.get(digest, later(minute * minutes)).is_some());
+        }
+        let here = || names.clone().map(|digest| dir.path().join("w").join(digest).exists());
+        all.prune_to(later(minute * 21), 4);
+        assert_eq!(here(), [false, true, true], "two of two bytes each fit");
+        all.prune_to(later(minute * 21), 0);
+        assert_eq!(here(), [false, false, true], "one may be in use");
+        all.prune(later(UNUSED_FOR + minute * 21));
+        assert_eq!(here(), [false; 3]);
     }
 }

@@ -1,5 +1,7 @@
 //! The HTTP side of a coordinator, for what watches over it: `/healthz` and Prometheus' `/metrics`. Nothing here changes anything.
 
+use crate::dispatch::logs::store::LogStore;
+use crate::health::problems;
 use crate::incoming::{Guard, Room, Speech};
 use crate::metrics::scrape::scrape;
 use crate::supervisor::Handle;
@@ -14,11 +16,17 @@ use tokio::net::TcpListener;
 /// Serves until told to stop.
 pub async fn serve(
     handle: Handle,
+    logs: LogStore,
     listener: TcpListener,
     stopped: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
+    let health = handle.clone();
+    let healthz = get(move || {
+        let told = healthz(&health, &logs);
+        async move { told }
+    });
     let router = Router::new()
-        .route("/healthz", get(healthz))
+        .route("/healthz", healthz)
         .route("/metrics", get(metrics))
         .with_state(handle);
     let guard = Guard::new(listener, Speech::Http1, Room::here(Speech::Http1));
@@ -27,16 +35,18 @@ pub async fn serve(
         .await
 }
 
-/// 200 while work can go on, 503 with the reason while it can't.
-async fn healthz(State(handle): State<Handle>) -> impl IntoResponse {
-    let problem = handle.journal.health().borrow().clone();
-    match problem {
-        None => (StatusCode::OK, "ok\n".to_owned()),
-        Some(reason) => (
-            StatusCode::SERVICE_UNAVAILABLE,
-            format!("the journal can't be written: {reason}\n"),
-        ),
+/// 200 while work can go on, 503 with the reasons while it can't. A run that is parked holds up nothing else: it is only named.
+fn healthz(handle: &Handle, logs: &LogStore) -> (StatusCode, String) {
+    let problems = problems(handle, logs);
+    let parked = handle.registry.all_parked().into_iter();
+    let parked: String = parked
+        .map(|(run, reason)| format!("run {run} is parked: {reason}\n"))
+        .collect();
+    if problems.is_empty() {
+        return (StatusCode::OK, format!("ok\n{parked}"));
     }
+    let problems: String = problems.into_iter().map(|p| p + "\n").collect();
+    (StatusCode::SERVICE_UNAVAILABLE, problems + &parked)
 }
 
 async fn metrics(State(handle): State<Handle>) -> impl IntoResponse {

@@ -172,6 +172,7 @@ impl LocalRun {
         place: Place,
         begin: Begin,
     ) -> Result<LocalRun, Error> {
+        phalanx_agent::private::memory();
         place.make()?;
         let own_secrets: OwnSecrets = Arc::new(|_| None);
         let server_options = server::Options {

@@ -38,6 +38,8 @@ const LOST: usize = 100;
 struct Inner {
     runs: BTreeMap<RunId, RunHandle>,
     agents: BTreeMap<AgentId, Presence>,
+    /// Open runs that nobody acts for, and why.
+    parked: BTreeMap<RunId, String>,
 }
 
 /// The open runs, and the agents seen since the start. Cheap to clone.
@@ -69,7 +71,34 @@ impl Registry {
     }
 
     pub(crate) fn insert(&self, run: RunId, handle: RunHandle) {
-        self.inner().runs.insert(run, handle);
+        let mut inner = self.inner();
+        inner.parked.remove(&run);
+        inner.runs.insert(run, handle);
+    }
+
+    /// An open run can't go on, whatever the reason; all others do.
+    pub(crate) fn park(&self, run: RunId, reason: String) {
+        tracing::error!(%run, reason, "the run is parked");
+        self.inner().parked.insert(run, reason);
+    }
+
+    /// A parked run is forgotten.
+    pub(crate) fn unpark(&self, run: &RunId) {
+        self.inner().parked.remove(run);
+    }
+
+    /// Why an open run doesn't go on, if it doesn't.
+    pub fn parked(&self, run: &RunId) -> Option<String> {
+        self.inner().parked.get(run).cloned()
+    }
+
+    /// All runs that don't go on, with the reason.
+    pub fn all_parked(&self) -> Vec<(RunId, String)> {
+        let inner = self.inner();
+        let parked = inner.parked.iter();
+        parked
+            .map(|(run, reason)| (run.clone(), reason.clone()))
+            .collect()
     }
 
     /// Takes out the run of an actor.

@@ -6,10 +6,11 @@ use crate::api::Api;
 use crate::api::gc::{LOGS, WORKSPACES};
 use crate::clock::{Clock, SystemClock};
 use crate::dispatch::core::Settings as SessionSettings;
-use crate::dispatch::logs::store::LogStore;
+use crate::dispatch::logs::store::{Limits as LogLimits, LogStore};
 use crate::dispatch::server as dispatch;
 use crate::incoming::{Guard, Room, Speech};
-use crate::journal::{SqliteStore, StoreError};
+use crate::journal::{Journal, SqliteStore, StoreError};
+use crate::private;
 use crate::submission::SpecPlanner;
 use crate::supervisor::{self, Begin, Handle, OwnSecrets, Settings};
 use crate::workspace::Workspaces;
@@ -37,6 +38,8 @@ pub struct Options {
     pub directory: PathBuf,
     /// Of the engine.
     pub settings: Settings,
+    /// How much of logs is kept.
+    pub logs: LogLimits,
     /// Of the sessions; the epoch is the journal's.
     pub sessions: SessionSettings,
     /// Values for secrets that a submission doesn't bring.
@@ -53,6 +56,7 @@ impl Options {
         Options {
             directory: directory.into(),
             settings: Settings::default(),
+            logs: LogLimits::default(),
             sessions: SessionSettings::default(),
             own_secrets: Arc::new(|_| None),
             max_cells: None,
@@ -73,6 +77,7 @@ pub enum Listener {
 pub struct Server {
     /// The engine.
     pub handle: Handle,
+    logs: LogStore,
     stop: CancellationToken,
     served: JoinHandle<Result<(), tonic::transport::Error>>,
     writer: JoinHandle<()>,
@@ -86,6 +91,10 @@ pub fn journal_path(directory: &Path) -> PathBuf {
 /// Starts a coordinator. Refused while another one has the directory's journal.
 pub async fn start(options: Options, listener: Listener) -> Result<Server, StoreError> {
     let directory = options.directory;
+    private::directory(&directory).map_err(|error| StoreError::Unusable {
+        path: directory.clone(),
+        reason: error.to_string(),
+    })?;
     let store = SqliteStore::open(&journal_path(&directory)).await?;
     let workspaces = Workspaces::new(directory.join(WORKSPACES));
     workspaces.clear();
@@ -105,11 +114,15 @@ pub async fn start(options: Options, listener: Listener) -> Result<Server, Store
         from_agents,
         to_agents,
         clock: clock.clone(),
-        settings: options.settings,
+        settings: Settings {
+            trials: Some(directory.join("bringing")),
+            ..options.settings
+        },
         begin: options.begin,
     })
     .await?;
-    let logs = LogStore::new(directory.join(LOGS));
+    look_at_pages(handle.journal.clone());
+    let logs = LogStore::with_limits(directory.join(LOGS), options.logs);
     let sessions = dispatch::service(dispatch::Args {
         settings: SessionSettings {
             epoch: handle.journal.epoch(),
@@ -122,7 +135,7 @@ pub async fn start(options: Options, listener: Listener) -> Result<Server, Store
         workspaces: workspaces.clone(),
         heard: handle.registry.heard().clone(),
     });
-    let api = Api::new(handle.clone(), logs, workspaces, directory);
+    let api = Api::new(handle.clone(), logs.clone(), workspaces, directory);
     let router = dispatch::transport().add_service(sessions);
     let router = with_standard_services(router.add_service(api.into_service()));
     let stop = CancellationToken::new();
@@ -138,10 +151,21 @@ pub async fn start(options: Options, listener: Listener) -> Result<Server, Store
     };
     Ok(Server {
         handle,
+        logs,
         stop,
         served,
         writer,
     })
+}
+
+/// Looks for damage in a journal that is too large to be looked at before the start.
+fn look_at_pages(journal: Journal) {
+    tokio::spawn(async move {
+        if let Err(found) = journal.store().check().await {
+            tracing::error!(found, "the journal is damaged: restore it from a backup");
+            journal.report_damage(found);
+        }
+    });
 }
 
 /// Health and reflection, as gRPC's tools expect them.
@@ -171,7 +195,7 @@ impl Server {
     /// Answers `/healthz` and `/metrics` as well, until it is stopped.
     pub fn observe(&self, listener: TcpListener) {
         let stopped = self.stop.clone().cancelled_owned();
-        let serving = crate::http::serve(self.handle.clone(), listener, stopped);
+        let serving = crate::http::serve(self.handle.clone(), self.logs.clone(), listener, stopped);
         tokio::spawn(async move {
             if let Err(error) = serving.await {
                 tracing::error!(%error, "no metrics any more");
@@ -183,6 +207,7 @@ impl Server {
     pub async fn stop(self) {
         let Server {
             handle,
+            logs: _,
             stop,
             mut served,
             writer,

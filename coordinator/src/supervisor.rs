@@ -24,6 +24,7 @@ use kameo::mailbox;
 use phalanx_shared::id::RunId;
 use recovery::{bring_open, expire, forget_old};
 use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -44,6 +45,8 @@ pub struct Settings {
     pub agents_are_all_here: bool,
     /// Where runs are traced to, if they are.
     pub tracer: Option<Tracer>,
+    /// Where it is noted that a run is being brought back, for the next start if this one doesn't survive it.
+    pub trials: Option<PathBuf>,
 }
 
 impl Default for Settings {
@@ -55,6 +58,7 @@ impl Default for Settings {
             keep_runs_for: Some(Duration::from_secs(90 * 24 * 3_600)),
             agents_are_all_here: false,
             tracer: None,
+            trials: None,
         }
     }
 }

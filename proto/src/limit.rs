@@ -30,6 +30,21 @@ pub const BATCH_BYTES: usize = 1 << 20;
 /// The payload of one event from an agent. Failures are bounded far below it where they are made.
 pub const EVENT_BYTES: usize = 8 << 20;
 
+/// The payload of one event as this version's agents make them: what is larger is cut, and its attempt ends as errored.
+pub const EVENT_MADE_BYTES: usize = 2 << 20;
+
+/// Events of one attempt as this version's agents make them; one that makes more ends as errored.
+pub const ATTEMPT_EVENTS: u64 = 200_000;
+
+/// Bytes of these.
+pub const ATTEMPT_EVENT_BYTES: u64 = 64 << 20;
+
+/// Events of one attempt that a coordinator takes, whatever the agent: above [`ATTEMPT_EVENTS`], so that an honest agent ends it first.
+pub const ATTEMPT_EVENTS_TAKEN: u64 = 250_000;
+
+/// Bytes of these: above [`ATTEMPT_EVENT_BYTES`].
+pub const ATTEMPT_EVENT_BYTES_TAKEN: u64 = 80 << 20;
+
 /// Bytes of one log chunk.
 pub const LOG_CHUNK_BYTES: usize = 64 << 10;
 

@@ -21,3 +21,4 @@ pub mod run_state;
 pub mod spec;
 pub mod time;
 pub mod trace;
+pub mod workspace_name;

@@ -96,10 +96,14 @@ pub async fn start(args: Args) -> io::Result<Handle> {
     let logs = log_actor::start(about.agent.clone(), coordinator.clone(), log_spool, over);
     let (room_sender, room) = watch::channel(true);
     let left = CancellationToken::new();
+    let workspaces = Workspaces::new(state_dir.join("workspaces"));
+    let (old, now) = (workspaces.clone(), clock.wall());
+    // Beside the start: there may be many.
+    tokio::task::spawn_blocking(move || old.prune(now));
     let starter = Starter {
         cells,
         coordinator: coordinator.clone(),
-        workspaces: Workspaces::new(state_dir.join("workspaces")),
+        workspaces,
         clock: clock.clone(),
         logs: logs.clone(),
         room,

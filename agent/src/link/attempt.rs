@@ -1,8 +1,10 @@
 //! What the link knows of one attempt: how it is to end, what is held back, what is under way.
 
+use super::budget::Budget;
 use crate::cell_contract::CancelOrder;
 use crate::sink::Stamped;
 use phalanx_shared::event::EventKind;
+use phalanx_shared::outcome::Outcome;
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -24,13 +26,27 @@ pub struct Attempt {
     pub logs_over: bool,
     /// `AttemptFinished` and what follows, until its logs are over.
     held: VecDeque<Stamped>,
+    /// What it has said.
+    pub budget: Budget,
+    /// Gaps of logs that were over before the verdict came.
+    gaps: Vec<EventKind>,
     /// The last sequence of each message under way, and when it was sent.
     under_way: VecDeque<(u64, Duration)>,
 }
 
 impl Attempt {
     /// Takes an event; gives those that may be numbered now.
-    pub fn take(&mut self, event: Stamped) -> Vec<Stamped> {
+    pub fn take(&mut self, mut event: Stamped) -> Vec<Stamped> {
+        if let Some(over) = self.budget.over() {
+            match &mut event.kind {
+                EventKind::AttemptFinished { outcome, reason } => {
+                    (*outcome, *reason) = (Outcome::Errored, Some(over.to_owned()));
+                }
+                EventKind::TornDown { .. } => {}
+                // It has said too much already.
+                _ => return Vec::new(),
+            }
+        }
         match event.kind {
             EventKind::AttemptFinished { .. } => self.finished = true,
             EventKind::TornDown { .. } => self.torn_down = true,
@@ -41,20 +57,19 @@ impl Attempt {
             self.held.push_back(event);
             return Vec::new();
         }
-        vec![event]
+        let mut numbered = before(&event, std::mem::take(&mut self.gaps));
+        numbered.push(event);
+        numbered
     }
 
     /// The logs are over: what waited for them may be numbered, after the gaps in them.
     pub fn release(&mut self, gaps: Vec<EventKind>) -> Vec<Stamped> {
         self.logs_over = true;
         let Some(verdict) = self.held.front() else {
+            self.gaps = gaps;
             return Vec::new();
         };
-        let stamp = |kind| Stamped {
-            kind,
-            ..verdict.clone()
-        };
-        let mut released: Vec<Stamped> = gaps.into_iter().map(stamp).collect();
+        let mut released = before(verdict, gaps);
         released.extend(std::mem::take(&mut self.held));
         released
     }
@@ -104,5 +119,55 @@ impl Attempt {
     /// When the oldest unacknowledged message was sent.
     pub fn waiting_since(&self) -> Option<Duration> {
         self.under_way.front().map(|(_, at)| *at)
+    }
+}
+
+/// Events that are told just before another one.
+fn before(event: &Stamped, kinds: Vec<EventKind>) -> Vec<Stamped> {
+    let stamp = |kind| Stamped {
+        kind,
+        ..event.clone()
+    };
+    kinds.into_iter().map(stamp).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use phalanx_shared::time::Timestamp;
+
+    #[test]
+    fn gaps_are_told_before_the_verdict_whichever_comes_first() {
+        let event = |kind| Stamped {
+            token: phalanx_shared::id::Token {
+                run: "r".into(),
+                cell: "c".into(),
+                attempt: 1,
+                epoch: 1,
+            },
+            at: Timestamp(1),
+            mono_us: 1,
+            kind,
+        };
+        let gap = || {
+            let message = "a gap".to_owned();
+            vec![EventKind::Note { message }]
+        };
+        let verdict = || {
+            event(EventKind::AttemptFinished {
+                outcome: Outcome::Passed,
+                reason: None,
+            })
+        };
+        let kinds = |events: Vec<Stamped>| -> Vec<String> {
+            let kinds = events.iter().map(|e| e.kind.name().to_owned());
+            kinds.collect()
+        };
+        let mut attempt = Attempt::default();
+        assert!(attempt.take(verdict()).is_empty());
+        assert_eq!(kinds(attempt.release(gap())), ["note", "attempt_finished"]);
+        let mut attempt = Attempt::default();
+        assert!(attempt.release(gap()).is_empty());
+        assert_eq!(kinds(attempt.take(verdict())), ["note", "attempt_finished"]);
     }
 }

@@ -90,12 +90,20 @@ impl Starter {
     }
 
     async fn workspace(&self, digest: &str) -> Result<PathBuf, String> {
-        if let Some(path) = self.workspaces.get(digest) {
+        let now = self.clock.wall();
+        let (workspaces, name) = (self.workspaces.clone(), digest.to_owned());
+        let held = tokio::task::spawn_blocking(move || workspaces.get(&name, now)).await;
+        if let Some(path) = held.map_err(|error| format!("reading the workspace: {error}"))? {
             return Ok(path);
         }
         let archive = self.coordinator.workspace(digest).await?;
         let (workspaces, digest) = (self.workspaces.clone(), digest.to_owned());
-        tokio::task::spawn_blocking(move || workspaces.unpack(&digest, archive))
+        let unpack = move || {
+            let unpacked = workspaces.unpack(&digest, archive);
+            workspaces.prune(now);
+            unpacked
+        };
+        tokio::task::spawn_blocking(unpack)
             .await
             .map_err(|error| format!("unpacking the workspace: {error}"))?
             .map_err(|error| error.to_string())

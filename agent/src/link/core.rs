@@ -341,21 +341,36 @@ impl<O: Overflow> Link<O> {
         let mut effects = Vec::new();
         if let Some(attempt) = self.attempts.get_mut(&token) {
             let numbered = attempt.take(event);
-            self.number(&token, numbered);
+            self.number(&token, numbered, &mut effects);
             self.flush(now, &mut effects);
             self.leave_if_done(&mut effects);
         }
         effects
     }
 
-    fn number(&mut self, token: &Token, events: Vec<Stamped>) {
+    fn number(&mut self, token: &Token, events: Vec<Stamped>, effects: &mut Effects) {
         let abandoned = self.attempts.get(token).is_none_or(|a| a.abandoned);
         if !abandoned {
+            let mut over = None;
             for Stamped {
                 at, mono_us, kind, ..
             } in events
             {
-                self.spool.push(token, at, mono_us, kind);
+                let bytes = self.spool.push(token, at, mono_us, kind);
+                if let Some(attempt) = self.attempts.get_mut(token)
+                    && !attempt.finished
+                {
+                    over = over.or(attempt.budget.spend(bytes));
+                }
+            }
+            if let Some(reason) = over {
+                // Its `always` steps would say even more.
+                let order = CancelOrder {
+                    grace: Duration::ZERO,
+                    reason,
+                    force: true,
+                };
+                self.cancel(token, order, effects);
             }
         } else if self.attempts.get(token).is_some_and(Attempt::is_over) {
             self.forget(token);
@@ -407,7 +422,7 @@ impl<O: Overflow> Link<O> {
         let Over { token, gaps } = over;
         if let Some(attempt) = self.attempts.get_mut(&token) {
             let released = attempt.release(gaps);
-            self.number(&token, released);
+            self.number(&token, released, &mut effects);
             self.flush(now, &mut effects);
             self.leave_if_done(&mut effects);
         }

@@ -3,6 +3,7 @@
 pub mod actor;
 pub mod attempt;
 pub mod backoff;
+mod budget;
 mod cells;
 mod connect;
 mod connection;

@@ -1,6 +1,7 @@
 //! Where events and log bytes go that have no room in memory. Nothing here outlives the agent's process: attempts die with it,
 //! so a new process starts with an empty directory.
 
+use crate::private;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
@@ -40,7 +41,7 @@ impl Directory {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        std::fs::create_dir_all(&path)?;
+        private::directory(&path)?;
         Ok(Directory {
             path,
             open: BTreeMap::new(),
@@ -51,7 +52,7 @@ impl Directory {
 impl Overflow for Directory {
     fn append(&mut self, name: &str, bytes: &[u8]) -> io::Result<Place> {
         if !self.open.contains_key(name) {
-            let file = File::options()
+            let file = private::file()
                 .create(true)
                 .truncate(true)
                 .read(true)

@@ -4,8 +4,9 @@
 //! forgotten. Memory is bounded: what exceeds it goes to the overflow; when that is full or fails, [`Spool::has_room`] turns false
 //! and the producers wait. Nothing is ever lost and [`Spool::push`] never fails: each producer may have one event under way.
 
+use super::budget::slim;
 use super::overflow::{Overflow, Place};
-use phalanx_proto::limit::{BATCH_BYTES, BATCH_EVENTS};
+use phalanx_proto::limit::{BATCH_BYTES, BATCH_EVENTS, EVENT_MADE_BYTES};
 use phalanx_shared::event::{AttemptRef, Event, EventKind};
 use phalanx_shared::id::Token;
 use phalanx_shared::time::Timestamp;
@@ -98,12 +99,12 @@ impl<O: Overflow> Spool<O> {
         self.memory_bytes < self.limits.memory_bytes || !self.refused
     }
 
-    /// Numbers an event and keeps it. Events of an attempt that isn't open vanish.
-    pub fn push(&mut self, token: &Token, at: Timestamp, mono_us: u64, kind: EventKind) {
+    /// Numbers an event and keeps it, without what makes it too large; its bytes before that. Events of an attempt that isn't open vanish.
+    pub fn push(&mut self, token: &Token, at: Timestamp, mono_us: u64, kind: EventKind) -> usize {
         let Some(attempt) = self.attempts.get_mut(token) else {
-            return;
+            return 0;
         };
-        let event = Event {
+        let mut event = Event {
             run: token.run.clone(),
             attempt: Some(AttemptRef {
                 cell: token.cell.clone(),
@@ -114,7 +115,12 @@ impl<O: Overflow> Spool<O> {
             mono_us,
             kind,
         };
-        let json = serde_json::to_vec(&event).unwrap_or_default();
+        let mut json = serde_json::to_vec(&event).unwrap_or_default();
+        let made = json.len();
+        if made > EVENT_MADE_BYTES {
+            event.kind = slim(event.kind);
+            json = serde_json::to_vec(&event).unwrap_or_default();
+        }
         let bytes = json.len();
         let kept = if self.memory_bytes + bytes <= self.limits.memory_bytes {
             None
@@ -135,6 +141,7 @@ impl<O: Overflow> Spool<O> {
             }
         };
         attempt.entries.push_back(Entry { bytes, kept });
+        made
     }
 
     /// Drops what is durable up to and including `seq`.

@@ -21,6 +21,12 @@ pub(super) async fn cancel(
     } = request;
     let row = find::run(&**handle.journal.store(), &run_id).await?;
     let Some(run) = handle.registry.get(&row.new.run) else {
+        if let Some(reason) = handle.registry.parked(&row.new.run) {
+            return Err(Status::failed_precondition(format!(
+                "run {} is parked, nothing of it runs: {reason}",
+                row.new.run
+            )));
+        }
         return Ok(v1::CancelResponse { finished: true });
     };
     let finished = run.actor.ask(Look).await.map_err(of_actor)?.finished;

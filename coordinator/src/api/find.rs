@@ -41,7 +41,7 @@ pub(super) async fn plan(store: &dyn Store, run: &RunId) -> Result<Plan, Status>
     let first = store.events(run, 1, 1).await.map_err(of_store)?;
     match first.into_iter().next().map(|recorded| recorded.event.kind) {
         Some(EventKind::RunSubmitted { plan, .. }) => Ok(plan),
-        _ => Err(Status::internal(format!(
+        _ => Err(Status::data_loss(format!(
             "run {run} has no plan in its journal"
         ))),
     }

@@ -6,6 +6,7 @@ use crate::supervisor::Handle;
 use crate::workspace::Workspaces;
 use phalanx_proto::v1;
 use phalanx_shared::id::RunId;
+use phalanx_shared::time::Timestamp;
 use std::collections::HashSet;
 use std::path::Path;
 use tonic::Status;
@@ -33,10 +34,12 @@ pub(super) async fn gc(
         let mut before = handle.clock.wall();
         before.0 = before.0.saturating_sub(age);
         old = store.settled_before(before).await.map_err(of_store)?;
+        old.extend(parked_before(handle, before).await?);
     }
     let gone: HashSet<RunId> = old.iter().cloned().collect();
     let mut removed: Vec<String> = old.iter().map(|run| format!("run {run}")).collect();
     if !dry_run && !old.is_empty() {
+        old.iter().for_each(|run| handle.registry.unpark(run));
         let writes = old.into_iter().map(|run| Write::Forget { run }).collect();
         handle
             .journal
@@ -64,6 +67,16 @@ pub(super) async fn gc(
     let bytes = files.iter().map(|(_, bytes)| bytes).sum();
     removed.extend(files.into_iter().map(|(path, _)| path));
     Ok(v1::GcResponse { removed, bytes })
+}
+
+/// Runs that can't go on and were submitted before a time: they will never finish.
+async fn parked_before(handle: &Handle, before: Timestamp) -> Result<Vec<RunId>, Status> {
+    let mut old = Vec::new();
+    for (run, _) in handle.registry.all_parked() {
+        let row = handle.journal.store().run(&run).await.map_err(of_store)?;
+        old.extend(row.filter(|row| row.new.submitted < before).map(|_| run));
+    }
+    Ok(old)
 }
 
 /// Entries of a directory whose names nobody claims, removed unless it is a dry run; with their sizes.

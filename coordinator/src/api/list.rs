@@ -30,14 +30,21 @@ pub(super) async fn list_runs(
     for row in rows.map_err(of_store)? {
         // Settled means cleaned up as well; a client asks for what has no outcome yet.
         if !(open && row.end.is_some()) {
-            runs.push(summary(handle, row).await?);
+            runs.push(summary(handle, row).await);
         }
     }
     Ok(v1::ListRunsResponse { runs })
 }
 
-async fn summary(handle: &Handle, row: RunRow) -> Result<v1::RunSummary, Status> {
-    let RunRow { new, end, .. } = row;
+/// A run in one row; what can't be read of it is named and harms no other's row.
+async fn summary(handle: &Handle, row: RunRow) -> v1::RunSummary {
+    let RunRow {
+        new,
+        end,
+        settled: _,
+        problem,
+    } = row;
+    let mut problem = handle.registry.parked(&new.run).or(problem);
     let NewRun {
         run,
         submitted,
@@ -61,12 +68,17 @@ async fn summary(handle: &Handle, row: RunRow) -> Result<v1::RunSummary, Status>
             };
             let (counts, cancel) = match glance {
                 Some(glance) => (glance.counts, glance.cancel),
-                None => cut_off(&**handle.journal.store(), &run).await?,
+                None => cut_off(&**handle.journal.store(), &run)
+                    .await
+                    .unwrap_or_else(|error| {
+                        problem.get_or_insert(error);
+                        (Counts::default(), None)
+                    }),
             };
             (counts, None, None, cancel)
         }
     };
-    Ok(v1::RunSummary {
+    v1::RunSummary {
         run_id: run.to_string(),
         spec,
         submitted_us: submitted.0,
@@ -78,13 +90,14 @@ async fn summary(handle: &Handle, row: RunRow) -> Result<v1::RunSummary, Status>
         counts: by_outcome(counts),
         cancel,
         plan_digest: digest,
-    })
+        problem: problem.unwrap_or_default(),
+    }
 }
 
 /// Where the cells of an open run are that nobody acts for: its program was killed. What its journal says of running
 /// cells is over; they wait for a resumption.
-async fn cut_off(store: &dyn Store, run: &RunId) -> Result<(Counts, Option<String>), Status> {
-    let (state, _) = replay(store, run).await.map_err(of_store)?;
+async fn cut_off(store: &dyn Store, run: &RunId) -> Result<(Counts, Option<String>), String> {
+    let (state, _) = replay(store, run).await.map_err(|e| e.to_string())?;
     let mut counts = state.counts();
     counts.queued += std::mem::take(&mut counts.running);
     Ok((counts, state.cancel))

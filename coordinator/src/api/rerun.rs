@@ -26,6 +26,9 @@ pub(super) async fn rerun(
     let store = handle.journal.store();
     let row = find::run(&**store, &run_id).await?;
     let run = row.new.run;
+    if let Some(problem) = row.problem {
+        return Err(Status::data_loss(format!("run {run}: {problem}")));
+    }
     let state = find::state(&**store, &run).await?;
     let mut submission = row.new.submission;
     // The client's files are not asked for again: what its expressions read is in the plan, its workspace is held for its runs.

@@ -10,7 +10,9 @@ pub(super) fn of_store(error: StoreError) -> Status {
         StoreError::Unavailable(_) | StoreError::InUse { .. } => {
             Status::unavailable(error.to_string())
         }
-        StoreError::Refused(_) | StoreError::Read(_) | StoreError::Unusable { .. } => {
+        // Asking again changes nothing.
+        StoreError::Read(_) | StoreError::Damaged { .. } => Status::data_loss(error.to_string()),
+        StoreError::Refused(_) | StoreError::Unusable { .. } => {
             Status::internal(error.to_string())
         }
     }

@@ -69,6 +69,12 @@ pub(super) async fn launch(
     submission: Submission,
     secrets: BTreeMap<String, String>,
 ) -> Result<v1::SubmitResponse, NotStarted> {
+    if let Some(reason) = handle.journal.health().borrow().clone() {
+        let reason = format!(
+            "no run can be started, the coordinator's journal can't be written: {reason}"
+        );
+        return Err(Status::unavailable(reason).into());
+    }
     // What planning may take is bounded; so is how many do it at once, whoever asks.
     let turn = PLANNERS.acquire().await;
     let turn = turn.map_err(|_| Status::unavailable("no more runs are planned"))?;

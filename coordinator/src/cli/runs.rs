@@ -58,16 +58,21 @@ fn table(runs: &[RunSummary], now: Timestamp) -> Table {
     for run in runs {
         let outcome = outcome(run);
         let state = match (outcome, &run.cancel) {
+            _ if !run.problem.is_empty() => format!("damaged: {}", run.problem),
             (Some(outcome), _) => outcome.as_str().to_owned(),
             (None, Some(_)) => "cancelling".to_owned(),
             (None, None) => format!("{} running, {} queued", run.running, run.queued),
+        };
+        let tone = match run.problem.is_empty() {
+            true => outcome.map_or(Tone::Busy, Tone::from),
+            false => Tone::Bad,
         };
         let ended = run.finished_us.unwrap_or(now.0);
         let elapsed = Timestamp(ended).since(Timestamp(run.submitted_us));
         table.row([
             (Tone::Plain, run.run_id.clone()),
             (Tone::Plain, run.spec.clone()),
-            (outcome.map_or(Tone::Busy, Tone::from), state),
+            (tone, state),
             (Tone::Plain, cells(run)),
             (
                 Tone::Plain,
@@ -110,5 +115,6 @@ fn json(run: &RunSummary) -> serde_json::Value {
         "running": run.running,
         "queued": run.queued,
         "digest": run.plan_digest,
+        "problem": (!run.problem.is_empty()).then_some(&run.problem),
     })
 }

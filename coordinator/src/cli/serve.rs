@@ -7,9 +7,10 @@ use crate::config::Flag;
 use crate::config::place::STATE_DIR;
 use crate::config::server::{
     ACCEPT_WITHIN_S, ATTEMPT_MARGIN_S, CANCEL_GRACE_S, HEARTBEAT_MS, HTTP, KEEP_RUNS_DAYS,
-    LABEL_LIMITS, LEASE_MARGIN_S, LEASE_S, LISTEN, RECONNECT_WITHIN_S, RESET_GRACE_S, SECRETS_DIR,
+    LABEL_LIMITS, LEASE_MARGIN_S, LEASE_S, LISTEN, LOG_ATTEMPT_MIB, LOG_RESERVE_MIB, RECONNECT_WITHIN_S, RESET_GRACE_S, SECRETS_DIR,
 };
 use crate::dispatch::core::Settings as SessionSettings;
+use crate::dispatch::logs::store::Limits as LogLimits;
 use crate::server::{self, Listener};
 use crate::supervisor;
 use std::net::SocketAddr;
@@ -57,6 +58,7 @@ impl Args {
 
 /// Serves until Ctrl-C. Runs go on at the next start: nothing is cancelled.
 pub async fn run(args: Args, context: &Context) -> Result<u8, CliError> {
+    crate::private::memory();
     let settings = &context.settings;
     let address = address(&settings.get(&LISTEN), args.insecure)?;
     let mut interrupts = Interrupts::listen()?;
@@ -66,7 +68,7 @@ pub async fn run(args: Args, context: &Context) -> Result<u8, CliError> {
         text => Some(bind(self::address(text, args.insecure)?)?),
     };
     let directory = settings.get(&STATE_DIR).join("coordinator");
-    std::fs::create_dir_all(&directory).map_err(|error| {
+    crate::private::directory(&directory).map_err(|error| {
         CliError::errored(format!("can't use {}: {error}", directory.display()))
     })?;
     let options = options(context, directory)?;
@@ -136,6 +138,11 @@ fn options(context: &Context, directory: PathBuf) -> Result<server::Options, Cli
             agents_are_all_here: false,
             keep_runs_for: (days > 0).then(|| Duration::from_secs(days.saturating_mul(86_400))),
             tracer: context.tracer.clone(),
+            ..supervisor::Settings::default()
+        },
+        logs: LogLimits {
+            attempt_bytes: settings.get(&LOG_ATTEMPT_MIB).saturating_mul(1 << 20),
+            reserve_bytes: settings.get(&LOG_RESERVE_MIB).0.map(|mib| mib.saturating_mul(1 << 20)),
         },
         sessions: SessionSettings {
             lease: seconds(&LEASE_S),

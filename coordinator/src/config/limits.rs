@@ -34,6 +34,25 @@ impl SettingType for LabelLimits {
     }
 }
 
+/// Room on a disk that is left free, in MiB; none is by the size of the disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reserve(pub Option<u64>);
+
+impl SettingType for Reserve {
+    fn parse(value: &Value) -> Result<Reserve, String> {
+        let text = value.clone().into_string().unwrap_or_default();
+        if text.trim() == "auto" {
+            return Ok(Reserve(None));
+        }
+        let mib = text.trim().parse().map(Some).map(Reserve);
+        mib.map_err(|_| "a number of MiB, or auto".to_owned())
+    }
+
+    fn show(&self) -> String {
+        self.0.map_or("auto".to_owned(), |mib| mib.to_string())
+    }
+}
+
 fn expected() -> String {
     "labels with a number of cells from 1 up, such as gpu=2,arm=4".to_owned()
 }
@@ -42,6 +61,14 @@ fn expected() -> String {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn a_reserve_is_a_number_or_left_to_the_disk() {
+        let read = |text: &str| Reserve::parse(&Value::from(text));
+        assert_eq!(read("512"), Ok(Reserve(Some(512))));
+        assert_eq!(read(&Reserve(None).show()), Ok(Reserve(None)));
+        assert!(read("-1").is_err() && read("much").is_err());
+    }
 
     #[test]
     fn limits_are_read_as_they_are_shown_and_a_label_may_contain_the_sign() {

@@ -41,6 +41,8 @@ pub const ALL: &[&dyn AnySetting] = &[
     &server::ACCEPT_WITHIN_S,
     &server::ATTEMPT_MARGIN_S,
     &server::LABEL_LIMITS,
+    &server::LOG_ATTEMPT_MIB,
+    &server::LOG_RESERVE_MIB,
     &fleet::AGENTS,
     &fleet::AGENTS_AS_PROCESSES,
     &fleet::SLOTS,

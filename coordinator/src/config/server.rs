@@ -1,7 +1,7 @@
 //! The coordinator: which one is asked, and what one that is served does.
 
 use super::Setting;
-use super::limits::LabelLimits;
+use super::limits::{LabelLimits, Reserve};
 
 /// Whom commands ask. Local commands read the state directory themselves.
 pub const COORDINATOR: Setting<String> = Setting {
@@ -122,4 +122,20 @@ pub const KEEP_RUNS_DAYS: Setting<u64> = Setting {
     unit: "days",
     doc: "runs that finished longer ago are forgotten; 0 keeps all",
     default: |_| 90,
+};
+
+/// A bound on what one attempt may print.
+pub const LOG_ATTEMPT_MIB: Setting<u64> = Setting {
+    key: "logs.attempt_mib",
+    unit: "MiB",
+    doc: "bytes of logs that the coordinator keeps of one attempt; what is more becomes a gap that says so",
+    default: |_| 512,
+};
+
+/// Room that logs leave.
+pub const LOG_RESERVE_MIB: Setting<Reserve> = Setting {
+    key: "logs.reserve_mib",
+    unit: "MiB",
+    doc: "free space of the coordinator's disk below which no logs are stored, so that the journal goes on; auto is 5 % of the disk, 1 to 10 GiB, at most a tenth",
+    default: |_| Reserve(None),
 };

@@ -3,6 +3,7 @@
 use super::store::StoreError;
 use std::fs::{File, TryLockError};
 use std::io::{Read, Seek, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 /// Held as long as this lives.
@@ -20,7 +21,7 @@ impl Lock {
         };
         let mut options = File::options();
         options.create(true).truncate(false).read(true).write(true);
-        let mut file = options.open(&path).map_err(unusable)?;
+        let mut file = options.mode(0o600).open(&path).map_err(unusable)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {

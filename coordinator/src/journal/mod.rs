@@ -3,7 +3,9 @@
 //! [`Journal`] is the handle that everybody has: appends go to the one writer ([`writer`]), which commits many at once; reads go to
 //! the [`Store`] directly. A store knows rows, not what they mean: state is a fold of the events, made elsewhere.
 
+mod check;
 mod lock;
+mod mark;
 mod sqlite;
 mod store;
 mod writer;

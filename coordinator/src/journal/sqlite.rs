@@ -1,9 +1,12 @@
 //! The journal in SQLite: WAL, `synchronous = FULL`, one connection that writes, a few that read.
 
+use super::check;
 use super::lock::Lock;
-use super::store::{NewRun, RunEnd, RunRow, Store, StoreError, Write, past};
+use super::mark::MarkFile;
+use super::store::{NewRun, RunEnd, RunRow, Store, StoreError, Submission, Write, past};
 use crate::schedule::expected::Past;
 use async_trait::async_trait;
+use futures::StreamExt;
 use phalanx_shared::event::{AttemptRef, Event, Recorded};
 use phalanx_shared::id::{CellId, RunId};
 use phalanx_shared::time::Timestamp;
@@ -13,11 +16,14 @@ use sqlx::sqlite::{
     SqliteSynchronous,
 };
 use sqlx::{Connection, QueryBuilder, Row, Sqlite};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Rows of one INSERT: eight columns each stay below SQLite's bound on variables.
 const ROWS: usize = 2_000;
+/// Bytes of events read at once; one alone may be larger.
+const READ_BYTES: usize = 8 << 20;
 /// Connections that read.
 const READERS: u32 = 4;
 
@@ -27,11 +33,15 @@ pub struct SqliteStore {
     writer: Option<SqlitePool>,
     readers: SqlitePool,
     path: PathBuf,
+    /// None of a store that is open for reading only.
+    mark: Option<MarkFile>,
+    /// Whether all of it was looked at when it was opened.
+    checked: bool,
     _lock: Option<Lock>,
 }
 
 impl SqliteStore {
-    /// Opens a database, made if need be, and brings its schema up to date. Refused while another coordinator has it.
+    /// Opens a database, made if need be, looks for damage, and brings its schema up to date. Refused while another coordinator has it.
     pub async fn open(path: &Path) -> Result<SqliteStore, StoreError> {
         let unusable = |reason: String| StoreError::Unusable {
             path: path.to_owned(),
@@ -41,6 +51,9 @@ impl SqliteStore {
             std::fs::create_dir_all(directory).map_err(|e| unusable(e.to_string()))?;
         }
         let lock = Lock::acquire(path)?;
+        // SQLite gives the files beside it the same mode.
+        private(path).map_err(|e| unusable(e.to_string()))?;
+        let mark = MarkFile::open(path).map_err(|e| unusable(format!("its mark file: {e}")))?;
         let options = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(true)
@@ -51,20 +64,31 @@ impl SqliteStore {
             .max_connections(1)
             .connect_with(options.clone())
             .await
-            .map_err(|e| unusable(e.to_string()))?;
+            .map_err(|error| check::opening(path, &error))?;
+        check::version(&writer, path).await?;
+        let bytes = path.metadata().map_or(0, |meta| meta.len());
+        let checked = bytes <= check::AT_START_BYTES;
+        if checked {
+            let pages = check::pages(&writer).await;
+            pages.map_err(|found| check::damaged(path, &found))?;
+        }
         sqlx::migrate!("src/journal/migrations")
             .run(&writer)
             .await
-            .map_err(|e| unusable(format!("its schema isn't this version's: {e}")))?;
+            .map_err(|error| check::migrating(path, error))?;
+        check::tables(&writer, path).await?;
+        check::newest(&writer, path, &mark.get()).await?;
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS)
             .connect_with(options.read_only(true).create_if_missing(false))
             .await
-            .map_err(|e| unusable(e.to_string()))?;
+            .map_err(|error| check::opening(path, &error))?;
         Ok(SqliteStore {
             writer: Some(writer),
             readers,
             path: path.to_owned(),
+            mark: Some(mark),
+            checked,
             _lock: Some(lock),
         })
     }
@@ -77,14 +101,13 @@ impl SqliteStore {
             .busy_timeout(Duration::from_secs(10));
         let readers = SqlitePoolOptions::new().max_connections(READERS);
         let readers = readers.connect_with(options).await;
-        let readers = readers.map_err(|error| StoreError::Unusable {
-            path: path.to_owned(),
-            reason: error.to_string(),
-        })?;
+        let readers = readers.map_err(|error| check::opening(path, &error))?;
         Ok(SqliteStore {
             writer: None,
             readers,
             path: path.to_owned(),
+            mark: None,
+            checked: false,
             _lock: None,
         })
     }
@@ -92,6 +115,24 @@ impl SqliteStore {
     fn writer(&self) -> Result<&SqlitePool, StoreError> {
         let refused = || StoreError::Refused("it is open for reading only".to_owned());
         self.writer.as_ref().ok_or_else(refused)
+    }
+
+    /// Notes how far the journal is.
+    fn mark(&self, writes: &[Write]) {
+        let Some(mark) = &self.mark else { return };
+        mark.set(|mark| {
+            for write in writes {
+                match write {
+                    Write::Event(Recorded { position, event }) => {
+                        mark.newest = Some((event.run.clone(), *position));
+                    }
+                    Write::Forget { run } if mark.newest.as_ref().is_some_and(|(r, _)| r == run) => {
+                        mark.newest = None;
+                    }
+                    _ => {}
+                }
+            }
+        });
     }
 
     /// The database's file.
@@ -108,13 +149,19 @@ impl Store for SqliteStore {
             .fetch_one(self.writer()?)
             .await
             .map_err(written)?;
-        Ok(unsigned(row.try_get("epoch").map_err(read)?))
+        let epoch = unsigned(row.try_get("epoch").map_err(read)?);
+        if let Some(mark) = &self.mark {
+            mark.set(|mark| mark.epoch = epoch);
+        }
+        Ok(epoch)
     }
 
     async fn commit(&self, writes: &[Write]) -> Result<(), StoreError> {
         let mut connection = self.writer()?.acquire().await.map_err(written)?;
         let committed = commit_on(&mut connection, writes).await;
-        if committed.is_err() {
+        if committed.is_ok() {
+            self.mark(writes);
+        } else {
             // SQLite may have rolled a failed transaction back by itself (a full disk), and then the library's count of open ones is wrong: a later
             // commit would be a savepoint within a transaction that nobody ends. So the next try begins with a connection of its own.
             if let Err(error) = connection.close().await {
@@ -130,7 +177,7 @@ impl Store for SqliteStore {
             .fetch_optional(&self.readers)
             .await
             .map_err(read)?;
-        row.as_ref().map(run_row).transpose()
+        Ok(row.as_ref().map(run_row))
     }
 
     async fn runs(&self, limit: u32, open: bool) -> Result<Vec<RunRow>, StoreError> {
@@ -142,7 +189,7 @@ impl Store for SqliteStore {
         .fetch_all(&self.readers)
         .await
         .map_err(read)?;
-        rows.iter().map(run_row).collect()
+        Ok(rows.iter().map(run_row).collect())
     }
 
     async fn settled_before(&self, before: Timestamp) -> Result<Vec<RunId>, StoreError> {
@@ -163,16 +210,37 @@ impl Store for SqliteStore {
         from: u64,
         limit: u32,
     ) -> Result<Vec<Recorded>, StoreError> {
-        let rows = sqlx::query(
+        let mut rows = sqlx::query(
             "SELECT * FROM events WHERE run = ? AND position >= ? ORDER BY position LIMIT ?",
         )
         .bind(run.as_str())
         .bind(signed(from))
         .bind(limit)
-        .fetch_all(&self.readers)
-        .await
-        .map_err(read)?;
-        rows.iter().map(|row| recorded(run, row)).collect()
+        .fetch(&self.readers);
+        let (mut events, mut bytes) = (Vec::new(), 0);
+        let mut expected = from.max(1);
+        while let Some(row) = rows.next().await {
+            let row = row.map_err(read)?;
+            let at = |error| match error {
+                StoreError::Read(why) => {
+                    StoreError::Read(format!("event {expected} of run {run}: {why}"))
+                }
+                other => other,
+            };
+            bytes += row.try_get::<&str, _>("kind").map_or(0, str::len);
+            if !events.is_empty() && bytes > READ_BYTES {
+                break;
+            }
+            let recorded = recorded(run, &row).map_err(at)?;
+            if recorded.position != expected {
+                return Err(StoreError::Read(format!(
+                    "event {expected} of run {run} is missing"
+                )));
+            }
+            expected += 1;
+            events.push(recorded);
+        }
+        Ok(events)
     }
 
     async fn history(&self, spec: &str) -> Result<Vec<Past>, StoreError> {
@@ -191,6 +259,13 @@ impl Store for SqliteStore {
             history.extend(past(cell, &matrix, elapsed));
         }
         Ok(history)
+    }
+
+    async fn check(&self) -> Result<(), String> {
+        if self.checked {
+            return Ok(());
+        }
+        check::pages(&self.readers).await
     }
 
     async fn close(&self) {
@@ -299,32 +374,73 @@ async fn write_one(tx: &mut Transaction<'_>, write: &Write) -> Result<(), StoreE
     Ok(())
 }
 
-fn run_row(row: &SqliteRow) -> Result<RunRow, StoreError> {
-    let text = |column: &str| row.try_get::<String, _>(column).map_err(read);
-    let optional = |column: &str| row.try_get::<Option<String>, _>(column).map_err(read);
-    let submission = serde_json::from_str(&text("submission")?).map_err(malformed)?;
-    let finished: Option<i64> = row.try_get("finished_us").map_err(read)?;
-    let end = match (finished, optional("outcome")?, optional("counts")?) {
-        (Some(finished), Some(outcome), Some(counts)) => Some(RunEnd {
-            finished: Timestamp(finished),
-            outcome: serde_json::from_value(outcome.into()).map_err(malformed)?,
-            counts: serde_json::from_str(&counts).map_err(malformed)?,
-            cancel: optional("cancel")?,
-        }),
-        _ => None,
+/// The row, with what can't be read of it left out and named.
+fn run_row(row: &SqliteRow) -> RunRow {
+    let mut problem = None;
+    let mut note = |error: StoreError| {
+        let why = match error {
+            StoreError::Read(why) => why,
+            other => other.to_string(),
+        };
+        problem.get_or_insert(why);
     };
-    Ok(RunRow {
+    let run = column::<String>(row, "run", &mut note);
+    let submitted = Timestamp(column(row, "submitted_us", &mut note));
+    let (spec, digest) = (column(row, "spec", &mut note), column(row, "digest", &mut note));
+    let cells = column(row, "cells", &mut note);
+    let submission: String = column(row, "submission", &mut note);
+    let submission = serde_json::from_str(&submission).unwrap_or_else(|error| {
+        note(named("submission", error));
+        Submission::default()
+    });
+    let end = run_end(row).unwrap_or_else(|error| {
+        note(error);
+        None
+    });
+    let settled = column(row, "settled", &mut note);
+    RunRow {
         new: NewRun {
-            run: RunId(text("run")?),
-            submitted: Timestamp(row.try_get("submitted_us").map_err(read)?),
-            spec: text("spec")?,
-            digest: text("digest")?,
-            cells: row.try_get("cells").map_err(read)?,
+            run: RunId(run),
+            submitted,
+            spec,
+            digest,
+            cells,
             submission,
         },
         end,
-        settled: row.try_get("settled").map_err(read)?,
+        settled,
+        problem,
+    }
+}
+
+/// A column's value, or nothing.
+fn column<'r, T>(row: &'r SqliteRow, name: &str, note: &mut impl FnMut(StoreError)) -> T
+where
+    T: Default + sqlx::Decode<'r, Sqlite> + sqlx::Type<Sqlite>,
+{
+    row.try_get(name).unwrap_or_else(|error| {
+        note(read(error));
+        T::default()
     })
+}
+
+fn run_end(row: &SqliteRow) -> Result<Option<RunEnd>, StoreError> {
+    let optional = |column: &str| row.try_get::<Option<String>, _>(column).map_err(read);
+    let finished: Option<i64> = row.try_get("finished_us").map_err(read)?;
+    Ok(match (finished, optional("outcome")?, optional("counts")?) {
+        (Some(finished), Some(outcome), Some(counts)) => Some(RunEnd {
+            finished: Timestamp(finished),
+            outcome: serde_json::from_value(outcome.into()).map_err(|e| named("outcome", e))?,
+            counts: serde_json::from_str(&counts).map_err(|e| named("counts", e))?,
+            cancel: optional("cancel")?,
+        }),
+        _ => None,
+    })
+}
+
+/// A column that holds what it shouldn't.
+fn named(column: &str, error: serde_json::Error) -> StoreError {
+    StoreError::Read(format!("its {column} can't be read: {error}"))
 }
 
 fn recorded(run: &RunId, row: &SqliteRow) -> Result<Recorded, StoreError> {
@@ -381,5 +497,13 @@ fn read(error: sqlx::Error) -> StoreError {
 }
 
 fn malformed(error: serde_json::Error) -> StoreError {
-    StoreError::Read(format!("a row holds what this version can't read: {error}"))
+    StoreError::Read(format!("this version can't read it: {error}"))
+}
+
+/// Makes the file if need be, and lets nobody else read it.
+fn private(path: &Path) -> std::io::Result<()> {
+    let mut options = std::fs::File::options();
+    options.create(true).truncate(false).write(true);
+    let file = options.mode(0o600).open(path)?;
+    file.set_permissions(std::fs::Permissions::from_mode(0o600))
 }

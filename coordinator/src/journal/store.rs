@@ -40,6 +40,16 @@ pub enum StoreError {
         /// Why.
         reason: String,
     },
+    /// It isn't what was written.
+    #[error("the journal {} is damaged: {found}: {help}", .path.display())]
+    Damaged {
+        /// The database.
+        path: PathBuf,
+        /// What was found.
+        found: String,
+        /// What to do.
+        help: String,
+    },
     /// It can't be written at the moment.
     #[error("can't write to the journal: {0}")]
     Unavailable(String),
@@ -121,6 +131,8 @@ pub struct RunRow {
     pub end: Option<RunEnd>,
     /// Whether nothing more will happen.
     pub settled: bool,
+    /// What of the row can't be read, if anything; its place holds nothing then.
+    pub problem: Option<String>,
 }
 
 /// One change.
@@ -159,11 +171,13 @@ pub trait Store: Send + Sync + 'static {
     async fn runs(&self, limit: u32, open: bool) -> Result<Vec<RunRow>, StoreError>;
     /// Settled runs that finished before a time, oldest first.
     async fn settled_before(&self, before: Timestamp) -> Result<Vec<RunId>, StoreError>;
-    /// Events of a run from a position on, at most so many.
+    /// Events of a run from a position on without a hole, at most so many, and fewer if they are large: there may be more until none come.
     async fn events(&self, run: &RunId, from: u64, limit: u32)
     -> Result<Vec<Recorded>, StoreError>;
     /// What the cells of a spec took, oldest first.
     async fn history(&self, spec: &str) -> Result<Vec<Past>, StoreError>;
+    /// Looks at the whole storage, which may take a while: what is damaged, if anything.
+    async fn check(&self) -> Result<(), String>;
     /// Closes the files; nothing may be written afterwards.
     async fn close(&self);
 }

@@ -244,6 +244,9 @@ impl Store for Full {
     async fn history(&self, spec: &str) -> Result<Vec<Past>, StoreError> {
         self.store.history(spec).await
     }
+    async fn check(&self) -> Result<(), String> {
+        self.store.check().await
+    }
     async fn close(&self) {
         self.store.close().await;
     }

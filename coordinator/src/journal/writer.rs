@@ -9,7 +9,7 @@ use phalanx_shared::clock::Stopwatch;
 use phalanx_shared::time::Timestamp;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -36,6 +36,8 @@ pub struct Journal {
     appends: mpsc::Sender<Append>,
     store: Arc<dyn Store>,
     health: watch::Receiver<Health>,
+    /// What was found in its file while it was in use.
+    damage: Arc<OnceLock<String>>,
     epoch: u64,
 }
 
@@ -67,6 +69,7 @@ impl Journal {
             appends,
             store,
             health,
+            damage: Arc::default(),
             epoch,
         };
         Ok((journal, writer))
@@ -80,6 +83,7 @@ impl Journal {
             appends,
             store,
             health,
+            damage: Arc::default(),
             epoch: 0,
         }
     }
@@ -100,6 +104,17 @@ impl Journal {
     /// For reading.
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.store
+    }
+
+    /// Damage that was found in its file since the start.
+    pub fn damage(&self) -> Option<&str> {
+        self.damage.get().map(String::as_str)
+    }
+
+    /// Damage was found.
+    pub fn report_damage(&self, found: String) {
+        // The first finding stays.
+        let _ = self.damage.set(found);
     }
 
     /// Whether it can be written at the moment.

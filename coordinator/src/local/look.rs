@@ -60,12 +60,23 @@ pub async fn list(state_dir: &Path, limit: u32, open: bool) -> Result<Vec<v1::Ru
     let mut runs: Vec<v1::RunSummary> = Vec::new();
     for place in place::all(state_dir) {
         // Reruns lie in the directory of what they repeat, so that a later directory may hold older runs only.
-        let Ok((mut client, _server)) = reach(&place).await else {
-            continue;
+        let listed = match reach(&place).await {
+            Ok((mut client, _server)) => {
+                let request = v1::ListRunsRequest { limit: 0, open };
+                let answer = client.list_runs(request).await;
+                answer.map_err(|status| status.message().to_owned())
+            }
+            Err(error) => Err(error.to_string()),
         };
-        let request = v1::ListRunsRequest { limit: 0, open };
-        if let Ok(answer) = client.list_runs(request).await {
-            runs.extend(answer.into_inner().runs);
+        match listed {
+            Ok(answer) => runs.extend(answer.into_inner().runs),
+            // Named by its directory, which is the run's id.
+            Err(problem) => runs.push(v1::RunSummary {
+                run_id: place.name(),
+                submitted_us: place.begun_us(),
+                problem,
+                ..v1::RunSummary::default()
+            }),
         }
     }
     runs.sort_unstable_by_key(|run| std::cmp::Reverse(run.submitted_us));

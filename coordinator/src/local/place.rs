@@ -36,19 +36,34 @@ impl Place {
         &self.directory
     }
 
+    /// The directory's name: the id of its first run.
+    pub(super) fn name(&self) -> String {
+        let name = self.directory.file_name().unwrap_or_default();
+        name.to_string_lossy().into_owned()
+    }
+
+    /// When it was begun, as its name tells, in microseconds since the epoch.
+    pub(super) fn begun_us(&self) -> i64 {
+        let id = uuid::Uuid::parse_str(&self.name()).ok();
+        let at = id.and_then(|id| id.get_timestamp());
+        at.map_or(0, |at| {
+            let (seconds, nanos) = at.to_unix();
+            let micros = seconds * 1_000_000 + u64::from(nanos) / 1_000;
+            i64::try_from(micros).unwrap_or(0)
+        })
+    }
+
     /// Identities of all local agents lie side by side in it.
     pub(super) fn agents(&self) -> PathBuf {
         self.state_dir.join(AGENTS)
     }
 
     pub(super) fn make(&self) -> Result<(), Error> {
-        for directory in [&self.directory, &self.agents()] {
-            let mut builder = std::fs::DirBuilder::new();
-            // Journals hold what specs hold; that's for nobody else to read.
-            let made = builder.recursive(true).mode(0o700).create(directory);
-            made.map_err(at(directory))?;
-        }
-        Ok(())
+        // Journals hold what specs hold; that's for nobody else to read.
+        let (own, agents) = (&self.directory, &self.agents());
+        crate::private::directory(own).map_err(at(own))?;
+        // Each identity in it looks to its own files.
+        phalanx_agent::private::directory(agents).map_err(at(agents))
     }
 
     /// The socket; in the system's directory for temporary files if its path were too long here.

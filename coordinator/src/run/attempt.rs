@@ -2,6 +2,7 @@
 
 use super::core::{Decision, Effect, RunCore};
 use crate::dispatch::contract::{GoesOn, InventoryItem};
+use phalanx_proto::limit::{ATTEMPT_EVENT_BYTES_TAKEN, ATTEMPT_EVENTS_TAKEN};
 use phalanx_shared::event::{Event, EventKind};
 use phalanx_shared::id::{AgentId, CellId, Token};
 use phalanx_shared::outcome::Outcome;
@@ -24,6 +25,7 @@ impl RunCore {
         }
         self.waiting.remove(&token.cell);
         self.held.insert(token.cell.clone(), token.clone());
+        self.said.remove(&token.cell);
         let offered = EventKind::CellOffered {
             token: token.clone(),
             agent: agent.clone(),
@@ -124,6 +126,9 @@ impl RunCore {
             if torn_down && last.is_some_and(|attempt| attempt.outcome.is_none()) {
                 return self.lose(token, "its agent cleaned up without a verdict", now, d);
             }
+            if let Some(reason) = self.too_much(token, &event) {
+                return self.lose(token, &reason, now, d);
+            }
             self.keep(event, d);
         }
         if torn_down {
@@ -134,6 +139,21 @@ impl RunCore {
         if ended || torn_down {
             self.judge(&token.cell, now, d);
         }
+    }
+
+    /// Whether an attempt says more than its agent should have let it: the agent is none of ours, or lies.
+    fn too_much(&mut self, token: &Token, event: &Event) -> Option<String> {
+        let said = self.said.entry(token.cell.clone()).or_default();
+        *said += size(&event.kind);
+        if event.seq > ATTEMPT_EVENTS_TAKEN {
+            return Some(format!(
+                "its agent sent more than {ATTEMPT_EVENTS_TAKEN} events of it"
+            ));
+        }
+        (*said > ATTEMPT_EVENT_BYTES_TAKEN).then(|| {
+            let mib = ATTEMPT_EVENT_BYTES_TAKEN >> 20;
+            format!("its agent sent more than {mib} MiB of events of it")
+        })
     }
 
     /// Which attempts a connecting agent goes on with.
@@ -214,4 +234,22 @@ impl RunCore {
         d.effects.push(release);
         self.judge(&token.cell, now, d);
     }
+}
+
+/// Bytes of an event as the journal keeps it.
+fn size(kind: &EventKind) -> u64 {
+    struct Count(u64);
+    impl std::io::Write for Count {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0 += bytes.len() as u64;
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut count = Count(0);
+    // What can't be written isn't kept either.
+    let _ = serde_json::to_writer(&mut count, kind);
+    count.0
 }

@@ -118,6 +118,8 @@ pub struct RunCore {
     pub(super) held: BTreeMap<CellId, Token>,
     /// Attempts that the scheduler has queued.
     pub(super) waiting: BTreeMap<CellId, Token>,
+    /// Bytes of events of the attempts that agents hold, since this term began.
+    pub(super) said: BTreeMap<CellId, u64>,
     pub(super) missing_secrets: Vec<String>,
     /// The harshest order given.
     pub(super) order: Option<CancelOrder>,
@@ -149,6 +151,7 @@ impl RunCore {
             epoch,
             held,
             waiting: BTreeMap::new(),
+            said: BTreeMap::new(),
             missing_secrets: Vec::new(),
             order,
             settled: false,

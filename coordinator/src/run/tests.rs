@@ -638,3 +638,44 @@ fn cells_that_no_agent_began_in_time_end_errored_and_those_that_an_agent_has_go_
         matches!(decision.effects.as_slice(), [Effect::Withdraw(tokens)] if tokens.len() == 1);
     assert!(withdrawn, "{decision:?}");
 }
+
+/// An agent that doesn't keep to its own limits: one attempt has too many events, the next too many bytes of them.
+#[test]
+fn an_attempt_that_is_flooded_ends_and_its_cell_after_the_second_one() {
+    use phalanx_proto::limit::{ATTEMPT_EVENT_BYTES_TAKEN, ATTEMPT_EVENTS_TAKEN};
+    let mut world = World::new(plan(1, |_| ()), 2);
+    let large = 8 << 20;
+    let enough = ATTEMPT_EVENT_BYTES_TAKEN / large + 1;
+    let floods: [Vec<(u64, u64)>; 2] = [
+        vec![(ATTEMPT_EVENTS_TAKEN + 1, 1)],
+        (2..2 + enough).map(|seq| (seq, large)).collect(),
+    ];
+    for flood in floods {
+        let (agent, token) = world.holdings().into_iter().next().unwrap();
+        world.step(&agent, &token, Outcome::Passed);
+        world.step(&agent, &token, Outcome::Passed);
+        for (seq, bytes) in flood {
+            assert!(world.holdings().iter().any(|(_, t)| *t == token), "{seq}");
+            let attempt = Some(AttemptRef {
+                cell: token.cell.clone(),
+                attempt: token.attempt,
+            });
+            let message = "n".repeat(usize::try_from(bytes).unwrap());
+            let event = Event {
+                run: "r".into(),
+                attempt,
+                seq,
+                at: Timestamp(1),
+                mono_us: 0,
+                kind: EventKind::Note { message },
+            };
+            let (token, events) = (token.clone(), vec![event]);
+            world.tell(Input::Events { token, events });
+        }
+        assert!(!world.holdings().iter().any(|(_, t)| *t == token));
+    }
+    let cell = &world.core.state().cells[0];
+    assert_eq!(cell.outcome, Some(Outcome::Errored));
+    assert!(cell.reason.as_ref().unwrap().contains("MiB of events"));
+    assert!(world.settled);
+}

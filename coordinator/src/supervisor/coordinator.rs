@@ -76,12 +76,21 @@ impl Actor for Coordinator {
         tracing::error!(%run, ?reason, revivals, "a run's actor died");
         let gone = crate::schedule::core::Input::RunRemoved { run: run.clone() };
         let _ = self.scheduling.tell(gone).await;
-        if *revivals <= REVIVALS
-            && let Some(me) = me.upgrade()
-            && let Ok(Some(row)) = self.journal.store().run(&run).await
-            && let Err(error) = self.bring(row, &me).await
-        {
-            tracing::error!(%run, %error, "can't bring it back");
+        if *revivals > REVIVALS {
+            let reason = format!("its actor died {revivals} times, the next start tries again: {reason:?}");
+            self.registry.park(run, reason);
+            return Ok(ControlFlow::Continue(()));
+        }
+        let Some(me) = me.upgrade() else {
+            return Ok(ControlFlow::Continue(()));
+        };
+        let back = match self.journal.store().run(&run).await {
+            Ok(Some(row)) => self.bring(row, &me).await,
+            Ok(None) => return Ok(ControlFlow::Continue(())),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = back {
+            self.registry.park(run, error.to_string());
         }
         Ok(ControlFlow::Continue(()))
     }

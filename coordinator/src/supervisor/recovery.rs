@@ -7,8 +7,10 @@ use crate::clock::Clock;
 use crate::journal::{Journal, Store, StoreError, Write};
 use crate::routing::Routing;
 use crate::run::actor as run_actor;
+use kameo::error::SendError;
 use phalanx_shared::id::RunId;
 use phalanx_shared::run_state::RunState;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Events read at once when a run is brought back.
@@ -16,18 +18,64 @@ const REPLAY: u32 = 5_000;
 /// Open runs that are brought back; there is no use for more at once.
 const OPEN_RUNS: u32 = 100_000;
 
-/// Brings back the runs that weren't over; whether there are any.
+/// Starts of the coordinator that may have ended while the same run was brought back.
+const DEATHS: u32 = 3;
+
+/// Brings back the runs that weren't over; whether there are any. One that can't be brought back is parked, the others go on.
 pub(super) async fn bring_open(handle: &Handle) -> Result<bool, StoreError> {
     let mut open = handle.journal.store().runs(OPEN_RUNS, true).await?;
     open.reverse();
     let any = !open.is_empty();
     for row in open {
         let run = row.new.run.clone();
+        if let Some(problem) = &row.problem {
+            handle.registry.park(run, problem.clone());
+            continue;
+        }
+        let trial = handle.settings.trials.as_deref().map(|at| Trial::begin(at, &run));
+        if let Some(Err(reason)) = trial {
+            handle.registry.park(run, reason);
+            continue;
+        }
         if let Err(error) = handle.coordinator.ask(Bring(Box::new(row))).await {
-            tracing::error!(%run, %error, "can't bring a run back");
+            let reason = match error {
+                SendError::HandlerError(StoreError::Read(why)) => why,
+                other => other.to_string(),
+            };
+            handle.registry.park(run, reason);
         }
     }
     Ok(any)
+}
+
+/// A run that is being brought back. Its note outlives this process if the run is the end of it: one that ended it time and again isn't tried once more.
+struct Trial {
+    note: PathBuf,
+}
+
+impl Trial {
+    fn begin(directory: &Path, run: &RunId) -> Result<Trial, String> {
+        let note = directory.join(run.as_str());
+        let before = std::fs::read_to_string(&note).ok();
+        let deaths = before.and_then(|text| text.trim().parse::<u32>().ok());
+        let deaths = deaths.unwrap_or(0);
+        if deaths >= DEATHS {
+            return Err(format!(
+                "the coordinator ended {deaths} times while it brought this run back; to try again remove {} and restart it",
+                note.display()
+            ));
+        }
+        // Failing to note it costs the protection, not the run.
+        let _ = crate::private::directory(directory);
+        let _ = std::fs::write(&note, (deaths + 1).to_string());
+        Ok(Trial { note })
+    }
+}
+
+impl Drop for Trial {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.note);
+    }
 }
 
 /// Gives up on agents that held attempts before the restart and didn't come back.
@@ -76,6 +124,10 @@ pub async fn replay(store: &dyn Store, run: &RunId) -> Result<(RunState, u64), S
     loop {
         let events = store.events(run, position + 1, REPLAY).await?;
         let Some(last) = events.last() else {
+            if state.plan.is_none() {
+                let why = format!("run {run} doesn't begin with its plan");
+                return Err(StoreError::Read(why));
+            }
             return Ok((state, position));
         };
         position = last.position;

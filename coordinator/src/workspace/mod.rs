@@ -3,7 +3,6 @@
 //! The client decides what belongs to it (`pack`) and sends it (`send`) unless the coordinator holds it (`store`); that checks what comes and writes one
 //! archive (`receive`). Agents fetch it by digest and unpack it (`agent/src/workspace.rs`).
 
-mod digest;
 mod links;
 mod pack;
 mod receive;

@@ -1,7 +1,7 @@
 //! Parts of a workspace become an archive. They come from anybody: order, sizes, links and digest are checked, and the archive is written
 //! anew, so that its bytes depend on nothing but what the digest names.
 
-use super::digest::Naming;
+use phalanx_shared::workspace_name::Naming;
 use super::links::Links;
 use phalanx_proto::limit::{WORKSPACE_BYTES, WORKSPACE_LINKS, WORKSPACE_MEMBERS};
 use phalanx_proto::workspace::Part;

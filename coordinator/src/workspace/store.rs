@@ -9,6 +9,7 @@ use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::net::IpAddr;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -127,12 +128,14 @@ impl Workspaces {
 
     /// Takes a workspace in. It is here once it is whole, on disk, and what its digest says; otherwise nothing is left of it.
     pub fn take(&self, digest: &str, next: Next<'_>) -> Result<(), Refused> {
-        fs::create_dir_all(&self.directory)?;
+        crate::private::directory(&self.directory)?;
         let partial = Partial(
             self.directory
                 .join(format!(".{}.partial", uuid::Uuid::new_v4())),
         );
-        let found = receive(File::create_new(&partial.0)?, next)?;
+        let mut options = File::options();
+        let options = options.create_new(true).write(true).read(true).mode(0o600);
+        let found = receive(options.open(&partial.0)?, next)?;
         if found != digest {
             return Err(Refused::OtherDigest {
                 said: digest.to_owned(),

@@ -15,6 +15,8 @@ enum Plot {
     Passing,
     Steps(u32),
     UntilCancelled,
+    /// Notes of so many bytes without end.
+    Notes(usize),
 }
 
 #[derive(Clone)]
@@ -39,6 +41,10 @@ impl Script {
 
     pub fn steps(count: u32) -> Script {
         Script::new(Plot::Steps(count))
+    }
+
+    pub fn notes_without_end(bytes: usize) -> Script {
+        Script::new(Plot::Notes(bytes))
     }
 
     pub fn until_cancelled() -> Script {
@@ -116,6 +122,13 @@ async fn play(script: Script, assignment: Assignment) {
                 // Work, so that cuts fall into the middle of it.
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
+        }
+        Plot::Notes(bytes) => {
+            while cancel.borrow().is_none() {
+                let message = "n".repeat(bytes);
+                emit(EventKind::Note { message }).await;
+            }
+            script.cancelled.send_replace(true);
         }
         Plot::UntilCancelled => {
             let _ = cancel.wait_for(Option::is_some).await;

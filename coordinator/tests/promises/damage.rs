@@ -1,7 +1,657 @@
 //! Damaged rows, full disks, unwritable directories: one bad thing stops nothing else.
 
-use crate::Test;
+use crate::rig::{BOUND, Coordinator, Fleet, eventually};
+use crate::{Need, Test};
+use serde_json::Value;
+use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
+use std::fs::{self, File};
+use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 
 pub fn tests() -> Vec<Test> {
-    Vec::new()
+    vec![
+        (
+            Need::Nothing,
+            "a journal that was killed starts as it is, and one without its shm file too",
+            whole_journals_start,
+        ),
+        (
+            Need::Nothing,
+            "a damaged journal is refused at the start, with what was found and what to do",
+            damage_is_found_at_the_start,
+        ),
+        (
+            Need::Nothing,
+            "bytes changed anywhere in a journal are found, or harm single runs only",
+            random_damage_never_stops_a_list,
+        ),
+        (
+            Need::Nothing,
+            "an open run whose rows can't be read is parked and named, all others go on",
+            unreadable_open_runs_are_parked,
+        ),
+        (
+            Need::Nothing,
+            "a finished run whose row can't be read breaks no list",
+            unreadable_finished_runs_are_listed,
+        ),
+        (
+            Need::Nothing,
+            "a run that ended the coordinator three times is not brought back a fourth time",
+            a_run_that_ends_the_coordinator_is_parked,
+        ),
+        (
+            Need::Nothing,
+            "an open run with large events is brought back in little memory",
+            large_events_are_replayed_in_little_memory,
+        ),
+        (
+            Need::Nothing,
+            "a logs directory that is none is named, and costs the logs only",
+            logs_without_a_directory,
+        ),
+        (
+            Need::Nothing,
+            "state directories and files are their user's alone, also those of earlier versions",
+            state_is_private,
+        ),
+        (
+            Need::Nothing,
+            "the logs of one attempt are bounded on the coordinator's disk, and the gap says why",
+            logs_of_an_attempt_are_bounded,
+        ),
+        (
+            Need::Root,
+            "a noisy cell fills no disk: the journal goes on, and the gap says why",
+            a_noisy_cell_fills_no_disk,
+        ),
+        (
+            Need::Nothing,
+            "a workspace that a cell changed on its agent is not given to the next one",
+            a_poisoned_workspace_is_fetched_again,
+        ),
+        (
+            Need::Engine,
+            "what an agent left that never returns is removed by another one of its machine, and nobody else's",
+            abandoned_objects_are_removed,
+        ),
+    ]
+}
+
+const HELLO: &str = "name: hello\nphases: { t: [ { run: echo hello } ] }\n";
+
+/// A coordinator's directory with two finished runs and one in progress, as `kill -9` left it.
+struct Base {
+    fleet: Fleet,
+    open: String,
+    finished: Vec<String>,
+}
+
+fn base() -> &'static Base {
+    static BASE: OnceLock<Base> = OnceLock::new();
+    BASE.get_or_init(|| {
+        let fleet = Fleet::new();
+        let at = fleet.serve();
+        let mut agent = fleet.agent("a", &at.url(), 4);
+        fleet.wait_for_state(&at, "a", "connected");
+        fs::write(fleet.path("hello.yaml"), HELLO).unwrap();
+        let finished = [(); 2].map(|()| hello(&fleet, &at)).to_vec();
+        let run = fleet.submit(&at, "run", &[]);
+        run.wait_at_gate(&[1, 2, 3, 4], 1);
+        at.killed();
+        agent.kill();
+        Base {
+            fleet,
+            open: run.id,
+            finished,
+        }
+    })
+}
+
+/// Runs the small spec to its end; its id.
+fn hello(fleet: &Fleet, at: &Coordinator) -> String {
+    let (code, stdout, stderr) = fleet.call(at, &["submit", "hello.yaml"]);
+    assert_eq!(code, Some(0), "{stderr}");
+    let id = stdout.trim().to_owned();
+    let (code, _, stderr) = fleet.call(at, &["watch", &id, "-q"]);
+    assert_eq!(code, Some(0), "{stderr}");
+    id
+}
+
+/// A copy of the base, with something done to its coordinator's directory.
+fn damaged(damage: impl FnOnce(&Path)) -> Fleet {
+    let fleet = Fleet::new();
+    copy(&base().fleet.path("state"), &fleet.path("state"));
+    fs::write(fleet.path("hello.yaml"), HELLO).unwrap();
+    damage(&fleet.path("state/coordinator"));
+    fleet
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+fn sql(directory: &Path, statement: &str) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let options = SqliteConnectOptions::new().filename(directory.join("journal.db"));
+        let pool = SqlitePool::connect_with(options).await.unwrap();
+        let statement = sqlx::AssertSqlSafe(statement.to_owned());
+        sqlx::raw_sql(statement).execute(&pool).await.unwrap();
+        pool.close().await;
+    });
+}
+
+/// Everything is in the database's file, as after an orderly end.
+fn checkpointed(directory: &Path) -> PathBuf {
+    sql(directory, "PRAGMA wal_checkpoint(TRUNCATE)");
+    directory.join("journal.db")
+}
+
+fn flip(file: &Path, at: impl Iterator<Item = u64>) {
+    let file = File::options().read(true).write(true).open(file).unwrap();
+    for at in at {
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, at).unwrap();
+        file.write_all_at(&[!byte[0]], at).unwrap();
+    }
+}
+
+fn length(file: &Path) -> u64 {
+    file.metadata().unwrap().len()
+}
+
+fn cut(file: &Path, to: u64) {
+    let file = File::options().write(true).open(file).unwrap();
+    file.set_len(to).unwrap();
+}
+
+/// A coordinator that must not start: what it says.
+fn refused(fleet: &Fleet) -> String {
+    let bound = BOUND.as_secs().to_string();
+    let serve = fleet.phalanx(&["serve", "--listen", "127.0.0.1:0", "--http", ""]);
+    let mut bounded = Command::new("timeout");
+    bounded.arg(&bound).arg(serve.get_program()).args(serve.get_args());
+    bounded
+        .env_clear()
+        .envs(serve.get_envs().filter_map(|(k, v)| Some((k, v?))))
+        .stdin(Stdio::null());
+    let output = bounded.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(3), "{said}");
+    assert!(!said.contains("panicked"), "{said}");
+    said
+}
+
+/// The rows of `phalanx runs` by the run's id.
+fn runs(fleet: &Fleet, at: &Coordinator) -> Vec<(String, Value)> {
+    let list = fleet.json(at, &["runs", "--format", "json"]);
+    let rows = list["runs"].as_array().unwrap().iter();
+    rows.map(|row| (row["run"].as_str().unwrap().to_owned(), row.clone()))
+        .collect()
+}
+
+/// Work goes on: with an agent a new run passes.
+fn goes_on(fleet: &Fleet, at: &Coordinator) {
+    let _agent = fleet.agent("new", &at.url(), 4);
+    fleet.wait_for_state(at, "new", "connected");
+    hello(fleet, at);
+}
+
+fn whole_journals_start() {
+    let without_shm = |directory: &Path| fs::remove_file(directory.join("journal.db-shm")).unwrap();
+    let untouched: [&dyn Fn(&Path); 2] = [&|_: &Path| {}, &without_shm];
+    for damage in untouched {
+        let fleet = damaged(damage);
+        let at = fleet.serve();
+        let rows = runs(&fleet, &at);
+        assert_eq!(rows.len(), 3);
+        assert!(rows.iter().all(|(_, row)| row["problem"].is_null()), "{rows:?}");
+        assert_eq!(at.get("/healthz").1, "ok\n");
+    }
+}
+
+fn damage_is_found_at_the_start() {
+    let lost = "lost its newest entries";
+    type Trial = (&'static str, &'static str, fn(&Path));
+    let trials: [Trial; 11] = [
+        ("the wal cut by half", lost, |d| {
+            let wal = d.join("journal.db-wal");
+            cut(&wal, length(&wal) / 2);
+        }),
+        ("the wal removed", lost, |d| {
+            // What was written before the kill is in the wal; of an orderly start before there is a file with the schema.
+            fs::remove_file(d.join("journal.db-wal")).unwrap();
+            fs::remove_file(d.join("journal.db-shm")).unwrap();
+        }),
+        ("bytes of the wal changed", lost, |d| {
+            let wal = d.join("journal.db-wal");
+            let bytes = length(&wal);
+            flip(&wal, (100..bytes).step_by(1_000));
+        }),
+        ("the file emptied", lost, |d| cut(&checkpointed(d), 0)),
+        ("the header destroyed", "not a database", |d| {
+            flip(&checkpointed(d), 0..100);
+        }),
+        ("the file cut by half", "damaged", |d| {
+            let file = checkpointed(d);
+            cut(&file, length(&file) / 2);
+        }),
+        ("the heads of pages changed", "damaged", |d| {
+            let file = checkpointed(d);
+            let bytes = length(&file);
+            flip(&file, (4_096..bytes).step_by(4_096));
+        }),
+        ("a later layout", "later version", |d| {
+            sql(d, "PRAGMA user_version = 99");
+        }),
+        ("a later change", "later version", |d| {
+            sql(d, "INSERT INTO _sqlx_migrations (version, description, installed_on, success, checksum, execution_time) VALUES (99, 'later', datetime(), 1, x'00', 1)");
+        }),
+        ("another checksum", "change 2", |d| {
+            sql(d, "UPDATE _sqlx_migrations SET checksum = x'00' WHERE version = 2");
+        }),
+        ("a table dropped", "table runs is missing", |d| {
+            sql(d, "DROP TABLE runs");
+        }),
+    ];
+    for (name, expected, damage) in trials {
+        let fleet = damaged(damage);
+        let said = refused(&fleet);
+        assert!(said.contains(expected), "{name}: {said}");
+        assert!(said.contains("journal.db"), "{name}: {said}");
+        let helps = ["backup", "another state directory"];
+        assert!(helps.iter().any(|help| said.contains(help)), "{name}: {said}");
+    }
+    // Whoever wants to go on with what is there can.
+    let fleet = damaged(|d| {
+        let wal = d.join("journal.db-wal");
+        cut(&wal, length(&wal) / 2);
+        fs::remove_file(d.join("journal.db.mark")).unwrap();
+    });
+    let at = fleet.serve();
+    assert!(!runs(&fleet, &at).is_empty());
+}
+
+fn random_damage_never_stops_a_list() {
+    let mut started = 0;
+    for seed in 1..=6u64 {
+        let fleet = damaged(|d| {
+            let file = checkpointed(d);
+            let bytes = length(&file);
+            // Any sequence does that hits other places each time.
+            let mut state = seed;
+            let places = std::iter::repeat_with(|| {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                100 + (state >> 33) % (bytes - 100)
+            });
+            flip(&file, places.take(2 + 3 * usize::try_from(seed).unwrap()));
+        });
+        let mut process = fleet.phalanx(&["serve", "--listen", "127.0.0.1:0", "--http", ""]);
+        let log = fleet.path("try.log");
+        process.stderr(File::create(&log).unwrap());
+        let mut child = process.spawn().unwrap();
+        let listens = eventually("it listens or says why not", || {
+            let said = fs::read_to_string(&log).unwrap();
+            match child.try_wait().unwrap() {
+                Some(status) => {
+                    assert_eq!(status.code(), Some(3), "seed {seed}: {said}");
+                    assert!(said.contains("damaged") || said.contains("later version"), "seed {seed}: {said}");
+                    Some(false)
+                }
+                None => said.contains("coordinator at").then_some(true),
+            }
+        });
+        let _ = child.kill();
+        let _ = child.wait();
+        assert!(!fs::read_to_string(&log).unwrap().contains("panicked"));
+        if listens {
+            started += 1;
+            let at = fleet.serve();
+            let rows = runs(&fleet, &at);
+            assert!(!rows.is_empty(), "seed {seed}");
+        }
+    }
+    println!("{started} of 6 started");
+}
+
+fn unreadable_open_runs_are_parked() {
+    let open = base().open.clone();
+    let of = |statement: &str| statement.replace("OPEN", &format!("'{open}'"));
+    let trials = [
+        (
+            "event 3 of run",
+            "UPDATE events SET kind = '{\"kind\":' WHERE run = OPEN AND position = 3",
+        ),
+        (
+            "event 2 of run",
+            "DELETE FROM events WHERE run = OPEN AND position = 2",
+        ),
+        (
+            "event 1 of run",
+            "DELETE FROM events WHERE run = OPEN AND position = 1",
+        ),
+        ("plan", "DELETE FROM events WHERE run = OPEN"),
+        (
+            "submission",
+            "UPDATE runs SET submission = 'x' WHERE run = OPEN",
+        ),
+    ];
+    for (expected, statement) in trials {
+        // The mark says that events of this run are the newest: here they are gone on purpose.
+        let fleet = damaged(|d| {
+            sql(d, &of(statement));
+            fs::remove_file(d.join("journal.db.mark")).unwrap();
+        });
+        let at = fleet.serve();
+        let rows = runs(&fleet, &at);
+        assert_eq!(rows.len(), 3, "{statement}: {rows:?}");
+        for (run, row) in &rows {
+            let problem = row["problem"].as_str().unwrap_or_default();
+            assert_eq!(*run == open, problem.contains(expected), "{statement}: {row}");
+        }
+        let (_, table, _) = fleet.call(&at, &["runs"]);
+        assert!(table.contains("damaged"), "{table}");
+        let (status, body) = at.get("/healthz");
+        assert!(status.contains("200"), "{status}");
+        assert!(body.contains(&format!("run {open} is parked")), "{body}");
+        at.process.wait_for("the run is parked");
+        let (code, _, said) = fleet.call(&at, &["cancel", &open]);
+        assert_eq!(code, Some(2), "{said}");
+        assert!(said.contains("parked"), "{said}");
+        // A client that watches it is told, and ends.
+        let (code, _, said) = fleet.call(&at, &["watch", &open, "-q"]);
+        assert_ne!(code, Some(0), "{said}");
+        goes_on(&fleet, &at);
+    }
+}
+
+fn unreadable_finished_runs_are_listed() {
+    let finished = base().finished[0].clone();
+    for change in ["submission = 'x'", "outcome = 'great'", "counts = '{'", "cells = 'many'"] {
+        let fleet = damaged(|d| {
+            sql(d, &format!("UPDATE runs SET {change} WHERE run = '{finished}'"));
+        });
+        let at = fleet.serve();
+        let rows = runs(&fleet, &at);
+        assert_eq!(rows.len(), 3, "{change}");
+        for (run, row) in &rows {
+            let column = change.split_once(' ').unwrap().0;
+            let problem = row["problem"].as_str().unwrap_or_default();
+            assert_eq!(*run == finished, problem.contains(column), "{change}: {row}");
+        }
+        goes_on(&fleet, &at);
+    }
+}
+
+fn a_run_that_ends_the_coordinator_is_parked() {
+    let open = base().open.clone();
+    let note = |fleet: &Fleet| fleet.path(&format!("state/coordinator/bringing/{open}"));
+    let with = |deaths: &'static str| {
+        let open = open.clone();
+        damaged(move |d| {
+            fs::create_dir_all(d.join("bringing")).unwrap();
+            fs::write(d.join("bringing").join(open), deaths).unwrap();
+        })
+    };
+    let fleet = with("2");
+    let at = fleet.serve();
+    assert_eq!(at.get("/healthz").1, "ok\n");
+    assert!(!note(&fleet).exists(), "it survived");
+    drop(at);
+    let fleet = with("3");
+    let at = fleet.serve();
+    let (_, body) = at.get("/healthz");
+    assert!(body.contains("ended 3 times"), "{body}");
+    assert!(note(&fleet).exists(), "the next start knows, too");
+    goes_on(&fleet, &at);
+}
+
+fn large_events_are_replayed_in_little_memory() {
+    let open = base().open.clone();
+    let fleet = damaged(|d| {
+        sql(
+            d,
+            &format!(
+                "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 40), \
+                 last AS (SELECT max(position) AS p FROM events WHERE run = '{open}'), \
+                 one AS (SELECT cell, attempt, max(seq) AS s FROM events WHERE run = '{open}' AND cell IS NOT NULL GROUP BY cell, attempt LIMIT 1) \
+                 INSERT INTO events (run, position, cell, attempt, seq, at_us, mono_us, kind) \
+                 SELECT '{open}', last.p + i, one.cell, one.attempt, one.s + i, 1, 1, \
+                 '{{\"kind\":\"note\",\"message\":\"' || replace(hex(zeroblob(3500000)), '0', 'n') || '\"}}' FROM n, last, one"
+            ),
+        );
+    });
+    let at = fleet.serve();
+    assert_eq!(at.get("/healthz").1, "ok\n");
+    let peak = at.process.peak_mib();
+    assert!(peak < 180, "{peak} MiB for 267 MiB of events");
+}
+
+fn logs_without_a_directory() {
+    let fleet = damaged(|d| {
+        let _ = fs::remove_dir_all(d.join("logs"));
+        fs::write(d.join("logs"), "").unwrap();
+    });
+    let at = fleet.serve();
+    let (status, body) = at.get("/healthz");
+    assert!(status.contains("503"), "{status} {body}");
+    assert!(body.contains("logs can't be stored"), "{body}");
+    let _agent = fleet.agent("new", &at.url(), 4);
+    fleet.wait_for_state(&at, "new", "connected");
+    let id = hello(&fleet, &at);
+    let (_, shown, _) = fleet.call(&at, &["show", &id, "--format", "json"]);
+    assert!(shown.contains("can't write to"), "the gap says why: {shown}");
+}
+
+/// Every path below a directory, itself included, that others can get at.
+fn open_to_others(directory: &Path, but: &[&str]) -> Vec<PathBuf> {
+    let mode = directory.metadata().unwrap().permissions().mode();
+    let mut found = Vec::new();
+    if mode & 0o077 != 0 {
+        found.push(directory.to_owned());
+    }
+    if directory.is_dir() {
+        for entry in fs::read_dir(directory).unwrap() {
+            let entry = entry.unwrap();
+            if !but.iter().any(|name| entry.file_name() == *name) {
+                found.extend(open_to_others(&entry.path(), but));
+            }
+        }
+    }
+    found
+}
+
+fn state_is_private() {
+    let fleet = Fleet::new();
+    fs::write(fleet.path("hello.yaml"), HELLO).unwrap();
+    let coordinator = fleet.path("state/coordinator");
+    let agent_directory = fleet.path("agent-a");
+    for round in 0..2 {
+        let at = fleet.serve();
+        let mut agent = fleet.agent("a", &at.url(), 4);
+        fleet.wait_for_state(&at, "a", "connected");
+        hello(&fleet, &at);
+        assert_eq!(open_to_others(&coordinator, &[]), [] as [PathBuf; 0]);
+        // What is in these is the cells' own; nobody else gets in.
+        let of_cells = ["attempts"];
+        assert_eq!(open_to_others(&agent_directory, &of_cells), [] as [PathBuf; 0]);
+        at.killed();
+        agent.kill();
+        if round == 0 {
+            // As an earlier version left them.
+            for directory in [&coordinator, &agent_directory] {
+                let chmod = Command::new("chmod").arg("-R").arg("a+rX").arg(directory).status();
+                assert!(chmod.unwrap().success());
+            }
+            assert!(!open_to_others(&coordinator, &[]).is_empty());
+        }
+    }
+    // Local runs, too.
+    let (code, _, stderr) = {
+        let output = fleet.phalanx(&["run", "hello.yaml"]).output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.code(), (), stderr)
+    };
+    assert_eq!(code, Some(0), "{stderr}");
+    for name in ["state/runs", "state/agents"] {
+        let open = open_to_others(&fleet.path(name), &["attempts", "runs"]);
+        let inner: Vec<&PathBuf> = open.iter().filter(|path| **path != fleet.path(name)).collect();
+        assert!(inner.is_empty(), "{inner:?}");
+    }
+}
+
+/// A process service that prints so many bytes in lines, and is ready then.
+fn noisy(bytes: u64) -> String {
+    format!(
+        "name: noisy\nservices:\n  n: {{ process: [sh, -c, \"yes 0123456789012345678901234567890123456789012345678901234567890123456789 | head -c {bytes}; echo; echo done; exec sleep 100\"], ready: {{ log: done, timeout: 100s }} }}\nphases: {{ t: [ {{ run: 'true' }} ] }}\n"
+    )
+}
+
+/// Submits the noisy spec and waits for its end: what `phalanx logs` says of it.
+fn noisy_logs(fleet: &Fleet, at: &Coordinator) -> String {
+    let (code, stdout, stderr) = fleet.call(at, &["submit", "noisy.yaml"]);
+    assert_eq!(code, Some(0), "{stderr}");
+    let id = stdout.trim().to_owned();
+    let (code, _, stderr) = fleet.call(at, &["watch", &id, "-q"]);
+    assert_eq!(code, Some(0), "{stderr}");
+    let logs = fleet.phalanx(&["logs", &id, "noisy"]).env("PHALANX_COORDINATOR", at.url()).output();
+    let logs = logs.unwrap();
+    let text = [logs.stdout, logs.stderr].concat();
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+fn logs_of_an_attempt_are_bounded() {
+    let fleet = Fleet::new();
+    fs::write(fleet.path("noisy.yaml"), noisy(8 << 20)).unwrap();
+    fs::write(fleet.path("phalanx.toml"), "[logs]\nattempt_mib = 1\n").unwrap();
+    let at = fleet.serve();
+    let _agent = fleet.agent("a", &at.url(), 4);
+    fleet.wait_for_state(&at, "a", "connected");
+    let logs = noisy_logs(&fleet, &at);
+    let gap = "over the limit of 1 MiB for the logs of one attempt";
+    let tail: String = logs.chars().rev().take(500).collect::<Vec<_>>().into_iter().rev().collect();
+    assert!(logs.contains(gap), "{tail}");
+    assert!(logs.len() < 3 << 20, "{}", logs.len());
+    assert_eq!(at.get("/healthz").1, "ok\n");
+}
+
+/// A file system of its own, gone when it is dropped.
+struct Disk(PathBuf);
+
+impl Disk {
+    fn mount(at: PathBuf, size: &str) -> Disk {
+        fs::create_dir_all(&at).unwrap();
+        let options = format!("size={size}");
+        let mut mount = Command::new("mount");
+        let mount = mount.args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(&at);
+        assert!(mount.status().unwrap().success());
+        Disk(at)
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).output();
+    }
+}
+
+fn a_noisy_cell_fills_no_disk() {
+    let fleet = Fleet::new();
+    let _disk = Disk::mount(fleet.path("state"), "20m");
+    fs::write(fleet.path("noisy.yaml"), noisy(30 << 20)).unwrap();
+    fs::write(fleet.path("hello.yaml"), HELLO).unwrap();
+    let at = fleet.serve();
+    let _agent = fleet.agent("a", &at.url(), 4);
+    fleet.wait_for_state(&at, "a", "connected");
+    let logs = noisy_logs(&fleet, &at);
+    assert!(logs.contains("kept for the journal"));
+    let (status, body) = at.get("/healthz");
+    assert!(status.contains("503"), "{status}");
+    assert!(body.contains("logs can't be stored") && body.contains("kept for the journal"), "{body}");
+    // The journal goes on, and so do runs, over a restart too.
+    hello(&fleet, &at);
+    let at = {
+        let address = at.killed();
+        fleet.serve_at(&address)
+    };
+    fleet.wait_for_state(&at, "a", "connected");
+    hello(&fleet, &at);
+}
+
+fn a_poisoned_workspace_is_fetched_again() {
+    let fleet = Fleet::new();
+    fs::write(fleet.path("f"), "honest\n").unwrap();
+    let spec = "name: s\ninputs: { agent: {} }\nworkspace: { include: [f] }\nphases:\n  t:\n    - run: \"cat f; for w in ${{ inputs.agent }}/workspaces/*/f; do echo poisoned > $w; done\"\n      expect: [ stdout.contains('honest') ]\n";
+    fs::write(fleet.path("s.yaml"), spec).unwrap();
+    let at = fleet.serve();
+    let _agent = fleet.agent("a", &at.url(), 4);
+    fleet.wait_for_state(&at, "a", "connected");
+    let held = |text: &str| {
+        let entries = fs::read_dir(fleet.path("agent-a/workspaces")).unwrap().flatten();
+        let texts = entries.map(|entry| fs::read_to_string(entry.path().join("f")).unwrap());
+        texts.filter(|found| found.contains(text)).count()
+    };
+    let input = format!("agent={}", fleet.path("agent-a").display());
+    for _ in 0..3 {
+        let (code, _, stderr) = fleet.call(&at, &["run", "s.yaml", "--input", &input]);
+        assert_eq!(code, Some(0), "{stderr}");
+        assert_eq!(held("poisoned"), 1, "the attack works");
+    }
+}
+
+fn abandoned_objects_are_removed() {
+    let lab = crate::engine_lab::Lab::new();
+    let fleet = Fleet::new();
+    let spec = format!(
+        "name: ct\ncell: {{ attempts: 1 }}\nservices: {{ x: {{ image: '{}', command: [sleep, '600'] }} }}\nphases: {{ t: [ {{ exec: {{ service: x, command: [sleep, '600'] }} }} ] }}\n",
+        lab.image
+    );
+    fs::write(fleet.path("ct.yaml"), spec).unwrap();
+    let at = fleet.serve();
+    let held = |name: &str| -> usize {
+        let id = fs::read_to_string(fleet.path(&format!("agent-{name}/agent-id"))).unwrap();
+        let label = format!("label=phalanx.agent={}", id.trim());
+        let containers = crate::engine_lab::docker(&["ps", "-aq", "--filter", &label]);
+        let networks = crate::engine_lab::docker(&["network", "ls", "-q", "--filter", &label]);
+        containers.lines().count() + networks.lines().count()
+    };
+    let mut agents = Vec::new();
+    for name in ["gone", "lives"] {
+        agents.push(fleet.agent(name, &at.url(), 1));
+        fleet.wait_for_state(&at, name, "connected");
+        let (code, _, stderr) = fleet.call(&at, &["submit", "ct.yaml"]);
+        assert_eq!(code, Some(0), "{stderr}");
+        eventually("its container and its network stand", || (held(name) == 2).then_some(()));
+    }
+    agents[0].kill();
+    assert_eq!(held("gone"), 2);
+    let mut another = fleet.agent("another", &at.url(), 1);
+    eventually("nothing of it is left", || (held("gone") == 0).then_some(()));
+    assert_eq!(held("lives"), 2, "somebody is this one");
+    // The identity is as good as before.
+    let mut back = fleet.agent("gone", &at.url(), 1);
+    fleet.wait_for_state(&at, "gone", "connected");
+    for run in fleet.json(&at, &["runs", "--open", "--format", "json"])["runs"].as_array().unwrap() {
+        fleet.call(&at, &["cancel", run["run"].as_str().unwrap(), "--force"]);
+    }
+    for name in ["gone", "lives", "another"] {
+        eventually("the run's end removes the rest", || (held(name) == 0).then_some(()));
+    }
+    another.kill();
+    back.kill();
 }

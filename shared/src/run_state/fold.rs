@@ -10,6 +10,12 @@ use crate::outcome::Outcome;
 use crate::time::Timestamp;
 use indexmap::IndexMap;
 
+/// Notes of an attempt that are kept, and their bytes.
+const NOTES: usize = 1_000;
+const NOTES_BYTES: usize = 256 << 10;
+/// The last note of an attempt that has more.
+const MORE_NOTES: &str = "there are more notes, in the journal only";
+
 impl RunState {
     /// Folds one event in. Events that make no sense any more (late, repeated, unknown) change nothing.
     pub fn apply(&mut self, event: &Event) {
@@ -147,7 +153,7 @@ impl CellState {
             attempt.reason = Some(reason.to_owned());
             attempt.finished = Some(at);
         } else {
-            attempt.notes.push(format!("clean-up not seen: {reason}"));
+            attempt.note(&format!("clean-up not seen: {reason}"));
         }
         if self.outcome.is_none() {
             self.status = CellStatus::Ended;
@@ -179,6 +185,17 @@ impl AttemptState {
             torn_down: None,
             notes: Vec::new(),
         }
+    }
+
+    /// Keeps a note, as long as there aren't too many: an agent may say what it likes, and every fold holds them all.
+    fn note(&mut self, text: &str) {
+        if self.notes.last().is_some_and(|last| last == MORE_NOTES) {
+            return;
+        }
+        let held: usize = self.notes.iter().map(String::len).sum();
+        let fits = self.notes.len() < NOTES && held + text.len() <= NOTES_BYTES;
+        let kept = if fits { text } else { MORE_NOTES };
+        self.notes.push(kept.to_owned());
     }
 
     fn apply(&mut self, event: &Event) {
@@ -254,11 +271,11 @@ impl AttemptState {
                 reason,
             } => {
                 let stream = format!("{stream:?}").to_lowercase();
-                self.notes.push(format!(
+                self.note(&format!(
                     "log of {service} ({stream}): bytes {from} to {to} not kept: {reason}"
                 ));
             }
-            EventKind::Note { message } => self.notes.push(message.clone()),
+            EventKind::Note { message } => self.note(message),
             _ => {}
         }
     }

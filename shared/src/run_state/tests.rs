@@ -386,3 +386,22 @@ fn fold_result(path: &str) -> StepResult {
         failure: None,
     }
 }
+
+#[test]
+fn the_notes_of_an_attempt_are_bounded_and_the_last_says_that_there_are_more() {
+    for (count, bytes) in [(3_000, 1), (300, 10_000)] {
+        let mut writer = Writer::new(1);
+        let token = writer.offer(0, 1);
+        for _ in 0..count {
+            let message = "n".repeat(bytes);
+            writer.agent(&token, EventKind::Note { message });
+        }
+        let mut state = RunState::new("run".into());
+        writer.events.iter().for_each(|event| state.apply(event));
+        let notes = &state.cells[0].attempts[0].notes;
+        let held: usize = notes.iter().map(String::len).sum();
+        assert!(notes.len() <= 1_001 && held < 300_000, "{held}");
+        assert!(notes.last().unwrap().contains("more notes"));
+        assert_eq!(state.cells[0].attempts[0].last_seq, count);
+    }
+}

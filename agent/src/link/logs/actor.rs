@@ -133,10 +133,7 @@ impl<O: Overflow> Uploader<O> {
                     None
                 }
                 input = inputs.recv() => match input {
-                    Some(input) => {
-                        self.on_input(input);
-                        None
-                    }
+                    Some(input) => self.on_input(input),
                     None => return,
                 },
             };
@@ -160,17 +157,23 @@ impl<O: Overflow> Uploader<O> {
         }
     }
 
-    fn on_input(&mut self, input: Input) {
+    fn on_input(&mut self, input: Input) -> Option<Over> {
         match input {
             Input::Write {
                 token,
                 source,
                 at,
                 bytes,
-            } => self.spool.write(&token, source, at, &bytes),
+            } => {
+                self.spool.write(&token, source, at, &bytes);
+                None
+            }
             Input::End(token) => {
-                self.spool.end(&token);
-                self.ended.insert(token, runtime_now());
+                let over = self.spool.end(&token);
+                if over.is_none() {
+                    self.ended.insert(token, runtime_now());
+                }
+                over
             }
         }
     }
@@ -190,7 +193,7 @@ impl<O: Overflow> Uploader<O> {
                 return self.spool.acknowledge(&token, number);
             }
             Wire::Said(LogDown::Refused { token, reason }) => {
-                return self.spool.give_up(&token, &reason);
+                return self.spool.refuse(&token, &reason);
             }
         }
         None

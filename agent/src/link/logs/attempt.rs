@@ -33,6 +33,8 @@ pub struct Attempt {
     /// Bytes of each service that went into the queue.
     heads: BTreeMap<String, u64>,
     ended: bool,
+    /// The coordinator keeps nothing of it, and why.
+    refused: Option<String>,
     gaps: Vec<EventKind>,
     /// Names in the overflow, removed with the attempt.
     files: BTreeSet<String>,
@@ -147,6 +149,7 @@ impl Attempt {
             sources: BTreeMap::new(),
             heads: BTreeMap::new(),
             ended: false,
+            refused: None,
             gaps: Vec::new(),
             files: BTreeSet::new(),
         }
@@ -176,6 +179,11 @@ impl Attempt {
         let progress = self.sources.entry(source.clone()).or_default();
         let offset = progress.produced;
         progress.produced += bytes.len() as u64;
+        if self.refused.is_some() {
+            let to = progress.produced;
+            self.lost(source, offset, to);
+            return;
+        }
         let head = self.heads.entry(source.service.clone()).or_default();
         if progress.tail.is_none() && *head + bytes.len() as u64 <= room.cap_bytes / 2 {
             *head += bytes.len() as u64;
@@ -275,6 +283,9 @@ impl Attempt {
             return;
         }
         self.ended = true;
+        if self.refused.is_some() {
+            return;
+        }
         for (source, progress) in std::mem::take(&mut self.sources) {
             let Some((mut expected, tail)) = progress.tail else {
                 continue;
@@ -301,6 +312,64 @@ impl Attempt {
             }
         }
         self.queue.push_back(Entry::End);
+    }
+
+    /// The coordinator keeps nothing of it: what it hasn't stored, and all that follows, is a gap of each output.
+    pub fn refuse<O: Overflow>(&mut self, room: &mut Room<O>, reason: &str) {
+        if self.refused.is_some() {
+            return;
+        }
+        self.refused = Some(reason.to_owned());
+        for entry in std::mem::take(&mut self.queue) {
+            room.release(&entry);
+            if let Entry::Chunk { source, offset, .. } = &entry {
+                self.lost(source, *offset, *offset + entry.len());
+            }
+        }
+        let mut tails = Vec::new();
+        for (source, progress) in &mut self.sources {
+            if let Some((from, tail)) = progress.tail.take() {
+                let files = tail.into_pieces().into_iter().map(|piece| piece.file);
+                self.files.extend(files);
+                tails.push((source.clone(), from, progress.produced));
+            }
+        }
+        for (source, from, to) in tails {
+            self.lost(&source, from, to);
+        }
+        self.rewind();
+    }
+
+    /// Whether nothing of it is left to be told.
+    pub fn is_over(&self) -> bool {
+        self.ended && self.queue.is_empty()
+    }
+
+    /// Bytes that were refused: the output's last gap grows, or begins.
+    fn lost(&mut self, source: &Source, from: u64, to: u64) {
+        let grown = self.gaps.iter_mut().rev().find_map(|gap| match gap {
+            EventKind::LogGap {
+                service,
+                stream,
+                to: end,
+                reason,
+                ..
+            } if *service == source.service
+                && *stream == source.stream
+                && *end == from
+                && Some(&*reason) == self.refused.as_ref() =>
+            {
+                Some(end)
+            }
+            _ => None,
+        });
+        match grown {
+            Some(end) => *end = to,
+            None => {
+                let reason = self.refused.clone().unwrap_or_default();
+                self.gaps.push(gap_event(source, from, to, reason));
+            }
+        }
     }
 
     /// The next record that may be sent with this much credit, marked as sent.
@@ -364,7 +433,7 @@ impl Attempt {
             self.in_flight -= entry.len();
             room.release(&entry);
         }
-        self.ended && self.queue.is_empty()
+        self.is_over()
     }
 
     /// A new connection: everything unacknowledged is sent again.

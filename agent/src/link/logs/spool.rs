@@ -81,10 +81,19 @@ impl<O: Overflow> LogSpool<O> {
     }
 
     /// Nothing follows from an attempt.
-    pub fn end(&mut self, token: &Token) {
-        if let Some(attempt) = self.attempts.get_mut(token) {
-            attempt.end(self.room.cap_bytes);
-        }
+    pub fn end(&mut self, token: &Token) -> Option<Over> {
+        let attempt = self.attempts.get_mut(token)?;
+        attempt.end(self.room.cap_bytes);
+        let over = attempt.is_over();
+        over.then(|| self.finish(token)).flatten()
+    }
+
+    /// The coordinator keeps nothing of an attempt's logs, what is still to come included.
+    pub fn refuse(&mut self, token: &Token, reason: &str) -> Option<Over> {
+        let attempt = self.attempts.get_mut(token)?;
+        attempt.refuse(&mut self.room, reason);
+        let over = attempt.is_over();
+        over.then(|| self.finish(token)).flatten()
     }
 
     /// A connection with so much credit per attempt: everything unacknowledged goes again.
@@ -299,6 +308,40 @@ mod tests {
         spool.connected(1 << 20);
         let again: Vec<_> = std::iter::from_fn(|| spool.next_record()).collect();
         assert_eq!(again, sent[1..]);
+    }
+
+    #[test]
+    fn what_is_refused_and_all_that_follows_is_one_gap_of_each_output() {
+        let limits = Limits {
+            cap_bytes: 100,
+            memory_bytes: 1_000,
+        };
+        let (place, mut spool) = spool(limits);
+        spool.connected(1_000);
+        spool.write(&token("a"), stdout(), AT, &[b'x'; 40]);
+        let (_, record) = spool.next_record().unwrap();
+        spool.acknowledge(&token("a"), record.number);
+        // The rest of the head, then the tail.
+        for _ in 0..10 {
+            spool.write(&token("a"), stdout(), AT, &[b'x'; 10]);
+        }
+        let stderr = source("db", LogStream::Stderr);
+        assert_eq!(spool.refuse(&token("a"), "no directory"), None);
+        spool.write(&token("a"), stdout(), AT, b"later");
+        spool.write(&token("a"), stderr.clone(), AT, b"late");
+        assert!(spool.next_record().is_none());
+        let over = spool.end(&token("a")).unwrap();
+        let gap = |of: Source, from, to| EventKind::LogGap {
+            service: of.service,
+            stream: of.stream,
+            from,
+            to,
+            reason: "no directory".to_owned(),
+        };
+        assert_eq!(over.gaps, [gap(stdout(), 40, 145), gap(stderr, 0, 4)]);
+        assert_eq!(spool.room.memory_bytes, 0);
+        let left = std::fs::read_dir(place.path().join("logs")).unwrap().count();
+        assert_eq!(left, 0, "no file stays");
     }
 
     #[test]

@@ -8,6 +8,7 @@ use phalanx_shared::id::{AgentId, Token};
 use std::collections::HashMap;
 
 pub(super) const AGENT: &str = "phalanx.agent";
+pub(super) const HOME: &str = "phalanx.home";
 pub(super) const RUN: &str = "phalanx.run";
 pub(super) const CELL: &str = "phalanx.cell";
 pub(super) const ATTEMPT: &str = "phalanx.attempt";

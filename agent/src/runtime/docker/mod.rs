@@ -119,11 +119,13 @@ impl DockerRuntime {
         )?;
         let agent = settings.agent.clone();
         let ready = settings.ready_networks;
+        let mut of_pool = labels::of_pool(&agent);
+        of_pool.extend(settings.home_label());
         let governor = Arc::new(Governor::new(settings.starts()));
         let networks = Networks::new(
             engine.clone(),
             governor.clone(),
-            agent.clone(),
+            of_pool,
             allocator,
             ready,
         )
@@ -222,7 +224,8 @@ impl DockerRuntime {
             return Ok(ready);
         }
         let name = labels::object(&scope.token, "net");
-        let labels = labels::of_attempt(&scope.agent, &scope.token);
+        let mut labels = labels::of_attempt(&scope.agent, &scope.token);
+        labels.extend(shared.settings.home_label());
         let (send, receive) = oneshot::channel();
         let ipv6 = scope.ipv6;
         // In a task of its own: if the caller goes away, nobody else would remove it.

@@ -7,11 +7,10 @@
 use super::client::Engine;
 use super::error::{runtime, said, status};
 use super::govern::{Governor, Work};
-use super::labels::{self, Labels};
+use super::labels::Labels;
 use super::subnet::{self, core::Allocator, core::Net4, core::Subnets};
 use crate::runtime::contract::RuntimeError;
 use bollard::models::{Ipam, IpamConfig, NetworkCreateRequest};
-use phalanx_shared::id::AgentId;
 use std::collections::HashSet;
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -46,7 +45,8 @@ impl Network {
 pub(super) struct Networks {
     engine: Engine,
     governor: Arc<Governor>,
-    agent: AgentId,
+    /// Of those that are kept ready.
+    of_pool: Labels,
     allocator: Mutex<Allocator>,
     ready: Mutex<Vec<Arc<Network>>>,
     /// Names of all that this process made or is about to; the reaper leaves them alone.
@@ -65,14 +65,14 @@ impl Networks {
     pub async fn new(
         engine: Engine,
         governor: Arc<Governor>,
-        agent: AgentId,
+        of_pool: Labels,
         allocator: Allocator,
         target: usize,
     ) -> Result<Arc<Networks>, String> {
         let networks = Arc::new(Networks {
             engine,
             governor,
-            agent,
+            of_pool,
             allocator: Mutex::new(allocator),
             ready: Mutex::default(),
             known: Mutex::default(),
@@ -247,7 +247,7 @@ impl Networks {
                 "phalanx-ready-{}",
                 uuid::Uuid::new_v4().simple().to_string().split_at(12).0
             );
-            let labels = labels::of_pool(&self.agent);
+            let labels = self.of_pool.clone();
             let made = self.make_now(&name, labels, false).await;
             drop(turn);
             match made {

@@ -1,6 +1,8 @@
 //! How the Docker runtime is set up. Read by the configuration package; every field has a default.
 
+use crate::identity::Home;
 use phalanx_shared::id::AgentId;
+use super::labels;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,6 +14,9 @@ pub struct DockerSettings {
     /// Whose objects these are; set by the agent, not by the configuration.
     #[serde(skip, default = "nobody")]
     pub agent: AgentId,
+    /// Where that agent's lock is; set by the agent.
+    #[serde(skip)]
+    pub home: Option<Home>,
     /// The engine (`unix:///…`, `tcp://…`); without it `DOCKER_HOST`, then Docker's context, then the usual sockets.
     pub host: Option<String>,
     /// Docker's configuration directory, for registry credentials; without it `DOCKER_CONFIG`, then `~/.docker`.
@@ -65,6 +70,7 @@ impl Default for DockerSettings {
     fn default() -> Self {
         DockerSettings {
             agent: nobody(),
+            home: None,
             host: None,
             docker_config: None,
             reach: Reach::Auto,
@@ -108,6 +114,11 @@ impl DockerSettings {
         self.docker_config
             .clone()
             .or_else(super::endpoint::config_dir)
+    }
+    /// What everything bears that is made under these settings, beside whose it is.
+    pub(super) fn home_label(&self) -> Option<(String, String)> {
+        let home = self.home.as_ref()?;
+        Some((labels::HOME.to_owned(), home.to_label()))
     }
     pub(super) fn reconnect(&self) -> Duration {
         Duration::from_secs(self.reconnect_s)

@@ -50,6 +50,7 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Attempt {
     pub fn new(shared: Arc<Shared>, scope: AttemptScope, network: Arc<Network>) -> Attempt {
         let mut labels = labels::of_attempt(&scope.agent, &scope.token);
+        labels.extend(shared.settings.home_label());
         labels.insert(labels::CELL_NAME.to_owned(), scope.cell_name.clone());
         Attempt {
             shared,

@@ -7,6 +7,7 @@ use super::labels::{self, KEEP_UNTIL, Labels, POOL};
 use super::member::Container;
 use super::network::Network;
 use super::{Shared, client::Engine};
+use crate::identity::Home;
 use crate::runtime::contract::{AttemptScope, Closed};
 use bollard::errors::Error;
 use bollard::models::VolumeCreateRequest;
@@ -58,6 +59,11 @@ impl Found {
     /// Which attempt it belongs to; none of a ready-made network.
     pub fn token(&self) -> Option<Token> {
         labels::token_of(&self.labels)
+    }
+
+    /// Where that agent's lock is, if it says so.
+    pub fn home(&self) -> Option<Home> {
+        Home::from_label(self.labels.get(labels::HOME)?)
     }
 
     /// Which agent made it.
@@ -175,6 +181,7 @@ pub(super) async fn mark_kept(
     until: u64,
 ) -> Result<(), Error> {
     let mut marks = labels::of_attempt(&scope.agent, &scope.token);
+    marks.extend(shared.settings.home_label());
     marks.insert(KEEP_UNTIL.to_owned(), until.to_string());
     marks.insert(NETWORK.to_owned(), network.name.clone());
     let docker = &shared.engine.docker;

@@ -1,5 +1,6 @@
 //! Notes of which attempts' processes may outlive them, and until when (`--keep`): a reaper leaves those alone.
 
+use crate::private;
 use phalanx_shared::id::Token;
 use phalanx_shared::time::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -39,8 +40,8 @@ impl KeptNotes {
             "{}-{}-{}-{}.json",
             token.run, token.cell, token.attempt, token.epoch
         );
-        std::fs::create_dir_all(&self.directory)?;
-        std::fs::write(self.directory.join(name), serde_json::to_vec(&note)?)
+        private::directory(&self.directory)?;
+        private::write(&self.directory.join(name), serde_json::to_vec(&note)?)
     }
 
     /// The attempts that were noted, whether their time is over or not.

@@ -2,7 +2,7 @@
 //!
 //! It begins when the agent's Hello was answered over the other stream: only then is it known what the gate lets in.
 
-use super::store::LogStore;
+use super::store::{LogStore, Stored};
 use crate::dispatch::gate::SharedGate;
 use futures::{Stream, StreamExt};
 use phalanx_proto::convert::InvalidLogUp;
@@ -105,11 +105,12 @@ async fn keep(
     let (store, of) = (store.clone(), token.clone());
     let stored = tokio::task::spawn_blocking(move || store.append(&of, records)).await;
     match stored {
-        Ok(Ok(true)) => Ok(LogDown::Ack { token, number }),
-        Ok(Ok(false)) => Ok(LogDown::Refused {
+        Ok(Ok(Stored::Kept)) => Ok(LogDown::Ack { token, number }),
+        Ok(Ok(Stored::Over)) => Ok(LogDown::Refused {
             token,
             reason: "the attempt is over for the coordinator".to_owned(),
         }),
+        Ok(Ok(Stored::Refused(reason))) => Ok(LogDown::Refused { token, reason }),
         // The agent keeps what isn't acknowledged and comes again.
         Ok(Err(error)) => Err(Status::resource_exhausted(format!("storing logs: {error}"))),
         Err(error) => Err(Status::internal(format!("storing logs: {error}"))),

@@ -2,18 +2,60 @@
 
 use super::writer::Writer;
 use crate::metrics::METRICS;
-use phalanx_proto::log::{Body, Record};
+use phalanx_proto::log::Record;
 use phalanx_shared::id::{CellId, RunId, Token};
 use std::collections::HashMap;
+use std::fs::DirBuilder;
 use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
+
+/// How much is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of one attempt's logs.
+    pub attempt_bytes: u64,
+    /// Bytes of the disk that logs leave free, for the journal; by the size of the disk without it.
+    pub reserve_bytes: Option<u64>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            attempt_bytes: 512 << 20,
+            reserve_bytes: None,
+        }
+    }
+}
+
+impl Limits {
+    /// What logs leave free of a disk of this size: 5 %, at least a GiB and at most ten, but never more than a tenth.
+    fn reserve(&self, disk_bytes: u64) -> u64 {
+        let by_size = (disk_bytes / 20).clamp(1 << 30, 10 << 30);
+        self.reserve_bytes.unwrap_or(by_size.min(disk_bytes / 10))
+    }
+}
+
+/// What became of records.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stored {
+    /// They are kept, or a gap says why not.
+    Kept,
+    /// The attempt isn't open any more.
+    Over,
+    /// Nothing of the attempt can be kept, not even that something is missing.
+    Refused(String),
+}
 
 /// All logs below one directory. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct LogStore {
     root: Arc<PathBuf>,
+    limits: Limits,
+    /// Why the last record wasn't kept, if it wasn't.
+    failed: Arc<Mutex<Option<String>>>,
     live: Arc<Mutex<HashMap<Key, Live>>>,
 }
 
@@ -49,8 +91,15 @@ fn key(token: &Token) -> Key {
 impl LogStore {
     /// The logs below this directory, which is made with the first record.
     pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self::with_limits(root, Limits::default())
+    }
+
+    /// The same, with limits of the operator's.
+    pub fn with_limits(root: impl Into<PathBuf>, limits: Limits) -> Self {
         LogStore {
             root: Arc::new(root.into()),
+            limits,
+            failed: Arc::default(),
             live: Arc::default(),
         }
     }
@@ -83,26 +132,53 @@ impl LogStore {
         }
     }
 
-    /// Stores records of one attempt in order. Blocks for the disk. False if the attempt isn't open any more.
-    pub fn append(&self, token: &Token, records: Vec<Record>) -> io::Result<bool> {
+    /// Stores records of one attempt in order. Blocks for the disk. An error may pass: the records come again.
+    pub fn append(&self, token: &Token, records: Vec<Record>) -> io::Result<Stored> {
+        let stored = self.try_append(token, records);
+        *whole(&self.failed) = match &stored {
+            Ok(Stored::Refused(reason)) => Some(reason.clone()),
+            Ok(_) => None,
+            Err(error) => Some(error.to_string()),
+        };
+        match stored {
+            // What an attempt brings upon itself is nobody else's problem.
+            Err(error) if error.kind() == io::ErrorKind::QuotaExceeded => {
+                *whole(&self.failed) = None;
+                Ok(Stored::Refused(error.to_string()))
+            }
+            stored => stored,
+        }
+    }
+
+    fn try_append(&self, token: &Token, records: Vec<Record>) -> io::Result<Stored> {
         let writer = match whole(&self.live).get(&key(token)) {
             Some(live) => live.writer.clone(),
-            None => return Ok(false),
+            None => return Ok(Stored::Over),
         };
         let mut writer = whole(&writer);
         let files = match writer.take() {
             Some(files) => files,
-            None => Writer::open(self.directory(&token.run, &token.cell, token.attempt))?,
+            None => match Writer::open(self.directory(&token.run, &token.cell, token.attempt)) {
+                Ok(files) => files,
+                Err(error) if error.kind() == io::ErrorKind::StorageFull => return Err(error),
+                // Trying again wouldn't help.
+                Err(error) => {
+                    let root = self.root.display();
+                    let reason = format!("the coordinator can't write to {root}: {error}");
+                    return Ok(Stored::Refused(reason));
+                }
+            },
         };
         let files = writer.insert(files);
-        let bytes = records.iter().map(|record| match &record.body {
-            Body::Chunk { bytes, .. } => bytes.len() as u64,
-            Body::Gap { .. } | Body::End => 0,
+        let reserve = self.below_reserve();
+        let before = files.bytes();
+        let stored = records.into_iter().try_for_each(|record| {
+            let limit = self.limits.attempt_bytes;
+            let over = files.bytes() >= limit;
+            let over = over.then(|| format!("over the limit of {} for the logs of one attempt", mib(limit)));
+            files.append(record, over.or_else(|| reserve.clone()).as_deref())
         });
-        let bytes: u64 = bytes.sum();
-        let stored = records
-            .into_iter()
-            .try_for_each(|record| files.append(record));
+        let bytes = files.bytes() - before;
         let progress = Progress {
             records: files.records(),
             over: files.ended(),
@@ -119,10 +195,36 @@ impl LogStore {
                 news
             });
         }
-        stored.map(|()| {
-            METRICS.log_bytes.add(bytes);
-            true
+        METRICS.log_bytes.add(bytes);
+        stored.map(|()| Stored::Kept)
+    }
+
+    /// Why no bytes are kept at the moment, if the disk has too little room for them and the journal.
+    fn below_reserve(&self) -> Option<String> {
+        let disk = nix::sys::statvfs::statvfs(self.root.parent()?).ok()?;
+        let block = disk.fragment_size();
+        let reserve = self.limits.reserve(disk.blocks() * block);
+        let free = disk.blocks_available() * block;
+        (free < reserve).then(|| {
+            format!(
+                "the coordinator's disk has {} left, of which {} are kept for the journal",
+                mib(free),
+                mib(reserve)
+            )
         })
+    }
+
+    /// What keeps logs from being stored at the moment, if anything.
+    pub fn problem(&self) -> Option<String> {
+        let usable = DirBuilder::new().recursive(true).mode(0o700).create(&*self.root);
+        let usable = usable.and_then(|()| {
+            let writable = nix::unistd::access(&*self.root, nix::unistd::AccessFlags::W_OK);
+            writable.map_err(io::Error::from)
+        });
+        match usable {
+            Err(error) => Some(format!("{}: {error}", self.root.display())),
+            Ok(()) => self.below_reserve().or_else(|| whole(&self.failed).clone()),
+        }
     }
 
     /// How far an attempt's logs are; none if they don't grow any more.
@@ -143,5 +245,132 @@ impl LogStore {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         }
+    }
+}
+
+fn mib(bytes: u64) -> String {
+    format!("{} MiB", bytes >> 20)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+    use super::*;
+    use crate::dispatch::logs::writer::MAX_SOURCES;
+    use phalanx_proto::log::{Body, Source};
+    use phalanx_shared::event::LogStream;
+    use phalanx_shared::time::Timestamp;
+
+    fn token() -> Token {
+        Token {
+            run: "run".into(),
+            cell: "cell".into(),
+            attempt: 1,
+            epoch: 1,
+        }
+    }
+
+    fn records(from: u64, count: u64, bytes: usize) -> Vec<Record> {
+        let one = |n: u64| Record {
+            number: from + n + 1,
+            body: Body::Chunk {
+                source: Source {
+                    service: "s".to_owned(),
+                    stream: LogStream::Stdout,
+                },
+                offset: (from + n) * bytes as u64,
+                at: Timestamp(1),
+                bytes: vec![b'x'; bytes],
+            },
+        };
+        (0..count).map(one).collect()
+    }
+
+    fn limited(limits: Limits) -> (tempfile::TempDir, LogStore) {
+        let place = tempfile::tempdir().unwrap();
+        let store = LogStore::with_limits(place.path().join("logs"), limits);
+        store.open(&token());
+        (place, store)
+    }
+
+    #[test]
+    fn the_logs_of_an_attempt_are_bounded_whatever_its_agent_sends() {
+        let (place, store) = limited(Limits {
+            attempt_bytes: 10_000,
+            reserve_bytes: Some(0),
+        });
+        for n in 0..20 {
+            let stored = store.append(&token(), records(n * 10, 10, 1_000)).unwrap();
+            assert_eq!(stored, Stored::Kept);
+        }
+        let file = place.path().join("logs/run/cell/1/s.stdout");
+        assert_eq!(file.metadata().unwrap().len(), 10_000);
+        assert_eq!(store.problem(), None, "one noisy attempt is nobody's problem");
+    }
+
+    #[test]
+    fn a_disk_below_its_reserve_takes_no_logs_and_says_so_until_there_is_room() {
+        let all = Limits {
+            reserve_bytes: Some(u64::MAX),
+            ..Limits::default()
+        };
+        let (place, store) = limited(all);
+        let stored = store.append(&token(), records(0, 3, 10)).unwrap();
+        assert_eq!(stored, Stored::Kept);
+        assert!(store.problem().unwrap().contains("kept for the journal"));
+        let room = LogStore {
+            limits: Limits {
+                reserve_bytes: Some(0),
+                ..all
+            },
+            ..store
+        };
+        room.append(&token(), records(3, 1, 10)).unwrap();
+        assert_eq!(room.problem(), None);
+        let index = std::fs::read_to_string(place.path().join("logs/run/cell/1/index")).unwrap();
+        assert!(
+            index.starts_with("{\"n\":0,\"gap\"") && index.contains("\"to\":30"),
+            "{index}"
+        );
+    }
+
+    #[test]
+    fn an_agent_that_names_too_many_outputs_is_refused_and_is_nobody_elses_problem() {
+        let (_place, store) = limited(Limits {
+            reserve_bytes: Some(0),
+            ..Limits::default()
+        });
+        let mut last = Stored::Kept;
+        for n in 0..=MAX_SOURCES as u64 {
+            let mut one = records(0, 1, 1);
+            one[0].number = n + 1;
+            if let Body::Chunk { source, .. } = &mut one[0].body {
+                source.service = format!("s{n}");
+            }
+            last = store.append(&token(), one).unwrap();
+        }
+        assert!(matches!(&last, Stored::Refused(why) if why.contains("outputs")), "{last:?}");
+        assert_eq!(store.problem(), None);
+    }
+
+    #[test]
+    fn a_directory_that_is_none_refuses_logs_with_its_name() {
+        let (place, store) = limited(Limits::default());
+        std::fs::write(place.path().join("logs"), "").unwrap();
+        let stored = store.append(&token(), records(0, 1, 10)).unwrap();
+        assert!(matches!(&stored, Stored::Refused(why) if why.contains("logs")), "{stored:?}");
+        assert!(store.problem().unwrap().contains("logs"));
+        std::fs::remove_file(place.path().join("logs")).unwrap();
+        store.append(&token(), records(0, 1, 10)).unwrap();
+        assert_eq!(store.problem(), None);
+    }
+
+    #[test]
+    fn the_reserve_follows_the_size_of_the_disk() {
+        let reserve = |gib: u64| Limits::default().reserve(gib << 30) >> 20;
+        assert_eq!(
+            [1, 20, 100, 1_000].map(reserve),
+            [102, 1_024, 5_120, 10_240]
+        );
     }
 }

@@ -6,9 +6,9 @@
 use super::index::{Held, INDEX, Line, file_name};
 use phalanx_proto::log::{Body, Record, Source};
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::{DirBuilder, File};
 use std::io::{self, BufRead, BufReader, Write};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// The files of one attempt.
@@ -21,8 +21,15 @@ pub struct Writer {
     number: u64,
     /// Lines in the index.
     records: u64,
+    /// Bytes in all files.
+    bytes: u64,
+    /// What was not kept since the last record of its source: up to where, and why. Becomes a gap with the next one.
+    refused: BTreeMap<Source, (u64, String)>,
     ended: bool,
 }
+
+/// Outputs of one attempt. An honest agent has two for each service; each takes a file.
+pub const MAX_SOURCES: usize = 512;
 
 #[derive(Debug)]
 struct Output {
@@ -36,11 +43,15 @@ struct Output {
 impl Writer {
     /// Opens an attempt's files, and goes on after what they hold.
     pub fn open(directory: PathBuf) -> io::Result<Writer> {
-        std::fs::create_dir_all(&directory)?;
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&directory)?;
         let index = File::options()
             .create(true)
             .append(true)
             .read(true)
+            .mode(0o600)
             .open(directory.join(INDEX))?;
         let mut writer = Writer {
             directory,
@@ -48,6 +59,8 @@ impl Writer {
             sources: BTreeMap::new(),
             number: 0,
             records: 0,
+            bytes: 0,
+            refused: BTreeMap::new(),
             ended: false,
         };
         writer.recover()?;
@@ -57,6 +70,11 @@ impl Writer {
     /// Lines in the index.
     pub fn records(&self) -> u64 {
         self.records
+    }
+
+    /// Bytes in all files.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     /// Whether the logs are complete.
@@ -84,6 +102,7 @@ impl Writer {
                 } => {
                     output.offset = offset + len;
                     output.position = position + len;
+                    self.bytes += len;
                 }
                 Held::Gap { to, .. } => output.offset = to,
                 Held::End {} => {}
@@ -116,10 +135,17 @@ impl Writer {
 
     fn output(&mut self, source: &Source) -> io::Result<&mut Output> {
         if !self.sources.contains_key(source) {
+            if self.sources.len() >= MAX_SOURCES {
+                return Err(io::Error::new(
+                    io::ErrorKind::QuotaExceeded,
+                    format!("an attempt has at most {MAX_SOURCES} outputs"),
+                ));
+            }
             let file = File::options()
                 .create(true)
                 .truncate(false)
                 .write(true)
+                .mode(0o600)
                 .open(self.directory.join(file_name(source)))?;
             let output = Output {
                 file,
@@ -133,13 +159,30 @@ impl Writer {
             .ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
     }
 
-    /// Stores a record; one that is stored already changes nothing.
-    pub fn append(&mut self, record: Record) -> io::Result<()> {
+    /// Stores a record; one that is stored already changes nothing. With a reason not to keep bytes they become a gap that names it.
+    pub fn append(&mut self, record: Record, refuse: Option<&str>) -> io::Result<()> {
         let Record { number, body } = record;
         if number <= self.number || self.ended {
             return Ok(());
         }
         match body {
+            Body::Chunk {
+                source,
+                offset,
+                bytes,
+                ..
+            } if refuse.is_some() => {
+                let known = self.sources.len() + self.refused.len() < MAX_SOURCES
+                    || self.sources.contains_key(&source)
+                    || self.refused.contains_key(&source);
+                if !known {
+                    self.output(&source)?;
+                }
+                // One line for all that is refused in a row, once it is known where that ends.
+                let to = offset + bytes.len() as u64;
+                self.refused
+                    .insert(source, (to, refuse.unwrap_or_default().to_owned()));
+            }
             Body::Chunk {
                 source,
                 offset,
@@ -156,6 +199,9 @@ impl Writer {
                 self.gap(number, &source, from, to, &reason)?;
             }
             Body::End => {
+                for source in self.refused.keys().cloned().collect::<Vec<_>>() {
+                    self.tell_refused(&source)?;
+                }
                 for output in self.sources.values() {
                     output.file.sync_data()?;
                 }
@@ -171,8 +217,22 @@ impl Writer {
         Ok(())
     }
 
+    /// Writes down what was refused of a source.
+    fn tell_refused(&mut self, source: &Source) -> io::Result<()> {
+        let Some((to, reason)) = self.refused.get(source).cloned() else {
+            return Ok(());
+        };
+        let from = self.output(source)?.offset;
+        if from < to {
+            self.gap(0, source, from, to, &reason)?;
+        }
+        self.refused.remove(source);
+        Ok(())
+    }
+
     /// What lies between the bytes that came and these didn't survive.
     fn expect(&mut self, source: &Source, offset: u64) -> io::Result<()> {
+        self.tell_refused(source)?;
         let expected = self.output(source)?.offset;
         if expected < offset {
             self.gap(
@@ -221,6 +281,8 @@ impl Writer {
             let output = self.output(source)?;
             output.offset = offset;
             output.position = position;
+        } else {
+            self.bytes += len;
         }
         written
     }
@@ -322,18 +384,18 @@ mod tests {
         let directory = place.path().join("a");
         let mut writer = Writer::open(directory.clone()).unwrap();
         for record in [chunk(1, 0, "one"), chunk(1, 0, "one"), chunk(2, 3, "two")] {
-            writer.append(record).unwrap();
+            writer.append(record, None).unwrap();
         }
         let mut writer = Writer::open(directory.clone()).unwrap();
         for record in [chunk(2, 3, "two"), chunk(3, 6, "three")] {
-            writer.append(record).unwrap();
+            writer.append(record, None).unwrap();
         }
         let end = Record {
             number: 4,
             body: Body::End,
         };
-        writer.append(end).unwrap();
-        writer.append(chunk(5, 11, "late")).unwrap();
+        writer.append(end, None).unwrap();
+        writer.append(chunk(5, 11, "late"), None).unwrap();
         assert_eq!(stored(&directory), "onetwothree");
         assert!(writer.ended() && Writer::open(directory.clone()).unwrap().ended());
         assert_eq!((gaps(&directory), writer.records()), (vec![], 4));
@@ -344,7 +406,7 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let directory = place.path().join("a");
         let mut writer = Writer::open(directory.clone()).unwrap();
-        writer.append(chunk(1, 0, "one")).unwrap();
+        writer.append(chunk(1, 0, "one"), None).unwrap();
         drop(writer);
         let append = |name: &str, bytes: &[u8]| {
             let file = File::options().append(true).open(directory.join(name));
@@ -353,7 +415,7 @@ mod tests {
         append(&file_name(&source()), b"tw");
         append(INDEX, b"{\"n\":2,\"chu");
         let mut writer = Writer::open(directory.clone()).unwrap();
-        writer.append(chunk(2, 3, "two")).unwrap();
+        writer.append(chunk(2, 3, "two"), None).unwrap();
         assert_eq!(stored(&directory), "onetwo");
         assert_eq!(gaps(&directory), []);
     }
@@ -363,7 +425,7 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let directory = place.path().join("a");
         let mut writer = Writer::open(directory.clone()).unwrap();
-        writer.append(chunk(1, 0, "onetwo")).unwrap();
+        writer.append(chunk(1, 0, "onetwo"), None).unwrap();
         drop(writer);
         let file = File::options()
             .write(true)
@@ -371,7 +433,7 @@ mod tests {
         file.unwrap().set_len(4).unwrap();
         let mut writer = Writer::open(directory.clone()).unwrap();
         assert_eq!(gaps(&directory), [(4, 6)]);
-        writer.append(chunk(2, 6, "three")).unwrap();
+        writer.append(chunk(2, 6, "three"), None).unwrap();
         assert_eq!(stored(&directory), "onet\0\0three");
     }
 
@@ -380,9 +442,64 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let directory = place.path().join("a");
         let mut writer = Writer::open(directory.clone()).unwrap();
-        writer.append(chunk(1, 0, "one")).unwrap();
-        writer.append(chunk(9, 10, "later")).unwrap();
+        writer.append(chunk(1, 0, "one"), None).unwrap();
+        writer.append(chunk(9, 10, "later"), None).unwrap();
         assert_eq!(gaps(&directory), [(3, 10)]);
         assert_eq!(stored(&directory), "onelater");
+    }
+
+    #[test]
+    fn what_is_refused_is_one_gap_that_says_why_and_what_comes_later_is_kept() {
+        let place = tempfile::tempdir().unwrap();
+        let directory = place.path().join("a");
+        let mut writer = Writer::open(directory.clone()).unwrap();
+        writer.append(chunk(1, 0, "one"), None).unwrap();
+        writer.append(chunk(2, 3, "two"), Some("full")).unwrap();
+        writer.append(chunk(3, 6, "three"), Some("full")).unwrap();
+        assert_eq!(writer.bytes(), 3);
+        writer.append(chunk(4, 11, "four"), None).unwrap();
+        writer.append(chunk(5, 15, "five"), Some("still full")).unwrap();
+        let end = Record {
+            number: 6,
+            body: Body::End,
+        };
+        writer.append(end, None).unwrap();
+        assert_eq!(stored(&directory), "onefour");
+        assert_eq!(gaps(&directory), [(3, 11), (15, 19)]);
+        let lines = read_index(&directory).unwrap().0;
+        let why = |line: &Line| match &line.held {
+            Held::Gap { reason, .. } => Some(reason.clone()),
+            _ => None,
+        };
+        let reasons: Vec<String> = lines.iter().filter_map(why).collect();
+        assert_eq!(reasons, ["full", "still full"]);
+        assert!(Writer::open(directory).unwrap().ended());
+    }
+
+    #[test]
+    fn an_attempt_has_a_bounded_number_of_files() {
+        let place = tempfile::tempdir().unwrap();
+        let mut writer = Writer::open(place.path().join("a")).unwrap();
+        let of = |n: usize| {
+            let number = n as u64 + 1;
+            let Body::Chunk { at, bytes, .. } = chunk(1, 0, "x").body else {
+                unreachable!()
+            };
+            let source = Source {
+                service: format!("s{n}"),
+                stream: LogStream::Stdout,
+            };
+            let body = Body::Chunk {
+                source,
+                offset: 0,
+                at,
+                bytes,
+            };
+            Record { number, body }
+        };
+        for n in 0..MAX_SOURCES {
+            writer.append(of(n), (n % 2 == 0).then_some("full")).unwrap();
+        }
+        assert!(writer.append(of(MAX_SOURCES), Some("full")).is_err());
     }
 }

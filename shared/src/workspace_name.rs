@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 
 /// A digest in the making.
 #[derive(Default)]
-pub(super) struct Naming(Sha256);
+pub struct Naming(Sha256);
 
 impl Naming {
     /// The next member is a file whose bytes have this SHA-256.

@@ -1,0 +1,75 @@
+//! Files and directories that are nobody else's: the journal and logs hold what specs hold, and what their systems said.
+
+use std::fs::{DirBuilder, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::Path;
+
+const DIRECTORY: u32 = 0o700;
+const FILE: u32 = 0o600;
+
+/// Makes a directory, or takes one over from a version that let others in: then everything below it is tightened, too.
+pub fn directory(path: &Path) -> io::Result<()> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(DIRECTORY)
+        .create(path)?;
+    let before = path.metadata()?.permissions().mode();
+    if before & 0o077 != 0 {
+        // First the way in, so that nothing that is made meanwhile can be reached.
+        std::fs::set_permissions(path, Permissions::from_mode(DIRECTORY))?;
+        below(path);
+    }
+    Ok(())
+}
+
+/// Keeps this process's memory, which holds secrets, out of core dumps and from other processes of its user.
+pub fn memory() {
+    if let Err(error) = nix::sys::prctl::set_dumpable(false) {
+        tracing::debug!(%error, "the process's memory may be dumped");
+    }
+}
+
+fn below(directory: &Path) {
+    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+        let Ok(kind) = entry.file_type() else {
+            continue;
+        };
+        let path = entry.path();
+        let mode = if kind.is_dir() {
+            below(&path);
+            DIRECTORY
+        } else if kind.is_file() {
+            FILE
+        } else {
+            continue;
+        };
+        if let Err(error) = std::fs::set_permissions(&path, Permissions::from_mode(mode)) {
+            tracing::warn!(path = %path.display(), %error, "others may read it");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn what_an_earlier_version_made_is_tightened_with_all_that_is_in_it() {
+        let place = tempfile::tempdir().unwrap();
+        let own = place.path().join("coordinator");
+        std::fs::create_dir_all(own.join("logs/run")).unwrap();
+        std::fs::write(own.join("logs/run/index"), "").unwrap();
+        for path in ["", "logs", "logs/run", "logs/run/index"] {
+            let open = Permissions::from_mode(0o755);
+            std::fs::set_permissions(own.join(path), open).unwrap();
+        }
+        directory(&own).unwrap();
+        let mode = |path: &str| own.join(path).metadata().unwrap().permissions().mode() & 0o777;
+        let modes = ["", "logs", "logs/run", "logs/run/index"].map(mode);
+        assert_eq!(modes, [0o700, 0o700, 0o700, 0o600]);
+        directory(&own.join("new")).unwrap();
+        assert_eq!(mode("new"), 0o700);
+    }
+}
