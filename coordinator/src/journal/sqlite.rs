@@ -24,6 +24,8 @@ use std::time::Duration;
 const ROWS: usize = 2_000;
 /// Bytes of events read at once; one alone may be larger.
 const READ_BYTES: usize = 8 << 20;
+/// Rows that are read before they are asked for.
+const AHEAD: usize = 8;
 /// Connections that read.
 const READERS: u32 = 4;
 
@@ -80,7 +82,13 @@ impl SqliteStore {
         check::newest(&writer, path, &mark.get()).await?;
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS)
-            .connect_with(options.read_only(true).create_if_missing(false))
+            // Rows are read ahead, and each may be as large as an event is.
+            .connect_with(
+                options
+                    .read_only(true)
+                    .create_if_missing(false)
+                    .row_buffer_size(AHEAD),
+            )
             .await
             .map_err(|error| check::opening(path, &error))?;
         Ok(SqliteStore {

@@ -453,7 +453,8 @@ fn logs_without_a_directory() {
     assert!(body.contains("logs can't be stored"), "{body}");
     let _agent = fleet.agent("new", &at.url(), 4);
     fleet.wait_for_state(&at, "new", "connected");
-    let id = hello(&fleet, &at);
+    fs::write(fleet.path("noisy.yaml"), noisy(1_000)).unwrap();
+    let id = noisy_run(&fleet, &at);
     let (_, shown, _) = fleet.call(&at, &["show", &id, "--format", "json"]);
     assert!(shown.contains("can't write to"), "the gap says why: {shown}");
 }
@@ -518,17 +519,23 @@ fn state_is_private() {
 /// A process service that prints so many bytes in lines, and is ready then.
 fn noisy(bytes: u64) -> String {
     format!(
-        "name: noisy\nservices:\n  n: {{ process: [sh, -c, \"yes 0123456789012345678901234567890123456789012345678901234567890123456789 | head -c {bytes}; echo; echo done; exec sleep 100\"], ready: {{ log: done, timeout: 100s }} }}\nphases: {{ t: [ {{ run: 'true' }} ] }}\n"
+        "name: noisy\nservices:\n  n: {{ process: [sh, -c, \"yes 0123456789012345678901234567890123456789012345678901234567890123456789 | head -c {bytes}; echo; echo done; exec sleep 100\"], ready: {{ log: done, timeout: 100s }} }}\nphases: {{ t: [ {{ exec: {{ service: n, command: ['true'] }} }} ] }}\n"
     )
 }
 
-/// Submits the noisy spec and waits for its end: what `phalanx logs` says of it.
-fn noisy_logs(fleet: &Fleet, at: &Coordinator) -> String {
+/// Submits the noisy spec and waits for its end; the run's id.
+fn noisy_run(fleet: &Fleet, at: &Coordinator) -> String {
     let (code, stdout, stderr) = fleet.call(at, &["submit", "noisy.yaml"]);
     assert_eq!(code, Some(0), "{stderr}");
     let id = stdout.trim().to_owned();
     let (code, _, stderr) = fleet.call(at, &["watch", &id, "-q"]);
     assert_eq!(code, Some(0), "{stderr}");
+    id
+}
+
+/// What `phalanx logs` says of a run of the noisy spec.
+fn noisy_logs(fleet: &Fleet, at: &Coordinator) -> String {
+    let id = noisy_run(fleet, at);
     let logs = fleet.phalanx(&["logs", &id, "noisy"]).env("PHALANX_COORDINATOR", at.url()).output();
     let logs = logs.unwrap();
     let text = [logs.stdout, logs.stderr].concat();

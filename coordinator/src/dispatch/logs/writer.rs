@@ -133,14 +133,25 @@ impl Writer {
         )
     }
 
+    /// Whether one more output may be named; those that are known may.
+    fn admit(&self, source: &Source) -> io::Result<()> {
+        let known = |source: &Source| self.sources.contains_key(source);
+        if known(source) || self.refused.contains_key(source) {
+            return Ok(());
+        }
+        let only_refused = self.refused.keys().filter(|source| !known(source)).count();
+        if self.sources.len() + only_refused < MAX_SOURCES {
+            return Ok(());
+        }
+        Err(io::Error::new(
+            io::ErrorKind::QuotaExceeded,
+            format!("an attempt has at most {MAX_SOURCES} outputs"),
+        ))
+    }
+
     fn output(&mut self, source: &Source) -> io::Result<&mut Output> {
         if !self.sources.contains_key(source) {
-            if self.sources.len() >= MAX_SOURCES {
-                return Err(io::Error::new(
-                    io::ErrorKind::QuotaExceeded,
-                    format!("an attempt has at most {MAX_SOURCES} outputs"),
-                ));
-            }
+            self.admit(source)?;
             let file = File::options()
                 .create(true)
                 .truncate(false)
@@ -172,12 +183,7 @@ impl Writer {
                 bytes,
                 ..
             } if refuse.is_some() => {
-                let known = self.sources.len() + self.refused.len() < MAX_SOURCES
-                    || self.sources.contains_key(&source)
-                    || self.refused.contains_key(&source);
-                if !known {
-                    self.output(&source)?;
-                }
+                self.admit(&source)?;
                 // One line for all that is refused in a row, once it is known where that ends.
                 let to = offset + bytes.len() as u64;
                 self.refused
