@@ -207,7 +207,7 @@ impl LogStore {
         let free = disk.blocks_available() * block;
         (free < reserve).then(|| {
             format!(
-                "the coordinator's disk has {} left, of which {} are kept for the journal",
+                "the coordinator's disk is nearly full: {} are left, {} are kept for the journal",
                 mib(free),
                 mib(reserve)
             )
@@ -223,8 +223,20 @@ impl LogStore {
         });
         match usable {
             Err(error) => Some(format!("{}: {error}", self.root.display())),
-            Ok(()) => self.below_reserve().or_else(|| whole(&self.failed).clone()),
+            Ok(()) => self.below_reserve().or_else(|| self.still_failing()),
         }
+    }
+
+    /// Why the last record wasn't kept, if that is still so: there may be none that tries again.
+    fn still_failing(&self) -> Option<String> {
+        let failed = whole(&self.failed).clone()?;
+        let probe = self.root.join(".probe");
+        let tried = std::fs::write(&probe, "x").and_then(|()| std::fs::remove_file(&probe));
+        if tried.is_ok() {
+            *whole(&self.failed) = None;
+            return None;
+        }
+        Some(failed)
     }
 
     /// How far an attempt's logs are; none if they don't grow any more.
