@@ -25,7 +25,7 @@ const ROWS: usize = 2_000;
 /// Bytes of events read at once; one alone may be larger.
 const READ_BYTES: usize = 8 << 20;
 /// Rows that are read before they are asked for.
-const AHEAD: usize = 8;
+const AHEAD: usize = 4;
 /// Connections that read.
 const READERS: u32 = 4;
 
@@ -152,12 +152,15 @@ impl SqliteStore {
 #[async_trait]
 impl Store for SqliteStore {
     async fn begin_term(&self, now: Timestamp) -> Result<u64, StoreError> {
+        let mut transaction = self.writer()?.begin().await.map_err(written)?;
         let row = sqlx::query("INSERT INTO terms (began_us) VALUES (?) RETURNING epoch")
             .bind(now.0)
-            .fetch_one(self.writer()?)
+            .fetch_one(&mut *transaction)
             .await
             .map_err(written)?;
         let epoch = unsigned(row.try_get("epoch").map_err(read)?);
+        // The row came before it was on disk: on a full one it isn't, and the next start would have the same epoch.
+        transaction.commit().await.map_err(written)?;
         if let Some(mark) = &self.mark {
             mark.set(|mark| mark.epoch = epoch);
         }
