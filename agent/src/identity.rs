@@ -85,7 +85,11 @@ pub fn take_abandoned(home: &Home, agent: &AgentId) -> Option<Identity> {
         return None;
     }
     let state_dir = home.lock.parent()?.to_owned();
-    let mut lock = File::options().read(true).write(true).open(&home.lock).ok()?;
+    let mut lock = File::options()
+        .read(true)
+        .write(true)
+        .open(&home.lock)
+        .ok()?;
     let same = |meta: std::fs::Metadata| meta.is_file() && meta.ino() == home.inode;
     if !lock.metadata().is_ok_and(same) || id_of(&state_dir).as_ref() != Some(agent) {
         return None;
@@ -286,7 +290,10 @@ mod tests {
         assert!(!judged(|home| home.host.push('x')), "another machine's");
         assert!(!judged(|home| home.inode += 1), "another file");
         assert!(!judged(|home| home.lock.push("x")), "no file");
-        assert!(take_abandoned(&home, &"other".into()).is_none(), "another identity");
+        assert!(
+            take_abandoned(&home, &"other".into()).is_none(),
+            "another identity"
+        );
         let taken = take_abandoned(&home, &agent).unwrap();
         assert!(take_abandoned(&home, &agent).is_none(), "one cleans up");
         assert!(Identity::acquire(&directory).is_err());

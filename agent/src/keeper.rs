@@ -4,9 +4,9 @@
 //! ([`COMMAND`]) waits for that time and cleans up like any successor would. One per identity; an agent that lives does it itself.
 //! It is a convenience that may die, too: whoever starts next reaps what has expired.
 
-use crate::private;
 use crate::clock::{Clock, SystemClock};
 use crate::identity::{Identity, IdentityError};
+use crate::private;
 use crate::runtime::docker::DockerSettings;
 use crate::supervisor;
 use phalanx_shared::time::Timestamp;

@@ -100,7 +100,14 @@ mod tests {
         }
         directory(&own).unwrap();
         tighten_all(&own);
-        let modes = ["", "spool", "workspaces", "id", "spool/a", "workspaces/w/script"];
+        let modes = [
+            "",
+            "spool",
+            "workspaces",
+            "id",
+            "spool/a",
+            "workspaces/w/script",
+        ];
         let modes = modes.map(|name| mode(&own.join(name)));
         assert_eq!(modes, [0o700, 0o700, 0o700, 0o600, 0o600, 0o755]);
         write(&own.join("new"), "x").unwrap();

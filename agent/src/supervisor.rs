@@ -164,8 +164,8 @@ impl Runtimes {
             .collect();
         for (agent, home) in homes {
             // Our own is held, by us.
-            let abandoned = Home::from_label(&home)
-                .and_then(|home| identity::take_abandoned(&home, &agent));
+            let abandoned =
+                Home::from_label(&home).and_then(|home| identity::take_abandoned(&home, &agent));
             let Some(abandoned) = abandoned else { continue };
             let reaped = reap_dead(&abandoned, settings).await;
             if reaped.removed > 0 {

@@ -66,7 +66,11 @@ impl Workspaces {
                 Some(path)
             }
             other => {
-                tracing::warn!(workspace = digest, ?other, "it was changed on this machine: it is fetched again");
+                tracing::warn!(
+                    workspace = digest,
+                    ?other,
+                    "it was changed on this machine: it is fetched again"
+                );
                 self.remove(digest);
                 None
             }
@@ -172,7 +176,10 @@ impl Workspaces {
         for (age, size, name) in found {
             bytes += size;
             if age > IN_USE && (age > UNUSED_FOR || bytes > all_bytes) {
-                tracing::info!(workspace = name, "removing a workspace that isn't used any more");
+                tracing::info!(
+                    workspace = name,
+                    "removing a workspace that isn't used any more"
+                );
                 self.remove(&name);
                 bytes -= size;
             }
@@ -399,7 +406,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let all = Workspaces::new(dir.path().join("w"));
         let digest = named(&[("x", "ho")]);
-        let error = all.unpack(&digest, &archive(&[("x", None)])[..]).unwrap_err();
+        let error = all
+            .unpack(&digest, &archive(&[("x", None)])[..])
+            .unwrap_err();
         assert!(matches!(error, Error::Other { .. }), "{error}");
         assert_eq!(all.get(&digest, NOW), None);
     }
@@ -422,7 +431,11 @@ mod tests {
                 let path = all.unpack(&digest, &archive(&[("x", None)])[..]).unwrap();
                 assert!(all.get(&digest, NOW).is_some());
                 change(&path);
-                let all = if restarted { Workspaces::new(&root) } else { all };
+                let all = if restarted {
+                    Workspaces::new(&root)
+                } else {
+                    all
+                };
                 assert_eq!(all.get(&digest, NOW), None);
                 assert!(!path.exists());
             }
@@ -443,7 +456,11 @@ mod tests {
         for (digest, minutes) in names.iter().zip([0, 1, 20]) {
             assert!(all.get(digest, later(minute * minutes)).is_some());
         }
-        let here = || names.clone().map(|digest| dir.path().join("w").join(digest).exists());
+        let here = || {
+            names
+                .clone()
+                .map(|digest| dir.path().join("w").join(digest).exists())
+        };
         all.prune_to(later(minute * 21), 4);
         assert_eq!(here(), [false, true, true], "two of two bytes each fit");
         all.prune_to(later(minute * 21), 0);

@@ -64,7 +64,12 @@ pub fn slim(kind: EventKind) -> EventKind {
             id: result.id.as_deref().map(cut),
             action: cut(&result.action),
             reason: result.reason.as_deref().map(cut).or(Some(long.to_owned())),
-            verifies: result.verifies.iter().take(ENTRIES).map(|v| cut(v)).collect(),
+            verifies: result
+                .verifies
+                .iter()
+                .take(ENTRIES)
+                .map(|v| cut(v))
+                .collect(),
             checks: Vec::new(),
             failure: None,
             ..*result
@@ -111,7 +116,11 @@ mod tests {
         let mut told = (0..).find_map(|_| large.spend(EVENT_MADE_BYTES));
         assert!(told.take().unwrap().contains("MiB of events"));
         let mut one = Budget::default();
-        assert!(one.spend(EVENT_MADE_BYTES + 1).unwrap().contains("one event"));
+        assert!(
+            one.spend(EVENT_MADE_BYTES + 1)
+                .unwrap()
+                .contains("one event")
+        );
         assert!(one.over().is_some());
     }
 

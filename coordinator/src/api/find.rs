@@ -9,9 +9,6 @@ use phalanx_shared::plan::Plan;
 use phalanx_shared::run_state::RunState;
 use tonic::Status;
 
-/// Runs searched for the beginning of an id.
-const RECENT: u32 = 10_000;
-
 /// The run of an id, or of the beginning of one.
 pub(super) async fn run(store: &dyn Store, text: &str) -> Result<RunRow, Status> {
     let text = text.trim();
@@ -21,19 +18,19 @@ pub(super) async fn run(store: &dyn Store, text: &str) -> Result<RunRow, Status>
     if let Some(row) = store.run(&text.into()).await.map_err(of_store)? {
         return Ok(row);
     }
-    let recent = store.runs(RECENT, false).await.map_err(of_store)?;
-    let mut found = recent
-        .into_iter()
-        .filter(|row| row.new.run.as_str().starts_with(text));
-    match (found.next(), found.next()) {
-        (Some(row), None) => Ok(row),
-        (Some(_), Some(_)) => Err(Status::invalid_argument(format!(
-            "several runs begin with {text}: write more of the id"
-        ))),
-        (None, _) => Err(Status::not_found(format!(
-            "there is no run {text}: `phalanx runs` lists them"
-        ))),
-    }
+    let found = store.beginning_with(text, 2).await.map_err(of_store)?;
+    let row = match found.as_slice() {
+        [run] => store.run(run).await.map_err(of_store)?,
+        [] => None,
+        _ => {
+            return Err(Status::invalid_argument(format!(
+                "several runs begin with {text}: write more of the id"
+            )));
+        }
+    };
+    row.ok_or_else(|| {
+        Status::not_found(format!("there is no run {text}: `phalanx runs` lists them"))
+    })
 }
 
 /// A run's plan, without reading the rest of its journal.

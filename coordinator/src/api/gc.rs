@@ -48,14 +48,11 @@ pub(super) async fn gc(
             .await
             .map_err(of_store)?;
     }
+    // Those of the runs that went aren't among them.
+    let digests = store.workspaces().await.map_err(of_store)?;
     let rows = store.runs(u32::MAX, false).await.map_err(of_store)?;
-    let kept = rows.iter().filter(|row| !gone.contains(&row.new.run));
-    let (mut runs, mut digests) = (HashSet::new(), HashSet::new());
-    for row in kept {
-        runs.insert(row.new.run.to_string());
-        let digest = row.new.submission.workspace_digest.as_ref();
-        digests.extend(digest.cloned());
-    }
+    let kept = rows.iter().filter(|row| !gone.contains(&row.run));
+    let runs: HashSet<String> = kept.map(|row| row.run.to_string()).collect();
     let (state_dir, workspaces) = (state_dir.to_owned(), workspaces.clone());
     let now = handle.clock.wall();
     let files = tokio::task::spawn_blocking(move || {

@@ -1,7 +1,7 @@
 //! The list of runs.
 
 use super::status::of_store;
-use crate::journal::{NewRun, RunEnd, RunRow, Store};
+use crate::journal::{RunEnd, RunHead, Store};
 use crate::run::actor::Look;
 use crate::supervisor::{Handle, replay};
 use phalanx_proto::convert::outcome_to_wire;
@@ -37,22 +37,18 @@ pub(super) async fn list_runs(
 }
 
 /// A run in one row; what can't be read of it is named and harms no other's row.
-async fn summary(handle: &Handle, row: RunRow) -> v1::RunSummary {
-    let RunRow {
-        new,
-        end,
-        settled: _,
-        problem,
-    } = row;
-    let mut problem = handle.registry.parked(&new.run).or(problem);
-    let NewRun {
+async fn summary(handle: &Handle, row: RunHead) -> v1::RunSummary {
+    let RunHead {
         run,
         submitted,
         spec,
         digest,
         cells,
-        submission: _,
-    } = new;
+        end,
+        settled: _,
+        problem,
+    } = row;
+    let mut problem = handle.registry.parked(&run).or(problem);
     let (counts, finished, outcome, cancel) = match end {
         Some(RunEnd {
             finished,

@@ -12,9 +12,7 @@ pub(super) fn of_store(error: StoreError) -> Status {
         }
         // Asking again changes nothing.
         StoreError::Read(_) | StoreError::Damaged { .. } => Status::data_loss(error.to_string()),
-        StoreError::Refused(_) | StoreError::Unusable { .. } => {
-            Status::internal(error.to_string())
-        }
+        StoreError::Refused(_) | StoreError::Unusable { .. } => Status::internal(error.to_string()),
     }
 }
 

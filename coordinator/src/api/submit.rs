@@ -70,9 +70,8 @@ pub(super) async fn launch(
     secrets: BTreeMap<String, String>,
 ) -> Result<v1::SubmitResponse, NotStarted> {
     if let Some(reason) = handle.journal.health().borrow().clone() {
-        let reason = format!(
-            "no run can be started, the coordinator's journal can't be written: {reason}"
-        );
+        let reason =
+            format!("no run can be started, the coordinator's journal can't be written: {reason}");
         return Err(Status::unavailable(reason).into());
     }
     // What planning may take is bounded; so is how many do it at once, whoever asks.

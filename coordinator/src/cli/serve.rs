@@ -7,7 +7,8 @@ use crate::config::Flag;
 use crate::config::place::STATE_DIR;
 use crate::config::server::{
     ACCEPT_WITHIN_S, ATTEMPT_MARGIN_S, CANCEL_GRACE_S, HEARTBEAT_MS, HTTP, KEEP_RUNS_DAYS,
-    LABEL_LIMITS, LEASE_MARGIN_S, LEASE_S, LISTEN, LOG_ATTEMPT_MIB, LOG_RESERVE_MIB, RECONNECT_WITHIN_S, RESET_GRACE_S, SECRETS_DIR,
+    LABEL_LIMITS, LEASE_MARGIN_S, LEASE_S, LISTEN, LOG_ATTEMPT_MIB, LOG_RESERVE_MIB,
+    RECONNECT_WITHIN_S, RESET_GRACE_S, SECRETS_DIR,
 };
 use crate::dispatch::core::Settings as SessionSettings;
 use crate::dispatch::logs::store::Limits as LogLimits;
@@ -142,7 +143,10 @@ fn options(context: &Context, directory: PathBuf) -> Result<server::Options, Cli
         },
         logs: LogLimits {
             attempt_bytes: settings.get(&LOG_ATTEMPT_MIB).saturating_mul(1 << 20),
-            reserve_bytes: settings.get(&LOG_RESERVE_MIB).0.map(|mib| mib.saturating_mul(1 << 20)),
+            reserve_bytes: settings
+                .get(&LOG_RESERVE_MIB)
+                .0
+                .map(|mib| mib.saturating_mul(1 << 20)),
         },
         sessions: SessionSettings {
             lease: seconds(&LEASE_S),

@@ -59,16 +59,15 @@ pub(super) async fn version(pool: &SqlitePool, path: &Path) -> Result<(), StoreE
 /// An error of the migrations.
 pub(super) fn migrating(path: &Path, error: MigrateError) -> StoreError {
     match error {
-        MigrateError::VersionMissing(number) => {
-            later(path, &format!("it has the change {number}"))
-        }
+        MigrateError::VersionMissing(number) => later(path, &format!("it has the change {number}")),
         MigrateError::VersionMismatch(number) => damaged(
             path,
             &format!("what it says of its change {number} isn't what this version made"),
         ),
-        MigrateError::Dirty(number) => {
-            damaged(path, &format!("its change {number} was begun and not ended"))
-        }
+        MigrateError::Dirty(number) => damaged(
+            path,
+            &format!("its change {number} was begun and not ended"),
+        ),
         error if says_damaged(&error.to_string()) => damaged(path, &error.to_string()),
         error => StoreError::Unusable {
             path: path.to_owned(),
@@ -88,11 +87,14 @@ fn later(path: &Path, what: &str) -> StoreError {
 
 /// Whether all tables are there.
 pub(super) async fn tables(pool: &SqlitePool, path: &Path) -> Result<(), StoreError> {
-    let names: Vec<String> = sqlx::query_scalar("SELECT name FROM sqlite_master WHERE type = 'table'")
-        .fetch_all(pool)
-        .await
-        .map_err(|error| opening(path, &error))?;
-    let missing = TABLES.iter().find(|table| !names.iter().any(|name| name == **table));
+    let names: Vec<String> =
+        sqlx::query_scalar("SELECT name FROM sqlite_master WHERE type = 'table'")
+            .fetch_all(pool)
+            .await
+            .map_err(|error| opening(path, &error))?;
+    let missing = TABLES
+        .iter()
+        .find(|table| !names.iter().any(|name| name == **table));
     match missing {
         Some(table) => Err(damaged(path, &format!("its table {table} is missing"))),
         None => Ok(()),
@@ -118,7 +120,9 @@ pub(super) async fn newest(pool: &SqlitePool, path: &Path, mark: &Mark) -> Resul
         let file = path.display();
         StoreError::Damaged {
             path: path.to_owned(),
-            found: format!("it has lost its newest entries: {what} was written and isn't there any more (was {file}-wal removed, cut or changed?)"),
+            found: format!(
+                "it has lost its newest entries: {what} was written and isn't there any more (was {file}-wal removed, cut or changed?)"
+            ),
             help: format!(
                 "restore it from a backup; to go on with what is there, remove {file}.mark"
             ),

@@ -11,7 +11,7 @@ mod store;
 mod writer;
 
 pub use sqlite::SqliteStore;
-pub use store::{NewRun, RunEnd, RunRow, Store, StoreError, Submission, Write};
+pub use store::{NewRun, RunEnd, RunHead, RunRow, Store, StoreError, Submission, Write};
 pub use writer::{Durable, Health, Journal};
 
 #[cfg(test)]

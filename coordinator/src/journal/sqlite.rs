@@ -3,7 +3,7 @@
 use super::check;
 use super::lock::Lock;
 use super::mark::MarkFile;
-use super::store::{NewRun, RunEnd, RunRow, Store, StoreError, Submission, Write, past};
+use super::store::{NewRun, RunEnd, RunHead, RunRow, Store, StoreError, Submission, Write, past};
 use crate::schedule::expected::Past;
 use async_trait::async_trait;
 use futures::StreamExt;
@@ -16,6 +16,7 @@ use sqlx::sqlite::{
     SqliteSynchronous,
 };
 use sqlx::{Connection, QueryBuilder, Row, Sqlite};
+use std::collections::HashSet;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -134,7 +135,9 @@ impl SqliteStore {
                     Write::Event(Recorded { position, event }) => {
                         mark.newest = Some((event.run.clone(), *position));
                     }
-                    Write::Forget { run } if mark.newest.as_ref().is_some_and(|(r, _)| r == run) => {
+                    Write::Forget { run }
+                        if mark.newest.as_ref().is_some_and(|(r, _)| r == run) =>
+                    {
                         mark.newest = None;
                     }
                     _ => {}
@@ -191,16 +194,42 @@ impl Store for SqliteStore {
         Ok(row.as_ref().map(run_row))
     }
 
-    async fn runs(&self, limit: u32, open: bool) -> Result<Vec<RunRow>, StoreError> {
+    async fn runs(&self, limit: u32, open: bool) -> Result<Vec<RunHead>, StoreError> {
+        // Exactly what the index holds.
         let rows = sqlx::query(
-            "SELECT * FROM runs WHERE settled = 0 OR NOT ? ORDER BY submitted_us DESC, run DESC LIMIT ?",
+            "SELECT run, submitted_us, spec, digest, cells, finished_us, outcome, counts, cancel, settled FROM runs \
+             WHERE settled = 0 OR NOT ? ORDER BY submitted_us DESC, run DESC LIMIT ?",
         )
         .bind(open)
         .bind(limit)
         .fetch_all(&self.readers)
         .await
         .map_err(read)?;
-        Ok(rows.iter().map(run_row).collect())
+        Ok(rows.iter().map(run_head).collect())
+    }
+
+    async fn beginning_with(&self, text: &str, limit: u32) -> Result<Vec<RunId>, StoreError> {
+        // A range of the key, of which no row is read.
+        let rows = sqlx::query(
+            "SELECT run FROM runs WHERE run >= ? AND run < ? || char(1114111) ORDER BY run LIMIT ?",
+        )
+        .bind(text)
+        .bind(text)
+        .bind(limit)
+        .fetch_all(&self.readers)
+        .await
+        .map_err(read)?;
+        let run = |row: &SqliteRow| row.try_get("run").map(RunId).map_err(read);
+        rows.iter().map(run).collect()
+    }
+
+    async fn workspaces(&self) -> Result<HashSet<String>, StoreError> {
+        let rows = sqlx::query("SELECT workspace FROM runs WHERE workspace IS NOT NULL")
+            .fetch_all(&self.readers)
+            .await
+            .map_err(read)?;
+        let digest = |row: &SqliteRow| row.try_get("workspace").map_err(read);
+        rows.iter().map(digest).collect()
     }
 
     async fn settled_before(&self, before: Timestamp) -> Result<Vec<RunId>, StoreError> {
@@ -345,14 +374,15 @@ async fn write_one(tx: &mut Transaction<'_>, write: &Write) -> Result<(), StoreE
     let query = match write {
         Write::Event(_) => return Ok(()),
         Write::Run(new) => sqlx::query(
-            "INSERT INTO runs (run, submitted_us, spec, digest, cells, submission) VALUES (?, ?, ?, ?, ?, ?)",
+            "INSERT INTO runs (run, submitted_us, spec, digest, cells, submission, workspace) VALUES (?, ?, ?, ?, ?, ?, ?)",
         )
         .bind(new.run.as_str())
         .bind(new.submitted.0)
         .bind(&new.spec)
         .bind(&new.digest)
         .bind(new.cells)
-        .bind(serde_json::to_string(&new.submission).map_err(refused)?),
+        .bind(serde_json::to_string(&new.submission).map_err(refused)?)
+        .bind(new.submission.workspace_digest.as_deref()),
         Write::Finished { run, end } => sqlx::query(
             "UPDATE runs SET finished_us = ?, outcome = ?, counts = ?, cancel = ? WHERE run = ?",
         )
@@ -385,8 +415,8 @@ async fn write_one(tx: &mut Transaction<'_>, write: &Write) -> Result<(), StoreE
     Ok(())
 }
 
-/// The row, with what can't be read of it left out and named.
-fn run_row(row: &SqliteRow) -> RunRow {
+/// The row without its submission, with what can't be read of it left out and named.
+fn run_head(row: &SqliteRow) -> RunHead {
     let mut problem = None;
     let mut note = |error: StoreError| {
         let why = match error {
@@ -397,21 +427,54 @@ fn run_row(row: &SqliteRow) -> RunRow {
     };
     let run = column::<String>(row, "run", &mut note);
     let submitted = Timestamp(column(row, "submitted_us", &mut note));
-    let (spec, digest) = (column(row, "spec", &mut note), column(row, "digest", &mut note));
+    let (spec, digest) = (
+        column(row, "spec", &mut note),
+        column(row, "digest", &mut note),
+    );
     let cells = column(row, "cells", &mut note);
-    let submission: String = column(row, "submission", &mut note);
-    let submission = serde_json::from_str(&submission).unwrap_or_else(|error| {
-        note(named("submission", error));
-        Submission::default()
-    });
     let end = run_end(row).unwrap_or_else(|error| {
         note(error);
         None
     });
     let settled = column(row, "settled", &mut note);
+    RunHead {
+        run: RunId(run),
+        submitted,
+        spec,
+        digest,
+        cells,
+        end,
+        settled,
+        problem,
+    }
+}
+
+/// The whole row, likewise.
+fn run_row(row: &SqliteRow) -> RunRow {
+    let RunHead {
+        run,
+        submitted,
+        spec,
+        digest,
+        cells,
+        end,
+        settled,
+        mut problem,
+    } = run_head(row);
+    let submission = row.try_get("submission").map_err(read);
+    let submission = submission.and_then(|text: String| {
+        serde_json::from_str(&text).map_err(|error| named("submission", error))
+    });
+    let submission = submission.unwrap_or_else(|error| {
+        problem.get_or_insert(match error {
+            StoreError::Read(why) => why,
+            other => other.to_string(),
+        });
+        Submission::default()
+    });
     RunRow {
         new: NewRun {
-            run: RunId(run),
+            run,
             submitted,
             spec,
             digest,
@@ -438,15 +501,17 @@ where
 fn run_end(row: &SqliteRow) -> Result<Option<RunEnd>, StoreError> {
     let optional = |column: &str| row.try_get::<Option<String>, _>(column).map_err(read);
     let finished: Option<i64> = row.try_get("finished_us").map_err(read)?;
-    Ok(match (finished, optional("outcome")?, optional("counts")?) {
-        (Some(finished), Some(outcome), Some(counts)) => Some(RunEnd {
-            finished: Timestamp(finished),
-            outcome: serde_json::from_value(outcome.into()).map_err(|e| named("outcome", e))?,
-            counts: serde_json::from_str(&counts).map_err(|e| named("counts", e))?,
-            cancel: optional("cancel")?,
-        }),
-        _ => None,
-    })
+    Ok(
+        match (finished, optional("outcome")?, optional("counts")?) {
+            (Some(finished), Some(outcome), Some(counts)) => Some(RunEnd {
+                finished: Timestamp(finished),
+                outcome: serde_json::from_value(outcome.into()).map_err(|e| named("outcome", e))?,
+                counts: serde_json::from_str(&counts).map_err(|e| named("counts", e))?,
+                cancel: optional("cancel")?,
+            }),
+            _ => None,
+        },
+    )
 }
 
 /// A column that holds what it shouldn't.

@@ -18,7 +18,7 @@ use phalanx_shared::run_state::Counts;
 use phalanx_shared::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 
 /// Why the journal couldn't.
@@ -122,7 +122,28 @@ pub struct RunEnd {
     pub cancel: Option<String>,
 }
 
-/// A row of the list of runs.
+/// A row of the list of runs: all but what the run was made from, which is long.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RunHead {
+    /// Its id.
+    pub run: RunId,
+    /// When it was submitted.
+    pub submitted: Timestamp,
+    /// The spec's name.
+    pub spec: String,
+    /// The plan's digest.
+    pub digest: String,
+    /// How many cells.
+    pub cells: u32,
+    /// As it ended.
+    pub end: Option<RunEnd>,
+    /// Whether nothing more will happen.
+    pub settled: bool,
+    /// What of the row can't be read, if anything; its place holds nothing then.
+    pub problem: Option<String>,
+}
+
+/// A run with what it was made from.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RunRow {
     /// As it began.
@@ -167,8 +188,12 @@ pub trait Store: Send + Sync + 'static {
     async fn commit(&self, writes: &[Write]) -> Result<(), StoreError>;
     /// One run.
     async fn run(&self, run: &RunId) -> Result<Option<RunRow>, StoreError>;
-    /// Runs, newest first; `open` leaves out the settled ones.
-    async fn runs(&self, limit: u32, open: bool) -> Result<Vec<RunRow>, StoreError>;
+    /// Runs, newest first; `open` leaves out the settled ones. What they were made from isn't read.
+    async fn runs(&self, limit: u32, open: bool) -> Result<Vec<RunHead>, StoreError>;
+    /// At most so many runs whose ids begin with a text.
+    async fn beginning_with(&self, text: &str, limit: u32) -> Result<Vec<RunId>, StoreError>;
+    /// The digests of all workspaces that runs have.
+    async fn workspaces(&self) -> Result<HashSet<String>, StoreError>;
     /// Settled runs that finished before a time, oldest first.
     async fn settled_before(&self, before: Timestamp) -> Result<Vec<RunId>, StoreError>;
     /// Events of a run from a position on without a hole, at most so many, and fewer if they are large: there may be more until none come.

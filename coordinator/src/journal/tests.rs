@@ -8,6 +8,7 @@ use phalanx_shared::id::RunId;
 use phalanx_shared::outcome::Outcome;
 use phalanx_shared::run_state::Counts;
 use phalanx_shared::time::Timestamp;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -107,7 +108,54 @@ async fn what_was_appended_is_read_back_after_a_restart_in_a_later_term() {
     );
     let runs = journal.store().runs(10, true).await.unwrap();
     assert_eq!(runs.len(), 1);
-    assert_eq!((runs[0].new.spec.as_str(), &runs[0].end), ("shop", &None));
+    assert_eq!((runs[0].spec.as_str(), &runs[0].end), ("shop", &None));
+}
+
+#[tokio::test]
+async fn lists_look_ups_and_clean_up_read_no_submission() {
+    let place = tempfile::tempdir().unwrap();
+    let journal = open(place.path()).await;
+    let long = Submission {
+        files: vec![phalanx_shared::diagnostic::Source {
+            name: "spec.yaml".to_owned(),
+            text: "x".repeat(1 << 20),
+        }],
+        workspace_digest: Some("d1".to_owned()),
+        ..Submission::default()
+    };
+    let new = |run: &str| {
+        Write::Run(Box::new(NewRun {
+            run: run.into(),
+            submitted: NOW,
+            spec: "shop".into(),
+            digest: "d".into(),
+            cells: 3,
+            submission: long.clone(),
+        }))
+    };
+    let writes = vec![new("abc1"), new("abc2"), new("abd"), new("ab%")];
+    journal.append(writes).await.await.unwrap();
+    let store = journal.store();
+    let found = |text: &'static str| store.beginning_with(text, 9);
+    assert_eq!(found("abc").await.unwrap(), ["abc1".into(), "abc2".into()]);
+    assert_eq!(found("abd").await.unwrap(), ["abd".into()]);
+    assert_eq!(found("ab%").await.unwrap(), ["ab%".into()]);
+    assert!(found("x").await.unwrap().is_empty());
+    assert_eq!(store.workspaces().await.unwrap(), ["d1".to_owned()].into());
+    let whole = store.run(&"abd".into()).await.unwrap().unwrap();
+    assert_eq!(whole.new.submission, long);
+    // What a list reads is in the index alone.
+    let path = place.path().join("journal.db");
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(path);
+    let mut connection = sqlx::ConnectOptions::connect(&options).await.unwrap();
+    let plan = "EXPLAIN QUERY PLAN SELECT run, submitted_us, spec, digest, cells, finished_us, outcome, counts, cancel, settled \
+                FROM runs WHERE settled = 0 OR NOT 1 ORDER BY submitted_us DESC, run DESC LIMIT 9";
+    let rows = sqlx::query(plan).fetch_all(&mut connection).await.unwrap();
+    let plan: Vec<String> = rows
+        .iter()
+        .map(|row| sqlx::Row::get(row, "detail"))
+        .collect();
+    assert!(plan.join("\n").contains("COVERING INDEX"), "{plan:?}");
 }
 
 #[tokio::test]
@@ -227,8 +275,14 @@ impl Store for Full {
     async fn run(&self, run: &RunId) -> Result<Option<RunRow>, StoreError> {
         self.store.run(run).await
     }
-    async fn runs(&self, limit: u32, open: bool) -> Result<Vec<RunRow>, StoreError> {
+    async fn runs(&self, limit: u32, open: bool) -> Result<Vec<RunHead>, StoreError> {
         self.store.runs(limit, open).await
+    }
+    async fn beginning_with(&self, text: &str, limit: u32) -> Result<Vec<RunId>, StoreError> {
+        self.store.beginning_with(text, limit).await
+    }
+    async fn workspaces(&self) -> Result<HashSet<String>, StoreError> {
+        self.store.workspaces().await
     }
     async fn settled_before(&self, before: Timestamp) -> Result<Vec<RunId>, StoreError> {
         self.store.settled_before(before).await

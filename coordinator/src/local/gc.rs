@@ -2,7 +2,7 @@
 
 use super::Error;
 use super::place::{self, Place, at};
-use crate::journal::{RunRow, SqliteStore};
+use crate::journal::{RunHead, SqliteStore};
 use crate::server::journal_path;
 use phalanx_agent::identity;
 use phalanx_agent::runtime::docker::DockerSettings;
@@ -108,11 +108,7 @@ async fn old_runs(
     answer: &mut GcResponse,
 ) -> Result<(), Error> {
     let rows = place::rows(place).await;
-    let last = |row: &RunRow| {
-        row.end
-            .as_ref()
-            .map_or(row.new.submitted, |end| end.finished)
-    };
+    let last = |row: &RunHead| row.end.as_ref().map_or(row.submitted, |end| end.finished);
     if rows.is_empty()
         || rows.iter().any(|row| last(row) >= before)
         || place.connect().await.is_ok()
@@ -130,7 +126,7 @@ async fn old_runs(
     }
     answer
         .removed
-        .extend(rows.iter().map(|row| format!("run {}", row.new.run)));
+        .extend(rows.iter().map(|row| format!("run {}", row.run)));
     answer.bytes += bytes;
     Ok(())
 }

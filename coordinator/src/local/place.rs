@@ -1,7 +1,7 @@
 //! Where local runs are: `STATE/runs/RUN/{journal.db, logs, workspaces, socket}` and `STATE/agents/…`.
 
 use super::Error;
-use crate::journal::{RunRow, SqliteStore, Store};
+use crate::journal::{RunHead, SqliteStore, Store};
 use crate::server::{self, Listener, Server, journal_path};
 use phalanx_shared::id::RunId;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -173,7 +173,7 @@ pub(super) fn all(state_dir: &Path) -> Vec<Place> {
 }
 
 /// The runs of a place's journal.
-pub(super) async fn rows(place: &Place) -> Vec<RunRow> {
+pub(super) async fn rows(place: &Place) -> Vec<RunHead> {
     let store = SqliteStore::open_for_reading(&journal_path(&place.directory)).await;
     let rows = match store {
         Ok(store) => store.runs(RUNS, false).await,
@@ -195,12 +195,12 @@ pub async fn find(state_dir: &Path, text: &str) -> Option<Found> {
     let mut found = Vec::new();
     for place in all(state_dir) {
         for row in rows(&place).await {
-            if row.new.run.as_str() == text {
-                let run = row.new.run;
+            if row.run.as_str() == text {
+                let run = row.run;
                 return Some(Found { run, place });
             }
-            if !text.is_empty() && row.new.run.as_str().starts_with(text) {
-                let (run, place) = (row.new.run, place.clone());
+            if !text.is_empty() && row.run.as_str().starts_with(text) {
+                let (run, place) = (row.run, place.clone());
                 found.push(Found { run, place });
             }
         }

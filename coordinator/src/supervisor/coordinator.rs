@@ -77,7 +77,8 @@ impl Actor for Coordinator {
         let gone = crate::schedule::core::Input::RunRemoved { run: run.clone() };
         let _ = self.scheduling.tell(gone).await;
         if *revivals > REVIVALS {
-            let reason = format!("its actor died {revivals} times, the next start tries again: {reason:?}");
+            let reason =
+                format!("its actor died {revivals} times, the next start tries again: {reason:?}");
             self.registry.park(run, reason);
             return Ok(ControlFlow::Continue(()));
         }

@@ -26,13 +26,26 @@ pub(super) async fn bring_open(handle: &Handle) -> Result<bool, StoreError> {
     let mut open = handle.journal.store().runs(OPEN_RUNS, true).await?;
     open.reverse();
     let any = !open.is_empty();
-    for row in open {
-        let run = row.new.run.clone();
+    for head in open {
+        let run = head.run;
+        // One after the other: what they were made from is long.
+        let row = match handle.journal.store().run(&run).await {
+            Ok(Some(row)) => row,
+            Ok(None) => continue,
+            Err(error) => {
+                handle.registry.park(run, error.to_string());
+                continue;
+            }
+        };
         if let Some(problem) = &row.problem {
             handle.registry.park(run, problem.clone());
             continue;
         }
-        let trial = handle.settings.trials.as_deref().map(|at| Trial::begin(at, &run));
+        let trial = handle
+            .settings
+            .trials
+            .as_deref()
+            .map(|at| Trial::begin(at, &run));
         if let Some(Err(reason)) = trial {
             handle.registry.park(run, reason);
             continue;

@@ -4,9 +4,9 @@
 //! A `.gitignore` at the workspace's root or below it is respected, one above it isn't: the workspace is the same
 //! wherever it is checked out. A link that leads out of the workspace is an error, never followed.
 
-use phalanx_shared::workspace_name::Naming;
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use phalanx_proto::limit::{PATH_BYTES, WORKSPACE_BYTES, WORKSPACE_LINKS, WORKSPACE_MEMBERS};
+use phalanx_shared::workspace_name::Naming;
 use sha2::{Digest, Sha256};
 use std::fs::{self, File};
 use std::io::{self, Read};

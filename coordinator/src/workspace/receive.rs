@@ -1,10 +1,10 @@
 //! Parts of a workspace become an archive. They come from anybody: order, sizes, links and digest are checked, and the archive is written
 //! anew, so that its bytes depend on nothing but what the digest names.
 
-use phalanx_shared::workspace_name::Naming;
 use super::links::Links;
 use phalanx_proto::limit::{WORKSPACE_BYTES, WORKSPACE_LINKS, WORKSPACE_MEMBERS};
 use phalanx_proto::workspace::Part;
+use phalanx_shared::workspace_name::Naming;
 use sha2::{Digest, Sha256};
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};

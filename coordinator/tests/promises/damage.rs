@@ -185,7 +185,10 @@ fn refused(fleet: &Fleet) -> String {
     let bound = BOUND.as_secs().to_string();
     let serve = fleet.phalanx(&["serve", "--listen", "127.0.0.1:0", "--http", ""]);
     let mut bounded = Command::new("timeout");
-    bounded.arg(&bound).arg(serve.get_program()).args(serve.get_args());
+    bounded
+        .arg(&bound)
+        .arg(serve.get_program())
+        .args(serve.get_args());
     bounded
         .env_clear()
         .envs(serve.get_envs().filter_map(|(k, v)| Some((k, v?))))
@@ -220,7 +223,10 @@ fn whole_journals_start() {
         let at = fleet.serve();
         let rows = runs(&fleet, &at);
         assert_eq!(rows.len(), 3);
-        assert!(rows.iter().all(|(_, row)| row["problem"].is_null()), "{rows:?}");
+        assert!(
+            rows.iter().all(|(_, row)| row["problem"].is_null()),
+            "{rows:?}"
+        );
         assert_eq!(at.get("/healthz").1, "ok\n");
     }
 }
@@ -260,10 +266,16 @@ fn damage_is_found_at_the_start() {
             sql(d, "PRAGMA user_version = 99");
         }),
         ("a later change", "later version", |d| {
-            sql(d, "INSERT INTO _sqlx_migrations (version, description, installed_on, success, checksum, execution_time) VALUES (99, 'later', datetime(), 1, x'00', 1)");
+            sql(
+                d,
+                "INSERT INTO _sqlx_migrations (version, description, installed_on, success, checksum, execution_time) VALUES (99, 'later', datetime(), 1, x'00', 1)",
+            );
         }),
         ("another checksum", "change 2", |d| {
-            sql(d, "UPDATE _sqlx_migrations SET checksum = x'00' WHERE version = 2");
+            sql(
+                d,
+                "UPDATE _sqlx_migrations SET checksum = x'00' WHERE version = 2",
+            );
         }),
         ("a table dropped", "table runs is missing", |d| {
             sql(d, "DROP TABLE runs");
@@ -275,7 +287,10 @@ fn damage_is_found_at_the_start() {
         assert!(said.contains(expected), "{name}: {said}");
         assert!(said.contains("journal.db"), "{name}: {said}");
         let helps = ["backup", "another state directory"];
-        assert!(helps.iter().any(|help| said.contains(help)), "{name}: {said}");
+        assert!(
+            helps.iter().any(|help| said.contains(help)),
+            "{name}: {said}"
+        );
     }
     // Whoever wants to go on with what is there can.
     let fleet = damaged(|d| {
@@ -296,7 +311,9 @@ fn random_damage_never_stops_a_list() {
             // Any sequence does that hits other places each time.
             let mut state = seed;
             let places = std::iter::repeat_with(|| {
-                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                state = state
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1_442_695_040_888_963_407);
                 100 + (state >> 33) % (bytes - 100)
             });
             flip(&file, places.take(2 + 3 * usize::try_from(seed).unwrap()));
@@ -310,7 +327,10 @@ fn random_damage_never_stops_a_list() {
             match child.try_wait().unwrap() {
                 Some(status) => {
                     assert_eq!(status.code(), Some(3), "seed {seed}: {said}");
-                    assert!(said.contains("damaged") || said.contains("later version"), "seed {seed}: {said}");
+                    assert!(
+                        said.contains("damaged") || said.contains("later version"),
+                        "seed {seed}: {said}"
+                    );
                     Some(false)
                 }
                 None => said.contains("coordinator at").then_some(true),
@@ -362,7 +382,11 @@ fn unreadable_open_runs_are_parked() {
         assert_eq!(rows.len(), 3, "{statement}: {rows:?}");
         for (run, row) in &rows {
             let problem = row["problem"].as_str().unwrap_or_default();
-            assert_eq!(*run == open, problem.contains(expected), "{statement}: {row}");
+            assert_eq!(
+                *run == open,
+                problem.contains(expected),
+                "{statement}: {row}"
+            );
         }
         let (_, table, _) = fleet.call(&at, &["runs"]);
         assert!(table.contains("damaged"), "{table}");
@@ -382,9 +406,25 @@ fn unreadable_open_runs_are_parked() {
 
 fn unreadable_finished_runs_are_listed() {
     let finished = base().finished[0].clone();
-    for change in ["submission = 'x'", "outcome = 'great'", "counts = '{'", "cells = 'many'"] {
+    // Lists don't read what a run was made from; who asks for that is told.
+    let fleet = damaged(|d| {
+        sql(
+            d,
+            &format!("UPDATE runs SET submission = 'x' WHERE run = '{finished}'"),
+        );
+    });
+    let at = fleet.serve();
+    assert_eq!(runs(&fleet, &at).len(), 3);
+    let (code, _, said) = fleet.call(&at, &["rerun", &finished]);
+    assert_eq!(code, Some(3), "{said}");
+    assert!(said.contains("submission"), "{said}");
+    drop(at);
+    for change in ["outcome = 'great'", "counts = '{'", "cells = 'many'"] {
         let fleet = damaged(|d| {
-            sql(d, &format!("UPDATE runs SET {change} WHERE run = '{finished}'"));
+            sql(
+                d,
+                &format!("UPDATE runs SET {change} WHERE run = '{finished}'"),
+            );
         });
         let at = fleet.serve();
         let rows = runs(&fleet, &at);
@@ -392,7 +432,11 @@ fn unreadable_finished_runs_are_listed() {
         for (run, row) in &rows {
             let column = change.split_once(' ').unwrap().0;
             let problem = row["problem"].as_str().unwrap_or_default();
-            assert_eq!(*run == finished, problem.contains(column), "{change}: {row}");
+            assert_eq!(
+                *run == finished,
+                problem.contains(column),
+                "{change}: {row}"
+            );
         }
         goes_on(&fleet, &at);
     }
@@ -456,7 +500,10 @@ fn logs_without_a_directory() {
     fs::write(fleet.path("noisy.yaml"), noisy(1_000)).unwrap();
     let id = noisy_run(&fleet, &at);
     let (_, shown, _) = fleet.call(&at, &["show", &id, "--format", "json"]);
-    assert!(shown.contains("can't write to"), "the gap says why: {shown}");
+    assert!(
+        shown.contains("can't write to"),
+        "the gap says why: {shown}"
+    );
 }
 
 /// Every path below a directory, itself included, that others can get at.
@@ -490,13 +537,20 @@ fn state_is_private() {
         assert_eq!(open_to_others(&coordinator, &[]), [] as [PathBuf; 0]);
         // What is in these is the cells' own; nobody else gets in.
         let of_cells = ["attempts"];
-        assert_eq!(open_to_others(&agent_directory, &of_cells), [] as [PathBuf; 0]);
+        assert_eq!(
+            open_to_others(&agent_directory, &of_cells),
+            [] as [PathBuf; 0]
+        );
         at.killed();
         agent.kill();
         if round == 0 {
             // As an earlier version left them.
             for directory in [&coordinator, &agent_directory] {
-                let chmod = Command::new("chmod").arg("-R").arg("a+rX").arg(directory).status();
+                let chmod = Command::new("chmod")
+                    .arg("-R")
+                    .arg("a+rX")
+                    .arg(directory)
+                    .status();
                 assert!(chmod.unwrap().success());
             }
             assert!(!open_to_others(&coordinator, &[]).is_empty());
@@ -511,7 +565,10 @@ fn state_is_private() {
     assert_eq!(code, Some(0), "{stderr}");
     for name in ["state/runs", "state/agents"] {
         let open = open_to_others(&fleet.path(name), &["attempts", "runs"]);
-        let inner: Vec<&PathBuf> = open.iter().filter(|path| **path != fleet.path(name)).collect();
+        let inner: Vec<&PathBuf> = open
+            .iter()
+            .filter(|path| **path != fleet.path(name))
+            .collect();
         assert!(inner.is_empty(), "{inner:?}");
     }
 }
@@ -536,7 +593,10 @@ fn noisy_run(fleet: &Fleet, at: &Coordinator) -> String {
 /// What `phalanx logs` says of a run of the noisy spec.
 fn noisy_logs(fleet: &Fleet, at: &Coordinator) -> String {
     let id = noisy_run(fleet, at);
-    let logs = fleet.phalanx(&["logs", &id, "noisy"]).env("PHALANX_COORDINATOR", at.url()).output();
+    let logs = fleet
+        .phalanx(&["logs", &id, "noisy"])
+        .env("PHALANX_COORDINATOR", at.url())
+        .output();
     let logs = logs.unwrap();
     let text = [logs.stdout, logs.stderr].concat();
     String::from_utf8_lossy(&text).into_owned()
@@ -551,7 +611,14 @@ fn logs_of_an_attempt_are_bounded() {
     fleet.wait_for_state(&at, "a", "connected");
     let logs = noisy_logs(&fleet, &at);
     let gap = "over the limit of 1 MiB for the logs of one attempt";
-    let tail: String = logs.chars().rev().take(500).collect::<Vec<_>>().into_iter().rev().collect();
+    let tail: String = logs
+        .chars()
+        .rev()
+        .take(500)
+        .collect::<Vec<_>>()
+        .into_iter()
+        .rev()
+        .collect();
     assert!(logs.contains(gap), "{tail}");
     assert!(logs.len() < 3 << 20, "{}", logs.len());
     assert_eq!(at.get("/healthz").1, "ok\n");
@@ -565,7 +632,9 @@ impl Disk {
         fs::create_dir_all(&at).unwrap();
         let options = format!("size={size}");
         let mut mount = Command::new("mount");
-        let mount = mount.args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(&at);
+        let mount = mount
+            .args(["-t", "tmpfs", "-o", &options, "tmpfs"])
+            .arg(&at);
         assert!(mount.status().unwrap().success());
         Disk(at)
     }
@@ -589,7 +658,10 @@ fn a_noisy_cell_fills_no_disk() {
     assert!(logs.contains("kept for the journal"));
     let (status, body) = at.get("/healthz");
     assert!(status.contains("503"), "{status}");
-    assert!(body.contains("logs can't be stored") && body.contains("kept for the journal"), "{body}");
+    assert!(
+        body.contains("logs can't be stored") && body.contains("kept for the journal"),
+        "{body}"
+    );
     // The journal goes on, and so do runs, over a restart too.
     hello(&fleet, &at);
     let at = {
@@ -609,7 +681,9 @@ fn a_poisoned_workspace_is_fetched_again() {
     let _agent = fleet.agent("a", &at.url(), 4);
     fleet.wait_for_state(&at, "a", "connected");
     let held = |text: &str| {
-        let entries = fs::read_dir(fleet.path("agent-a/workspaces")).unwrap().flatten();
+        let entries = fs::read_dir(fleet.path("agent-a/workspaces"))
+            .unwrap()
+            .flatten();
         let texts = entries.map(|entry| fs::read_to_string(entry.path().join("f")).unwrap());
         texts.filter(|found| found.contains(text)).count()
     };
@@ -643,21 +717,30 @@ fn abandoned_objects_are_removed() {
         fleet.wait_for_state(&at, name, "connected");
         let (code, _, stderr) = fleet.call(&at, &["submit", "ct.yaml"]);
         assert_eq!(code, Some(0), "{stderr}");
-        eventually("its container and its network stand", || (held(name) == 2).then_some(()));
+        eventually("its container and its network stand", || {
+            (held(name) == 2).then_some(())
+        });
     }
     agents[0].kill();
     assert_eq!(held("gone"), 2);
     let mut another = fleet.agent("another", &at.url(), 1);
-    eventually("nothing of it is left", || (held("gone") == 0).then_some(()));
+    eventually("nothing of it is left", || {
+        (held("gone") == 0).then_some(())
+    });
     assert_eq!(held("lives"), 2, "somebody is this one");
     // The identity is as good as before.
     let mut back = fleet.agent("gone", &at.url(), 1);
     fleet.wait_for_state(&at, "gone", "connected");
-    for run in fleet.json(&at, &["runs", "--open", "--format", "json"])["runs"].as_array().unwrap() {
+    for run in fleet.json(&at, &["runs", "--open", "--format", "json"])["runs"]
+        .as_array()
+        .unwrap()
+    {
         fleet.call(&at, &["cancel", run["run"].as_str().unwrap(), "--force"]);
     }
     for name in ["gone", "lives", "another"] {
-        eventually("the run's end removes the rest", || (held(name) == 0).then_some(()));
+        eventually("the run's end removes the rest", || {
+            (held(name) == 0).then_some(())
+        });
     }
     another.kill();
     back.kill();

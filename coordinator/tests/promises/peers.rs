@@ -76,6 +76,11 @@ pub fn tests() -> Vec<Test> {
             "what a submission brings beside its spec is bounded",
             heavy_submissions,
         ),
+        (
+            Need::Nothing,
+            "lists and look-ups load no submissions",
+            light_lists,
+        ),
     ]
 }
 
@@ -629,6 +634,63 @@ fn too_many_cells() {
         }
     }
     assert!(at.process.peak_mib() < 200, "{} MiB", at.process.peak_mib());
+}
+
+fn light_lists() {
+    let fleet = Fleet::new();
+    let at = fleet.serve();
+    let text = format!(
+        "{ONE}{}",
+        "# xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\n".repeat(50_000)
+    );
+    let last = runtime().block_on(async {
+        let mut client = at.client().await;
+        let mut last = String::new();
+        for _ in 0..16 {
+            let request = v1::SubmitRequest {
+                files: vec![v1::SourceFile {
+                    name: "s.yaml".to_owned(),
+                    text: text.clone(),
+                }],
+                ..v1::SubmitRequest::default()
+            };
+            last = client.submit(request).await.unwrap().into_inner().run_id;
+        }
+        last
+    });
+    let before = at.process.peak_mib();
+    runtime().block_on(async {
+        let mut lists = Vec::new();
+        for _ in 0..16 {
+            let mut client = at.client().await;
+            lists.push(tokio::spawn(async move {
+                let request = v1::ListRunsRequest {
+                    limit: 1_000,
+                    open: false,
+                };
+                client
+                    .list_runs(request)
+                    .await
+                    .unwrap()
+                    .into_inner()
+                    .runs
+                    .len()
+            }));
+        }
+        for list in lists {
+            assert_eq!(list.await.unwrap(), 16);
+        }
+        let request = v1::WhyRequest {
+            run_id: last[..last.len() - 1].to_owned(),
+            cell: "one".to_owned(),
+        };
+        let status = at.client().await.why(request).await.map(|_| ());
+        // The beginning of an id may be that of several, which is said as quickly.
+        assert!(status.is_ok() || status.unwrap_err().code() == Code::InvalidArgument);
+    });
+    let grown = at.process.peak_mib().saturating_sub(before);
+    // All submissions of all lists together are half a gigabyte.
+    assert!(grown < 100, "16 lists took {grown} MiB");
 }
 
 fn heavy_submissions() {

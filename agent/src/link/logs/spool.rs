@@ -340,7 +340,9 @@ mod tests {
         };
         assert_eq!(over.gaps, [gap(stdout(), 40, 145), gap(stderr, 0, 4)]);
         assert_eq!(spool.room.memory_bytes, 0);
-        let left = std::fs::read_dir(place.path().join("logs")).unwrap().count();
+        let left = std::fs::read_dir(place.path().join("logs"))
+            .unwrap()
+            .count();
         assert_eq!(left, 0, "no file stays");
     }
 

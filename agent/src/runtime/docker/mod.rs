@@ -122,14 +122,8 @@ impl DockerRuntime {
         let mut of_pool = labels::of_pool(&agent);
         of_pool.extend(settings.home_label());
         let governor = Arc::new(Governor::new(settings.starts()));
-        let networks = Networks::new(
-            engine.clone(),
-            governor.clone(),
-            of_pool,
-            allocator,
-            ready,
-        )
-        .await?;
+        let networks =
+            Networks::new(engine.clone(), governor.clone(), of_pool, allocator, ready).await?;
         let watch = Watch::new(engine.clone(), agent);
         let shared = Arc::new(Shared {
             governor,

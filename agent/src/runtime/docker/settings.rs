@@ -1,8 +1,8 @@
 //! How the Docker runtime is set up. Read by the configuration package; every field has a default.
 
+use super::labels;
 use crate::identity::Home;
 use phalanx_shared::id::AgentId;
-use super::labels;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use std::time::Duration;

@@ -175,7 +175,12 @@ impl LogStore {
         let stored = records.into_iter().try_for_each(|record| {
             let limit = self.limits.attempt_bytes;
             let over = files.bytes() >= limit;
-            let over = over.then(|| format!("over the limit of {} for the logs of one attempt", mib(limit)));
+            let over = over.then(|| {
+                format!(
+                    "over the limit of {} for the logs of one attempt",
+                    mib(limit)
+                )
+            });
             files.append(record, over.or_else(|| reserve.clone()).as_deref())
         });
         let bytes = files.bytes() - before;
@@ -216,7 +221,10 @@ impl LogStore {
 
     /// What keeps logs from being stored at the moment, if anything.
     pub fn problem(&self) -> Option<String> {
-        let usable = DirBuilder::new().recursive(true).mode(0o700).create(&*self.root);
+        let usable = DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&*self.root);
         let usable = usable.and_then(|()| {
             let writable = nix::unistd::access(&*self.root, nix::unistd::AccessFlags::W_OK);
             writable.map_err(io::Error::from)
@@ -317,7 +325,11 @@ mod tests {
         }
         let file = place.path().join("logs/run/cell/1/s.stdout");
         assert_eq!(file.metadata().unwrap().len(), 10_000);
-        assert_eq!(store.problem(), None, "one noisy attempt is nobody's problem");
+        assert_eq!(
+            store.problem(),
+            None,
+            "one noisy attempt is nobody's problem"
+        );
     }
 
     #[test]
@@ -361,7 +373,10 @@ mod tests {
             }
             last = store.append(&token(), one).unwrap();
         }
-        assert!(matches!(&last, Stored::Refused(why) if why.contains("outputs")), "{last:?}");
+        assert!(
+            matches!(&last, Stored::Refused(why) if why.contains("outputs")),
+            "{last:?}"
+        );
         assert_eq!(store.problem(), None);
     }
 
@@ -370,7 +385,10 @@ mod tests {
         let (place, store) = limited(Limits::default());
         std::fs::write(place.path().join("logs"), "").unwrap();
         let stored = store.append(&token(), records(0, 1, 10)).unwrap();
-        assert!(matches!(&stored, Stored::Refused(why) if why.contains("logs")), "{stored:?}");
+        assert!(
+            matches!(&stored, Stored::Refused(why) if why.contains("logs")),
+            "{stored:?}"
+        );
         assert!(store.problem().unwrap().contains("logs"));
         std::fs::remove_file(place.path().join("logs")).unwrap();
         store.append(&token(), records(0, 1, 10)).unwrap();

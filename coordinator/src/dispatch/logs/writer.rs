@@ -464,7 +464,9 @@ mod tests {
         writer.append(chunk(3, 6, "three"), Some("full")).unwrap();
         assert_eq!(writer.bytes(), 3);
         writer.append(chunk(4, 11, "four"), None).unwrap();
-        writer.append(chunk(5, 15, "five"), Some("still full")).unwrap();
+        writer
+            .append(chunk(5, 15, "five"), Some("still full"))
+            .unwrap();
         let end = Record {
             number: 6,
             body: Body::End,
@@ -504,7 +506,9 @@ mod tests {
             Record { number, body }
         };
         for n in 0..MAX_SOURCES {
-            writer.append(of(n), (n % 2 == 0).then_some("full")).unwrap();
+            writer
+                .append(of(n), (n % 2 == 0).then_some("full"))
+                .unwrap();
         }
         assert!(writer.append(of(MAX_SOURCES), Some("full")).is_err());
     }
