@@ -27,7 +27,7 @@ pub(super) async fn rerun(
     let row = find::run(&**store, &run_id).await?;
     let run = row.new.run;
     if let Some(problem) = row.problem {
-        return Err(Status::data_loss(format!("run {run}: {problem}")));
+        return Err(Status::data_loss(format!("run {run}: {problem}")).into());
     }
     let state = find::state(&**store, &run).await?;
     let mut submission = row.new.submission;

@@ -329,7 +329,7 @@ impl Attempt {
         let mut tails = Vec::new();
         for (source, progress) in &mut self.sources {
             if let Some((from, tail)) = progress.tail.take() {
-                let files = tail.into_pieces().into_iter().map(|piece| piece.file);
+                let files = tail.into_pieces().map(|piece| piece.file);
                 self.files.extend(files);
                 tails.push((source.clone(), from, progress.produced));
             }
