@@ -120,6 +120,8 @@ pub struct Handle {
     pub journal: Journal,
     /// Expands submissions.
     pub planner: Arc<dyn Planner>,
+    /// Values for secrets that a submission doesn't bring.
+    pub own_secrets: OwnSecrets,
     /// Commands to agents.
     pub to_agents: mpsc::UnboundedSender<ToAgents>,
     /// The clock.
@@ -207,7 +209,7 @@ fn wire(
         scheduling: scheduling.clone(),
         registry: registry.clone(),
         planner: planner.clone(),
-        own_secrets,
+        own_secrets: own_secrets.clone(),
         to_agents: to_agents.clone(),
         clock: clock.clone(),
         settings: settings.clone(),
@@ -221,6 +223,7 @@ fn wire(
         registry,
         journal,
         planner,
+        own_secrets,
         to_agents,
         clock,
         settings,

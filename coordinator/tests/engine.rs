@@ -230,32 +230,30 @@ async fn a_waiting_cell_says_why_and_agents_are_listed_and_drained() {
 }
 
 #[tokio::test]
-async fn cells_wait_for_a_secret_that_nobody_has() {
+async fn a_submission_brings_its_secrets_and_an_agent_gets_those_alone() {
     let bench = Bench::start(tempfile::tempdir().unwrap()).await;
     bench.connect("a", 1).await;
     let mut request = submit_request(1);
     request.inputs_json = br#"{"secret": "license_key", "cells": 1}"#.to_vec();
-    let run = bench
-        .api()
-        .submit(Request::new(request.clone()))
-        .await
-        .unwrap()
-        .into_inner()
-        .run_id;
-    let why = v1::WhyRequest {
-        run_id: run.clone(),
-        cell: "c0".into(),
+    let refused = |request: &v1::SubmitRequest| {
+        let submitted = Request::new(request.clone());
+        async { bench.api().submit(submitted).await.unwrap_err() }
     };
-    let answer = bench
-        .api()
-        .why(Request::new(why))
-        .await
-        .unwrap()
-        .into_inner();
-    assert_eq!(answer.reasons, ["secret license_key missing"]);
+    let missing = refused(&request).await;
+    assert_eq!(missing.code(), tonic::Code::FailedPrecondition);
+    for part in ["`license_key`", "--secret-env", "--secret-file"] {
+        assert!(missing.message().contains(part), "{missing}");
+    }
+    request.secrets.insert("license_key".into(), "short".into());
+    let short = refused(&request).await;
+    assert_eq!(short.code(), tonic::Code::InvalidArgument, "{short}");
+    assert!(!short.message().contains("short"), "{short}");
     request
         .secrets
         .insert("license_key".into(), "canary-value".into());
+    request
+        .secrets
+        .insert("other".into(), "not-even-named".into());
     let run = bench
         .api()
         .submit(Request::new(request))
@@ -269,6 +267,12 @@ async fn cells_wait_for_a_secret_that_nobody_has() {
             .unwrap()
             .contains("canary-value")
     );
+    let offered = |name: &str| {
+        bench.heard(|command| {
+            matches!(command, ToAgents::Offer { secrets, .. } if secrets.contains_key(name))
+        })
+    };
+    assert!(offered("license_key") && !offered("other"));
 }
 
 #[tokio::test]

@@ -251,7 +251,7 @@ phases: {{ work: [{{ exec: {{ service: db, command: ['true'] }} }}] }}
         ),
     );
     lab.write(
-        "phalanx.toml",
+        ".config/phalanx/config.toml",
         "[docker]\nsubnets = [\"10.98.0.0/16\"]\nsubnet_prefix = 28\nengine_log_mib = 7\nreach = \"published\"\n",
     );
     for more in [&[][..], &["--agents-as-processes"]] {
@@ -285,7 +285,7 @@ phases: {{ work: [{{ exec: {{ service: db, command: ['true'] }} }}] }}
         .lines()
         .find(|line| line.contains("docker.subnet_prefix"));
     assert!(
-        line.is_some_and(|line| line.contains("28") && line.contains("phalanx.toml")),
+        line.is_some_and(|line| line.contains("28") && line.contains("config.toml")),
         "{shown}"
     );
     // Ready networks are cut from the same pool; none may be left.

@@ -17,6 +17,7 @@ mod why;
 mod workspace;
 
 pub use cancel::cancel_all;
+pub use submit::SECRETS;
 
 use crate::dispatch::logs::store::LogStore;
 use crate::incoming::{Busy, Visit};

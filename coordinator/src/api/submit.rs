@@ -9,6 +9,7 @@ use crate::supervisor::{Handle, Launch};
 use phalanx_proto::convert::{InvalidPart, Refusal, workspace_digest as digest};
 use phalanx_proto::limit::{READ_BYTES, READ_FILES, SELECTED, SPEC_BYTES, VALUES_BYTES};
 use phalanx_proto::v1;
+use phalanx_shared::mask;
 use phalanx_shared::plan::{Plan, PlannedCell};
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
@@ -86,12 +87,18 @@ pub(super) async fn launch(
             .plan(&submission)
             .map(|planned| (submission, planned))
     };
-    let (submission, planned) = tokio::task::spawn_blocking(plan)
+    let (mut submission, planned) = tokio::task::spawn_blocking(plan)
         .await
         .map_err(|error| Status::internal(format!("planning failed: {error}")))?
         .map_err(NotStarted::Refused)?;
     let warnings = planned.warnings.iter().cloned().map(Into::into).collect();
     let planned = overridden(planned, &submission);
+    let named = planned.jobs.secrets();
+    let secrets = named_secrets(handle, &named, secrets)?;
+    submission.origin.remove(SECRETS);
+    if !named.is_empty() {
+        submission.origin.insert(SECRETS.to_owned(), named.into());
+    }
     if handle.settings.agents_are_all_here {
         let agents = local_agents(handle).await?;
         offered(&planned.plan, &agents)?;
@@ -109,6 +116,39 @@ pub(super) async fn launch(
         warnings,
         refusal: None,
     })
+}
+
+/// Where a run's origin names the secrets of its spec, for whoever runs it again.
+pub const SECRETS: &str = "secrets";
+
+/// The values of the secrets that a spec names, each of which somebody has to have and masks have to find.
+fn named_secrets(
+    handle: &Handle,
+    named: &[String],
+    mut given: BTreeMap<String, String>,
+) -> Result<BTreeMap<String, String>, Status> {
+    given.retain(|name, _| named.contains(name));
+    let mut missing = Vec::new();
+    for name in named {
+        let own = match given.get(name) {
+            Some(_) => None,
+            None => (handle.own_secrets)(name),
+        };
+        match given.get(name).or(own.as_ref()) {
+            Some(value) => mask::check(value)
+                .map_err(|why| Status::invalid_argument(format!("secret `{name}`: {why}")))?,
+            None => missing.push(format!("`{name}`")),
+        }
+    }
+    let (those, have) = match missing.as_slice() {
+        [] => return Ok(given),
+        [_] => ("secret", "has"),
+        _ => ("secrets", "have"),
+    };
+    Err(Status::failed_precondition(format!(
+        "the {those} {} {have} no value, here or in the submission: give each with --secret-env NAME or NAME=VARIABLE, --secret-file NAME=FILE, or the variable PHALANX_SECRET_NAME",
+        missing.join(", ")
+    )))
 }
 
 /// The command line outranks the spec's strategy. It isn't part of the digest: the cells are the same.

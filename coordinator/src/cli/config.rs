@@ -11,8 +11,9 @@ use serde_json::json;
 /// Show settings: value, unit, and where each value came from
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = "\
-Layers, each over the one before: defaults, /etc/phalanx/config.toml, phalanx.toml of the project (the nearest one
-upwards), PHALANX_* variables (keep.ttl_s is PHALANX_KEEP__TTL_S), flags.")]
+Layers, each over the one before: defaults, /etc/phalanx/config.toml, ~/.config/phalanx/config.toml, phalanx.toml of the
+project (the nearest one upwards; nothing that redirects work, secrets or state), PHALANX_* variables (keep.ttl_s is
+PHALANX_KEEP__TTL_S), flags.")]
 pub struct Args {
     /// Only this setting, as its bare value
     key: Option<String>,

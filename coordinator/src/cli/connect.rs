@@ -3,6 +3,7 @@
 use super::Context;
 use super::error::CliError;
 use super::pick::pick;
+use super::secrets::{self, Given};
 use crate::config::fleet;
 use crate::config::place::STATE_DIR;
 use crate::config::server::{CANCEL_GRACE_S, COORDINATOR};
@@ -11,7 +12,6 @@ use phalanx_proto::limit::{CLIENT_ANSWER_BYTES, CLIENT_REQUEST_BYTES};
 use phalanx_proto::v1::control_client::ControlClient;
 use phalanx_proto::v1::{GcRequest, GcResponse, ListRunsRequest, RunSummary};
 use phalanx_shared::id::RunId;
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::net::UnixStream;
@@ -258,7 +258,7 @@ pub async fn for_rerun(
 pub async fn resume(
     context: &Context,
     text: Option<&str>,
-    secrets: BTreeMap<String, String>,
+    given: Given,
 ) -> Result<(Connection, RunId), CliError> {
     let help = "phalanx explain PHX0004";
     let runs = list(context, PICK_AMONG, false).await?;
@@ -284,6 +284,13 @@ pub async fn resume(
             run
         }
     };
+    let state_dir = context.settings.get(&STATE_DIR);
+    let look = local::open(&state_dir, run.as_str()).await?;
+    let declared = secrets::of_run(look.client(), run.clone()).await?;
+    drop(look);
+    let declared = declared.unwrap_or_default();
+    let secrets = given.of_spec(&declared)?;
+    secrets::demand(&declared, &secrets)?;
     let resumed = LocalRun::resume(&options(context, true), &run, secrets).await?;
     Ok((Connection::own(resumed), run))
 }

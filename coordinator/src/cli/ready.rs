@@ -29,6 +29,8 @@ pub struct Ready {
     pub spec: String,
     /// The cells that the selection leaves.
     planned: Vec<CellId>,
+    /// The names of its secrets.
+    pub secrets: Vec<String>,
     workspace: Option<Packed>,
     warnings: Vec<Diagnostic>,
 }
@@ -58,8 +60,8 @@ impl Ready {
         let (path, selection) = (path.to_owned(), selection.clone());
         // Many cells take a second of computing, large workspaces longer; Ctrl-C is listened to meanwhile.
         let ready = tokio::task::spawn_blocking(move || {
-            let (prepared, containers) = prepared(&path, &selection, max_cells)?;
-            Ok(ready(&path, prepared, containers))
+            let (prepared, about) = prepared(&path, &selection, max_cells)?;
+            Ok(ready(&path, prepared, about))
         });
         let ready = ready.await;
         ready.map_err(|error| CliError::errored(format!("planning failed: {error}")))?
@@ -99,7 +101,7 @@ impl Ready {
     }
 }
 
-fn ready(path: &str, prepared: Prepared, containers: bool) -> Ready {
+fn ready(path: &str, prepared: Prepared, about: About) -> Ready {
     let Prepared {
         submission,
         workspace,
@@ -133,22 +135,35 @@ fn ready(path: &str, prepared: Prepared, containers: bool) -> Ready {
         read: read.map(Into::into).collect(),
         ..v1::SubmitRequest::default()
     };
+    let About {
+        containers,
+        secrets,
+    } = about;
     Ready {
         request,
         containers,
         spec: plan.spec,
         planned: plan.cells.into_iter().map(|cell| cell.id).collect(),
+        secrets,
         workspace,
         warnings,
     }
 }
 
-/// The spec at a path, planned as the coordinator will plan it, and whether its stacks have containers.
+/// What a spec asks of whoever runs it.
+pub struct About {
+    /// Whether its stacks have containers.
+    pub containers: bool,
+    /// The names of its secrets.
+    pub secrets: Vec<String>,
+}
+
+/// The spec at a path, planned as the coordinator will plan it, and what it asks for.
 pub fn prepared(
     path: &str,
     selection: &Selection,
     max_cells: Option<usize>,
-) -> Result<(Prepared, bool), CliError> {
+) -> Result<(Prepared, About), CliError> {
     let loaded = spec_file::load(path);
     let Some(spec) = &loaded.spec else {
         validate::complain(&loaded);
@@ -156,6 +171,10 @@ pub fn prepared(
         return Err(CliError::usage(format!("{path}: {count}")));
     };
     let containers = spec.compose.is_some() || spec.services.iter().any(|service| !service.process);
+    let about = About {
+        containers,
+        secrets: spec.secrets.iter().map(|name| name.text.clone()).collect(),
+    };
     let submission = Submission {
         files: loaded.sources.files,
         inputs: selection.inputs()?,
@@ -170,7 +189,7 @@ pub fn prepared(
         let count = complain(&refusal);
         CliError::usage(format!("{path}: {count}"))
     })?;
-    Ok((prepared, containers))
+    Ok((prepared, about))
 }
 
 /// Says what is frowned upon.

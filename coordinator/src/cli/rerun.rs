@@ -1,13 +1,16 @@
 //! `phalanx rerun`: cells of a run once more, as a new run with the same spec and inputs.
 
+use super::connect::Connection;
 use super::error::CliError;
 use super::interrupt::Interrupts;
 use super::ready::started;
 use super::run::{How, LocalArgs, attend, unless};
+use super::secrets::{self, Given};
 use super::{Context, connect};
 use crate::config::Flag;
 use phalanx_proto::v1;
 use phalanx_shared::id::RunId;
+use std::collections::BTreeMap;
 
 /// Run cells of a run once more, as a new run with the same spec and inputs
 #[derive(clap::Args, Clone, Debug)]
@@ -39,6 +42,16 @@ impl Args {
     }
 }
 
+/// Values of what the earlier run's spec names. What is missing the coordinator says, which may have it.
+async fn of_earlier(
+    connection: &Connection,
+    run: &RunId,
+    given: Given,
+) -> Result<BTreeMap<String, String>, CliError> {
+    let declared = secrets::of_run(connection.client(), run.clone()).await?;
+    given.of_spec(&declared.unwrap_or_default())
+}
+
 /// Runs again; the exit code is the new run's.
 pub async fn run(args: Args, context: &Context) -> Result<u8, CliError> {
     super::reports::check(args.how.reports())?;
@@ -47,6 +60,13 @@ pub async fn run(args: Args, context: &Context) -> Result<u8, CliError> {
     let mut interrupts = Interrupts::listen()?;
     let found = connect::for_rerun(context, args.run.as_deref());
     let (connection, run) = unless(&mut interrupts, found).await?;
+    let secrets = match of_earlier(&connection, &run, secrets).await {
+        Ok(secrets) => secrets,
+        Err(error) => {
+            connection.close().await;
+            return Err(error);
+        }
+    };
     let request = v1::RerunRequest {
         run_id: run.to_string(),
         failed: args.failed,

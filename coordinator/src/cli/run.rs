@@ -7,9 +7,10 @@ use super::interrupt::Interrupts;
 use super::options::Options;
 use super::ready::Ready;
 use super::reports::Report;
-use super::secrets::SecretArgs;
+use super::secrets::{self, SecretArgs};
 use super::{Context, connect, exit, reports, say};
 use crate::config::Flag;
+use crate::config::server::COORDINATOR;
 use crate::report::terminal::{self, Detail};
 use crate::report::text::plural;
 use phalanx_proto::v1;
@@ -102,8 +103,8 @@ impl How {
         &self.reports
     }
 
-    /// Values of secrets.
-    pub fn secrets(&self) -> Result<BTreeMap<String, String>, CliError> {
+    /// Values of secrets that flags give.
+    pub fn secrets(&self) -> Result<secrets::Given, CliError> {
         self.secrets.read()
     }
 
@@ -150,6 +151,10 @@ pub async fn run(args: Args, context: &Context) -> Result<u8, CliError> {
                 unless(&mut interrupts, failed_before(&mut ready, context)).await?;
             }
             ready.request.options = Some(options);
+            let secrets = secrets.of_spec(&ready.secrets)?;
+            if context.settings.get(&COORDINATOR).is_empty() {
+                secrets::demand(&ready.secrets, &secrets)?;
+            }
             ready.request.secrets = secrets;
             let connecting = connect::for_run(context, ready.containers);
             let connection = unless(&mut interrupts, connecting).await?;

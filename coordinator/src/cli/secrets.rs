@@ -1,8 +1,16 @@
-//! Values of secrets for a run. They go into the submission and nowhere else.
+//! Values of secrets for a run. Those that its spec names go into the submission, and nowhere else.
 
 use super::error::CliError;
+use super::follow::{Input, watch};
+use crate::api::SECRETS as ORIGIN;
+use phalanx_proto::v1::control_client::ControlClient;
+use phalanx_shared::event::EventKind;
+use phalanx_shared::expr::suggestion;
+use phalanx_shared::id::RunId;
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
+use tonic::transport::Channel;
 
 /// Variables that give secrets without a flag: `PHALANX_SECRET_license_key` is the spec's `license_key`.
 pub(super) const PREFIX: &str = "PHALANX_SECRET_";
@@ -21,14 +29,9 @@ pub struct SecretArgs {
 }
 
 impl SecretArgs {
-    /// The values by name. Messages name secrets, never values.
-    pub fn read(&self) -> Result<BTreeMap<String, String>, CliError> {
-        let mut secrets: BTreeMap<String, String> = std::env::vars_os()
-            .filter_map(|(name, value)| {
-                let name = name.to_str()?.strip_prefix(PREFIX)?.to_owned();
-                Some((name, value.into_string().ok()?))
-            })
-            .collect();
+    /// The values that flags give, by name. Messages name secrets, never values.
+    pub fn read(&self) -> Result<Given, CliError> {
+        let mut given = BTreeMap::new();
         for text in &self.secret_env {
             let (name, variable) = text.split_once('=').unwrap_or((text, text));
             let value = std::env::var(variable).map_err(|_| {
@@ -36,7 +39,7 @@ impl SecretArgs {
                     "secret `{name}`: the variable {variable} isn't set, or isn't UTF-8"
                 ))
             })?;
-            secrets.insert(name.to_owned(), value);
+            given.insert(name.to_owned(), ("--secret-env", value));
         }
         for text in &self.secret_file {
             let Some((name, file)) = text.split_once('=') else {
@@ -44,10 +47,108 @@ impl SecretArgs {
                     "--secret-file {text}: write NAME=FILE"
                 )));
             };
-            secrets.insert(name.to_owned(), read_file(name, Path::new(file))?);
+            let value = read_file(name, Path::new(file))?;
+            given.insert(name.to_owned(), ("--secret-file", value));
+        }
+        Ok(Given(given))
+    }
+}
+
+/// The values that flags give, with the flag of each.
+pub struct Given(BTreeMap<String, (&'static str, String)>);
+
+impl std::fmt::Debug for Given {
+    /// Names only.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+impl Given {
+    /// The values of a spec's secrets: from flags, else from variables of ours. Nothing else goes into a submission, and
+    /// nothing that can't be masked.
+    pub fn of_spec(self, declared: &[String]) -> Result<BTreeMap<String, String>, CliError> {
+        let known = || declared.iter().map(String::as_str);
+        let mut secrets = BTreeMap::new();
+        for (name, (flag, value)) in self.0 {
+            if !declared.contains(&name) {
+                let help = suggestion(&name, known(), "its secrets")
+                    .unwrap_or_else(|| format!("it declares none; write `secrets: [{name}]`"));
+                let message = format!("{flag} {name}: the spec declares no secret `{name}`");
+                return Err(CliError::usage(message).with_help(help));
+            }
+            secrets.insert(name, value);
+        }
+        for name in declared {
+            if secrets.contains_key(name) {
+                continue;
+            }
+            let variable = format!("{PREFIX}{name}");
+            match std::env::var(&variable) {
+                Ok(value) => {
+                    secrets.insert(name.clone(), value);
+                }
+                Err(std::env::VarError::NotPresent) => {}
+                Err(std::env::VarError::NotUnicode(_)) => {
+                    let message = format!("secret `{name}`: the variable {variable} isn't UTF-8");
+                    return Err(CliError::usage(message));
+                }
+            }
+        }
+        for (name, value) in &secrets {
+            phalanx_shared::mask::check(value)
+                .map_err(|why| CliError::usage(format!("secret `{name}`: {why}")))?;
         }
         Ok(secrets)
     }
+}
+
+/// An error if one of a spec's secrets has no value: nobody else can give it to a local run.
+pub fn demand(declared: &[String], given: &BTreeMap<String, String>) -> Result<(), CliError> {
+    let missing = declared.iter().filter(|name| !given.contains_key(*name));
+    match missing_text(missing.map(String::as_str)) {
+        Some((message, help)) => Err(CliError::usage(message).with_help(help)),
+        None => Ok(()),
+    }
+}
+
+/// What is said of secrets without a value, and how to give one.
+pub fn missing_text<'n>(missing: impl Iterator<Item = &'n str>) -> Option<(String, String)> {
+    let names: Vec<&str> = missing.collect();
+    let first = *names.first()?;
+    let quoted: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
+    let message = match quoted.as_slice() {
+        [one] => format!("the secret {one} has no value"),
+        all => format!("the secrets {} have no value", all.join(", ")),
+    };
+    let help = format!(
+        "give it with --secret-env {first} or {first}=VARIABLE, --secret-file {first}=FILE, or the variable {PREFIX}{first}"
+    );
+    Some((message, help))
+}
+
+/// The names of the secrets of a run's spec; none of a run whose journal doesn't say.
+pub async fn of_run(
+    client: ControlClient<Channel>,
+    run: RunId,
+) -> Result<Option<Vec<String>>, CliError> {
+    let mut inputs = watch(client, run, 1, false);
+    while let Some(input) = inputs.recv().await {
+        match input {
+            Input::Event(recorded) => {
+                let EventKind::RunSubmitted { origin, .. } = recorded.event.kind else {
+                    return Ok(None);
+                };
+                let names = origin.get(ORIGIN).and_then(Value::as_array);
+                let names = names.map(|names| names.iter().filter_map(Value::as_str));
+                return Ok(names.map(|names| names.map(str::to_owned).collect()));
+            }
+            Input::Ended(Some(error)) => return Err(error),
+            Input::Ended(None) => break,
+            Input::Broken(_) | Input::Interrupt => {}
+        }
+    }
+    Ok(None)
 }
 
 pub(super) fn read_file(name: &str, file: &Path) -> Result<String, CliError> {
@@ -86,12 +187,13 @@ mod tests {
     fn a_file_gives_a_secret_without_its_last_line_break() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("key");
-        std::fs::write(&file, "abc\ndef\r\n").unwrap();
+        std::fs::write(&file, "abc\ndef-more\r\n").unwrap();
         let args = SecretArgs {
             secret_file: vec![format!("license_key={}", file.display())],
             ..SecretArgs::default()
         };
-        assert_eq!(args.read().unwrap()["license_key"], "abc\ndef");
+        let secrets = args.read().unwrap().of_spec(&["license_key".to_owned()]);
+        assert_eq!(secrets.unwrap()["license_key"], "abc\ndef-more");
     }
 
     #[test]
@@ -105,5 +207,36 @@ mod tests {
             message.contains("`token`") && message.contains("PHALANX_TEST_NO_SUCH_VARIABLE"),
             "{message}"
         );
+    }
+
+    fn given(name: &str, value: &str) -> Given {
+        let flag = ("--secret-env", value.to_owned());
+        Given([(name.to_owned(), flag)].into())
+    }
+
+    #[test]
+    fn what_the_spec_does_not_name_or_masks_cannot_find_is_refused_without_its_value() {
+        let declared = ["api_key".to_owned()];
+        let error = given("api_kye", "long enough")
+            .of_spec(&declared)
+            .unwrap_err();
+        assert!(error.message.contains("`api_kye`"), "{error}");
+        assert_eq!(error.help.as_deref(), Some("did you mean `api_key`?"));
+        let error = given("api_key", "sh0rt").of_spec(&declared).unwrap_err();
+        assert!(
+            error.message.contains("`api_key`") && !error.message.contains("sh0rt"),
+            "{error}"
+        );
+        let error = given("x", "long enough").of_spec(&[]).unwrap_err();
+        assert!(error.help.unwrap().contains("secrets: [x]"));
+    }
+
+    #[test]
+    fn every_secret_without_a_value_is_named() {
+        let declared = ["a".to_owned(), "b".to_owned(), "c".to_owned()];
+        let error = demand(&declared, &[("b".to_owned(), String::new())].into()).unwrap_err();
+        assert_eq!(error.message, "the secrets `a`, `c` have no value");
+        assert!(error.help.unwrap().contains("--secret-file a=FILE"));
+        assert!(demand(&declared[1..2], &[("b".to_owned(), String::new())].into()).is_ok());
     }
 }

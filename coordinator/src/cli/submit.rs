@@ -5,8 +5,9 @@ use super::interrupt::Interrupts;
 use super::options::Options;
 use super::ready::Ready;
 use super::run::unless;
-use super::secrets::SecretArgs;
+use super::secrets::{self, SecretArgs};
 use super::{Context, connect, exit, say};
+use crate::config::server::COORDINATOR;
 
 /// Submit a spec's matrix to a coordinator, print the run's id and leave
 #[derive(clap::Args, Clone, Debug)]
@@ -41,7 +42,10 @@ pub async fn run(mut args: Args, context: &Context) -> Result<u8, CliError> {
     let preparing = Ready::prepare(&spec, &args.selection, context);
     let mut ready = unless(&mut interrupts, preparing).await?;
     ready.request.options = Some(options);
-    ready.request.secrets = secrets;
+    ready.request.secrets = secrets.of_spec(&ready.secrets)?;
+    if context.settings.get(&COORDINATOR).is_empty() {
+        secrets::demand(&ready.secrets, &ready.request.secrets)?;
+    }
     let connecting = connect::for_run(context, ready.containers);
     let connection = unless(&mut interrupts, connecting).await?;
     let submitted = ready.submit(&connection, &mut interrupts, context).await;

@@ -28,6 +28,22 @@ pub enum SettingError {
         /// What could have been.
         expected: String,
     },
+    /// A checkout could redirect whoever works in it.
+    #[error(
+        "setting `{key}` ({origin}) can't be given by a project: whoever wrote the checkout would decide where your work, secrets and state go, or what runs on your machine. Put it into ~/.config/phalanx/config.toml or {variable}{}",
+        match key.as_str() {
+            "coordinator" => ", or give --coordinator",
+            _ => "",
+        }
+    )]
+    NotOfAProject {
+        /// Which.
+        key: String,
+        /// Where it was written.
+        origin: String,
+        /// The variable that gives it.
+        variable: String,
+    },
     /// A file or variable can't be read.
     #[error("can't read settings: {0}")]
     Unreadable(String),

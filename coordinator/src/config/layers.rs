@@ -10,11 +10,45 @@ const SYSTEM_FILE: &str = "/etc/phalanx/config.toml";
 /// The project's file.
 const PROJECT_FILE: &str = "phalanx.toml";
 
+/// The user's file, in `$XDG_CONFIG_HOME` or `~/.config`.
+const USER_FILE: &str = "phalanx/config.toml";
+
+/// What a project's file may give. Not in here is everything that says where work, secrets and state go, what is executed, which
+/// networks are taken and what is forgotten: whoever writes a repository could redirect whoever runs its tests.
+pub(super) const OF_A_PROJECT: [&str; 24] = [
+    "agents",
+    "agents_as_processes",
+    "slots",
+    "cpu_overcommit",
+    "memory_overcommit",
+    "max_cells",
+    "keep.ttl_s",
+    "cancel_grace_s",
+    "lease.time_s",
+    "lease.heartbeat_ms",
+    "lease.margin_s",
+    "lease.reset_grace_s",
+    "lease.accept_within_s",
+    "docker.ready_networks",
+    "docker.concurrent_starts",
+    "docker.reconnect_s",
+    "docker.pull_timeout_s",
+    "docker.pull_tries",
+    "docker.build_timeout_s",
+    "docker.close_timeout_s",
+    "color",
+    "coverage_axis",
+    "log.filter",
+    "log.format",
+];
+
 /// What the layers are made from.
 #[derive(Clone, Debug, Default)]
 pub struct Layers {
-    /// Files, later ones over earlier ones; those that don't exist are left out.
+    /// Files of the machine and the user, later ones over earlier ones; those that don't exist are left out.
     pub files: Vec<PathBuf>,
+    /// The project's file. It comes with a checkout, so it may give only what [`OF_A_PROJECT`] lists.
+    pub project: Option<PathBuf>,
     /// The environment.
     pub variables: Vec<(String, String)>,
     /// Flags of this call.
@@ -43,8 +77,9 @@ impl Layers {
         Layers {
             files: [PathBuf::from(SYSTEM_FILE)]
                 .into_iter()
-                .chain(project)
+                .chain(user_file())
                 .collect(),
+            project,
             variables: variables
                 .filter_map(|(name, value)| {
                     Some((name.into_string().ok()?, value.into_string().ok()?))
@@ -61,11 +96,18 @@ pub(super) fn merged(
     errors: &mut Vec<SettingError>,
 ) -> Vec<(String, Value, String)> {
     let mut builder = Config::builder();
-    for file in layers.files.iter().filter(|file| file.exists()) {
+    let files = layers.files.iter().map(|file| (file, false));
+    let project = layers.project.iter().map(|file| (file, true));
+    for (file, of_project) in files.chain(project).filter(|(file, _)| file.exists()) {
         // Each file is tried alone first, so that a broken one doesn't hide what is wrong with the others.
         let source = File::from(file.as_path()).format(FileFormat::Toml);
         match source.collect() {
-            Ok(_) => builder = builder.add_source(source),
+            Ok(table) => {
+                if of_project {
+                    errors.extend(refused(table));
+                }
+                builder = builder.add_source(source);
+            }
             Err(error) => errors.push(SettingError::Unreadable(error_text(&error))),
         }
     }
@@ -88,6 +130,34 @@ pub(super) fn merged(
             Vec::new()
         }
     }
+}
+
+/// The user's own file.
+fn user_file() -> Option<PathBuf> {
+    let absolute = |name: &str| {
+        let path = PathBuf::from(std::env::var_os(name)?);
+        path.is_absolute().then_some(path)
+    };
+    let directory = absolute("XDG_CONFIG_HOME").or_else(|| Some(absolute("HOME")?.join(".config")));
+    Some(directory?.join(USER_FILE))
+}
+
+/// What a project's file gives although it may not.
+fn refused(table: Map<String, Value>) -> impl Iterator<Item = SettingError> {
+    let mut values = Vec::new();
+    flatten(
+        String::new(),
+        Value::new(None, ValueKind::Table(table)),
+        &mut values,
+    );
+    values.into_iter().filter_map(|(key, _, origin)| {
+        let setting = ALL.iter().find(|setting| setting.key() == key)?;
+        (!OF_A_PROJECT.contains(&setting.key())).then(|| SettingError::NotOfAProject {
+            variable: setting.variable(),
+            key,
+            origin,
+        })
+    })
 }
 
 /// Variables that give a setting. Others are not ours to judge (agents and tests have `PHALANX_*` variables of their own),

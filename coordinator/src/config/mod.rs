@@ -1,7 +1,7 @@
 //! Settings: how `phalanx` behaves on this machine, in this project, for this call. What a *run* does is in its spec.
 //!
-//! Layers, each over the one before: defaults, `/etc/phalanx/config.toml`, the project's `phalanx.toml` (the nearest one
-//! upwards from the current directory), `PHALANX_*` variables (`keep.ttl_s` is `PHALANX_KEEP__TTL_S`), flags.
+//! Layers, each over the one before: defaults, `/etc/phalanx/config.toml`, the user's `~/.config/phalanx/config.toml`, the project's
+//! `phalanx.toml` (the nearest one upwards from the current directory; some settings only), `PHALANX_*` variables (`keep.ttl_s` is `PHALANX_KEEP__TTL_S`), flags.
 //! Each value knows where it came from. A key that no setting has is an error with a suggestion; all errors are told at once.
 //!
 //! Each setting stands in the file of its subject with its doc, unit and default: [`docker`], [`fleet`], [`output`],

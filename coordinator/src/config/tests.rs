@@ -22,6 +22,7 @@ fn layers(
     });
     let layers = Layers {
         files: files.collect(),
+        project: None,
         variables: variables
             .iter()
             .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
@@ -133,5 +134,41 @@ fn every_setting_has_a_doc_a_distinct_key_and_a_default_that_it_accepts() {
         let default = setting.show(None, &machine());
         let accepted = setting.check(&config::Value::from(default.clone()));
         assert_eq!(accepted, Ok(()), "{}: {default}", setting.key());
+    }
+}
+
+#[test]
+fn a_project_gives_only_what_redirects_nobody() {
+    for key in layers::OF_A_PROJECT {
+        assert!(ALL.iter().any(|setting| setting.key() == key), "{key}");
+    }
+    let text = "coordinator = \"http://x:1\"\nstate_dir = \"/x\"\nallow_run = true\nslots = 3\n\
+                [docker]\nhost = \"tcp://x:1\"\nconfig_dir = \"x\"\nsubnets = \"10.0.0.0/8\"\npull_tries = 2\n\
+                [serve]\nsecrets_dir = \"x\"\n";
+    let (directory, mut layers) = layers(&[("mine.toml", text)], &[], Vec::new());
+    assert!(Settings::load(&layers, machine()).is_ok(), "a user may");
+    layers.files.clear();
+    layers.project = Some(directory.path().join("mine.toml"));
+    let errors = Settings::load(&layers, machine()).unwrap_err();
+    let told = errors.to_string();
+    assert_eq!(errors.0.len(), 7, "{told}");
+    for key in [
+        "coordinator",
+        "state_dir",
+        "allow_run",
+        "docker.host",
+        "docker.config_dir",
+        "docker.subnets",
+        "serve.secrets_dir",
+    ] {
+        assert!(told.contains(&format!("`{key}` (")), "{key}: {told}");
+    }
+    for part in [
+        "mine.toml",
+        "~/.config/phalanx/config.toml",
+        "PHALANX_DOCKER__HOST",
+        "--coordinator",
+    ] {
+        assert!(told.contains(part), "{part}: {told}");
     }
 }

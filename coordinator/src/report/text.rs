@@ -6,6 +6,7 @@ use super::style::{Style, Tone};
 use super::view::{CellView, Counts, StepView};
 use console::measure_text_width;
 use indexmap::IndexSet;
+use phalanx_shared::mask::plain;
 use phalanx_shared::outcome::Outcome;
 use std::borrow::Cow;
 
@@ -83,14 +84,14 @@ pub fn counts(counts: &Counts) -> Vec<(Tone, String)> {
     parts
 }
 
-/// The text without colours and other escape sequences; what control characters remain become visible, tabs spaces.
+/// The text without colours and other escape sequences, which masks have seen through; what control characters remain become visible, tabs spaces.
 pub fn clean(text: &str) -> Cow<'_, str> {
     let harmless = |c: char| !c.is_control() && !is_direction(c);
     if text.chars().all(harmless) {
         return Cow::Borrowed(text);
     }
     let mut out = String::with_capacity(text.len() + 8);
-    for c in console::strip_ansi_codes(text).chars() {
+    for c in plain(text).chars() {
         match c {
             '\t' => out.push_str("    "),
             c if harmless(c) => out.push(c),

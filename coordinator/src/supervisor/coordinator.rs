@@ -274,7 +274,10 @@ impl Coordinator {
     fn with_own_secrets(&mut self, run: &RunId, jobs: &dyn Jobs) -> Secrets {
         let given = self.secrets.get(run).cloned().unwrap_or_default();
         let mut secrets = (*given).clone();
-        for name in jobs.secrets() {
+        let named = jobs.secrets();
+        // Nothing else is kept, and nothing else goes to an agent.
+        secrets.retain(|name, _| named.contains(name));
+        for name in named {
             if !secrets.contains_key(&name)
                 && let Some(value) = (self.own_secrets)(&name)
             {

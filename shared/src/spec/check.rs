@@ -6,6 +6,7 @@
 mod circle;
 mod coverage;
 mod defines;
+mod exposed;
 mod names;
 mod planned;
 mod position;

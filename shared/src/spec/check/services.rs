@@ -44,6 +44,7 @@ impl<'s> Checker<'s, '_> {
             at.ports = Some(port_names(&service.definition));
         }
         self.node(&service.definition, &at);
+        self.exposed_by_service(&service.definition);
         let Some(ready) = &service.ready else { return };
         let at = Position::at(Level::Running);
         self.maybe_node(ready.timeout.as_ref(), &at);
@@ -59,7 +60,10 @@ impl<'s> Checker<'s, '_> {
                 }
             }
             Probe::Tcp { port } => self.node(port, &at),
-            Probe::Exec { command } => self.node(command, &at),
+            Probe::Exec { command } => {
+                self.node(command, &at);
+                self.exposed_in(command);
+            }
             Probe::Log { pattern } => {
                 self.template(pattern, &at);
                 if !pattern.text.contains("${{")

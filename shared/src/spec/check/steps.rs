@@ -220,8 +220,12 @@ impl<'s> Checker<'s, '_> {
                     self.report(words.span, "the command is empty".into(), None);
                 }
                 self.node(words, at);
+                self.exposed_in(words);
             }
-            Command::Script(script) => self.template(script, at),
+            Command::Script(script) => {
+                self.template(script, at);
+                self.exposed(script);
+            }
         }
     }
 
