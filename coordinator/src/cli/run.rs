@@ -16,7 +16,7 @@ use crate::report::text::plural;
 use phalanx_proto::v1;
 use phalanx_shared::id::{CellId, RunId};
 use phalanx_shared::run_state::CellState;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 
 /// Run a spec's matrix and report
 #[derive(clap::Args, Clone, Debug)]

@@ -145,7 +145,7 @@ pub async fn of_run(
             }
             Input::Ended(Some(error)) => return Err(error),
             Input::Ended(None) => break,
-            Input::Broken(_) | Input::Interrupt => {}
+            Input::Broken(_) | Input::Interrupt(_) => {}
         }
     }
     Ok(None)
