@@ -4,6 +4,7 @@
 
 #![cfg_attr(test, allow(clippy::disallowed_methods))]
 
+pub mod beneath;
 pub mod cell;
 pub mod cell_contract;
 pub mod clock;

@@ -8,7 +8,7 @@ use crate::sequence::key::Key;
 use crate::stack::board::Board;
 use crate::stack::container::ServiceActor;
 use crate::stack::logs::Logs;
-use crate::step::client::Clients;
+use crate::step::client::{Clients, IsOurs};
 use crate::step::evaluate::Evaluate;
 use kameo::actor::ActorRef;
 use phalanx_shared::diagnostic::Span;
@@ -80,6 +80,7 @@ impl CellContext {
         let cache = Cache::knowing(MatrixKeys::of(keys));
         let spec = Arc::new(parts.job.spec.clone());
         let base = base(&parts, &spec);
+        let ours = ours(&parts.board);
         CellContext {
             token: parts.token,
             job: parts.job,
@@ -88,7 +89,7 @@ impl CellContext {
             masks: parts.masks,
             board: parts.board,
             logs: parts.logs,
-            clients: Clients::new(parts.workspace.clone()),
+            clients: Clients::new(parts.workspace.clone(), ours),
             workspace: parts.workspace,
             host: parts.host,
             trace: parts.trace,
@@ -169,6 +170,19 @@ impl CellContext {
         let source = self.job.sources.files.get(file)?;
         (span.line > 0).then(|| format!("{}:{}:{}", source.name, span.line, span.column))
     }
+}
+
+/// Whether an address is one of the stack's services.
+fn ours(board: &Board) -> IsOurs {
+    let board = board.clone();
+    Arc::new(move |address| {
+        let known = board.all().into_values();
+        known.filter_map(|status| status.addresses).any(|known| {
+            known.ip == Some(address)
+                || known.ipv6 == Some(address)
+                || known.ports.iter().any(|(_, port)| port.ip() == address)
+        })
+    })
 }
 
 /// The contexts that don't change while the cell runs.

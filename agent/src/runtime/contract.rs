@@ -19,6 +19,8 @@
 //! # Errors
 //! [`RuntimeError`] says whose fault it is: of the system under test (→ `failed`) or of the machinery (→ `errored`).
 
+use crate::beneath::Place;
+use crate::runtime::head_tail::HeadTail;
 use crate::sink::LogSink;
 use async_trait::async_trait;
 use phalanx_shared::event::LogStream;
@@ -28,9 +30,12 @@ use phalanx_shared::trace::AttemptTrace;
 use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
+
+/// Bytes of each output that are at hand while a command runs.
+const HEARD: usize = 32 * 1024;
 
 /// What an attempt's stack is made for; also what its objects are labelled with (I3).
 #[derive(Clone, Debug)]
@@ -109,6 +114,41 @@ pub struct ExecRequest {
     pub workdir: Option<String>,
     /// Each output is kept up to so many bytes: the head and the tail half each, a marker line between.
     pub max_output: usize,
+    /// Hears it as it comes, for when nobody waits for the end.
+    pub heard: Heard,
+}
+
+/// The first and the last of what a command has said so far.
+#[derive(Clone, Debug)]
+pub struct Heard(Arc<Mutex<[HeadTail; 2]>>);
+
+impl Default for Heard {
+    fn default() -> Self {
+        Heard(Arc::new(Mutex::new([
+            HeadTail::new(HEARD),
+            HeadTail::new(HEARD),
+        ])))
+    }
+}
+
+impl Heard {
+    /// Adds bytes as they come.
+    pub fn push(&self, stream: LogStream, bytes: &[u8]) {
+        let mut heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let [stdout, stderr] = &mut *heard;
+        match stream {
+            LogStream::Stdout => stdout.push(bytes),
+            LogStream::Stderr => stderr.push(bytes),
+        }
+    }
+
+    /// Standard output and errors up to now.
+    pub fn so_far(&self) -> [HeadTail; 2] {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
 }
 
 /// What a command said.
@@ -120,6 +160,10 @@ pub struct ExecOutput {
     pub stdout: Vec<u8>,
     /// Its errors.
     pub stderr: Vec<u8>,
+    /// How many bytes its output was in all, if not all of it was kept.
+    pub stdout_cut: Option<u64>,
+    /// How many bytes its errors were in all, if not all of them were kept.
+    pub stderr_cut: Option<u64>,
 }
 
 /// What clean-up did.
@@ -235,10 +279,10 @@ pub trait Member: Send + Sync {
     async fn connect(&self) -> Result<(), RuntimeError>;
     /// Runs a command in it.
     async fn exec(&self, request: ExecRequest) -> Result<ExecOutput, RuntimeError>;
-    /// Copies a file or directory of the agent's into it.
-    async fn copy_in(&self, from: PathBuf, to: String) -> Result<(), RuntimeError>;
+    /// Copies a file or directory of the agent's into it. Neither leads out of its root, whoever else writes there.
+    async fn copy_in(&self, from: Place, to: String) -> Result<(), RuntimeError>;
     /// Copies a file or directory out of it.
-    async fn copy_out(&self, from: String, to: PathBuf) -> Result<(), RuntimeError>;
+    async fn copy_out(&self, from: String, to: Place) -> Result<(), RuntimeError>;
     /// A summary for a failure: exit code, OOM, health log, restarts; lines for people, no environment, no secrets.
     async fn inspect(&self) -> Vec<String>;
 }

@@ -4,11 +4,12 @@
 //! the host's.
 
 use super::contract::RuntimeError;
+use super::process::blocking;
+use crate::beneath;
 use indexmap::IndexMap;
 use phalanx_shared::spec::env_file;
 use phalanx_shared::spec::service::{EnvFile, ServiceConfig};
-use std::path::Path;
-use tokio::io::AsyncReadExt;
+use std::path::{Path, PathBuf};
 
 /// The service's variables: those of its files in their order, then its own over them. `None` as value takes a variable away.
 /// Paths are relative to `base`.
@@ -74,25 +75,24 @@ async fn read(config: &ServiceConfig, base: Option<&Path>) -> Result<FromFiles, 
     Ok(found)
 }
 
-/// The file's text; none of one that is absent and needn't be there.
+/// The file's text; none of one that is absent and needn't be there. A relative path is one of the base and doesn't lead out of it.
 async fn text_of(
     config: &ServiceConfig,
     file: &EnvFile,
     base: Option<&Path>,
 ) -> Result<Option<String>, RuntimeError> {
-    let path = base.map_or_else(|| file.path.clone().into(), |base| base.join(&file.path));
-    let opened = match tokio::fs::File::open(&path).await {
+    let (base, path) = (base.map(Path::to_owned), PathBuf::from(&file.path));
+    let most = env_file::MAX_BYTES as u64;
+    let read = blocking(move || match &base {
+        Some(base) => beneath::read(base, &path, most),
+        None => beneath::read_absolute(&path, most),
+    });
+    let bytes = match read.await {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && !file.required => {
             return Ok(None);
         }
-        opened => {
-            opened.map_err(|error| failed(config, file, &format!("can't read it: {error}")))?
-        }
+        read => read.map_err(|error| failed(config, file, &format!("can't read it: {error}")))?,
     };
-    let mut bytes = Vec::new();
-    let most = env_file::MAX_BYTES as u64 + 1;
-    let read = opened.take(most).read_to_end(&mut bytes).await;
-    read.map_err(|error| failed(config, file, &format!("can't read it: {error}")))?;
     match String::from_utf8(bytes) {
         Ok(text) => Ok(Some(text)),
         Err(_) => Err(failed(config, file, "it is not UTF-8")),

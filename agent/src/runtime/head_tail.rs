@@ -35,6 +35,12 @@ impl HeadTail {
         self.dropped += (skipped.len() + surplus) as u64;
     }
 
+    /// How many bytes came in all, if not all were kept.
+    pub fn cut(&self) -> Option<u64> {
+        let kept = (self.head.len() + self.tail.len()) as u64;
+        (self.dropped > 0).then_some(kept + self.dropped)
+    }
+
     /// What was kept.
     pub fn finish(self) -> Vec<u8> {
         let mut bytes = self.head;
@@ -70,6 +76,15 @@ mod tests {
         let expected = "abcde\n[… 3 bytes left out …]\nijklm";
         assert_eq!(kept(10, &["abcdefghijklm"]), expected);
         assert_eq!(kept(10, &["ab", "cdefg", "h", "ijk", "lm"]), expected);
+    }
+
+    #[test]
+    fn what_was_cut_is_told_with_all_that_came() {
+        let mut kept = HeadTail::new(10);
+        kept.push(b"abcdefghij");
+        assert_eq!(kept.cut(), None);
+        kept.push(b"klm");
+        assert_eq!(kept.cut(), Some(13));
     }
 
     #[test]

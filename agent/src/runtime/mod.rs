@@ -6,3 +6,4 @@ pub mod env_file;
 pub mod fake;
 pub mod head_tail;
 pub mod process;
+pub mod tree;

@@ -141,13 +141,11 @@ impl Logs {
     }
 
     /// What was recorded: stdout and stderr. Recording ends.
-    pub fn recorded(&self, service: &str) -> [Vec<u8>; 2] {
+    pub fn recorded(&self, service: &str) -> [HeadTail; 2] {
         let mut state = self.lock();
         let log = state.services.get_mut(service);
-        match log.and_then(|log| log.recording.take()) {
-            Some([stdout, stderr]) => [stdout.finish(), stderr.finish()],
-            None => [Vec::new(), Vec::new()],
-        }
+        log.and_then(|log| log.recording.take())
+            .unwrap_or_else(|| [HeadTail::new(0), HeadTail::new(0)])
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -288,9 +286,16 @@ impl ServiceLog {
     fn line(&mut self, line: &[u8]) {
         let text = String::from_utf8_lossy(line);
         let text = text.trim_end_matches(['\n', '\r']);
-        for (pattern, found) in &self.patterns {
-            if pattern.is_match(text) {
-                found.send_replace(Some(text.to_owned()));
+        if !self.patterns.is_empty() {
+            // The line that a person sees is the line that a pattern is for.
+            let seen: String = plain(text)
+                .chars()
+                .filter(|c| *c == '\t' || !c.is_control())
+                .collect();
+            for (pattern, found) in &self.patterns {
+                if pattern.is_match(&seen) || pattern.is_match(text) {
+                    found.send_replace(Some(seen.clone()));
+                }
             }
         }
         // Masked when read: then also by what became secret meanwhile.

@@ -26,8 +26,12 @@ pub struct Answer {
     pub response: Option<Exhibit>,
     /// Bytes of output, for when it is withheld.
     pub size: usize,
+    /// Of a command that failed: the last line of its errors, whole, and not masked yet.
+    pub last_words: Option<String>,
     /// More lines for people.
     pub notes: Vec<Exhibit>,
+    /// Why results that were cut have no value.
+    pub cuts: Vec<String>,
 }
 
 /// The check that is made first, unless a check of the step's own mentions the result.
@@ -46,6 +50,8 @@ pub enum Fault {
     Failed { reason: String, answer: Box<Answer> },
     /// It could not be judged.
     Errored(String),
+    /// There was too much of it to be judged.
+    Cut { reason: String, answer: Box<Answer> },
     /// A setting can't be evaluated.
     Unevaluable(EvalError),
     /// A service that it needs is down.
@@ -69,6 +75,19 @@ impl Answer {
     ) -> Self {
         self.results.push((name, Arc::new(compute)));
         self
+    }
+
+    /// Adds a result that isn't whole, and why: what refers to it can't be evaluated, so that nothing is said of a
+    /// part as if it were all.
+    #[must_use]
+    pub fn cut(mut self, name: &'static str, why: String) -> Self {
+        self.cuts.push(why.clone());
+        self.lazy(name, move || Err(why.clone()))
+    }
+
+    /// Whether something could not be evaluated because a result isn't whole.
+    pub fn cut_off(&self, why: &str) -> bool {
+        self.cuts.iter().any(|cut| why.contains(cut))
     }
 
     /// The results as names.
@@ -103,7 +122,9 @@ impl Fault {
     /// In one line.
     pub fn reason(&self, context: &CellContext) -> String {
         match self {
-            Fault::Failed { reason, .. } | Fault::Errored(reason) => reason.clone(),
+            Fault::Failed { reason, .. } | Fault::Errored(reason) | Fault::Cut { reason, .. } => {
+                reason.clone()
+            }
             Fault::Unevaluable(error) => eval_line(context, error),
             Fault::Down(down) => down.reason.clone(),
         }
@@ -113,9 +134,50 @@ impl Fault {
     pub fn outcome(&self) -> Outcome {
         match self {
             Fault::Failed { .. } | Fault::Unevaluable(_) => Outcome::Failed,
-            Fault::Errored(_) => Outcome::Errored,
+            Fault::Errored(_) | Fault::Cut { .. } => Outcome::Errored,
             Fault::Down(down) => down.outcome,
         }
+    }
+}
+
+/// How much there was of something that is kept up to a limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Extent {
+    /// What was kept.
+    #[default]
+    Whole,
+    /// So many bytes, more than was kept.
+    Of(u64),
+    /// More than was kept; nobody knows how much.
+    More,
+}
+
+impl Extent {
+    /// Completes the name of a result that was cut at a limit.
+    pub fn cut_at(self, limit: usize) -> Option<String> {
+        let of = match self {
+            Extent::Whole => return None,
+            Extent::Of(bytes) => bytes.to_string(),
+            Extent::More => "more".to_owned(),
+        };
+        Some(format!(
+            "was cut at {limit} bytes of {of}, so it can't be judged"
+        ))
+    }
+
+    /// `17825805 bytes in all`.
+    pub fn text(self, kept: usize) -> String {
+        match self {
+            Extent::Whole => format!("{kept} bytes in all"),
+            Extent::Of(bytes) => format!("{bytes} bytes in all"),
+            Extent::More => format!("more than {kept} bytes in all"),
+        }
+    }
+}
+
+impl From<Option<u64>> for Extent {
+    fn from(cut: Option<u64>) -> Self {
+        cut.map_or(Extent::Whole, Extent::Of)
     }
 }
 

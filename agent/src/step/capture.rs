@@ -3,7 +3,7 @@
 //! Secret ones come first: they are masked before anything else of the step is shown, and if one can't be had,
 //! nothing of the step's output is.
 
-use super::answer::eval_line;
+use super::answer::{Answer, eval_line};
 use crate::cell::context::CellContext;
 use phalanx_shared::expr::{Layer, Program, Scope};
 use phalanx_shared::spec::model::Capture;
@@ -36,6 +36,7 @@ pub fn captures(
     context: &Arc<CellContext>,
     captures: &[Capture],
     over: &Scope,
+    answer: Option<&Answer>,
 ) -> Result<Captures, String> {
     let mut scope = over.clone();
     let mut evaluated = Vec::new();
@@ -44,9 +45,14 @@ pub fn captures(
         let name = capture.name.text.clone();
         let lazy = Arc::new(lazy(context, capture, &scope));
         if capture.secret {
-            let value = lazy.get().map_err(|_| {
+            let value = lazy.get().map_err(|why| {
+                // Any other error may show a part of the value.
+                let why = match answer.is_some_and(|answer| answer.cut_off(&why)) {
+                    true => format!(": it {why}"),
+                    false => String::new(),
+                };
                 format!(
-                    "the secret capture {name} (`{}`) can't be evaluated",
+                    "the secret capture {name} (`{}`) can't be evaluated{why}",
                     capture.value.text.trim()
                 )
             })?;

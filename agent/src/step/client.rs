@@ -3,14 +3,18 @@
 //! No connection is kept between requests: a service may be restarted between two steps, and a test must not see that
 //! as an error of a stale connection.
 
+use crate::beneath;
 use cookie_store::CookieStore as Jar;
 use phalanx_shared::expr::EvalError;
 use reqwest::header::HeaderValue;
 use serde_json::{Map, Value};
 use std::collections::HashMap;
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
+/// Bytes of a file of certificates; the usual bundles have a quarter of a megabyte.
+const MAX_BUNDLE: u64 = 4 * 1024 * 1024;
 /// Redirects followed before giving up.
 const MAX_REDIRECTS: usize = 10;
 
@@ -27,21 +31,31 @@ pub struct Way {
     pub follow: bool,
 }
 
+/// Whether a request goes to a service of the stack.
+pub type IsOurs = Arc<dyn Fn(IpAddr) -> bool + Send + Sync>;
+
 /// The clients of a cell.
 pub struct Clients {
+    ours: IsOurs,
     workspace: Option<PathBuf>,
     jars: Mutex<HashMap<String, Arc<Cookies>>>,
     clients: Mutex<HashMap<Way, reqwest::Client>>,
 }
 
 /// The cookies of a session.
-#[derive(Debug, Default)]
-pub struct Cookies(RwLock<Jar>);
+///
+/// `Secure` ones go to services of the stack over plain HTTP too, as browsers do for localhost, whichever way a container is
+/// reached: whether it is by 127.0.0.1 or by an address of its own is the engine's matter and not the test's.
+pub struct Cookies {
+    jar: RwLock<Jar>,
+    ours: IsOurs,
+}
 
 impl Clients {
     /// None yet. Certificates are read from the workspace.
-    pub fn new(workspace: Option<PathBuf>) -> Self {
+    pub fn new(workspace: Option<PathBuf>, ours: IsOurs) -> Self {
         Clients {
+            ours,
             workspace,
             jars: Mutex::default(),
             clients: Mutex::default(),
@@ -51,7 +65,13 @@ impl Clients {
     /// The cookies of a session; the same each time.
     pub fn cookies(&self, session: &str) -> Arc<Cookies> {
         let mut jars = lock(&self.jars);
-        Arc::clone(jars.entry(session.to_owned()).or_default())
+        let new = || {
+            Arc::new(Cookies {
+                jar: RwLock::default(),
+                ours: Arc::clone(&self.ours),
+            })
+        };
+        Arc::clone(jars.entry(session.to_owned()).or_insert_with(new))
     }
 
     /// The client of a way; or why there can't be one.
@@ -93,11 +113,12 @@ impl Clients {
     }
 
     fn certificates(&self, ca: &str) -> Result<Vec<reqwest::Certificate>, String> {
-        let path = match &self.workspace {
-            Some(workspace) => workspace.join(ca),
-            None => PathBuf::from(ca),
+        let path = Path::new(ca);
+        let pem = match &self.workspace {
+            Some(workspace) => beneath::read(workspace, path, MAX_BUNDLE),
+            None => beneath::read_absolute(path, MAX_BUNDLE),
         };
-        let pem = std::fs::read(&path).map_err(|error| format!("tls.ca: {ca}: {error}"))?;
+        let pem = pem.map_err(|error| format!("tls.ca: {ca}: {error}"))?;
         let bundle = reqwest::Certificate::from_pem_bundle(&pem)
             .map_err(|error| format!("tls.ca: {ca}: {}", cause(&error)))?;
         if bundle.is_empty() {
@@ -108,9 +129,39 @@ impl Clients {
 }
 
 impl Cookies {
+    fn jar(&self) -> RwLockReadGuard<'_, Jar> {
+        self.jar.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The URL by which cookies for a request are looked for.
+    fn asked(&self, url: &reqwest::Url) -> reqwest::Url {
+        let address = url
+            .host_str()
+            .map(|host| host.trim_matches(['[', ']']).parse());
+        match address {
+            Some(Ok(address)) if (self.ours)(address) => secure(url),
+            _ => url.clone(),
+        }
+    }
+
+    /// The names of `Secure` cookies that a request over plain HTTP doesn't get.
+    pub fn held_back(&self, url: &reqwest::Url) -> Vec<String> {
+        let jar = self.jar();
+        let asked = self.asked(url);
+        let sent: Vec<_> = jar
+            .get_request_values(&asked)
+            .map(|(name, _)| name)
+            .collect();
+        jar.get_request_values(&secure(url))
+            .map(|(name, _)| name)
+            .filter(|name| !sent.contains(name))
+            .map(str::to_owned)
+            .collect()
+    }
+
     /// All cookies by name; of equal names the newest.
     pub fn all(&self) -> Value {
-        let jar = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let jar = self.jar();
         let all: Map<String, Value> = jar
             .iter_unexpired()
             .map(|cookie| (cookie.name().to_owned(), Value::from(cookie.value())))
@@ -122,14 +173,15 @@ impl Cookies {
 impl reqwest::cookie::CookieStore for Cookies {
     fn set_cookies(&self, headers: &mut dyn Iterator<Item = &HeaderValue>, url: &reqwest::Url) {
         let cookies = headers.filter_map(|header| parse(header).ok());
-        let mut jar = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut jar = self.jar.write().unwrap_or_else(PoisonError::into_inner);
         jar.store_response_cookies(cookies, url);
     }
 
     fn cookies(&self, url: &reqwest::Url) -> Option<HeaderValue> {
-        let jar = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let jar = self.jar();
+        let asked = self.asked(url);
         let pairs: Vec<String> = jar
-            .get_request_values(url)
+            .get_request_values(&asked)
             .map(|(name, value)| format!("{name}={value}"))
             .collect();
         if pairs.is_empty() {
@@ -137,6 +189,13 @@ impl reqwest::cookie::CookieStore for Cookies {
         }
         HeaderValue::from_str(&pairs.join("; ")).ok()
     }
+}
+
+fn secure(url: &reqwest::Url) -> reqwest::Url {
+    let mut url = url.clone();
+    // Not refused between these two.
+    let _ = url.set_scheme("https");
+    url
 }
 
 /// What an answer set, by name, for a request without a session.
@@ -183,4 +242,30 @@ pub fn unusable(span: phalanx_shared::diagnostic::Span, why: String) -> EvalErro
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use reqwest::cookie::CookieStore as _;
+
+    #[test]
+    fn secure_cookies_go_to_services_of_the_stack_and_what_is_held_back_is_known() {
+        let ours: IsOurs = Arc::new(|address| address == IpAddr::from([10, 0, 0, 2]));
+        let cookies = Clients::new(None, ours).cookies("s");
+        for (url, sent) in [
+            ("http://10.0.0.2:8080/", true),
+            ("http://127.0.0.1:49153/", true),
+            ("http://10.0.0.3/", false),
+            ("https://10.0.0.3/", true),
+        ] {
+            let Ok(url) = reqwest::Url::parse(url) else {
+                continue;
+            };
+            let set = HeaderValue::from_static("sid=abc; Path=/; Secure; HttpOnly");
+            cookies.set_cookies(&mut [&set].into_iter(), &url);
+            assert_eq!(cookies.cookies(&url).is_some(), sent, "{url}");
+            assert_eq!(cookies.held_back(&url).is_empty(), sent, "{url}");
+        }
+    }
 }

@@ -9,10 +9,14 @@ use crate::sequence::effect::End;
 use crate::sequence::frame::{Value, View};
 use phalanx_shared::event::CheckResult;
 use phalanx_shared::expr::{EvalError, Scope};
+use phalanx_shared::mask::{plain, shortened};
 use phalanx_shared::outcome::Outcome;
 use phalanx_shared::spec::model::{Action, Capture, DefineBody, Step};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+
+/// Characters of a command's last line in a reason.
+const LAST_WORDS: usize = 200;
 
 /// What is known when an action is over.
 pub struct Conclusion<'a> {
@@ -44,7 +48,7 @@ impl Conclusion<'_> {
             }
             Err(error) => return self.unevaluable(&error, answer).await,
         }
-        let captures = match captures(self.context, &self.step.capture, scope) {
+        let captures = match captures(self.context, &self.step.capture, scope, answer) {
             Ok(captures) => captures,
             Err(why) => return self.withheld(why, answer).await,
         };
@@ -54,7 +58,7 @@ impl Conclusion<'_> {
     /// The conclusion of a `use` or group whose body passed: the define's captures are its results.
     pub async fn of_group(&self, inner: &View) -> End {
         let inner_scope = self.context.scope(inner);
-        let own = match captures(self.context, self.offered(), &inner_scope) {
+        let own = match captures(self.context, self.offered(), &inner_scope, None) {
             Ok(own) => own,
             Err(why) => return self.failed(why, None, Vec::new()).await,
         };
@@ -84,7 +88,7 @@ impl Conclusion<'_> {
             }
             Err(error) => return self.unevaluable(&error, None).await,
         }
-        match captures(self.context, &self.step.capture, &scope) {
+        match captures(self.context, &self.step.capture, &scope, None) {
             Ok(captures) => self.judge(captures, None, offered).await,
             Err(why) => self.failed(why, None, Vec::new()).await,
         }
@@ -131,7 +135,13 @@ impl Conclusion<'_> {
     ) -> End {
         let implied = answer.and_then(|answer| answer.implied);
         let checks = check::all(self.context, &self.step.expect, implied, &captures.scope);
-        if let Some(first) = checks.iter().find(|check| !check.passed) {
+        // A check that says something goes before one that could not be judged.
+        let said = |check: &&CheckResult| {
+            let error = check.error.as_deref();
+            !check.passed && error.is_none_or(|error| !is_cut(answer, error))
+        };
+        let failed = || checks.iter().find(|check| !check.passed);
+        if let Some(first) = checks.iter().find(said).or_else(failed) {
             if checks.iter().any(|check| check.error.is_some())
                 && let Some(reason) = open::needs(self.references, self.view)
             {
@@ -142,7 +152,12 @@ impl Conclusion<'_> {
                 1 => String::new(),
                 failed => format!(" (and {} more)", failed - 1),
             };
-            let line = format!("{}{more}", check::line(first));
+            let mut line = format!("{}{more}", check::line(first));
+            if let Some(words) = answer.and_then(|answer| answer.last_words.as_ref()) {
+                // Masked before it is shortened: now, since what is secret of this step is known by now.
+                let masked = self.context.masks.mask(&plain(words));
+                line.push_str(&format!(": {}", shortened(&masked, LAST_WORDS)));
+            }
             return self.failed(line, answer, checks).await;
         }
         let finished = captures.finish().and_then(|own| {
@@ -173,9 +188,9 @@ impl Conclusion<'_> {
             return self.skipped_for(reason);
         }
         let implied = answer.and_then(|answer| answer.implied).map(check::judge);
-        let reason = match implied.as_ref().filter(|check| !check.passed) {
-            Some(check) => format!("{}; {why}", check::line(check)),
-            None => why,
+        let (outcome, reason) = match implied.as_ref().filter(|check| !check.passed) {
+            Some(check) => (Outcome::Failed, format!("{}; {why}", check::line(check))),
+            None => (verdict(answer, &why), why),
         };
         let failure =
             failure::of_step(self.context, self.step.span, answer, &BTreeSet::new(), true).await;
@@ -183,7 +198,7 @@ impl Conclusion<'_> {
             checks: implied.into_iter().collect(),
             failure: Some(failure),
             polls: self.polls,
-            ..End::bare(Outcome::Failed, Some(reason))
+            ..End::bare(outcome, Some(reason))
         }
     }
 
@@ -194,7 +209,7 @@ impl Conclusion<'_> {
         }
         let (outcome, reason) = (fault.outcome(), fault.reason(self.context));
         let answer = match &fault {
-            Fault::Failed { answer, .. } => Some(&**answer),
+            Fault::Failed { answer, .. } | Fault::Cut { answer, .. } => Some(&**answer),
             _ => None,
         };
         let mut services = self.services.clone();
@@ -267,7 +282,7 @@ impl Conclusion<'_> {
             checks,
             failure: Some(failure),
             polls: self.polls,
-            ..End::bare(Outcome::Failed, Some(reason))
+            ..End::bare(verdict(answer, &reason), Some(reason))
         }
     }
 
@@ -289,7 +304,19 @@ impl Conclusion<'_> {
             checks,
             failure: Some(failure),
             polls: self.polls,
-            ..End::bare(Outcome::Failed, Some(reason))
+            ..End::bare(verdict(answer, &reason), Some(reason))
         }
     }
+}
+
+/// Failed, or errored if what was to be judged isn't whole.
+fn verdict(answer: Option<&Answer>, why: &str) -> Outcome {
+    match is_cut(answer, why) {
+        true => Outcome::Errored,
+        false => Outcome::Failed,
+    }
+}
+
+fn is_cut(answer: Option<&Answer>, why: &str) -> bool {
+    answer.is_some_and(|answer| answer.cut_off(why))
 }

@@ -55,8 +55,10 @@ pub async fn perform(
             let [stdout, stderr] = context.logs.recorded(&service);
             let output = ExecOutput {
                 exit_code: exit.map_or(0, |exit| exit.code),
-                stdout,
-                stderr,
+                stdout_cut: stdout.cut(),
+                stderr_cut: stderr.cut(),
+                stdout: stdout.finish(),
+                stderr: stderr.finish(),
             };
             let elapsed = context.clock.monotonic().saturating_sub(began);
             Ok(Answer {

@@ -1,12 +1,15 @@
 //! `cp`: files into and out of a service, one side written `SERVICE:/path`, the other a path in the workspace.
 
 use super::answer::{Answer, Fault};
+use crate::beneath::{Place, Root};
 use crate::cell::context::CellContext;
 use crate::runtime::contract::Member;
+use crate::runtime::process::blocking;
 use phalanx_shared::expr::{EvalError, Scope};
 use phalanx_shared::spec::model::Cp;
 use phalanx_shared::spec::node::Template;
-use std::path::{Component, Path, PathBuf};
+use std::io::ErrorKind;
+use std::path::{Component, Path};
 use std::sync::Arc;
 
 /// Copies.
@@ -16,12 +19,7 @@ pub async fn perform(context: &CellContext, cp: &Cp, scope: &Scope) -> Result<An
     match (in_service(context, &from), in_service(context, &to)) {
         (None, Some((service, path))) => {
             let from = in_workspace(context, &cp.from, &from)?;
-            if !tokio::fs::try_exists(&from).await.unwrap_or(false) {
-                return Err(Fault::failed(format!(
-                    "there is no {} to copy",
-                    from.display()
-                )));
-            }
+            exists(&from).await?;
             let member = member(context, service).await?;
             member.copy_in(from, path.to_owned()).await?;
         }
@@ -46,6 +44,20 @@ pub async fn perform(context: &CellContext, cp: &Cp, scope: &Scope) -> Result<An
     })
 }
 
+/// Whether it is there, and inside.
+async fn exists(place: &Place) -> Result<(), Fault> {
+    let looked_for = place.clone();
+    let found = blocking(move || {
+        Root::open(&looked_for.root)?
+            .find(&looked_for.path)
+            .map(drop)
+    });
+    found.await.map_err(|error| match error.kind() {
+        ErrorKind::NotFound => Fault::failed(format!("there is no {} to copy", place.display())),
+        _ => Fault::failed(format!("{} can't be copied: {error}", place.display())),
+    })
+}
+
 /// `SERVICE:/path` of a service that there is.
 fn in_service<'t>(context: &CellContext, text: &'t str) -> Option<(&'t str, &'t str)> {
     let (service, path) = text.split_once(':')?;
@@ -66,7 +78,7 @@ fn in_workspace(
     context: &CellContext,
     template: &Template,
     written: &str,
-) -> Result<PathBuf, EvalError> {
+) -> Result<Place, EvalError> {
     let wrong = |why: &str| EvalError::new(template.span, format!("cp: `{written}` {why}"));
     let Some(workspace) = &context.workspace else {
         return Err(wrong("is in the workspace, and this cell has none")
@@ -78,5 +90,5 @@ fn in_workspace(
     if escapes {
         return Err(wrong("leaves the workspace"));
     }
-    Ok(workspace.join(written))
+    Ok(Place::new(workspace, written))
 }

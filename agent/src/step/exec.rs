@@ -1,9 +1,9 @@
 //! `exec`: a command inside a service.
 
-use super::answer::{Answer, Fault, Implied};
+use super::answer::{Answer, Extent, Fault, Implied};
 use super::exhibit::Exhibit;
 use crate::cell::context::CellContext;
-use crate::runtime::contract::{ExecOutput, ExecRequest};
+use crate::runtime::contract::{ExecOutput, ExecRequest, Heard};
 use phalanx_shared::expr::{EvalError, Scope};
 use phalanx_shared::mask::Keep;
 use phalanx_shared::spec::model::{Command, Exec};
@@ -17,6 +17,8 @@ use std::time::Duration;
 const TRACEPARENT: &str = "TRACEPARENT";
 /// Bytes kept of each output.
 pub const MAX_OUTPUT: usize = 16 * 1024 * 1024;
+/// Bytes at the end of what a command said in which its last line is looked for.
+const LAST_LINE: usize = 64 * 1024;
 /// Characters of an output that a failure shows.
 const SHOWN: usize = 4_096;
 
@@ -26,6 +28,7 @@ pub async fn perform(
     exec: &Exec,
     scope: &Scope,
     traceparent: Option<&str>,
+    heard: Heard,
 ) -> Result<Answer, Fault> {
     let evaluate = context.evaluate(scope);
     let service = evaluate.text(&exec.service)?;
@@ -45,6 +48,7 @@ pub async fn perform(
         user: evaluate.optional_text(exec.user.as_ref())?,
         workdir: evaluate.optional_text(exec.workdir.as_ref())?,
         max_output: MAX_OUTPUT,
+        heard,
     };
     let text = request_text(format!("exec in {service}: "), &request);
     let began = context.clock.monotonic();
@@ -115,29 +119,78 @@ pub fn answer(output: ExecOutput, elapsed: Duration) -> Answer {
         exit_code,
         stdout,
         stderr,
+        stdout_cut,
+        stderr_cut,
     } = output;
-    let size = stdout.len() + stderr.len();
-    let (stdout, stderr): (Arc<[u8]>, Arc<[u8]>) = (stdout.into(), stderr.into());
+    let last_words = match exit_code {
+        0 => None,
+        _ => last_line(&stderr),
+    };
     let mut response = Exhibit::from(format!("exit code {exit_code}"));
-    for (name, bytes) in [("stdout", &stdout), ("stderr", &stderr)] {
+    let mut answer = Answer::default().value("exit_code", exit_code);
+    for (name, bytes, cut) in [
+        ("stdout", stdout, stdout_cut),
+        ("stderr", stderr, stderr_cut),
+    ] {
+        let (bytes, extent): (Arc<[u8]>, _) = (bytes.into(), Extent::from(cut));
         if !bytes.is_empty() {
             // The end of an output says more than its beginning.
-            response = response
-                .text(format!("\n{name}:\n"))
-                .part(Arc::clone(bytes), Keep::Tail(SHOWN));
+            let all = extent.text(bytes.len());
+            response = response.text(format!("\n{name}:\n")).part_of(
+                Arc::clone(&bytes),
+                Keep::Tail(SHOWN),
+                all,
+            );
         }
+        answer.size += bytes.len();
+        answer = match extent.cut_at(MAX_OUTPUT) {
+            None => answer.lazy(name, move || {
+                Ok(Value::from(String::from_utf8_lossy(&bytes)))
+            }),
+            Some(why) => answer.cut(name, why),
+        };
     }
-    let text = |bytes: Arc<[u8]>| move || Ok(Value::from(String::from_utf8_lossy(&bytes)));
     Answer {
         implied: Some(Implied::ExitCode(exit_code)),
         response: Some(response),
-        size,
-        ..Answer::default()
-            .value("exit_code", exit_code)
-            .lazy("stdout", text(stdout))
-            .lazy("stderr", text(stderr))
-            .value("elapsed", json!(elapsed.as_secs_f64()))
+        last_words,
+        ..answer.value("elapsed", json!(elapsed.as_secs_f64()))
     }
+}
+
+/// What a command said until it was given up.
+pub fn unfinished(heard: &Heard) -> Answer {
+    let mut answer = Answer::default();
+    for (name, kept) in ["stdout", "stderr"].into_iter().zip(heard.so_far()) {
+        let extent = Extent::from(kept.cut());
+        let bytes = kept.finish();
+        if bytes.is_empty() {
+            continue;
+        }
+        answer.size += bytes.len();
+        let (shown, all) = (answer.response.take(), extent.text(bytes.len()));
+        let shown = match shown {
+            Some(before) => before.text(format!("\n{name} until then:\n")),
+            None => format!("{name} until then:\n").into(),
+        };
+        answer.response = Some(shown.part_of(bytes, Keep::Tail(SHOWN), all));
+    }
+    answer
+}
+
+/// The last line that says something.
+fn last_line(bytes: &[u8]) -> Option<String> {
+    let end = match bytes.len().checked_sub(LAST_LINE) {
+        None => bytes,
+        // A line without its beginning may begin in the middle of a secret.
+        Some(from) => {
+            let end = bytes.get(from..)?;
+            end.get(end.iter().position(|byte| *byte == b'\n')?..)?
+        }
+    };
+    let text = String::from_utf8_lossy(end).into_owned();
+    let mut lines = text.lines().rev().map(str::trim);
+    lines.find(|line| !line.is_empty()).map(str::to_owned)
 }
 
 /// What was run, for people; its variables may be secret and aren't shown.

@@ -1,6 +1,7 @@
 //! `http`: one request and its answer.
 
-use super::answer::{Answer, Compute, Fault, Implied};
+use super::answer::{Answer, Compute, Extent, Fault, Implied};
+use super::charset;
 use super::client::{Way, cause, set_by, unusable};
 use super::exhibit::Exhibit;
 use super::references::{is_whole_url, session};
@@ -20,6 +21,15 @@ pub const MAX_BODY: usize = 16 * 1024 * 1024;
 /// Characters of a body that a failure shows.
 const SHOWN: usize = 4_096;
 
+/// A body as it was read.
+#[derive(Debug, Default)]
+pub struct Taken {
+    /// Up to [`MAX_BODY`].
+    pub bytes: Vec<u8>,
+    /// How much there was.
+    pub extent: Extent,
+}
+
 /// A request on its way, and what is said about it.
 pub struct Sent {
     /// The answer's head.
@@ -32,6 +42,8 @@ pub struct Sent {
     pub url: String,
     /// When it was sent, by the agent's clock.
     pub began: Duration,
+    /// What else a reader of a failure needs to know.
+    pub notes: Vec<Exhibit>,
 }
 
 /// Sends a request and takes the whole answer.
@@ -45,14 +57,15 @@ pub async fn perform(
     let (status, headers) = (sent.response.status(), sent.response.headers().clone());
     let version = sent.response.version();
     let began = sent.began;
-    let body = read(sent.response, MAX_BODY).await;
+    let body = read(sent.response).await;
     let elapsed = since(context, began);
     let head = Exhibit::from(format!("{version:?} {status}\n{}", header_lines(&headers)));
     let (body, broken) = match body {
         Ok(body) => (body, None),
         Err((body, error)) => (body, Some(error)),
     };
-    let answer = answer(status.as_u16(), &headers, body, sent.cookies, elapsed);
+    let mut answer = answer(status.as_u16(), &headers, body, sent.cookies, elapsed);
+    answer.notes.extend(sent.notes);
     let answer = Answer {
         request: Some(sent.request),
         response: Some(head.with(answer.response.unwrap_or_default())),
@@ -111,6 +124,17 @@ pub async fn send(
         .session
         .as_ref()
         .map(|name| context.clients.cookies(name));
+    let held_back = cookies
+        .as_ref()
+        .map(|jar| jar.held_back(request.url()))
+        .unwrap_or_default();
+    let notes = match held_back.as_slice() {
+        [] => Vec::new(),
+        names => {
+            let names = names.join(", ");
+            vec![format!("not sent over plain HTTP, since they are Secure: cookies {names}").into()]
+        }
+    };
     let response = client.execute(request).await.map_err(|error| {
         let reason = transport(&url, &error);
         if limits::is_exhausted(&error) {
@@ -134,26 +158,29 @@ pub async fn send(
         request: text,
         url,
         began,
+        notes,
     })
 }
 
-/// Reads a body up to a limit; what is beyond is left. An error comes with what was read.
-pub async fn read(
-    mut response: reqwest::Response,
-    limit: usize,
-) -> Result<Vec<u8>, (Vec<u8>, String)> {
-    let mut body = Vec::new();
+/// Reads a body up to [`MAX_BODY`]; what is beyond is left, for it may have no end. An error comes with what was read.
+pub async fn read(mut response: reqwest::Response) -> Result<Taken, (Taken, String)> {
+    let announced = response.content_length();
+    let mut taken = Taken::default();
     loop {
         match response.chunk().await {
             Ok(Some(chunk)) => {
-                let room = limit.saturating_sub(body.len());
-                body.extend_from_slice(chunk.get(..room).unwrap_or(&chunk));
-                if body.len() >= limit {
-                    return Ok(body);
+                let room = MAX_BODY.saturating_sub(taken.bytes.len());
+                let fits = chunk.len() <= room;
+                taken
+                    .bytes
+                    .extend_from_slice(chunk.get(..room).unwrap_or(&chunk));
+                if !fits {
+                    taken.extent = announced.map_or(Extent::More, Extent::Of);
+                    return Ok(taken);
                 }
             }
-            Ok(None) => return Ok(body),
-            Err(error) => return Err((body, cause(&error))),
+            Ok(None) => return Ok(taken),
+            Err(error) => return Err((taken, cause(&error))),
         }
     }
 }
@@ -162,7 +189,7 @@ pub async fn read(
 pub fn answer(
     status: u16,
     headers: &HeaderMap,
-    body: Vec<u8>,
+    body: Taken,
     cookies: Compute,
     elapsed: Duration,
 ) -> Answer {
@@ -170,33 +197,48 @@ pub fn answer(
         .get(reqwest::header::CONTENT_TYPE)
         .and_then(|value| value.to_str().ok())
         .map_or_else(|| "no content type".to_owned(), str::to_owned);
-    let size = body.len();
-    let body: Arc<[u8]> = body.into();
+    let Taken { bytes, extent } = body;
+    let size = bytes.len();
+    let text: Arc<str> = charset::text(&content_type, &bytes).into();
     let mut notes = Vec::new();
-    let parsed = serde_json::from_slice::<serde::de::IgnoredAny>(&body).is_ok();
-    if !parsed && size > 0 {
-        let what = format!("the body isn't JSON: {content_type}, {size} bytes, beginning ");
-        notes.push(Exhibit::from(what).quoted(Arc::clone(&body), 60));
+    if let Err(unknown) = charset::detect(&content_type, &bytes) {
+        let what = format!("the charset {unknown} isn't known here, the body is read as UTF-8");
+        notes.push(what.into());
+    }
+    let (cut, all) = (extent.cut_at(MAX_BODY), extent.text(size));
+    if let Some(cut) = &cut {
+        notes.push(format!("the body {cut}").into());
     } else if size == 0 {
         notes.push("the body is empty".to_owned().into());
+    } else if serde_json::from_str::<serde::de::IgnoredAny>(&text).is_err() {
+        let what = format!("the body isn't JSON: {content_type}, {size} bytes, beginning ");
+        notes.push(Exhibit::from(what).quoted(Arc::<[u8]>::from(Arc::clone(&text)), 60));
     }
-    let (text, tree) = (Arc::clone(&body), Arc::clone(&body));
     let answer = Answer::default()
         .value("status", status)
         .value("headers", header_map(headers))
-        .lazy("body", move || {
-            Ok(Value::from(String::from_utf8_lossy(&text)))
-        })
-        .lazy("json", move || {
-            Ok(serde_json::from_slice(&tree).unwrap_or(Value::Null))
-        })
         .lazy("cookies", move || cookies())
         .value("elapsed", json!(elapsed.as_secs_f64()));
+    let answer = match &cut {
+        Some(why) => answer
+            .cut("body", why.clone())
+            .cut("json", format!("has no value: the body {why}")),
+        None => {
+            let (body, tree) = (Arc::clone(&text), Arc::clone(&text));
+            answer
+                .lazy("body", move || Ok(Value::from(&*body)))
+                .lazy("json", move || {
+                    Ok(serde_json::from_str(&tree).unwrap_or(Value::Null))
+                })
+        }
+    };
     Answer {
         implied: Some(Implied::Status(status)),
         response: Some(match size {
             0 => Exhibit::new(),
-            _ => Exhibit::new().text("\n").part(body, Keep::Head(SHOWN)),
+            _ => Exhibit::new()
+                .text("\n")
+                .part_of(Arc::<[u8]>::from(text), Keep::Head(SHOWN), all),
         }),
         size,
         notes,

@@ -5,6 +5,7 @@
 
 pub mod answer;
 pub mod capture;
+pub mod charset;
 pub mod check;
 pub mod client;
 pub mod conclude;
@@ -25,10 +26,11 @@ pub mod sse;
 pub mod wait;
 
 use crate::cell::context::CellContext;
+use crate::runtime::contract::Heard;
 use crate::sequence::effect::End;
 use crate::sequence::frame::View;
 use crate::sequence::limit::duration_text;
-use answer::{Answer, Fault};
+use answer::{Answer, Fault, eval_line};
 use conclude::Conclusion;
 use phalanx_shared::event::CheckResult;
 use phalanx_shared::expr::{EvalError, Scope};
@@ -37,7 +39,7 @@ use phalanx_shared::spec::node::Expr;
 use poll::Pace;
 use references::{Collector, References};
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::timeout;
 
@@ -49,6 +51,7 @@ pub struct Try {
     scope: Scope,
     references: References,
     collected: sse::Collected,
+    heard: Mutex<Heard>,
     /// For what the step calls: its own span.
     traceparent: Option<String>,
 }
@@ -72,6 +75,7 @@ impl Try {
             scope,
             references,
             collected: sse::Collected::default(),
+            heard: Mutex::default(),
             traceparent,
         }
     }
@@ -116,6 +120,7 @@ impl Try {
                 reason: format!("the timeout of {} is over", duration_text(limit)),
                 answer: Box::new(match &self.step.action {
                     Action::Sse(_) => self.collected.shown(),
+                    Action::Exec(_) | Action::Run(_) => exec::unfinished(&self.heard()),
                     _ => Answer::default(),
                 }),
             }),
@@ -128,8 +133,8 @@ impl Try {
         match &self.step.action {
             Action::Http(http) => http::perform(context, http, scope, trace).await,
             Action::Sse(sse) => sse::perform(context, sse, scope, trace, &self.collected).await,
-            Action::Exec(exec) => exec::perform(context, exec, scope, trace).await,
-            Action::Run(run) => run::perform(context, run, scope, trace).await,
+            Action::Exec(exec) => exec::perform(context, exec, scope, trace, self.listen()).await,
+            Action::Run(run) => run::perform(context, run, scope, trace, self.listen()).await,
             Action::Container(action) => container::perform(context, action, scope).await,
             Action::Wait(wait) => wait::perform(context, wait, scope).await,
             Action::Cp(cp) => cp::perform(context, cp, scope).await,
@@ -138,6 +143,20 @@ impl Try {
                 Ok(Answer::default())
             }
         }
+    }
+
+    /// What the command says from now on is heard.
+    fn listen(&self) -> Heard {
+        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        *heard = Heard::default();
+        heard.clone()
+    }
+
+    fn heard(&self) -> Heard {
+        self.heard
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Repeats the action until `until` holds. A transport error, or an error in `until`, is "not yet".
@@ -156,11 +175,17 @@ impl Try {
             match self.limited(limit.min(left)).await {
                 Ok(answer) => {
                     let scope = self.scope.with(answer.layer());
-                    let evaluate = self.context.evaluate(&scope);
-                    if evaluate.holds(&poll.until).unwrap_or(false) {
-                        return self.conclude(answer, services, polls).await;
+                    match self.context.evaluate(&scope).holds(&poll.until) {
+                        Ok(true) => return self.conclude(answer, services, polls).await,
+                        Err(error) if answer.cut_off(&error.message) => {
+                            let fault = Fault::Cut {
+                                reason: eval_line(&self.context, &error),
+                                answer: Box::new(answer),
+                            };
+                            return self.faulted(fault, services, polls).await;
+                        }
+                        Ok(false) | Err(_) => last = Some(Ok((answer, scope))),
                     }
-                    last = Some(Ok((answer, scope)));
                 }
                 // Cut short by the deadline, it says less than the answer before.
                 Err(Fault::Failed { .. }) if left < limit && matches!(last, Some(Ok(_))) => {}

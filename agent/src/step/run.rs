@@ -5,7 +5,7 @@
 use super::answer::{Answer, Fault};
 use super::exec::{MAX_OUTPUT, answer, command, env, request_text};
 use crate::cell::context::CellContext;
-use crate::runtime::contract::ExecRequest;
+use crate::runtime::contract::{ExecRequest, Heard};
 use phalanx_shared::expr::Scope;
 use phalanx_shared::spec::model::Run;
 
@@ -15,6 +15,7 @@ pub async fn perform(
     run: &Run,
     scope: &Scope,
     traceparent: Option<&str>,
+    heard: Heard,
 ) -> Result<Answer, Fault> {
     let host = context
         .host
@@ -29,6 +30,7 @@ pub async fn perform(
             .evaluate(scope)
             .optional_text(run.workdir.as_ref())?,
         max_output: MAX_OUTPUT,
+        heard,
     };
     let text = request_text("run: ".to_owned(), &request);
     let began = context.clock.monotonic();

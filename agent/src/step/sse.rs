@@ -1,6 +1,6 @@
 //! `sse`: one event stream, collected until a condition holds or it ends.
 
-use super::answer::{Answer, Compute, Fault, Implied};
+use super::answer::{Answer, Compute, Extent, Fault, Implied};
 use super::client::cause;
 use super::event_stream::{Event, Reader};
 use super::exhibit::Exhibit;
@@ -94,7 +94,7 @@ pub async fn perform(
         state.head.clone_from(&head);
     });
     if !status.is_success() || !is_stream {
-        let body = http::read(sent.response, MAX_BODY)
+        let body = http::read(sent.response)
             .await
             .unwrap_or_else(|(body, _)| body);
         let elapsed = since(context, sent.began);
@@ -162,7 +162,11 @@ impl Stream<'_> {
                 }
             }
             if size + reader.held() > MAX_BODY {
-                return Err(self.failed(format!("more than {MAX_BODY} bytes of events")));
+                let why = Extent::More.cut_at(MAX_BODY).unwrap_or_default();
+                return Err(Fault::Cut {
+                    reason: format!("{}: the stream {why}", self.url),
+                    answer: Box::new(self.collected.shown()),
+                });
             }
         }
     }

@@ -343,3 +343,136 @@ async fn a_retried_step_that_passes_is_flaky() {
     assert_eq!(ended.outcome(), Outcome::Flaky, "{:#?}", ended.detail());
     assert_eq!(ended.step("main/0").tries, 3);
 }
+
+#[tokio::test]
+async fn what_is_beyond_the_limit_of_a_body_is_never_judged_as_if_it_were_not_there() {
+    let url = server::start().await;
+    let ended = steps(
+        r#"
+- { name: only the head, http: { get: "${{ inputs.url }}/big" }, expect: ["headers['content-length'] == '17825805'"] }
+- { name: check, http: { get: "${{ inputs.url }}/big" }, expect: ["!body.contains('ERROR')"], continue-on-failure: true }
+- { name: check of json, http: { get: "${{ inputs.url }}/big" }, expect: ["json == null"], continue-on-failure: true }
+- { name: capture, http: { get: "${{ inputs.url }}/big" }, capture: { n: body.size() }, continue-on-failure: true }
+- { name: secret, http: { get: "${{ inputs.url }}/big" }, capture: { n: { secret: body } }, continue-on-failure: true }
+- { name: skip, http: { get: "${{ inputs.url }}/big" }, skip: { if: "!body.contains('ERROR')", reason: no error }, continue-on-failure: true }
+- { name: poll, http: { get: "${{ inputs.url }}/big" }, poll: { until: "!body.contains('ERROR')" }, continue-on-failure: true }
+- { name: endless, http: { get: "${{ inputs.url }}/endless" }, expect: ["!body.contains('ERROR')"], continue-on-failure: true }
+- { name: another check fails, http: { get: "${{ inputs.url }}/big" }, expect: ["!body.contains('ERROR')", status == 404], continue-on-failure: true }
+- { name: endless head, http: { get: "${{ inputs.url }}/endless" }, expect: [status == 200] }
+"#,
+    )
+    .url(&url)
+    .run()
+    .await;
+    for (step, outcome, said) in [
+        (0, Outcome::Passed, ""),
+        (
+            1,
+            Outcome::Errored,
+            "`body` was cut at 16777216 bytes of 17825805, so it can't be judged",
+        ),
+        (
+            2,
+            Outcome::Errored,
+            "the body was cut at 16777216 bytes of 17825805",
+        ),
+        (
+            3,
+            Outcome::Errored,
+            "`body` was cut at 16777216 bytes of 17825805",
+        ),
+        (4, Outcome::Errored, "was cut at 16777216 bytes of 17825805"),
+        (
+            5,
+            Outcome::Errored,
+            "`body` was cut at 16777216 bytes of 17825805",
+        ),
+        (
+            6,
+            Outcome::Errored,
+            "`body` was cut at 16777216 bytes of 17825805",
+        ),
+        (
+            7,
+            Outcome::Errored,
+            "`body` was cut at 16777216 bytes of more",
+        ),
+        (8, Outcome::Failed, "status == 404"),
+        (9, Outcome::Passed, ""),
+    ] {
+        let step = ended.step(&format!("main/{step}"));
+        let reason = step.reason.clone().unwrap_or_default();
+        assert_eq!(step.outcome, outcome, "{}: {reason}", step.name);
+        assert!(reason.contains(said), "{}: {reason}", step.name);
+    }
+    let failure = ended.step("main/1").failure.clone().unwrap();
+    let response = failure.response.unwrap();
+    assert!(
+        response.contains("(17825805 bytes in all)"),
+        "{}",
+        &response[..500]
+    );
+}
+
+#[tokio::test]
+async fn an_output_beyond_the_limit_is_not_judged() {
+    let much = "head -c 17000000 /dev/zero | tr '\\\\0' x";
+    let yaml = format!(
+        r#"
+- {{ name: stdout, run: "{much}; echo ERROR", expect: ["!stdout.contains('ERROR')"], continue-on-failure: true }}
+- {{ name: stderr, run: "{{ {much}; }} >&2", expect: ["!stderr.contains('ERROR')"], continue-on-failure: true }}
+- {{ name: the other, run: "echo fine; {{ {much}; }} >&2", expect: [stdout.contains('fine'), exit_code == 0] }}
+- {{ name: exec, exec: {{ service: w, script: "{much}" }}, expect: [stdout == ''], continue-on-failure: true }}
+- {{ name: run, container: {{ run: job }}, expect: [stdout == ''], continue-on-failure: true }}
+"#
+    );
+    let mut rig = steps(&yaml);
+    rig.prepend(&format!(
+        "services:\n  w: {{ process: [sleep, '60'] }}\n  job: {{ process: [sh, -c, \"{much}\"], start: manual }}\n"
+    ));
+    let ended = rig.run().await;
+    for (step, outcome, said) in [
+        (
+            0,
+            Outcome::Errored,
+            "`stdout` was cut at 16777216 bytes of 17000006",
+        ),
+        (
+            1,
+            Outcome::Errored,
+            "`stderr` was cut at 16777216 bytes of 17000000",
+        ),
+        (2, Outcome::Passed, ""),
+        (
+            3,
+            Outcome::Errored,
+            "`stdout` was cut at 16777216 bytes of 17000000",
+        ),
+        (
+            4,
+            Outcome::Errored,
+            "`stdout` was cut at 16777216 bytes of 17000000",
+        ),
+    ] {
+        let step = ended.step(&format!("main/{step}"));
+        let reason = step.reason.clone().unwrap_or_default();
+        assert_eq!(step.outcome, outcome, "{}: {reason}", step.name);
+        assert!(reason.contains(said), "{}: {reason}", step.name);
+    }
+}
+
+#[tokio::test]
+async fn a_body_is_read_by_its_byte_order_mark_and_charset() {
+    let url = server::start().await;
+    let ended = steps(
+        r#"
+- { http: { get: "${{ inputs.url }}/latin" }, expect: ["json.name == 'café'", "body.contains('café')"] }
+- { http: { get: "${{ inputs.url }}/marked" }, expect: ["json.name == 'café'", "body.startsWith('{')"] }
+- { http: { get: "${{ inputs.url }}/utf16" }, expect: ["json.name == 'café'", "body.startsWith('{')"] }
+"#,
+    )
+    .url(&url)
+    .run()
+    .await;
+    ended.passed();
+}

@@ -2,6 +2,7 @@
 
 use crate::rig::spec;
 use async_trait::async_trait;
+use phalanx_agent::beneath::Place;
 use phalanx_agent::runtime::contract::{
     Addresses, AttemptScope, Closed, ExecOutput, ExecRequest, Exit, Member, Prepared, Runtime,
     RuntimeError, SignalName, Stack,
@@ -12,7 +13,6 @@ use phalanx_shared::id::Token;
 use phalanx_shared::outcome::Outcome;
 use phalanx_shared::spec::service::ServiceConfig;
 use std::collections::HashSet;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -144,11 +144,11 @@ impl Member for OddMember {
         Ok(ExecOutput::default())
     }
 
-    async fn copy_in(&self, _: PathBuf, _: String) -> Result<(), RuntimeError> {
+    async fn copy_in(&self, _: Place, _: String) -> Result<(), RuntimeError> {
         Ok(())
     }
 
-    async fn copy_out(&self, _: String, _: PathBuf) -> Result<(), RuntimeError> {
+    async fn copy_out(&self, _: String, _: Place) -> Result<(), RuntimeError> {
         Ok(())
     }
 

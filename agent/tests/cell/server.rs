@@ -27,6 +27,11 @@ pub async fn start() -> String {
         .route("/count", get(count))
         .route("/after/{n}", get(after))
         .route("/text", get(|| async { "just text" }))
+        .route("/big", get(big))
+        .route("/endless", get(endless))
+        .route("/latin", get(latin))
+        .route("/marked", get(marked))
+        .route("/utf16", get(utf16))
         .route("/slow/{ms}", get(slow))
         .route("/redirect", get(redirect))
         .route("/login", get(login))
@@ -75,6 +80,45 @@ async fn after(Path(n): Path<u64>, State(shared): State<Arc<Shared>>) -> Respons
         return (StatusCode::INTERNAL_SERVER_ERROR, format!("call {calls}")).into_response();
     }
     axum::Json(json!({"calls": calls})).into_response()
+}
+
+/// More than is kept of a body; its end is what a test would look for. Its length is announced.
+async fn big() -> Vec<u8> {
+    let mut body = vec![b'x'; 17 * 1024 * 1024];
+    body.extend_from_slice(b" status=ERROR");
+    body
+}
+
+async fn endless() -> Body {
+    let piece = Bytes::from(vec![b'x'; 64 * 1024]);
+    let pieces = futures::stream::repeat_with(move || Ok::<_, std::io::Error>(piece.clone()));
+    Body::from_stream(pieces)
+}
+
+async fn latin() -> Response {
+    let body = b"{\"name\":\"caf\xe9\"}".to_vec();
+    (
+        [(header::CONTENT_TYPE, "application/json; charset=ISO-8859-1")],
+        body,
+    )
+        .into_response()
+}
+
+async fn marked() -> Response {
+    let body = "\u{feff}{\"name\":\"café\"}";
+    ([(header::CONTENT_TYPE, "application/json")], body).into_response()
+}
+
+async fn utf16() -> Response {
+    let body: Vec<u8> = "\u{feff}{\"name\":\"café\"}"
+        .encode_utf16()
+        .flat_map(u16::to_le_bytes)
+        .collect();
+    (
+        [(header::CONTENT_TYPE, "application/json; charset=utf-16")],
+        body,
+    )
+        .into_response()
 }
 
 async fn slow(Path(ms): Path<u64>) -> &'static str {

@@ -1,6 +1,6 @@
 //! Services: when they start, when they are ready, how they end, and what steps do to them.
 
-use crate::rig::{Ended, spec};
+use crate::rig::{Ended, spec, steps};
 use phalanx_agent::runtime::contract::{Addresses, Prepared, RuntimeError};
 use phalanx_agent::runtime::fake::script::{
     CommandScript, ExitScript, Printed, Script, ServiceScript,
@@ -598,4 +598,59 @@ phases:
     );
     assert_eq!(ended.reason("main/3"), "there is no service nobody");
     assert_eq!(ended.step("main/3").outcome, Outcome::Errored);
+}
+
+#[tokio::test]
+async fn a_failed_command_s_last_words_are_in_its_reason_and_a_timed_out_one_shows_what_it_printed()
+{
+    let mut rig = steps(
+        r#"
+- { name: fails, run: "echo first >&2; printf '\\033[31mno such table\\033[0m hidden-value-0815\\n\\n' >&2; exit 3", continue-on-failure: true }
+- { name: slow, run: "echo working; echo and complaining >&2; sleep 30", timeout: 1s, continue-on-failure: true }
+- { name: no program, exec: { service: w, command: [slep, '1'] }, continue-on-failure: true }
+- { name: fine, run: "echo fine >&2" }
+"#,
+    )
+    .secret("key", "hidden-value-0815");
+    rig.prepend("services:\n  w: { process: [sleep, '60'] }\n");
+    let ended = rig.run().await;
+    assert_eq!(
+        ended.reason("main/0"),
+        "check failed: exit_code == 0 (exit_code = 3): no such table ***"
+    );
+    let response = ended
+        .step("main/1")
+        .failure
+        .clone()
+        .unwrap()
+        .response
+        .unwrap();
+    assert!(
+        response.contains("stdout until then:\nworking"),
+        "{response}"
+    );
+    assert!(
+        response.contains("stderr until then:\nand complaining"),
+        "{response}"
+    );
+    let reason = ended.reason("main/2");
+    assert!(reason.contains("there is no program `slep`"), "{reason}");
+    assert!(reason.contains("did you mean `sleep`?"), "{reason}");
+    assert_eq!(ended.step("main/3").outcome, Outcome::Passed);
+}
+
+#[tokio::test]
+async fn a_log_predicate_is_for_the_line_that_a_person_sees() {
+    let ended = spec(
+        r#"
+services:
+  app:
+    process: [sh, -c, "printf '\\033[32mINFO\\033[0m server \\033[1mstarted\\033[0m\\n'; exec sleep 600"]
+    ready: { log: "^INFO server started$", timeout: 20s }
+phases: { main: [{ exec: { service: app, command: ["true"] } }] }
+"#,
+    )
+    .run()
+    .await;
+    ended.passed();
 }

@@ -2,6 +2,7 @@
 
 use crate::cases;
 use crate::lab::{Lab, get, idle, read, script, web, words};
+use phalanx_agent::beneath::Place;
 use phalanx_agent::runtime::contract::{ExecRequest, RuntimeError};
 use phalanx_shared::spec::service::ServiceConfig;
 use std::sync::Arc;
@@ -246,7 +247,11 @@ async fn files_go_in_and_out(lab: Arc<Lab>) {
     std::fs::create_dir_all(here.join("tree/deep")).unwrap();
     std::fs::write(here.join("tree/deep/file"), "deep").unwrap();
     std::fs::write(here.join("one"), "content").unwrap();
-    let copy_in = |from: &str, to: &str| service.member.copy_in(here.join(from), to.to_owned());
+    let copy_in = |from: &str, to: &str| {
+        service
+            .member
+            .copy_in(Place::new(here, from), to.to_owned())
+    };
     copy_in("one", "/data").await.unwrap();
     copy_in("one", "/data/renamed").await.unwrap();
     copy_in("tree", "/data").await.unwrap();
@@ -264,7 +269,11 @@ async fn files_go_in_and_out(lab: Arc<Lab>) {
     let error = copy_in("missing", "/data").await.unwrap_err();
     assert!(error.to_string().contains("missing"), "{error}");
 
-    let out = |from: &str, to: &str| service.member.copy_out(from.to_owned(), here.join(to));
+    let out = |from: &str, to: &str| {
+        service
+            .member
+            .copy_out(from.to_owned(), Place::new(here, to))
+    };
     out("/data/one", "got/file").await.unwrap();
     assert_eq!(read(&here.join("got/file")), "content");
     out("/data/tree", "got").await.unwrap();

@@ -234,23 +234,24 @@ async fn files_are_copied_relative_to_the_service_s_directory() {
     let stack = bench.stack().await;
     let service = Service::start(&stack, &shell("files", "exec sleep 1000")).await;
     let outside = bench.place.path().join("outside.txt");
+    let at = |path: &str| phalanx_agent::beneath::Place::new(bench.place.path(), path);
     std::fs::write(&outside, "hello").unwrap();
     service
         .member
-        .copy_in(outside, "data/".to_owned())
+        .copy_in(at("outside.txt"), "data/".to_owned())
         .await
         .unwrap();
     let back = bench.place.path().join("back.txt");
     service
         .member
-        .copy_out("data/outside.txt".to_owned(), back.clone())
+        .copy_out("/data/outside.txt".to_owned(), at("back.txt"))
         .await
         .unwrap();
     assert_eq!(std::fs::read_to_string(&back).unwrap(), "hello");
     assert!(
         service
             .member
-            .copy_out("absent".to_owned(), back)
+            .copy_out("absent".to_owned(), at("back.txt"))
             .await
             .is_err()
     );

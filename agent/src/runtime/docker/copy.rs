@@ -1,9 +1,10 @@
-//! Files into and out of a container, as tar archives, with `docker cp`'s rules for where they end up:
-//! a target that is a directory takes the source under its own name, any other is the new name.
+//! Files into and out of a container, as tar archives. How they are read and written on the agent's side is `tree`'s.
 
 use super::error::{runtime, said, status};
 use super::member::Container;
+use crate::beneath::{Place, Root};
 use crate::runtime::contract::RuntimeError;
+use crate::runtime::tree;
 use bollard::query_parameters::{
     ContainerArchiveInfoOptionsBuilder, DownloadFromContainerOptionsBuilder,
     UploadToContainerOptionsBuilder,
@@ -11,7 +12,7 @@ use bollard::query_parameters::{
 use futures::StreamExt;
 use std::fs::File;
 use std::io::{Error, ErrorKind, Seek};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use tokio::io::AsyncWriteExt;
 use tokio_util::io::ReaderStream;
 
@@ -21,7 +22,7 @@ const GO_DIRECTORY: u32 = 1 << 31;
 /// Copies a file or directory of the agent's into the container.
 pub(super) async fn copy_in(
     container: &Container,
-    from: PathBuf,
+    from: Place,
     to: String,
 ) -> Result<(), RuntimeError> {
     let what = format!(
@@ -29,13 +30,13 @@ pub(super) async fn copy_in(
         container.config.name,
         from.display()
     );
-    let (directory, name) = target(container, &from, &to).await?;
+    let (directory, name) = target(container, &from.path, &to).await?;
     let archive = blocking({
         let from = from.clone();
         move || pack(&from, &name)
     })
     .await
-    .map_err(|error| RuntimeError::Errored(format!("{what}: {error}")))?;
+    .map_err(|error| judged(&what, &error))?;
     let options = UploadToContainerOptionsBuilder::default()
         .path(&directory)
         .build();
@@ -97,16 +98,21 @@ async fn is_directory(container: &Container, path: &str) -> bool {
         .is_ok_and(|info| info.file_mode & GO_DIRECTORY != 0)
 }
 
-fn pack(from: &Path, name: &str) -> Result<File, Error> {
+/// What leads out of the workspace is a fault of what was copied, or of who put a link there.
+fn judged(what: &str, error: &Error) -> RuntimeError {
+    let text = format!("{what}: {error}");
+    match error.kind() {
+        ErrorKind::PermissionDenied | ErrorKind::NotFound => RuntimeError::Failed(text),
+        _ => RuntimeError::Errored(text),
+    }
+}
+
+fn pack(from: &Place, name: &str) -> Result<File, Error> {
     let mut file = unnamed_file()?;
     {
         let mut archive = tar::Builder::new(&mut file);
-        archive.follow_symlinks(false);
-        if from.metadata()?.is_dir() {
-            archive.append_dir_all(name, from)?;
-        } else {
-            archive.append_file(name, &mut File::open(from)?)?;
-        }
+        let root = Root::open(&from.root)?;
+        tree::pack(&mut archive, &root, &from.path, Path::new(name))?;
         archive.finish()?;
     }
     file.rewind()?;
@@ -117,7 +123,7 @@ fn pack(from: &Path, name: &str) -> Result<File, Error> {
 pub(super) async fn copy_out(
     container: &Container,
     from: String,
-    to: PathBuf,
+    to: Place,
 ) -> Result<(), RuntimeError> {
     let what = format!(
         "service {}: copying {from} to {}",
@@ -146,39 +152,10 @@ pub(super) async fn copy_out(
     let mut archive = archive.into_std().await;
     blocking(move || {
         archive.rewind()?;
-        unpack(archive, &to)
+        tree::unpack(archive, &Root::open(&to.root)?, &to.path)
     })
     .await
-    .map_err(wrong)
-}
-
-/// Unpacks beside the target first: tar's own guard keeps links and `..` of a hostile archive inside that directory.
-fn unpack(archive: File, to: &Path) -> Result<(), Error> {
-    let parent = match to.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    std::fs::create_dir_all(parent)?;
-    let beside = parent.join(format!(".phalanx-copy-{}", uuid::Uuid::new_v4().simple()));
-    std::fs::create_dir(&beside)?;
-    let moved = unpack_and_move(archive, &beside, to);
-    let _ = std::fs::remove_dir_all(&beside);
-    moved
-}
-
-fn unpack_and_move(archive: File, beside: &Path, to: &Path) -> Result<(), Error> {
-    let mut archive = tar::Archive::new(archive);
-    archive.set_preserve_ownerships(false);
-    archive.unpack(beside)?;
-    let mut roots = std::fs::read_dir(beside)?;
-    let root = roots
-        .next()
-        .ok_or_else(|| Error::new(ErrorKind::NotFound, "the container sent an empty archive"))??;
-    let target = match to.is_dir() {
-        true => to.join(root.file_name()),
-        false => to.to_owned(),
-    };
-    std::fs::rename(root.path(), target)
+    .map_err(|error| judged(&what, &error))
 }
 
 /// A file that vanishes with its handle.

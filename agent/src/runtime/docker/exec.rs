@@ -8,6 +8,7 @@ use bollard::container::LogOutput;
 use bollard::exec::{StartExecOptions, StartExecResults};
 use bollard::models::ExecConfig;
 use futures::StreamExt;
+use phalanx_shared::event::LogStream;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 
@@ -63,9 +64,13 @@ pub(super) async fn run(
         while let Some(frame) = output.next().await {
             match frame {
                 Ok(LogOutput::StdOut { message } | LogOutput::Console { message }) => {
+                    request.heard.push(LogStream::Stdout, &message);
                     stdout.push(&message);
                 }
-                Ok(LogOutput::StdErr { message }) => stderr.push(&message),
+                Ok(LogOutput::StdErr { message }) => {
+                    request.heard.push(LogStream::Stderr, &message);
+                    stderr.push(&message);
+                }
                 Ok(LogOutput::StdIn { .. }) => {}
                 Err(error) => return Err(fail(&error)),
             }
@@ -85,6 +90,8 @@ pub(super) async fn run(
     }
     let mut out = ExecOutput {
         exit_code,
+        stdout_cut: stdout.cut(),
+        stderr_cut: stderr.cut(),
         stdout: stdout.finish(),
         stderr: stderr.finish(),
     };
@@ -190,7 +197,7 @@ mod tests {
         let mut out = ExecOutput {
             exit_code: 126,
             stdout: b"OCI runtime exec failed: no such file".to_vec(),
-            stderr: Vec::new(),
+            ..ExecOutput::default()
         };
         let request = ExecRequest::default();
         assert!(could_not_run(&mut out, "exec", &request).is_ok());

@@ -5,10 +5,10 @@ use super::error::{runtime, said};
 use super::member::Container;
 use super::stack::lock;
 use super::summary;
+use crate::beneath::Place;
 use crate::runtime::contract::{Addresses, ExecOutput, ExecRequest, Exit, Member, RuntimeError};
 use async_trait::async_trait;
 use bollard::models::{NetworkConnectRequest, NetworkDisconnectRequest};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -155,11 +155,11 @@ impl Member for Handle {
         super::exec::run(&self.0, request).await
     }
 
-    async fn copy_in(&self, from: PathBuf, to: String) -> Result<(), RuntimeError> {
+    async fn copy_in(&self, from: Place, to: String) -> Result<(), RuntimeError> {
         super::copy::copy_in(&self.0, from, to).await
     }
 
-    async fn copy_out(&self, from: String, to: PathBuf) -> Result<(), RuntimeError> {
+    async fn copy_out(&self, from: String, to: Place) -> Result<(), RuntimeError> {
         super::copy::copy_out(&self.0, from, to).await
     }
 

@@ -4,6 +4,7 @@
 
 use super::error::{judge, runtime, said, status};
 use super::govern::Work;
+use super::mounts::Pin;
 use super::network::Network;
 use super::stack::lock;
 use super::watch::Signals;
@@ -48,6 +49,8 @@ pub(super) struct Container {
     looking: tokio::sync::Mutex<()>,
     /// Whether the stack is being closed.
     closing: Arc<AtomicBool>,
+    /// Where its mounts are in the workspace.
+    pins: Vec<Pin>,
 }
 
 /// What `look` saw.
@@ -79,6 +82,7 @@ impl Container {
         logs: LogSink,
         tasks: TaskTracker,
         closing: Arc<AtomicBool>,
+        pins: Vec<Pin>,
     ) -> Arc<Container> {
         let id = created.id.clone().unwrap_or_default();
         let signals = Signals::new();
@@ -102,6 +106,7 @@ impl Container {
             tasks,
             looking: tokio::sync::Mutex::new(()),
             closing,
+            pins,
         })
     }
 
@@ -168,11 +173,21 @@ impl Container {
         let stream = output::Source::attach(&self)
             .await
             .map_err(|error| runtime(&self.what("attaching to its output"), &error))?;
+        self.mounts_hold()?;
         self.ask_to_start().await?;
+        if let Err(replaced) = self.mounts_hold() {
+            self.signal("SIGKILL").await?;
+            return Err(replaced);
+        }
         self.running.store(true, Ordering::Release);
         let follower = tokio::spawn(output::follow(self.clone(), stream, looks, start));
         self.put_follower(follower);
         self.where_it_is().await
+    }
+
+    fn mounts_hold(&self) -> Result<(), RuntimeError> {
+        let broken = self.pins.iter().find_map(|pin| pin.holds().err());
+        broken.map_or(Ok(()), |why| Err(RuntimeError::Errored(self.what(&why))))
     }
 
     async fn ask_to_start(&self) -> Result<(), RuntimeError> {

@@ -4,8 +4,10 @@
 
 use super::convert::{PlacedMount, Source};
 use super::labels;
+use crate::beneath::{self, Root};
 use crate::runtime::contract::{AttemptScope, RuntimeError};
 use phalanx_shared::spec::service::{Mount, MountKind};
+use std::os::fd::AsFd;
 use std::path::{Component, Path, PathBuf};
 
 /// The service's mounts with their sources resolved.
@@ -92,6 +94,69 @@ pub(super) fn in_workspace(path: &str, workspace: Option<&Path>) -> Result<PathB
     Ok(real)
 }
 
+/// A mount's source in the workspace.
+///
+/// The engine takes a path and looks it up again at each start, while containers that have the workspace mounted may put a
+/// link in its place. So it is looked at before each start and after it. (A new file of that name is fine: a step may have
+/// written a new configuration.)
+#[derive(Debug)]
+pub(super) struct Pin {
+    written: String,
+    workspace: PathBuf,
+    real: PathBuf,
+}
+
+impl Pin {
+    fn new(written: &str, workspace: &Path, real: &Path) -> Pin {
+        Pin {
+            written: written.to_owned(),
+            workspace: workspace.to_owned(),
+            real: real.to_owned(),
+        }
+    }
+
+    /// Whether the path that the engine was given leads to where it says, through no link. Blocks, for microseconds.
+    pub fn holds(&self) -> Result<(), String> {
+        let moved = |why: &dyn std::fmt::Display| {
+            format!(
+                "the mount of {}: what stands there was replaced while the cell ran: {why}",
+                self.written
+            )
+        };
+        let looked_up = self.workspace.canonicalize().and_then(|root| {
+            let below = self
+                .real
+                .strip_prefix(&root)
+                .map_err(std::io::Error::other)?;
+            let now = Root::open(&root)?.find(below)?;
+            beneath::real_path(now.as_fd())
+        });
+        match looked_up {
+            Ok(real) if real == self.real => Ok(()),
+            Ok(real) => Err(moved(&format_args!("it leads to {} now", real.display()))),
+            Err(error) => Err(moved(&error)),
+        }
+    }
+}
+
+/// Pins the sources of the workspace.
+pub(super) fn pins(mounts: &[Mount], placed: &[PlacedMount], scope: &AttemptScope) -> Vec<Pin> {
+    let Some(workspace) = scope.workspace.as_deref() else {
+        return Vec::new();
+    };
+    let mut pins = Vec::new();
+    for (mount, placed) in mounts.iter().zip(placed) {
+        let (MountKind::Bind(written), Source::Path(real)) = (&mount.kind, &placed.source) else {
+            continue;
+        };
+        if Path::new(written).is_absolute() {
+            continue;
+        }
+        pins.push(Pin::new(written, workspace, real));
+    }
+    pins
+}
+
 /// Whether a relative path climbs above its start.
 fn leaves(path: &Path) -> bool {
     let mut depth = 0i64;
@@ -127,6 +192,26 @@ mod tests {
         );
         let absolute = dir.path().join("outside");
         assert!(at(absolute.to_str().unwrap()).is_ok());
+    }
+
+    #[test]
+    fn a_source_that_became_a_link_is_noticed_and_a_new_file_is_fine() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().canonicalize().unwrap().join("work");
+        std::fs::create_dir_all(root.join("a/conf")).unwrap();
+        let pin = Pin::new("./a/conf", &root, &root.join("a/conf"));
+        pin.holds().unwrap();
+        std::fs::rename(root.join("a"), root.join("b")).unwrap();
+        assert!(pin.holds().is_err());
+        std::os::unix::fs::symlink("b", root.join("a")).unwrap();
+        // The same directory, but the engine would go through a link that a container may turn.
+        assert!(pin.holds().is_err());
+        std::fs::remove_file(root.join("a")).unwrap();
+        std::os::unix::fs::symlink("/etc", root.join("a")).unwrap();
+        assert!(pin.holds().is_err());
+        std::fs::remove_file(root.join("a")).unwrap();
+        std::fs::rename(root.join("b"), root.join("a")).unwrap();
+        pin.holds().unwrap();
     }
 
     #[test]

@@ -86,6 +86,7 @@ impl Attempt {
         })?;
         let environment = self.environment(&config).await?;
         let mut mounts = mounts::place(&service, &config.volumes, &self.scope)?;
+        let pins = mounts::pins(&config.volumes, &mounts, &self.scope);
         mounts.extend(files::place(&service, &config.files, &self.scope)?);
         let publish = match self.shared.way() {
             Some(Way::Published { publish, .. }) => Publish::All(publish),
@@ -116,6 +117,7 @@ impl Attempt {
             logs,
             self.tasks.clone(),
             self.closing.clone(),
+            pins,
         );
         lock(&self.members).push(container.clone());
         Ok(Arc::new(Handle(container)))

@@ -2,13 +2,13 @@
 
 use super::record::Record;
 use super::script::{self, ExitScript, Printed, ServiceScript};
+use crate::beneath::Place;
 use crate::clock::runtime_now;
 use crate::runtime::contract::{
     Addresses, ExecOutput, ExecRequest, Exit, Member, RuntimeError, SignalName,
 };
 use crate::sink::LogSink;
 use async_trait::async_trait;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -308,11 +308,11 @@ impl Member for FakeMember {
         script::answer(&self.script.commands, &request.command).await
     }
 
-    async fn copy_in(&self, from: PathBuf, to: String) -> Result<(), RuntimeError> {
+    async fn copy_in(&self, from: Place, to: String) -> Result<(), RuntimeError> {
         self.call(&format!("copy_in {} {to}", from.display()))
     }
 
-    async fn copy_out(&self, from: String, to: PathBuf) -> Result<(), RuntimeError> {
+    async fn copy_out(&self, from: String, to: Place) -> Result<(), RuntimeError> {
         self.call(&format!("copy_out {from} {}", to.display()))
     }
 

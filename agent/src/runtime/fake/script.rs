@@ -115,9 +115,8 @@ impl CommandScript {
             contains: contains.to_owned(),
             delay: Duration::ZERO,
             answer: Ok(ExecOutput {
-                exit_code: 0,
                 stdout: stdout.as_bytes().to_vec(),
-                stderr: Vec::new(),
+                ..ExecOutput::default()
             }),
         }
     }
@@ -139,8 +138,8 @@ pub(super) async fn answer(
         }
         None => Ok(ExecOutput {
             exit_code: 127,
-            stdout: Vec::new(),
             stderr: format!("fake: no script for `{text}`\n").into_bytes(),
+            ..ExecOutput::default()
         }),
     }
 }

@@ -174,7 +174,9 @@ fn spawn_warden(
 ) -> std::io::Result<(Child, ChildStdout, ChildStderr)> {
     let socket = socket.into_std()?;
     socket.set_nonblocking(false)?;
-    let mut child = Command::new(&program.0)
+    let mut command = Command::new(&program.0);
+    super::spawn::out_of_reach(command.as_std_mut());
+    let mut child = command
         .arg0("phalanx-warden")
         .arg(warden::WARDEN_COMMAND)
         .env_clear()

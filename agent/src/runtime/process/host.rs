@@ -5,13 +5,14 @@ use super::marker::Marker;
 use super::output::{self, Receiver};
 use super::wardens::Wardens;
 use super::wire::Start;
-use crate::runtime::contract::{AttemptScope, ExecOutput, ExecRequest, RuntimeError};
+use crate::beneath::Place;
+use crate::runtime::contract::{AttemptScope, ExecOutput, ExecRequest, Heard, RuntimeError};
 use crate::runtime::head_tail::HeadTail;
 use base64::Engine;
 use nix::unistd::{Group, User};
 use phalanx_shared::event::LogStream;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use tokio::sync::watch;
 
@@ -39,8 +40,8 @@ impl AttemptHost {
     }
 
     /// The directory in which something runs.
-    pub fn workdir(&self, written: Option<&str>) -> PathBuf {
-        written.map_or_else(|| self.base().to_owned(), |path| self.base().join(path))
+    pub fn workdir(&self, written: Option<&str>) -> Place {
+        Place::new(self.base(), "").join(written.unwrap_or_default())
     }
 
     /// The agent's own environment, as with other runners, except what is the agent's own business; then a service's trace context (a step brings its own);
@@ -81,7 +82,7 @@ impl AttemptHost {
         service: &str,
         request: ExecRequest,
         env: BTreeMap<String, String>,
-        workdir: PathBuf,
+        workdir: Place,
     ) -> Result<ExecOutput, RuntimeError> {
         if request.command.is_empty() {
             return Err(RuntimeError::Failed("the command is empty".to_owned()));
@@ -103,11 +104,12 @@ impl AttemptHost {
             limit => limit,
         };
         match super::guarded::start(&self.warden, &self.wardens, start).await {
-            Ok(guarded) => collect(guarded, limit).await,
+            Ok(guarded) => collect(guarded, limit, request.heard).await,
             Err(Refused::Command { exit_code, message }) => Ok(ExecOutput {
                 exit_code,
                 stdout: Vec::new(),
                 stderr: message.into_bytes(),
+                ..ExecOutput::default()
             }),
             Err(Refused::Machine(message)) => Err(RuntimeError::Errored(message)),
         }
@@ -115,6 +117,7 @@ impl AttemptHost {
 }
 
 struct Collected {
+    heard: Heard,
     stdout: Mutex<HeadTail>,
     stderr: Mutex<HeadTail>,
 }
@@ -122,6 +125,7 @@ struct Collected {
 #[async_trait::async_trait]
 impl Receiver for Collected {
     async fn frame(&self, stream: LogStream, bytes: Vec<u8>) {
+        self.heard.push(stream, &bytes);
         let kept = match stream {
             LogStream::Stdout => &self.stdout,
             LogStream::Stderr => &self.stderr,
@@ -132,8 +136,9 @@ impl Receiver for Collected {
     }
 }
 
-async fn collect(guarded: Guarded, limit: usize) -> Result<ExecOutput, RuntimeError> {
+async fn collect(guarded: Guarded, limit: usize, heard: Heard) -> Result<ExecOutput, RuntimeError> {
     let collected = Collected {
+        heard,
         stdout: Mutex::new(HeadTail::new(limit)),
         stderr: Mutex::new(HeadTail::new(limit)),
     };
@@ -150,15 +155,14 @@ async fn collect(guarded: Guarded, limit: usize) -> Result<ExecOutput, RuntimeEr
     let ending = ending.ok_or_else(|| {
         RuntimeError::Errored("the warden of the command was killed from outside".to_owned())
     })?;
-    let bytes = |kept: Mutex<HeadTail>| {
-        kept.into_inner()
-            .unwrap_or_else(PoisonError::into_inner)
-            .finish()
-    };
+    let kept = |kept: Mutex<HeadTail>| kept.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let (stdout, stderr) = (kept(collected.stdout), kept(collected.stderr));
     Ok(ExecOutput {
         exit_code: ending.code,
-        stdout: bytes(collected.stdout),
-        stderr: bytes(collected.stderr),
+        stdout_cut: stdout.cut(),
+        stderr_cut: stderr.cut(),
+        stdout: stdout.finish(),
+        stderr: stderr.finish(),
     })
 }
 

@@ -7,6 +7,7 @@ use super::host::AttemptHost;
 use super::output;
 use super::reap;
 use super::wire::{Ending, Order};
+use crate::beneath::Place;
 use crate::clock::runtime_now;
 use crate::runtime::contract::{ExecOutput, ExecRequest, Exit, RuntimeError};
 use crate::sequence::limit::duration_text;
@@ -14,7 +15,6 @@ use crate::sink::LogSink;
 use nix::sys::signal::Signal;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::process::{ChildStderr, ChildStdout};
@@ -26,7 +26,7 @@ pub struct Definition {
     pub(super) name: String,
     pub(super) command: Vec<String>,
     pub(super) env: BTreeMap<String, String>,
-    pub(super) workdir: PathBuf,
+    pub(super) workdir: Place,
     pub(super) addresses: Vec<(String, SocketAddr)>,
     pub(super) check: Option<Check>,
     pub(super) stop_signal: Signal,

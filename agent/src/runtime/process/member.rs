@@ -10,6 +10,7 @@ use super::life::{Definition, Followed, Shared};
 use super::ports::Ports;
 use super::procfs;
 use super::wire::{Ending, Order, Start};
+use crate::beneath::Place;
 use crate::runtime::contract::{
     Addresses, ExecOutput, ExecRequest, Exit, Member, RuntimeError, SignalName,
 };
@@ -17,7 +18,6 @@ use crate::sink::LogSink;
 use async_trait::async_trait;
 use nix::sys::signal::Signal;
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -278,13 +278,13 @@ impl Member for ProcessMember {
         self.shared.exec(request).await
     }
 
-    async fn copy_in(&self, from: PathBuf, to: String) -> Result<(), RuntimeError> {
-        let target = self.shared.definition.workdir.join(&to);
+    async fn copy_in(&self, from: Place, to: String) -> Result<(), RuntimeError> {
+        let target = self.shared.definition.workdir.join(inside(&to));
         copy::copied(from, target, to.ends_with('/')).await
     }
 
-    async fn copy_out(&self, from: String, to: PathBuf) -> Result<(), RuntimeError> {
-        let source = self.shared.definition.workdir.join(from);
+    async fn copy_out(&self, from: String, to: Place) -> Result<(), RuntimeError> {
+        let source = self.shared.definition.workdir.join(inside(&from));
         copy::copied(source, to, false).await
     }
 
@@ -316,6 +316,11 @@ impl Member for ProcessMember {
         }
         lines
     }
+}
+
+/// The directory of a process is to `cp` what a container's file system is: `/` is its top.
+fn inside(path: &str) -> &str {
+    path.trim_start_matches('/')
 }
 
 fn describe(ending: Ending) -> String {

@@ -31,6 +31,8 @@ pub mod warden;
 mod wardens;
 mod wire;
 
+pub use copy::blocking;
+
 pub use guarded::WardenProgram;
 pub use stack::ProcessStack;
 

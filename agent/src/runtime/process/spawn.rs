@@ -1,10 +1,25 @@
-//! The one place with unsafe code: what a service's process does between `fork` and `exec`.
+//! The one place with unsafe code: what a warden and a service's process do between `fork` and `exec`.
 
 use crate::limits;
 use nix::sys::signal::{SigSet, Signal};
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+
+/// Lets a warden begin in a session of its own, and with every signal blocked that can be. Signals meant for the agent reach its
+/// group (Ctrl-C) and its unit (SIGTERM): a warden that was hit before it could block them would be taken for a broken machine.
+#[allow(unsafe_code)]
+pub fn out_of_reach(command: &mut Command) {
+    let prepare = || -> io::Result<()> {
+        nix::unistd::setsid()?;
+        SigSet::all().thread_set_mask()?;
+        Ok(())
+    };
+    // SAFETY: as below, two system calls.
+    unsafe {
+        command.pre_exec(prepare);
+    }
+}
 
 /// Lets the command begin in a session of its own (no terminal, a group that can be signalled as a whole),
 /// with no signal blocked (the warden's are), with the usual limit of open files rather than ours, and die with its parent, should that be killed before it can end its children.

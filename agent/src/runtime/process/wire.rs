@@ -3,9 +3,9 @@
 //! Service output doesn't travel here, it goes through pipes of its own.
 
 use super::marker::Marker;
+use crate::beneath::Place;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 /// From the agent to the warden.
 #[derive(Debug, Serialize, Deserialize)]
@@ -33,7 +33,7 @@ pub struct Start {
     /// The whole environment, the marker apart.
     pub env: BTreeMap<String, String>,
     /// The working directory.
-    pub workdir: PathBuf,
+    pub workdir: Place,
     /// What is fed to it (base64); nothing without.
     pub stdin: Option<String>,
     /// User and group ids, if it shall not be the agent's.

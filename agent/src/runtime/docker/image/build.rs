@@ -7,6 +7,7 @@
 
 use super::Ready;
 use super::{auth, context, dockerfile, reference};
+use crate::beneath::Place;
 use crate::clock::Stopwatch;
 use crate::runtime::contract::{AttemptScope, Prepared, RuntimeError};
 use crate::runtime::docker::client::Engine;
@@ -19,12 +20,14 @@ use futures::StreamExt;
 use phalanx_shared::spec::service::{Build, PullPolicy, ServiceConfig};
 use sha2::{Digest, Sha256};
 use std::collections::{HashMap, VecDeque};
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::Duration;
 use tokio_util::io::ReaderStream;
 
 /// Where a Dockerfile written in the spec is put in the context.
 const INLINE: &str = ".phalanx.Dockerfile";
+/// Bytes of a Dockerfile.
+const MAX_DOCKERFILE: u64 = 1024 * 1024;
 /// Lines of the build's output shown when it fails.
 const LAST_LINES: usize = 25;
 /// Characters of a line of it that are kept.
@@ -43,7 +46,7 @@ pub(super) struct Order {
 
 /// Where the context is.
 enum Context {
-    Directory(PathBuf),
+    Directory(Place),
     /// Fetched by the engine.
     Remote(String),
 }
@@ -65,19 +68,23 @@ impl Order {
                     other => other,
                 };
                 // A Dockerfile in the spec may need no context at all.
-                let path = match (&scope.workspace, &build.dockerfile_inline) {
+                let place = match (&scope.workspace, &build.dockerfile_inline) {
                     (None, Some(_)) if written == "." => {
                         let empty = scope.scratch.join("empty-context");
                         std::fs::create_dir_all(&empty).map_err(|e| e.to_string())?;
-                        empty
+                        Place::new(empty, "")
                     }
-                    (workspace, _) => mounts::in_workspace(written, workspace.as_deref())
-                        .map_err(|why| format!("context {written}: {why}"))?,
+                    (workspace, _) => {
+                        mounts::in_workspace(written, workspace.as_deref())
+                            .map_err(|why| format!("context {written}: {why}"))?;
+                        let root = workspace.as_deref().unwrap_or(Path::new("/"));
+                        Place::new(root, "").join(written)
+                    }
                 };
-                if !path.is_dir() {
-                    return Err(format!("context {written} is not a directory"));
+                if let Err(error) = place.open() {
+                    return Err(format!("context {written} is not a directory: {error}"));
                 }
-                Context::Directory(path)
+                Context::Directory(place)
             }
         };
         Ok(Order {
@@ -92,7 +99,7 @@ impl Order {
     /// Tells orders of one run apart.
     pub fn identity(&self) -> String {
         let place = match &self.place {
-            Context::Directory(path) => path.display().to_string(),
+            Context::Directory(place) => place.display(),
             Context::Remote(url) => url.clone(),
         };
         digest(&[
@@ -219,10 +226,16 @@ async fn inputs(engine: &Engine, order: &Order) -> Result<Inputs, RuntimeError> 
         });
     };
     let path = dockerfile_path(&order.build);
+    let opened = directory.open();
+    let opened = opened.map_err(|error| errored(format!("{}: {error}", directory.display())))?;
     let text = match &order.build.dockerfile_inline {
         Some(text) => text.clone(),
-        None => std::fs::read_to_string(directory.join(&path))
-            .map_err(|error| errored(format!("{path} in {}: {error}", directory.display())))?,
+        None => {
+            let read = opened.read(Path::new(&path), MAX_DOCKERFILE);
+            let read = read
+                .map_err(|error| errored(format!("{path} in {}: {error}", directory.display())))?;
+            String::from_utf8_lossy(&read).into_owned()
+        }
     };
     let shown = match order.build.dockerfile_inline {
         Some(_) => "dockerfile_inline",
@@ -232,12 +245,12 @@ async fn inputs(engine: &Engine, order: &Order) -> Result<Inputs, RuntimeError> 
         return Err(errored(why));
     }
     let packed = {
-        let (directory, path) = (directory.clone(), path.clone());
+        let path = path.clone();
         let inline = order.build.dockerfile_inline.clone();
         tokio::task::spawn_blocking(move || {
             let extra: Vec<(&str, &str)> =
                 inline.iter().map(|text| (INLINE, text.as_str())).collect();
-            context::pack(&directory, &[path.as_str(), ".dockerignore"], &extra)
+            context::pack(&opened, &[path.as_str(), ".dockerignore"], &extra)
         })
         .await
         .unwrap_or_else(|panic| Err(panic.to_string()))

@@ -1,11 +1,17 @@
 //! A build context as a tar archive: what `.dockerignore` leaves of a directory, in a fixed order and without times,
 //! so that the same content gives the same digest.
 
+use crate::beneath::{self, Root};
+use crate::runtime::tree;
 use globset::{GlobBuilder, GlobMatcher};
 use sha2::{Digest, Sha256};
 use std::fs::File;
 use std::io::{self, Seek, Write};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
+
+/// Bytes of a `.dockerignore`.
+const MAX_IGNORE: u64 = 1024 * 1024;
 
 /// A packed context.
 pub(super) struct Packed {
@@ -17,45 +23,57 @@ pub(super) struct Packed {
 
 /// Packs `directory`; `extra` are further files (path, content) that no pattern leaves out.
 pub(super) fn pack(
-    directory: &Path,
+    directory: &Root,
     always: &[&str],
     extra: &[(&str, &str)],
 ) -> Result<Packed, String> {
-    let ignore = match std::fs::read_to_string(directory.join(".dockerignore")) {
-        Ok(text) => Ignore::parse(&text)?,
+    let shown = directory.path().display();
+    let ignore = match directory.read(Path::new(".dockerignore"), MAX_IGNORE) {
+        Ok(bytes) => Ignore::parse(&String::from_utf8_lossy(&bytes))?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ignore::default(),
         Err(error) => return Err(format!(".dockerignore: {error}")),
     };
-    let mut paths = Vec::new();
-    walk(directory, Path::new(""), &ignore, always, &mut paths)
-        .map_err(|error| format!("reading {}: {error}", directory.display()))?;
+    let mut walk = Walk {
+        ignore: &ignore,
+        always,
+        paths: Vec::new(),
+    };
+    walk.within(directory.directory(), Path::new(""), 0)
+        .map_err(|error| format!("reading {shown}: {error}"))?;
+    let mut paths = walk.paths;
     paths.sort();
-    write(directory, &paths, extra)
-        .map_err(|error| format!("packing {}: {error}", directory.display()))
+    write(directory, &paths, extra).map_err(|error| format!("packing {shown}: {error}"))
 }
 
-fn walk(
-    root: &Path,
-    below: &Path,
-    ignore: &Ignore,
-    always: &[&str],
-    paths: &mut Vec<PathBuf>,
-) -> io::Result<()> {
-    for entry in std::fs::read_dir(root.join(below))? {
-        let entry = entry?;
-        let path = below.join(entry.file_name());
-        let is_directory = entry.file_type()?.is_dir();
-        let needed = always.iter().any(|a| Path::new(a).starts_with(&path));
-        let left_out = ignore.leaves_out(&path) && !needed;
-        // A directory that is left out may still hold what a later `!pattern` takes in again.
-        if is_directory && (!left_out || ignore.has_exceptions) {
-            walk(root, &path, ignore, always, paths)?;
+/// Finds what is sent.
+struct Walk<'a> {
+    ignore: &'a Ignore,
+    always: &'a [&'a str],
+    paths: Vec<PathBuf>,
+}
+
+impl Walk<'_> {
+    fn within(&mut self, directory: BorrowedFd<'_>, below: &Path, depth: usize) -> io::Result<()> {
+        if depth >= beneath::MAX_DEPTH {
+            return Err(io::Error::other(format!("{} is too deep", below.display())));
         }
-        if !left_out {
-            paths.push(path);
+        for name in beneath::names(directory)? {
+            let path = below.join(&name);
+            let kind = beneath::kind(&beneath::stat(directory, &name)?);
+            let is_directory = kind == rustix::fs::FileType::Directory;
+            let needed = self.always.iter().any(|a| Path::new(a).starts_with(&path));
+            let left_out = self.ignore.leaves_out(&path) && !needed;
+            // A directory that is left out may still hold what a later `!pattern` takes in again.
+            if is_directory && (!left_out || self.ignore.has_exceptions) {
+                let inner = beneath::open_directory(directory, &name)?;
+                self.within(inner.as_fd(), &path, depth + 1)?;
+            }
+            if !left_out {
+                self.paths.push(path);
+            }
         }
+        Ok(())
     }
-    Ok(())
 }
 
 /// Writes through a digest.
@@ -75,23 +93,18 @@ impl Write for Hashing {
     }
 }
 
-fn write(root: &Path, paths: &[PathBuf], extra: &[(&str, &str)]) -> io::Result<Packed> {
+fn write(root: &Root, paths: &[PathBuf], extra: &[(&str, &str)]) -> io::Result<Packed> {
     let file = crate::runtime::docker::copy::unnamed_file()?;
     let mut archive = tar::Builder::new(Hashing {
         file,
         digest: Sha256::new(),
     });
-    archive.follow_symlinks(false);
-    // Without times, owners and the umask: only content, kind and whether it is executable.
-    archive.mode(tar::HeaderMode::Deterministic);
     for path in paths {
-        let from = root.join(path);
-        let kind = from.symlink_metadata()?.file_type();
-        let packable = kind.is_file() || kind.is_dir() || kind.is_symlink();
-        // Sockets and pipes have no content to send.
-        if packable {
-            archive.append_path_with_name(&from, path)?;
-        }
+        let parent = root.below(path.parent().unwrap_or(Path::new("")))?;
+        let name = path.file_name().unwrap_or_default();
+        // Without times, owners and the umask: only content, kind and whether it is executable.
+        let mode = tar::HeaderMode::Deterministic;
+        tree::append(&mut archive, parent.directory(), name, path, mode)?;
     }
     for (path, content) in extra {
         let mut header = tar::Header::new_gnu();
@@ -191,7 +204,11 @@ mod tests {
         };
         let (one, two) = (make(), make());
         std::fs::write(two.path().join("x.log"), "noise").unwrap();
-        let digest = |dir: &tempfile::TempDir| pack(dir.path(), &[], &[]).unwrap().digest;
+        let digest = |dir: &tempfile::TempDir| {
+            pack(&Root::open(dir.path()).unwrap(), &[], &[])
+                .unwrap()
+                .digest
+        };
         assert_eq!(digest(&one), digest(&two));
         std::fs::write(two.path().join("src/a"), "2").unwrap();
         assert_ne!(digest(&one), digest(&two));
@@ -205,7 +222,12 @@ mod tests {
             std::fs::write(dir.path().join(name), "x").unwrap();
         }
         std::fs::write(dir.path().join(".dockerignore"), "*\n!d/keep\n").unwrap();
-        let packed = pack(dir.path(), &["Dockerfile"], &[("extra", "y")]).unwrap();
+        let packed = pack(
+            &Root::open(dir.path()).unwrap(),
+            &["Dockerfile"],
+            &[("extra", "y")],
+        )
+        .unwrap();
         let mut names: Vec<String> = tar::Archive::new(packed.archive)
             .entries()
             .unwrap()

@@ -5,13 +5,38 @@ use crate::limits;
 use crate::runtime::process::wire::{Report, Start};
 use base64::Engine;
 use nix::unistd::Pid;
+use phalanx_shared::expr::closest;
 use std::fs::File;
 use std::io::{self, Seek, Write};
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
+/// Names of a directory of programs that are looked at for a suggestion.
+const MAX_NAMES: usize = 10_000;
+
+/// Why it could not be started.
+pub enum Unlaunched {
+    /// It has no directory to run in.
+    Directory(io::Error),
+    /// The program.
+    Program(io::Error),
+}
+
 /// Starts it. Its outputs are the warden's own.
-pub fn launch(start: &Start) -> io::Result<Pid> {
+pub fn launch(start: &Start) -> Result<Pid, Unlaunched> {
+    // Entered by the warden: a path would be looked up once more, by whoever it runs as.
+    let entered = start.workdir.open().and_then(|directory| {
+        rustix::process::fchdir(directory.directory()).map_err(io::Error::from)
+    });
+    entered.map_err(Unlaunched::Directory)?;
+    let launched = spawn(start);
+    // What is told must not be held by the warden.
+    let _ = std::env::set_current_dir("/");
+    launched.map_err(Unlaunched::Program)
+}
+
+fn spawn(start: &Start) -> io::Result<Pid> {
     let (program, arguments) = start
         .command
         .split_first()
@@ -22,7 +47,6 @@ pub fn launch(start: &Start) -> io::Result<Pid> {
         .env_clear()
         .envs(&start.env)
         .envs(start.marker.variables())
-        .current_dir(&start.workdir)
         .stdin(stdin_of(start)?);
     if let Some((user, group)) = start.user {
         command.uid(user).gid(group);
@@ -50,32 +74,59 @@ fn stdin_of(start: &Start) -> io::Result<Stdio> {
     Ok(Stdio::from(file))
 }
 
-/// Why it could not be started.
-pub fn refusal(start: &Start, error: &io::Error) -> Report {
-    let program = start
-        .command
-        .first()
-        .map(String::as_str)
-        .unwrap_or_default();
+/// Why it could not be started, as a shell would put it.
+pub fn refusal(start: &Start, why: &Unlaunched) -> Report {
+    let (Unlaunched::Directory(error) | Unlaunched::Program(error)) = why;
     if limits::has_nothing_left(error) {
+        let program = start.command.first().map_or("", String::as_str);
         let message = format!("can't run {program}: {error}");
         return Report::Unable { message };
     }
-    let workdir_missing = !start.workdir.is_dir();
-    let message = if workdir_missing {
-        format!(
-            "the working directory {} does not exist",
-            start.workdir.display()
-        )
-    } else {
-        format!("can't run {program}: {error}")
+    let (exit_code, message) = match why {
+        Unlaunched::Directory(error) => (126, directory_refused(start, error)),
+        Unlaunched::Program(error) => program_refused(start, error),
     };
-    Report::Refused {
-        exit_code: if error.kind() == io::ErrorKind::NotFound && !workdir_missing {
-            127
-        } else {
-            126
-        },
-        message,
+    Report::Refused { exit_code, message }
+}
+
+fn directory_refused(start: &Start, error: &io::Error) -> String {
+    let directory = start.workdir.display();
+    match error.kind() {
+        io::ErrorKind::NotFound => format!("the working directory {directory} does not exist"),
+        _ => format!("the working directory {directory} can't be used: {error}"),
     }
+}
+
+fn program_refused(start: &Start, error: &io::Error) -> (i64, String) {
+    let program = start.command.first().map_or("", String::as_str);
+    if error.kind() != io::ErrorKind::NotFound {
+        return (126, format!("can't run {program}: {error}"));
+    }
+    if program.contains('/') {
+        let where_from = start.workdir.display();
+        let why = match start
+            .workdir
+            .open()
+            .and_then(|root| root.find(Path::new(program)))
+        {
+            Ok(_) => "its interpreter or its loader is missing".to_owned(),
+            Err(_) => format!("there is no such file (looked from {where_from})"),
+        };
+        return (127, format!("can't run {program}: {why}"));
+    }
+    let names = programs(start);
+    let hint = closest(program, names.iter().map(String::as_str))
+        .map_or(String::new(), |meant| format!("; did you mean `{meant}`?"));
+    let message = format!("there is no program `{program}` in the PATH of the agent's host{hint}");
+    (127, message)
+}
+
+/// The names in the directories of its `PATH`.
+fn programs(start: &Start) -> Vec<String> {
+    let path = start.env.get("PATH").map_or("", String::as_str);
+    std::env::split_paths(path)
+        .filter_map(|directory| std::fs::read_dir(directory).ok())
+        .flat_map(|entries| entries.flatten().take(MAX_NAMES))
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .collect()
 }

@@ -43,8 +43,6 @@ pub fn main() -> ExitCode {
 }
 
 fn serve() -> io::Result<()> {
-    // Out of the agent's session and group: Ctrl-C is the agent's to handle.
-    nix::unistd::setsid()?;
     nix::sys::prctl::set_child_subreaper(true)?;
     let signals = block_signals()?;
     let control = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
