@@ -72,18 +72,29 @@ pub(super) struct End {
     pub at: Option<i64>,
 }
 
+/// What a container has in common with the others of its stack.
+pub(super) struct OfStack {
+    pub network: Arc<Network>,
+    pub tasks: TaskTracker,
+    /// Whether the stack is being closed.
+    pub closing: Arc<AtomicBool>,
+}
+
 impl Container {
     /// A container that the engine has created.
     pub fn new(
         shared: Arc<Shared>,
         config: ServiceConfig,
         created: &ContainerInspectResponse,
-        network: Arc<Network>,
         logs: LogSink,
-        tasks: TaskTracker,
-        closing: Arc<AtomicBool>,
         pins: Vec<Pin>,
+        stack: OfStack,
     ) -> Arc<Container> {
+        let OfStack {
+            network,
+            tasks,
+            closing,
+        } = stack;
         let id = created.id.clone().unwrap_or_default();
         let signals = Signals::new();
         shared.watch.register(&id, &signals);

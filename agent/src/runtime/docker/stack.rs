@@ -5,7 +5,7 @@ use super::error::{runtime, said, status};
 use super::govern::Work;
 use super::handle::Handle;
 use super::labels::{self, Labels};
-use super::member::Container;
+use super::member::{Container, OfStack};
 use super::network::Network;
 use super::reach::Way;
 use super::{Shared, close, files, mounts};
@@ -113,11 +113,13 @@ impl Attempt {
             self.shared.clone(),
             config,
             &created,
-            self.network.clone(),
             logs,
-            self.tasks.clone(),
-            self.closing.clone(),
             pins,
+            OfStack {
+                network: self.network.clone(),
+                tasks: self.tasks.clone(),
+                closing: self.closing.clone(),
+            },
         );
         lock(&self.members).push(container.clone());
         Ok(Arc::new(Handle(container)))
