@@ -247,7 +247,7 @@ fn variables_have_values() {
     place.write(
         "spec.yaml",
         format!(
-            "strategy: {{ matrix: {{ greeting: [hi, ''], who: [you] }} }}\nstack:\n  compose: docker-compose.yml\n  env-file: values.env\n  variables: {{ TAG: '{tag}', GREETING: '${{{{ matrix.greeting }}}}', WHO: '${{{{ matrix.who }}}}', READ_ONLY: 'true' }}\nphases:\n  t:\n    - exec: {{ service: web, script: 'echo \"$GREETING $BARE\"; test ! -w /etc' }}\n      expect: [\"stdout == (matrix.greeting == '' ? 'hello' : 'hi') + ', you 3\\\\n'\"]\n"
+            "strategy: {{ matrix: {{ greeting: [hi, ''], who: [you] }} }}\nstack:\n  compose: docker-compose.yml\n  env-file: values.env\n  variables: {{ TAG: '{tag}', GREETING: '${{{{ matrix.greeting }}}}', WHO: '${{{{ matrix.who }}}}', READ_ONLY: 'true' }}\nphases:\n  t:\n    - exec: {{ service: web, script: 'echo \"$GREETING $BARE\"; ! echo x > /etc/new' }}\n      expect: [\"stdout == (matrix.greeting == '' ? 'hello' : 'hi') + ', you 3\\\\n'\"]\n"
         ),
     );
     let said = place.call(&["run", "spec.yaml"]);

@@ -18,6 +18,7 @@ use crate::spec::shape::cast::cast;
 use crate::spec::shape::check::{self, found};
 use crate::spec::shape::name::NameRule;
 use indexmap::IndexMap;
+use std::collections::HashSet;
 use variables::Variables;
 
 /// What `stack` says.
@@ -35,8 +36,8 @@ pub struct Stack<'s> {
 pub struct Compose {
     /// Its services, by name.
     pub services: IndexMap<String, Entry>,
-    /// Images that lack a variable's value: errors if the spec doesn't replace them.
-    images: Vec<Diagnostic>,
+    /// Errors if the spec doesn't replace what they are about: images that lack a variable's value, what isn't supported.
+    pending: Vec<Diagnostic>,
     /// Networks that are other projects'.
     external: Vec<Text>,
 }
@@ -62,7 +63,7 @@ pub fn read(
             format!("a Compose file is a map, not {}", found(&node)),
         ));
     }
-    variables.expand(&mut node, &mut compose.images, diagnostics);
+    variables.expand(&mut node, &mut compose.pending, diagnostics);
     for entry in node.entries() {
         top::check(entry, &mut compose.external, diagnostics);
     }
@@ -82,7 +83,12 @@ pub fn read(
             diagnostics.push(Diagnostic::error(entry.key.span, problem).with_help(advice));
         }
         let mut entry = entry.clone();
-        checked(&mut entry, diagnostics);
+        let mut found = Vec::new();
+        checked(&mut entry, &mut found);
+        let can_go = |problem: &Diagnostic| problem.help.as_deref() == Some(check::TAKE_OUT);
+        let (pending, found): (Vec<_>, Vec<_>) = found.into_iter().partition(can_go);
+        compose.pending.extend(pending);
+        diagnostics.extend(found);
         service::own_words(&mut entry, &node, &mut variables, &mut links, diagnostics);
         compose.services.insert(entry.key.text.clone(), entry);
     }
@@ -133,17 +139,25 @@ pub fn override_service(known: &mut IndexMap<String, Entry>, name: String, entry
     }
 }
 
+/// Where everything in a tree stands.
+fn spans(node: &Node, found: &mut HashSet<Span>) {
+    found.insert(node.span);
+    node.items().iter().for_each(|item| spans(item, found));
+    let entries = node.entries().iter();
+    entries.for_each(|entry| spans(&entry.value, found));
+}
+
 impl Compose {
     /// What is left to say once the spec's services were put over the file's.
     pub fn settle(&mut self, diagnostics: &mut Vec<Diagnostic>) {
-        let images = std::mem::take(&mut self.images);
-        let used: Vec<Span> = self
-            .services
-            .values()
-            .filter_map(|entry| Some(entry.value.get("image")?.span))
-            .collect();
-        let still = |problem: &Diagnostic| problem.span.is_some_and(|span| used.contains(&span));
-        diagnostics.extend(images.into_iter().filter(still));
+        let pending = std::mem::take(&mut self.pending);
+        if !pending.is_empty() {
+            let mut there = HashSet::new();
+            let services = self.services.values();
+            services.for_each(|entry| spans(&entry.value, &mut there));
+            let still = |problem: &Diagnostic| problem.span.is_some_and(|at| there.contains(&at));
+            diagnostics.extend(pending.into_iter().filter(still));
+        }
         for entry in self.services.values_mut() {
             service::settle(entry, diagnostics);
         }

@@ -312,3 +312,17 @@ fn restart_says_whether_a_service_may_end() {
         assert_eq!(config(&loaded, "a").restart, restart, "{text}");
     }
 }
+
+#[test]
+fn a_spec_takes_out_what_is_not_supported() {
+    let compose = "services:\n  a:\n    image: x\n    pid: host\n    volumes: [{ type: volume, source: d, target: /d, volume: { subpath: y } }]\n";
+    let stack = "stack: { compose: c.yml }\n";
+    let found = with_compose(compose, stack);
+    let messages = messages(&found);
+    assert_eq!(messages.len(), 2, "{messages:?}");
+    assert!(messages[1].starts_with("`subpath` is not supported"), "{messages:?}");
+    let without = format!("services: {{ a: {{ pid: null, volumes: null }} }}\n{stack}");
+    let loaded = with_compose(compose, &without);
+    assert_eq!(loaded.diagnostics, vec![]);
+    assert!(config(&loaded, "a").volumes.is_empty());
+}

@@ -236,7 +236,9 @@ fn point(node: &Node, severity: Severity, diagnostics: &mut Vec<Diagnostic>) {
     for item in node.items() {
         point(item, severity, diagnostics);
     }
-    for entry in node.entries() {
+    // The builder expands a Dockerfile's own variables.
+    let entries = node.entries().iter();
+    for entry in entries.filter(|entry| entry.key.text != "dockerfile_inline") {
         point(&entry.value, severity, diagnostics);
     }
     let Some(text) = node.as_text() else { return };

@@ -335,10 +335,11 @@ impl Checker<'_> {
 
 /// A key of Compose that can't be ignored without a change of meaning.
 pub(crate) fn unsupported(what: &str, span: Span, why: &str) -> Diagnostic {
-    Diagnostic::error(span, format!("{what} is not supported: {why}")).with_help(
-        "leave it out; in a spec's `services`, `KEY: null` takes it out of a Compose file's service",
-    )
+    Diagnostic::error(span, format!("{what} is not supported: {why}")).with_help(TAKE_OUT)
 }
+
+/// Advice for what a spec can take out of a Compose file.
+pub(crate) const TAKE_OUT: &str = "leave it out; in a spec's `services`, `KEY: null` takes a key out of a Compose file's service";
 
 /// Advice for a value of the wrong kind.
 fn advice(kind: &Kind, node: &Node) -> Option<String> {
