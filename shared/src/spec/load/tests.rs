@@ -320,7 +320,10 @@ fn a_spec_takes_out_what_is_not_supported() {
     let found = with_compose(compose, stack);
     let messages = messages(&found);
     assert_eq!(messages.len(), 2, "{messages:?}");
-    assert!(messages[1].starts_with("`subpath` is not supported"), "{messages:?}");
+    assert!(
+        messages[1].starts_with("`subpath` is not supported"),
+        "{messages:?}"
+    );
     let without = format!("services: {{ a: {{ pid: null, volumes: null }} }}\n{stack}");
     let loaded = with_compose(compose, &without);
     assert_eq!(loaded.diagnostics, vec![]);

@@ -339,7 +339,8 @@ pub(crate) fn unsupported(what: &str, span: Span, why: &str) -> Diagnostic {
 }
 
 /// Advice for what a spec can take out of a Compose file.
-pub(crate) const TAKE_OUT: &str = "leave it out; in a spec's `services`, `KEY: null` takes a key out of a Compose file's service";
+pub(crate) const TAKE_OUT: &str =
+    "leave it out; in a spec's `services`, `KEY: null` takes a key out of a Compose file's service";
 
 /// Advice for a value of the wrong kind.
 fn advice(kind: &Kind, node: &Node) -> Option<String> {
