@@ -136,6 +136,6 @@ pub const LOG_ATTEMPT_MIB: Setting<u64> = Setting {
 pub const LOG_RESERVE_MIB: Setting<Reserve> = Setting {
     key: "logs.reserve_mib",
     unit: "MiB",
-    doc: "free space of the coordinator's disk below which no logs are stored, so that the journal goes on; auto is 5 % of the disk, 1 to 10 GiB, at most a tenth",
+    doc: "free space of the coordinator's disk below which no logs are stored, so that the journal goes on; auto is 1 GiB, of a small disk a tenth",
     default: |_| Reserve(None),
 };

@@ -127,7 +127,7 @@ impl RunCore {
                 return self.lose(token, "its agent cleaned up without a verdict", now, d);
             }
             if let Some(reason) = self.too_much(token, &event) {
-                return self.lose(token, &reason, now, d);
+                return self.revoked(token, reason, now, d);
             }
             self.keep(event, d);
         }

@@ -31,10 +31,11 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// What logs leave free of a disk of this size: 5 %, at least a GiB and at most ten, but never more than a tenth.
+    /// What logs leave free of a disk of this size: a GiB, of a small one a tenth. A share of a large one would be more than the journal ever needs, and
+    /// logs would be refused while there is plenty of room.
     fn reserve(&self, disk_bytes: u64) -> u64 {
-        let by_size = (disk_bytes / 20).clamp(1 << 30, 10 << 30);
-        self.reserve_bytes.unwrap_or(by_size.min(disk_bytes / 10))
+        self.reserve_bytes
+            .unwrap_or((disk_bytes / 10).min(1 << 30))
     }
 }
 
@@ -400,7 +401,7 @@ mod tests {
         let reserve = |gib: u64| Limits::default().reserve(gib << 30) >> 20;
         assert_eq!(
             [1, 20, 100, 1_000].map(reserve),
-            [102, 1_024, 5_120, 10_240]
+            [102, 1_024, 1_024, 1_024]
         );
     }
 }
