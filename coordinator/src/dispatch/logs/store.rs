@@ -34,8 +34,7 @@ impl Limits {
     /// What logs leave free of a disk of this size: a GiB, of a small one a tenth. A share of a large one would be more than the journal ever needs, and
     /// logs would be refused while there is plenty of room.
     fn reserve(&self, disk_bytes: u64) -> u64 {
-        self.reserve_bytes
-            .unwrap_or((disk_bytes / 10).min(1 << 30))
+        self.reserve_bytes.unwrap_or((disk_bytes / 10).min(1 << 30))
     }
 }
 
@@ -399,9 +398,6 @@ mod tests {
     #[test]
     fn the_reserve_follows_the_size_of_the_disk() {
         let reserve = |gib: u64| Limits::default().reserve(gib << 30) >> 20;
-        assert_eq!(
-            [1, 20, 100, 1_000].map(reserve),
-            [102, 1_024, 1_024, 1_024]
-        );
+        assert_eq!([1, 20, 100, 1_000].map(reserve), [102, 1_024, 1_024, 1_024]);
     }
 }
