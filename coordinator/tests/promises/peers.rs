@@ -260,8 +260,12 @@ fn forged_events() {
             kind = lie["kind"]
         );
         assert!(at.metric(finished) < 1.0);
-        let kinds = runtime().block_on(kinds(&at, &run));
-        assert!(kinds.contains(&"attempt_lost".to_owned()), "{kinds:?}");
+        // The agent hears of it before it is on disk.
+        let kinds = eventually("the attempt is lost", || {
+            let kinds = runtime().block_on(kinds(&at, &run));
+            let lost = kinds.iter().any(|kind| kind == "attempt_lost");
+            lost.then_some(kinds)
+        });
         let forged = ["run_finished", "cell_finished", "cancel_requested"];
         assert!(
             !kinds.iter().any(|k| forged.contains(&k.as_str())),
@@ -378,8 +382,11 @@ fn black_hole() {
         hole.say(Up::Goodbye(v1::Goodbye { reason })).await;
         run
     });
-    let kinds = runtime().block_on(kinds(&at, &run));
-    assert!(kinds.contains(&"attempt_lost".to_owned()), "{kinds:?}");
+    // The agent hears of it before it is on disk.
+    eventually("the attempt is lost", || {
+        let kinds = runtime().block_on(kinds(&at, &run));
+        kinds.contains(&"attempt_lost".to_owned()).then_some(())
+    });
     // It was no fault of the cell's: another agent gets it.
     let _honest = fleet.agent("honest", &at.url(), 4);
     let shown = fleet.finished(&at, &run);
@@ -506,7 +513,7 @@ fn sleeping_connections() {
             [("real".to_owned(), "connected".to_owned())],
             "{say:?}"
         );
-        assert_eq!(at.get("/healthz").1, "ok\n", "{say:?}");
+        assert!(at.get("/metrics").0.contains("200"), "{say:?}");
         drop(crowd);
     }
     assert!(at.metric("phalanx_connections_dropped_total") > 0.0);
