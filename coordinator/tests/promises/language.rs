@@ -200,7 +200,7 @@ phases:
         "{}",
         said.stderr
     );
-    assert!(said.stderr.contains("spec.yaml:30:17"), "{}", said.stderr);
+    assert!(said.stderr.contains("spec.yaml:31:17"), "{}", said.stderr);
     assert!(said.stderr.contains(": 1 error"), "{}", said.stderr);
     place.replace("spec.yaml", "nope == 1", "a != 'z'");
     assert_eq!(cells(&place, &[]).len(), 6);

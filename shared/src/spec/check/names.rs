@@ -2,7 +2,7 @@
 
 use crate::expr::MatrixKeys;
 use crate::spec::model::{Define, DefineBody, Spec, Step};
-use crate::spec::node::NodeValue;
+use crate::spec::node::{Node, NodeValue};
 use indexmap::IndexMap;
 use std::collections::{HashMap, HashSet};
 
@@ -100,16 +100,24 @@ impl<'s> Names<'s> {
     }
 }
 
+/// In the order written, each in its first spelling: what differs in case only is the same key.
 fn keys(spec: &Spec) -> MatrixKeys {
+    let axes = spec
+        .strategy
+        .axes
+        .iter()
+        .map(|(axis, _)| axis.text.as_str());
+    let mut keys: Vec<&str> = axes.collect();
+    let include = spec.strategy.include.iter();
+    for entry in include.flat_map(Node::items).flat_map(Node::entries) {
+        let key = entry.key.text.as_str();
+        if !keys.iter().any(|known| known.eq_ignore_ascii_case(key)) {
+            keys.push(key);
+        }
+    }
     match matrix(spec) {
-        Some(keys) => MatrixKeys::of(keys),
-        None => MatrixKeys::of(
-            spec.strategy
-                .axes
-                .iter()
-                .map(|(axis, _)| axis.text.as_str()),
-        )
-        .open(),
+        Some(_) => MatrixKeys::of(keys),
+        None => MatrixKeys::of(keys).open(),
     }
 }
 
