@@ -219,10 +219,10 @@ fn places_are_those_of_the_file_although_lines_were_moved() {
     parse(0, text, &mut diagnostics).unwrap();
     let spans: Vec<_> = diagnostics.iter().map(|d| d.span.unwrap()).collect();
     assert_eq!(spans.len(), 2, "{diagnostics:#?}");
-    for (span, (line, column, word)) in spans.iter().zip([(6, 10, "7"), (8, 10, "8")]) {
+    for (span, (line, column, word)) in spans.iter().zip([(6, 6, "!no 7"), (8, 6, "!no 8")]) {
         let start = span.offset as usize;
         assert_eq!((span.line, span.column), (line, column));
-        assert_eq!(&text[start..start + span.len as usize], word);
+        assert!(text[start..].starts_with(word), "{span:?}");
     }
 }
 
