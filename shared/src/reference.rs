@@ -174,19 +174,19 @@ pub fn markdown() -> String {
     let mut out = HEAD.to_owned();
     let _ = write!(
         out,
-        "\n# Contexts\n\n| context | | example | gives |\n|---|---|---|---|\n"
+        "\n## Contexts\n\n| context | | example | gives |\n|---|---|---|---|\n"
     );
     for item in CONTEXTS {
         row(&mut out, &format!("`{}`", item.name), item);
     }
     let _ = write!(
         out,
-        "\n# Results\n\nKnown by their bare names in `until`, `skip`, `capture` and `expect` of the step itself. A step of `use` has the define's captures.\n"
+        "\n## Results\n\nKnown by their bare names in `until`, `skip`, `capture` and `expect` of the step itself. A step of `use` has the define's captures.\n"
     );
     for section in RESULTS {
         table(&mut out, section, |item| format!("`{}`", item.name));
     }
-    let _ = write!(out, "\n# Functions\n");
+    let _ = write!(out, "\n## Functions\n");
     for section in FUNCTIONS {
         table(&mut out, section, |item| written(item.name));
     }
@@ -194,7 +194,7 @@ pub fn markdown() -> String {
 }
 
 fn table(out: &mut String, section: &Section, name: impl Fn(&Item) -> String) {
-    let _ = write!(out, "\n## {}\n\n", section.title);
+    let _ = write!(out, "\n### {}\n\n", section.title);
     if !section.about.is_empty() {
         let _ = write!(out, "{}\n\n", section.about);
     }

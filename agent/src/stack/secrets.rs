@@ -1,11 +1,13 @@
 //! The secrets of a Compose file: their texts are masked before the service that gets them is created.
 
+use crate::beneath;
 use crate::cell::context::CellContext;
-use phalanx_shared::mask::MAX_BYTES;
 use phalanx_shared::spec::service::{FileSource, ServiceConfig};
-use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
+
+/// Bytes of a file that is read. Masks take less, and say so.
+const LARGEST: u64 = 16 << 20;
 
 /// Masks the texts of a service's secrets; what can't be masked is told.
 pub async fn mask(context: &Arc<CellContext>, config: &ServiceConfig) -> Vec<String> {
@@ -27,26 +29,10 @@ pub async fn mask(context: &Arc<CellContext>, config: &ServiceConfig) -> Vec<Str
 }
 
 async fn text_of(workspace: Option<PathBuf>, path: PathBuf) -> Option<String> {
-    let read = move || read(workspace.as_deref(), &path);
-    tokio::task::spawn_blocking(read).await.ok().flatten()
-}
-
-fn read(workspace: Option<&Path>, path: &Path) -> Option<String> {
-    let real = match workspace {
-        Some(workspace) if path.is_relative() => {
-            let root = workspace.canonicalize().ok()?;
-            let real = root.join(path).canonicalize().ok()?;
-            real.starts_with(&root).then_some(real)?
-        }
-        _ => path.canonicalize().ok()?,
+    let read = move || match &workspace {
+        Some(workspace) => beneath::read(workspace, &path, LARGEST),
+        None => beneath::read_absolute(&path, LARGEST),
     };
-    if !real.metadata().ok()?.is_file() {
-        return None;
-    }
-    let mut text = Vec::new();
-    let file = std::fs::File::open(real).ok()?;
-    file.take(MAX_BYTES as u64 + 1)
-        .read_to_end(&mut text)
-        .ok()?;
+    let text = tokio::task::spawn_blocking(read).await.ok()?.ok()?;
     Some(String::from_utf8_lossy(&text).into_owned())
 }

@@ -212,7 +212,7 @@ async fn captures_are_evaluated_when_first_used_and_an_error_fails_the_step() {
 
 #[tokio::test]
 async fn an_error_in_a_check_is_a_failure_of_it_and_all_checks_are_evaluated() {
-    let ended = steps("- { run: echo hi, expect: [\"stdout.nothing == 1\", \"stdout == 'no'\", \"stdout.trim() == 'hi'\"] }\n")
+    let ended = steps("- { run: echo hi, expect: [\"stdout.split(' ')[5] == 'x'\", \"stdout == 'no'\", \"stdout.trim() == 'hi'\"] }\n")
         .run()
         .await;
     let step = ended.step("main/0");
@@ -269,7 +269,7 @@ phases:
     assert_eq!(outcome, Outcome::Failed);
     assert_eq!(
         reason.unwrap(),
-        "broken: check failed: exit_code == 0 (exit_code = 4)"
+        "broken: check failed: exit_code == 0 (exit_code = 4): oops"
     );
     assert_eq!(ended.step("end/0").outcome, Outcome::Passed);
     let failure = ended.step("main/0").failure.clone().unwrap();

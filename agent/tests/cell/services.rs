@@ -352,7 +352,7 @@ phases:
     );
     assert_eq!(
         ended.reason("main/2"),
-        "check failed: exit_code == 0 (exit_code = 127)"
+        "check failed: exit_code == 0 (exit_code = 127): fake: no script for `nothing`"
     );
     assert_eq!(ended.violations, Vec::<String>::new());
 }

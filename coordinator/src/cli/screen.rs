@@ -1,8 +1,8 @@
 //! Draws frames on a terminal: lasting lines scroll up, the frame stays below them. A frame goes out in one write, as a
 //! synchronized update, and clears only what changed its place, so that nothing flickers.
 //!
-//! After a resize everything of ours that may be on the screen is drawn anew: a smaller terminal wraps lines and pushes the top of a
-//! frame out of sight, a larger one brings it back.
+//! After a resize the whole screen is drawn anew: a smaller terminal wraps lines and pushes the top of a frame out of sight, a larger
+//! one brings it back, and where the old frame is then is anybody's guess.
 
 use crate::report::live::Size;
 use console::{Term, measure_text_width, strip_ansi_codes};
@@ -19,8 +19,6 @@ pub struct Screen {
     drawn: Vec<String>,
     /// The newest lasting lines.
     lasting: VecDeque<String>,
-    /// Rows of frames that went out of sight at the top; a larger terminal shows them again.
-    buried: usize,
     /// When it was drawn last.
     size: Option<Size>,
 }
@@ -52,17 +50,11 @@ impl Screen {
     fn update(&mut self, lasting: &[String], frame: &[String], size: Size) -> String {
         let resized = self.size.is_some_and(|known| known != size);
         let most = size.height.saturating_sub(1);
-        let mut rows = rows(&self.drawn, size.width);
-        if rows > most {
-            self.buried += rows - most;
-        }
+        let mut text = String::from("\x1b[?2026h\r");
         let mut again = Vec::new();
         if resized {
-            rows += self.buried + self::rows(&self.lasting, size.width);
-            if rows <= most {
-                self.buried = 0;
-            }
-            let mut room = most.saturating_sub(self::rows(frame, size.width));
+            text += "\x1b[H";
+            let mut room = most.saturating_sub(rows(frame, size.width) + rows(lasting, size.width));
             for line in self.lasting.iter().rev() {
                 let Some(left) = room.checked_sub(height(line, size.width)) else {
                     break;
@@ -71,11 +63,11 @@ impl Screen {
                 again.push(line.clone());
             }
             again.reverse();
-        }
-        let mut text = String::from("\x1b[?2026h\r");
-        let up = rows.min(most);
-        if up > 0 {
-            text += &format!("\x1b[{up}A");
+        } else {
+            let up = rows(&self.drawn, size.width).min(most);
+            if up > 0 {
+                text += &format!("\x1b[{up}A");
+            }
         }
         for line in again.iter().chain(lasting).chain(frame) {
             text += line;
@@ -177,12 +169,16 @@ mod tests {
                 .trim_start_matches("\x1b[?2026h\r")
                 .trim_end_matches("\x1b[J\x1b[?2026l");
             let mut text = text.to_owned();
-            if let Some(rest) = text.strip_prefix("\x1b[")
-                && let Some((up, rest)) = rest.split_once('A')
-                && let Ok(up) = up.parse::<usize>()
-            {
+            let moved = match text.strip_prefix("\x1b[H") {
+                Some(rest) => Some((usize::MAX, rest)),
+                None => text
+                    .strip_prefix("\x1b[")
+                    .and_then(|rest| rest.split_once('A'))
+                    .and_then(|(up, rest)| Some((up.parse().ok()?, rest))),
+            };
+            if let Some((up, rest)) = moved {
                 let rows = self.rows();
-                let up = up.min(self.size.height - 1).min(rows.len());
+                let up = up.min(self.size.height - 1).min(rows.len()).max(1);
                 let (at, _) = rows[rows.len() - up].clone();
                 // A row in the middle of a wrapped line: its beginning stays.
                 let before = rows[..rows.len() - up]

@@ -3,10 +3,11 @@
 
 use super::convert::{PlacedMount, Source};
 use super::mounts;
+use crate::beneath;
 use crate::runtime::contract::{AttemptScope, RuntimeError};
 use phalanx_shared::spec::service::{FileSource, PlacedFile};
 use std::fs::{self, File, Permissions};
-use std::io::{Error, ErrorKind, Read, Write};
+use std::io::{Error, ErrorKind, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -33,7 +34,7 @@ pub(super) fn place(
                     .map_err(|why| failed(format!("{path}: {why}")))?;
                 match own {
                     false => real,
-                    true => read(&real)
+                    true => read(scope.workspace.as_deref(), Path::new(path))
                         .and_then(|text| copy(service, at, file, &text, &scope.scratch))
                         .map_err(|error| failed(format!("{path}: {error}")))?,
                 }
@@ -50,20 +51,10 @@ pub(super) fn place(
     placed.collect()
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, Error> {
-    if !fs::metadata(path)?.is_file() {
-        return Err(Error::new(ErrorKind::InvalidInput, "it isn't a file"));
-    }
-    let mut bytes = Vec::new();
-    File::open(path)?
-        .take(MAX_BYTES + 1)
-        .read_to_end(&mut bytes)?;
-    match bytes.len() as u64 > MAX_BYTES {
-        true => Err(Error::new(
-            ErrorKind::FileTooLarge,
-            format!("it is larger than {} MiB", MAX_BYTES >> 20),
-        )),
-        false => Ok(bytes),
+fn read(workspace: Option<&Path>, path: &Path) -> Result<Vec<u8>, Error> {
+    match workspace {
+        Some(workspace) => beneath::read(workspace, path, MAX_BYTES),
+        None => beneath::read_absolute(path, MAX_BYTES),
     }
 }
 
@@ -130,6 +121,6 @@ mod tests {
     #[test]
     fn what_is_no_file_is_not_copied() {
         let scratch = tempfile::tempdir().unwrap();
-        assert!(read(scratch.path()).is_err());
+        assert!(read(None, scratch.path()).is_err());
     }
 }
