@@ -78,8 +78,12 @@ async fn receive(
                 Err(status) => broken = Some(status),
             }
         }
-        for (token, records) in records {
-            answer(wire, keep(&gate, &store, &agent, token, records).await?).await?;
+        // All at once: a disk that is asked to sync many files in the same moment does it in one go.
+        let keeping = records
+            .into_iter()
+            .map(|(token, records)| keep(&gate, &store, &agent, token, records));
+        for kept in futures::future::join_all(keeping).await {
+            answer(wire, kept?).await?;
         }
         if let Some(status) = broken {
             return Err(status);

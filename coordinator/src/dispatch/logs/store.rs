@@ -2,7 +2,7 @@
 
 use super::writer::Writer;
 use crate::metrics::METRICS;
-use phalanx_proto::log::Record;
+use phalanx_proto::log::{Body, Record};
 use phalanx_shared::id::{CellId, RunId, Token};
 use std::collections::HashMap;
 use std::fs::DirBuilder;
@@ -88,6 +88,10 @@ fn key(token: &Token) -> Key {
     (token.run.clone(), token.cell.clone(), token.attempt)
 }
 
+fn only_ends(records: &[Record]) -> bool {
+    records.iter().all(|record| record.body == Body::End)
+}
+
 impl LogStore {
     /// The logs below this directory, which is made with the first record.
     pub fn new(root: impl Into<PathBuf>) -> Self {
@@ -158,16 +162,30 @@ impl LogStore {
         let mut writer = whole(&writer);
         let files = match writer.take() {
             Some(files) => files,
-            None => match Writer::open(self.directory(&token.run, &token.cell, token.attempt)) {
-                Ok(files) => files,
-                Err(error) if error.kind() == io::ErrorKind::StorageFull => return Err(error),
-                // Trying again wouldn't help.
-                Err(error) => {
-                    let root = self.root.display();
-                    let reason = format!("the coordinator can't write to {root}: {error}");
-                    return Ok(Stored::Refused(reason));
+            None => {
+                let directory = self.directory(&token.run, &token.cell, token.attempt);
+                if only_ends(&records) && !directory.try_exists()? {
+                    // Most cells print nothing: no files, and nothing to wait for the disk for.
+                    self.tell(
+                        token,
+                        Progress {
+                            records: 0,
+                            over: true,
+                        },
+                    );
+                    return Ok(Stored::Kept);
                 }
-            },
+                match Writer::open(directory) {
+                    Ok(files) => files,
+                    Err(error) if error.kind() == io::ErrorKind::StorageFull => return Err(error),
+                    // Trying again wouldn't help.
+                    Err(error) => {
+                        let root = self.root.display();
+                        let reason = format!("the coordinator can't write to {root}: {error}");
+                        return Ok(Stored::Refused(reason));
+                    }
+                }
+            }
         };
         let files = writer.insert(files);
         let reserve = self.below_reserve();
@@ -193,6 +211,12 @@ impl LogStore {
             *writer = None;
         }
         drop(writer);
+        self.tell(token, progress);
+        METRICS.log_bytes.add(bytes);
+        stored.map(|()| Stored::Kept)
+    }
+
+    fn tell(&self, token: &Token, progress: Progress) {
         if let Some(live) = whole(&self.live).get(&key(token)) {
             live.progress.send_if_modified(|before| {
                 let news = *before != progress;
@@ -200,8 +224,6 @@ impl LogStore {
                 news
             });
         }
-        METRICS.log_bytes.add(bytes);
-        stored.map(|()| Stored::Kept)
     }
 
     /// Why no bytes are kept at the moment, if the disk has too little room for them and the journal.
@@ -277,7 +299,7 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
     use super::*;
     use crate::dispatch::logs::writer::MAX_SOURCES;
-    use phalanx_proto::log::{Body, Source};
+    use phalanx_proto::log::Source;
     use phalanx_shared::event::LogStream;
     use phalanx_shared::time::Timestamp;
 
@@ -399,5 +421,36 @@ mod tests {
     fn the_reserve_follows_the_size_of_the_disk() {
         let reserve = |gib: u64| Limits::default().reserve(gib << 30) >> 20;
         assert_eq!([1, 20, 100, 1_000].map(reserve), [102, 1_024, 1_024, 1_024]);
+    }
+
+    fn record(number: u64, body: Body) -> Record {
+        Record { number, body }
+    }
+
+    #[test]
+    fn an_attempt_that_prints_nothing_makes_no_file_and_is_over_all_the_same() {
+        let place = tempfile::tempdir().unwrap();
+        let store = LogStore::new(place.path().join("logs"));
+        let token = token();
+        store.open(&token);
+        let progress = store.follow(&token.run, &token.cell, 1).unwrap();
+        let stored = store.append(&token, vec![record(1, Body::End)]).unwrap();
+        assert_eq!(stored, Stored::Kept);
+        assert!(progress.borrow().over);
+        assert!(!store.root().exists());
+    }
+
+    #[test]
+    fn an_end_that_comes_after_a_restart_goes_to_the_files_that_are_there() {
+        let place = tempfile::tempdir().unwrap();
+        let token = token();
+        let chunk = records(0, 1, 2).remove(0).body;
+        for (number, body) in [(1, chunk), (2, Body::End)] {
+            let store = LogStore::new(place.path());
+            store.open(&token);
+            store.append(&token, vec![record(number, body)]).unwrap();
+        }
+        let directory = LogStore::new(place.path()).directory(&token.run, &token.cell, 1);
+        assert!(Writer::open(directory).unwrap().ended());
     }
 }
