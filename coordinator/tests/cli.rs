@@ -137,7 +137,7 @@ fn ctrl_c_cancels_and_the_report_is_written() {
     assert_eq!(output.status.code(), Some(130), "{stderr}");
     assert_eq!(server.cancels(), [false]);
     assert!(
-        stderr.contains("cancelling: `always` steps and clean-up still run"),
+        stderr.contains("cancelling (Ctrl-C): `always` steps and clean-up still run"),
         "{stderr}"
     );
     let report = std::fs::read_to_string(server.directory().join("out.json")).unwrap();
@@ -276,7 +276,7 @@ fn plan_refuses_more_cells_than_are_configured() {
     let stderr = text(&refused.stderr);
     assert_eq!(refused.status.code(), Some(2), "{stderr}");
     assert!(
-        stderr.contains("the matrix has 3 cells, more than the configured 2"),
+        stderr.contains("the matrix has 3 cells") && stderr.contains("`max_cells` allows 2"),
         "{stderr}"
     );
 }
