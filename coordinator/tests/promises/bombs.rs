@@ -82,7 +82,7 @@ fn bombs() -> Vec<(&'static str, String, &'static str)> {
         ("large values", "name: b\nstrategy: { matrix: { a: \"${{ lists.range(1000).map(x, lists.range(900).map(y, 'x').join() + string(x)) }}\", b: \"${{ lists.range(900) }}\" } }\nphases: { t: [{ run: 'true' }] }\n".to_owned(), "MiB"),
         ("names", "name: b\nstrategy: { matrix: { a: \"${{ lists.range(1000) }}\" } }\ncell: { name: \"${{ lists.range(5000).map(x, 'x').join() }}\" }\nphases: { t: [{ run: 'true' }] }\n".to_owned(), "4096"),
         ("entries", "name: b\nstrategy: { matrix: { a: \"${{ lists.range(1000) }}\", b: \"${{ lists.range(900) }}\", exclude: \"${{ lists.range(100000).map(x, {'a': x}) }}\" } }\nphases: { t: [{ run: 'true' }] }\n".to_owned(), "would take too long"),
-        ("variables of many cells", format!("name: b\nstrategy: {{ matrix: {{ a: \"${{{{ lists.range(100000) }}}}\" }} }}\nvars: {{ big: \"${{{{ lists.range(60000).map(x, '{}').join() }}}}\", v: \"${{{{ vars.big.contains(string(matrix.a)) }}}}\" }}\ncell: {{ name: \"${{{{ vars.v }}}} ${{{{ matrix.a }}}}\" }}\nphases: {{ t: [{{ run: 'true' }}] }}\n", "x".repeat(60)), "take too long"),
+        ("variables of many cells", format!("name: b\nstrategy: {{ matrix: {{ a: \"${{{{ lists.range(9000) }}}}\" }} }}\nvars: {{ big: \"${{{{ lists.range(60000).map(x, '{}').join() }}}}\", v: \"${{{{ vars.big.contains(string(matrix.a)) }}}}\" }}\ncell: {{ name: \"${{{{ vars.v }}}} ${{{{ matrix.a }}}}\" }}\nphases: {{ t: [{{ run: 'true' }}] }}\n", "x".repeat(60)), "take too long"),
     ]
 }
 

@@ -138,8 +138,8 @@ fn call_defined(
                 args.len()
             )));
         }
-        // A call costs what its body takes to walk through: functions that call functions multiply.
-        meter::spend(1 + function.body.text().len() as u64 / 8)?;
+        // A call takes a stack of its own, and its body is walked through: functions that call functions multiply.
+        meter::spend(100 + function.body.text().len() as u64 / 8)?;
         let mut layer = Layer::new();
         for (param, arg) in function.params.iter().zip(args.iter()) {
             layer = layer.converted(param, Box::<dyn Val>::try_from(arg.clone())?);
