@@ -169,16 +169,16 @@ mod tests {
                 .trim_start_matches("\x1b[?2026h\r")
                 .trim_end_matches("\x1b[J\x1b[?2026l");
             let mut text = text.to_owned();
-            let moved = match text.strip_prefix("\x1b[H") {
-                Some(rest) => Some((usize::MAX, rest)),
-                None => text
-                    .strip_prefix("\x1b[")
-                    .and_then(|rest| rest.split_once('A'))
-                    .and_then(|(up, rest)| Some((up.parse().ok()?, rest))),
-            };
-            if let Some((up, rest)) = moved {
+            if let Some(rest) = text.strip_prefix("\x1b[H") {
+                // What scrolled out stays out: the screen is filled from its top, with nothing below.
+                self.lines.clear();
+                text = rest.to_owned();
+            } else if let Some(rest) = text.strip_prefix("\x1b[")
+                && let Some((up, rest)) = rest.split_once('A')
+                && let Ok(up) = up.parse::<usize>()
+            {
                 let rows = self.rows();
-                let up = up.min(self.size.height - 1).min(rows.len()).max(1);
+                let up = up.min(self.size.height - 1).min(rows.len());
                 let (at, _) = rows[rows.len() - up].clone();
                 // A row in the middle of a wrapped line: its beginning stays.
                 let before = rows[..rows.len() - up]

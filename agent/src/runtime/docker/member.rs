@@ -238,6 +238,12 @@ impl Container {
         }
     }
 
+    /// Whether it was killed, and nobody has said by whom, while it had little memory.
+    pub fn may_be_out_of_memory(&self, end: &End) -> bool {
+        let limited = self.config.mem_limit.is_some();
+        limited && end.code == 137 && !end.oom && !self.asked_to_end.load(Ordering::Acquire)
+    }
+
     /// Publishes an exit. Called by the follower once all output was handed over.
     pub fn exited(&self, start: u32, end: End) {
         let exit = Exit {

@@ -371,6 +371,14 @@ async fn ended(container: &Container, mut looks: watch::Receiver<u64>) -> End {
         sure = true;
         match container.look().await {
             Ok(Seen::Running) => {}
+            Ok(Seen::Ended(end)) if container.may_be_out_of_memory(&end) => {
+                // The engine hears of that from elsewhere than of the exit, and perhaps later.
+                let _ = tokio::time::timeout(UNSURE, looks.changed()).await;
+                return match container.look().await {
+                    Ok(Seen::Ended(again)) => again,
+                    _ => end,
+                };
+            }
             Ok(Seen::Ended(end)) => return end,
             // Removed by somebody: as if killed.
             Ok(Seen::Gone) => return removed(137),
