@@ -373,7 +373,7 @@ fn ctrl_c_twice_cleans_up_without_waiting_for_steps() {
     let mut run = bench.start_of("stubborn.yaml", "twice", &[]);
     run.is_at_the_gate();
     run.ctrl_c();
-    run.has_said("cancelling: `always` steps and clean-up still run");
+    run.has_said("cancelling (Ctrl-C): `always` steps and clean-up still run");
     let order = run.place.join("order");
     eventually("the `always` step runs", || order.exists().then_some(()));
     assert!(run.lives(), "{}", run.said());
@@ -392,7 +392,7 @@ fn ctrl_c_a_third_time_leaves_at_once_and_nothing_stays() {
     let mut run = bench.start_of("stubborn.yaml", "thrice", &[]);
     run.is_at_the_gate();
     run.ctrl_c();
-    run.has_said("cancelling: ");
+    run.has_said("cancelling (Ctrl-C): ");
     let order = run.place.join("order");
     eventually("the `always` step runs", || order.exists().then_some(()));
     // With its wardens frozen, no clean-up comes to an end.
