@@ -422,7 +422,7 @@ fn a_closed_standard_output_costs_no_verdict() {
     place.write("fails.yaml", FAILS);
     place.write(
         "many.yaml",
-        "name: many\nstrategy: { matrix: { n: \"${{ lists.range(20000) }}\" } }\nphases: { t: [ { run: \"true\" } ] }\n",
+        "name: many\nstrategy: { matrix: { n: \"${{ lists.range(9000) }}\" } }\nphases: { t: [ { run: \"true\" } ] }\n",
     );
     for (script, code) in [
         ("run fails.yaml --report json=-", 1),

@@ -335,7 +335,8 @@ phases:
     let said = place.call(&["run", "spec.yaml"]);
     assert_eq!(said.code, Some(1), "{said:?}");
     assert!(
-        said.stderr.contains("can't run no-such-program"),
+        said.stderr
+            .contains("there is no program `no-such-program`"),
         "{}",
         said.stderr
     );

@@ -7,7 +7,7 @@ use crate::diagnostic::{Diagnostic, Span};
 use crate::expr::{Cache, Functions, Key, Program, Reference};
 use crate::spec::model::Spec;
 use crate::spec::node::{Node, NodeValue, Template};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 /// What a value is made of: other variables, and whether it differs between cells.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -55,7 +55,7 @@ impl Survey<'_> {
         if let Ok(compiled) = self.cache.template(template) {
             compiled
                 .programs()
-                .for_each(|program| self.program(program, &[], &mut needs, 0));
+                .for_each(|program| self.program(program, &[], &mut needs, &mut HashSet::new()));
         }
         needs
     }
@@ -77,7 +77,14 @@ impl Survey<'_> {
         }
     }
 
-    fn program(&self, program: &Program, params: &[String], needs: &mut Needs, depth: u32) {
+    /// What a program needs, and the functions that it calls: each of them once, for functions that call functions multiply.
+    fn program<'a>(
+        &'a self,
+        program: &'a Program,
+        params: &[String],
+        needs: &mut Needs,
+        seen: &mut HashSet<&'a str>,
+    ) {
         for reference in program
             .references()
             .iter()
@@ -85,12 +92,11 @@ impl Survey<'_> {
         {
             self.reference(reference, needs);
         }
-        if depth > crate::expr::MAX_CALLS {
-            return;
-        }
         for call in program.calls() {
-            if let Some(function) = self.functions.get(&call.name) {
-                self.program(&function.body, &function.params, needs, depth + 1);
+            if let Some(function) = self.functions.get(&call.name)
+                && seen.insert(&call.name)
+            {
+                self.program(&function.body, &function.params, needs, seen);
             }
         }
     }

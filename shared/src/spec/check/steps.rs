@@ -263,7 +263,10 @@ impl<'s> Checker<'s, '_> {
         self.template(&cp.from, at);
         self.template(&cp.to, at);
         let services = [&cp.from, &cp.to].map(|side| {
-            let name = side.text.split_once(":/").map(|(name, _)| name);
+            let (name, path) = side.text.split_once(':')?;
+            // `SERVICE:path` too, where the name is a service's: a path of the workspace may hold a colon.
+            let is_one = path.starts_with('/') || self.names.services.contains(name);
+            let name = is_one.then_some(name);
             name.filter(|name| !name.contains('/') && !name.contains('.'))
         });
         let varies = [&cp.from, &cp.to]

@@ -271,7 +271,10 @@ fn links_are_names_and_dependencies_and_profiles_leave_the_start_to_others() {
     );
     assert_eq!(
         messages(&loaded),
-        ["`c` isn't started by itself: it has profiles"]
+        [
+            "service `a` waits for `c`, which is `start: manual`, and no step starts it",
+            "`c` isn't started by itself: it has profiles"
+        ]
     );
     let a = config(&loaded, "a");
     let on: Vec<_> = a.depends_on.keys().map(String::as_str).collect();
