@@ -4,6 +4,7 @@ use super::answer::{Answer, Fault};
 use super::exec::{MAX_OUTPUT, answer};
 use crate::cell::context::CellContext;
 use crate::runtime::contract::ExecOutput;
+use crate::stack::board::Stage;
 use crate::stack::container::{Do, of_send};
 use phalanx_shared::expr::Scope;
 use phalanx_shared::spec::model::{ContainerAction, ContainerVerb};
@@ -46,7 +47,15 @@ pub async fn perform(
     }
     match verb {
         ContainerVerb::Start | ContainerVerb::Restart => {
-            context.board.ready([&service]).await?;
+            let ready = context.board.ready([&service]).await;
+            // A job may have done its work before anybody saw it ready.
+            let status = context.board.get(&service);
+            let done = status.is_some_and(|status| {
+                status.stage == Stage::Exited && status.exit.is_some_and(|exit| exit.code == 0)
+            });
+            if !done {
+                ready?;
+            }
             Ok(Answer::default())
         }
         ContainerVerb::Run => {
