@@ -285,8 +285,29 @@ pub struct StepResult {
     pub verifies: Vec<String>,
     /// Each check in the order written.
     pub checks: Vec<CheckResult>,
+    /// What its command printed; only of a step that is ok, and that printed something.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<Output>,
     /// What helps to see the cause; only of a step that isn't ok.
     pub failure: Option<Failure>,
+}
+
+/// What a command printed. Bounded and masked; without what is empty.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Output {
+    /// The beginning and the end of its output.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub stdout: String,
+    /// The beginning and the end of its errors.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub stderr: String,
+    /// Bytes of both that aren't kept, since steps before it printed as much as is kept of a cell.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub left_out: u64,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// How one expectation ended.

@@ -53,10 +53,15 @@ pub struct CellContext {
     base: Scope,
     /// Bytes of what its steps handed on.
     held: AtomicU64,
+    /// Bytes that are kept of what its passed steps printed.
+    kept: AtomicU64,
 }
 
 /// What the captures, parameters and `foreach` values of a cell may hold together.
 const MAX_HELD: u64 = 64 << 20;
+
+/// What is kept of what the passed steps of a cell printed, in bytes.
+const MAX_KEPT: u64 = 256 << 10;
 
 /// What a context is made of.
 pub struct Parts {
@@ -97,6 +102,7 @@ impl CellContext {
             services: OnceLock::new(),
             base,
             held: AtomicU64::new(0),
+            kept: AtomicU64::new(0),
         }
     }
 
@@ -111,6 +117,13 @@ impl CellContext {
             )),
             false => Ok(()),
         }
+    }
+
+    /// Whether so many bytes more of what passed steps printed are kept. Once they aren't, none of a later step are: what is shown of
+    /// a cell then ends at one place.
+    pub fn keeps(&self, bytes: usize) -> bool {
+        let bytes = bytes as u64;
+        self.kept.fetch_add(bytes, Ordering::Relaxed) + bytes <= MAX_KEPT
     }
 
     /// Introduces the services' actors; once.

@@ -71,6 +71,7 @@ pub fn slim(kind: EventKind) -> EventKind {
                 .map(|v| cut(v))
                 .collect(),
             checks: Vec::new(),
+            output: None,
             failure: None,
             ..*result
         })),

@@ -5,9 +5,9 @@ use super::effect::{Effect, End, Input, Limits, NodeId, Now, Timer};
 use super::skip::expand;
 use crate::cell::context::CellContext;
 use crate::sink::EventSink;
-use crate::step::Try;
 use crate::step::open::{Described, Surroundings};
 use crate::step::references::Collector;
+use crate::step::{Try, Witness};
 use futures::FutureExt;
 use kameo::Actor;
 use kameo::actor::{ActorRef, WeakActorRef};
@@ -41,10 +41,18 @@ pub struct SequenceActor {
     events: EventSink,
     verdict: Option<oneshot::Sender<(Outcome, Option<String>)>>,
     tasks: JoinSet<()>,
-    steps: HashMap<NodeId, AbortHandle>,
+    steps: HashMap<NodeId, Running>,
+    /// The steps that were ended from outside and not told yet, with what they had heard.
+    cut_short: HashMap<StepPath, Witness>,
     timers: HashMap<Timer, AbortHandle>,
     /// How often each path has begun, which is part of its span's id; empty without a trace.
     begun: HashMap<StepPath, u32>,
+}
+
+/// A step in progress.
+struct Running {
+    task: AbortHandle,
+    heard: Option<(StepPath, Witness)>,
 }
 
 impl Actor for SequenceActor {
@@ -59,6 +67,7 @@ impl Actor for SequenceActor {
             verdict: Some(args.verdict),
             tasks: JoinSet::new(),
             steps: HashMap::new(),
+            cut_short: HashMap::new(),
             timers: HashMap::new(),
             begun: HashMap::new(),
         })
@@ -111,7 +120,7 @@ impl SequenceActor {
                 self.events.emit(kind).await;
             }
             Effect::Ended { mut result, span } => {
-                self.add_place(&mut result, span);
+                self.add_evidence(&mut result, span);
                 self.events.emit(EventKind::StepFinished(result)).await;
             }
             Effect::Skip(skipped) => {
@@ -152,14 +161,13 @@ impl SequenceActor {
                 ..
             } => {
                 let traceparent = self.traceparent(&path);
-                let context = Arc::clone(&self.context);
                 let acting = me.clone();
-                self.run(node, me, async move {
-                    let begun = async move {
-                        let _ = acting.tell(Fact(Input::Acting { node })).await;
-                    };
-                    Try::new(context, step, view, traceparent).run(begun).await
-                });
+                let begun = async move {
+                    let _ = acting.tell(Fact(Input::Acting { node })).await;
+                };
+                let this = Try::new(Arc::clone(&self.context), step, view, traceparent);
+                let heard = Some((path, this.witness()));
+                self.run(node, me, heard, this.run(begun));
             }
             Effect::Conclude {
                 node,
@@ -168,7 +176,7 @@ impl SequenceActor {
                 inner,
             } => {
                 let context = Arc::clone(&self.context);
-                self.run(node, me, async move {
+                self.run(node, me, None, async move {
                     let references = Collector::new(&context.spec, &context.cache)
                         .concluding(&step)
                         .done();
@@ -186,7 +194,8 @@ impl SequenceActor {
             }
             Effect::Stop { node } => {
                 if let Some(step) = self.steps.remove(&node) {
-                    step.abort();
+                    step.task.abort();
+                    self.cut_short.extend(step.heard);
                 }
             }
             Effect::Arm { timer, after } => {
@@ -213,12 +222,17 @@ impl SequenceActor {
         None
     }
 
-    /// A step that was ended from outside (a timeout, a cancel, a service that died) couldn't say where it stands.
-    fn add_place(&self, result: &mut StepResult, span: Span) {
+    /// A step that was ended from outside (a timeout, a cancel, a service that died) couldn't say where it stands and what
+    /// its command had printed.
+    fn add_evidence(&mut self, result: &mut StepResult, span: Span) {
+        let witness = self.cut_short.remove(&result.path);
         if !result.outcome.is_ok() {
             let failure = result.failure.get_or_insert_default();
             if failure.place.is_none() {
                 failure.place = self.context.place(span);
+            }
+            if let Some(witness) = witness {
+                witness.show(failure);
             }
         }
     }
@@ -252,6 +266,7 @@ impl SequenceActor {
         &mut self,
         node: NodeId,
         me: &ActorRef<Self>,
+        heard: Option<(StepPath, Witness)>,
         work: impl Future<Output = End> + Send + 'static,
     ) {
         let me = me.clone();
@@ -266,6 +281,6 @@ impl SequenceActor {
             let end = Box::new(end);
             let _ = me.tell(Fact(Input::Ended { node, end })).await;
         });
-        self.steps.insert(node, task);
+        self.steps.insert(node, Running { task, heard });
     }
 }

@@ -288,6 +288,7 @@ impl Sequence {
                     elapsed_us: micros(now.mono.saturating_sub(node.began.mono)),
                     verifies: node.rows.clone(),
                     checks: end.checks,
+                    output: end.output.filter(|_| end.outcome.is_ok()),
                     failure: end.failure,
                 };
                 self.effects.push(Effect::Ended {

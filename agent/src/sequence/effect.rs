@@ -3,7 +3,7 @@
 use super::frame::{Value, View};
 use super::skip::Skipped;
 use phalanx_shared::diagnostic::Span;
-use phalanx_shared::event::{CheckResult, EventKind, Failure, StepPath, StepResult};
+use phalanx_shared::event::{CheckResult, EventKind, Failure, Output, StepPath, StepResult};
 use phalanx_shared::outcome::Outcome;
 use phalanx_shared::spec::model::{Phase, Step};
 use phalanx_shared::time::Timestamp;
@@ -194,6 +194,8 @@ pub struct End {
     pub skips_group: bool,
     /// Each check.
     pub checks: Vec<CheckResult>,
+    /// What its command printed.
+    pub output: Option<Output>,
     /// What helps to see the cause.
     pub failure: Option<Failure>,
     /// Repetitions of the action.
@@ -210,6 +212,7 @@ impl End {
             reason,
             skips_group: false,
             checks: Vec::new(),
+            output: None,
             failure: None,
             polls: 0,
             captures: Arc::default(),

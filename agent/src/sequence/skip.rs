@@ -154,6 +154,7 @@ impl Walk<'_> {
             elapsed_us: 0,
             verifies: rows.to_vec(),
             checks: Vec::new(),
+            output: None,
             failure: None,
         });
     }

@@ -24,6 +24,8 @@ pub struct Answer {
     pub request: Option<Exhibit>,
     /// The answer.
     pub response: Option<Exhibit>,
+    /// What a command printed, if it did.
+    pub printed: Option<Printed>,
     /// Bytes of output, for when it is withheld.
     pub size: usize,
     /// Of a command that failed: the last line of its errors, whole, and not masked yet.
@@ -32,6 +34,17 @@ pub struct Answer {
     pub notes: Vec<Exhibit>,
     /// Why results that were cut have no value.
     pub cuts: Vec<String>,
+}
+
+/// What a command printed: what is kept of it if its step passes.
+#[derive(Clone, Default)]
+pub struct Printed {
+    /// Of its output.
+    pub stdout: Exhibit,
+    /// Of its errors.
+    pub stderr: Exhibit,
+    /// Bytes of both in all, as far as they are known.
+    pub bytes: u64,
 }
 
 /// The check that is made first, unless a check of the step's own mentions the result.

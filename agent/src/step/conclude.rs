@@ -7,7 +7,7 @@ use super::{check, failure, open};
 use crate::cell::context::CellContext;
 use crate::sequence::effect::End;
 use crate::sequence::frame::{Value, View};
-use phalanx_shared::event::CheckResult;
+use phalanx_shared::event::{CheckResult, Output};
 use phalanx_shared::expr::{EvalError, Scope};
 use phalanx_shared::mask::{plain, shortened};
 use phalanx_shared::outcome::Outcome;
@@ -169,6 +169,7 @@ impl Conclusion<'_> {
                 values.extend(own);
                 End {
                     checks,
+                    output: answer.and_then(|answer| self.output(answer)),
                     polls: self.polls,
                     captures: Arc::new(values),
                     ..End::bare(Outcome::Passed, None)
@@ -178,6 +179,27 @@ impl Conclusion<'_> {
                 Some(reason) => self.skipped_for(reason),
                 None => self.failed(why, answer, checks).await,
             },
+        }
+    }
+
+    /// What a passed step's command printed; of a cell that printed much already, how much it was.
+    fn output(&self, answer: &Answer) -> Option<Output> {
+        let printed = answer.printed.as_ref()?;
+        let masks = self.context.masks.current();
+        let output = Output {
+            stdout: printed.stdout.show(&masks),
+            stderr: printed.stderr.show(&masks),
+            left_out: 0,
+        };
+        match self
+            .context
+            .keeps(output.stdout.len() + output.stderr.len())
+        {
+            true => Some(output),
+            false => Some(Output {
+                left_out: printed.bytes,
+                ..Output::default()
+            }),
         }
     }
 

@@ -1,7 +1,7 @@
 //! `container`: what a step does to a service's life.
 
 use super::answer::{Answer, Fault};
-use super::exec::{MAX_OUTPUT, answer};
+use super::exec::{MAX_OUTPUT, answer, unfinished};
 use crate::cell::context::CellContext;
 use crate::runtime::contract::ExecOutput;
 use crate::stack::board::Stage;
@@ -76,5 +76,16 @@ pub async fn perform(
             })
         }
         _ => Ok(Answer::default()),
+    }
+}
+
+/// What a service that is to run to its end printed until it was given up.
+pub async fn given_up(context: &CellContext, action: &ContainerAction, scope: &Scope) -> Answer {
+    match context.evaluate(scope).text(&action.service) {
+        Ok(service) if action.verb == ContainerVerb::Run => {
+            context.logs.settle().await;
+            unfinished(context.logs.recorded(&service))
+        }
+        _ => Answer::default(),
     }
 }

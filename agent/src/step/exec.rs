@@ -1,9 +1,10 @@
 //! `exec`: a command inside a service.
 
-use super::answer::{Answer, Extent, Fault, Implied};
+use super::answer::{Answer, Extent, Fault, Implied, Printed};
 use super::exhibit::Exhibit;
 use crate::cell::context::CellContext;
 use crate::runtime::contract::{ExecOutput, ExecRequest, Heard};
+use crate::runtime::head_tail::HeadTail;
 use phalanx_shared::expr::{EvalError, Scope};
 use phalanx_shared::mask::Keep;
 use phalanx_shared::spec::model::{Command, Exec};
@@ -19,7 +20,7 @@ const TRACEPARENT: &str = "TRACEPARENT";
 pub const MAX_OUTPUT: usize = 16 * 1024 * 1024;
 /// Bytes at the end of what a command said in which its last line is looked for.
 const LAST_LINE: usize = 64 * 1024;
-/// Characters of an output that a failure shows.
+/// Characters of an output that a failure shows, and that are kept of a step that passes.
 const SHOWN: usize = 4_096;
 
 /// Runs the command.
@@ -128,9 +129,10 @@ pub fn answer(output: ExecOutput, elapsed: Duration) -> Answer {
     };
     let mut response = Exhibit::from(format!("exit code {exit_code}"));
     let mut answer = Answer::default().value("exit_code", exit_code);
-    for (name, bytes, cut) in [
-        ("stdout", stdout, stdout_cut),
-        ("stderr", stderr, stderr_cut),
+    let mut printed = Printed::default();
+    for (name, bytes, cut, kept) in [
+        ("stdout", stdout, stdout_cut, &mut printed.stdout),
+        ("stderr", stderr, stderr_cut, &mut printed.stderr),
     ] {
         let (bytes, extent): (Arc<[u8]>, _) = (bytes.into(), Extent::from(cut));
         if !bytes.is_empty() {
@@ -139,8 +141,10 @@ pub fn answer(output: ExecOutput, elapsed: Duration) -> Answer {
             response = response.text(format!("\n{name}:\n")).part_of(
                 Arc::clone(&bytes),
                 Keep::Tail(SHOWN),
-                all,
+                all.clone(),
             );
+            *kept = Exhibit::new().part_of(Arc::clone(&bytes), Keep::Ends(SHOWN), all);
+            printed.bytes += cut.unwrap_or(bytes.len() as u64);
         }
         answer.size += bytes.len();
         answer = match extent.cut_at(MAX_OUTPUT) {
@@ -153,15 +157,16 @@ pub fn answer(output: ExecOutput, elapsed: Duration) -> Answer {
     Answer {
         implied: Some(Implied::ExitCode(exit_code)),
         response: Some(response),
+        printed: (printed.bytes > 0).then_some(printed),
         last_words,
         ..answer.value("elapsed", json!(elapsed.as_secs_f64()))
     }
 }
 
 /// What a command said until it was given up.
-pub fn unfinished(heard: &Heard) -> Answer {
+pub fn unfinished(so_far: [HeadTail; 2]) -> Answer {
     let mut answer = Answer::default();
-    for (name, kept) in ["stdout", "stderr"].into_iter().zip(heard.so_far()) {
+    for (name, kept) in ["stdout", "stderr"].into_iter().zip(so_far) {
         let extent = Extent::from(kept.cut());
         let bytes = kept.finish();
         if bytes.is_empty() {

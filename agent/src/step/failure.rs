@@ -30,25 +30,26 @@ pub async fn of_step(
         logs: tails(context, services).await,
         ..Failure::default()
     };
-    let Some(answer) = answer else {
-        return failure;
-    };
+    if let Some(answer) = answer {
+        show(context, &mut failure, answer, withheld);
+    }
+    failure
+}
+
+/// Adds what an action came to. With `withheld` only its size.
+pub fn show(context: &CellContext, failure: &mut Failure, answer: &Answer, withheld: bool) {
     if withheld {
         failure.notes.push(format!(
             "the output ({} bytes) is withheld: it holds a secret that could not be captured",
             answer.size
         ));
-        return failure;
+        return;
     }
     let masks = context.masks.current();
     failure.request = answer.request.as_ref().map(|shown| shown.show(&masks));
     failure.response = answer.response.as_ref().map(|shown| shown.show(&masks));
-    failure.notes = answer
-        .notes
-        .iter()
-        .map(|shown| shown.show(&masks))
-        .collect();
-    failure
+    let notes = answer.notes.iter().map(|shown| shown.show(&masks));
+    failure.notes.extend(notes);
 }
 
 /// The failure of a service that went down.

@@ -32,16 +32,38 @@ use crate::sequence::frame::View;
 use crate::sequence::limit::duration_text;
 use answer::{Answer, Fault, eval_line};
 use conclude::Conclusion;
-use phalanx_shared::event::CheckResult;
+use phalanx_shared::event::{CheckResult, Failure};
 use phalanx_shared::expr::{EvalError, Scope};
 use phalanx_shared::spec::model::{Action, Poll, Step};
 use phalanx_shared::spec::node::Expr;
 use poll::Pace;
 use references::{Collector, References};
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::timeout;
+
+/// What a try has heard of its command so far, for when somebody else ends it.
+pub struct Witness {
+    context: Arc<CellContext>,
+    step: Arc<Step>,
+    heard: Arc<Mutex<Heard>>,
+}
+
+impl Witness {
+    /// What a failure shows of it: its output, or a note that it is withheld.
+    pub fn show(&self, failure: &mut Failure) {
+        let answer = exec::unfinished(lock(&self.heard).so_far());
+        let withheld = self.step.capture.iter().any(|capture| capture.secret);
+        if answer.size > 0 {
+            failure::show(&self.context, failure, &answer, withheld);
+        }
+    }
+}
+
+fn lock(heard: &Mutex<Heard>) -> MutexGuard<'_, Heard> {
+    heard.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// One try of a step.
 pub struct Try {
@@ -51,7 +73,7 @@ pub struct Try {
     scope: Scope,
     references: References,
     collected: sse::Collected,
-    heard: Mutex<Heard>,
+    heard: Arc<Mutex<Heard>>,
     /// For what the step calls: its own span.
     traceparent: Option<String>,
 }
@@ -75,8 +97,17 @@ impl Try {
             scope,
             references,
             collected: sse::Collected::default(),
-            heard: Mutex::default(),
+            heard: Arc::default(),
             traceparent,
+        }
+    }
+
+    /// Hears what its command prints.
+    pub fn witness(&self) -> Witness {
+        Witness {
+            context: Arc::clone(&self.context),
+            step: Arc::clone(&self.step),
+            heard: Arc::clone(&self.heard),
         }
     }
 
@@ -114,17 +145,20 @@ impl Try {
     }
 
     async fn limited(&self, limit: Duration) -> Result<Answer, Fault> {
-        match timeout(limit, self.perform()).await {
-            Ok(result) => result,
-            Err(_) => Err(Fault::Failed {
-                reason: format!("the timeout of {} is over", duration_text(limit)),
-                answer: Box::new(match &self.step.action {
-                    Action::Sse(_) => self.collected.shown(),
-                    Action::Exec(_) | Action::Run(_) => exec::unfinished(&self.heard()),
-                    _ => Answer::default(),
-                }),
-            }),
+        if let Ok(result) = timeout(limit, self.perform()).await {
+            return result;
         }
+        Err(Fault::Failed {
+            reason: format!("the timeout of {} is over", duration_text(limit)),
+            answer: Box::new(match &self.step.action {
+                Action::Sse(_) => self.collected.shown(),
+                Action::Exec(_) | Action::Run(_) => exec::unfinished(lock(&self.heard).so_far()),
+                Action::Container(action) => {
+                    container::given_up(&self.context, action, &self.scope).await
+                }
+                _ => Answer::default(),
+            }),
+        })
     }
 
     async fn perform(&self) -> Result<Answer, Fault> {
@@ -147,16 +181,9 @@ impl Try {
 
     /// What the command says from now on is heard.
     fn listen(&self) -> Heard {
-        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut heard = lock(&self.heard);
         *heard = Heard::default();
         heard.clone()
-    }
-
-    fn heard(&self) -> Heard {
-        self.heard
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
     }
 
     /// Repeats the action until `until` holds. A transport error, or an error in `until`, is "not yet".

@@ -5,7 +5,7 @@ use crate::server;
 use phalanx_agent::runtime::contract::{Addresses, RuntimeError};
 use phalanx_agent::runtime::fake::FakeRuntime;
 use phalanx_agent::runtime::fake::script::{Printed, Script, ServiceScript};
-use phalanx_shared::event::EventKind;
+use phalanx_shared::event::{EventKind, Output};
 use phalanx_shared::outcome::Outcome;
 use phalanx_shared::plan::Keep;
 use std::sync::Arc;
@@ -313,4 +313,144 @@ async fn what_is_open_is_closed_when_another_stack_hangs_or_fails_while_it_is_op
         assert!(beside.open_stacks().is_empty());
         assert_eq!(beside.violations(), Vec::<String>::new());
     }
+}
+
+#[tokio::test]
+async fn what_passed_commands_printed_is_kept_masked_and_only_then() {
+    let secret = "hidden-value-0815";
+    let script = Script::default().service(
+        "job",
+        ServiceScript {
+            output: vec![Printed::line(
+                Duration::ZERO,
+                &format!("did it with {secret}"),
+            )],
+            exit: Some(phalanx_agent::runtime::fake::script::ExitScript {
+                after: Duration::from_millis(20),
+                code: 0,
+                oom: false,
+            }),
+            ..ServiceScript::default()
+        },
+    );
+    let mut rig = steps(
+        r#"
+- run: "echo one; printf 'to \\033[31mhidden-\\033[0mvalue-0815\\n' >&2"
+- run: "true"
+- exec: { service: w, command: [echo, of a service] }
+- container: { run: job }
+- { run: "echo 'late-made-secret;2'", capture: { made: { secret: "stdout.split(';')[0]" } } }
+- { run: "for i in $(seq 3000); do echo line $i hidden-value-0815; done" }
+- { run: "echo no >&2; exit 1", continue-on-failure: true }
+- { run: "test -e done || { touch done; echo again; exit 1; }; echo at last", retry: { times: 1 } }
+"#,
+    )
+    .script(script)
+    .secret("key", secret);
+    rig.prepend(
+        "services:\n  w: { process: [sleep, '60'] }\n  job: { image: job, start: manual }\n",
+    );
+    let ended = rig.run().await;
+    let output = |path: &str| ended.step(path).output.clone();
+    let printed = |stdout: &str, stderr: &str| {
+        Some(Output {
+            stdout: stdout.to_owned(),
+            stderr: stderr.to_owned(),
+            left_out: 0,
+        })
+    };
+    assert_eq!(output("main/0"), printed("one\n", "to ***\n"));
+    let silent = serde_json::to_string(ended.step("main/1")).unwrap();
+    assert!(!silent.contains("output"), "{silent}");
+    assert_eq!(output("main/2"), printed("of a service\n", ""));
+    assert_eq!(
+        output("main/3").unwrap().stdout.trim_end(),
+        "did it with ***"
+    );
+    assert_eq!(output("main/4"), printed("***;2\n", ""));
+    let long = output("main/5").unwrap().stdout;
+    assert!(long.starts_with("line 1 ***\nline 2 ***\n"), "{long}");
+    assert!(long.ends_with("line 3000 ***\n"), "{long}");
+    assert!(long.contains("bytes in all"), "{long}");
+    assert!(long.len() < 4_200, "{}", long.len());
+    assert_eq!(output("main/6"), None, "its failure shows it");
+    assert_eq!(ended.step("main/7").outcome, Outcome::Flaky);
+    assert_eq!(output("main/7"), printed("at last\n", ""));
+    let outputs = ended.steps().into_iter().map(|step| &step.output);
+    let outputs = serde_json::to_string(&outputs.collect::<Vec<_>>()).unwrap();
+    for piece in ["hidden-", "value-0815", "late-made"] {
+        assert!(!outputs.contains(piece), "{piece} in {outputs}");
+    }
+}
+
+#[tokio::test]
+async fn of_a_cell_whose_commands_print_much_the_first_is_kept() {
+    let ended = steps(
+        r#"
+- foreach: { n: "${{ lists.range(60) }}" }
+  run: "head -c 6000 /dev/zero | tr '\\0' x; head -c 5000 /dev/zero | tr '\\0' y >&2"
+- run: echo a word
+"#,
+    )
+    .run()
+    .await;
+    ended.passed();
+    let outputs: Vec<Output> = ended
+        .steps()
+        .into_iter()
+        .filter_map(|step| step.output.clone())
+        .collect();
+    let kept: usize = outputs
+        .iter()
+        .map(|o| o.stdout.len() + o.stderr.len())
+        .sum();
+    assert!((200 << 10..=256 << 10).contains(&kept), "{kept}");
+    let last_kept = outputs.iter().rposition(|o| o.left_out == 0).unwrap();
+    let first_left = outputs.iter().position(|o| o.left_out > 0).unwrap();
+    assert_eq!(first_left, last_kept + 1, "it ends at one place");
+    assert_eq!(outputs[first_left].left_out, 11_000);
+    assert_eq!(outputs.last().unwrap().left_out, 7);
+}
+
+#[tokio::test]
+async fn a_command_that_is_ended_from_outside_shows_what_it_printed() {
+    let script = Script::default().service(
+        "job",
+        ServiceScript {
+            output: vec![Printed::line(Duration::ZERO, "migrating hidden-value-0815")],
+            ..ServiceScript::default()
+        },
+    );
+    let mut running = spec(
+        r#"
+services: { job: { image: job, start: manual } }
+phases:
+  main:
+    - { container: { run: job }, timeout: 1s, continue-on-failure: true }
+    - { timeout: 1s, continue-on-failure: true, steps: [{ run: "echo in a group hidden-value-0815; sleep 60" }] }
+    - { timeout: 1s, continue-on-failure: true, steps: [{ run: "echo token-of-today; sleep 60", capture: { t: { secret: stdout } } }] }
+    - { run: "echo until cancelled; sleep 60" }
+"#,
+    )
+    .script(script)
+    .secret("key", "hidden-value-0815")
+    .begin();
+    running.until_started("main/3").await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    running.cancel(Duration::from_secs(20), false);
+    let ended = running.end().await;
+    let failure = |path: &str| ended.step(path).failure.clone().unwrap();
+    let response = |path: &str| failure(path).response.unwrap_or_default();
+    assert_eq!(ended.reason("main/0"), "the timeout of 1s is over");
+    assert_eq!(
+        response("main/0").trim_end(),
+        "stdout until then:\nmigrating ***"
+    );
+    assert_eq!(response("main/1/0"), "stdout until then:\nin a group ***\n");
+    let withheld = failure("main/2/0");
+    assert_eq!(withheld.response, None);
+    assert!(withheld.notes[0].contains("is withheld"), "{withheld:?}");
+    assert!(!ended.everything().contains("token-of-today\\n"));
+    assert_eq!(ended.step("main/3").outcome, Outcome::Cancelled);
+    assert_eq!(response("main/3"), "stdout until then:\nuntil cancelled\n");
 }

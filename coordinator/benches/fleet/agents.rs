@@ -427,6 +427,7 @@ fn passed(path: String, began: Timestamp) -> StepResult {
         elapsed_us: 1_000,
         verifies: vec![],
         checks: vec![],
+        output: None,
         failure: None,
     }
 }

@@ -160,6 +160,14 @@ fn case(cell: &CellView, step: &StepView) -> TestCase {
             case.set_system_out(out);
         }
     }
+    if let Some(output) = &step.output {
+        if !output.stdout.is_empty() {
+            case.set_system_out(output.stdout.as_str());
+        }
+        if !output.stderr.is_empty() {
+            case.set_system_err(output.stderr.as_str());
+        }
+    }
     case
 }
 

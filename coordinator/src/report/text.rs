@@ -211,6 +211,40 @@ pub fn failure(step: &StepView) -> Vec<Line> {
     lines
 }
 
+/// Lines of each output of a passed step, if not all of them are wanted.
+const LAST: usize = 10;
+
+/// What the command of a passed step printed: all that is kept, or the last lines.
+pub fn printed(step: &StepView, all: bool) -> Vec<Line> {
+    let Some(output) = &step.output else {
+        return Vec::new();
+    };
+    let mut lines = Vec::new();
+    for (title, text) in [("stdout", &output.stdout), ("stderr", &output.stderr)] {
+        if text.is_empty() {
+            continue;
+        }
+        lines.push(Line::new(Tone::Dim, format!("{title}:")));
+        let count = text.lines().count();
+        let before = if all { 0 } else { count.saturating_sub(LAST) };
+        if before > 0 {
+            let more = format!("… ({} before, with --verbose)", plural(before, "line"));
+            lines.push(Line::new(Tone::Dim, more));
+        }
+        for line in text.lines().skip(before) {
+            block(&mut lines, Tone::Dim, "| ", line);
+        }
+    }
+    if output.left_out > 0 {
+        let text = format!(
+            "printed {}, not kept: the steps before it printed as much as is kept of a cell",
+            plural(output.left_out as usize, "byte")
+        );
+        lines.push(Line::new(Tone::Dim, text));
+    }
+    lines
+}
+
 fn block(lines: &mut Vec<Line>, tone: Tone, prefix: &str, text: &str) {
     for line in text.lines() {
         lines.push(Line::new(

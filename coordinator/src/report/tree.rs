@@ -1,7 +1,7 @@
 //! A cell in full: each attempt with its services, and its phases, groups and steps as a tree.
 
 use super::style::{Style, Tone};
-use super::text::{Line, cell_title, clean, duration, failure, plural};
+use super::text::{Line, cell_title, clean, duration, failure, plural, printed};
 use super::view::{AttemptView, CellView, StepKind, StepView};
 use phalanx_shared::outcome::Outcome;
 use std::fmt::Write;
@@ -133,7 +133,9 @@ fn step_lines(out: &mut String, step: &StepView, style: Style, verbose: bool) {
         for Line { tone, text } in failure(step) {
             let _ = writeln!(out, "{indent}    {}", style.paint(tone, &text));
         }
-    } else if verbose {
+        return;
+    }
+    if verbose {
         for check in &step.checks {
             let _ = writeln!(
                 out,
@@ -141,5 +143,8 @@ fn step_lines(out: &mut String, step: &StepView, style: Style, verbose: bool) {
                 style.paint(Tone::Dim, &format!("held: {}", clean(&check.expression)))
             );
         }
+    }
+    for Line { tone, text } in printed(step, verbose) {
+        let _ = writeln!(out, "{indent}    {}", style.paint(tone, &text));
     }
 }

@@ -11,7 +11,7 @@ pub(super) use build::{ancestors, micros};
 use super::coverage::Coverage;
 use super::timing::Timing;
 use indexmap::IndexMap;
-use phalanx_shared::event::{CheckResult, Failure, KeptService, ServiceState};
+use phalanx_shared::event::{CheckResult, Failure, KeptService, Output, ServiceState};
 use phalanx_shared::id::{CellId, RunId};
 use phalanx_shared::outcome::Outcome;
 use phalanx_shared::run_state::CellStatus;
@@ -255,6 +255,8 @@ pub struct StepView {
     pub verifies: Vec<String>,
     /// Its checks.
     pub checks: Vec<CheckResult>,
+    /// What its command printed, if it is ok.
+    pub output: Option<Output>,
     /// What helps to see the cause.
     pub failure: Option<Failure>,
     /// Whether it counts as a step of its own: a leaf, or a group with checks or a verdict that none of its steps has.

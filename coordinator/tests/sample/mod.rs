@@ -536,6 +536,7 @@ impl<'a> Script<'a> {
             elapsed_us: (self.at - began) as u64,
             verifies: verifies.iter().map(|v| (*v).to_owned()).collect(),
             checks: Vec::new(),
+            output: None,
             failure: None,
         };
         adjust(&mut result);

@@ -7,8 +7,8 @@ use phalanx_proto::log::{Body, LogDown, LogUp, Record, Source as LogSource};
 use phalanx_proto::workspace::Part as WorkspacePart;
 use phalanx_shared::diagnostic::{Diagnostic, Severity, Source, Sources, Span};
 use phalanx_shared::event::{
-    AttemptRef, CheckResult, Event, EventKind, Failure, KeptService, LogStream, LogTail, Part,
-    Recorded, ServiceState, StepResult,
+    AttemptRef, CheckResult, Event, EventKind, Failure, KeptService, LogStream, LogTail, Output,
+    Part, Recorded, ServiceState, StepResult,
 };
 use phalanx_shared::id::{AgentId, CellId, RunId, Token};
 use phalanx_shared::outcome::Outcome;
@@ -279,6 +279,11 @@ fn step_result() -> impl Strategy<Value = StepResult> {
                     elapsed_us,
                     verifies: vec!["row".to_owned()],
                     checks,
+                    output: (tries % 2 == 1).then(|| Output {
+                        stdout: tries.to_string(),
+                        stderr: polls.to_string(),
+                        left_out: u64::from(polls % 3),
+                    }),
                     failure,
                 }
             },

@@ -1,7 +1,7 @@
 //! Masks what an event says, and leaves what it is: its kind, ids, outcomes and names that the spec gave. A secret may be a word
 //! of ours, and an event that lost its kind is none. Every text is bounded here, after it was masked.
 
-use super::{CheckResult, EventKind, Failure, KeptService, LogTail, Part, StepResult};
+use super::{CheckResult, EventKind, Failure, KeptService, LogTail, Output, Part, StepResult};
 use crate::mask::{MASK, Masks, shortened};
 
 /// Characters of a step's name.
@@ -139,6 +139,7 @@ impl<'m> EventMasker<'m> {
             elapsed_us,
             verifies,
             checks,
+            output,
             failure,
         } = result;
         StepResult {
@@ -155,6 +156,7 @@ impl<'m> EventMasker<'m> {
             elapsed_us,
             verifies: self.all(verifies),
             checks: checks.into_iter().map(|check| self.check(check)).collect(),
+            output: output.map(|output| self.output(output)),
             failure: failure.map(|failure| self.failure(failure)),
         }
     }
@@ -175,6 +177,19 @@ impl<'m> EventMasker<'m> {
             passed,
             parts: parts.into_iter().map(part).collect(),
             error: self.maybe(error),
+        }
+    }
+
+    fn output(&self, output: Output) -> Output {
+        let Output {
+            stdout,
+            stderr,
+            left_out,
+        } = output;
+        Output {
+            stdout: self.text(&stdout, SHOWN),
+            stderr: self.text(&stderr, SHOWN),
+            left_out,
         }
     }
 
@@ -283,6 +298,7 @@ mod tests {
             json!({"kind": "step_finished", "path": path, "name": word, "id": word, "action": "container", "outcome": "cancelled",
                 "reason": word, "tries": 1, "polls": 0, "began": began, "elapsed_us": 1, "verifies": [word],
                 "checks": [{"expression": word, "passed": false, "parts": [{"text": word, "value": word}], "error": word}],
+                "output": {"stdout": word, "stderr": word},
                 "failure": {"place": "f:1:1", "request": word, "response": word, "logs": [{"service": word, "lines": [word]}], "notes": [word]}}),
             json!({"kind": "attempt_finished", "outcome": "cancelled", "reason": word}),
             json!({"kind": "torn_down", "removed": 1, "left": [word], "kept": [{"service": word, "address": word}], "began": began}),

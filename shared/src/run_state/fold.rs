@@ -366,6 +366,7 @@ fn phase_result(
         elapsed_us: u64::try_from(at.since(began).as_micros()).unwrap_or(u64::MAX),
         verifies: Vec::new(),
         checks: Vec::new(),
+        output: None,
         failure: None,
     }
 }

@@ -383,6 +383,7 @@ fn fold_result(path: &str) -> StepResult {
         elapsed_us: 1,
         verifies: vec![],
         checks: vec![],
+        output: None,
         failure: None,
     }
 }

@@ -227,6 +227,7 @@ fn step_view(
             .map(|result| result.verifies.clone())
             .unwrap_or_default(),
         checks,
+        output: result.and_then(|result| result.output.clone()),
         failure: result.and_then(|result| result.failure.clone()),
         reported,
     }

@@ -150,6 +150,7 @@ impl Journal {
             elapsed_us: 500,
             verifies: vec![],
             checks,
+            output: None,
             failure: None,
         })));
     }
