@@ -7,6 +7,7 @@ mod scripted;
 
 use phalanx_shared::outcome::Outcome;
 use scripted::Scripted;
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 fn phalanx(server: &Scripted) -> Command {
@@ -324,5 +325,96 @@ fn nothing_is_left_to_a_coordinator_that_is_not_there() {
         let stderr = text(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{stderr}");
         assert!(stderr.contains("phalanx serve starts one"), "{stderr}");
+    }
+}
+
+/// A run of its own, without a coordinator.
+fn locally(home: &Path, arguments: &[&str]) -> (i32, String, String) {
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = Command::new(env!("CARGO_BIN_EXE_phalanx"))
+        .env_clear()
+        .env("PATH", "/usr/bin:/bin")
+        .env("HOME", home)
+        .current_dir(home)
+        .stdin(Stdio::null())
+        .args(arguments)
+        .output()
+        .unwrap();
+    (status.code().unwrap(), text(&stdout), text(&stderr))
+}
+
+#[test]
+fn what_a_passed_command_printed_is_shown_where_it_is_asked_for() {
+    let home = tempfile::tempdir().unwrap();
+    let spec = r#"
+name: s
+secrets: [token]
+phases:
+  p:
+    - { name: talks, run: "for i in $(seq 30); do echo out $i; done; echo err s3cr3t-of-mine >&2" }
+    - { name: silent, run: "true" }
+    - { name: last, expect: "1 == 1" }
+"#;
+    std::fs::write(home.path().join("spec.yaml"), spec).unwrap();
+    std::fs::write(home.path().join("token"), "s3cr3t-of-mine").unwrap();
+    let call = |arguments: &[&str]| locally(home.path(), arguments);
+    let (code, _, stderr) = call(&[
+        "run",
+        "spec.yaml",
+        "--secret-file",
+        "token=token",
+        "--report",
+        "json=r.json",
+        "--report",
+        "junit=r.xml",
+        "--report",
+        "markdown=r.md",
+    ]);
+    assert_eq!(code, 0, "{stderr}");
+    assert!(!stderr.contains("out 30"), "the summary is short: {stderr}");
+    let read = |file: &str| std::fs::read_to_string(home.path().join(file)).unwrap();
+    let report: serde_json::Value = serde_json::from_str(&read("r.json")).unwrap();
+    let steps = report["cells"][0]["attempts"][0]["steps"]
+        .as_array()
+        .unwrap();
+    let step = |name: &str| steps.iter().find(|step| step["name"] == name).unwrap();
+    let lines: String = (1..=30).map(|i| format!("out {i}\n")).collect();
+    assert_eq!(
+        step("talks")["output"],
+        serde_json::json!({ "stdout": lines, "stderr": "err ***\n" })
+    );
+    assert!(step("silent")["output"].is_null());
+    let junit = read("r.xml");
+    let has = |element: &str, line: &str| {
+        let (_, rest) = junit.split_once(&format!("<{element}>")).unwrap();
+        rest.split_once(&format!("</{element}>"))
+            .unwrap()
+            .0
+            .contains(line)
+    };
+    assert!(has("system-out", "out 7\n"), "{junit}");
+    assert!(has("system-err", "err ***"), "{junit}");
+    assert_eq!(junit.matches("<system-out>").count(), 1, "{junit}");
+    assert!(!read("r.md").contains("out 30"));
+    let cell = report["cells"][0]["name"].as_str().unwrap();
+    let (_, tree, _) = call(&["show", "--cell", cell]);
+    for line in [
+        "stdout:\n",
+        "… (20 lines before, with --verbose)\n",
+        "| out 21\n",
+        "| out 30\n",
+        "stderr:\n",
+        "| err ***\n",
+    ] {
+        assert!(tree.contains(line), "{line} isn't in:\n{tree}");
+    }
+    assert!(!tree.contains("out 20\n"), "{tree}");
+    let (_, tree, _) = call(&["show", "--verbose", "--cell", cell]);
+    assert!(tree.contains("| out 1\n"), "{tree}");
+    for file in ["r.json", "r.xml", "r.md"] {
+        assert!(!read(file).contains("s3cr3t"), "{file}");
     }
 }

@@ -10,7 +10,7 @@ use crate::report::terminal::{self, Detail};
 use crate::report::tree;
 use crate::report::view::{CellView, RunView};
 
-/// Show a run: failures, skips, coverage and times; with --cell every step of it
+/// Show a run: failures, skips, coverage and times; with --cell every step of it and what its commands printed
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:
