@@ -2,28 +2,15 @@
 //!
 //! Dropping [`Orders`] closes the socket, and the warden kills everything: an abandoned call leaves nothing behind.
 
-use super::marker::Marker;
-use super::warden;
+use super::fork_server::ForkServer;
 use super::wardens::Wardens;
 use super::wire::{Ending, Order, Report, Start};
+use std::io;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
-use std::process::Stdio;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::net::UnixStream;
+use tokio::net::unix::pipe::Receiver as Pipe;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::process::{Child, ChildStderr, ChildStdout, Command};
-
-/// The program that answers [`warden::WARDEN_COMMAND`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct WardenProgram(pub PathBuf);
-
-impl Default for WardenProgram {
-    /// This very program, also if its file was replaced since.
-    fn default() -> Self {
-        WardenProgram(PathBuf::from("/proc/self/exe"))
-    }
-}
 
 /// A process could not be started.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,9 +35,9 @@ pub struct Guarded {
     /// Its end.
     pub end: End,
     /// Its output.
-    pub stdout: ChildStdout,
+    pub stdout: Pipe,
     /// Its errors.
-    pub stderr: ChildStderr,
+    pub stderr: Pipe,
 }
 
 /// Gives orders. Dropped: kills everything.
@@ -102,7 +89,6 @@ impl Drop for End {
 #[derive(Debug)]
 pub struct Below {
     reports: Lines<BufReader<OwnedReadHalf>>,
-    warden: Child,
 }
 
 impl Below {
@@ -114,29 +100,26 @@ impl Below {
                 ending = Some(report);
             }
         }
-        let _ = self.warden.wait().await;
         ending
     }
 }
 
 /// Starts a process under a warden of its own, which counts among `wardens` until its end is told.
 pub async fn start(
-    program: &WardenProgram,
+    server: &ForkServer,
     wardens: &Wardens,
     start: Start,
 ) -> Result<Guarded, Refused> {
-    let machine = |what: &str, error: std::io::Error| Refused::Machine(format!("{what}: {error}"));
-    let (ours, theirs) =
-        UnixStream::pair().map_err(|error| machine("can't make a socket", error))?;
-    let (warden, stdout, stderr) = spawn_warden(program, &start.marker, theirs)
-        .map_err(|error| machine("can't start a warden process", error))?;
-    let (reports, socket) = ours.into_split();
+    let machine = |what: &str, error: io::Error| Refused::Machine(format!("{what}: {error}"));
+    let asked = ask_for_warden(server).await;
+    let (control, stdout, stderr) =
+        asked.map_err(|error| machine("can't start a warden process", error))?;
+    let (reports, socket) = control.into_split();
     let mut orders = Orders { socket };
     wardens.started();
     let mut end = End {
         below: Some(Below {
             reports: BufReader::new(reports).lines(),
-            warden,
         }),
         wardens: wardens.clone(),
     };
@@ -167,32 +150,26 @@ pub async fn start(
     }
 }
 
-fn spawn_warden(
-    program: &WardenProgram,
-    marker: &Marker,
-    socket: UnixStream,
-) -> std::io::Result<(Child, ChildStdout, ChildStderr)> {
-    let socket = socket.into_std()?;
-    socket.set_nonblocking(false)?;
-    let mut command = Command::new(&program.0);
-    super::spawn::out_of_reach(command.as_std_mut());
-    let mut child = command
-        .arg0("phalanx-warden")
-        .arg(warden::WARDEN_COMMAND)
-        .env_clear()
-        .envs(marker.variables_of_warden())
-        .current_dir("/")
-        .stdin(Stdio::from(OwnedFd::from(socket)))
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()?;
-    let missing = || std::io::Error::other("its pipes are missing");
-    let stdout = child.stdout.take().ok_or_else(missing)?;
-    let stderr = child.stderr.take().ok_or_else(missing)?;
-    Ok((child, stdout, stderr))
+/// Asks for a warden: the way to it, and what its service prints.
+async fn ask_for_warden(server: &ForkServer) -> io::Result<(UnixStream, Pipe, Pipe)> {
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+    let (stdout, writes_stdout) = io::pipe()?;
+    let (stderr, writes_stderr) = io::pipe()?;
+    let streams = [
+        OwnedFd::from(theirs),
+        writes_stdout.into(),
+        writes_stderr.into(),
+    ];
+    server.fork(&streams).await?;
+    ours.set_nonblocking(true)?;
+    Ok((
+        UnixStream::from_std(ours)?,
+        Pipe::from_owned_fd(stdout.into())?,
+        Pipe::from_owned_fd(stderr.into())?,
+    ))
 }
 
-async fn last_words(mut stderr: ChildStderr) -> String {
+async fn last_words(mut stderr: Pipe) -> String {
     use tokio::io::AsyncReadExt;
     let mut text = Vec::new();
     let _ = (&mut stderr).take(4096).read_to_end(&mut text).await;

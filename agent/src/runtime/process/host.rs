@@ -1,6 +1,7 @@
 //! What all processes of one attempt have in common: marker, base directory, environment.
 
-use super::guarded::{Guarded, Refused, WardenProgram};
+use super::fork_server::ForkServer;
+use super::guarded::{Guarded, Refused};
 use super::marker::Marker;
 use super::output::{self, Receiver};
 use super::wardens::Wardens;
@@ -25,7 +26,7 @@ const OWN_PREFIX: &str = "PHALANX_";
 #[derive(Debug)]
 pub struct AttemptHost {
     pub(super) scope: AttemptScope,
-    pub(super) warden: WardenProgram,
+    pub(super) fork_server: ForkServer,
     /// Those of this attempt.
     pub(super) wardens: Wardens,
 }
@@ -103,7 +104,7 @@ impl AttemptHost {
             0 => DEFAULT_OUTPUT,
             limit => limit,
         };
-        match super::guarded::start(&self.warden, &self.wardens, start).await {
+        match super::guarded::start(&self.fork_server, &self.wardens, start).await {
             Ok(guarded) => collect(guarded, limit, request.heard).await,
             Err(Refused::Command { exit_code, message }) => Ok(ExecOutput {
                 exit_code,

@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::process::{ChildStderr, ChildStdout};
+use tokio::net::unix::pipe::Receiver as Pipe;
 use tokio::sync::{Mutex, watch};
 use tokio::time::timeout;
 
@@ -174,6 +174,6 @@ fn answer(output: &ExecOutput) -> String {
 /// A start as its task needs it: its end and its output.
 pub struct Followed {
     pub(super) end: End,
-    pub(super) stdout: ChildStdout,
-    pub(super) stderr: ChildStderr,
+    pub(super) stdout: Pipe,
+    pub(super) stderr: Pipe,
 }

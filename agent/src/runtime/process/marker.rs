@@ -39,10 +39,12 @@ impl Marker {
         ]
     }
 
-    /// The same, and what tells a warden from its service.
-    pub fn variables_of_warden(&self) -> [(&'static str, String); 3] {
+    /// The same and what tells a warden from its service, as the block of an environment.
+    pub fn block_of_warden(&self) -> Vec<u8> {
         let [attempt, service] = self.variables();
-        [attempt, service, (WARDEN_VARIABLE, "1".to_owned())]
+        let variables = [attempt, service, (WARDEN_VARIABLE, "1".to_owned())];
+        let entries = variables.map(|(name, value)| format!("{name}={value}\0"));
+        entries.concat().into_bytes()
     }
 
     /// Reads it from the block of a process's environment (`NAME=value`, each ended by a zero byte).

@@ -173,7 +173,7 @@ impl Member for ProcessMember {
         }
         let ports = self.ports.hand_over(self.name());
         let guarded = guarded::start(
-            &shared.host.warden,
+            &shared.host.fork_server,
             &shared.host.wardens,
             self.start_order(ports),
         )

@@ -1,11 +1,12 @@
 //! Services as host processes.
 //!
 //! ```text
+//! agent ──asks for a warden──▶ fork server ──forks──▶ warden
 //! agent ──orders/reports (socket)──▶ warden ──spawns──▶ service ──▶ whatever it starts
 //!   ▲                                  └── adopts every orphan, kills all when the service ends or the agent is gone
 //!   └──────────── stdout, stderr (pipes) ─────────────┘
 //! ```
-//! * [`warden`]: the process in between. `guarded`: the agent's end of it.
+//! * [`warden`]: the process in between, and the fork server. `guarded`, `fork_server`: the agent's ends of them.
 //! * `stack`, `member`, `life`: the contract. `host`: environment, directory, commands beside the services.
 //! * `wardens`: those that have not told their end yet. `marker`, `reap`: what is left when even the warden was killed is found by its environment.
 //!
@@ -13,6 +14,7 @@
 //! When its first process exits, its descendants are killed, as in a container. Linux only (subreaper, pidfd, `/proc`).
 
 mod copy;
+mod fork_server;
 mod guarded;
 mod health;
 mod host;
@@ -33,7 +35,8 @@ mod wire;
 
 pub use copy::blocking;
 
-pub use guarded::WardenProgram;
+use fork_server::ForkServer;
+pub use fork_server::WardenProgram;
 pub use stack::ProcessStack;
 
 use crate::clock::Clock;
@@ -48,7 +51,7 @@ use std::sync::Arc;
 /// Makes stacks of host processes for one agent identity.
 pub struct ProcessRuntime {
     agent: AgentId,
-    warden: WardenProgram,
+    fork_server: ForkServer,
     kept: KeptNotes,
     clock: Arc<dyn Clock>,
 }
@@ -58,7 +61,7 @@ impl ProcessRuntime {
     pub fn new(agent: AgentId, state_dir: &Path, clock: Arc<dyn Clock>) -> ProcessRuntime {
         ProcessRuntime {
             agent,
-            warden: WardenProgram::default(),
+            fork_server: ForkServer::new(WardenProgram::default()),
             kept: KeptNotes::new(state_dir),
             clock,
         }
@@ -67,7 +70,7 @@ impl ProcessRuntime {
     /// With another program as warden: tests of a library aren't one that answers `__warden`.
     #[must_use]
     pub fn with_warden(mut self, warden: WardenProgram) -> ProcessRuntime {
-        self.warden = warden;
+        self.fork_server = ForkServer::new(warden);
         self
     }
 }
@@ -88,7 +91,7 @@ impl Runtime for ProcessRuntime {
         }
         Ok(Arc::new(ProcessStack::new(
             scope,
-            self.warden.clone(),
+            self.fork_server.clone(),
             self.kept.clone(),
             self.clock.clone(),
         )))

@@ -1,13 +1,16 @@
-//! The one place with unsafe code: what a warden and a service's process do between `fork` and `exec`.
+//! The one place with unsafe code: `fork`, what a service's process does between `fork` and `exec`, and a warden's mark in its own environment.
 
 use crate::limits;
-use nix::sys::signal::{SigSet, Signal};
+use nix::libc::c_char;
+use nix::sys::signal::{SigHandler, SigSet, Signal};
+use nix::unistd::ForkResult;
+use std::ffi::CStr;
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-/// Lets a warden begin in a session of its own, and with every signal blocked that can be. Signals meant for the agent reach its
-/// group (Ctrl-C) and its unit (SIGTERM): a warden that was hit before it could block them would be taken for a broken machine.
+/// Lets the fork server begin in a session of its own, and with every signal blocked that can be; wardens inherit that. Signals meant for the
+/// agent reach its group (Ctrl-C) and its unit (SIGTERM): a warden that was hit before it could block them would be taken for a broken machine.
 #[allow(unsafe_code)]
 pub fn out_of_reach(command: &mut Command) {
     let prepare = || -> io::Result<()> {
@@ -44,4 +47,62 @@ pub fn own_session_tied_to_parent(command: &mut Command, open_files: Option<u64>
     unsafe {
         command.pre_exec(prepare);
     }
+}
+
+/// Forks this process, which must have a single thread.
+#[allow(unsafe_code)]
+pub fn fork() -> nix::Result<ForkResult> {
+    // SAFETY: the fork server has one thread, so that no lock can be held by a thread that the child doesn't have.
+    unsafe { nix::unistd::fork() }
+}
+
+/// Leaves dead children to the kernel: the fork server waits for none.
+pub fn leave_children_to_the_kernel() -> io::Result<()> {
+    children(SigHandler::SigIgn)
+}
+
+/// Lets this process wait for its children, as usual. The disposition would also reach the service.
+pub fn wait_for_children() -> io::Result<()> {
+    children(SigHandler::SigDfl)
+}
+
+#[allow(unsafe_code)]
+fn children(disposition: SigHandler) -> io::Result<()> {
+    // SAFETY: neither disposition is a function that could be called.
+    unsafe { nix::sys::signal::signal(Signal::SIGCHLD, disposition) }?;
+    Ok(())
+}
+
+/// Replaces this process's environment block, as others read it in `/proc/PID/environ`, by `variables` (`NAME=value`, each ended by a zero byte).
+/// The block must have begun with one variable that is at least as long: a process can't make its block longer.
+#[allow(unsafe_code)]
+pub fn replace_environment(variables: &[u8]) -> io::Result<()> {
+    unsafe extern "C" {
+        /// The C library's list of this process's environment.
+        static environ: *const *mut c_char;
+    }
+    // SAFETY: the process has one thread, and nothing of it reads or changes the environment at the same time. `environ` is the list that
+    // `exec` made, or null; its first entry is a C string in this process's own writable stack, of which no more is written than it holds.
+    unsafe {
+        let first = if environ.is_null() {
+            std::ptr::null_mut()
+        } else {
+            *environ
+        };
+        let room = if first.is_null() {
+            0
+        } else {
+            CStr::from_ptr(first).count_bytes()
+        };
+        if variables.len() > room {
+            let what = format!(
+                "a mark of {} bytes is longer than the {room} bytes there are for it",
+                variables.len()
+            );
+            return Err(io::Error::other(what));
+        }
+        std::ptr::write_bytes(first, 0, room);
+        std::ptr::copy_nonoverlapping(variables.as_ptr(), first.cast::<u8>(), variables.len());
+    }
+    Ok(())
 }

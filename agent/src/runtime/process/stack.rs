@@ -1,7 +1,7 @@
 //! The host processes of one attempt.
 
 use super::copy;
-use super::guarded::WardenProgram;
+use super::fork_server::ForkServer;
 use super::health::Check;
 use super::host::AttemptHost;
 use super::kept::KeptNotes;
@@ -44,14 +44,14 @@ struct Members {
 impl ProcessStack {
     pub(super) fn new(
         scope: AttemptScope,
-        warden: WardenProgram,
+        fork_server: ForkServer,
         kept: KeptNotes,
         clock: Arc<dyn Clock>,
     ) -> ProcessStack {
         ProcessStack {
             host: Arc::new(AttemptHost {
                 scope,
-                warden,
+                fork_server,
                 wardens: Wardens::default(),
             }),
             ports: Arc::default(),

@@ -1,14 +1,15 @@
 //! The warden: a tiny process between the agent and one service, which never leaves anything of the service behind.
 //!
-//! It is a hidden subcommand of both binaries ([`WARDEN_COMMAND`]), single-threaded, without an async runtime. Its standard input is
-//! a socket to the agent, its output and errors are the service's pipes, which it hands on and closes for itself.
+//! It is a fork of the fork server ([`WARDEN_COMMAND`], a hidden subcommand of both binaries), single-threaded, without an async runtime. Its
+//! standard input is a socket to the agent, its output and errors are the service's pipes, which it hands on and closes for itself.
 //! As subreaper it becomes the parent of every orphan below it, whatever sessions those made. When the service's
 //! first process exits, when it is told to, or when the socket closes (the agent is gone, also by `kill -9`), it kills all below it and goes.
 //! It doesn't read the service's output, and knows nothing of cells.
 //!
-//! `launch` starts the service, `watch` waits for what happens and ends it.
+//! `server` forks wardens, `launch` starts the service, `watch` waits for what happens and ends it.
 
 mod launch;
+mod server;
 mod watch;
 
 use super::ports;
@@ -24,15 +25,19 @@ use std::process::ExitCode;
 use std::time::Duration;
 use watch::{Outputs, Warden};
 
-/// The first argument that makes a binary of ours a warden.
-pub const WARDEN_COMMAND: &str = "__warden";
+/// The first argument that makes a binary of ours the fork server of wardens.
+pub const WARDEN_COMMAND: &str = "__wardens";
+/// The variable of the fork server in whose place each warden writes its mark.
+pub const MARK_ROOM: &str = "PHALANX_MARK_ROOM";
 
 /// For the ports of the service to become free.
 const PORT_TIME: Duration = Duration::from_secs(5);
 
-/// Runs a warden. `main` of both binaries calls it, before anything else, if its first argument is [`WARDEN_COMMAND`].
+/// Runs the fork server, and in its children a warden. `main` of both binaries calls it, before anything else, if its first argument is
+/// [`WARDEN_COMMAND`].
 pub fn main() -> ExitCode {
-    match serve() {
+    let served = server::serve().and_then(|forked| if forked { guard() } else { Ok(()) });
+    match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Its output is the service's: this is read where the service's last words are.
@@ -42,7 +47,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn serve() -> io::Result<()> {
+fn guard() -> io::Result<()> {
     nix::sys::prctl::set_child_subreaper(true)?;
     let signals = block_signals()?;
     let control = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
@@ -52,6 +57,7 @@ fn serve() -> io::Result<()> {
     let Ok(Order::Start(start)) = serde_json::from_str(&first) else {
         return Ok(()); // The agent went away, or this is no agent.
     };
+    spawn::replace_environment(&start.marker.block_of_warden())?;
     let outputs = Outputs::open();
     if let Err(message) = ports::wait_until_free(&start.ports, PORT_TIME) {
         return report(&control, &Report::Unable { message });

@@ -1,0 +1,84 @@
+//! The fork server: a small process of one thread that becomes a warden by `fork`, for each process that the agent starts.
+//!
+//! A warden that is a start of the whole program costs several milliseconds of linking; a fork of a process that has touched little memory
+//! costs some hundred microseconds. The agent starts the server with its first command and asks for wardens over a socket; each request brings
+//! the three standard streams of the warden to be. When the socket closes (the agent is gone), the server goes. Wardens don't depend on it.
+
+use super::report;
+use crate::runtime::process::spawn;
+use crate::runtime::process::wire::Report;
+use nix::sys::prctl;
+use nix::unistd::ForkResult;
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+use std::io::{self, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+
+/// The standard input, output and errors of a warden to be.
+type Streams = [OwnedFd; 3];
+
+/// Forks a warden for each request. Returns in the server when the agent is gone, and in each warden with true.
+pub fn serve() -> io::Result<bool> {
+    let requests = io::stdin().as_fd().try_clone_to_owned()?;
+    let _ = prctl::set_name(c"phalanx-wardens");
+    spawn::leave_children_to_the_kernel()?;
+    while let Some([control, stdout, stderr]) = next_request(&requests)? {
+        match spawn::fork() {
+            Ok(ForkResult::Child) => {
+                drop(requests);
+                become_warden(&control, &stdout, &stderr)?;
+                return Ok(true);
+            }
+            Ok(ForkResult::Parent { .. }) => {}
+            Err(error) => {
+                let message = format!("can't start a warden process: {error}");
+                // Nobody reads any more: then nobody waits for the warden either.
+                let _ = report(&UnixStream::from(control), &Report::Unable { message });
+            }
+        }
+    }
+    Ok(false)
+}
+
+fn become_warden(control: &OwnedFd, stdout: &OwnedFd, stderr: &OwnedFd) -> io::Result<()> {
+    spawn::wait_for_children()?;
+    nix::unistd::setsid()?;
+    nix::unistd::dup2_stdin(control)?;
+    nix::unistd::dup2_stdout(stdout)?;
+    nix::unistd::dup2_stderr(stderr)?;
+    Ok(())
+}
+
+/// The streams of the next request; `None` when the agent is gone.
+fn next_request(requests: &OwnedFd) -> io::Result<Option<Streams>> {
+    loop {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
+        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+        let mut word = [0u8; 1];
+        let received = recvmsg(
+            requests,
+            &mut [IoSliceMut::new(&mut word)],
+            &mut ancillary,
+            RecvFlags::CMSG_CLOEXEC,
+        );
+        match received {
+            Err(rustix::io::Errno::INTR) => continue,
+            Err(error) => return Err(error.into()),
+            Ok(message) if message.bytes == 0 => return Ok(None),
+            Ok(_) => {}
+        }
+        let streams: Vec<OwnedFd> = ancillary
+            .drain()
+            .filter_map(|message| match message {
+                RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
+                _ => None,
+            })
+            .flatten()
+            .collect();
+        // Fewer arrive if this process has no descriptor left: they are closed, and who asked hears it by that.
+        if let Ok(streams) = Streams::try_from(streams) {
+            return Ok(Some(streams));
+        }
+    }
+}
