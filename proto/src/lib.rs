@@ -15,6 +15,7 @@ pub mod limit;
 pub mod link;
 pub mod log;
 mod secret_debug;
+pub mod specs;
 pub mod workspace;
 
 pub use broken::broken;
@@ -24,4 +25,7 @@ pub use fitting::fitting;
 pub const DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/phalanx.v1.binpb"));
 
 /// The protocol versions that this build speaks.
-pub const PROTOCOLS: std::ops::RangeInclusive<u32> = 1..=1;
+pub const PROTOCOLS: std::ops::RangeInclusive<u32> = 1..=2;
+
+/// From this version on a spec travels once in a session, and offers name it.
+pub const SPECS_BY_DIGEST: u32 = 2;

@@ -16,6 +16,7 @@ impl Debug for Offer {
             secrets,
             accept_within_ms,
             traceparent,
+            spec_digest,
         } = self;
         f.debug_struct("Offer")
             .field("token", token)
@@ -23,6 +24,7 @@ impl Debug for Offer {
             .field("secrets", &names(secrets))
             .field("accept_within_ms", accept_within_ms)
             .field("traceparent", traceparent)
+            .field("spec_digest", spec_digest)
             .finish()
     }
 }

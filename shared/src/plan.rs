@@ -1,12 +1,11 @@
 //! The plan: the fully expanded, immutable list of cells of one spec and its inputs.
 
-use crate::diagnostic::Sources;
 use crate::id::CellId;
-use crate::spec::model::Spec;
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 mod advice;
 mod cells;
@@ -16,6 +15,7 @@ mod job;
 mod probe;
 mod select;
 mod settings;
+mod source;
 mod vars;
 
 pub use advice::advice;
@@ -23,6 +23,7 @@ pub use cells::cell_id;
 pub use expand::{Request, expand};
 pub use job::Jobs;
 pub use select::Selection;
+pub use source::{PackedSpec, SpecSource};
 
 /// All cells of one spec and inputs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -121,10 +122,9 @@ impl Resources {
 /// Secrets are in it by name only.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CellJob {
-    /// The spec with its files merged.
-    pub spec: Spec,
-    /// Its sources, for messages with places.
-    pub sources: Sources,
+    /// What all cells of the run share.
+    #[serde(flatten)]
+    pub source: Arc<SpecSource>,
     /// The cell.
     pub cell: PlannedCell,
     /// `inputs`.

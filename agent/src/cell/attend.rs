@@ -127,7 +127,7 @@ struct Beginning {
 
 impl Attempt {
     async fn run(mut self, begin: Beginning) {
-        self.board = board(&self.job.spec);
+        self.board = board(&self.job.source.spec);
         let given_up = given_up(self.cancel.clone(), Arc::clone(&self.job));
         let begun = tokio::select! {
             begun = self.begin(begin) => begun.map_err(Ending::NotBegun),
@@ -192,6 +192,7 @@ impl Attempt {
     async fn open(&mut self, scope: AttemptScope) -> Stacks {
         let in_containers = self
             .job
+            .source
             .spec
             .services
             .iter()

@@ -83,7 +83,7 @@ impl CellContext {
     pub fn new(parts: Parts) -> Self {
         let keys = parts.job.matrix.keys().map(String::as_str);
         let cache = Cache::knowing(MatrixKeys::of(keys));
-        let spec = Arc::new(parts.job.spec.clone());
+        let spec = Arc::clone(&parts.job.source.spec);
         let base = base(&parts, &spec);
         let ours = ours(&parts.board);
         CellContext {
@@ -180,7 +180,7 @@ impl CellContext {
     /// `file:line:column`.
     pub fn place(&self, span: Span) -> Option<String> {
         let file = usize::try_from(span.file).ok()?;
-        let source = self.job.sources.files.get(file)?;
+        let source = self.job.source.sources.files.get(file)?;
         (span.line > 0).then(|| format!("{}:{}:{}", source.name, span.line, span.column))
     }
 }

@@ -108,7 +108,7 @@ fn copy_tree(from: &Path, to: &Path) -> std::io::Result<()> {
 /// Whether the cell's network is to be dual stack.
 pub(super) fn ipv6(job: &CellJob) -> bool {
     use phalanx_shared::expr::{Cache, Layer, MatrixKeys, Scope, eval_node};
-    let Some(network) = &job.spec.network else {
+    let Some(network) = &job.source.spec.network else {
         return false;
     };
     let scope = Scope::new(

@@ -6,7 +6,8 @@ use super::connect::Coordinator;
 use kameo::actor::WeakActorRef;
 use phalanx_proto::broken;
 use phalanx_proto::convert::InvalidToAgent;
-use phalanx_proto::link::{FromAgent, ToAgent};
+use phalanx_proto::link::FromAgent;
+use phalanx_proto::specs::SpecsHeld;
 use phalanx_proto::v1;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -115,6 +116,7 @@ async fn session(
         () = cut.cancelled() => return Ended::Broken("the link gave it up".to_owned()),
     };
     let mut answered = false;
+    let mut specs = SpecsHeld::default();
     loop {
         let message = tokio::select! {
             message = incoming.message() => message,
@@ -134,11 +136,12 @@ async fn session(
         let Some(told) = agent.upgrade() else {
             return Ended::Gone;
         };
-        let input = match ToAgent::try_from(message) {
-            Ok(message) => Input::Received {
+        let input = match specs.domain(message) {
+            Ok(Some(message)) => Input::Received {
                 generation,
                 message: Box::new(message),
             },
+            Ok(None) => continue,
             // An offer that can't be read can still be declined.
             Err(InvalidToAgent::Job { token, error }) => Input::Say {
                 generation,

@@ -14,7 +14,7 @@ use phalanx_shared::event::{EventKind, ServiceState, StepResult};
 use phalanx_shared::expr::{Cache, Layer, Scope, eval_node};
 use phalanx_shared::id::Token;
 use phalanx_shared::outcome::Outcome;
-use phalanx_shared::plan::{CellJob, Keep, PlannedCell, Resources};
+use phalanx_shared::plan::{CellJob, Keep, PlannedCell, Resources, SpecSource};
 use phalanx_shared::spec::load;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -184,8 +184,7 @@ impl Rig {
             vars.insert(name.text.clone(), value);
         }
         CellJob {
-            spec,
-            sources: loaded.sources,
+            source: Arc::new(SpecSource::new(Arc::new(spec), loaded.sources)),
             cell: PlannedCell {
                 id: "cell".into(),
                 name: "the cell".to_owned(),

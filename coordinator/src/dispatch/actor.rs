@@ -19,6 +19,7 @@ use kameo::actor::{ActorId, ActorRef, Spawn, WeakActorRef};
 use kameo::error::{ActorStopReason, Infallible};
 use kameo::message::{Context, Message};
 use phalanx_proto::link::{FromAgent, Hello, Obituary, Offer, ToAgent};
+use phalanx_proto::specs::SpecsSent;
 use phalanx_proto::v1;
 use phalanx_shared::id::{AgentId, Token};
 use std::collections::BTreeMap;
@@ -51,7 +52,7 @@ pub(super) struct Session {
     shared: Shared,
     core: AgentSession,
     /// The newest is the current one; older ones are here only until their end is told.
-    wires: BTreeMap<ConnectionId, Wire>,
+    wires: BTreeMap<ConnectionId, (Wire, SpecsSent)>,
     outward: mpsc::Sender<Outward>,
     /// Offers under way and when they were sent.
     offered: BTreeMap<Token, Duration>,
@@ -144,7 +145,8 @@ impl Session {
                 protocol,
                 hello,
             } => {
-                self.wires.insert(connection, wire);
+                self.wires
+                    .insert(connection, (wire, SpecsSent::new(protocol)));
                 self.core.hello(now, connection, protocol, hello)
             }
             Input::Received {
@@ -219,7 +221,7 @@ impl Session {
                 Effect::Tell(fact) => self.tell(now, fact),
                 Effect::Close { connection, reason } => {
                     tracing::info!(agent = %self.agent, connection, reason, "closing a connection");
-                    if let Some(wire) = self.wires.remove(&connection) {
+                    if let Some((wire, _)) = self.wires.remove(&connection) {
                         let _ = wire.try_send(Err(Status::aborted(reason)));
                     }
                     Vec::new()
@@ -272,11 +274,16 @@ impl Session {
 
     /// Sends if there is room. A peer that doesn't read is cut off; an honest one has at most a few messages per attempt under way.
     fn send(&mut self, now: Duration, message: ToAgent) -> Vec<Effect> {
-        let Some((connection, wire)) = self.wires.last_key_value() else {
+        let Some(mut current) = self.wires.last_entry() else {
             return Vec::new();
         };
-        let connection = *connection;
-        if wire.try_send(Ok(message.into())).is_ok() {
+        let connection = *current.key();
+        let (wire, specs) = current.get_mut();
+        let messages = specs.wire(message);
+        if messages
+            .into_iter()
+            .all(|message| wire.try_send(Ok(message)).is_ok())
+        {
             return Vec::new();
         }
         self.wires.remove(&connection);
@@ -294,7 +301,7 @@ impl Session {
         tracing::warn!(agent = %self.agent, "{cut}");
         match self.wires.last_key_value() {
             Some((&connection, _)) => {
-                if let Some(wire) = self.wires.remove(&connection) {
+                if let Some((wire, _)) = self.wires.remove(&connection) {
                     let _ = wire.try_send(Err(Status::resource_exhausted(cut)));
                 }
                 self.core.disconnected(now, connection, cut.to_owned())

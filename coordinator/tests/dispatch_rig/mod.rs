@@ -17,7 +17,7 @@ use phalanx_coordinator::workspace::{self, Workspaces};
 use phalanx_shared::diagnostic::{Sources, Span};
 use phalanx_shared::event::EventKind;
 use phalanx_shared::id::{AgentId, Token};
-use phalanx_shared::plan::{CellJob, Keep, PlannedCell, Resources};
+use phalanx_shared::plan::{CellJob, Keep, PlannedCell, Resources, SpecSource};
 use phalanx_shared::spec::model::{CellSettings, Spec, Strategy};
 use serde_json::Map;
 use std::collections::{BTreeMap, VecDeque};
@@ -43,35 +43,37 @@ pub fn job(workspace: Option<&str>) -> CellJob {
         of_workspace.insert("digest".to_owned(), digest.into());
     }
     CellJob {
-        spec: Spec {
-            name: "spec".to_owned(),
-            inputs: vec![],
-            require: vec![],
-            strategy: Strategy {
-                matrix: true,
-                axes: vec![],
-                include: None,
-                exclude: None,
-                fail_fast: None,
-                max_parallel: None,
-                queue_timeout: None,
-                span: Span::default(),
-            },
-            cell: CellSettings::default(),
-            coverage: vec![],
-            secrets: vec![],
-            vars: vec![],
-            workspace: vec![],
-            network: None,
-            compose: None,
-            compose_variables: Vec::new(),
-            services: vec![],
-            sessions: vec![],
-            default_session: None,
-            define: vec![],
-            phases: vec![],
-        },
-        sources: Sources::default(),
+        source: Arc::new(SpecSource::new(
+            Arc::new(Spec {
+                name: "spec".to_owned(),
+                inputs: vec![],
+                require: vec![],
+                strategy: Strategy {
+                    matrix: true,
+                    axes: vec![],
+                    include: None,
+                    exclude: None,
+                    fail_fast: None,
+                    max_parallel: None,
+                    queue_timeout: None,
+                    span: Span::default(),
+                },
+                cell: CellSettings::default(),
+                coverage: vec![],
+                secrets: vec![],
+                vars: vec![],
+                workspace: vec![],
+                network: None,
+                compose: None,
+                compose_variables: Vec::new(),
+                services: vec![],
+                sessions: vec![],
+                default_session: None,
+                define: vec![],
+                phases: vec![],
+            }),
+            Sources::default(),
+        )),
         cell: PlannedCell {
             id: "cell".into(),
             name: "cell".to_owned(),

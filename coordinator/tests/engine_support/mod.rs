@@ -17,7 +17,7 @@ use phalanx_shared::diagnostic::Sources;
 use phalanx_shared::event::{AttemptRef, Event, EventKind};
 use phalanx_shared::id::{AgentId, CellId, Token};
 use phalanx_shared::outcome::Outcome;
-use phalanx_shared::plan::{CellJob, Keep, Plan, PlannedCell, Resources};
+use phalanx_shared::plan::{CellJob, Keep, Plan, PlannedCell, Resources, SpecSource};
 use phalanx_shared::run_state::RunState;
 use phalanx_shared::time::Timestamp;
 use serde_json::{Map, Value};
@@ -101,8 +101,7 @@ impl Jobs for FakeJobs {
             .ok_or_else(|| format!("{:?}", loaded.diagnostics))?;
         let cell = self.plan.cells.iter().find(|c| c.id == *cell).cloned();
         Ok(Arc::new(CellJob {
-            spec,
-            sources: Sources::default(),
+            source: Arc::new(SpecSource::new(Arc::new(spec), Sources::default())),
             cell: cell.ok_or("no such cell")?,
             inputs: Map::new(),
             matrix: Map::new(),

@@ -9,7 +9,7 @@ mod keep;
 mod log;
 mod outcome;
 mod resources;
-mod to_agent;
+pub(crate) mod to_agent;
 mod token;
 mod workspace;
 

@@ -5,6 +5,7 @@ use super::token::{InvalidToken, required};
 use crate::link::{Offer, ToAgent, Welcome};
 use crate::v1;
 use phalanx_shared::id::Token;
+use phalanx_shared::plan::CellJob;
 use std::sync::Arc;
 use std::time::Duration;
 use v1::to_agent::Message as Down;
@@ -20,10 +21,7 @@ pub enum InvalidToAgent {
     Token(#[from] InvalidToken),
     /// A job that this version can't read. The offer can still be declined.
     #[error("the job of {token}: {error}")]
-    Job {
-        token: Token,
-        error: serde_json::Error,
-    },
+    Job { token: Token, error: String },
 }
 
 impl TryFrom<v1::ToAgent> for ToAgent {
@@ -60,6 +58,8 @@ impl TryFrom<v1::ToAgent> for ToAgent {
             Down::Heartbeat(v1::Heartbeat { number }) => ToAgent::Heartbeat { number },
             Down::Drain(v1::Drain {}) => ToAgent::Drain,
             Down::Prefetch(v1::Prefetch { images }) => ToAgent::Prefetch { images },
+            // It belongs to a session: `specs` takes it.
+            Down::Spec(_) => return Err(InvalidToAgent::Unknown),
         })
     }
 }
@@ -117,49 +117,67 @@ impl From<Welcome> for v1::Welcome {
     }
 }
 
+/// An offer whose job `decode` reads.
+pub(crate) fn offer_from_wire(
+    wire: v1::Offer,
+    decode: impl FnOnce(&[u8]) -> Result<CellJob, String>,
+) -> Result<Offer, InvalidToAgent> {
+    let v1::Offer {
+        token,
+        job_json,
+        secrets,
+        accept_within_ms,
+        traceparent,
+        spec_digest: _,
+    } = wire;
+    let token = required(token)?;
+    let job = match decode(&job_json) {
+        Ok(job) => Arc::new(job),
+        Err(error) => return Err(InvalidToAgent::Job { token, error }),
+    };
+    Ok(Offer {
+        token,
+        job,
+        secrets: Arc::new(secrets),
+        accept_within: Duration::from_millis(accept_within_ms),
+        traceparent: (!traceparent.is_empty()).then_some(traceparent),
+    })
+}
+
+/// An offer with its job as it was encoded.
+pub(crate) fn offer_to_wire(offer: Offer, job_json: Vec<u8>, spec_digest: String) -> v1::Offer {
+    let Offer {
+        token,
+        job: _,
+        secrets,
+        accept_within,
+        traceparent,
+    } = offer;
+    v1::Offer {
+        token: Some(token.into()),
+        job_json,
+        secrets: Arc::unwrap_or_clone(secrets),
+        accept_within_ms: millis(accept_within),
+        traceparent: traceparent.unwrap_or_default(),
+        spec_digest,
+    }
+}
+
 impl TryFrom<v1::Offer> for Offer {
     type Error = InvalidToAgent;
 
     fn try_from(wire: v1::Offer) -> Result<Self, InvalidToAgent> {
-        let v1::Offer {
-            token,
-            job_json,
-            secrets,
-            accept_within_ms,
-            traceparent,
-        } = wire;
-        let token = required(token)?;
-        let job = match serde_json::from_slice(&job_json) {
-            Ok(job) => Arc::new(job),
-            Err(error) => return Err(InvalidToAgent::Job { token, error }),
-        };
-        Ok(Offer {
-            token,
-            job,
-            secrets: Arc::new(secrets),
-            accept_within: Duration::from_millis(accept_within_ms),
-            traceparent: (!traceparent.is_empty()).then_some(traceparent),
+        offer_from_wire(wire, |json| {
+            serde_json::from_slice(json).map_err(|error| error.to_string())
         })
     }
 }
 
 impl From<Offer> for v1::Offer {
     fn from(offer: Offer) -> Self {
-        let Offer {
-            token,
-            job,
-            secrets,
-            accept_within,
-            traceparent,
-        } = offer;
-        v1::Offer {
-            token: Some(token.into()),
-            // Serialising to memory fails only for maps with keys that aren't text, which a job has none of.
-            job_json: serde_json::to_vec(&*job).unwrap_or_default(),
-            secrets: Arc::unwrap_or_clone(secrets),
-            accept_within_ms: millis(accept_within),
-            traceparent: traceparent.unwrap_or_default(),
-        }
+        // Serialising to memory fails only for maps with keys that aren't text, which a job has none of.
+        let job_json = serde_json::to_vec(&*offer.job).unwrap_or_default();
+        offer_to_wire(offer, job_json, String::new())
     }
 }
 

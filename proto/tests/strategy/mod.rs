@@ -12,7 +12,7 @@ use phalanx_shared::event::{
 };
 use phalanx_shared::id::{AgentId, CellId, RunId, Token};
 use phalanx_shared::outcome::Outcome;
-use phalanx_shared::plan::{CellJob, Keep, Plan, PlannedCell, Resources};
+use phalanx_shared::plan::{CellJob, Keep, Plan, PlannedCell, Resources, SpecSource};
 use phalanx_shared::spec::model::{CellSettings, Spec, Strategy as Matrix};
 use phalanx_shared::time::Timestamp;
 use proptest::collection::{btree_map, vec};
@@ -184,40 +184,42 @@ fn plan() -> impl Strategy<Value = Plan> {
 fn job() -> impl Strategy<Value = CellJob> {
     (planned_cell(), object(), object(), object(), keep(), text()).prop_map(
         |(cell, inputs, matrix, vars, keep, name)| CellJob {
-            spec: Spec {
-                name: name.clone(),
-                inputs: Vec::new(),
-                require: Vec::new(),
-                strategy: Matrix {
-                    matrix: false,
-                    axes: Vec::new(),
-                    include: None,
-                    exclude: None,
-                    fail_fast: None,
-                    max_parallel: None,
-                    queue_timeout: None,
-                    span: Span::default(),
-                },
-                cell: CellSettings::default(),
-                coverage: Vec::new(),
-                secrets: Vec::new(),
-                vars: Vec::new(),
-                workspace: Vec::new(),
-                network: None,
-                compose: None,
-                compose_variables: Vec::new(),
-                services: Vec::new(),
-                sessions: Vec::new(),
-                default_session: None,
-                define: Vec::new(),
-                phases: Vec::new(),
-            },
-            sources: Sources {
-                files: vec![Source {
+            source: Arc::new(SpecSource::new(
+                Arc::new(Spec {
                     name: name.clone(),
-                    text: name,
-                }],
-            },
+                    inputs: Vec::new(),
+                    require: Vec::new(),
+                    strategy: Matrix {
+                        matrix: false,
+                        axes: Vec::new(),
+                        include: None,
+                        exclude: None,
+                        fail_fast: None,
+                        max_parallel: None,
+                        queue_timeout: None,
+                        span: Span::default(),
+                    },
+                    cell: CellSettings::default(),
+                    coverage: Vec::new(),
+                    secrets: Vec::new(),
+                    vars: Vec::new(),
+                    workspace: Vec::new(),
+                    network: None,
+                    compose: None,
+                    compose_variables: Vec::new(),
+                    services: Vec::new(),
+                    sessions: Vec::new(),
+                    default_session: None,
+                    define: Vec::new(),
+                    phases: Vec::new(),
+                }),
+                Sources {
+                    files: vec![Source {
+                        name: name.clone(),
+                        text: name,
+                    }],
+                },
+            )),
             cell,
             inputs,
             matrix,

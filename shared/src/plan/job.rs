@@ -3,7 +3,7 @@
 use super::cells::keys;
 use super::context::{Cell, Planner};
 use super::expand::{MAX_STEPS, matrix_context, prepared, workspace_context};
-use super::{CellJob, Keep, Plan, PlannedCell};
+use super::{CellJob, Keep, Plan, PlannedCell, SpecSource};
 use crate::diagnostic::{Diagnostic, Sources, Span};
 use crate::expr::{Allowance, ReadFile, eval_node};
 use crate::id::CellId;
@@ -15,7 +15,7 @@ use std::sync::Arc;
 /// Makes the jobs of one plan; expressions are compiled once.
 pub struct Jobs {
     planner: Planner,
-    sources: Sources,
+    source: Arc<SpecSource>,
     plan: Plan,
     cells: HashMap<CellId, usize>,
     keys: Vec<String>,
@@ -38,8 +38,8 @@ impl Jobs {
             .map(|(at, cell)| (cell.id.clone(), at))
             .collect();
         Ok(Jobs {
+            source: Arc::new(SpecSource::new(Arc::clone(&planner.spec), sources)),
             planner,
-            sources,
             plan,
             cells,
             keys,
@@ -52,8 +52,7 @@ impl Jobs {
         let planned = self.planned(cell)?;
         let context = self.context(planned)?;
         Ok(CellJob {
-            spec: (*self.planner.spec).clone(),
-            sources: self.sources.clone(),
+            source: Arc::clone(&self.source),
             cell: planned.clone(),
             inputs: self.plan.inputs.clone(),
             matrix: matrix_context(&self.keys, &planned.matrix),
