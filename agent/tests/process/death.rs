@@ -1,7 +1,7 @@
 //! I3: who dies when, and who doesn't.
 
-use crate::bench::{BOUND, Bench, Process, Service, runtime, scope, shell, token};
-use phalanx_agent::runtime::contract::Runtime;
+use crate::bench::{BOUND, Bench, Process, Service, runtime, scope, shell, token, words};
+use phalanx_agent::runtime::contract::{ExecRequest, Runtime};
 use phalanx_shared::id::AgentId;
 use std::collections::HashSet;
 use std::io::{BufRead, BufReader};
@@ -86,6 +86,31 @@ async fn a_killed_warden_takes_everything_with_it() {
         "it can be started again"
     );
     assert!(stack.close(Duration::ZERO, None).await.left.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_fork_server_ends_nothing_and_another_takes_its_place() {
+    let bench = Bench::new();
+    let stack = bench.stack().await;
+    let mut service = Service::start(&stack, &shell("family", FAMILY)).await;
+    let processes = family(&mut service).await;
+    let server = processes[0].parent().parent();
+    server.kill();
+    assert!(server.dies());
+    let request = ExecRequest {
+        command: words(&["sh", "-c", "echo $PPID"]),
+        ..ExecRequest::default()
+    };
+    let output = service.member.exec(request).await.unwrap();
+    let warden: i32 = String::from_utf8_lossy(&output.stdout)
+        .trim()
+        .parse()
+        .unwrap();
+    assert!(warden > 0 && output.exit_code == 0, "{output:?}");
+    assert!(processes.iter().all(|process| !process.is_dead()));
+    let closed = stack.close(Duration::from_secs(5), None).await;
+    assert!(closed.left.is_empty(), "{closed:?}");
+    assert!(processes.iter().all(Process::is_dead), "{processes:?}");
 }
 
 /// Not a test by itself: the agent that the tests below kill. It starts a service and waits for its end.
