@@ -182,7 +182,7 @@ impl Agent {
             name,
             version: "simulated".to_owned(),
             min_protocol: 1,
-            max_protocol: 1,
+            max_protocol: *phalanx_proto::PROTOCOLS.end(),
             labels: labels.clone(),
             slots: *slots,
             resources: Some(v1::Resources {

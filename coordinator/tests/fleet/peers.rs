@@ -218,10 +218,10 @@ async fn foreign_versions(at: &Coordinator) {
         .unwrap()
         .into_inner();
     let first = down.message().await.unwrap().unwrap().message;
-    assert!(
-        matches!(first, Some(Down::Welcome(v1::Welcome { protocol: 1, .. }))),
-        "{first:?}"
-    );
+    let Some(Down::Welcome(welcome)) = first else {
+        panic!("{first:?}");
+    };
+    assert_eq!(welcome.protocol, *phalanx_proto::PROTOCOLS.end());
 }
 
 /// Events of cells that it doesn't hold, of tokens that aren't the newest, deaths of others.
