@@ -91,6 +91,9 @@ pub enum Error {
     /// An agent's identity.
     #[error("can't start an agent: {0}")]
     Identity(#[from] IdentityError),
+    /// An agent in this process.
+    #[error("can't start an agent: {0}")]
+    Start(&'static str),
     /// An agent's process.
     #[error("can't start an agent as a process: {0}")]
     Process(String),
@@ -267,6 +270,9 @@ async fn here(
         () = tokio::time::sleep(AGENTS_WITHIN) => "it doesn't connect",
     };
     agents.kill().await;
+    if !options.agents_as_processes {
+        return Err(Error::Start(why));
+    }
     let log = place.directory().display().to_string();
     Err(Error::Process(format!(
         "{why}; its words are in {log}/agent-N.log"

@@ -7,8 +7,10 @@ mod scripted;
 
 use phalanx_shared::outcome::Outcome;
 use scripted::Scripted;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
 
 fn phalanx(server: &Scripted) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_phalanx"));
@@ -417,4 +419,147 @@ phases:
     for file in ["r.json", "r.xml", "r.md"] {
         assert!(!read(file).contains("s3cr3t"), "{file}");
     }
+}
+
+/// A line of standard error, or nothing within a time.
+fn line_of(child: &mut Child, wanted: &str) -> Option<String> {
+    let (found, wait) = std::sync::mpsc::channel();
+    let stderr = child.stderr.take().unwrap();
+    let wanted = wanted.to_owned();
+    std::thread::spawn(move || {
+        let mut lines = BufReader::new(stderr).lines().map_while(Result::ok);
+        // The rest is read too, so that nobody waits for room in the pipe.
+        if let Some(line) = lines.find(|line| line.contains(&wanted)) {
+            let _ = found.send(line);
+        }
+        lines.for_each(drop);
+    });
+    wait.recv_timeout(Duration::from_secs(60)).ok()
+}
+
+#[test]
+fn without_a_terminal_a_long_step_says_what_it_is_at() {
+    let mut events = sample::events(27, 9);
+    let in_a_step = |event: &phalanx_shared::event::Event| event.kind.name() == "step_started";
+    let at = events.iter().position(in_a_step).unwrap();
+    events.truncate(at + 1);
+    let server = Scripted::start(events);
+    // The step began when the sample was written, long ago.
+    let mut child = phalanx(&server)
+        .args(["watch"])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let line = line_of(&mut child, " | still at ");
+    let _ = child.kill();
+    let _ = child.wait();
+    let line = line.unwrap();
+    assert!(line.contains(" > "), "{line}");
+    assert!(line.contains(" after "), "{line}");
+}
+
+#[test]
+fn a_run_that_goes_on_needs_its_secrets_again() {
+    let home = tempfile::tempdir().unwrap();
+    let here = home.path().display();
+    let spec = format!(
+        "name: s\nsecrets: [token, other]\n\
+         phases: {{ p: [{{ run: \"test -e {here}/go || {{ touch {here}/begun; sleep 600; }}\", timeout: 10m }}] }}\n"
+    );
+    std::fs::write(home.path().join("spec.yaml"), spec).unwrap();
+    for name in ["token", "other"] {
+        std::fs::write(home.path().join(name), format!("s3cr3t-of-{name}")).unwrap();
+    }
+    let given = [
+        "--secret-file",
+        "token=token",
+        "--secret-file",
+        "other=other",
+    ];
+    let mut child = Command::new(env!("CARGO_BIN_EXE_phalanx"))
+        .env_clear()
+        .env("PATH", "/usr/bin:/bin")
+        .env("HOME", home.path())
+        .current_dir(home.path())
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .args(["run", "spec.yaml"])
+        .args(given)
+        .spawn()
+        .unwrap();
+    for _ in 0..600 {
+        if home.path().join("begun").exists() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    std::fs::write(home.path().join("go"), "").unwrap();
+    let call = |arguments: &[&str]| locally(home.path(), arguments);
+    let (code, _, stderr) = call(&["run", "--resume"]);
+    assert_eq!(code, 2, "{stderr}");
+    let missing = "the secrets `token`, `other` have no value";
+    assert!(stderr.contains(missing), "{stderr}");
+    let (code, _, stderr) = call(&["run", "--resume", "--secret-file", "token=token"]);
+    assert_eq!(code, 2, "{stderr}");
+    assert!(
+        stderr.contains("the secret `other` has no value"),
+        "{stderr}"
+    );
+    let (code, _, stderr) = call(&[&["run", "--resume"], &given[..]].concat());
+    assert_eq!(code, 0, "{stderr}");
+}
+
+/// A server of one event stream per connection, until the test ends.
+fn events_server() -> std::net::SocketAddr {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            std::thread::spawn(move || {
+                use std::io::{Read, Write};
+                let _ = stream.read(&mut [0; 4_096]);
+                let answer = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\ndata: 1\n\n";
+                let _ = stream.write_all(answer.as_bytes());
+            });
+        }
+    });
+    address
+}
+
+#[test]
+fn want_of_open_files_is_told_and_no_verdict_about_copies_and_streams() {
+    let home = tempfile::tempdir().unwrap();
+    let url = format!("http://{}/", events_server());
+    let spec = format!(
+        "name: want\nworkspace: {{ include: ['files/**'] }}\nservices: {{ s: {{ process: [sleep, '600'] }} }}\n\
+         strategy: {{ matrix: {{ n: '${{{{ lists.range(8) }}}}' }} }}\n\
+         phases: {{ p: [{{ sse: {{ get: '{url}' }} }}, {{ cp: {{ from: files, to: 's:/copied' }} }}, {{ cp: {{ from: 's:/copied/a', to: back }} }},\
+         {{ sse: {{ get: '{url}' }} }}] }}\n"
+    );
+    std::fs::write(home.path().join("spec.yaml"), spec).unwrap();
+    std::fs::create_dir(home.path().join("files")).unwrap();
+    std::fs::write(home.path().join("files/a"), "a").unwrap();
+    let mut errored = 0;
+    for limit in [36, 44, 52, 60, 68] {
+        let script = format!("ulimit -n {limit}; exec \"$0\" run spec.yaml --slots 8");
+        let Output { status, stderr, .. } = Command::new("sh")
+            .args(["-c", &script, env!("CARGO_BIN_EXE_phalanx")])
+            .env_clear()
+            .env("PATH", "/usr/bin:/bin")
+            .env("HOME", home.path())
+            .current_dir(home.path())
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        let (code, stderr) = (status.code(), text(&stderr));
+        // What a limit is enough for may differ; whatever it isn't enough for is no verdict.
+        assert!(matches!(code, Some(0 | 3)), "{limit}: {stderr}");
+        assert!(!stderr.contains("... failed"), "{limit}: {stderr}");
+        let note = format!("at most {limit} files may be open here (`ulimit -n`)");
+        assert!(stderr.contains(&note), "{limit}: {stderr}");
+        errored += usize::from(code == Some(3));
+    }
+    assert!(errored > 0, "no limit was too low");
 }

@@ -3,8 +3,10 @@
 //! No connection is kept between requests: a service may be restarted between two steps, and a test must not see that
 //! as an error of a stale connection.
 
-use crate::beneath;
+use super::answer::Fault;
+use crate::{beneath, limits};
 use cookie_store::CookieStore as Jar;
+use phalanx_shared::diagnostic::Span;
 use phalanx_shared::expr::EvalError;
 use reqwest::header::HeaderValue;
 use serde_json::{Map, Value};
@@ -33,6 +35,33 @@ pub struct Way {
 
 /// Whether a request goes to a service of the stack.
 pub type IsOurs = Arc<dyn Fn(IpAddr) -> bool + Send + Sync>;
+
+/// Why there can't be a client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NoClient {
+    /// A setting is wrong.
+    Wrong(String),
+    /// This machine can't make one.
+    Unable(String),
+}
+
+impl NoClient {
+    fn new(what: &str, error: &(dyn std::error::Error + 'static)) -> Self {
+        let why = format!("{what}: {}", cause(error));
+        match limits::is_exhausted(error) {
+            true => NoClient::Unable(why),
+            false => NoClient::Wrong(why),
+        }
+    }
+
+    /// What becomes of the request.
+    pub fn fault(self, span: Span) -> Fault {
+        match self {
+            NoClient::Wrong(why) => EvalError::new(span, why).into(),
+            NoClient::Unable(why) => Fault::Errored(why),
+        }
+    }
+}
 
 /// The clients of a cell.
 pub struct Clients {
@@ -75,7 +104,7 @@ impl Clients {
     }
 
     /// The client of a way; or why there can't be one.
-    pub fn client(&self, way: &Way) -> Result<reqwest::Client, String> {
+    pub fn client(&self, way: &Way) -> Result<reqwest::Client, NoClient> {
         if let Some(client) = lock(&self.clients).get(way) {
             return Ok(client.clone());
         }
@@ -84,7 +113,7 @@ impl Clients {
         Ok(client)
     }
 
-    fn build(&self, way: &Way) -> Result<reqwest::Client, String> {
+    fn build(&self, way: &Way) -> Result<reqwest::Client, NoClient> {
         // Whoever is first wins; a provider that is there already is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let redirects = match way.follow {
@@ -107,22 +136,25 @@ impl Clients {
                 builder = builder.add_root_certificate(certificate);
             }
         }
-        builder
-            .build()
-            .map_err(|error| format!("tls: {}", cause(&error)))
+        builder.build().map_err(|error| match &way.ca {
+            Some(_) => NoClient::new("tls", &error),
+            // No setting is to blame: it found no certificates on this machine, or could not open them.
+            None => NoClient::Unable(format!("tls: {}", cause(&error))),
+        })
     }
 
-    fn certificates(&self, ca: &str) -> Result<Vec<reqwest::Certificate>, String> {
+    fn certificates(&self, ca: &str) -> Result<Vec<reqwest::Certificate>, NoClient> {
         let path = Path::new(ca);
         let pem = match &self.workspace {
             Some(workspace) => beneath::read(workspace, path, MAX_BUNDLE),
             None => beneath::read_absolute(path, MAX_BUNDLE),
         };
-        let pem = pem.map_err(|error| format!("tls.ca: {ca}: {error}"))?;
+        let what = format!("tls.ca: {ca}");
+        let pem = pem.map_err(|error| NoClient::new(&what, &error))?;
         let bundle = reqwest::Certificate::from_pem_bundle(&pem)
-            .map_err(|error| format!("tls.ca: {ca}: {}", cause(&error)))?;
+            .map_err(|error| NoClient::new(&what, &error))?;
         if bundle.is_empty() {
-            return Err(format!("tls.ca: {ca} has no certificate"));
+            return Err(NoClient::Wrong(format!("{what} has no certificate")));
         }
         Ok(bundle)
     }
@@ -233,11 +265,6 @@ pub fn cause(error: &dyn std::error::Error) -> String {
     let mut texts: Vec<String> = texts.into_iter().skip(skip).collect();
     texts.dedup();
     texts.join(": ")
-}
-
-/// A client could not be made: a setting is wrong.
-pub fn unusable(span: phalanx_shared::diagnostic::Span, why: String) -> EvalError {
-    EvalError::new(span, why)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -3,6 +3,7 @@
 use super::answer::{Answer, Fault};
 use crate::beneath::{Place, Root};
 use crate::cell::context::CellContext;
+use crate::limits;
 use crate::runtime::contract::Member;
 use crate::runtime::process::blocking;
 use phalanx_shared::expr::{EvalError, Scope};
@@ -54,7 +55,13 @@ async fn exists(place: &Place) -> Result<(), Fault> {
     });
     found.await.map_err(|error| match error.kind() {
         ErrorKind::NotFound => Fault::failed(format!("there is no {} to copy", place.display())),
-        _ => Fault::failed(format!("{} can't be copied: {error}", place.display())),
+        _ => {
+            let reason = format!("{} can't be copied: {error}", place.display());
+            match limits::has_nothing_left(&error) {
+                true => Fault::Errored(reason),
+                false => Fault::failed(reason),
+            }
+        }
     })
 }
 

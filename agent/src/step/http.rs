@@ -2,7 +2,7 @@
 
 use super::answer::{Answer, Compute, Extent, Fault, Implied};
 use super::charset;
-use super::client::{Way, cause, set_by, unusable};
+use super::client::{Way, cause, set_by};
 use super::exhibit::Exhibit;
 use super::references::{is_whole_url, session};
 use crate::cell::context::CellContext;
@@ -94,7 +94,7 @@ pub async fn send(
     let client = context
         .clients
         .client(&way)
-        .map_err(|why| unusable(http.span, why))?;
+        .map_err(|why| why.fault(http.span))?;
     let mut builder = client
         .request(method(http), url.clone())
         .query(&evaluate.pairs(http.query.as_ref(), "query")?);

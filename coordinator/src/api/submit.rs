@@ -95,10 +95,7 @@ pub(super) async fn launch(
     let planned = overridden(planned, &submission);
     let named = planned.jobs.secrets();
     let secrets = named_secrets(handle, &named, secrets)?;
-    submission.origin.remove(SECRETS);
-    if !named.is_empty() {
-        submission.origin.insert(SECRETS.to_owned(), named.into());
-    }
+    submission.origin.insert(SECRETS.to_owned(), named.into());
     if handle.settings.agents_are_all_here {
         let agents = local_agents(handle).await?;
         offered(&planned.plan, &agents)?;

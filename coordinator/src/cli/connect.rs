@@ -8,6 +8,7 @@ use crate::config::fleet;
 use crate::config::place::STATE_DIR;
 use crate::config::server::{CANCEL_GRACE_S, COORDINATOR};
 use crate::local::{self, LocalRun, Look};
+use nix::sys::resource::{Resource, getrlimit};
 use phalanx_proto::limit::{CLIENT_ANSWER_BYTES, CLIENT_REQUEST_BYTES};
 use phalanx_proto::v1::control_client::ControlClient;
 use phalanx_proto::v1::{GcRequest, GcResponse, ListRunsRequest, RunSummary};
@@ -235,7 +236,7 @@ pub async fn list(context: &Context, limit: u32, open: bool) -> Result<Vec<RunSu
 pub async fn for_run(context: &Context, containers: bool) -> Result<Connection, CliError> {
     let address = context.settings.get(&COORDINATOR);
     if address.is_empty() {
-        let options = options(context, containers);
+        let options = local_options(context, containers);
         return Ok(Connection::own(LocalRun::start(&options).await?));
     }
     remote(&address).await
@@ -250,7 +251,7 @@ pub async fn for_rerun(
         return to_run(context, text).await;
     }
     let run = pick(text, &list(context, PICK_AMONG, false).await?)?;
-    let started = LocalRun::beside(&options(context, true), &run).await?;
+    let started = LocalRun::beside(&local_options(context, true), &run).await?;
     Ok((Connection::own(started), run))
 }
 
@@ -288,10 +289,15 @@ pub async fn resume(
     let look = local::open(&state_dir, run.as_str()).await?;
     let declared = secrets::of_run(look.client(), run.clone()).await?;
     drop(look);
-    let declared = declared.unwrap_or_default();
-    let secrets = given.of_spec(&declared)?;
-    secrets::demand(&declared, &secrets)?;
-    let resumed = LocalRun::resume(&options(context, true), &run, secrets).await?;
+    let secrets = match declared {
+        Some(declared) => {
+            let secrets = given.of_spec(&declared)?;
+            secrets::demand(&declared, &secrets)?;
+            secrets
+        }
+        None => given.of_any_spec()?,
+    };
+    let resumed = LocalRun::resume(&local_options(context, true), &run, secrets).await?;
     Ok((Connection::own(resumed), run))
 }
 
@@ -316,13 +322,32 @@ pub async fn gc(context: &Context, wish: local::Gc) -> Result<GcResponse, CliErr
     Ok(connection.client().gc(request).await?.into_inner())
 }
 
-fn options(context: &Context, containers: bool) -> local::Options {
+/// Files that a local run opens before its first cell, and that each cell in progress opens.
+const OWN_FILES: u64 = 64;
+const CELL_FILES: u64 = 10;
+/// Cells that a limit is measured by: there may be more slots than a run ever uses.
+const USUAL_CELLS: u64 = 16;
+
+/// Says that few files may be open, before anything ends for want of one.
+fn tell_few_files(context: &Context, options: &local::Options) {
+    let cells = u64::from(options.agents.max(1)) * u64::from(options.slots);
+    let Ok((files, _)) = getrlimit(Resource::RLIMIT_NOFILE) else {
+        return;
+    };
+    if files < OWN_FILES + CELL_FILES * cells.min(USUAL_CELLS) {
+        context.voice.note(&format!(
+            "at most {files} files may be open here (`ulimit -n`): a local run needs some {OWN_FILES}, and {CELL_FILES} more for each cell in progress; what finds none left is errored"
+        ));
+    }
+}
+
+fn local_options(context: &Context, containers: bool) -> local::Options {
     let settings = &context.settings;
     let mut docker = local::of_agents(settings);
     if !containers {
         docker.ready_networks = 0;
     }
-    local::Options {
+    let options = local::Options {
         state_dir: settings.get(&STATE_DIR),
         agents: settings.get(&fleet::AGENTS),
         slots: settings.get(&fleet::SLOTS).max(1),
@@ -336,7 +361,9 @@ fn options(context: &Context, containers: bool) -> local::Options {
         max_cells: super::max_cells(settings),
         tracer: context.tracer.clone(),
         program: None,
-    }
+    };
+    tell_few_files(context, &options);
+    options
 }
 
 impl From<local::Error> for CliError {

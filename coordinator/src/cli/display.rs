@@ -4,6 +4,7 @@ use super::say::{self, Voice, to_stderr};
 use super::screen::Screen;
 use crate::report::live::{Waits, frame};
 use crate::report::plain;
+use crate::report::still::Still;
 use crate::report::style::Style;
 use crate::report::text::{Line, lines_text};
 use phalanx_proto::v1;
@@ -13,6 +14,12 @@ use phalanx_shared::outcome::Outcome;
 use phalanx_shared::run_state::RunState;
 use phalanx_shared::time::Timestamp;
 use std::collections::HashSet;
+use std::time::Duration;
+
+/// Between two frames.
+const FRAME: Duration = Duration::from_millis(100);
+/// Between two looks at what takes long.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Shows a run while it goes on.
 #[derive(Debug)]
@@ -26,6 +33,8 @@ pub struct Display {
     waits: Waits,
     /// The reasons that were told as lines.
     told: HashSet<String>,
+    /// What cells are still at.
+    still: Still,
 }
 
 impl Display {
@@ -42,6 +51,7 @@ impl Display {
             lasting: Vec::new(),
             waits: Waits::new(),
             told: HashSet::new(),
+            still: Still::default(),
         }
     }
 
@@ -61,9 +71,12 @@ impl Display {
         }
     }
 
-    /// Whether frames are drawn, so that ticks are worth their time.
-    pub fn is_live(&self) -> bool {
-        self.screen.is_some()
+    /// How often [`Display::tick`] is worth its time.
+    pub fn pace(&self) -> Duration {
+        match self.screen {
+            Some(_) => FRAME,
+            None => LOOK,
+        }
     }
 
     /// An event, already folded into the state.
@@ -93,8 +106,13 @@ impl Display {
         }
     }
 
-    /// Draws the table as it is now.
+    /// Draws the table as it is now; without one, tells what takes long.
     pub fn tick(&mut self, state: &RunState, now: Timestamp) {
+        if self.screen.is_none() && !self.voice.quiet {
+            for line in self.still.lines(state, now) {
+                self.say(line);
+            }
+        }
         if let Some(screen) = &mut self.screen {
             let size = Screen::size();
             let lines = frame(state, &self.waits, now, size, self.style);

@@ -29,8 +29,6 @@ pub use stream::watch;
 const FIRST_QUESTION: Duration = Duration::from_secs(1);
 /// Between two of these questions.
 const QUESTIONS: Duration = Duration::from_secs(2);
-/// Between two frames.
-const FRAME: Duration = Duration::from_millis(100);
 
 /// What Ctrl-C means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -190,14 +188,14 @@ pub async fn follow(
     let mut display = Display::new(voice);
     let mut follower = Follower::new(run.clone(), on_interrupt);
     let mut inputs = watch(client.clone(), run.clone(), 1, true);
-    let mut frames = tokio::time::interval(FRAME);
+    let mut frames = tokio::time::interval(display.pace());
     frames.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     let mut questions = Questions::begin(client.clone(), run.clone());
     let left = 'run: loop {
         let input = tokio::select! {
             biased;
             by = interrupts.next() => Input::Interrupt(by),
-            _ = frames.tick(), if display.is_live() => {
+            _ = frames.tick() => {
                 display.tick(&follower.state, super::now());
                 continue;
             }

@@ -42,14 +42,17 @@ impl Args {
     }
 }
 
-/// Values of what the earlier run's spec names. What is missing the coordinator says, which may have it.
+/// Values of what the earlier run's spec names; whatever flags give, if its journal doesn't say. What is missing the coordinator says, which may have it.
 async fn of_earlier(
     connection: &Connection,
     run: &RunId,
     given: Given,
 ) -> Result<BTreeMap<String, String>, CliError> {
     let declared = secrets::of_run(connection.client(), run.clone()).await?;
-    given.of_spec(&declared.unwrap_or_default())
+    match declared {
+        Some(declared) => given.of_spec(&declared),
+        None => given.of_any_spec(),
+    }
 }
 
 /// Runs again; the exit code is the new run's.

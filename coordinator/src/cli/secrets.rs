@@ -95,12 +95,26 @@ impl Given {
                 }
             }
         }
-        for (name, value) in &secrets {
-            phalanx_shared::mask::check(value)
-                .map_err(|why| CliError::usage(format!("secret `{name}`: {why}")))?;
-        }
+        maskable(&secrets)?;
         Ok(secrets)
     }
+
+    /// What flags give, for a spec whose secrets aren't known here: a run of an earlier version. The coordinator knows the spec, and
+    /// keeps what it names.
+    pub fn of_any_spec(self) -> Result<BTreeMap<String, String>, CliError> {
+        let secrets = self.0.into_iter().map(|(name, (_, value))| (name, value));
+        let secrets = secrets.collect();
+        maskable(&secrets)?;
+        Ok(secrets)
+    }
+}
+
+fn maskable(secrets: &BTreeMap<String, String>) -> Result<(), CliError> {
+    for (name, value) in secrets {
+        phalanx_shared::mask::check(value)
+            .map_err(|why| CliError::usage(format!("secret `{name}`: {why}")))?;
+    }
+    Ok(())
 }
 
 /// An error if one of a spec's secrets has no value: nobody else can give it to a local run.
@@ -127,7 +141,7 @@ pub fn missing_text<'n>(missing: impl Iterator<Item = &'n str>) -> Option<(Strin
     Some((message, help))
 }
 
-/// The names of the secrets of a run's spec; none of a run whose journal doesn't say.
+/// The names of the secrets of a run's spec; `None` of a run whose journal doesn't say: earlier versions wrote none.
 pub async fn of_run(
     client: ControlClient<Channel>,
     run: RunId,

@@ -140,7 +140,8 @@ fn rank_of(outcome: Outcome) -> u8 {
     }
 }
 
-fn where_it_is(attempt: &AttemptState) -> (&str, Cow<'_, str>) {
+/// Phase and step of an attempt, the services that it waits for with the step.
+pub(super) fn where_it_is(attempt: &AttemptState) -> (&str, Cow<'_, str>) {
     let phase = name_of(attempt, attempt.phase.as_deref());
     let runs = attempt.started.is_some() && attempt.finished.is_none();
     let services = if runs {
@@ -370,31 +371,44 @@ impl Layout {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use phalanx_shared::event::{AttemptRef, Event, EventKind};
     use phalanx_shared::id::Token;
 
-    fn told(kinds: Vec<(bool, EventKind)>) -> RunState {
+    /// A run of one cell with the events of its run (`false`) and of its attempt.
+    pub fn told(kinds: Vec<(bool, EventKind)>) -> RunState {
+        let kinds = kinds.into_iter().map(|kind| ("c", kind)).collect();
+        of_cells(&[("c", "cell")], kinds)
+    }
+
+    /// A run of cells by id and name.
+    pub fn of_cells(cells: &[(&str, &str)], kinds: Vec<(&str, (bool, EventKind))>) -> RunState {
         let mut state = RunState::new("r".into());
+        let cells: Vec<_> = cells
+            .iter()
+            .map(|(id, name)| {
+                serde_json::json!({
+                    "id": id, "name": name, "matrix": {}, "runs_on": [], "experimental": false, "timeout_ms": 1, "attempts": 1,
+                    "retries": 0, "resources": { "millicpus": 0, "memory_bytes": 0, "subnets": 0 },
+                })
+            })
+            .collect();
         let plan = serde_json::json!({
             "digest": "", "spec": "shop", "inputs": {}, "axes": [], "coverage": [], "max_parallel": null, "fail_fast": false,
-            "cells": [{
-                "id": "c", "name": "cell", "matrix": {}, "runs_on": [], "experimental": false, "timeout_ms": 1, "attempts": 1, "retries": 0,
-                "resources": { "millicpus": 0, "memory_bytes": 0, "subnets": 0 },
-            }],
+            "cells": cells,
         });
         let submitted = EventKind::RunSubmitted {
             plan: serde_json::from_value(plan).unwrap(),
             origin: serde_json::Map::new(),
         };
-        let all = std::iter::once((false, submitted)).chain(kinds);
-        for (seq, (of_agent, kind)) in all.enumerate() {
+        let all = std::iter::once(("", (false, submitted))).chain(kinds);
+        for (seq, (cell, (of_agent, kind))) in all.enumerate() {
             state.apply(&Event {
                 run: "r".into(),
                 attempt: of_agent.then(|| AttemptRef {
-                    cell: "c".into(),
+                    cell: cell.into(),
                     attempt: 1,
                 }),
                 seq: u64::try_from(seq).unwrap(),

@@ -13,6 +13,7 @@ pub mod junit;
 pub mod live;
 pub mod markdown;
 pub mod plain;
+pub mod still;
 pub mod style;
 pub mod table;
 pub mod terminal;

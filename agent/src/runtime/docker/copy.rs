@@ -61,7 +61,7 @@ async fn target(
     from: &Path,
     to: &str,
 ) -> Result<(String, String), RuntimeError> {
-    if is_directory(container, to).await {
+    if is_directory(container, to).await? {
         let name = from.file_name().map(|n| n.to_string_lossy().into_owned());
         return Ok((to.to_owned(), name.unwrap_or_else(|| ".".to_owned())));
     }
@@ -73,7 +73,7 @@ async fn target(
     let name = path.file_name().map(|n| n.to_string_lossy().into_owned());
     // Asked beforehand: some engines make a missing directory, some refuse.
     match name {
-        Some(name) if !to.ends_with('/') && is_directory(container, &parent).await => {
+        Some(name) if !to.ends_with('/') && is_directory(container, &parent).await? => {
             Ok((parent, name))
         }
         _ => Err(RuntimeError::Failed(format!(
@@ -85,17 +85,23 @@ async fn target(
     }
 }
 
-async fn is_directory(container: &Container, path: &str) -> bool {
+async fn is_directory(container: &Container, path: &str) -> Result<bool, RuntimeError> {
     let options = ContainerArchiveInfoOptionsBuilder::default()
         .path(path)
         .build();
     let docker = &container.shared.engine.docker;
-    container
-        .shared
-        .engine
-        .ask(|| docker.get_container_archive_info(&container.id, Some(options.clone())))
-        .await
-        .is_ok_and(|info| info.file_mode & GO_DIRECTORY != 0)
+    let engine = &container.shared.engine;
+    let asked =
+        engine.ask(|| docker.get_container_archive_info(&container.id, Some(options.clone())));
+    match asked.await {
+        Ok(info) => Ok(info.file_mode & GO_DIRECTORY != 0),
+        // Any answer of the engine means that there is none to copy into; without one nothing is known.
+        Err(error) if status(&error).is_none() => {
+            let what = format!("service {}: looking at {path}", container.config.name);
+            Err(runtime(&what, &error))
+        }
+        Err(_) => Ok(false),
+    }
 }
 
 /// What leads out of the workspace is a fault of what was copied, or of who put a link there.

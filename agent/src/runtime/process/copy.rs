@@ -1,6 +1,7 @@
 //! Copies files and directories on the host for a member; and runs what blocks.
 
 use crate::beneath::{Place, Root};
+use crate::limits;
 use crate::runtime::contract::RuntimeError;
 use crate::runtime::tree;
 use std::io;
@@ -25,5 +26,11 @@ pub async fn copied(from: Place, to: Place, into: bool) -> Result<(), RuntimeErr
         tree::copy((&source, &from.path), (&target, &to.path), into)
     })
     .await
-    .map_err(|error| RuntimeError::Failed(format!("can't copy {description}: {error}")))
+    .map_err(|error| {
+        let text = format!("can't copy {description}: {error}");
+        match limits::has_nothing_left(&error) {
+            true => RuntimeError::Errored(text),
+            false => RuntimeError::Failed(text),
+        }
+    })
 }
