@@ -563,3 +563,15 @@ fn want_of_open_files_is_told_and_no_verdict_about_copies_and_streams() {
     }
     assert!(errored > 0, "no limit was too low");
 }
+
+#[test]
+fn a_run_of_a_version_that_kept_no_names_of_secrets_takes_those_that_are_given() {
+    let server = Scripted::start(sample::events(27, 9));
+    std::fs::write(server.directory().join("token"), "s3cr3t-of-mine").unwrap();
+    let (code, _, stderr) = run(&server, &["rerun", "--secret-file", "token=token"]);
+    assert_eq!(code, 3, "{stderr}");
+    assert!(stderr.contains("scripted, secrets: token"), "{stderr}");
+    std::fs::write(server.directory().join("token"), "short").unwrap();
+    let (code, _, stderr) = run(&server, &["rerun", "--secret-file", "token=token"]);
+    assert_eq!(code, 2, "{stderr}");
+}

@@ -201,8 +201,10 @@ impl Control for Script {
         Ok(Response::new(CancelResponse { finished: false }))
     }
 
-    async fn rerun(&self, _: Request<RerunRequest>) -> Answer<SubmitResponse> {
-        Err(Status::unimplemented("scripted"))
+    async fn rerun(&self, request: Request<RerunRequest>) -> Answer<SubmitResponse> {
+        let secrets: Vec<String> = request.into_inner().secrets.into_keys().collect();
+        let said = format!("scripted, secrets: {}", secrets.join(", "));
+        Err(Status::unimplemented(said))
     }
 
     async fn logs(&self, _: Request<LogsRequest>) -> Answer<Self::LogsStream> {
