@@ -2,8 +2,8 @@
 //!
 //! `phalanx serve` and local mode are this with different listeners. Everything of it is below one directory.
 
-use crate::api::Api;
 use crate::api::gc::{LOGS, WORKSPACES};
+use crate::api::{Api, REQUEST_BYTES};
 use crate::clock::{Clock, SystemClock};
 use crate::dispatch::core::Settings as SessionSettings;
 use crate::dispatch::logs::store::{Limits as LogLimits, LogStore};
@@ -44,6 +44,8 @@ pub struct Options {
     pub sessions: SessionSettings,
     /// Values for secrets that a submission doesn't bring.
     pub own_secrets: OwnSecrets,
+    /// Bytes of large submissions that may come in at the same time.
+    pub submission_bytes: u64,
     /// The most cells of a run, if that is limited.
     pub max_cells: Option<usize>,
     /// How it begins.
@@ -59,6 +61,7 @@ impl Options {
             logs: LogLimits::default(),
             sessions: SessionSettings::default(),
             own_secrets: Arc::new(|_| None),
+            submission_bytes: REQUEST_BYTES,
             max_cells: None,
             begin: Begin::default(),
         }
@@ -137,7 +140,8 @@ pub async fn start(options: Options, listener: Listener) -> Result<Server, Store
     });
     let api = Api::new(handle.clone(), logs.clone(), workspaces, directory);
     let router = dispatch::transport().add_service(sessions);
-    let router = with_standard_services(router.add_service(api.into_service()));
+    let router =
+        with_standard_services(router.add_service(api.into_service(options.submission_bytes)));
     let stop = CancellationToken::new();
     let stopped = stop.clone().cancelled_owned();
     let served = match listener {

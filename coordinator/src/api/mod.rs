@@ -7,6 +7,7 @@ mod agents;
 mod cancel;
 mod find;
 pub(crate) mod gc;
+mod intake;
 mod list;
 mod logs;
 mod rerun;
@@ -24,6 +25,7 @@ use crate::incoming::{Busy, Visit};
 use crate::supervisor::Handle;
 use crate::workspace::Workspaces;
 use futures::StreamExt;
+use intake::{Intake, Turns};
 use phalanx_proto::v1;
 use phalanx_proto::v1::control_server::{Control, ControlServer};
 use phalanx_proto::{fitting, limit};
@@ -31,6 +33,9 @@ use std::path::PathBuf;
 use std::pin::Pin;
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
+
+/// Bytes of large requests that may come in at the same time.
+pub const REQUEST_BYTES: u64 = 256 << 20;
 
 /// Answers clients.
 #[derive(Clone)]
@@ -53,11 +58,12 @@ impl Api {
         }
     }
 
-    /// As a service for a tonic server.
-    pub fn into_service(self) -> ControlServer<Api> {
-        ControlServer::new(self)
+    /// As a service for a tonic server; large requests share so many bytes of memory.
+    pub fn into_service(self, request_bytes: u64) -> Intake<ControlServer<Api>> {
+        let service = ControlServer::new(self)
             .max_decoding_message_size(limit::CLIENT_REQUEST_BYTES)
-            .max_encoding_message_size(limit::CLIENT_ANSWER_BYTES)
+            .max_encoding_message_size(limit::CLIENT_ANSWER_BYTES);
+        Intake::new(service, Turns::new(request_bytes))
     }
 }
 

@@ -33,22 +33,44 @@ const WHILE_OTHERS_WAIT: Rate = Rate {
 };
 
 #[derive(Clone, Copy)]
-struct Rate {
+pub(super) struct Rate {
     bytes: u64,
     within: Duration,
 }
 
 /// How fast a client sends.
-#[derive(Default)]
-struct Pace {
+pub(super) struct Pace {
+    what: &'static str,
     bytes: u64,
     /// Time spent waiting for it.
     waited: Duration,
 }
 
 impl Pace {
+    /// Of something that is about to come.
+    pub(super) fn of(what: &'static str) -> Self {
+        Pace {
+            what,
+            bytes: 0,
+            waited: Duration::ZERO,
+        }
+    }
+
+    /// What is demanded, depending on whether others wait for a turn.
+    pub(super) fn wanted(by_others: bool) -> Rate {
+        match by_others {
+            true => WHILE_OTHERS_WAIT,
+            false => AT_LEAST,
+        }
+    }
+
     /// More was waited for, and perhaps came. An error if that is too slow.
-    fn check(&mut self, waited: Duration, bytes: usize, rate: Rate) -> Result<(), Status> {
+    pub(super) fn check(
+        &mut self,
+        waited: Duration,
+        bytes: usize,
+        rate: Rate,
+    ) -> Result<(), Status> {
         self.waited += waited;
         self.bytes += bytes as u64;
         if self.waited < rate.within {
@@ -56,13 +78,14 @@ impl Pace {
         }
         if self.bytes < rate.bytes {
             return Err(Status::deadline_exceeded(format!(
-                "the workspace comes too slowly: {} bytes in {} s, at least {} are needed",
+                "{} comes too slowly: {} bytes in {} s, at least {} are needed",
+                self.what,
                 self.bytes,
                 self.waited.as_secs(),
                 rate.bytes
             )));
         }
-        *self = Pace::default();
+        *self = Pace::of(self.what);
         Ok(())
     }
 }
@@ -121,12 +144,9 @@ async fn feed(
     wire: mpsc::Sender<Part>,
     turn: &Turn,
 ) -> Result<(), Status> {
-    let mut pace = Pace::default();
+    let mut pace = Pace::of("the workspace");
     loop {
-        let rate = match turn.is_wanted() {
-            true => WHILE_OTHERS_WAIT,
-            false => AT_LEAST,
-        };
+        let rate = Pace::wanted(turn.is_wanted());
         let waiting = Stopwatch::start();
         let came = tokio::time::timeout(LOOK, parts.next()).await;
         let waited = waiting.elapsed();
@@ -221,7 +241,7 @@ mod tests {
     #[test]
     fn a_client_that_trickles_is_given_up_sooner_while_others_wait() {
         let trickle = |rate| {
-            let mut pace = Pace::default();
+            let mut pace = Pace::of("it");
             let second = Duration::from_secs(1);
             let mut seconds = 0..600;
             seconds.find_map(|n| Some((n + 1, pace.check(second, 1_000, rate).err()?)))
@@ -229,7 +249,7 @@ mod tests {
         let (seconds, status) = trickle(AT_LEAST).unwrap();
         assert_eq!((seconds, status.code()), (60, Code::DeadlineExceeded));
         assert_eq!(trickle(WHILE_OTHERS_WAIT).unwrap().0, 5);
-        let mut pace = Pace::default();
+        let mut pace = Pace::of("it");
         for _ in 0..600 {
             let piece = Duration::from_secs(1);
             pace.check(piece, 300 << 10, WHILE_OTHERS_WAIT).unwrap();

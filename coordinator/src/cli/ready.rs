@@ -4,9 +4,10 @@ use super::connect::Connection;
 use super::error::CliError;
 use super::interrupt::Interrupts;
 use super::run::unless;
+use super::say::Voice;
 use super::selection::Selection;
 use super::upload::upload;
-use super::{Context, diagnostics, say, validate};
+use super::{Context, diagnostics, exit, say, validate};
 use crate::config::server::COORDINATOR;
 use crate::journal::Submission;
 use crate::spec_file;
@@ -14,10 +15,13 @@ use crate::submission::{Prepared, prepare};
 use crate::workspace::Packed;
 use phalanx_proto::convert::Refusal;
 use phalanx_proto::v1;
+use phalanx_shared::clock::Stopwatch;
 use phalanx_shared::diagnostic::{Diagnostic, Source, Sources};
 use phalanx_shared::id::{CellId, RunId};
 use serde_json::json;
 use std::collections::HashSet;
+use std::time::Duration;
+use tonic::{Code, Response, Status};
 
 /// A submission that needs a coordinator only.
 pub struct Ready {
@@ -87,8 +91,12 @@ impl Ready {
             unless(interrupts, sending).await?;
         }
         let files: Vec<Source> = request.files.iter().cloned().map(Into::into).collect();
-        let answer = connection.client().submit(request).await;
-        let answer = started(answer)?;
+        let client = connection.client();
+        let submitting = patiently(context.voice, interrupts, || {
+            let (mut client, request) = (client.clone(), request.clone());
+            async move { client.submit(request).await }
+        });
+        let answer = submitting.await?;
         for wire in answer.warnings {
             if let Ok(warning) = Diagnostic::try_from(wire)
                 && !warnings.contains(&warning)
@@ -98,6 +106,41 @@ impl Ready {
         }
         warn(&warnings, &files, context);
         Ok(RunId::from(answer.run_id))
+    }
+}
+
+/// For how long a coordinator that takes others' submissions is asked again.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Asks a coordinator to start a run, again if it has no room for the submission: then it has read nothing of it.
+pub(super) async fn patiently<F>(
+    voice: Voice,
+    interrupts: &mut Interrupts,
+    mut ask: impl FnMut() -> F,
+) -> Result<v1::SubmitResponse, CliError>
+where
+    F: Future<Output = Result<Response<v1::SubmitResponse>, Status>>,
+{
+    let asking = Stopwatch::start();
+    let mut pause = Duration::from_millis(500);
+    loop {
+        let answer = ask().await;
+        let busy = match &answer {
+            Err(status) if status.code() == Code::ResourceExhausted => status.message(),
+            _ => return started(answer),
+        };
+        if asking.elapsed() >= PATIENCE {
+            return started(answer);
+        }
+        if pause < Duration::from_secs(1) {
+            voice.note(&format!("{busy} (trying for {} s)", PATIENCE.as_secs()));
+        }
+        tokio::select! {
+            // Nothing was started.
+            _ = interrupts.next() => return Err(CliError::said(exit::INTERRUPTED)),
+            () = tokio::time::sleep(pause) => {}
+        }
+        pause = (pause * 2).min(Duration::from_secs(4));
     }
 }
 
@@ -216,7 +259,7 @@ fn complain(refusal: &Refusal) -> String {
 
 /// What was started, or the refusal with its findings underlined: of a coordinator of today in its answer, of an earlier one in its status.
 pub(super) fn started(
-    answer: Result<tonic::Response<v1::SubmitResponse>, tonic::Status>,
+    answer: Result<Response<v1::SubmitResponse>, Status>,
 ) -> Result<v1::SubmitResponse, CliError> {
     let refused = |refusal: Refusal| CliError::usage(complain(&refusal));
     let mut answer = match answer {

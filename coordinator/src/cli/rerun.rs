@@ -3,7 +3,7 @@
 use super::connect::Connection;
 use super::error::CliError;
 use super::interrupt::Interrupts;
-use super::ready::started;
+use super::ready::patiently;
 use super::run::{How, LocalArgs, attend, unless};
 use super::secrets::{self, Given};
 use super::{Context, connect};
@@ -77,8 +77,12 @@ pub async fn run(args: Args, context: &Context) -> Result<u8, CliError> {
         options: Some(options),
         secrets,
     };
-    let answer = connection.client().rerun(request).await;
-    let answer = match started(answer) {
+    let client = connection.client();
+    let rerunning = patiently(context.voice, &mut interrupts, || {
+        let (mut client, request) = (client.clone(), request.clone());
+        async move { client.rerun(request).await }
+    });
+    let answer = match rerunning.await {
         Ok(answer) => answer,
         Err(error) => {
             connection.close().await;

@@ -3,13 +3,13 @@
 use super::error::CliError;
 use super::interrupt::Interrupts;
 use super::{Context, exit, say, secrets};
-use crate::config::Flag;
 use crate::config::place::STATE_DIR;
 use crate::config::server::{
-    ACCEPT_WITHIN_S, ATTEMPT_MARGIN_S, CANCEL_GRACE_S, HEARTBEAT_MS, HTTP, KEEP_RUNS_DAYS,
-    LABEL_LIMITS, LEASE_MARGIN_S, LEASE_S, LISTEN, LOG_ATTEMPT_MIB, LOG_RESERVE_MIB,
-    RECONNECT_WITHIN_S, RESET_GRACE_S, SECRETS_DIR,
+    ACCEPT_WITHIN_S, AGENT_EVENTS_MIB, ATTEMPT_MARGIN_S, CANCEL_GRACE_S, HEARTBEAT_MS, HTTP,
+    KEEP_RUNS_DAYS, LABEL_LIMITS, LEASE_MARGIN_S, LEASE_S, LISTEN, LOG_AGENT_MIB, LOG_ATTEMPT_MIB,
+    LOG_RESERVE_MIB, RECONNECT_WITHIN_S, RESET_GRACE_S, SECRETS_DIR, SUBMISSIONS_MIB,
 };
+use crate::config::{Flag, Setting};
 use crate::dispatch::core::Settings as SessionSettings;
 use crate::dispatch::logs::store::Limits as LogLimits;
 use crate::server::{self, Listener};
@@ -129,6 +129,7 @@ fn own_secret(directory: &str, name: &str) -> Option<String> {
 fn options(context: &Context, directory: PathBuf) -> Result<server::Options, CliError> {
     let settings = &context.settings;
     let seconds = |setting| Duration::from_secs(settings.get(setting));
+    let mib = |setting: &Setting<u64>| settings.get(setting).saturating_mul(1 << 20);
     let days = settings.get(&KEEP_RUNS_DAYS);
     let secrets_dir = settings.get(&SECRETS_DIR);
     Ok(server::Options {
@@ -142,7 +143,8 @@ fn options(context: &Context, directory: PathBuf) -> Result<server::Options, Cli
             ..supervisor::Settings::default()
         },
         logs: LogLimits {
-            attempt_bytes: settings.get(&LOG_ATTEMPT_MIB).saturating_mul(1 << 20),
+            attempt_bytes: mib(&LOG_ATTEMPT_MIB),
+            agent_bytes: mib(&LOG_AGENT_MIB),
             reserve_bytes: settings
                 .get(&LOG_RESERVE_MIB)
                 .0
@@ -155,9 +157,11 @@ fn options(context: &Context, directory: PathBuf) -> Result<server::Options, Cli
             reset_grace: seconds(&RESET_GRACE_S),
             accept_within: seconds(&ACCEPT_WITHIN_S),
             attempt_margin: seconds(&ATTEMPT_MARGIN_S),
+            agent_event_bytes: mib(&AGENT_EVENTS_MIB),
             ..SessionSettings::default()
         },
         own_secrets: Arc::new(move |name| own_secret(&secrets_dir, name)),
+        submission_bytes: mib(&SUBMISSIONS_MIB),
         max_cells: super::max_cells(settings),
         ..server::Options::below(directory)
     })

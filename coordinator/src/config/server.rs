@@ -132,6 +132,30 @@ pub const LOG_ATTEMPT_MIB: Setting<u64> = Setting {
     default: |_| 512,
 };
 
+/// The same over all that an agent runs.
+pub const LOG_AGENT_MIB: Setting<u64> = Setting {
+    key: "logs.agent_mib",
+    unit: "MiB",
+    doc: "bytes of logs that the coordinator keeps of all attempts that one agent runs at a time; what is more becomes a gap that says so",
+    default: |_| 8_192,
+};
+
+/// Memory for submissions.
+pub const SUBMISSIONS_MIB: Setting<u64> = Setting {
+    key: "serve.submissions_mib",
+    unit: "MiB",
+    doc: "bytes of large submissions that come in at the same time, half of them from one address; further ones wait, then their clients try again. One of the largest, 105 MiB, always fits",
+    default: |_| 256,
+};
+
+/// A bound on what an agent may say.
+pub const AGENT_EVENTS_MIB: Setting<u64> = Setting {
+    key: "serve.agent_events_mib",
+    unit: "MiB",
+    doc: "bytes of events of all attempts that one agent runs at a time; of an agent that sends more, the attempt with most of them is taken",
+    default: |_| 512,
+};
+
 /// Room that logs leave.
 pub const LOG_RESERVE_MIB: Setting<Reserve> = Setting {
     key: "logs.reserve_mib",

@@ -227,7 +227,7 @@ impl Session {
                     Vec::new()
                 }
                 Effect::Opened(token) => {
-                    self.shared.logs.open(&token);
+                    self.shared.logs.open(&token, &self.agent);
                     Vec::new()
                 }
                 Effect::Closed(token) => {

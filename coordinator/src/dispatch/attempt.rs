@@ -27,6 +27,8 @@ pub struct Attempt {
     pub timeout: Duration,
     /// When its agent loses it; none until the agent holds it.
     pub overdue: Option<Duration>,
+    /// Bytes of its events, since this term began.
+    pub said: u64,
 }
 
 /// Where an attempt is.
@@ -72,6 +74,7 @@ impl Attempt {
         Attempt {
             timeout,
             overdue: None,
+            said: 0,
             stage,
             received: 0,
             durable: 0,

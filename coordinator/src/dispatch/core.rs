@@ -5,6 +5,7 @@
 //! [`AgentSession::durable`].
 
 use super::attempt::{Attempt, Cancel, Sequence, Stage};
+use super::budget::size;
 use super::contract::{AgentInfo, GoesOn, InventoryItem};
 use super::gate::{SharedGate, Stale};
 use phalanx_proto::link::{FromAgent, Hello, ToAgent, Welcome};
@@ -37,6 +38,8 @@ pub struct Settings {
     /// How much longer than its cell's timeout an attempt may take: opening stacks, `always` steps, logs, clean-up. Its agent loses one that takes
     /// longer. An agent that answers heartbeats and does nothing else would hold it for ever.
     pub attempt_margin: Duration,
+    /// Bytes of events of all attempts that one agent holds.
+    pub agent_event_bytes: u64,
 }
 
 impl Default for Settings {
@@ -50,6 +53,7 @@ impl Default for Settings {
             reset_grace: Duration::from_secs(13),
             accept_within: Duration::from_secs(5),
             attempt_margin: Duration::from_secs(300),
+            agent_event_bytes: 512 << 20,
         }
     }
 }
@@ -251,10 +255,12 @@ impl AgentSession {
             let known = self.attempts.remove(token);
             // Its time goes on; that of an earlier term's counts anew.
             let overdue = known.as_ref().and_then(|a| a.overdue);
+            let said = known.as_ref().map_or(0, |a| a.said);
             let early = self.early.remove(token);
             let cancel = early.or(known.and_then(|a| a.cancel));
             let mut attempt = Attempt {
                 overdue,
+                said,
                 ..Attempt::resumed(goes_on.durable_seq, goes_on.timeout)
             };
             attempt.count_from(now, margin);
@@ -468,8 +474,11 @@ impl AgentSession {
         let token = token.clone();
         match attempt.take(events) {
             Sequence::New(events) => {
+                let fits = attempt.pending <= MAX_PENDING;
+                attempt.said += events.iter().map(|e| size(&e.kind)).sum::<u64>();
                 effects.push(Effect::Tell(Fact::Events { token, events }));
-                return attempt.pending <= MAX_PENDING;
+                self.keep_budget(effects);
+                return fits;
             }
             Sequence::Repeated => {
                 // The acknowledgement may have been lost.

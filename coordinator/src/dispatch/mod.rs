@@ -2,6 +2,7 @@
 
 mod actor;
 mod attempt;
+pub mod budget;
 mod command;
 pub mod contract;
 pub mod core;

@@ -2,8 +2,8 @@
 
 use super::place::{self, Place};
 use super::{Error, client, find};
-use crate::api::Api;
 use crate::api::gc::{LOGS, WORKSPACES};
+use crate::api::{Api, REQUEST_BYTES};
 use crate::clock::SystemClock;
 use crate::dispatch::logs::store::LogStore;
 use crate::journal::SqliteStore;
@@ -108,7 +108,7 @@ async fn read(place: &Place) -> Result<Reached, Error> {
     let api = Api::new(handle, logs, workspaces, directory.to_owned());
     let (ours, theirs) = tokio::io::duplex(PIPE);
     let incoming = tokio_stream::once(Ok::<_, std::io::Error>(theirs));
-    let router = tonic::transport::Server::builder().add_service(api.into_service());
+    let router = tonic::transport::Server::builder().add_service(api.into_service(REQUEST_BYTES));
     let server = tokio::spawn(async move {
         if let Err(error) = router.serve_with_incoming(incoming).await {
             tracing::debug!(%error, "answering from the journal ended");

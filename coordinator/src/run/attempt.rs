@@ -1,6 +1,7 @@
 //! What happens to attempts: offered, taken, given back, told of, lost. The fence against late ones is [`RunCore::holds`].
 
 use super::core::{Decision, Effect, RunCore};
+use crate::dispatch::budget::size;
 use crate::dispatch::contract::{GoesOn, InventoryItem};
 use phalanx_proto::limit::{ATTEMPT_EVENT_BYTES_TAKEN, ATTEMPT_EVENTS_TAKEN};
 use phalanx_shared::event::{Event, EventKind};
@@ -234,22 +235,4 @@ impl RunCore {
         d.effects.push(release);
         self.judge(&token.cell, now, d);
     }
-}
-
-/// Bytes of an event as the journal keeps it.
-fn size(kind: &EventKind) -> u64 {
-    struct Count(u64);
-    impl std::io::Write for Count {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0 += bytes.len() as u64;
-            Ok(bytes.len())
-        }
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-    let mut count = Count(0);
-    // What can't be written isn't kept either.
-    let _ = serde_json::to_writer(&mut count, kind);
-    count.0
 }

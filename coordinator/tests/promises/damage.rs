@@ -9,6 +9,7 @@ use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
+use std::time::Duration;
 
 pub fn tests() -> Vec<Test> {
     vec![
@@ -61,6 +62,11 @@ pub fn tests() -> Vec<Test> {
             Need::Nothing,
             "the logs of one attempt are bounded on the coordinator's disk, and the gap says why",
             logs_of_an_attempt_are_bounded,
+        ),
+        (
+            Need::Nothing,
+            "the logs of all cells that an agent runs at a time are bounded too, and the gaps say why",
+            logs_of_an_agent_are_bounded,
         ),
         (
             Need::Root,
@@ -623,6 +629,46 @@ fn logs_of_an_attempt_are_bounded() {
         .collect();
     assert!(logs.contains(gap), "{tail}");
     assert!(logs.len() < 3 << 20, "{}", logs.len());
+    assert_eq!(at.get("/healthz").1, "ok\n");
+}
+
+fn logs_of_an_agent_are_bounded() {
+    let fleet = Fleet::new();
+    let gate = fleet.path("gate");
+    let spec = noisy(700_000)
+        .replace(
+            "services:",
+            "strategy: { matrix: { n: [1, 2, 3, 4] } }\nservices:",
+        )
+        .replace(
+            "command: ['true'] } }",
+            &format!(
+                "command: ['true'] }} }}, {{ run: \"until [ -e {} ]; do sleep 0.1; done\" }}",
+                gate.display()
+            ),
+        );
+    fs::write(fleet.path("noisy.yaml"), spec).unwrap();
+    let at = fleet.serve_within(&[("PHALANX_LOGS__AGENT_MIB", "1")], 1_024);
+    let _agent = fleet.agent("a", &at.url(), 4);
+    fleet.wait_for_state(&at, "a", "connected");
+    let (code, stdout, stderr) = fleet.call(&at, &["submit", "noisy.yaml"]);
+    assert_eq!(code, Some(0), "{stderr}");
+    let kept = || at.metric("phalanx_log_bytes_total");
+    eventually("the budget is spent", || (kept() > 900_000.0).then_some(()));
+    // What is on its way is refused meanwhile.
+    std::thread::sleep(Duration::from_secs(2));
+    assert!(kept() <= 1_048_576.0, "{}", kept());
+    fs::write(gate, "").unwrap();
+    let id = stdout.trim();
+    let (code, _, stderr) = fleet.call(&at, &["watch", id, "-q"]);
+    assert_eq!(code, Some(0), "{stderr}");
+    let cells = fs::read_dir(fleet.path("state/coordinator/logs").join(id)).unwrap();
+    let gaps = cells.filter(|cell| {
+        let index = cell.as_ref().unwrap().path().join("1/index");
+        let index = fs::read_to_string(index).unwrap_or_default();
+        index.contains("over the limit of 1 MiB for the logs of all attempts that an agent holds")
+    });
+    assert!(gaps.count() >= 2);
     assert_eq!(at.get("/healthz").1, "ok\n");
 }
 

@@ -43,6 +43,11 @@ pub fn tests() -> Vec<Test> {
         ),
         (
             Need::Nothing,
+            "an agent with many attempts says no more than its budget, and the noisiest attempt is taken",
+            noisy_agent,
+        ),
+        (
+            Need::Nothing,
             "a refusal of any length reaches the client whole",
             long_refusals,
         ),
@@ -75,6 +80,16 @@ pub fn tests() -> Vec<Test> {
             Need::Nothing,
             "what a submission brings beside its spec is bounded",
             heavy_submissions,
+        ),
+        (
+            Need::Nothing,
+            "large submissions that come at once take no more memory than their budget, and small ones pass",
+            crowd_of_submissions,
+        ),
+        (
+            Need::Nothing,
+            "a submission that trickles loses its turn, and a client that found no room tries again",
+            slow_submissions,
         ),
         (
             Need::Nothing,
@@ -168,8 +183,13 @@ impl Liar {
 
     /// Why an attempt isn't its own any more.
     async fn abandoned(&mut self) -> String {
+        self.abandoned_one().await.1
+    }
+
+    /// Which isn't, and why.
+    async fn abandoned_one(&mut self) -> (v1::Token, String) {
         let abandon = |down| match down {
-            Down::Abandon(abandon) => Some(abandon.reason),
+            Down::Abandon(abandon) => Some((abandon.token?, abandon.reason)),
             _ => None,
         };
         self.hear(abandon).await
@@ -396,6 +416,54 @@ fn black_hole() {
         said.contains("long after its cell's timeout was over"),
         "{said}"
     );
+}
+
+fn noisy_agent() {
+    let fleet = Fleet::new();
+    let at = fleet.serve_within(&[("PHALANX_SERVE__AGENT_EVENTS_MIB", "1")], 1_024);
+    let note = |bytes: usize| json!({"kind": "note", "message": "n".repeat(bytes)});
+    let runs = runtime().block_on(async {
+        let mut liar = Liar::connect(&at, hello("noisy", "1")).await.unwrap();
+        let mut held = Vec::new();
+        for _ in 0..2 {
+            let run = submit(&fleet, &at, ONE);
+            let token = liar.offered().await;
+            let accepted = Some(token.clone());
+            liar.say(Up::Accept(v1::Accept { token: accepted })).await;
+            let started = json!({"kind": "attempt_started", "agent": "noisy"});
+            liar.tell(&token, 1, started).await;
+            held.push((run, token));
+        }
+        let [(_, loud), (_, quiet)] = &held[..] else {
+            unreachable!()
+        };
+        liar.tell(loud, 2, note(700_000)).await;
+        for seq in 2..=4 {
+            liar.tell(quiet, seq, note(150_000)).await;
+        }
+        let (lost, reason) = liar.abandoned_one().await;
+        assert_eq!(lost, *loud);
+        assert!(
+            reason.contains("more than 1 MiB of events over all attempts"),
+            "{reason}"
+        );
+        // The other one goes on.
+        liar.tell(quiet, 5, note(150_000)).await;
+        let acknowledged = |down| match down {
+            Down::Ack(ack) => (ack.seq == 5).then_some(ack.token),
+            _ => None,
+        };
+        assert_eq!(liar.hear(acknowledged).await.as_ref(), Some(quiet));
+        held.into_iter().map(|(run, _)| run).collect::<Vec<_>>()
+    });
+    let is_lost = |run: &Run| {
+        let kinds = runtime().block_on(kinds(&at, run));
+        kinds.iter().any(|kind| kind == "attempt_lost")
+    };
+    eventually("the loud one is lost", || is_lost(&runs[0]).then_some(()));
+    let _honest = fleet.agent("honest", &at.url(), 4);
+    let shown = fleet.finished(&at, &runs[0]);
+    assert_eq!(shown["outcome"], "passed", "{shown:#}");
 }
 
 fn long_refusals() {
@@ -756,4 +824,145 @@ fn heavy_submissions() {
     }
     let list = fleet.json(&at, &["runs", "--format", "json"]);
     assert_eq!(list["runs"].as_array().map(Vec::len), Some(0), "{list}");
+}
+
+/// A submission of so many MiB of files to read, and perhaps another one's name.
+fn large(mib: usize) -> v1::SubmitRequest {
+    v1::SubmitRequest {
+        files: vec![v1::SourceFile {
+            name: "s.yaml".to_owned(),
+            text: ONE.to_owned(),
+        }],
+        read: vec![v1::SourceFile {
+            name: "large".to_owned(),
+            text: "x".repeat(mib << 20),
+        }],
+        ..v1::SubmitRequest::default()
+    }
+}
+
+fn crowd_of_submissions() {
+    let fleet = Fleet::new();
+    let at = fleet.serve();
+    let before = at.process.peak_mib();
+    let runtime = runtime();
+    let crowd: Vec<_> = (0..12)
+        .map(|_| {
+            let url = at.url();
+            runtime.spawn(async move {
+                let client = ControlClient::connect(url).await.unwrap();
+                let mut client = client.max_encoding_message_size(1 << 30);
+                // Too much to be kept: what it costs is to have it come.
+                client.submit(large(90)).await.unwrap_err()
+            })
+        })
+        .collect();
+    // Meanwhile others get through.
+    for _ in 0..5 {
+        submit(&fleet, &at, ONE);
+    }
+    let mut told = 0;
+    for one in crowd {
+        let status = runtime.block_on(one).unwrap();
+        match status.code() {
+            Code::ResourceExhausted => {
+                assert!(status.message().contains("try again"), "{status}");
+                assert!(status.message().contains("128 MiB of one address"));
+                told += 1;
+            }
+            code => assert_eq!(code, Code::InvalidArgument, "{status}"),
+        }
+    }
+    let grown = at.process.peak_mib().saturating_sub(before);
+    println!("{told} of 12 were told to try again, {grown} MiB more");
+    // One at a time, as it comes and as it is decoded; all of them would have a gigabyte.
+    assert!(grown < 450, "12 submissions took {grown} MiB");
+    // What no submission may have is refused before it comes.
+    let status = runtime.block_on(async {
+        let client = ControlClient::connect(at.url()).await.unwrap();
+        let mut client = client.max_encoding_message_size(1 << 30);
+        let reason = "x".repeat(8 << 20);
+        let request = v1::CancelRequest {
+            run_id: "none".to_owned(),
+            reason,
+            force: false,
+        };
+        client.cancel(request).await.unwrap_err()
+    });
+    assert_eq!(status.code(), Code::OutOfRange, "{status}");
+}
+
+/// A submission that announces so many MiB and sends a piece of them now and then.
+async fn slow_submission(url: String, mib: u32, piece: usize) -> Status {
+    use tonic::codegen::{Bytes, Service, http};
+    let channel = tonic::transport::Endpoint::from_shared(url).unwrap();
+    let mut channel = channel.connect().await.unwrap();
+    let mut first = vec![0];
+    first.extend((mib << 20).to_be_bytes());
+    let pieces = futures::stream::unfold(Some(first), move |first| async move {
+        let bytes = match first {
+            Some(first) => first,
+            None => {
+                tokio::time::sleep(Duration::from_millis(200)).await;
+                vec![b'x'; piece]
+            }
+        };
+        Some((Ok::<_, Status>(Bytes::from(bytes)), None))
+    });
+    let request = http::Request::post("/phalanx.v1.Control/Submit")
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .body(tonic::body::Body::new(axum::body::Body::from_stream(
+            pieces,
+        )))
+        .unwrap();
+    std::future::poll_fn(|cx| channel.poll_ready(cx))
+        .await
+        .unwrap();
+    let answer = channel.call(request).await.unwrap();
+    Status::from_header_map(answer.headers()).unwrap()
+}
+
+fn slow_submissions() {
+    let fleet = Fleet::new();
+    let at = fleet.serve();
+    let runtime = runtime();
+    // Together nearly all that one address may have, and fast enough to keep it.
+    let steady = [100, 27].map(|mib| runtime.spawn(slow_submission(at.url(), mib, 64 << 10)));
+    let large_spec = format!("{ONE}{}", "# xxxxxxxxxxxxx\n".repeat(2 << 16));
+    fs::write(fleet.path("large.yaml"), large_spec).unwrap();
+    std::thread::sleep(Duration::from_secs(1));
+    let log = fleet.path("submit.log");
+    let mut client = fleet.phalanx(&["submit", "large.yaml"]);
+    client.env("PHALANX_COORDINATOR", at.url());
+    client.stderr(fs::File::create(&log).unwrap());
+    let mut client = client.spawn().unwrap();
+    let said = || fs::read_to_string(&log).unwrap();
+    eventually("the client is told", || {
+        let told = said().contains("taking 2 large submissions with 127 MiB");
+        assert!(client.try_wait().unwrap().is_none(), "{}", said());
+        told.then_some(())
+    });
+    // What is small passes meanwhile.
+    submit(&fleet, &at, ONE);
+    steady.iter().for_each(tokio::task::JoinHandle::abort);
+    let code = eventually("it is taken", || client.try_wait().unwrap()).code();
+    assert_eq!(code, Some(0), "{}", said());
+    // Who doesn't use its turn loses it to others.
+    let slow = runtime.spawn(slow_submission(at.url(), 100, 1));
+    std::thread::sleep(Duration::from_secs(1));
+    eventually("there is room for another one", || {
+        let code = runtime.block_on(async {
+            let client = ControlClient::connect(at.url()).await.unwrap();
+            let mut client = client.max_encoding_message_size(1 << 30);
+            let mut request = large(40);
+            // Refused before anything is started.
+            request.files.clear();
+            client.submit(request).await.unwrap_err().code()
+        });
+        (code == Code::InvalidArgument).then_some(())
+    });
+    let status = runtime.block_on(slow).unwrap();
+    assert_eq!(status.code(), Code::DeadlineExceeded, "{status}");
+    assert!(status.message().contains("comes too slowly"), "{status}");
 }

@@ -178,7 +178,7 @@ mod tests {
         }
         assert!(answers.try_recv().is_err(), "nothing is said yet");
         gate.lock().open(token.clone(), agent.clone());
-        store.open(&token);
+        store.open(&token, &agent);
         gate.welcome(&agent);
         let mut next = async || LogDown::try_from(answers.recv().await.unwrap().unwrap()).unwrap();
         assert!(matches!(next().await, LogDown::Welcome { .. }));

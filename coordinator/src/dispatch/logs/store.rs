@@ -3,7 +3,7 @@
 use super::writer::Writer;
 use crate::metrics::METRICS;
 use phalanx_proto::log::{Body, Record};
-use phalanx_shared::id::{CellId, RunId, Token};
+use phalanx_shared::id::{AgentId, CellId, RunId, Token};
 use std::collections::HashMap;
 use std::fs::DirBuilder;
 use std::io;
@@ -17,6 +17,8 @@ use tokio::sync::watch;
 pub struct Limits {
     /// Bytes of one attempt's logs.
     pub attempt_bytes: u64,
+    /// Bytes of the logs of all attempts that one agent holds.
+    pub agent_bytes: u64,
     /// Bytes of the disk that logs leave free, for the journal; by the size of the disk without it.
     pub reserve_bytes: Option<u64>,
 }
@@ -25,6 +27,7 @@ impl Default for Limits {
     fn default() -> Self {
         Limits {
             attempt_bytes: 512 << 20,
+            agent_bytes: 8 << 30,
             reserve_bytes: None,
         }
     }
@@ -57,6 +60,51 @@ pub struct LogStore {
     /// Why the last record wasn't kept, if it wasn't.
     failed: Arc<Mutex<Option<String>>>,
     live: Arc<Mutex<HashMap<Key, Live>>>,
+    spent: Arc<Mutex<Spent>>,
+}
+
+/// Bytes of the logs that each agent's open attempts have.
+#[derive(Debug, Default)]
+struct Spent {
+    agents: HashMap<AgentId, u64>,
+    attempts: HashMap<Key, (AgentId, u64)>,
+}
+
+impl Spent {
+    /// Counts an attempt for its agent, in the place of what was counted of it before.
+    fn set(&mut self, key: &Key, bytes: u64) {
+        let Some((agent, before)) = self.attempts.get_mut(key) else {
+            return;
+        };
+        let of_agent = self.agents.entry(agent.clone()).or_default();
+        *of_agent = of_agent.saturating_sub(*before).saturating_add(bytes);
+        *before = bytes;
+    }
+
+    fn open(&mut self, key: Key, agent: &AgentId) {
+        self.attempts
+            .entry(key)
+            .or_insert_with(|| (agent.clone(), 0));
+    }
+
+    fn close(&mut self, key: &Key) {
+        self.set(key, 0);
+        if let Some((agent, _)) = self.attempts.remove(key)
+            && self.agents.get(&agent) == Some(&0)
+        {
+            self.agents.remove(&agent);
+        }
+    }
+
+    /// What an attempt of so many bytes may add, of what it wants to: counted at once, since others of its agent may be adding as well.
+    fn reserve(&mut self, key: &Key, has: u64, wants: u64, limit: u64) -> u64 {
+        self.set(key, has);
+        let agent = self.attempts.get(key).map(|(agent, _)| agent);
+        let of_agent = agent.and_then(|agent| self.agents.get(agent)).copied();
+        let granted = wants.min(limit.saturating_sub(of_agent.unwrap_or_default()));
+        self.set(key, has.saturating_add(granted));
+        granted
+    }
 }
 
 /// Which attempt, whatever the coordinator's term.
@@ -105,6 +153,7 @@ impl LogStore {
             limits,
             failed: Arc::default(),
             live: Arc::default(),
+            spent: Arc::default(),
         }
     }
 
@@ -121,8 +170,9 @@ impl LogStore {
             .join(attempt.to_string())
     }
 
-    /// The attempt's logs may come.
-    pub fn open(&self, token: &Token) {
+    /// The attempt's logs may come, from this agent.
+    pub fn open(&self, token: &Token, agent: &AgentId) {
+        whole(&self.spent).open(key(token), agent);
         whole(&self.live).entry(key(token)).or_insert_with(|| Live {
             writer: Arc::default(),
             progress: watch::channel(Progress::default()).0,
@@ -131,6 +181,7 @@ impl LogStore {
 
     /// Nothing more comes.
     pub fn close(&self, token: &Token) {
+        whole(&self.spent).close(&key(token));
         if let Some(live) = whole(&self.live).remove(&key(token)) {
             live.progress.send_modify(|progress| progress.over = true);
         }
@@ -190,18 +241,22 @@ impl LogStore {
         let files = writer.insert(files);
         let reserve = self.below_reserve();
         let before = files.bytes();
+        let wants = records.iter().map(bytes_of).sum();
+        let of_agent = self.limits.agent_bytes;
+        let granted = whole(&self.spent).reserve(&key(token), before, wants, of_agent);
         let stored = records.into_iter().try_for_each(|record| {
             let limit = self.limits.attempt_bytes;
-            let over = files.bytes() >= limit;
-            let over = over.then(|| {
-                format!(
-                    "over the limit of {} for the logs of one attempt",
-                    mib(limit)
-                )
-            });
-            files.append(record, over.or_else(|| reserve.clone()).as_deref())
+            let over = if files.bytes() >= limit {
+                Some(over(limit, "one attempt"))
+            } else if files.bytes() - before + bytes_of(&record) > granted {
+                Some(over(of_agent, "all attempts that an agent holds"))
+            } else {
+                reserve.clone()
+            };
+            files.append(record, over.as_deref())
         });
         let bytes = files.bytes() - before;
+        whole(&self.spent).set(&key(token), files.bytes());
         let progress = Progress {
             records: files.records(),
             over: files.ended(),
@@ -290,6 +345,17 @@ impl LogStore {
     }
 }
 
+fn bytes_of(record: &Record) -> u64 {
+    match &record.body {
+        Body::Chunk { bytes, .. } => bytes.len() as u64,
+        Body::Gap { .. } | Body::End => 0,
+    }
+}
+
+fn over(limit: u64, whose: &str) -> String {
+    format!("over the limit of {} for the logs of {whose}", mib(limit))
+}
+
 fn mib(bytes: u64) -> String {
     format!("{} MiB", bytes >> 20)
 }
@@ -331,7 +397,7 @@ mod tests {
     fn limited(limits: Limits) -> (tempfile::TempDir, LogStore) {
         let place = tempfile::tempdir().unwrap();
         let store = LogStore::with_limits(place.path().join("logs"), limits);
-        store.open(&token());
+        store.open(&token(), &"agent".into());
         (place, store)
     }
 
@@ -340,6 +406,7 @@ mod tests {
         let (place, store) = limited(Limits {
             attempt_bytes: 10_000,
             reserve_bytes: Some(0),
+            ..Limits::default()
         });
         for n in 0..20 {
             let stored = store.append(&token(), records(n * 10, 10, 1_000)).unwrap();
@@ -352,6 +419,50 @@ mod tests {
             None,
             "one noisy attempt is nobody's problem"
         );
+    }
+
+    #[test]
+    fn an_agents_attempts_share_a_budget_that_frees_as_they_end_and_other_agents_have_their_own() {
+        let limits = Limits {
+            agent_bytes: 10_000,
+            reserve_bytes: Some(0),
+            ..Limits::default()
+        };
+        let (place, store) = limited(limits);
+        let of = |attempt: u32| Token { attempt, ..token() };
+        store.open(&of(2), &"agent".into());
+        store.open(&of(3), &"other".into());
+        let kept = |attempt: u32| {
+            let file = format!("logs/run/cell/{attempt}/s.stdout");
+            let file = place.path().join(file).metadata();
+            file.map_or(0, |file| file.len())
+        };
+        store.append(&of(1), records(0, 8, 1_000)).unwrap();
+        let stored = store.append(&of(2), records(0, 8, 1_000)).unwrap();
+        assert_eq!((kept(1), kept(2)), (8_000, 2_000));
+        assert_eq!((stored, store.problem()), (Stored::Kept, None));
+        store.append(&of(3), records(0, 8, 1_000)).unwrap();
+        assert_eq!(kept(3), 8_000, "another agent");
+        store.close(&of(1));
+        store.append(&of(2), records(8, 8, 1_000)).unwrap();
+        assert_eq!(kept(2), 10_000);
+        let index = place.path().join("logs/run/cell/2/index");
+        let index = std::fs::read_to_string(index).unwrap();
+        assert!(
+            index.contains("all attempts that an agent holds"),
+            "{index}"
+        );
+        // A restart counts what is there.
+        let again = LogStore::with_limits(place.path().join("logs"), limits);
+        for attempt in [2, 4] {
+            again.open(&of(attempt), &"agent".into());
+            again.append(&of(attempt), records(16, 1, 1_000)).unwrap();
+        }
+        assert_eq!((kept(2), kept(4)), (10_000, 0));
+        for attempt in [2, 4] {
+            again.close(&of(attempt));
+        }
+        assert!(whole(&again.spent).agents.is_empty());
     }
 
     #[test]
@@ -432,7 +543,7 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let store = LogStore::new(place.path().join("logs"));
         let token = token();
-        store.open(&token);
+        store.open(&token, &"agent".into());
         let progress = store.follow(&token.run, &token.cell, 1).unwrap();
         let stored = store.append(&token, vec![record(1, Body::End)]).unwrap();
         assert_eq!(stored, Stored::Kept);
@@ -447,7 +558,7 @@ mod tests {
         let chunk = records(0, 1, 2).remove(0).body;
         for (number, body) in [(1, chunk), (2, Body::End)] {
             let store = LogStore::new(place.path());
-            store.open(&token);
+            store.open(&token, &"agent".into());
             store.append(&token, vec![record(number, body)]).unwrap();
         }
         let directory = LogStore::new(place.path()).directory(&token.run, &token.cell, 1);

@@ -1,0 +1,223 @@
+//! Who may send a large request now, and who is next.
+
+use phalanx_proto::limit::CLIENT_REQUEST_BYTES;
+use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::oneshot;
+use tonic::Status;
+
+/// A client that has no turn by then is told so.
+const WAIT: Duration = Duration::from_secs(5);
+/// Requests that wait; each holds what its connection has received already.
+const WAITING: usize = 64;
+
+/// A budget of bytes that requests share.
+pub struct Turns {
+    budget: u64,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    taken: u64,
+    requests: usize,
+    /// Bytes by who sends them; those without an address come over a socket of this machine.
+    peers: HashMap<Option<IpAddr>, u64>,
+    waiting: VecDeque<Waiting>,
+}
+
+struct Waiting {
+    peer: Option<IpAddr>,
+    bytes: u64,
+    granted: oneshot::Sender<Turn>,
+}
+
+/// So many bytes may come in, as long as this lives.
+pub struct Turn {
+    turns: Arc<Turns>,
+    peer: Option<IpAddr>,
+    bytes: u64,
+}
+
+impl Turns {
+    /// As many bytes at once, or one request of the largest size.
+    pub fn new(budget: u64) -> Self {
+        Turns {
+            budget: budget.max(CLIENT_REQUEST_BYTES as u64),
+            state: Mutex::default(),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Counts are whole between any two statements that could panic.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What one peer may have: half is for others, but any request fits.
+    fn of_a_peer(&self, peer: Option<IpAddr>) -> u64 {
+        match peer {
+            Some(_) => (self.budget / 2).max(CLIENT_REQUEST_BYTES as u64),
+            None => self.budget,
+        }
+    }
+
+    /// A turn for a request of this size; waited for briefly.
+    pub async fn take(self: &Arc<Self>, peer: Option<IpAddr>, bytes: u64) -> Result<Turn, Status> {
+        let (granted, turn) = oneshot::channel();
+        let queued = {
+            let mut state = self.state();
+            state.waiting.retain(|waiting| !waiting.granted.is_closed());
+            let room = state.waiting.len() < WAITING;
+            if room {
+                state.waiting.push_back(Waiting {
+                    peer,
+                    bytes,
+                    granted,
+                });
+            }
+            room
+        };
+        self.serve();
+        if queued && let Ok(Ok(turn)) = tokio::time::timeout(WAIT, turn).await {
+            return Ok(turn);
+        }
+        let state = self.state();
+        Err(Status::resource_exhausted(format!(
+            "the coordinator is taking {} large submissions with {} MiB, {} MiB are the most at a time and {} MiB of one address: try again",
+            state.requests,
+            state.taken >> 20,
+            self.budget >> 20,
+            self.of_a_peer(peer) >> 20,
+        )))
+    }
+
+    /// Gives turns to those that wait, in their order. Who has too much already holds nobody else up; who wants more than there is at the moment does,
+    /// or small requests would keep large ones out.
+    fn serve(self: &Arc<Self>) {
+        let mut served = Vec::new();
+        {
+            let mut state = self.state();
+            let mut still = VecDeque::new();
+            let mut full = false;
+            while let Some(waiting) = state.waiting.pop_front() {
+                let Waiting { peer, bytes, .. } = waiting;
+                if waiting.granted.is_closed() {
+                    continue;
+                }
+                let of_peer = state.peers.get(&peer).copied().unwrap_or_default();
+                let too_much = of_peer + bytes > self.of_a_peer(peer);
+                full |= !too_much && state.taken + bytes > self.budget;
+                if full || too_much {
+                    still.push_back(waiting);
+                    continue;
+                }
+                state.taken += bytes;
+                state.requests += 1;
+                *state.peers.entry(peer).or_default() += bytes;
+                served.push(waiting);
+            }
+            state.waiting = still;
+        }
+        for Waiting {
+            peer,
+            bytes,
+            granted,
+        } in served
+        {
+            let turns = self.clone();
+            // One that doesn't wait any more gives it back by dropping it.
+            let _ = granted.send(Turn { turns, peer, bytes });
+        }
+    }
+}
+
+impl Turn {
+    /// Whether somebody waits for a turn.
+    pub fn is_wanted(&self) -> bool {
+        !self.turns.state().waiting.is_empty()
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        {
+            let mut state = self.turns.state();
+            state.taken = state.taken.saturating_sub(self.bytes);
+            state.requests = state.requests.saturating_sub(1);
+            if let Some(of_peer) = state.peers.get_mut(&self.peer) {
+                *of_peer = of_peer.saturating_sub(self.bytes);
+                if *of_peer == 0 {
+                    state.peers.remove(&self.peer);
+                }
+            }
+        }
+        self.turns.serve();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    fn peer(n: u8) -> Option<IpAddr> {
+        Some(IpAddr::from([127, 0, 0, n]))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_client_has_half_and_the_other_half_is_for_others() {
+        let turns = Arc::new(Turns::new(256 * MIB));
+        let first = turns.take(peer(1), 100 * MIB).await.unwrap();
+        let refused = turns.take(peer(1), 100 * MIB).await.err().unwrap();
+        assert_eq!(refused.code(), tonic::Code::ResourceExhausted);
+        for part in ["taking 1 large submissions with 100 MiB", "128 MiB of one"] {
+            assert!(refused.message().contains(part), "{refused}");
+        }
+        let _small = turns.take(peer(1), 20 * MIB).await.unwrap();
+        let _other = turns.take(peer(2), 100 * MIB).await.unwrap();
+        assert!(!first.is_wanted());
+        let waits = tokio::spawn({
+            let turns = turns.clone();
+            async move { turns.take(peer(1), 100 * MIB).await }
+        });
+        tokio::task::yield_now().await;
+        assert!(first.is_wanted());
+        drop(first);
+        assert!(waits.await.unwrap().is_ok());
+        assert_eq!(turns.state().requests, 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_large_one_that_waits_is_not_passed_by_small_ones_and_all_is_given_back() {
+        let turns = Arc::new(Turns::new(256 * MIB));
+        let held = [
+            turns.take(peer(1), 100 * MIB).await.unwrap(),
+            turns.take(peer(2), 100 * MIB).await.unwrap(),
+        ];
+        let wait = |n: u8, bytes: u64| {
+            let turns = turns.clone();
+            tokio::spawn(async move { turns.take(peer(n), bytes).await })
+        };
+        let large = wait(3, 100 * MIB);
+        tokio::task::yield_now().await;
+        let small = wait(4, MIB);
+        tokio::task::yield_now().await;
+        assert_eq!(turns.state().waiting.len(), 2);
+        drop(held);
+        let (large, small) = (large.await.unwrap().unwrap(), small.await.unwrap().unwrap());
+        drop((large, small));
+        // A crowd has no room to wait in.
+        let all = turns.take(None, 256 * MIB).await.unwrap();
+        let crowd: Vec<_> = (0..200).map(|_| wait(5, MIB)).collect();
+        for waits in crowd {
+            assert!(waits.await.unwrap().is_err());
+        }
+        drop(all);
+        let state = turns.state();
+        assert_eq!((state.taken, state.requests, state.peers.len()), (0, 0, 0));
+    }
+}
