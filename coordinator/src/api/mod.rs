@@ -165,9 +165,7 @@ impl Control for Api {
         &self,
         request: Request<v1::WaitingRequest>,
     ) -> Result<Response<v1::WaitingResponse>, Status> {
-        why::waiting(&self.handle, request.into_inner())
-            .await
-            .map(Response::new)
+        answer(why::waiting(&self.handle, &self.logs, request.into_inner()).await)
     }
 
     async fn gc(

@@ -2,12 +2,15 @@
 
 use super::find;
 use super::status::of_actor;
+use crate::dispatch::logs::store::LogStore;
+use crate::health::problems;
 use crate::run::actor::{LookAtCell, LookAtWaiting};
 use crate::schedule::Waiting;
 use crate::schedule::actor::{Why, WhyAll};
 use crate::supervisor::Handle;
 use phalanx_proto::v1;
 use phalanx_shared::id::{CellId, RunId};
+use std::time::Duration;
 use tonic::Status;
 
 /// Where a cell is, and each constraint that it waits for.
@@ -49,18 +52,29 @@ pub(super) async fn why(
 /// Cells that a group names one by one.
 const NAMED: usize = 2_000;
 
-/// The waiting cells of a run by reason. None of a run that is over.
+/// A run that is busy (with a journal that can't be written, for example) is asked again by the next question.
+const ANSWER_WITHIN: Duration = Duration::from_secs(1);
+
+/// The waiting cells of a run by reason, none of a run that is over; and what keeps the coordinator from doing its work.
 pub(super) async fn waiting(
     handle: &Handle,
+    logs: &LogStore,
     request: v1::WaitingRequest,
 ) -> Result<v1::WaitingResponse, Status> {
     let run = RunId::from(request.run_id);
-    let none = v1::WaitingResponse::default();
+    let groups = tokio::time::timeout(ANSWER_WITHIN, groups(handle, run)).await;
+    Ok(v1::WaitingResponse {
+        groups: groups.unwrap_or_else(|_| Ok(Vec::new()))?,
+        problems: problems(handle, logs),
+    })
+}
+
+async fn groups(handle: &Handle, run: RunId) -> Result<Vec<v1::WaitingCells>, Status> {
     let Some(open) = handle.registry.get(&run) else {
-        return Ok(none);
+        return Ok(Vec::new());
     };
     let Ok(held_back) = open.actor.ask(LookAtWaiting).await else {
-        return Ok(none);
+        return Ok(Vec::new());
     };
     let mut groups: Vec<(Vec<String>, Vec<CellId>)> = Vec::new();
     if held_back.reasons.is_empty() {
@@ -85,7 +99,5 @@ pub(super) async fn waiting(
     });
     // One that waits for nothing is about to be placed.
     let groups = groups.filter(|group| group.count > 0 && !group.reasons.is_empty());
-    Ok(v1::WaitingResponse {
-        groups: groups.collect(),
-    })
+    Ok(groups.collect())
 }

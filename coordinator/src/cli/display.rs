@@ -2,11 +2,11 @@
 
 use super::say::{self, Voice, to_stderr};
 use super::screen::Screen;
-use crate::report::live::{Waits, frame};
+use crate::report::live::{Size, Waits, frame};
 use crate::report::plain;
 use crate::report::still::Still;
 use crate::report::style::Style;
-use crate::report::text::{Line, lines_text};
+use crate::report::text::{Line, fit, lines_text};
 use phalanx_proto::v1;
 use phalanx_shared::event::{Event, EventKind};
 use phalanx_shared::id::CellId;
@@ -35,6 +35,8 @@ pub struct Display {
     told: HashSet<String>,
     /// What cells are still at.
     still: Still,
+    /// What keeps the coordinator from doing its work, as last heard.
+    problems: Vec<String>,
 }
 
 impl Display {
@@ -52,6 +54,7 @@ impl Display {
             waits: Waits::new(),
             told: HashSet::new(),
             still: Still::default(),
+            problems: Vec::new(),
         }
     }
 
@@ -68,6 +71,25 @@ impl Display {
             {
                 self.say(plain::waits(state, &group.cells, group.count, &reason));
             }
+        }
+    }
+
+    /// What keeps the coordinator from doing its work at the moment. Without a table each is told when it begins and when it is over.
+    pub fn problems(&mut self, problems: Vec<String>) {
+        let before = std::mem::replace(&mut self.problems, problems);
+        if self.screen.is_some() || self.voice.quiet {
+            return;
+        }
+        let unknown = |of: &[String], among: &[String]| -> Vec<String> {
+            let known: HashSet<String> = among.iter().map(|p| without_numbers(p)).collect();
+            let these = of.iter().filter(|p| !known.contains(&without_numbers(p)));
+            these.cloned().collect()
+        };
+        for begun in unknown(&self.problems, &before) {
+            self.say(plain::problem(&begun));
+        }
+        for over in unknown(&before, &self.problems) {
+            self.say(plain::no_problem(&over));
         }
     }
 
@@ -115,7 +137,17 @@ impl Display {
         }
         if let Some(screen) = &mut self.screen {
             let size = Screen::size();
-            let lines = frame(state, &self.waits, now, size, self.style);
+            let problems = self.problems.iter().map(|problem| {
+                let Line { tone, text } = plain::problem(problem);
+                let width = size.width.saturating_sub(1).max(10);
+                self.style.paint(tone, &fit(&text, width))
+            });
+            let mut lines: Vec<String> = problems.take(size.height / 4).collect();
+            let rest = Size {
+                height: size.height - lines.len(),
+                ..size
+            };
+            lines.extend(frame(state, &self.waits, now, rest, self.style));
             let mut lasting = std::mem::take(&mut self.lasting);
             lasting.extend(say::take_held());
             let _ = screen.draw(&lasting, &lines, size, &mut std::io::stderr().lock());

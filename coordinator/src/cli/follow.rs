@@ -199,8 +199,9 @@ pub async fn follow(
                 display.tick(&follower.state, super::now());
                 continue;
             }
-            Some(groups) = questions.answers.recv() => {
-                display.waits(&follower.state, &groups);
+            Some(answer) = questions.answers.recv() => {
+                display.waits(&follower.state, &answer.groups);
+                display.problems(answer.problems);
                 continue;
             }
             input = inputs.recv() => input.unwrap_or(Input::Ended(None)),
@@ -226,9 +227,9 @@ pub async fn follow(
     }
 }
 
-/// Asks now and then why cells wait, beside everything else: an answer that is slow holds nothing up.
+/// Asks now and then why cells wait and whether the coordinator is well, beside everything else: an answer that is slow holds nothing up.
 struct Questions {
-    answers: mpsc::Receiver<Vec<v1::WaitingCells>>,
+    answers: mpsc::Receiver<v1::WaitingResponse>,
     asking: JoinHandle<()>,
 }
 
@@ -243,7 +244,7 @@ impl Questions {
             loop {
                 match client.waiting(request.clone()).await {
                     Ok(answer) => {
-                        if sender.send(answer.into_inner().groups).await.is_err() {
+                        if sender.send(answer.into_inner()).await.is_err() {
                             return;
                         }
                     }

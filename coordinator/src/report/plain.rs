@@ -42,6 +42,17 @@ pub fn waits(state: &RunState, cells: &[String], count: u32, reason: &str) -> Li
     Line::new(Tone::Warn, text)
 }
 
+/// What keeps the coordinator from doing its work.
+pub fn problem(problem: &str) -> Line {
+    Line::new(Tone::Warn, format!("coordinator | {}", clean(problem)))
+}
+
+/// What kept it from doing its work and does no more.
+pub fn no_problem(problem: &str) -> Line {
+    let text = format!("coordinator | over: {}", clean(problem));
+    Line::new(Tone::Plain, text)
+}
+
 fn cell_name(state: &RunState, cell: &CellId) -> String {
     let name = state.planned(cell).map(|planned| clean(&planned.name));
     name.map_or_else(|| cell.to_string(), std::borrow::Cow::into_owned)

@@ -74,6 +74,21 @@ pub fn tests() -> Vec<Test> {
             a_noisy_cell_fills_no_disk,
         ),
         (
+            Need::Root,
+            "a disk that becomes full costs a run nothing but time, and who watches it is told",
+            a_disk_that_fills_up_in_the_middle,
+        ),
+        (
+            Need::Root,
+            "a disk that turns read-only is told, and the run goes on when it is repaired",
+            a_disk_that_turns_read_only,
+        ),
+        (
+            Need::Nothing,
+            "who watches a run is told when its logs can't be stored, and when they can again",
+            watchers_are_told_of_problems,
+        ),
+        (
             Need::Nothing,
             "a workspace that a cell changed on its agent is not given to the next one",
             a_poisoned_workspace_is_fetched_again,
@@ -718,6 +733,199 @@ fn a_noisy_cell_fills_no_disk() {
     };
     fleet.wait_for_state(&at, "a", "connected");
     hello(&fleet, &at);
+}
+
+/// A client that watches a run in lines, and what it says.
+struct Watching {
+    child: std::process::Child,
+    log: PathBuf,
+}
+
+impl Watching {
+    fn start(fleet: &Fleet, at: &Coordinator, run: &str) -> Watching {
+        let log = fleet.path("watch.log");
+        let mut watch = fleet.phalanx(&["watch", run]);
+        watch.env("PHALANX_COORDINATOR", at.url());
+        watch
+            .stdout(Stdio::null())
+            .stderr(File::create(&log).unwrap());
+        let child = watch.spawn().unwrap();
+        Watching { child, log }
+    }
+
+    fn said(&self) -> String {
+        fs::read_to_string(&self.log).unwrap()
+    }
+
+    fn wait_for(&self, text: &str) {
+        eventually(&format!("`{text}` is said"), || {
+            self.said().contains(text).then_some(())
+        });
+    }
+
+    fn end(mut self) -> String {
+        let code = eventually("it ends", || self.child.try_wait().unwrap());
+        assert_eq!(code.code(), Some(0), "{}", self.said());
+        self.said()
+    }
+}
+
+/// Lines of a watching client that tell of a problem, or of its end.
+fn lines_of<'a>(said: &'a str, mark: &str) -> Vec<&'a str> {
+    said.lines().filter(|line| line.contains(mark)).collect()
+}
+
+fn watchers_are_told_of_problems() {
+    let fleet = Fleet::new();
+    let at = fleet.serve();
+    let _agent = fleet.agent("a", &at.url(), 4);
+    fleet.wait_for_state(&at, "a", "connected");
+    let run = fleet.submit(&at, "run", &[]);
+    run.wait_at_gate(&[1, 2, 3, 4], 1);
+    let watching = Watching::start(&fleet, &at, &run.id);
+    let logs = fleet.path("state/coordinator/logs");
+    let _ = fs::remove_dir_all(&logs);
+    fs::write(&logs, "").unwrap();
+    watching.wait_for("coordinator | logs can't be stored");
+    fs::remove_file(&logs).unwrap();
+    watching.wait_for("coordinator | over: logs can't be stored");
+    // Once each, however often it is asked.
+    std::thread::sleep(Duration::from_secs(5));
+    run.open_gate();
+    let said = watching.end();
+    assert_eq!(lines_of(&said, "can't be stored").len(), 2, "{said}");
+}
+
+fn a_disk_that_fills_up_in_the_middle() {
+    let fleet = Fleet::new();
+    let state = fleet.path("state");
+    let _disk = Disk::mount(state.clone(), "30m");
+    let at = fleet.serve();
+    let _agent = fleet.agent("a", &at.url(), 4);
+    fleet.wait_for_state(&at, "a", "connected");
+    let run = fleet.submit(&at, "run", &[]);
+    run.wait_at_gate(&[1, 2, 3, 4], 1);
+    let watching = Watching::start(&fleet, &at, &run.id);
+    // Not a byte is left, not even to SQLite's log.
+    let ballast = state.join("ballast");
+    let mut file = File::create(&ballast).unwrap();
+    while std::io::Write::write_all(&mut file, &[0; 4_096]).is_ok() {}
+    while std::io::Write::write_all(&mut file, &[0]).is_ok() {}
+    watching.wait_for("coordinator | logs can't be stored");
+    run.open_gate();
+    for n in 1..=4 {
+        eventually("the agent goes on", || {
+            (run.marks(n).len() == 2).then_some(())
+        });
+    }
+    watching.wait_for("coordinator | the journal can't be written");
+    let unhealthy = || {
+        let (status, body) = at.get("/healthz");
+        (status.contains("503") && body.contains("the journal can't be written")).then_some(())
+    };
+    eventually("it is unhealthy", unhealthy);
+    let shown = fleet.show(&at, &run);
+    assert!(shown["outcome"].is_null(), "{shown:#}");
+    let (code, _, stderr) = fleet.call(&at, &["submit", "gate.yaml", "--input", "place=x"]);
+    assert_eq!(code, Some(3), "{stderr}");
+    assert!(stderr.contains("journal can't be written"), "{stderr}");
+    drop(file);
+    fs::remove_file(&ballast).unwrap();
+    let said = watching.end();
+    assert!(
+        said.contains("over: the journal can't be written"),
+        "{said}"
+    );
+    let shown = fleet.finished(&at, &run);
+    assert_eq!(shown["outcome"], "passed", "{shown:#}");
+    assert!(crate::rig::attempts(&shown).iter().all(|(_, n)| *n == 1));
+    eventually("it is well again", || {
+        at.get("/healthz").0.contains("200").then_some(())
+    });
+}
+
+/// A disk with ext4, which turns read-only when something is wrong with it, as the kernel makes it then.
+struct Ext4 {
+    image: PathBuf,
+    at: PathBuf,
+}
+
+impl Ext4 {
+    fn mount(fleet: &Fleet, at: PathBuf) -> Option<Ext4> {
+        let image = fleet.path("disk.img");
+        File::create(&image).unwrap();
+        cut(&image, 40 << 20);
+        fs::create_dir_all(&at).unwrap();
+        let disk = Ext4 { image, at };
+        let made = runs_well(Command::new("mkfs.ext4").arg("-q").arg(&disk.image));
+        (made && disk.mounted()).then_some(disk)
+    }
+
+    fn mounted(&self) -> bool {
+        let mut mount = Command::new("mount");
+        runs_well(mount.args(["-o", "loop"]).arg(&self.image).arg(&self.at))
+    }
+
+    fn turns_read_only(&self) {
+        let mut remount = Command::new("mount");
+        assert!(runs_well(
+            remount.args(["-o", "remount,abort"]).arg(&self.at)
+        ));
+    }
+
+    fn repaired(&self) {
+        assert!(runs_well(Command::new("umount").arg(&self.at)));
+        // Its code says that something was repaired.
+        runs_well(Command::new("fsck.ext4").arg("-y").arg(&self.image));
+        assert!(self.mounted());
+    }
+}
+
+impl Drop for Ext4 {
+    fn drop(&mut self) {
+        runs_well(Command::new("umount").arg("-l").arg(&self.at));
+    }
+}
+
+fn runs_well(command: &mut Command) -> bool {
+    let output = command.stdin(Stdio::null()).output();
+    output.is_ok_and(|output| output.status.success())
+}
+
+fn a_disk_that_turns_read_only() {
+    let fleet = Fleet::new();
+    let Some(disk) = Ext4::mount(&fleet, fleet.path("state")) else {
+        return println!("this machine mounts no image");
+    };
+    let at = fleet.serve();
+    let _agent = fleet.agent("a", &at.url(), 4);
+    fleet.wait_for_state(&at, "a", "connected");
+    let run = fleet.submit(&at, "run", &[]);
+    run.wait_at_gate(&[1, 2, 3, 4], 1);
+    let watching = Watching::start(&fleet, &at, &run.id);
+    disk.turns_read_only();
+    watching.wait_for("coordinator | logs can't be stored");
+    run.open_gate();
+    for n in 1..=4 {
+        eventually("the agent goes on", || {
+            (run.marks(n).len() == 2).then_some(())
+        });
+    }
+    watching.wait_for("coordinator | the journal can't be written");
+    let body = at.get("/healthz").1;
+    assert!(body.to_lowercase().contains("read"), "{body}");
+    let address = at.killed();
+    disk.repaired();
+    let at = fleet.serve_at(&address);
+    let said = watching.end();
+    assert!(!said.contains("lost"), "{said}");
+    let shown = fleet.finished(&at, &run);
+    assert_eq!(shown["outcome"], "passed", "{shown:#}");
+    assert!(crate::rig::attempts(&shown).iter().all(|(_, n)| *n == 1));
+    eventually("it is well again", || {
+        at.get("/healthz").0.contains("200").then_some(())
+    });
+    at.killed();
 }
 
 fn a_poisoned_workspace_is_fetched_again() {
