@@ -105,6 +105,21 @@ pub fn take_abandoned(home: &Home, agent: &AgentId) -> Option<Identity> {
     })
 }
 
+/// Whether an identity's directory is not there any more: removed, or another one's by now. Only of this machine, and of what can be looked at.
+pub fn is_removed(home: &Home, agent: &AgentId) -> bool {
+    if host().as_ref() != Some(&home.host) {
+        return false;
+    }
+    let other = |meta: std::fs::Metadata| {
+        let id = home.lock.parent().and_then(id_of);
+        meta.ino() != home.inode || id.is_some_and(|id| id != *agent)
+    };
+    match home.lock.metadata() {
+        Ok(meta) => other(meta),
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
+    }
+}
+
 /// Why an identity can't be had.
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
@@ -287,6 +302,14 @@ mod tests {
             change(&mut home);
             take_abandoned(&home, &agent).is_some()
         };
+        let removed = |change: fn(&mut Home)| {
+            let mut home = home.clone();
+            change(&mut home);
+            is_removed(&home, &agent)
+        };
+        assert!(!removed(|_| {}) && !removed(|home| home.host.push('x')));
+        assert!(removed(|home| home.inode += 1) && removed(|home| home.lock.push("x")));
+        assert!(is_removed(&home, &"other".into()));
         assert!(!judged(|home| home.host.push('x')), "another machine's");
         assert!(!judged(|home| home.inode += 1), "another file");
         assert!(!judged(|home| home.lock.push("x")), "no file");

@@ -14,8 +14,9 @@ use crate::link::{CellSpawner, Coordinator, InvalidAddress};
 use crate::machine;
 use crate::mourner::{self, Mourner};
 use crate::private;
+use crate::roll::{Gone, Note, Roll};
 use crate::runtime::contract::Runtime;
-use crate::runtime::docker::{DockerRuntime, DockerSettings};
+use crate::runtime::docker::{DockerRuntime, DockerSettings, Found, doomed};
 use crate::runtime::process::{KeptNotes, ProcessRuntime};
 use phalanx_shared::id::AgentId;
 use phalanx_shared::plan::Resources;
@@ -150,14 +151,18 @@ impl Runtimes {
 
     /// Cleans up after agents of this machine that nobody is any more and that may never return.
     async fn reap_abandoned(&self, settings: &DockerSettings) {
-        let Some(docker) = &self.docker else { return };
-        let found = match docker.list_ours(true).await {
-            Ok(found) => found,
-            Err(error) => {
+        let found = match &self.docker {
+            None => Vec::new(),
+            Some(docker) => docker.list_ours(true).await.unwrap_or_else(|error| {
                 tracing::debug!(%error, "can't look for what others left behind");
-                return;
-            }
+                Vec::new()
+            }),
         };
+        if let Some(roll) = Roll::here() {
+            for gone in roll.gone() {
+                self.reap_gone(&roll, &gone, &found, settings).await;
+            }
+        }
         let homes: HashSet<(AgentId, String)> = found
             .iter()
             .filter_map(|object| Some((AgentId::from(object.agent()?), object.home()?.to_label())))
@@ -173,6 +178,75 @@ impl Runtimes {
                 tracing::info!(%agent, removed, "cleaned up after an agent that is gone");
             }
         }
+    }
+
+    /// Cleans up after an agent that no process is any more, whether its directory is still there or not.
+    async fn reap_gone(
+        &self,
+        roll: &Roll,
+        gone: &Gone,
+        found: &[Found],
+        settings: &DockerSettings,
+    ) {
+        let clock = SystemClock::default();
+        let agent = &gone.agent;
+        let taken = gone
+            .homes
+            .iter()
+            .find_map(|home| identity::take_abandoned(home, agent));
+        let (removed, over) = match (taken, gone.homes.first()) {
+            (Some(identity), _) => {
+                let reaped = reap_dead(&identity, settings).await;
+                (reaped.removed, reaped.is_over())
+            }
+            (None, Some(home)) => {
+                let removed = |home: &Home| identity::is_removed(home, agent);
+                // Somebody may be it again by now.
+                if !gone.homes.iter().all(removed) || !roll.is_gone(agent) {
+                    return;
+                }
+                self.reap_removed(agent, home, gone, found).await
+            }
+            (None, None) => return,
+        };
+        if removed > 0 {
+            tracing::info!(%agent, removed, "cleaned up after an agent that is gone");
+        }
+        if over {
+            gone.was_empty(&clock, SETTLED_AFTER);
+        }
+    }
+
+    /// What is left of an agent without a directory: how many objects were removed, and whether nothing was there.
+    async fn reap_removed(
+        &self,
+        agent: &AgentId,
+        home: &Home,
+        gone: &Gone,
+        found: &[Found],
+    ) -> (u32, bool) {
+        let clock = SystemClock::default();
+        let directory = home.lock.parent().unwrap_or(&home.lock);
+        let processes = ProcessRuntime::new(agent.clone(), directory, Arc::new(clock.clone()));
+        let mut closed = processes.reap(&HashSet::new()).await.unwrap_or_default();
+        let theirs = |object: &&Found| {
+            object.agent() == Some(agent.as_str())
+                && object.home().is_some_and(|home| gone.homes.contains(&home))
+        };
+        let objects: Vec<Found> = found.iter().filter(theirs).cloned().collect();
+        let all = objects.len();
+        let now_s = u64::try_from(clock.wall().0 / 1_000_000).unwrap_or_default();
+        let doomed = doomed(objects, now_s, &|_| false, &|_| false);
+        let kept = all > doomed.len();
+        if let Some(docker) = &self.docker
+            && !doomed.is_empty()
+        {
+            let engine = docker.remove(&doomed).await;
+            closed.removed += engine.removed;
+            closed.left.extend(engine.left);
+        }
+        let over = closed.removed == 0 && closed.left.is_empty() && !kept;
+        (closed.removed, over)
     }
 
     async fn shutdown(&self) {
@@ -219,10 +293,12 @@ pub struct Agent {
     reaper: tokio::task::JoinHandle<()>,
     /// Whether the identity had an agent with an engine before.
     inherited: bool,
+    /// What others know of this agent.
+    note: Option<Note>,
     // Its end of the pipe closes when this process ends.
     _mourner: Option<Mourner>,
     // The lock is held as long as anything of the agent runs.
-    _identity: Arc<Identity>,
+    identity: Arc<Identity>,
 }
 
 /// Starts an agent under an identity. It connects, and goes on trying, on its own.
@@ -231,12 +307,18 @@ pub async fn start(identity: Identity, options: Options) -> Result<Agent, StartE
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
     let inherited = identity.state_dir().join(ENGINE_USED).exists();
     let _ = std::fs::remove_file(identity.state_dir().join(SEEN_EMPTY));
+    // Before anything is made that could be left behind.
+    let roll = Roll::here();
+    let note = roll.as_ref().and_then(|roll| roll.sign_on(&identity));
     let runtimes = Runtimes::open(&identity, &options.docker, clock.clone()).await;
     if let (Err(reason), false) = (&runtimes.containers, options.allow_host_commands) {
         return Err(StartError::Useless(reason.clone()));
     }
     // Before the first attempt: what a predecessor left may hold what this one needs.
     runtimes.reap(&HashSet::new()).await;
+    if let Some(roll) = &roll {
+        roll.forget_earlier(identity.agent());
+    }
     if keeper::noted(identity.state_dir()).is_some_and(|until| until < clock.wall()) {
         keeper::forget(identity.state_dir());
     }
@@ -299,8 +381,9 @@ pub async fn start(identity: Identity, options: Options) -> Result<Agent, StartE
         cells: running,
         reaper,
         inherited,
+        note,
         _mourner: mourner,
-        _identity: identity,
+        identity,
     })
 }
 
@@ -420,7 +503,7 @@ impl Agent {
     pub async fn leave(self) {
         self.link.drain().await;
         self.link.left().await;
-        self.close().await;
+        self.close(true).await;
     }
 
     /// Takes nothing new from now on.
@@ -445,11 +528,11 @@ impl Agent {
         let clean = tokio::time::timeout(within, self.cells.wait())
             .await
             .is_ok();
-        self.close().await;
+        self.close(clean).await;
         clean
     }
 
-    async fn close(self) {
+    async fn close(self, clean: bool) {
         self.reaper.abort();
         if self.inherited {
             // What a killed predecessor asked of the engine last may have come true since our start.
@@ -458,5 +541,10 @@ impl Agent {
             let _ = tokio::time::timeout(ENGINE_WITHIN, reap).await;
         }
         self.runtimes.shutdown().await;
+        // What is kept outlives this process, and perhaps its keeper.
+        let kept = keeper::noted(self.identity.state_dir()).is_some();
+        if let Some(note) = self.note.filter(|_| clean && !kept) {
+            note.sign_off();
+        }
     }
 }

@@ -1,0 +1,352 @@
+//! Which agents this user has on this machine: a note for each process, apart from its state directory.
+//!
+//! An agent that is gone for good may have left host processes, of which no engine knows, and its state directory may be gone with it. So each
+//! agent notes who it is and which process that is, in memory that ends with the machine's start. Another one of the same user, which can see the
+//! same processes, reads there that nobody is that agent any more. It is sure only of what it can see: a note of another namespace of processes
+//! is as good as alive, and an agent is gone only if all of its notes are.
+
+use crate::clock::Clock;
+use crate::identity::{Home, Identity};
+use crate::private;
+use phalanx_shared::id::AgentId;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Where notes are kept; the first one that there is. Both are emptied when the machine starts, or the notes are of another start.
+const PLACES: [&str; 2] = ["/dev/shm", "/tmp"];
+/// Ends the name of a note's file.
+const NOTE: &str = "note";
+/// Ends the name of a file that says when nothing was found of an agent for the first time.
+const EMPTY: &str = "empty";
+
+/// An agent's process, as it is noted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Told {
+    agent: AgentId,
+    /// Where its lock is, as labels say it.
+    home: String,
+    process: Process,
+}
+
+/// A process that no other is, ever.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Process {
+    /// The machine's start.
+    boot: String,
+    /// The namespace that its number is of.
+    namespace: u64,
+    pid: u32,
+    /// In ticks since the machine's start.
+    started: u64,
+}
+
+/// The notes of one user.
+#[derive(Clone, Debug)]
+pub struct Roll {
+    directory: PathBuf,
+}
+
+/// A note of this process; it stays until it is taken back.
+#[derive(Debug)]
+pub struct Note(PathBuf);
+
+/// An agent that no process is any more.
+#[derive(Debug)]
+pub struct Gone {
+    /// Which.
+    pub agent: AgentId,
+    /// Where its locks are or were.
+    pub homes: Vec<Home>,
+    notes: Vec<PathBuf>,
+}
+
+impl Process {
+    fn this() -> Option<Process> {
+        let pid = std::process::id();
+        Some(Process {
+            boot: boot()?,
+            namespace: namespace()?,
+            pid,
+            started: started(pid)?,
+        })
+    }
+
+    /// Whether it has ended, as far as that can be seen from here; if it can't, it lives.
+    fn is_over(&self) -> bool {
+        let (Some(boot), Some(namespace)) = (boot(), namespace()) else {
+            return false;
+        };
+        if self.boot != boot {
+            return true;
+        }
+        // Without `/proc` nobody would seem to live.
+        let can_see = started(std::process::id()).is_some();
+        can_see && self.namespace == namespace && started(self.pid) != Some(self.started)
+    }
+}
+
+fn boot() -> Option<String> {
+    let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    Some(id.trim().to_owned()).filter(|id| !id.is_empty())
+}
+
+fn namespace() -> Option<u64> {
+    fs::metadata("/proc/self/ns/pid")
+        .ok()
+        .map(|meta| meta.ino())
+}
+
+/// When a process began; none if there is none, or only what its parent has not heard of yet.
+fn started(pid: u32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The program's name, in brackets, may hold anything.
+    let (_, rest) = stat.rsplit_once(')')?;
+    let mut fields = rest.split_whitespace();
+    let state = fields.next()?;
+    let threads = fields.clone().nth(16)?;
+    if state == "Z" && threads == "1" || state == "X" {
+        return None;
+    }
+    fields.nth(18)?.parse().ok()
+}
+
+impl Roll {
+    /// This user's.
+    pub fn here() -> Option<Roll> {
+        let name = format!("phalanx-agents-{}", nix::unistd::geteuid());
+        let place = PLACES.iter().find(|place| Path::new(place).is_dir())?;
+        Roll::at(Path::new(place).join(name))
+    }
+
+    /// In a directory that is this user's alone, which is made.
+    pub fn at(directory: PathBuf) -> Option<Roll> {
+        let made = fs::DirBuilder::new().mode(0o700).create(&directory);
+        let meta = directory.symlink_metadata().ok()?;
+        let own = meta.uid() == nix::unistd::geteuid().as_raw();
+        if !(meta.is_dir() && own && meta.mode() & 0o077 == 0) {
+            tracing::debug!(directory = %directory.display(), ?made, "not ours: no notes of agents");
+            return None;
+        }
+        Some(Roll { directory })
+    }
+
+    /// Notes that this process is an agent.
+    pub fn sign_on(&self, identity: &Identity) -> Option<Note> {
+        let told = Told {
+            agent: identity.agent().clone(),
+            home: identity.home()?.to_label(),
+            process: Process::this()?,
+        };
+        // It becomes a file name.
+        let name = told.agent.as_str();
+        if name.contains('/') || name.starts_with('.') {
+            return None;
+        }
+        let Process { pid, started, .. } = told.process;
+        let stem = self.directory.join(format!("{name}.{pid}.{started}"));
+        let (note, half) = (ending(&stem, NOTE), ending(&stem, "half"));
+        let text = serde_json::to_vec(&told).ok()?;
+        let written = private::write(&half, text).and_then(|()| fs::rename(&half, &note));
+        if let Err(error) = written {
+            tracing::debug!(%error, "no other agent will know what becomes of this one");
+            return None;
+        }
+        Some(Note(note))
+    }
+
+    /// Agents that no process is any more.
+    pub fn gone(&self) -> Vec<Gone> {
+        let mut agents: BTreeMap<AgentId, Option<Gone>> = BTreeMap::new();
+        for path in self.notes() {
+            let Some(told) = read(&path) else { continue };
+            let gone = agents.entry(told.agent.clone()).or_insert_with(|| {
+                Some(Gone {
+                    agent: told.agent.clone(),
+                    homes: Vec::new(),
+                    notes: Vec::new(),
+                })
+            });
+            match (Home::from_label(&told.home), told.process.is_over()) {
+                (Some(home), true) => {
+                    if let Some(gone) = gone {
+                        gone.homes.push(home);
+                        gone.notes.push(path);
+                    }
+                }
+                _ => *gone = None,
+            }
+        }
+        agents.into_values().flatten().collect()
+    }
+
+    /// Whether that is still so.
+    pub fn is_gone(&self, agent: &AgentId) -> bool {
+        self.gone().iter().any(|gone| gone.agent == *agent)
+    }
+
+    /// Removes what earlier processes of an agent noted, which has cleaned up after them itself.
+    pub fn forget_earlier(&self, agent: &AgentId) {
+        for path in self.notes() {
+            if read(&path).is_some_and(|told| told.agent == *agent && told.process.is_over()) {
+                forget(&path);
+            }
+        }
+    }
+
+    fn notes(&self) -> Vec<PathBuf> {
+        let entries = fs::read_dir(&self.directory).into_iter().flatten();
+        let paths = entries.flatten().map(|entry| entry.path());
+        paths
+            .filter(|path| path.extension().is_some_and(|end| end == NOTE))
+            .collect()
+    }
+}
+
+fn ending(stem: &Path, end: &str) -> PathBuf {
+    let mut path = stem.as_os_str().to_owned();
+    path.push(".");
+    path.push(end);
+    path.into()
+}
+
+fn read(note: &Path) -> Option<Told> {
+    serde_json::from_slice(&fs::read(note).ok()?).ok()
+}
+
+fn forget(note: &Path) {
+    let _ = fs::remove_file(note.with_extension(EMPTY));
+    let _ = fs::remove_file(note);
+}
+
+impl Note {
+    /// Nothing of the agent is left by this process.
+    pub fn sign_off(self) {
+        forget(&self.0);
+    }
+}
+
+impl Gone {
+    /// Nothing was found of it. Its notes go when that was so already a while ago: an engine may be still at what it was asked last.
+    pub fn was_empty(&self, clock: &dyn Clock, before: Duration) {
+        for note in &self.notes {
+            let seen = note.with_extension(EMPTY);
+            let now = clock.wall();
+            let since = fs::read_to_string(&seen).ok();
+            match since.and_then(|text| text.parse().ok()) {
+                Some(since) => {
+                    if now.since(phalanx_shared::time::Timestamp(since)) >= before {
+                        forget(note);
+                    }
+                }
+                None => {
+                    let _ = private::write(&seen, now.0.to_string());
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::clock::SystemClock;
+
+    fn roll(place: &Path) -> Roll {
+        Roll::at(place.join("roll")).unwrap()
+    }
+
+    /// A note as a process that is over has left it.
+    fn left_behind(roll: &Roll, identity: &Identity, change: impl FnOnce(&mut Process)) {
+        let Note(path) = roll.sign_on(identity).unwrap();
+        let mut told = read(&path).unwrap();
+        told.process.started += 1;
+        change(&mut told.process);
+        fs::remove_file(&path).unwrap();
+        let path = path.with_file_name(format!("{}.left.{NOTE}", told.agent));
+        fs::write(path, serde_json::to_vec(&told).unwrap()).unwrap();
+    }
+
+    #[test]
+    fn an_agent_is_gone_when_each_of_its_processes_is_and_only_if_that_can_be_seen() {
+        let place = tempfile::tempdir().unwrap();
+        let roll = roll(place.path());
+        let of = |name: &str| Identity::acquire(&place.path().join(name)).unwrap();
+        let [lives, dead, twice, elsewhere, earlier] =
+            ["lives", "dead", "twice", "elsewhere", "earlier"].map(of);
+        let note = roll.sign_on(&lives).unwrap();
+        left_behind(&roll, &dead, |_| {});
+        left_behind(&roll, &twice, |_| {});
+        let _copy = roll.sign_on(&twice).unwrap();
+        left_behind(&roll, &elsewhere, |process| process.namespace += 1);
+        left_behind(&roll, &earlier, |process| {
+            process.boot.push('x');
+            process.namespace += 1;
+        });
+        fs::write(roll.directory.join("broken.note"), "{").unwrap();
+        let gone = roll.gone();
+        let mut ids: Vec<&AgentId> = gone.iter().map(|gone| &gone.agent).collect();
+        ids.sort();
+        let mut expected = [dead.agent(), earlier.agent()];
+        expected.sort();
+        assert_eq!(ids, expected);
+        assert!(roll.is_gone(dead.agent()) && !roll.is_gone(lives.agent()));
+        assert_eq!(roll.gone()[0].homes.len(), 1);
+        note.sign_off();
+        roll.forget_earlier(dead.agent());
+        roll.forget_earlier(twice.agent());
+        assert_eq!(roll.gone().len(), 1);
+    }
+
+    #[test]
+    fn notes_are_kept_until_nothing_was_found_twice() {
+        let place = tempfile::tempdir().unwrap();
+        let roll = roll(place.path());
+        let dead = Identity::acquire(&place.path().join("dead")).unwrap();
+        left_behind(&roll, &dead, |_| {});
+        let clock = SystemClock::default();
+        roll.gone()[0].was_empty(&clock, Duration::ZERO);
+        roll.gone()[0].was_empty(&clock, Duration::from_secs(60));
+        assert_eq!(roll.gone().len(), 1);
+        roll.gone()[0].was_empty(&clock, Duration::ZERO);
+        assert!(roll.gone().is_empty());
+        assert_eq!(fs::read_dir(&roll.directory).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_directory_that_others_can_write_is_not_used() {
+        use std::os::unix::fs::PermissionsExt;
+        let place = tempfile::tempdir().unwrap();
+        let open = place.path().join("open");
+        fs::create_dir(&open).unwrap();
+        fs::set_permissions(&open, fs::Permissions::from_mode(0o777)).unwrap();
+        assert!(Roll::at(open.clone()).is_none());
+        let link = place.path().join("link");
+        std::os::unix::fs::symlink(place.path(), &link).unwrap();
+        assert!(Roll::at(link).is_none());
+    }
+
+    #[test]
+    fn a_process_is_over_when_it_ended_whether_its_parent_heard_of_it_or_not() {
+        let mut child = std::process::Command::new("sleep")
+            .arg("100")
+            .spawn()
+            .unwrap();
+        let process = Process {
+            pid: child.id(),
+            started: started(child.id()).unwrap(),
+            ..Process::this().unwrap()
+        };
+        assert!(!process.is_over());
+        child.kill().unwrap();
+        while !process.is_over() {
+            std::thread::yield_now();
+        }
+        child.wait().unwrap();
+        assert!(process.is_over());
+    }
+}
