@@ -116,7 +116,10 @@ pub fn is_removed(home: &Home, agent: &AgentId) -> bool {
     };
     match home.lock.metadata() {
         Ok(meta) => other(meta),
-        Err(error) => error.kind() == io::ErrorKind::NotFound,
+        Err(error) => matches!(
+            error.kind(),
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+        ),
     }
 }
 
