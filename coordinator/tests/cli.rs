@@ -356,7 +356,7 @@ name: s
 secrets: [token]
 phases:
   p:
-    - { name: talks, run: "for i in $(seq 30); do echo out $i; done; echo err s3cr3t-of-mine >&2" }
+    - { name: talks, run: "for i in $(seq 30); do echo out $i; done; echo; echo end; echo err s3cr3t-of-mine >&2" }
     - { name: silent, run: "true" }
     - { name: last, expect: "1 == 1" }
 "#;
@@ -386,7 +386,7 @@ phases:
     let lines: String = (1..=30).map(|i| format!("out {i}\n")).collect();
     assert_eq!(
         step("talks")["output"],
-        serde_json::json!({ "stdout": lines, "stderr": "err ***\n" })
+        serde_json::json!({ "stdout": lines + "\nend\n", "stderr": "err ***\n" })
     );
     assert!(step("silent")["output"].is_null());
     let junit = read("r.xml");
@@ -405,17 +405,22 @@ phases:
     let (_, tree, _) = call(&["show", "--cell", cell]);
     for line in [
         "stdout:\n",
-        "… (20 lines before, with --verbose)\n",
-        "| out 21\n",
-        "| out 30\n",
+        "… (22 lines before, with --verbose)\n",
+        "| out 23\n",
+        "| out 30\n        |\n        | end\n",
         "stderr:\n",
         "| err ***\n",
     ] {
         assert!(tree.contains(line), "{line} isn't in:\n{tree}");
     }
-    assert!(!tree.contains("out 20\n"), "{tree}");
+    assert!(!tree.contains("out 22\n"), "{tree}");
     let (_, tree, _) = call(&["show", "--verbose", "--cell", cell]);
     assert!(tree.contains("| out 1\n"), "{tree}");
+    let given = ["--secret-file", "token=token"];
+    let (_, _, lines) = call(&[&["run", "--verbose", "spec.yaml"], &given[..]].concat());
+    assert!(lines.contains("s |     | out 1\n"), "{lines}");
+    assert!(lines.contains("s |     | err ***\n"), "{lines}");
+    assert!(!lines.contains("s3cr3t"), "{lines}");
     for file in ["r.json", "r.xml", "r.md"] {
         assert!(!read(file).contains("s3cr3t"), "{file}");
     }
@@ -574,4 +579,19 @@ fn a_run_of_a_version_that_kept_no_names_of_secrets_takes_those_that_are_given()
     std::fs::write(server.directory().join("token"), "short").unwrap();
     let (code, _, stderr) = run(&server, &["rerun", "--secret-file", "token=token"]);
     assert_eq!(code, 2, "{stderr}");
+}
+
+#[test]
+fn a_directory_among_patterns_of_the_workspace_is_told_how_to_be_written() {
+    let home = tempfile::tempdir().unwrap();
+    std::fs::create_dir(home.path().join("files")).unwrap();
+    std::fs::write(home.path().join("files/a"), "a").unwrap();
+    let spec = "name: s\nworkspace: { include: [files/, nothing] }\nphases: { p: [{ expect: '1 == 1' }] }\n";
+    std::fs::write(home.path().join("spec.yaml"), spec).unwrap();
+    let (code, stdout, stderr) = locally(home.path(), &["validate", "spec.yaml"]);
+    assert_eq!(code, 0, "{stderr}");
+    let said = stdout + &stderr;
+    assert!(said.contains("`files/` matches no file"), "{said}");
+    assert_eq!(said.matches("write `files/**`").count(), 1, "{said}");
+    assert_eq!(said.matches("it is a directory").count(), 1, "{said}");
 }

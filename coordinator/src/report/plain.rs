@@ -5,7 +5,7 @@
 //! order of the events; lines of different cells are mixed.
 
 use super::style::Tone;
-use super::text::{Line, clean, duration, plural, step_title};
+use super::text::{Line, clean, duration, plural, printed, step_title};
 use phalanx_shared::event::{Event, EventKind, StepResult};
 use phalanx_shared::id::CellId;
 use phalanx_shared::outcome::Outcome;
@@ -277,6 +277,10 @@ fn step(folded: Option<&AttemptState>, result: &StepResult, verbose: bool) -> Ve
                 format!("    check {word}: {}", clean(&check.expression)),
             ));
         }
+    }
+    if verbose && let Some(output) = &result.output {
+        let printed = printed(output, true).into_iter();
+        lines.extend(printed.map(|line| Line::new(line.tone, format!("    {}", line.text))));
     }
     lines
 }

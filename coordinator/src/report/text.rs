@@ -6,6 +6,7 @@ use super::style::{Style, Tone};
 use super::view::{CellView, Counts, StepView};
 use console::measure_text_width;
 use indexmap::IndexSet;
+use phalanx_shared::event::Output;
 use phalanx_shared::mask::plain;
 use phalanx_shared::outcome::Outcome;
 use std::borrow::Cow;
@@ -215,10 +216,7 @@ pub fn failure(step: &StepView) -> Vec<Line> {
 const LAST: usize = 10;
 
 /// What the command of a passed step printed: all that is kept, or the last lines.
-pub fn printed(step: &StepView, all: bool) -> Vec<Line> {
-    let Some(output) = &step.output else {
-        return Vec::new();
-    };
+pub fn printed(output: &Output, all: bool) -> Vec<Line> {
     let mut lines = Vec::new();
     for (title, text) in [("stdout", &output.stdout), ("stderr", &output.stderr)] {
         if text.is_empty() {
@@ -231,9 +229,8 @@ pub fn printed(step: &StepView, all: bool) -> Vec<Line> {
             let more = format!("… ({} before, with --verbose)", plural(before, "line"));
             lines.push(Line::new(Tone::Dim, more));
         }
-        for line in text.lines().skip(before) {
-            block(&mut lines, Tone::Dim, "| ", line);
-        }
+        let rest = text.lines().skip(before).collect::<Vec<_>>().join("\n");
+        block(&mut lines, Tone::Dim, "| ", &rest);
     }
     if output.left_out > 0 {
         let text = format!(

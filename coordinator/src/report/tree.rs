@@ -144,7 +144,8 @@ fn step_lines(out: &mut String, step: &StepView, style: Style, verbose: bool) {
             );
         }
     }
-    for Line { tone, text } in printed(step, verbose) {
+    let output = step.output.iter();
+    for Line { tone, text } in output.flat_map(|output| printed(output, verbose)) {
         let _ = writeln!(out, "{indent}    {}", style.paint(tone, &text));
     }
 }

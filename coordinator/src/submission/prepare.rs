@@ -77,7 +77,12 @@ fn pack(loaded: &Loaded, root: &Path) -> Result<(Packed, Vec<Diagnostic>), Diagn
     let unmatched = packed.unmatched.iter().map(|pattern| {
         let written = patterns.iter().find(|p| p.text == *pattern);
         let span = written.map_or(place, |pattern| pattern.span);
-        Diagnostic::warning(span, format!("`{pattern}` matches no file"))
+        let warning = Diagnostic::warning(span, format!("`{pattern}` matches no file"));
+        let whole = pattern.trim_end_matches('/');
+        match root.join(whole).is_dir() {
+            true => warning.with_help(format!("it is a directory: write `{whole}/**`")),
+            false => warning,
+        }
     });
     let unmatched = unmatched.collect();
     Ok((packed, unmatched))
