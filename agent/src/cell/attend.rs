@@ -158,8 +158,6 @@ impl Attempt {
         }
         let name = self.token.to_string().replace(['/', '#', '@'], "-");
         self.scratch = self.host.state_dir.join("attempts").join(name);
-        let made = tokio::fs::create_dir_all(&self.scratch).await;
-        made.map_err(|error| format!("{}: {error}", self.scratch.display()))?;
         let workspace = own_workspace(begin.workspace, &self.scratch).await?;
         let ipv6 = ipv6(&self.job);
         let scope = AttemptScope {
@@ -281,7 +279,8 @@ impl Attempt {
             Some(_) => self.kept(),
             None => Vec::new(),
         };
-        if keep.is_none() && !self.scratch.as_os_str().is_empty() {
+        // Most cells that start nothing on the host have none.
+        if keep.is_none() && self.scratch.symlink_metadata().is_ok() {
             let removed = tokio::fs::remove_dir_all(&self.scratch).await;
             if let Err(error) = removed.or_else(not_there) {
                 closed

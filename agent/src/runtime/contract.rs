@@ -46,7 +46,7 @@ pub struct AttemptScope {
     pub agent: AgentId,
     /// The cell's name, for people who look at `docker ps`.
     pub cell_name: String,
-    /// A directory of the attempt's own; exists, removed by the caller after `close`.
+    /// A directory of the attempt's own: made by who puts something into it, removed by the caller after `close`.
     pub scratch: PathBuf,
     /// The unpacked workspace (or the spec's own directory in local mode), if any.
     pub workspace: Option<PathBuf>,

@@ -25,8 +25,8 @@ use std::time::Duration;
 const ROWS: usize = 2_000;
 /// Bytes of events read at once; one alone may be larger.
 const READ_BYTES: usize = 8 << 20;
-/// Rows that are read before they are asked for.
-const AHEAD: usize = 4;
+/// Rows that are read before they are asked for: each wait for one wakes a thread, and one may have some megabytes.
+const AHEAD: usize = 16;
 /// Connections that read.
 const READERS: u32 = 4;
 
@@ -325,22 +325,55 @@ async fn commit_on(
 ) -> Result<(), StoreError> {
     let mut transaction = connection.begin().await.map_err(written)?;
     let mut events = Vec::new();
+    let mut durations = Vec::new();
     for write in writes {
-        if let Write::Event(event) = write {
-            events.push(event);
-            if events.len() == ROWS {
+        match write {
+            Write::Event(event) => {
+                events.push(event);
+                if events.len() == ROWS {
+                    insert_events(&mut transaction, &events).await?;
+                    events.clear();
+                }
+            }
+            // Nothing else reads or writes them: their place among the others doesn't matter.
+            Write::Duration { spec, past, at } => durations.push((spec, past, *at)),
+            _ => {
+                // Events first: a run's end must not overtake them.
                 insert_events(&mut transaction, &events).await?;
                 events.clear();
+                write_one(&mut transaction, write).await?;
             }
-        } else {
-            // Events first: a run's end must not overtake them.
-            insert_events(&mut transaction, &events).await?;
-            events.clear();
-            write_one(&mut transaction, write).await?;
         }
     }
     insert_events(&mut transaction, &events).await?;
+    for durations in durations.chunks(ROWS) {
+        insert_durations(&mut transaction, durations).await?;
+    }
     transaction.commit().await.map_err(written)
+}
+
+/// Of two durations of a cell the later one stays.
+async fn insert_durations(
+    tx: &mut Transaction<'_>,
+    durations: &[(&String, &Past, Timestamp)],
+) -> Result<(), StoreError> {
+    let mut rows = Vec::with_capacity(durations.len());
+    for (spec, past, at) in durations {
+        let matrix = serde_json::to_string(&past.matrix).map_err(refused)?;
+        rows.push((spec, past, matrix, at));
+    }
+    let mut insert = QueryBuilder::<Sqlite>::new(
+        "INSERT OR REPLACE INTO durations (spec, cell, matrix, elapsed_ms, at_us) ",
+    );
+    insert.push_values(rows, |mut row, (spec, past, matrix, at)| {
+        row.push_bind(spec.as_str())
+            .push_bind(past.cell.as_str())
+            .push_bind(matrix)
+            .push_bind(signed(past.elapsed_ms))
+            .push_bind(at.0);
+    });
+    insert.build().execute(&mut **tx).await.map_err(written)?;
+    Ok(())
 }
 
 async fn insert_events(tx: &mut Transaction<'_>, events: &[&Recorded]) -> Result<(), StoreError> {
@@ -372,7 +405,7 @@ async fn insert_events(tx: &mut Transaction<'_>, events: &[&Recorded]) -> Result
 
 async fn write_one(tx: &mut Transaction<'_>, write: &Write) -> Result<(), StoreError> {
     let query = match write {
-        Write::Event(_) => return Ok(()),
+        Write::Event(_) | Write::Duration { .. } => return Ok(()),
         Write::Run(new) => sqlx::query(
             "INSERT INTO runs (run, submitted_us, spec, digest, cells, submission, workspace) VALUES (?, ?, ?, ?, ?, ?, ?)",
         )
@@ -394,14 +427,6 @@ async fn write_one(tx: &mut Transaction<'_>, write: &Write) -> Result<(), StoreE
         Write::Settled { run } => {
             sqlx::query("UPDATE runs SET settled = 1 WHERE run = ?").bind(run.as_str())
         }
-        Write::Duration { spec, past, at } => sqlx::query(
-            "INSERT OR REPLACE INTO durations (spec, cell, matrix, elapsed_ms, at_us) VALUES (?, ?, ?, ?, ?)",
-        )
-        .bind(spec)
-        .bind(past.cell.as_str())
-        .bind(serde_json::to_string(&past.matrix).map_err(refused)?)
-        .bind(signed(past.elapsed_ms))
-        .bind(at.0),
         Write::Forget { run } => {
             sqlx::query("DELETE FROM events WHERE run = ?")
                 .bind(run.as_str())

@@ -1,5 +1,5 @@
-//! Makes a run's cells into jobs. What is compiled for the plan is shared; each job is made where blocking is allowed,
-//! since a cell's variables may take a while.
+//! Makes a run's cells into jobs. What is compiled for the plan is shared. Where cells have variables, whose expressions may take a while, each job is
+//! made where blocking is allowed.
 
 use super::Jobs;
 use async_trait::async_trait;
@@ -25,9 +25,13 @@ impl SpecJobs {
 #[async_trait]
 impl Jobs for SpecJobs {
     async fn job(&self, cell: &CellId) -> Result<Arc<CellJob>, String> {
-        let (jobs, cell, keep) = (Arc::clone(&self.jobs), cell.clone(), self.keep);
-        let made = tokio::task::spawn_blocking(move || jobs.job(&cell, keep)).await;
-        let job = made.map_err(|error| format!("making the job failed: {error}"))?;
+        let job = if self.jobs.evaluates() {
+            let (jobs, cell, keep) = (Arc::clone(&self.jobs), cell.clone(), self.keep);
+            let made = tokio::task::spawn_blocking(move || jobs.job(&cell, keep)).await;
+            made.map_err(|error| format!("making the job failed: {error}"))?
+        } else {
+            self.jobs.job(cell, self.keep)
+        };
         job.map(Arc::new).map_err(|problems| {
             let messages: Vec<String> = problems.into_iter().map(|p| p.message).collect();
             messages.join("; ")

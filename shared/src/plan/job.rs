@@ -62,6 +62,12 @@ impl Jobs {
         })
     }
 
+    /// Whether making a job evaluates expressions of the spec.
+    pub fn evaluates(&self) -> bool {
+        let spec = &self.planner.spec;
+        !spec.vars.is_empty() || spec.cell.name.is_some()
+    }
+
     /// The images that a cell's services name, as far as they are known before it runs: those can be pulled while it
     /// waits. What a service builds is not pulled.
     pub fn images(&self, cell: &CellId) -> Vec<String> {

@@ -38,8 +38,7 @@ pub struct ForkServer {
 #[derive(Debug)]
 struct Running {
     requests: UnixStream,
-    /// Held so that the runtime waits for it once it is gone.
-    _child: Child,
+    child: tokio::sync::Mutex<Child>,
 }
 
 impl ForkServer {
@@ -66,6 +65,20 @@ impl ForkServer {
         }
         // It was killed. Its wardens live on without it.
         self.running(Some(&server))?.request(streams).await
+    }
+
+    /// Ends the server, if it runs. Wardens stay until what they watch over has ended.
+    pub async fn shutdown(&self) {
+        let running = self
+            .running
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(server) = running {
+            // It sees the end of its requests and goes; one that can't be told is gone.
+            let _ = rustix::net::shutdown(&server.requests, rustix::net::Shutdown::Both);
+            let _ = server.child.lock().await.wait().await;
+        }
     }
 
     /// The running server, or a new one in the place of one that is gone.
@@ -97,7 +110,7 @@ fn start(program: &WardenProgram) -> io::Result<Running> {
         .spawn()?;
     Ok(Running {
         requests: UnixStream::from_std(ours)?,
-        _child: child,
+        child: tokio::sync::Mutex::new(child),
     })
 }
 

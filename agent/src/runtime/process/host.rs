@@ -40,6 +40,17 @@ impl AttemptHost {
             .unwrap_or(&self.scope.scratch)
     }
 
+    /// Makes the directory of the attempt, if relative paths start there.
+    pub async fn make_base(&self) -> Result<(), RuntimeError> {
+        if self.scope.workspace.is_some() {
+            return Ok(());
+        }
+        let made = tokio::fs::create_dir_all(&self.scope.scratch).await;
+        made.map_err(|error| {
+            RuntimeError::Errored(format!("{}: {error}", self.scope.scratch.display()))
+        })
+    }
+
     /// The directory in which something runs.
     pub fn workdir(&self, written: Option<&str>) -> Place {
         Place::new(self.base(), "").join(written.unwrap_or_default())
@@ -88,6 +99,7 @@ impl AttemptHost {
         if request.command.is_empty() {
             return Err(RuntimeError::Failed("the command is empty".to_owned()));
         }
+        self.make_base().await?;
         let start = Start {
             command: request.command,
             env,

@@ -111,5 +111,7 @@ impl Runtime for ProcessRuntime {
         .await)
     }
 
-    async fn shutdown(&self) {}
+    async fn shutdown(&self) {
+        self.fork_server.shutdown().await;
+    }
 }

@@ -2,7 +2,7 @@
 
 use crate::limits;
 use nix::libc::c_char;
-use nix::sys::signal::{SigHandler, SigSet, Signal};
+use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::ForkResult;
 use std::ffi::CStr;
 use std::io;
@@ -54,23 +54,6 @@ pub fn own_session_tied_to_parent(command: &mut Command, open_files: Option<u64>
 pub fn fork() -> nix::Result<ForkResult> {
     // SAFETY: the fork server has one thread, so that no lock can be held by a thread that the child doesn't have.
     unsafe { nix::unistd::fork() }
-}
-
-/// Leaves dead children to the kernel: the fork server waits for none.
-pub fn leave_children_to_the_kernel() -> io::Result<()> {
-    children(SigHandler::SigIgn)
-}
-
-/// Lets this process wait for its children, as usual. The disposition would also reach the service.
-pub fn wait_for_children() -> io::Result<()> {
-    children(SigHandler::SigDfl)
-}
-
-#[allow(unsafe_code)]
-fn children(disposition: SigHandler) -> io::Result<()> {
-    // SAFETY: neither disposition is a function that could be called.
-    unsafe { nix::sys::signal::signal(Signal::SIGCHLD, disposition) }?;
-    Ok(())
 }
 
 /// Replaces this process's environment block, as others read it in `/proc/PID/environ`, by `variables` (`NAME=value`, each ended by a zero byte).

@@ -123,6 +123,7 @@ impl Stack for ProcessStack {
                 "has no `process` command, so it can't run as a host process",
             ));
         }
+        self.host.make_base().await?;
         let variables = env_file::environment(config, Some(self.host.base())).await?;
         let workdir = self.host.workdir(config.working_dir.as_deref());
         let member = Arc::new(ProcessMember::new(

@@ -4,10 +4,13 @@
 //! costs some hundred microseconds. The agent starts the server with its first command and asks for wardens over a socket; each request brings
 //! the three standard streams of the warden to be. When the socket closes (the agent is gone), the server goes. Wardens don't depend on it.
 
-use super::report;
+use super::{block_signals, report};
 use crate::runtime::process::spawn;
 use crate::runtime::process::wire::Report;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
+use nix::sys::signalfd::SignalFd;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::ForkResult;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use std::io::{self, IoSliceMut};
@@ -22,11 +25,11 @@ type Streams = [OwnedFd; 3];
 pub fn serve() -> io::Result<bool> {
     let requests = io::stdin().as_fd().try_clone_to_owned()?;
     let _ = prctl::set_name(c"phalanx-wardens");
-    spawn::leave_children_to_the_kernel()?;
-    while let Some([control, stdout, stderr]) = next_request(&requests)? {
+    let signals = block_signals()?;
+    while let Some([control, stdout, stderr]) = next_request(&requests, &signals)? {
         match spawn::fork() {
             Ok(ForkResult::Child) => {
-                drop(requests);
+                drop((requests, signals));
                 become_warden(&control, &stdout, &stderr)?;
                 return Ok(true);
             }
@@ -42,7 +45,6 @@ pub fn serve() -> io::Result<bool> {
 }
 
 fn become_warden(control: &OwnedFd, stdout: &OwnedFd, stderr: &OwnedFd) -> io::Result<()> {
-    spawn::wait_for_children()?;
     nix::unistd::setsid()?;
     nix::unistd::dup2_stdin(control)?;
     nix::unistd::dup2_stdout(stdout)?;
@@ -50,9 +52,23 @@ fn become_warden(control: &OwnedFd, stdout: &OwnedFd, stderr: &OwnedFd) -> io::R
     Ok(())
 }
 
-/// The streams of the next request; `None` when the agent is gone.
-fn next_request(requests: &OwnedFd) -> io::Result<Option<Streams>> {
+/// The streams of the next request; `None` when the agent is gone. Waits for wardens that ended meanwhile, so that what they cost counts as the agent's.
+fn next_request(requests: &OwnedFd, signals: &SignalFd) -> io::Result<Option<Streams>> {
     loop {
+        let mut either =
+            [requests.as_fd(), signals.as_fd()].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+        // An interruption is as good as an event.
+        let _ = poll(&mut either, PollTimeout::NONE);
+        while let Ok(Some(_)) = signals.read_signal() {}
+        while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG))
+            && status != WaitStatus::StillAlive
+        {}
+        if either[0]
+            .revents()
+            .is_none_or(|happened| happened.is_empty())
+        {
+            continue;
+        }
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
         let mut word = [0u8; 1];
