@@ -25,7 +25,11 @@ pub fn directory(path: &Path) -> io::Result<()> {
 
 /// Keeps this process's memory, which holds secrets, out of core dumps and from other processes of its user.
 pub fn memory() {
-    if let Err(error) = nix::sys::prctl::set_dumpable(false) {
+    use nix::sys::resource::{Resource, setrlimit};
+    let kept = nix::sys::prctl::set_dumpable(false);
+    // It starts nothing that could want a dump.
+    let kept = kept.and(setrlimit(Resource::RLIMIT_CORE, 0, 0));
+    if let Err(error) = kept {
         tracing::debug!(%error, "the process's memory may be dumped");
     }
 }

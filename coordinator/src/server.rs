@@ -24,6 +24,8 @@ use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Router;
 
+/// The file that tells which process is which agent.
+const HOLDERS: &str = "holders";
 /// Facts of agents that may wait for the engine; sessions wait beyond that.
 const FACTS: usize = 1_024;
 /// How long the rest of a trace may take at the end.
@@ -46,6 +48,8 @@ pub struct Options {
     pub own_secrets: OwnSecrets,
     /// Bytes of large submissions that may come in at the same time.
     pub submission_bytes: u64,
+    /// Whether agents outlive it and come back to the next one of the same directory.
+    pub agents_return: bool,
     /// The most cells of a run, if that is limited.
     pub max_cells: Option<usize>,
     /// How it begins.
@@ -62,6 +66,7 @@ impl Options {
             sessions: SessionSettings::default(),
             own_secrets: Arc::new(|_| None),
             submission_bytes: REQUEST_BYTES,
+            agents_return: false,
             max_cells: None,
             begin: Begin::default(),
         }
@@ -137,6 +142,7 @@ pub async fn start(options: Options, listener: Listener) -> Result<Server, Store
         logs: logs.clone(),
         workspaces: workspaces.clone(),
         heard: handle.registry.heard().clone(),
+        holders: options.agents_return.then(|| directory.join(HOLDERS)),
     });
     let api = Api::new(handle.clone(), logs.clone(), workspaces, directory);
     let router = dispatch::transport().add_service(sessions);

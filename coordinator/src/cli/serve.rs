@@ -162,6 +162,7 @@ fn options(context: &Context, directory: PathBuf) -> Result<server::Options, Cli
         },
         own_secrets: Arc::new(move |name| own_secret(&secrets_dir, name)),
         submission_bytes: mib(&SUBMISSIONS_MIB),
+        agents_return: true,
         max_cells: super::max_cells(settings),
         ..server::Options::below(directory)
     })

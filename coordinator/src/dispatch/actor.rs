@@ -11,6 +11,7 @@ use super::core::{AgentSession, ConnectionId, Effect, Fact, Settings};
 use super::forward::{self, Outward};
 use super::gate::SharedGate;
 use super::heard::Heard;
+use super::holders::Holders;
 use super::logs::store::LogStore;
 use crate::clock::Clock;
 use crate::metrics::METRICS;
@@ -44,6 +45,7 @@ pub(super) struct Shared {
     pub logs: LogStore,
     pub facts: mpsc::Sender<FromAgents>,
     pub heard: Heard,
+    pub holders: Holders,
 }
 
 /// One agent, over all of its connections.
@@ -95,13 +97,16 @@ impl Actor for Session {
     async fn on_start((agent, shared): Self::Args, me: ActorRef<Self>) -> Result<Self, Infallible> {
         let outward = forward::start(agent.clone(), shared.facts.clone(), me.downgrade());
         tokio::spawn(tick(me.downgrade()));
+        let now = shared.clock.monotonic();
+        let (settings, gate) = (shared.settings.clone(), shared.gate.clone());
+        let patience = settings.lease + settings.margin;
+        let mut core = AgentSession::new(agent.clone(), settings, gate, now);
+        let wall = shared.clock.wall();
+        if let Some((instance, left)) = shared.holders.before(&agent, wall, patience) {
+            core.was_held(instance, now + left);
+        }
         Ok(Session {
-            core: AgentSession::new(
-                agent.clone(),
-                shared.settings.clone(),
-                shared.gate.clone(),
-                shared.clock.monotonic(),
-            ),
+            core,
             agent,
             shared,
             wires: BTreeMap::new(),
@@ -147,7 +152,12 @@ impl Session {
             } => {
                 self.wires
                     .insert(connection, (wire, SpecsSent::new(protocol)));
-                self.core.hello(now, connection, protocol, hello)
+                let instance = hello.instance.clone();
+                let effects = self.core.hello(now, connection, protocol, hello);
+                if self.core.current() == Some(connection) {
+                    self.shared.holders.note(&self.agent, &instance);
+                }
+                effects
             }
             Input::Received {
                 connection,
@@ -236,6 +246,7 @@ impl Session {
                 }
                 Effect::End => {
                     self.shared.gate.forget(&self.agent);
+                    self.shared.holders.forget(&self.agent);
                     over = true;
                     Vec::new()
                 }
@@ -417,6 +428,9 @@ impl Message<Obituary> for Dispatch {
         if let Some(session) = self.sessions.get(&obituary.agent) {
             // A session that is over knew it already.
             let _ = session.tell(Input::Died(obituary.instance)).await;
+        } else {
+            let Obituary { agent, instance } = obituary;
+            self.shared.holders.died(&agent, &instance);
         }
     }
 }

@@ -166,6 +166,12 @@ impl AgentSession {
         }
     }
 
+    /// In the coordinator's term before, this process was the agent, and it may be until then.
+    pub fn was_held(&mut self, instance: String, until: Duration) {
+        self.instance = Some(instance);
+        self.connection = Connection::Down { until };
+    }
+
     /// The connection that counts.
     pub fn current(&self) -> Option<ConnectionId> {
         match self.connection {

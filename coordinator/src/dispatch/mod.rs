@@ -9,6 +9,7 @@ pub mod core;
 mod forward;
 pub mod gate;
 pub mod heard;
+pub mod holders;
 pub mod logs;
 mod patience;
 pub mod server;

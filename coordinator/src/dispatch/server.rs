@@ -8,6 +8,7 @@ use super::contract::{FromAgents, ToAgents};
 use super::core::{ConnectionId, Settings};
 use super::gate::SharedGate;
 use super::heard::Heard;
+use super::holders::Holders;
 use super::logs::receive;
 use super::logs::store::LogStore;
 use crate::clock::Clock;
@@ -22,6 +23,7 @@ use phalanx_proto::link::{FromAgent, Hello, Obituary};
 use phalanx_proto::v1;
 use phalanx_proto::v1::agent_link_server::{AgentLink, AgentLinkServer};
 use phalanx_proto::{PROTOCOLS, broken};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -59,6 +61,8 @@ pub struct Args {
     pub workspaces: Workspaces,
     /// Where it is noted when each agent was heard of.
     pub heard: Heard,
+    /// A file that tells over a restart which process is which agent, if that is to be known.
+    pub holders: Option<PathBuf>,
 }
 
 /// Starts dispatch; it lives as long as the channels do.
@@ -71,7 +75,13 @@ pub fn service(args: Args) -> AgentLinkServer<Service> {
         logs,
         workspaces,
         heard,
+        holders: file,
     } = args;
+    let holders = file.as_deref().map(Holders::load).unwrap_or_default();
+    if let Some(file) = file {
+        let lease = settings.lease + settings.margin;
+        tokio::spawn(holders.clone().keep(file, clock.clone(), lease));
+    }
     let shared = Shared {
         settings,
         clock,
@@ -79,6 +89,7 @@ pub fn service(args: Args) -> AgentLinkServer<Service> {
         logs,
         facts,
         heard,
+        holders,
     };
     let (gate, logs) = (shared.gate.clone(), shared.logs.clone());
     let dispatch = Dispatch::spawn_with_mailbox(shared, mailbox::bounded(SESSION_MAILBOX));

@@ -136,6 +136,7 @@ impl Rig {
             logs: logs.clone(),
             workspaces: Workspaces::new(place.path().join("packed")),
             heard: Default::default(),
+            holders: None,
         });
         let router = server::transport().add_service(service);
         let (address, proxy) = if tcp {

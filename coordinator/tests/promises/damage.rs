@@ -539,8 +539,12 @@ fn logs_without_a_directory() {
 
 /// Every path below a directory, itself included, that others can get at.
 fn open_to_others(directory: &Path, but: &[&str]) -> Vec<PathBuf> {
-    let mode = directory.metadata().unwrap().permissions().mode();
     let mut found = Vec::new();
+    let Ok(meta) = directory.metadata() else {
+        // A file on its way to its name.
+        return found;
+    };
+    let mode = meta.permissions().mode();
     if mode & 0o077 != 0 {
         found.push(directory.to_owned());
     }
@@ -566,6 +570,10 @@ fn state_is_private() {
         fleet.wait_for_state(&at, "a", "connected");
         hello(&fleet, &at);
         assert_eq!(open_to_others(&coordinator, &[]), [] as [PathBuf; 0]);
+        let limits = fs::read_to_string(format!("/proc/{}/limits", at.process.id())).unwrap();
+        let core = limits.lines().find(|line| line.contains("core file"));
+        let core: Vec<&str> = core.unwrap().split_whitespace().collect();
+        assert_eq!(core[4..6], ["0", "0"]);
         // What is in these is the cells' own; nobody else gets in.
         let of_cells = ["attempts"];
         assert_eq!(

@@ -33,6 +33,11 @@ pub fn tests() -> Vec<Test> {
         ),
         (
             Need::Nothing,
+            "after a restart of the coordinator an identity is still that of the process that had it",
+            identity_over_a_restart,
+        ),
+        (
+            Need::Nothing,
             "a copy of an agent's directory is told so and harms nothing",
             copied_identity,
         ),
@@ -363,6 +368,42 @@ fn taken_identity() {
     for said in told {
         assert!(said.contains("another process is this agent"), "{said}");
     }
+}
+
+fn identity_over_a_restart() {
+    use nix::sys::signal::Signal;
+    let fleet = Fleet::new();
+    let at = fleet.serve();
+    let mut agent = fleet.agent("real", &at.url(), 4);
+    fleet.wait_for_state(&at, "real", "connected");
+    let id = id_of(&fleet, &at, "real");
+    let run = fleet.submit(&at, "run", &[]);
+    run.wait_at_gate(&[1, 2, 3, 4], 1);
+    let noted = || fs::read_to_string(fleet.path("state/coordinator/holders"));
+    eventually("it is noted", || {
+        noted().is_ok_and(|noted| noted.contains(&id)).then_some(())
+    });
+    // Somebody else is there first.
+    agent.signal(Signal::SIGSTOP);
+    let address = at.killed();
+    let at = fleet.serve_at(&address);
+    let refused = runtime().block_on(Liar::connect(&at, hello(&id, "another")));
+    agent.signal(Signal::SIGCONT);
+    let status = refused.err().unwrap();
+    assert!(
+        status.message().contains("another process is this agent"),
+        "{status}"
+    );
+    run.open_gate();
+    let shown = fleet.finished(&at, &run);
+    assert_eq!(shown["outcome"], "passed", "{shown:#}");
+    // One that ended is told by the process that it left behind, and its successor is the agent.
+    let address = at.killed();
+    agent.kill();
+    let at = fleet.serve_at(&address);
+    let _next = fleet.agent("real", &at.url(), 4);
+    fleet.wait_for_state(&at, "real", "connected");
+    assert_eq!(id_of(&fleet, &at, "real"), id);
 }
 
 fn copied_identity() {
