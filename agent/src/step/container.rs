@@ -79,11 +79,10 @@ pub async fn perform(
     }
 }
 
-/// What a service that is to run to its end printed until it was given up.
-pub async fn given_up(context: &CellContext, action: &ContainerAction, scope: &Scope) -> Answer {
+/// What a service that is to run to its end has printed so far, for when nobody waits for that any more.
+pub fn unfinished_run(context: &CellContext, action: &ContainerAction, scope: &Scope) -> Answer {
     match context.evaluate(scope).text(&action.service) {
         Ok(service) if action.verb == ContainerVerb::Run => {
-            context.logs.settle().await;
             unfinished(context.logs.recorded(&service))
         }
         _ => Answer::default(),

@@ -47,13 +47,19 @@ use tokio::time::timeout;
 pub struct Witness {
     context: Arc<CellContext>,
     step: Arc<Step>,
+    scope: Scope,
     heard: Arc<Mutex<Heard>>,
 }
 
 impl Witness {
     /// What a failure shows of it: its output, or a note that it is withheld.
     pub fn show(&self, failure: &mut Failure) {
-        let answer = exec::unfinished(lock(&self.heard).so_far());
+        let answer = match &self.step.action {
+            Action::Container(action) => {
+                container::unfinished_run(&self.context, action, &self.scope)
+            }
+            _ => exec::unfinished(lock(&self.heard).so_far()),
+        };
         let withheld = self.step.capture.iter().any(|capture| capture.secret);
         if answer.size > 0 {
             failure::show(&self.context, failure, &answer, withheld);
@@ -107,6 +113,7 @@ impl Try {
         Witness {
             context: Arc::clone(&self.context),
             step: Arc::clone(&self.step),
+            scope: self.scope.clone(),
             heard: Arc::clone(&self.heard),
         }
     }
@@ -154,7 +161,8 @@ impl Try {
                 Action::Sse(_) => self.collected.shown(),
                 Action::Exec(_) | Action::Run(_) => exec::unfinished(lock(&self.heard).so_far()),
                 Action::Container(action) => {
-                    container::given_up(&self.context, action, &self.scope).await
+                    self.context.logs.settle().await;
+                    container::unfinished_run(&self.context, action, &self.scope)
                 }
                 _ => Answer::default(),
             }),

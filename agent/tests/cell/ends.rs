@@ -414,28 +414,29 @@ async fn of_a_cell_whose_commands_print_much_the_first_is_kept() {
 
 #[tokio::test]
 async fn a_command_that_is_ended_from_outside_shows_what_it_printed() {
-    let script = Script::default().service(
-        "job",
-        ServiceScript {
-            output: vec![Printed::line(Duration::ZERO, "migrating hidden-value-0815")],
-            ..ServiceScript::default()
-        },
-    );
+    let prints = ServiceScript {
+        output: vec![Printed::line(Duration::ZERO, "migrating hidden-value-0815")],
+        ..ServiceScript::default()
+    };
+    let script = Script::default()
+        .service("job", prints.clone())
+        .service("other", prints);
     let mut running = spec(
         r#"
-services: { job: { image: job, start: manual } }
+services: { job: { image: job, start: manual }, other: { image: job, start: manual } }
 phases:
   main:
     - { container: { run: job }, timeout: 1s, continue-on-failure: true }
     - { timeout: 1s, continue-on-failure: true, steps: [{ run: "echo in a group hidden-value-0815; sleep 60" }] }
     - { timeout: 1s, continue-on-failure: true, steps: [{ run: "echo token-of-today; sleep 60", capture: { t: { secret: stdout } } }] }
+    - { timeout: 1s, continue-on-failure: true, steps: [{ container: { run: other } }] }
     - { run: "echo until cancelled; sleep 60" }
 "#,
     )
     .script(script)
     .secret("key", "hidden-value-0815")
     .begin();
-    running.until_started("main/3").await;
+    running.until_started("main/4").await;
     tokio::time::sleep(Duration::from_millis(500)).await;
     running.cancel(Duration::from_secs(20), false);
     let ended = running.end().await;
@@ -451,6 +452,6 @@ phases:
     assert_eq!(withheld.response, None);
     assert!(withheld.notes[0].contains("is withheld"), "{withheld:?}");
     assert!(!ended.everything().contains("token-of-today\\n"));
-    assert_eq!(ended.step("main/3").outcome, Outcome::Cancelled);
-    assert_eq!(response("main/3"), "stdout until then:\nuntil cancelled\n");
+    assert_eq!(ended.step("main/4").outcome, Outcome::Cancelled);
+    assert_eq!(response("main/4"), "stdout until then:\nuntil cancelled\n");
 }
