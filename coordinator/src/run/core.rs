@@ -255,7 +255,7 @@ impl RunCore {
     }
 
     pub(super) fn keep(&mut self, event: Event, d: &mut Decision) {
-        self.state.apply(&event);
+        self.state.apply_without_output(&event);
         self.position += 1;
         let position = self.position;
         d.events.push(Recorded { position, event });

@@ -145,7 +145,7 @@ pub async fn replay(store: &dyn Store, run: &RunId) -> Result<(RunState, u64), S
         };
         position = last.position;
         for recorded in &events {
-            state.apply(&recorded.event);
+            state.apply_without_output(&recorded.event);
         }
     }
 }

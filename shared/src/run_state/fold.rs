@@ -28,6 +28,22 @@ impl RunState {
         }
     }
 
+    /// The same for whoever decides and shows nothing: what commands printed stays in the journal, which has room for it.
+    pub fn apply_without_output(&mut self, event: &Event) {
+        self.apply(event);
+        let (Some(of), EventKind::StepFinished(result)) = (&event.attempt, &event.kind) else {
+            return;
+        };
+        if result.output.is_some()
+            && let Some(cell) = self.cells.get_mut(&of.cell)
+            && let Some(attempt) = cell.attempts.last_mut()
+            && let Some(step) = attempt.steps.get_mut(&result.path)
+            && let Some(result) = &mut step.result
+        {
+            result.output = None;
+        }
+    }
+
     /// An agent's event. The fence of the fold: only the newest attempt counts, only while its agent holds it, and only in sequence.
     fn apply_to_attempt(&mut self, of: &AttemptRef, event: &Event) {
         let Some(cell) = self.cells.get_mut(&of.cell) else {

@@ -406,3 +406,34 @@ fn the_notes_of_an_attempt_are_bounded_and_the_last_says_that_there_are_more() {
         assert_eq!(state.cells[0].attempts[0].last_seq, count);
     }
 }
+
+#[test]
+fn whoever_only_decides_keeps_no_output_and_everything_else() {
+    let mut writer = Writer::new(1);
+    let token = writer.offer(0, 1);
+    let result = StepResult {
+        output: Some(crate::event::Output {
+            stdout: "s".repeat(4_096),
+            ..Default::default()
+        }),
+        ..fold_result("setup/0")
+    };
+    writer.agent(&token, EventKind::StepFinished(Box::new(result)));
+    let (mut whole, mut lean) = (RunState::new("run".into()), RunState::new("run".into()));
+    for event in &writer.events {
+        whole.apply(event);
+        lean.apply_without_output(event);
+    }
+    let step = |state: &mut RunState| {
+        let attempt = state.cells[0].attempts.last_mut().unwrap();
+        attempt.steps["setup/0"]
+            .result
+            .as_mut()
+            .unwrap()
+            .output
+            .take()
+    };
+    assert_eq!(step(&mut lean), None);
+    assert!(step(&mut whole).is_some());
+    assert_eq!(whole, lean);
+}
