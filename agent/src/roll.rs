@@ -9,6 +9,7 @@ use crate::clock::Clock;
 use crate::identity::{Home, Identity};
 use crate::private;
 use phalanx_shared::id::AgentId;
+use phalanx_shared::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs;
@@ -20,7 +21,9 @@ use std::time::Duration;
 const PLACES: [&str; 2] = ["/dev/shm", "/tmp"];
 /// Ends the name of a note's file.
 const NOTE: &str = "note";
-/// Ends the name of a file that says when nothing was found of an agent for the first time.
+/// Ends the name of a file that says when an agent was found to be gone for the first time.
+const SEEN: &str = "seen";
+/// The same for when nothing was found of it.
 const EMPTY: &str = "empty";
 
 /// An agent's process, as it is noted.
@@ -218,7 +221,9 @@ fn read(note: &Path) -> Option<Told> {
 }
 
 fn forget(note: &Path) {
-    let _ = fs::remove_file(note.with_extension(EMPTY));
+    for end in [SEEN, EMPTY] {
+        let _ = fs::remove_file(note.with_extension(end));
+    }
     let _ = fs::remove_file(note);
 }
 
@@ -230,22 +235,43 @@ impl Note {
 }
 
 impl Gone {
+    /// For how long it has been known that it is gone.
+    pub fn seen_for(&self, clock: &dyn Clock) -> Duration {
+        self.since(SEEN, clock).unwrap_or_else(|| {
+            self.write(SEEN, clock);
+            Duration::ZERO
+        })
+    }
+
+    /// For how long it has been known that nothing of it is left, if that is known.
+    pub fn empty_for(&self, clock: &dyn Clock) -> Option<Duration> {
+        self.since(EMPTY, clock)
+    }
+
     /// Nothing was found of it. Its notes go when that was so already a while ago: an engine may be still at what it was asked last.
     pub fn was_empty(&self, clock: &dyn Clock, before: Duration) {
+        match self.empty_for(clock) {
+            Some(since) if since >= before => self.notes.iter().for_each(|note| forget(note)),
+            Some(_) => {}
+            None => self.write(EMPTY, clock),
+        }
+    }
+
+    /// What one of the files beside each note says; the shortest time of all of them.
+    fn since(&self, end: &str, clock: &dyn Clock) -> Option<Duration> {
+        let now = clock.wall();
+        let of = |note: &PathBuf| {
+            let text = fs::read_to_string(note.with_extension(end)).ok()?;
+            Some(now.since(Timestamp(text.parse().ok()?)))
+        };
+        let all: Option<Vec<Duration>> = self.notes.iter().map(of).collect();
+        all?.into_iter().min()
+    }
+
+    fn write(&self, end: &str, clock: &dyn Clock) {
         for note in &self.notes {
-            let seen = note.with_extension(EMPTY);
-            let now = clock.wall();
-            let since = fs::read_to_string(&seen).ok();
-            match since.and_then(|text| text.parse().ok()) {
-                Some(since) => {
-                    if now.since(phalanx_shared::time::Timestamp(since)) >= before {
-                        forget(note);
-                    }
-                }
-                None => {
-                    let _ = private::write(&seen, now.0.to_string());
-                }
-            }
+            // Failing to write it costs a look more.
+            let _ = private::write(&note.with_extension(end), clock.wall().0.to_string());
         }
     }
 }
@@ -309,7 +335,12 @@ mod tests {
         let dead = Identity::acquire(&place.path().join("dead")).unwrap();
         left_behind(&roll, &dead, |_| {});
         let clock = SystemClock::default();
+        assert_eq!(roll.gone()[0].seen_for(&clock), Duration::ZERO);
+        std::thread::sleep(Duration::from_millis(5));
+        assert!(roll.gone()[0].seen_for(&clock) >= Duration::from_millis(5));
+        assert_eq!(roll.gone()[0].empty_for(&clock), None);
         roll.gone()[0].was_empty(&clock, Duration::ZERO);
+        assert!(roll.gone()[0].empty_for(&clock).is_some());
         roll.gone()[0].was_empty(&clock, Duration::from_secs(60));
         assert_eq!(roll.gone().len(), 1);
         roll.gone()[0].was_empty(&clock, Duration::ZERO);

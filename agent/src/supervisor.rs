@@ -29,6 +29,8 @@ use tokio_util::task::TaskTracker;
 
 /// How often what no live attempt claims is looked for.
 const REAP_EVERY: Duration = Duration::from_secs(60);
+/// So long an agent that ended may come back and clean up itself, before another one does it.
+const MAY_RETURN: Duration = Duration::from_secs(10);
 /// An engine that doesn't answer by then is taken for none.
 const ENGINE_WITHIN: Duration = Duration::from_secs(5);
 /// A file in the state directory: containers of this identity may exist.
@@ -149,8 +151,8 @@ impl Runtimes {
         }
     }
 
-    /// Cleans up after agents of this machine that nobody is any more and that may never return.
-    async fn reap_abandoned(&self, settings: &DockerSettings) {
+    /// Cleans up after agents of this machine that nobody is any more and that may never return. Whether one of them may still return.
+    async fn reap_abandoned(&self, settings: &DockerSettings) -> bool {
         let found = match &self.docker {
             None => Vec::new(),
             Some(docker) => docker.list_ours(true).await.unwrap_or_else(|error| {
@@ -158,9 +160,10 @@ impl Runtimes {
                 Vec::new()
             }),
         };
+        let mut may_return = false;
         if let Some(roll) = Roll::here() {
             for gone in roll.gone() {
-                self.reap_gone(&roll, &gone, &found, settings).await;
+                may_return |= self.reap_gone(&roll, &gone, &found, settings).await;
             }
         }
         let homes: HashSet<(AgentId, String)> = found
@@ -178,36 +181,42 @@ impl Runtimes {
                 tracing::info!(%agent, removed, "cleaned up after an agent that is gone");
             }
         }
+        may_return
     }
 
-    /// Cleans up after an agent that no process is any more, whether its directory is still there or not.
+    /// Cleans up after an agent that no process is any more, whether its directory is still there or not. Whether it may still return, and it was
+    /// left to that.
     async fn reap_gone(
         &self,
         roll: &Roll,
         gone: &Gone,
         found: &[Found],
         settings: &DockerSettings,
-    ) {
+    ) -> bool {
         let clock = SystemClock::default();
         let agent = &gone.agent;
-        let taken = gone
-            .homes
-            .iter()
-            .find_map(|home| identity::take_abandoned(home, agent));
-        let (removed, over) = match (taken, gone.homes.first()) {
-            (Some(identity), _) => {
-                let reaped = reap_dead(&identity, settings).await;
-                (reaped.removed, reaped.is_over())
-            }
-            (None, Some(home)) => {
-                let removed = |home: &Home| identity::is_removed(home, agent);
-                // Somebody may be it again by now.
-                if !gone.homes.iter().all(removed) || !roll.is_gone(agent) {
-                    return;
-                }
-                self.reap_removed(agent, home, gone, found).await
-            }
-            (None, None) => return,
+        if gone
+            .empty_for(&clock)
+            .is_some_and(|since| since < SETTLED_AFTER)
+        {
+            return false;
+        }
+        let removed = |home: &Home| identity::is_removed(home, agent);
+        let (removed, over) = if gone.homes.iter().all(removed) {
+            // Somebody may be it by now, in another directory.
+            let (Some(home), true) = (gone.homes.first(), roll.is_gone(agent)) else {
+                return false;
+            };
+            self.reap_removed(agent, home, gone, found).await
+        } else if gone.seen_for(&clock) < MAY_RETURN {
+            return true;
+        } else {
+            let take = |home: &Home| identity::take_abandoned(home, agent);
+            let Some(identity) = gone.homes.iter().find_map(take) else {
+                return false;
+            };
+            let reaped = reap_dead(&identity, settings).await;
+            (reaped.removed, reaped.is_over())
         };
         if removed > 0 {
             tracing::info!(%agent, removed, "cleaned up after an agent that is gone");
@@ -215,6 +224,7 @@ impl Runtimes {
         if over {
             gone.was_empty(&clock, SETTLED_AFTER);
         }
+        false
     }
 
     /// What is left of an agent without a directory: how many objects were removed, and whether nothing was there.
@@ -423,7 +433,10 @@ fn scaled(amount: u64, factor: f64) -> u64 {
 
 async fn reap_now_and_then(link: Handle, runtimes: Runtimes, docker: DockerSettings) {
     loop {
-        runtimes.reap_abandoned(&docker).await;
+        if runtimes.reap_abandoned(&docker).await {
+            tokio::time::sleep(MAY_RETURN).await;
+            runtimes.reap_abandoned(&docker).await;
+        }
         tokio::time::sleep(REAP_EVERY).await;
         let live = link.live().await.into_iter().collect();
         runtimes.reap(&live).await;
