@@ -229,7 +229,8 @@ pub fn printed(output: &Output, all: bool) -> Vec<Line> {
             let more = format!("… ({} before, with --verbose)", plural(before, "line"));
             lines.push(Line::new(Tone::Dim, more));
         }
-        let rest = text.lines().skip(before).collect::<Vec<_>>().join("\n");
+        let rest: Vec<&str> = text.lines().skip(before).map(last_seen).collect();
+        let rest = rest.join("\n");
         block(&mut lines, Tone::Dim, "| ", &rest);
     }
     if output.left_out > 0 {
@@ -240,6 +241,12 @@ pub fn printed(output: &Output, all: bool) -> Vec<Line> {
         lines.push(Line::new(Tone::Dim, text));
     }
     lines
+}
+
+/// What a terminal would be left with of a line that was written over itself, as progress is.
+fn last_seen(line: &str) -> &str {
+    let line = line.trim_end_matches('\r');
+    line.rsplit_once('\r').map_or(line, |(_, last)| last)
 }
 
 fn block(lines: &mut Vec<Line>, tone: Tone, prefix: &str, text: &str) {
@@ -317,6 +324,19 @@ mod tests {
         assert_eq!(fit("local / v4.5.8 / ipv4 / pve", 14), "local /… / pve");
         assert_eq!(fit("pve", 5), "pve  ");
         assert_eq!(measure_text_width(&fit("日本語日本語日本語", 8)), 8);
+    }
+
+    #[test]
+    fn of_a_passed_command_empty_lines_stay_and_progress_is_seen_as_on_a_terminal() {
+        let output = Output {
+            stdout: "a\n\n 5 %\r50 %\r99 %\r\nb\r\n".to_owned(),
+            left_out: 3,
+            ..Output::default()
+        };
+        let shown: Vec<String> = printed(&output, true).into_iter().map(|l| l.text).collect();
+        let left =
+            "printed 3 bytes, not kept: the steps before it printed as much as is kept of a cell";
+        assert_eq!(shown, ["stdout:", "| a", "|", "| 99 %", "| b", left]);
     }
 
     #[test]
