@@ -2,7 +2,7 @@
 //!
 //! `phalanx serve` and local mode are this with different listeners. Everything of it is below one directory.
 
-use crate::api::gc::{LOGS, WORKSPACES};
+use crate::api::gc::{self, LOGS, WORKSPACES};
 use crate::api::{Api, REQUEST_BYTES};
 use crate::clock::{Clock, SystemClock};
 use crate::dispatch::core::Settings as SessionSettings;
@@ -144,11 +144,15 @@ pub async fn start(options: Options, listener: Listener) -> Result<Server, Store
         heard: handle.registry.heard().clone(),
         holders: options.agents_return.then(|| directory.join(HOLDERS)),
     });
+    let stop = CancellationToken::new();
+    if let Some(keep) = handle.settings.keep_runs_for {
+        let tidying = tidy(handle.clone(), workspaces.clone(), directory.clone(), keep);
+        tokio::spawn(stop.clone().run_until_cancelled_owned(tidying));
+    }
     let api = Api::new(handle.clone(), logs.clone(), workspaces, directory);
     let router = dispatch::transport().add_service(sessions);
     let router =
         with_standard_services(router.add_service(api.into_service(options.submission_bytes)));
-    let stop = CancellationToken::new();
     let stopped = stop.clone().cancelled_owned();
     let served = match listener {
         Listener::Unix(listener) => tokio::spawn(
@@ -166,6 +170,20 @@ pub async fn start(options: Options, listener: Listener) -> Result<Server, Store
         served,
         writer,
     })
+}
+
+/// Forgets old runs and removes what they left, again and again.
+async fn tidy(handle: Handle, workspaces: Workspaces, directory: PathBuf, keep: Duration) {
+    loop {
+        match gc::tidy(&handle, &workspaces, &directory, keep).await {
+            Ok(gone) if !gone.removed.is_empty() => {
+                tracing::info!(removed = gone.removed.len(), "forgot old runs");
+            }
+            Ok(_) => {}
+            Err(status) => tracing::warn!(reason = status.message(), "can't forget old runs"),
+        }
+        tokio::time::sleep(handle.settings.tidy_every).await;
+    }
 }
 
 /// Looks for damage in a journal that is too large to be looked at before the start.

@@ -39,8 +39,10 @@ pub struct Settings {
     pub cancel_grace: Duration,
     /// At most so many cells at once that ask for a label.
     pub label_limits: BTreeMap<String, u32>,
-    /// Runs that finished longer ago are forgotten at the start; `None` keeps all.
+    /// Runs that finished longer ago are forgotten; `None` keeps all.
     pub keep_runs_for: Option<Duration>,
+    /// How often it is looked for them.
+    pub tidy_every: Duration,
     /// Whether no agent will come beside those that are there: a cell that none of them may take is refused.
     pub agents_are_all_here: bool,
     /// Where runs are traced to, if they are.
@@ -56,6 +58,7 @@ impl Default for Settings {
             cancel_grace: Duration::from_secs(30),
             label_limits: BTreeMap::new(),
             keep_runs_for: Some(Duration::from_secs(90 * 24 * 3_600)),
+            tidy_every: Duration::from_secs(3_600),
             agents_are_all_here: false,
             tracer: None,
             trials: None,

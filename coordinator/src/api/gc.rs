@@ -8,7 +8,8 @@ use phalanx_proto::v1;
 use phalanx_shared::id::RunId;
 use phalanx_shared::time::Timestamp;
 use std::collections::HashSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 use tonic::Status;
 
 /// The directory below the state directory that holds one directory of logs per run.
@@ -36,6 +37,32 @@ pub(super) async fn gc(
         old = store.settled_before(before).await.map_err(of_store)?;
         old.extend(parked_before(handle, before).await?);
     }
+    remove(handle, workspaces, state_dir, old, dry_run).await
+}
+
+/// What a coordinator removes by itself from time to time: runs that finished longer ago than it keeps them, with their logs.
+pub(crate) async fn tidy(
+    handle: &Handle,
+    workspaces: &Workspaces,
+    state_dir: &Path,
+    keep: Duration,
+) -> Result<v1::GcResponse, Status> {
+    let keep = i64::try_from(keep.as_micros()).unwrap_or(i64::MAX);
+    let mut before = handle.clock.wall();
+    before.0 = before.0.saturating_sub(keep);
+    let old = handle.journal.store().settled_before(before).await;
+    remove(handle, workspaces, state_dir, old.map_err(of_store)?, false).await
+}
+
+/// Removes runs, and files that belong to no run.
+async fn remove(
+    handle: &Handle,
+    workspaces: &Workspaces,
+    state_dir: &Path,
+    old: Vec<RunId>,
+    dry_run: bool,
+) -> Result<v1::GcResponse, Status> {
+    let store = handle.journal.store();
     let gone: HashSet<RunId> = old.iter().cloned().collect();
     let mut removed: Vec<String> = old.iter().map(|run| format!("run {run}")).collect();
     if !dry_run && !old.is_empty() {
@@ -48,15 +75,19 @@ pub(super) async fn gc(
             .await
             .map_err(of_store)?;
     }
+    // Before the rows are read: a run that begins meanwhile has logs only when it has a row.
+    let logs = state_dir.join(LOGS);
+    let listed = tokio::task::spawn_blocking(move || entries(&logs));
+    let listed = listed.await.map_err(|e| Status::internal(e.to_string()))?;
     // Those of the runs that went aren't among them.
     let digests = store.workspaces().await.map_err(of_store)?;
     let rows = store.runs(u32::MAX, false).await.map_err(of_store)?;
     let kept = rows.iter().filter(|row| !gone.contains(&row.run));
     let runs: HashSet<String> = kept.map(|row| row.run.to_string()).collect();
-    let (state_dir, workspaces) = (state_dir.to_owned(), workspaces.clone());
+    let workspaces = workspaces.clone();
     let now = handle.clock.wall();
     let files = tokio::task::spawn_blocking(move || {
-        let mut found = orphans(&state_dir.join(LOGS), &runs, dry_run);
+        let mut found = orphans(listed, &runs, dry_run);
         found.extend(workspaces.remove_unclaimed(&digests, now, dry_run));
         found
     });
@@ -76,18 +107,19 @@ async fn parked_before(handle: &Handle, before: Timestamp) -> Result<Vec<RunId>,
     Ok(old)
 }
 
-/// Entries of a directory whose names nobody claims, removed unless it is a dry run; with their sizes.
-fn orphans(directory: &Path, claimed: &HashSet<String>, dry_run: bool) -> Vec<(String, u64)> {
-    let Ok(entries) = std::fs::read_dir(directory) else {
-        return Vec::new();
-    };
+fn entries(directory: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).collect()
+}
+
+/// Entries whose names nobody claims, removed unless it is a dry run; with their sizes.
+fn orphans(listed: Vec<PathBuf>, claimed: &HashSet<String>, dry_run: bool) -> Vec<(String, u64)> {
     let mut found = Vec::new();
-    for entry in entries.flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if claimed.contains(&name) {
+    for path in listed {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if claimed.contains(&*name) {
             continue;
         }
-        let path = entry.path();
         let bytes = size(&path);
         let gone = match (dry_run, path.is_dir()) {
             (true, _) => Ok(()),

@@ -20,6 +20,11 @@ pub fn tests() -> Vec<Test> {
         ),
         (
             Need::Nothing,
+            "variables that only a step reads end their cell, and no start after it",
+            in_a_step,
+        ),
+        (
+            Need::Nothing,
             "captures that double fail their step, and the agent goes on",
             captures,
         ),
@@ -78,6 +83,8 @@ fn bombs() -> Vec<(&'static str, String, &'static str)> {
         ("functions", format!("name: b\ndefine:\n{functions}  f7: {{ params: [x], value: x + x }}\nvars: {{ v: \"${{{{ f0('x') }}}}\" }}\ncell: {{ name: \"${{{{ size(vars.v) }}}}\" }}\nphases: {{ t: [{{ run: 'true' }}] }}\n"), "too"),
         ("a pattern", expression("['a'].exists(x, x.matches('(((a{1,100}){1,100}){1,100}){1,100}')) ? 'a' : 'b'"), "regular expression"),
         ("cells", format!("name: b\nstrategy:\n  matrix:\n{axes}phases: {{ t: [{{ run: 'true' }}] }}\n"), "a0 10 × a1 10 × a2 10"),
+        ("a million cells", format!("name: b\nstrategy:\n  matrix:\n{}phases: {{ t: [{{ run: 'true' }}] }}\n", axes.lines().take(6).map(|line| format!("{line}\n")).collect::<String>()), "1000000 cells"),
+        ("a pattern that others take for ever for", format!("name: b\ninputs: {{ s: {{ default: '{}!' }} }}\nrequire: [{{ that: \"inputs.s.matches('^(a+)+$')\", message: no such name }}]\nphases: {{ t: [{{ run: 'true' }}] }}\n", "a".repeat(30_000)), "no such name"),
         ("cells of one expression", "name: b\nstrategy: { matrix: { a: \"${{ lists.range(100000) }}\", b: \"${{ lists.range(100000) }}\" } }\nphases: { t: [{ run: 'true' }] }\n".to_owned(), "a 100000 × b 100000"),
         ("large values", "name: b\nstrategy: { matrix: { a: \"${{ lists.range(1000).map(x, lists.range(900).map(y, 'x').join() + string(x)) }}\", b: \"${{ lists.range(900) }}\" } }\nphases: { t: [{ run: 'true' }] }\n".to_owned(), "MiB"),
         ("names", "name: b\nstrategy: { matrix: { a: \"${{ lists.range(1000) }}\" } }\ncell: { name: \"${{ lists.range(5000).map(x, 'x').join() }}\" }\nphases: { t: [{ run: 'true' }] }\n".to_owned(), "4096"),
@@ -205,4 +212,34 @@ fn parameters() {
         said.contains("of this cell hold more than 64 MiB"),
         "{said}"
     );
+}
+
+/// What is journaled before anybody evaluates it: neither the coordinator nor its next start nor the agent dies of it.
+fn in_a_step() {
+    let fleet = Fleet::new();
+    let mut at = fleet.serve();
+    limit(at.process.id());
+    let mut agent = fleet.agent_within(&["prlimit", LIMIT], "one", &at.url(), 2);
+    let doubling = variables("xx", 20, |v| {
+        format!("\"${{{{ {v} + {v} + {v} + {v} }}}}\"")
+    });
+    let spec = doubling
+        .replace("cell: { name: \"${{ size(vars.v20) }}\" }\n", "")
+        .replace("run: 'true'", "run: 'echo ${{ vars.v20 }}'");
+    assert!(!spec.contains("cell:") && spec.contains("echo"), "{spec}");
+    std::fs::write(fleet.path("bomb.yaml"), spec).unwrap();
+    let (code, _, said) = fleet.call(&at, &["run", "bomb.yaml"]);
+    assert!(matches!(code, Some(1..=3)), "{code:?} {said}");
+    assert!(said.contains("MiB"), "{said}");
+    for _ in 0..2 {
+        assert!(at.process.lives() && agent.lives(), "{}", at.process.said());
+        let address = at.killed();
+        at = fleet.serve_at(&address);
+        limit(at.process.id());
+        fleet.wait_for_state(&at, "one", "connected");
+    }
+    let honest = "name: h\nphases: { t: [{ run: 'true' }] }\n";
+    std::fs::write(fleet.path("honest.yaml"), honest).unwrap();
+    let (code, _, said) = fleet.call(&at, &["run", "honest.yaml"]);
+    assert_eq!(code, Some(0), "{said}");
 }

@@ -89,6 +89,16 @@ pub fn tests() -> Vec<Test> {
             watchers_are_told_of_problems,
         ),
         (
+            Need::Root,
+            "a disk that became read-only is said at the start, and all goes on when it is writable again",
+            a_disk_that_became_read_only,
+        ),
+        (
+            Need::Root,
+            "a state directory that can't be written is said by every command",
+            a_read_only_state_directory,
+        ),
+        (
             Need::Nothing,
             "a workspace that a cell changed on its agent is not given to the next one",
             a_poisoned_workspace_is_fetched_again,
@@ -721,6 +731,15 @@ impl Disk {
     }
 }
 
+impl Disk {
+    fn remount(&self, how: &str) {
+        let options = format!("remount,{how}");
+        let mut mount = Command::new("mount");
+        let mount = mount.args(["-o", &options]).arg(&self.0);
+        assert!(mount.status().unwrap().success());
+    }
+}
+
 impl Drop for Disk {
     fn drop(&mut self) {
         let _ = Command::new("umount").arg("-l").arg(&self.0).output();
@@ -1131,5 +1150,63 @@ fn abandoned_processes_are_ended() {
         eventually("the end of the run is the end of its processes", || {
             marked(&ids[1]).is_empty().then_some(())
         });
+    }
+}
+
+fn a_disk_that_became_read_only() {
+    let fleet = Fleet::new();
+    let disk = Disk::mount(fleet.path("state"), "64m");
+    fs::write(fleet.path("hello.yaml"), HELLO).unwrap();
+    let at = fleet.serve();
+    let _agent = fleet.agent("a", &at.url(), 4);
+    fleet.wait_for_state(&at, "a", "connected");
+    let run = hello(&fleet, &at);
+    let address = at.killed();
+    disk.remount("ro");
+    let said = refused(&fleet);
+    assert!(said.contains("state/coordinator"), "{said}");
+    assert!(
+        said.to_lowercase().contains("read-only") || said.contains("readonly"),
+        "{said}"
+    );
+    disk.remount("rw");
+    let at = fleet.serve_at(&address);
+    fleet.wait_for_state(&at, "a", "connected");
+    assert!(runs(&fleet, &at).iter().any(|(known, _)| *known == run));
+    hello(&fleet, &at);
+}
+
+fn a_read_only_state_directory() {
+    let fleet = Fleet::new();
+    let disk = Disk::mount(fleet.path("state"), "1m");
+    disk.remount("ro");
+    fs::write(fleet.path("hello.yaml"), HELLO).unwrap();
+    // Nothing is there to be listed or removed.
+    let commands: [(&[&str], i32); 5] = [
+        (&["serve", "--listen", "127.0.0.1:0", "--http", ""], 3),
+        (&["run", "hello.yaml"], 3),
+        (&["agent", "--coordinator", "http://127.0.0.1:9"], 3),
+        (&["runs"], 0),
+        (&["gc"], 0),
+    ];
+    for (arguments, expected) in commands {
+        let output = fleet.phalanx(arguments).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(
+            output.status.code(),
+            Some(expected),
+            "{arguments:?}: {said}"
+        );
+        if expected == 3 {
+            let path = fleet.path("state");
+            assert!(
+                said.contains(path.to_str().unwrap()),
+                "{arguments:?}: {said}"
+            );
+            assert!(
+                said.contains("Read-only file system"),
+                "{arguments:?}: {said}"
+            );
+        }
     }
 }

@@ -329,6 +329,10 @@ fn foreign_words() {
     hint("m25-no-expect-step.yaml", &["a step does something"]);
     hint("m32-gha-contains.yaml", &["quote the whole"]);
     hint(
+        "m35-artifacts.yaml",
+        &["`artifacts` is not there yet", "m35-artifacts.yaml:20:33"],
+    );
+    hint(
         "elapsed-duration.yaml",
         &["`elapsed` is a number of seconds", "elapsed < 2"],
     );

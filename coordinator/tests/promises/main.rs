@@ -11,10 +11,13 @@ mod bombs;
 mod command_line;
 mod compose;
 mod damage;
+mod freezes;
 mod language;
+mod large;
 mod paths;
 mod peers;
 mod place;
+mod policy;
 mod secrets;
 mod steps;
 mod waits;
@@ -48,9 +51,12 @@ fn main() -> ExitCode {
         command_line::tests(),
         compose::tests(),
         damage::tests(),
+        freezes::tests(),
         language::tests(),
+        large::tests(),
         paths::tests(),
         peers::tests(),
+        policy::tests(),
         secrets::tests(),
         steps::tests(),
         waits::tests(),

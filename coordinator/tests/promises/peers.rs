@@ -15,6 +15,7 @@ use std::time::Duration;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Channel;
 use tonic::{Code, Status};
 use v1::from_agent::Message as Up;
 use v1::to_agent::Message as Down;
@@ -100,6 +101,41 @@ pub fn tests() -> Vec<Test> {
             Need::Nothing,
             "lists and look-ups load no submissions",
             light_lists,
+        ),
+        (
+            Need::Nothing,
+            "an agent that floods the journal loses the attempt, and the coordinator starts again in little memory",
+            flooded_journal,
+        ),
+        (
+            Need::Nothing,
+            "an agent that names thousands of outputs or sends logs without end takes neither files nor the disk",
+            flooded_logs,
+        ),
+        (
+            Need::Nothing,
+            "log streams of agents that nobody knows keep nobody out",
+            ghost_logs,
+        ),
+        (
+            Need::Nothing,
+            "an agent gets no secret that its job does not name",
+            secrets_of_the_job,
+        ),
+        (
+            Need::Nothing,
+            "agents that come and go are forgotten but for the last hundred",
+            passers_by,
+        ),
+        (
+            Need::Nothing,
+            "refused submissions that come at once take little memory",
+            refused_at_once,
+        ),
+        (
+            Need::Nothing,
+            "an attempt goes on only with who held it when its agent connects again",
+            claimed_attempts,
         ),
     ]
 }
@@ -1006,4 +1042,312 @@ fn slow_submissions() {
     let status = runtime.block_on(slow).unwrap();
     assert_eq!(status.code(), Code::DeadlineExceeded, "{status}");
     assert!(status.message().contains("comes too slowly"), "{status}");
+}
+
+fn flooded_journal() {
+    let fleet = Fleet::new();
+    let mut at = fleet.serve();
+    let note = "n".repeat(7_000_000);
+    let run = runtime().block_on(async {
+        let mut liar = Liar::connect(&at, hello("flood", "1")).await.unwrap();
+        let run = submit(&fleet, &at, ONE);
+        let token = liar.offered().await;
+        let accepted = Some(token.clone());
+        liar.say(Up::Accept(v1::Accept { token: accepted })).await;
+        liar.tell(
+            &token,
+            1,
+            json!({"kind": "attempt_started", "agent": "flood"}),
+        )
+        .await;
+        for seq in 2..30 {
+            liar.tell(&token, seq, json!({"kind": "note", "message": note}))
+                .await;
+        }
+        liar.abandoned().await;
+        run
+    });
+    eventually("the attempt is lost, and why is told", || {
+        let shown = fleet.show(&at, &run).to_string();
+        shown.contains("80 MiB").then_some(())
+    });
+    let bytes = |name: &str| {
+        let file = fleet.path("state/coordinator").join(name);
+        fs::metadata(file).map_or(0, |file| file.len())
+    };
+    let journal = bytes("journal.db") + bytes("journal.db-wal");
+    assert!(journal < 200 << 20, "{journal} bytes of 200 MB sent");
+    at.process.kill();
+    let at = fleet.serve();
+    let peak = at.process.peak_mib();
+    assert!(peak < 250, "{peak} MiB to start");
+    let (code, _, stderr) = fleet.call(&at, &["cancel", &run.id]);
+    assert_eq!(code, Some(0), "{stderr}");
+    let _honest = fleet.agent("honest", &at.url(), 4);
+    let run = submit(&fleet, &at, ONE);
+    assert_eq!(fleet.finished(&at, &run)["outcome"], "passed");
+}
+
+/// A log stream of an agent's, and what is answered over it.
+async fn logs_of(
+    client: &AgentLinkClient<Channel>,
+    agent: &str,
+) -> Result<(mpsc::Sender<v1::LogUp>, tonic::Streaming<v1::LogDown>), Status> {
+    let (up, outgoing) = mpsc::channel(16);
+    let hello = v1::log_up::Message::Hello(v1::LogHello {
+        agent_id: agent.to_owned(),
+    });
+    let message = Some(hello);
+    up.send(v1::LogUp { message }).await.unwrap();
+    let down = client.clone().logs(ReceiverStream::new(outgoing)).await?;
+    Ok((up, down.into_inner()))
+}
+
+fn flooded_logs() {
+    let fleet = Fleet::new();
+    let at = fleet.serve_within(&[("PHALANX_LOGS__ATTEMPT_MIB", "1")], 2_000);
+    let chunk = |token: &v1::Token, number: u64, service: String, offset: u64, data: Vec<u8>| {
+        let message = Some(v1::log_up::Message::Chunk(v1::LogChunk {
+            token: Some(token.clone()),
+            number,
+            service,
+            stream: v1::LogStream::Stdout.into(),
+            offset,
+            at_us: 1,
+            data,
+        }));
+        v1::LogUp { message }
+    };
+    runtime().block_on(async {
+        let mut liar = Liar::connect(&at, hello("liar", "1")).await.unwrap();
+        submit(&fleet, &at, &ONE.replace("phases", "strategy: { matrix: { n: [1, 2] } }\nphases"));
+        let tokens = [liar.offered().await, liar.offered().await];
+        for token in &tokens {
+            let token = Some(token.clone());
+            liar.say(Up::Accept(v1::Accept { token })).await;
+        }
+        let client = AgentLinkClient::connect(at.url()).await.unwrap();
+        let (up, mut down) = logs_of(&client, "liar").await.unwrap();
+        let answers = tokio::spawn(async move {
+            let mut answers = Vec::new();
+            while let Ok(Some(answer)) = down.message().await {
+                answers.extend(answer.message);
+            }
+            answers
+        });
+        // As many outputs as a crowd of services would have, each with a byte; then 32 MiB of one.
+        let size = 64 << 10;
+        for n in 0..2_000 {
+            up.send(chunk(&tokens[0], n + 1, format!("s{n}"), 0, vec![b'x'])).await.unwrap();
+        }
+        for n in 0..512 {
+            let data = vec![b'y'; size];
+            let sent = chunk(&tokens[1], n + 1, "one".to_owned(), n * size as u64, data);
+            up.send(sent).await.unwrap();
+        }
+        drop(up);
+        let answers = answers.await.unwrap();
+        use v1::log_down::Message;
+        let refused = answers.iter().any(|answer| matches!(answer, Message::Refused(refused) if refused.reason.contains("at most 512 outputs")));
+        assert!(refused, "{:?}", answers.last());
+        let taken = |answer: &Message| matches!(answer, Message::Ack(ack) if ack.token == Some(tokens[1].clone()) && ack.number == 512);
+        assert!(answers.iter().any(taken), "{:?}", answers.last());
+    });
+    let logs = files_below(&fleet.path("state/coordinator/logs"));
+    assert!(logs.len() < 600, "{} files", logs.len());
+    let bytes: u64 = logs.iter().map(|file| file.metadata().unwrap().len()).sum();
+    assert!(bytes < 2 << 20, "{bytes} bytes");
+    // Others don't notice.
+    assert_eq!(at.get("/healthz").1, "ok\n");
+    let (code, _, stderr) = fleet.call(&at, &["runs"]);
+    assert_eq!(code, Some(0), "{stderr}");
+}
+
+pub fn files_below(directory: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        match path.is_dir() {
+            true => found.extend(files_below(&path)),
+            false => found.push(path),
+        }
+    }
+    found
+}
+
+fn ghost_logs() {
+    let fleet = Fleet::new();
+    let at = fleet.serve_within(&[], 256);
+    let runtime = runtime();
+    let mut refused = 0;
+    let mut ghosts = Vec::new();
+    for connection in 0..3 {
+        let client = runtime
+            .block_on(AgentLinkClient::connect(at.url()))
+            .unwrap();
+        for n in 0..50 {
+            match runtime.block_on(logs_of(&client, &format!("ghost-{connection}-{n}"))) {
+                Ok(stream) => ghosts.push(stream),
+                Err(status) => {
+                    assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
+                    refused += 1;
+                }
+            }
+        }
+    }
+    assert_eq!((ghosts.len(), refused), (96, 54));
+    fleet.json(&at, &["runs", "--format", "json"]);
+    // They end by themselves, and an agent of the same address comes in.
+    let ended = ghosts.last_mut().unwrap();
+    let status = runtime.block_on(async { tokio::time::timeout(BOUND, ended.1.message()).await });
+    let status = status.unwrap().unwrap_err();
+    assert!(status.message().contains("no agent"), "{status}");
+    let _honest = fleet.agent("honest", &at.url(), 4);
+    let run = submit(&fleet, &at, ONE);
+    assert_eq!(fleet.finished(&at, &run)["outcome"], "passed");
+}
+
+fn secrets_of_the_job() {
+    let fleet = Fleet::new();
+    let at = fleet.serve();
+    let secrets = [
+        ("deploy".to_owned(), "production-password-1".to_owned()),
+        ("other".to_owned(), "not-even-named-by-it".to_owned()),
+    ];
+    for (named, expected) in [("", 0), ("secrets: [deploy]\n", 1)] {
+        let offered = runtime().block_on(async {
+            let id = format!("reader-{expected}");
+            let mut liar = Liar::connect(&at, hello(&id, "1")).await.unwrap();
+            let name = "s.yaml".to_owned();
+            let text = format!("{named}{ONE}");
+            let request = v1::SubmitRequest {
+                files: vec![v1::SourceFile { name, text }],
+                secrets: secrets.clone().into(),
+                ..v1::SubmitRequest::default()
+            };
+            let run = at
+                .client()
+                .await
+                .submit(request)
+                .await
+                .unwrap()
+                .into_inner();
+            let offer = |down| match down {
+                Down::Offer(offer) => Some(offer.secrets),
+                _ => None,
+            };
+            let secrets = liar.hear(offer).await;
+            let cancel = v1::CancelRequest {
+                run_id: run.run_id,
+                force: true,
+                ..v1::CancelRequest::default()
+            };
+            at.client().await.cancel(cancel).await.unwrap();
+            secrets
+        });
+        let names: Vec<&str> = offered.keys().map(String::as_str).collect();
+        assert_eq!(names, ["deploy"][..expected], "{named:?}");
+    }
+}
+
+fn passers_by() {
+    let fleet = Fleet::new();
+    let at = fleet.serve();
+    let runtime = runtime();
+    let before = at.process.peak_mib();
+    for n in 0..400 {
+        let liar = runtime.block_on(Liar::connect(&at, hello(&format!("agent-{n}"), "1")));
+        let reason = "passing by".to_owned();
+        runtime.block_on(liar.unwrap().say(Up::Goodbye(v1::Goodbye { reason })));
+    }
+    eventually("those that left are forgotten", || {
+        (fleet.states(&at).len() <= 100).then_some(())
+    });
+    let grown = at.process.peak_mib() - before;
+    assert!(grown < 100, "{grown} MiB");
+}
+
+fn refused_at_once() {
+    let fleet = Fleet::new();
+    let at = fleet.serve();
+    let before = at.process.peak_mib();
+    let heavy = json!({"x": "y".repeat(60_000_000)}).to_string();
+    let codes: Vec<Code> = runtime().block_on(async {
+        let calls = (0..8).map(|_| {
+            let heavy = heavy.clone();
+            async {
+                let client = ControlClient::connect(at.url()).await.unwrap();
+                let mut client = client.max_encoding_message_size(1 << 30);
+                let request = v1::SubmitRequest {
+                    files: vec![v1::SourceFile {
+                        name: "s.yaml".to_owned(),
+                        text: "name: [\n".to_owned(),
+                    }],
+                    origin_json: heavy.into_bytes(),
+                    ..v1::SubmitRequest::default()
+                };
+                client.submit(request).await.unwrap_err().code()
+            }
+        });
+        futures::future::join_all(calls).await
+    });
+    let known = [Code::InvalidArgument, Code::ResourceExhausted];
+    assert!(codes.iter().all(|code| known.contains(code)), "{codes:?}");
+    let grown = at.process.peak_mib() - before;
+    println!("8 submissions of 60 MB: {grown} MiB");
+    assert!(grown < 900, "{grown} MiB");
+    submit(&fleet, &at, ONE);
+}
+
+fn claimed_attempts() {
+    let fleet = Fleet::new();
+    let mut at = fleet.serve();
+    let (run, token) = runtime().block_on(async {
+        let mut holder = Liar::connect(&at, hello("holder", "1")).await.unwrap();
+        let run = submit(&fleet, &at, ONE);
+        let token = holder.offered().await;
+        let accepted = Some(token.clone());
+        holder.say(Up::Accept(v1::Accept { token: accepted })).await;
+        holder
+            .tell(
+                &token,
+                1,
+                json!({"kind": "attempt_started", "agent": "holder"}),
+            )
+            .await;
+        (run, token)
+    });
+    eventually("it has begun", || {
+        let kinds = runtime().block_on(kinds(&at, &run));
+        kinds.contains(&"attempt_started".to_owned()).then_some(())
+    });
+    at.process.kill();
+    let at = fleet.serve();
+    let with = |id: &str| {
+        let mut hello = hello(id, "1");
+        hello.inventory = vec![v1::Held {
+            token: Some(token.clone()),
+            last_seq: 1,
+            ..v1::Held::default()
+        }];
+        hello
+    };
+    let passed = json!({"kind": "attempt_finished", "outcome": "passed", "reason": null});
+    runtime().block_on(async {
+        let mut claimer = Liar::connect(&at, with("claimer")).await.unwrap();
+        claimer.tell(&token, 2, passed.clone()).await;
+        claimer.abandoned().await;
+        assert!(
+            !kinds(&at, &run)
+                .await
+                .contains(&"attempt_finished".to_owned())
+        );
+        let holder = Liar::connect(&at, with("holder")).await.unwrap();
+        holder.tell(&token, 2, passed).await;
+        let torn_down =
+            json!({"kind": "torn_down", "removed": 0, "left": [], "kept": [], "began": 1});
+        holder.tell(&token, 3, torn_down).await;
+        let shown = tokio::task::block_in_place(|| fleet.finished(&at, &run));
+        assert_eq!(shown["outcome"], "passed", "{shown:#}");
+    });
 }

@@ -18,6 +18,11 @@ pub fn tests() -> Vec<Test> {
         ),
         (
             Need::Nothing,
+            "every usual form of a secret is masked in logs, reports and files, and what can't be is what the documentation says",
+            forms,
+        ),
+        (
+            Need::Nothing,
             "a secret that is a word of the event format or a service's name breaks nothing",
             words,
         ),
@@ -486,4 +491,130 @@ phases:
         warned.contains("stdin") && warned.contains("env"),
         "{warned}"
     );
+}
+
+/// A password that encodings change, and one with a line break.
+const PLAIN: &str = "plain/Secret Value+42";
+const LINES: &str = "Zq7-kilo\"bra'vo\nsecond-line-of-9876";
+
+/// The forms that are promised, and those that the documentation says can't be kept.
+fn shapes() -> (Vec<(&'static str, String)>, Vec<(&'static str, String)>) {
+    use base64::Engine;
+    use base64::engine::general_purpose::{STANDARD, URL_SAFE};
+    let hex = hex::encode(PLAIN);
+    let json = |text: &str| serde_json::to_string(text).unwrap();
+    let percent: String = PLAIN
+        .bytes()
+        .map(|byte| match byte.is_ascii_alphanumeric() {
+            true => char::from(byte).to_string(),
+            false => format!("%{byte:02X}"),
+        })
+        .collect();
+    let pieces: Vec<&str> = PLAIN
+        .as_bytes()
+        .chunks(6)
+        .map(|six| std::str::from_utf8(six).unwrap())
+        .collect();
+    let (first, second) = LINES.split_once('\n').unwrap();
+    let masked = vec![
+        ("plain", PLAIN.to_owned()),
+        ("lines", LINES.to_owned()),
+        ("first line", first.to_owned()),
+        ("second line", second.to_owned()),
+        ("json", json(LINES)),
+        ("json twice", json(&json(LINES))),
+        ("url", percent.clone()),
+        ("form", percent.replace("%20", "+")),
+        ("base64", STANDARD.encode(PLAIN)),
+        (
+            "base64 behind a name",
+            STANDARD.encode(format!("user:{PLAIN}")),
+        ),
+        ("base64 for urls", URL_SAFE.encode(format!("xx{PLAIN}"))),
+        ("hex", hex.clone()),
+        ("hex in capitals", hex.to_uppercase()),
+        ("xml", LINES.replace('"', "&quot;").replace('\'', "&apos;")),
+        ("shell", LINES.replace('\'', "'\\''")),
+        ("folded", pieces.join("\n")),
+        (
+            "colours",
+            format!("\u{1b}[31m{}\u{1b}[0m{}", &PLAIN[..9], &PLAIN[9..]),
+        ),
+        (
+            "no width",
+            format!("{}\u{200b}{}", &PLAIN[..9], &PLAIN[9..]),
+        ),
+        ("in a sentence", format!("password={PLAIN}; and on")),
+    ];
+    let shown = vec![
+        ("backwards", PLAIN.chars().rev().collect()),
+        ("letters", PLAIN.chars().map(|c| format!("{c} ")).collect()),
+        ("half", PLAIN[..8].to_owned()),
+    ];
+    (masked, shown)
+}
+
+fn forms() {
+    let outside = tempfile::tempdir().unwrap();
+    let place = Place::new();
+    let (masked, shown) = shapes();
+    let text: String = masked
+        .iter()
+        .chain(&shown)
+        .map(|(name, shape)| format!("{name} <<{shape}>>\n"))
+        .collect();
+    let file = outside.path().join("forms");
+    std::fs::write(&file, text).unwrap();
+    let file = file.display();
+    place.write(
+        "spec.yaml",
+        format!(
+            "name: forms
+secrets: [plain, lines]
+strategy: {{ matrix: {{ x: [1] }} }}
+services:
+  svc: {{ process: [sh, -c, 'cat {file}; echo all; exec sleep 60'], env: {{ A: '${{{{ secrets.plain + secrets.lines }}}}' }}, ready: {{ log: '^all$' }} }}
+phases:
+  t:
+    - {{ name: fails, run: 'cat {file}; cat {file} >&2; exit 1', continue-on-failure: true }}
+    - {{ name: checks, run: 'cat {file}', expect: [\"stdout == ''\"], continue-on-failure: true }}
+    - {{ exec: {{ service: svc, command: [\"true\"] }} }}
+"
+        ),
+    );
+    let secrets = [("plain", PLAIN), ("lines", LINES)].map(|(name, value)| {
+        let path = outside.path().join(name);
+        std::fs::write(&path, value).unwrap();
+        format!("{name}={}", path.display())
+    });
+    let secrets: Vec<&str> = secrets.iter().map(String::as_str).collect();
+    let said = run_with_reports(&place, &secrets);
+    assert_eq!(said.code, Some(1), "{}", said.stderr);
+    let mut all = rendered(&place, &said);
+    let logs = all.last().unwrap().1.clone();
+    for (path, bytes) in crate::peers::files_below(place.path())
+        .into_iter()
+        .filter(|path| !path.ends_with("spec.yaml"))
+        .map(|path| (path.display().to_string(), std::fs::read(&path).unwrap()))
+    {
+        all.push((path, String::from_utf8_lossy(&bytes).into_owned()));
+    }
+    for (name, shape) in &masked {
+        // What stands around it is there; what is left of encodings at its edges says nothing.
+        let line = logs.split(&format!("{name} <<")).nth(1);
+        let line = line.unwrap_or_else(|| panic!("{name}: {logs}"));
+        assert!(
+            line.split(">>").next().unwrap().contains("***"),
+            "{name}: {logs}"
+        );
+        for (what, text) in &all {
+            assert!(!text.contains(shape.as_str()), "{name} is in {what}");
+        }
+    }
+    for (name, shape) in &shown {
+        assert!(
+            logs.contains(shape.trim()),
+            "{name} is masked now: say so in docs/operations.md: {logs}"
+        );
+    }
 }

@@ -31,6 +31,21 @@ pub fn tests() -> Vec<Test> {
             "a program that doesn't exist is named with a suggestion",
             no_program,
         ),
+        (
+            Need::Engine,
+            "an image that can't be pulled is errored and named",
+            missing_image,
+        ),
+        (
+            Need::Nothing,
+            "a crowd of cells that fail alike is one failure with the words of the service (needs python3)",
+            alike,
+        ),
+        (
+            Need::Nothing,
+            "a step that no condition lets run says which one",
+            skipped_by_its_condition,
+        ),
     ]
 }
 
@@ -77,4 +92,41 @@ fn no_program() {
     assert_eq!(said.code, Some(1), "{}", said.stderr);
     let why = "there is no program `pyton3` in the PATH of the agent's host";
     assert!(said.stderr.contains(why), "{}", said.stderr);
+}
+
+fn missing_image() {
+    let place = Place::of_field("ux");
+    let said = place.call(&["run", "m53-missing-image.yaml"]);
+    assert_eq!(said.code, Some(3), "{}", said.stderr);
+    let why = "service web: pulling nosuch/image:1";
+    assert!(said.stderr.contains(why), "{}", said.stderr);
+}
+
+fn alike() {
+    let place = Place::of_field("ux");
+    let arguments = ["run", "sixty.yaml", "--only", "os=alpine"];
+    let said = place.call(&arguments);
+    assert_eq!(said.code, Some(1), "{}", said.stderr);
+    let cause = "| ImportError: libssl.so.3: cannot open shared object file";
+    assert_eq!(said.stderr.matches(cause).count(), 1, "{}", said.stderr);
+    for part in [
+        "exited unasked, with code 127",
+        "the same in 2 other cells",
+        "9 passed, 3 failed",
+    ] {
+        assert!(said.stderr.contains(part), "{part}: {}", said.stderr);
+    }
+}
+
+fn skipped_by_its_condition() {
+    let place = Place::of_field("ux");
+    let arguments = ["run", "m09-missing-reason.yaml", "--report", "junit=o.xml"];
+    let said = place.call(&arguments);
+    assert_eq!(said.code, Some(0), "{}", said.stderr);
+    let junit = place.read("o.xml");
+    assert_eq!(junit.matches("<skipped").count(), 2, "{junit}");
+    assert!(
+        junit.contains("matrix.ver == 'v2'") || junit.contains("matrix.ver == &apos;v2&apos;"),
+        "{junit}"
+    );
 }

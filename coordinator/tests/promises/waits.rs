@@ -44,6 +44,11 @@ pub fn tests() -> Vec<Test> {
             an_unhealthy_container_is_told_at_once,
         ),
         (
+            Need::Engine,
+            "a stack whose service turns unhealthy ends with its last probe in time",
+            an_unhealthy_stack_ends,
+        ),
+        (
             Need::Nothing,
             "a service that is never ready says what it answered last",
             a_service_that_is_never_ready_says_what_it_answered_last,
@@ -340,4 +345,24 @@ phases:
         "{}",
         said.stderr
     );
+}
+
+fn an_unhealthy_stack_ends() {
+    let lab = crate::engine_lab::Lab::new();
+    let place = Place::of_field("ux");
+    place.write(
+        "img/Dockerfile",
+        format!("FROM {}\nCMD [\"sleep\", \"600\"]\n", lab.image),
+    );
+    let began = Instant::now();
+    let cell = ["--only", "role=blue", "--only", "proto=1"];
+    let said = place.call(&[&["run", "unhealthy.yaml"][..], &cell].concat());
+    assert_eq!(said.code, Some(1), "{said:?}");
+    for part in [
+        "web: unhealthy: its last probe",
+        "not within 30s: it is unhealthy",
+    ] {
+        assert!(said.stderr.contains(part), "{part}: {}", said.stderr);
+    }
+    assert!(began.elapsed() < Duration::from_secs(90));
 }

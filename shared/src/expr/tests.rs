@@ -341,7 +341,7 @@ fn defined_functions_take_their_parameters_and_do_not_recurse_forever() {
 #[test]
 fn expensive_macros_end_with_an_error() {
     let error =
-        eval("lists.range(1000000).all(x, lists.range(1000000).all(y, x + y >= 0))").unwrap_err();
+        eval("lists.range(100000).all(x, lists.range(100000).all(y, x + y >= 0))").unwrap_err();
     assert!(error.message.contains("too expensive"), "{error}");
 }
 
@@ -498,11 +498,11 @@ fn refused(text: &str, scope: &Scope) -> String {
 
 #[test]
 fn whatever_an_expression_makes_is_counted() {
-    let big = "x".repeat(1 << 20);
+    let big = "x".repeat(1 << 16);
     let scope = Scope::default()
         .with_value("b", json!(big))
         .with_value("p", json!("nope|".repeat(2_000) + "nope"))
-        .with_value("l", json!(vec!["y".repeat(1 << 10); 1 << 10]))
+        .with_value("l", json!(vec!["y".repeat(1 << 8); 1 << 8]))
         .with_value("i", json!((0..500).collect::<Vec<_>>()));
     for text in [
         "i.map(x, b)",
@@ -526,7 +526,7 @@ fn whatever_an_expression_makes_is_counted() {
         "i.all(x, strings.quote(b) != '')",
         "i.all(x, bytes(b) != b'')",
         "i.all(x, l.flatten() != [])",
-        "i.all(x, l.slice(0, 1000) != [])",
+        "i.all(x, l.slice(0, 200) != [])",
         "i.all(x, optional.of(b).hasValue())",
     ] {
         let message = refused(text, &scope);
@@ -534,8 +534,8 @@ fn whatever_an_expression_makes_is_counted() {
     }
     for text in [
         "lists.range(100000).all(x, b.contains('nope') == false)",
-        "lists.range(1000000).all(x, b == b)",
-        "lists.range(1000000).all(x, l == l)",
+        "lists.range(100000).all(x, b == b)",
+        "lists.range(100000).all(x, l == l)",
         "i.all(x, !b.matches(p))",
     ] {
         let message = refused(text, &scope);
@@ -553,7 +553,7 @@ fn whatever_an_expression_makes_is_counted() {
 
 #[test]
 fn texts_of_one_tree_are_counted_together() {
-    let scope = Scope::default().with_value("b", json!("x".repeat(1 << 20)));
+    let scope = Scope::default().with_value("b", json!("x".repeat(1 << 17)));
     let text = vec!["${{ b }}"; 200].join("");
     let error = template(&text).eval(&scope).unwrap_err();
     assert!(error.message.contains("too large"), "{}", error.message);

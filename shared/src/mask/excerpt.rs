@@ -300,13 +300,14 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
+        #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
 
         #[test]
         fn no_cut_at_any_place_shows_a_run_of_a_secret(
-            secret in "[a-z0-9]{8}[a-zA-Z0-9]{0,600}",
-            before in 0usize..6_000,
-            after in 0usize..6_000,
+            // Most are short: the search for a long one takes long to build.
+            secret in prop_oneof![9 => "[a-z0-9]{8}[a-zA-Z0-9]{0,120}", 1 => "[a-z0-9]{8}[a-zA-Z0-9]{400,600}"],
+            before in 0usize..1_500,
+            after in 0usize..1_500,
             times in 1usize..8,
             limit in 1usize..300,
         ) {

@@ -11,11 +11,15 @@ use phalanx_proto::log::{LogDown, LogUp, Record};
 use phalanx_proto::v1;
 use phalanx_shared::id::{AgentId, Token};
 use std::collections::BTreeMap;
+use std::time::Duration;
 use tokio::sync::mpsc;
 use tonic::Status;
 
 /// Records stored in one go.
 const AT_ONCE: usize = 64;
+
+/// How long a log stream waits for its agent's Hello. An agent opens both at once, and opens this one again.
+const WELCOME_WITHIN: Duration = Duration::from_secs(10);
 
 /// Where answers go.
 pub type Wire = mpsc::Sender<Result<v1::LogDown, Status>>;
@@ -58,6 +62,9 @@ async fn receive(
     tokio::select! {
         () = gate.until_welcome(&agent) => {}
         () = wire.closed() => return Ok(()),
+        () = tokio::time::sleep(WELCOME_WITHIN) => {
+            return Err(Status::unavailable(format!("no agent {agent} has come")));
+        }
     }
     let welcome = LogDown::Welcome {
         window_bytes: LOG_WINDOW_BYTES,
