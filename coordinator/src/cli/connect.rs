@@ -236,7 +236,7 @@ pub async fn list(context: &Context, limit: u32, open: bool) -> Result<Vec<RunSu
 pub async fn for_run(context: &Context, containers: bool) -> Result<Connection, CliError> {
     let address = context.settings.get(&COORDINATOR);
     if address.is_empty() {
-        let options = local_options(context, containers);
+        let options = local_options(context, containers)?;
         return Ok(Connection::own(LocalRun::start(&options).await?));
     }
     remote(&address).await
@@ -251,7 +251,7 @@ pub async fn for_rerun(
         return to_run(context, text).await;
     }
     let run = pick(text, &list(context, PICK_AMONG, false).await?)?;
-    let started = LocalRun::beside(&local_options(context, true), &run).await?;
+    let started = LocalRun::beside(&local_options(context, true)?, &run).await?;
     Ok((Connection::own(started), run))
 }
 
@@ -297,7 +297,7 @@ pub async fn resume(
         }
         None => given.of_any_spec()?,
     };
-    let resumed = LocalRun::resume(&local_options(context, true), &run, secrets).await?;
+    let resumed = LocalRun::resume(&local_options(context, true)?, &run, secrets).await?;
     Ok((Connection::own(resumed), run))
 }
 
@@ -322,26 +322,37 @@ pub async fn gc(context: &Context, wish: local::Gc) -> Result<GcResponse, CliErr
     Ok(connection.client().gc(request).await?.into_inner())
 }
 
+/// With fewer files than this a local run's journal and agent don't even start.
+const LEAST_FILES: u64 = 32;
 /// Files that a local run opens before its first cell, and that each cell in progress opens.
 const OWN_FILES: u64 = 64;
 const CELL_FILES: u64 = 10;
 /// Cells that a limit is measured by: there may be more slots than a run ever uses.
 const USUAL_CELLS: u64 = 16;
 
-/// Says that few files may be open, before anything ends for want of one.
-fn tell_few_files(context: &Context, options: &local::Options) {
+/// Says that few files may be open, before anything ends for want of one; with too few nothing is started.
+fn tell_few_files(context: &Context, options: &local::Options) -> Result<(), CliError> {
     let cells = u64::from(options.agents.max(1)) * u64::from(options.slots);
     let Ok((files, _)) = getrlimit(Resource::RLIMIT_NOFILE) else {
-        return;
+        return Ok(());
     };
+    if files < LEAST_FILES {
+        return Err(CliError::errored(format!(
+            "at most {files} open files are allowed here (`ulimit -n`), a local run can't start with fewer than {LEAST_FILES}"
+        ))
+        .with_help(format!(
+            "raise the limit: it needs some {OWN_FILES}, and {CELL_FILES} more for each cell in progress"
+        )));
+    }
     if files < OWN_FILES + CELL_FILES * cells.min(USUAL_CELLS) {
         context.voice.note(&format!(
             "at most {files} files may be open here (`ulimit -n`): a local run needs some {OWN_FILES}, and {CELL_FILES} more for each cell in progress; what finds none left is errored"
         ));
     }
+    Ok(())
 }
 
-fn local_options(context: &Context, containers: bool) -> local::Options {
+fn local_options(context: &Context, containers: bool) -> Result<local::Options, CliError> {
     let settings = &context.settings;
     let mut docker = local::of_agents(settings);
     if !containers {
@@ -362,8 +373,8 @@ fn local_options(context: &Context, containers: bool) -> local::Options {
         tracer: context.tracer.clone(),
         program: None,
     };
-    tell_few_files(context, &options);
-    options
+    tell_few_files(context, &options)?;
+    Ok(options)
 }
 
 impl From<local::Error> for CliError {

@@ -29,6 +29,9 @@ mod engine_lab;
 mod rig;
 
 use libtest_mimic::{Arguments, Failed, Trial};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
 use std::process::ExitCode;
 
 /// What a test needs beyond the programs that every machine has. A test whose name says `(needs python3)` runs a script of Python's.
@@ -39,6 +42,54 @@ pub enum Need {
     Root,
 }
 
+/// The attack scripts of the audit. They aren't in this repository; each of them has a row in the README.
+const SCRIPTS: &str = "basic bomb cells clone_reason config_redirect conns corrupt corrupt2 cp_escape crash_loop crash_loop2 disasters disk flap \
+     history lib load2 lying_agent lying_logs masks memory noisy orphans own_secret policy proc_leak refusal show200k signals text_bomb uploads \
+     word_secret";
+
+/// Every input and every script has a row, and every test that a row names is one.
+fn the_table_is_whole() {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+    let table = fs::read_to_string(here.join("promises/README.md")).unwrap();
+    let rows: BTreeMap<&str, &str> = table
+        .lines()
+        .filter_map(|line| {
+            line.strip_prefix("| ")?
+                .strip_suffix(" |")?
+                .split_once(" | ")
+        })
+        .collect();
+    let names = |directory: &str| {
+        let entries = fs::read_dir(here.join(directory)).unwrap();
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap())
+    };
+    let inputs = names("field").filter(|name| name != "ux");
+    let inputs = inputs.chain(names("field/ux").map(|name| format!("ux/{name}")));
+    let scripts = SCRIPTS.split_whitespace().map(|name| format!("{name}.py"));
+    for input in inputs.chain(scripts) {
+        assert!(rows.contains_key(input.as_str()), "{input} has no row");
+    }
+    for (input, tests) in rows {
+        let named = tests
+            .split([',', ';', ' '])
+            .filter_map(|word| word.split_once("::"));
+        for (file, function) in named {
+            let text = fs::read_to_string(here.join("promises").join(file));
+            let text = text.unwrap_or_else(|_| panic!("{input}: there is no {file}"));
+            // In its list of tests, and as a function.
+            for part in [
+                format!("            {function},\n"),
+                format!("fn {function}() {{"),
+            ] {
+                assert!(
+                    text.contains(&part),
+                    "{input}: {file} has no test {function}"
+                );
+            }
+        }
+    }
+}
+
 /// A test: what it needs, its name as a sentence, and itself. It fails by a panic.
 pub type Test = (Need, &'static str, fn());
 
@@ -46,7 +97,13 @@ fn main() -> ExitCode {
     let engine = engine_lab::usable_engine();
     let python = engine_lab::works("python3", &["--version"]);
     let root = nix::unistd::geteuid().is_root();
+    let table: Test = (
+        Need::Nothing,
+        "every input and every attack script has a test that exists",
+        the_table_is_whole,
+    );
     let tests = [
+        vec![table],
         bombs::tests(),
         command_line::tests(),
         compose::tests(),
