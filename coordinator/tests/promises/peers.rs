@@ -1315,11 +1315,15 @@ fn claimed_attempts() {
                 json!({"kind": "attempt_started", "agent": "holder"}),
             )
             .await;
+        let begun = async || {
+            kinds(&at, &run)
+                .await
+                .contains(&"attempt_started".to_owned())
+        };
+        while !begun().await {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
         (run, token)
-    });
-    eventually("it has begun", || {
-        let kinds = runtime().block_on(kinds(&at, &run));
-        kinds.contains(&"attempt_started".to_owned()).then_some(())
     });
     at.process.kill();
     let at = fleet.serve();
