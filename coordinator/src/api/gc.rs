@@ -13,9 +13,9 @@ use std::time::Duration;
 use tonic::Status;
 
 /// The directory below the state directory that holds one directory of logs per run.
-pub(crate) const LOGS: &str = "logs";
+pub const LOGS: &str = "logs";
 /// The directory below the state directory that holds packed workspaces, `DIGEST.tar`.
-pub(crate) const WORKSPACES: &str = "workspaces";
+pub const WORKSPACES: &str = "workspaces";
 
 /// Removes what isn't needed any more, or says what would go.
 pub(super) async fn gc(

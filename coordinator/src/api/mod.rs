@@ -6,7 +6,7 @@
 mod agents;
 mod cancel;
 mod find;
-pub(crate) mod gc;
+pub mod gc;
 mod intake;
 mod list;
 mod logs;

@@ -4,8 +4,7 @@
 //! submitted: the plan is in the journal. A restarted one makes the jobs again from the spec's text and that plan.
 
 mod jobs;
-mod planner;
-mod prepare;
+pub mod planner;
 
 use crate::journal::Submission;
 use async_trait::async_trait;
@@ -16,7 +15,6 @@ use phalanx_shared::plan::{CellJob, Plan};
 use std::sync::Arc;
 
 pub use planner::SpecPlanner;
-pub use prepare::{Prepared, prepare};
 
 /// Makes the cells of one plan into jobs for agents.
 #[async_trait]
@@ -65,6 +63,3 @@ impl Jobs for NoJobs {
         Vec::new()
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -26,7 +26,7 @@ pub struct SpecPlanner {
 }
 
 /// A submission's spec.
-pub(super) struct Loaded {
+pub struct Loaded {
     pub spec: Arc<Spec>,
     pub sources: Sources,
     pub warnings: Vec<Diagnostic>,
@@ -122,7 +122,7 @@ impl SpecPlanner {
 }
 
 /// Reads a submission's spec.
-pub(super) fn load(submission: &Submission) -> Result<Loaded, Refusal> {
+pub fn load(submission: &Submission) -> Result<Loaded, Refusal> {
     let Some(main) = submission.files.first().cloned() else {
         return Err(Refusal {
             diagnostics: vec![without_place("the submission has no spec file")],
@@ -187,7 +187,7 @@ fn brought(submission: &Submission) -> ReadFile {
 }
 
 /// An error about the whole submission.
-pub(super) fn without_place(message: &str) -> Diagnostic {
+pub fn without_place(message: &str) -> Diagnostic {
     Diagnostic {
         severity: Severity::Error,
         span: None,

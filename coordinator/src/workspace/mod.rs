@@ -4,11 +4,8 @@
 //! archive (`receive`). Agents fetch it by digest and unpack it (`agent/src/workspace.rs`).
 
 mod links;
-mod pack;
 mod receive;
-mod send;
 mod store;
 
-pub use pack::{Error, Packed, pack};
 pub use receive::Refused;
 pub use store::{Turn, Workspaces};

@@ -223,23 +223,20 @@ impl Drop for Partial {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::workspace::pack;
     use phalanx_proto::workspace::Part;
+    use phalanx_shared::workspace_name::Naming;
+    use sha2::{Digest, Sha256};
 
     /// A workspace of one file: its digest, and its parts without that.
     fn one_file(text: &str) -> (String, Vec<Part>) {
-        let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join("a"), text).unwrap();
-        let packed = pack(folder.path(), &["*".to_owned()]).unwrap();
-        let mut parts = Vec::new();
-        packed
-            .send(&mut |part| {
-                parts.push(part);
-                true
-            })
-            .unwrap();
-        assert_eq!(parts.remove(0), Part::Digest(packed.digest.clone()));
-        (packed.digest, parts)
+        let mut naming = Naming::default();
+        naming.file("a", false, &hex::encode(Sha256::digest(text)));
+        let file = Part::File {
+            path: "a".to_owned(),
+            executable: false,
+            size: text.len() as u64,
+        };
+        (naming.finish(), vec![file, Part::Data(text.into())])
     }
 
     fn take(store: &Workspaces, digest: &str, parts: &[Part]) -> Result<(), Refused> {

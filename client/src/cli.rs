@@ -1,0 +1,338 @@
+//! The `phalanx` command. One file per subcommand, each with `Args` and `run`.
+//!
+//! Every command that concerns a run speaks to a coordinator by gRPC, be it a remote one (`--coordinator`), the one of this
+//! machine's state directory, or the one that `run` starts for itself ([`connect`]): there is one path.
+//! Words go to standard error, data to standard output ([`say`]). Exit codes are in [`exit`].
+
+pub mod agent;
+pub mod agents;
+pub mod attach;
+pub mod cancel;
+pub mod completions;
+pub mod config;
+pub mod connect;
+pub mod demo_server;
+pub mod diagnostics;
+pub mod display;
+pub mod docs;
+pub mod drain;
+pub mod error;
+pub mod exit;
+pub mod explain;
+pub mod follow;
+pub mod gc;
+pub mod interrupt;
+pub mod logs;
+pub mod options;
+pub mod pick;
+pub mod plan;
+pub mod ready;
+pub mod reports;
+pub mod rerun;
+pub mod run;
+pub mod runs;
+pub mod say;
+pub mod schema;
+pub mod screen;
+pub mod secrets;
+pub mod selection;
+pub mod serve;
+pub mod show;
+pub mod submit;
+pub mod upload;
+pub mod validate;
+pub mod watch;
+pub mod why;
+
+use crate::config::output::{COLOR, COVERAGE_AXIS, Color, LOG_FILTER, LOG_FORMAT, LogFormat};
+use crate::config::server::MAX_CELLS;
+use crate::config::{Flag, Layers, Machine, Settings};
+use crate::telemetry;
+use clap::{Parser, Subcommand};
+use error::CliError;
+use phalanx_coordinator::trace::{Target, Tracer};
+use phalanx_report::coverage::CELL_AXIS;
+use phalanx_report::view::RunView;
+use phalanx_shared::run_state::RunState;
+use phalanx_shared::time::Timestamp;
+use say::Voice;
+use std::future::Future;
+
+/// Runs end-to-end test matrices: every cell gets its own stack, all advance at once.
+#[derive(Parser, Debug)]
+#[command(name = "phalanx", version, max_term_width = 100, after_help = EXIT_CODES)]
+pub struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 passed; 1 a cell failed, or every step was skipped; 2 the call or an input is wrong;
+3 it could not be judged (errored); 130 cancelled.
+
+Examples:
+  phalanx validate spec.yaml                     all that is wrong with a spec, at once
+  phalanx plan spec.yaml                         the cells that it makes
+  phalanx run spec.yaml --only 'database=mysql'  run some of them
+  phalanx show                                   the newest run again, in full
+  phalanx rerun --failed                         its failed cells once more";
+
+/// Flags of all commands.
+#[derive(clap::Args, Debug)]
+struct Global {
+    /// When output has colours (on a terminal, unless NO_COLOR is set)
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        value_name = "WHEN",
+        help_heading = "Output"
+    )]
+    color: Option<Color>,
+    /// The same as --color never
+    #[arg(long, global = true, conflicts_with = "color", help_heading = "Output")]
+    no_color: bool,
+    /// Only failures and the end
+    #[arg(
+        long,
+        short,
+        global = true,
+        conflicts_with = "verbose",
+        help_heading = "Output"
+    )]
+    quiet: bool,
+    /// Services, phases, every check, all cells of a finding, the critical path
+    #[arg(long, short, global = true, help_heading = "Output")]
+    verbose: bool,
+    /// Ask this coordinator instead of this machine's runs (http://HOST:PORT, unix:PATH)
+    #[arg(long, global = true, value_name = "URL", help_heading = "Where")]
+    coordinator: Option<String>,
+    /// Directory of journals, logs and identities
+    #[arg(long, global = true, value_name = "DIR", value_hint = clap::ValueHint::DirPath, help_heading = "Where")]
+    state_dir: Option<String>,
+}
+
+impl Global {
+    fn flags(&self) -> Vec<Flag> {
+        let color = self
+            .color
+            .map(|color| crate::config::Choice::word(color).to_owned());
+        let color = color.or_else(|| self.no_color.then(|| "never".to_owned()));
+        let flags = [
+            (
+                "color",
+                if self.no_color {
+                    "--no-color"
+                } else {
+                    "--color"
+                },
+                color,
+            ),
+            ("coordinator", "--coordinator", self.coordinator.clone()),
+            ("state_dir", "--state-dir", self.state_dir.clone()),
+        ];
+        flags
+            .into_iter()
+            .filter_map(|(key, name, value)| {
+                Some(Flag {
+                    key,
+                    name,
+                    value: value?,
+                })
+            })
+            .collect()
+    }
+}
+
+/// The commands in the order of their use.
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Check a spec: every error at once, with its place and a suggestion
+    Validate(validate::Args),
+    Plan(plan::Args),
+    Run(run::Args),
+    Submit(submit::Args),
+    Runs(runs::Args),
+    Show(show::Args),
+    Logs(logs::Args),
+    Watch(watch::Args),
+    Rerun(rerun::Args),
+    Cancel(cancel::Args),
+    Why(why::Args),
+    Attach(attach::Args),
+    Agents(agents::Args),
+    Drain(drain::Args),
+    Gc(gc::Args),
+    Serve(serve::Args),
+    Agent(agent::Args),
+    DemoServer(demo_server::Args),
+    Config(config::Args),
+    Explain(explain::Args),
+    /// Print the JSON Schema of the spec language, for editors
+    Schema(schema::Args),
+    Completions(completions::Args),
+    #[command(hide = true)]
+    Docs(docs::Args),
+}
+
+/// What every command gets.
+#[derive(Debug)]
+pub struct Context {
+    /// The settings, flags of this call included.
+    pub settings: Settings,
+    /// How to talk.
+    pub voice: Voice,
+    /// Where runs are traced to, if they are.
+    pub tracer: Option<Tracer>,
+}
+
+/// Runs the command that the arguments name; the result is the exit code.
+pub fn main() -> u8 {
+    let cli = Cli::parse();
+    let mut voice = Voice {
+        color: cli.global.color.unwrap_or(Color::Auto),
+        quiet: cli.global.quiet,
+        verbose: cli.global.verbose,
+    };
+    let result = load(&cli).and_then(|settings| {
+        voice.color = settings.get(&COLOR);
+        let tracer = start_logging(&settings, &cli.command, voice)?;
+        let context = Context {
+            settings,
+            voice,
+            tracer,
+        };
+        dispatch(cli.command, &context)
+    });
+    result.unwrap_or_else(|error| {
+        voice.error(&error);
+        error.code
+    })
+}
+
+fn load(cli: &Cli) -> Result<Settings, CliError> {
+    let mut flags = cli.global.flags();
+    match &cli.command {
+        Command::Run(args) => flags.extend(args.flags()),
+        Command::Rerun(args) => flags.extend(args.flags()),
+        Command::Show(args) => flags.extend(args.flags()),
+        Command::Serve(args) => flags.extend(args.flags()),
+        _ => {}
+    }
+    let directory = std::env::current_dir()
+        .map_err(|error| CliError::usage(format!("there is no current directory: {error}")))?;
+    let layers = Layers::of_call(&directory, flags);
+    Settings::load(&layers, Machine::here()).map_err(|errors| {
+        CliError::usage(errors.to_string()).with_help("phalanx config lists the settings")
+    })
+}
+
+/// Starts logging, and makes the tracer of the commands that run something.
+fn start_logging(
+    settings: &Settings,
+    command: &Command,
+    voice: Voice,
+) -> Result<Option<Tracer>, CliError> {
+    let service = match command {
+        Command::Run(_) | Command::Rerun(_) | Command::Serve(_) => Some("phalanx"),
+        Command::Agent(_) => Some("phalanx-agent"),
+        _ => None,
+    };
+    // A backend that can't be used is no reason not to run.
+    let target = service.map_or(Ok(None), |_| Target::read(|name| std::env::var(name).ok()));
+    let (target, untraced) = target.map_or_else(|why| (None, Some(why)), |target| (target, None));
+    let tracer = Option::zip(target, service).map(|(target, name)| Tracer::new(target, name));
+    let filter = settings.get(&LOG_FILTER);
+    let filter = match (filter.as_str(), command) {
+        ("", Command::Serve(_) | Command::Agent(_)) => "info",
+        // Within one program a connection breaks only because it ends.
+        ("", _) => "warn,phalanx_agent::link=error",
+        (given, _) => given,
+    };
+    let format = match settings.get(&LOG_FORMAT) {
+        LogFormat::Text => telemetry::Format::Text,
+        LogFormat::Json => telemetry::Format::Json,
+    };
+    let colors = voice.stderr_style().colors;
+    let lines = telemetry::Lines(say::to_stderr);
+    telemetry::init(filter, format, colors, lines, tracer.as_ref()).map_err(CliError::usage)?;
+    if let Some(why) = untraced {
+        tracing::warn!("nothing is traced: {why}");
+    }
+    Ok(tracer)
+}
+
+fn dispatch(command: Command, context: &Context) -> Result<u8, CliError> {
+    match command {
+        Command::Validate(args) => Ok(validate::run(&args)),
+        Command::Plan(args) => plan::run(&args, context),
+        Command::Schema(args) => Ok(schema::run(&args)),
+        Command::Run(args) => wait(run::run(args, context)),
+        Command::Submit(args) => wait(submit::run(args, context)),
+        Command::Runs(args) => wait(runs::run(args, context)),
+        Command::Show(args) => wait(show::run(args, context)),
+        Command::Logs(args) => wait(logs::run(args, context)),
+        Command::Watch(args) => wait(watch::run(args, context)),
+        Command::Rerun(args) => wait(rerun::run(args, context)),
+        Command::Cancel(args) => wait(cancel::run(args, context)),
+        Command::Why(args) => wait(why::run(args, context)),
+        Command::Attach(args) => wait(attach::run(args, context)),
+        Command::Agents(args) => wait(agents::run(args, context)),
+        Command::Drain(args) => wait(drain::run(args, context)),
+        Command::Gc(args) => wait(gc::run(args, context)),
+        Command::Serve(args) => wait(serve::run(args, context)),
+        Command::Agent(args) => wait(agent::run(args, context)),
+        Command::DemoServer(args) => wait(demo_server::run(args, context)),
+        Command::Config(args) => config::run(&args, context),
+        Command::Explain(args) => explain::run(&args, context),
+        Command::Completions(args) => completions::run(&args),
+        Command::Docs(args) => docs::run(&args),
+    }
+}
+
+/// Runs a command's future to its end.
+fn wait(work: impl Future<Output = Result<u8, CliError>>) -> Result<u8, CliError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build();
+    let runtime = runtime.map_err(|error| CliError::errored(format!("can't start: {error}")))?;
+    let result = runtime.block_on(work);
+    // Nothing that is still going on may hold the program up.
+    runtime.shutdown_background();
+    result
+}
+
+/// The view of a run with the coverage axis of the settings.
+fn view(context: &Context, state: &RunState, now: Timestamp) -> Result<RunView, CliError> {
+    let axis = context.settings.get(&COVERAGE_AXIS);
+    let axes = state
+        .plan
+        .as_ref()
+        .map(|plan| plan.axes.as_slice())
+        .unwrap_or_default();
+    if !axis.is_empty() && axis != CELL_AXIS && !axes.contains(&axis) {
+        let error = CliError::usage(format!(
+            "the coverage axis `{axis}` is not an axis of the matrix"
+        ));
+        let choices = axes.iter().map(String::as_str).chain([CELL_AXIS]);
+        return Err(error.with_help(format!(
+            "choose one of {}",
+            choices.collect::<Vec<_>>().join(", ")
+        )));
+    }
+    let axis = (!axis.is_empty()).then_some(axis.as_str());
+    Ok(RunView::of(state, now, axis))
+}
+
+/// The configured cap on a plan's cells; `None` without one.
+fn max_cells(settings: &Settings) -> Option<usize> {
+    let most = settings.get(&MAX_CELLS);
+    (most > 0).then(|| usize::try_from(most).unwrap_or(usize::MAX))
+}
+
+/// The time, read once per decision.
+pub(crate) fn now() -> Timestamp {
+    Timestamp(jiff::Timestamp::now().as_microsecond())
+}

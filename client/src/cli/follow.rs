@@ -1,0 +1,304 @@
+//! Follows a run to its end: events come in, the display shows them, Ctrl-C cancels.
+//!
+//! One `select!`, one [`Input`], one synchronous [`Follower::handle`]; what it decides is done outside of it.
+//! The stream of events is resumed where it broke ([`stream`]).
+
+mod stream;
+
+use super::display::Display;
+use super::error::CliError;
+use super::interrupt::{Interrupts, Stop};
+use super::say::Voice;
+use phalanx_proto::v1;
+use phalanx_proto::v1::control_client::ControlClient;
+use phalanx_report::style::Tone;
+use phalanx_report::text::{Line, plural};
+use phalanx_shared::event::Recorded;
+use phalanx_shared::id::RunId;
+use phalanx_shared::run_state::RunState;
+use phalanx_shared::time::Timestamp;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tonic::Code;
+use tonic::transport::Channel;
+
+pub use stream::watch;
+
+/// From the beginning of a run to the first question why cells wait: most cells don't by then.
+const FIRST_QUESTION: Duration = Duration::from_secs(1);
+/// Between two of these questions.
+const QUESTIONS: Duration = Duration::from_secs(2);
+
+/// What Ctrl-C means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnInterrupt {
+    /// It is this command's run: cancel it.
+    Cancel,
+    /// It is somebody else's, or goes on without us: stop watching.
+    Leave,
+}
+
+/// What comes in.
+#[derive(Debug)]
+pub enum Input {
+    /// Something happened in the run.
+    Event(Box<Recorded>),
+    /// The stream broke and is being resumed.
+    Broken(String),
+    /// The stream is over: nothing more will come.
+    Ended(Option<CliError>),
+    /// Somebody wants us to stop.
+    Interrupt(Stop),
+}
+
+/// What is to be done.
+#[derive(Debug)]
+pub enum Effect {
+    /// Cancel the run; `force` skips its `always` steps.
+    Cancel { by: Stop, force: bool },
+    /// Say this.
+    Say(Line),
+    /// It is over.
+    Leave(Left),
+}
+
+/// How following ended.
+#[derive(Debug)]
+pub enum Left {
+    /// The run and its clean-up are over.
+    Settled,
+    /// Ctrl-C, and the run goes on or is left as it is.
+    Interrupted,
+    /// The coordinator can't be asked any more.
+    Lost(CliError),
+}
+
+/// The decisions.
+#[derive(Debug)]
+pub struct Follower {
+    /// The run so far.
+    pub state: RunState,
+    interrupts: u32,
+    on_interrupt: OnInterrupt,
+}
+
+impl Follower {
+    /// Nothing is known yet.
+    pub fn new(run: RunId, on_interrupt: OnInterrupt) -> Follower {
+        Follower {
+            state: RunState::new(run),
+            interrupts: 0,
+            on_interrupt,
+        }
+    }
+
+    /// Whether Ctrl-C was pressed.
+    pub fn is_interrupted(&self) -> bool {
+        self.interrupts > 0
+    }
+
+    /// One decision.
+    pub fn handle(&mut self, input: &Input) -> Vec<Effect> {
+        match input {
+            Input::Event(recorded) => {
+                self.state.apply(&recorded.event);
+                let over = self.state.is_settled();
+                over.then_some(Effect::Leave(Left::Settled))
+                    .into_iter()
+                    .collect()
+            }
+            Input::Broken(reason) => {
+                let text = format!("the coordinator doesn't answer, asking again: {reason}");
+                vec![Effect::Say(Line::new(Tone::Warn, text))]
+            }
+            Input::Ended(None) => vec![Effect::Leave(Left::Settled)],
+            Input::Ended(Some(error)) => vec![Effect::Leave(Left::Lost(error.clone()))],
+            Input::Interrupt(by) => self.interrupt(*by),
+        }
+    }
+
+    fn interrupt(&mut self, by: Stop) -> Vec<Effect> {
+        self.interrupts += 1;
+        if self.on_interrupt == OnInterrupt::Leave {
+            let text = format!("the run goes on: phalanx watch {}", self.state.run);
+            let say = Effect::Say(Line::new(Tone::Warn, text));
+            return vec![say, Effect::Leave(Left::Interrupted)];
+        }
+        let say = |text: String| Effect::Say(Line::new(Tone::Warn, text));
+        let again = by.again();
+        match self.interrupts {
+            1 => vec![
+                say(format!(
+                    "cancelling ({}): `always` steps and clean-up still run ({again} cleans up without waiting for steps)",
+                    by.name()
+                )),
+                Effect::Cancel { by, force: false },
+            ],
+            2 => vec![
+                say(format!(
+                    "cleaning up without waiting for steps ({again} leaves at once)"
+                )),
+                Effect::Cancel { by, force: true },
+            ],
+            _ => vec![
+                Effect::Say(self.what_may_be_left()),
+                Effect::Leave(Left::Interrupted),
+            ],
+        }
+    }
+
+    fn what_may_be_left(&self) -> Line {
+        let held = self
+            .state
+            .cells
+            .values()
+            .filter(|cell| cell.holds_agent())
+            .count();
+        let text = match held {
+            0 => "left at once; no cell had anything left to clean up".to_owned(),
+            held => format!(
+                "left at once: containers and processes of {} may be left; the next start on this machine removes them, `phalanx gc` too",
+                plural(held, "cell")
+            ),
+        };
+        Line::new(Tone::Bad, text)
+    }
+}
+
+/// What is known of a run when following ended.
+#[derive(Debug)]
+pub struct Followed {
+    /// The run.
+    pub state: RunState,
+    /// Why it ended.
+    pub left: Left,
+    /// Whether Ctrl-C was pressed.
+    pub interrupted: bool,
+}
+
+/// Follows a run from its beginning.
+pub async fn follow(
+    client: ControlClient<Channel>,
+    run: RunId,
+    on_interrupt: OnInterrupt,
+    interrupts: &mut Interrupts,
+    voice: Voice,
+) -> Followed {
+    let mut display = Display::new(voice);
+    let mut follower = Follower::new(run.clone(), on_interrupt);
+    let mut inputs = watch(client.clone(), run.clone(), 1, true);
+    let mut frames = tokio::time::interval(display.pace());
+    frames.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+    let mut questions = Questions::begin(client.clone(), run.clone());
+    let left = 'run: loop {
+        let input = tokio::select! {
+            biased;
+            by = interrupts.next() => Input::Interrupt(by),
+            _ = frames.tick() => {
+                display.tick(&follower.state, super::now());
+                continue;
+            }
+            Some(answer) = questions.answers.recv() => {
+                display.waits(&follower.state, &answer.groups);
+                display.problems(answer.problems);
+                continue;
+            }
+            input = inputs.recv() => input.unwrap_or(Input::Ended(None)),
+        };
+        let effects = follower.handle(&input);
+        if let Input::Event(recorded) = &input {
+            display.event(&follower.state, &recorded.event);
+        }
+        for effect in effects {
+            match effect {
+                Effect::Say(line) => display.say(line),
+                Effect::Cancel { by, force } => cancel(client.clone(), &run, by, force),
+                Effect::Leave(left) => break 'run left,
+            }
+        }
+    };
+    questions.end();
+    display.finish();
+    Followed {
+        interrupted: follower.is_interrupted(),
+        state: follower.state,
+        left,
+    }
+}
+
+/// Asks now and then why cells wait and whether the coordinator is well, beside everything else: an answer that is slow holds nothing up.
+struct Questions {
+    answers: mpsc::Receiver<v1::WaitingResponse>,
+    asking: JoinHandle<()>,
+}
+
+impl Questions {
+    fn begin(mut client: ControlClient<Channel>, run: RunId) -> Questions {
+        let (sender, answers) = mpsc::channel(1);
+        let asking = tokio::spawn(async move {
+            tokio::time::sleep(FIRST_QUESTION).await;
+            let request = v1::WaitingRequest {
+                run_id: run.to_string(),
+            };
+            loop {
+                match client.waiting(request.clone()).await {
+                    Ok(answer) => {
+                        if sender.send(answer.into_inner()).await.is_err() {
+                            return;
+                        }
+                    }
+                    // An older coordinator doesn't know the question.
+                    Err(status) if status.code() == Code::Unimplemented => return,
+                    Err(_) => {}
+                }
+                tokio::time::sleep(QUESTIONS).await;
+            }
+        });
+        Questions { answers, asking }
+    }
+
+    fn end(self) {
+        self.asking.abort();
+    }
+}
+
+/// Tells the coordinator, without waiting for its answer: events tell what comes of it.
+fn cancel(mut client: ControlClient<Channel>, run: &RunId, by: Stop, force: bool) {
+    let request = v1::CancelRequest {
+        run_id: run.to_string(),
+        reason: by.name().to_owned(),
+        force,
+    };
+    tokio::spawn(async move {
+        if let Err(status) = client.cancel(request).await {
+            super::say::to_stderr(&format!("can't cancel: {}\n", status.message()));
+        }
+    });
+}
+
+/// The state of a run as it is now, without following it.
+pub async fn fetch(
+    client: ControlClient<Channel>,
+    run: RunId,
+) -> Result<(RunState, Timestamp), CliError> {
+    let mut state = RunState::new(run.clone());
+    let mut inputs = watch(client, run.clone(), 1, false);
+    while let Some(input) = inputs.recv().await {
+        match input {
+            Input::Event(recorded) => state.apply(&recorded.event),
+            Input::Ended(Some(error)) => return Err(error),
+            Input::Ended(None) => break,
+            Input::Broken(_) | Input::Interrupt(_) => {}
+        }
+    }
+    if state.plan.is_none() {
+        return Err(CliError::errored(format!(
+            "the journal of run {run} has no beginning"
+        )));
+    }
+    Ok((state, super::now()))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,63 @@
+//! `phalanx gc`: removes old runs and what dead ones left.
+
+use super::error::CliError;
+use super::{Context, connect, exit, say};
+use crate::local;
+use phalanx_report::text::{clean, plural};
+
+/// Remove old runs with their logs, and whatever dead runs left
+#[derive(clap::Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  phalanx gc                                       what killed runs left: containers, networks, volumes, processes
+  phalanx gc --kept                                stacks that --keep keeps, too, before their time
+  phalanx gc --older-than 720h --images 168h -n    what would go of old runs and of images built a week ago")]
+pub struct Args {
+    /// Finished runs older than this go: 90m, 12h, 720h; without it all runs are kept
+    #[arg(long, value_name = "TIME")]
+    older_than: Option<String>,
+    /// Kept stacks go now instead of when their time is over
+    #[arg(long)]
+    kept: bool,
+    /// Images that were built from contexts (`phalanx-build:…`) longer ago than this and that no container uses go: 168h; 0s for all
+    #[arg(long, value_name = "TIME")]
+    images: Option<String>,
+    /// Only say what would go
+    #[arg(long, short = 'n')]
+    dry_run: bool,
+}
+
+/// Removes.
+pub async fn run(args: Args, context: &Context) -> Result<u8, CliError> {
+    let older_than_s = seconds("--older-than", args.older_than.as_deref())?;
+    let wish = local::Gc {
+        older_than_s: older_than_s.map_or(0, |age| age.max(1)),
+        dry_run: args.dry_run,
+        kept: args.kept,
+        images_older_than_s: seconds("--images", args.images.as_deref())?,
+    };
+    let answer = connect::gc(context, wish).await?;
+    let text: String = answer
+        .removed
+        .iter()
+        .map(|object| format!("{}\n", clean(object)))
+        .collect();
+    say::to_stdout(text)?;
+    let verb = if args.dry_run { "would go" } else { "removed" };
+    let mebibytes = answer.bytes as f64 / f64::from(1 << 20);
+    context.voice.note(&format!(
+        "{} {verb}, {mebibytes:.1} MiB",
+        plural(answer.removed.len(), "object")
+    ));
+    Ok(exit::OK)
+}
+
+fn seconds(flag: &str, text: Option<&str>) -> Result<Option<u64>, CliError> {
+    let Some(text) = text else {
+        return Ok(None);
+    };
+    let age = phalanx_shared::spec::quantity::duration(text).ok_or_else(|| {
+        CliError::usage(format!("{flag} {text}: not a time")).with_help("write 90m, 12h or 720h")
+    })?;
+    Ok(Some(age.as_secs()))
+}

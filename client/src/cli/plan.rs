@@ -1,0 +1,128 @@
+//! `phalanx plan SPEC`: the cells that a spec makes with these inputs. Runs nothing, needs no coordinator.
+
+use super::error::CliError;
+use super::ready::{prepared, warn};
+use super::selection::Selection;
+use super::{Context, exit, runs, say};
+use crate::prepare::Prepared;
+use phalanx_report::style::Tone;
+use phalanx_report::table::Table;
+use phalanx_shared::expr::to_text;
+use phalanx_shared::plan::{Plan, PlannedCell};
+use serde_json::{Value, json};
+
+/// Show the cells that a spec makes
+#[derive(clap::Args, Clone, Debug)]
+pub struct Args {
+    /// The spec's file; `-` is standard input
+    spec: String,
+    /// How they are printed
+    #[arg(long, value_enum, default_value_t = runs::Format::Table, help_heading = "Output")]
+    format: runs::Format,
+    #[command(flatten)]
+    selection: Selection,
+}
+
+/// Plans and prints.
+pub fn run(args: &Args, context: &Context) -> Result<u8, CliError> {
+    let plan = plan(args, context)?;
+    let text = match args.format {
+        runs::Format::Json => format!("{:#}\n", json(&plan)),
+        runs::Format::Table => table_text(&plan, context),
+    };
+    say::to_stdout(text)?;
+    Ok(exit::OK)
+}
+
+fn plan(args: &Args, context: &Context) -> Result<Plan, CliError> {
+    let max_cells = super::max_cells(&context.settings);
+    let (prepared, _) = prepared(&args.spec, &args.selection, max_cells)?;
+    let Prepared {
+        submission,
+        plan,
+        warnings,
+        ..
+    } = prepared;
+    warn(&warnings, &submission.files, context);
+    Ok(plan)
+}
+
+fn json(plan: &Plan) -> Value {
+    let cell = |cell: &PlannedCell| {
+        json!({
+            "id": cell.id,
+            "name": cell.name,
+            "matrix": cell.matrix,
+            "runs_on": cell.runs_on,
+            "experimental": cell.experimental,
+        })
+    };
+    json!({
+        "digest": plan.digest,
+        "spec": plan.spec,
+        "inputs": plan.inputs,
+        "cells": plan.cells.iter().map(cell).collect::<Vec<_>>(),
+    })
+}
+
+fn table_text(plan: &Plan, context: &Context) -> String {
+    let count = match plan.cells.len() {
+        1 => "1 cell".to_owned(),
+        count => format!("{count} cells"),
+    };
+    let digest = plan.digest.get(..12).unwrap_or(&plan.digest);
+    let head = format!("{}: {count}, plan {digest}\n\n", plan.spec);
+    head + &context.voice.table(&table(plan))
+}
+
+/// The keys of the matrix whose values the cells' names don't tell.
+fn untold(plan: &Plan) -> Vec<&str> {
+    let mut keys: Vec<&str> = plan.axes.iter().map(String::as_str).collect();
+    for key in plan.cells.iter().flat_map(|cell| cell.matrix.keys()) {
+        if !keys.contains(&key.as_str()) {
+            keys.push(key);
+        }
+    }
+    keys.retain(|key| {
+        let told = |cell: &PlannedCell| {
+            cell.matrix
+                .get(*key)
+                .is_none_or(|value| cell.name.contains(&to_text(value)))
+        };
+        !plan.cells.iter().all(told)
+    });
+    keys
+}
+
+/// A row for each cell; columns that would be empty, or say again what the name says, are left out.
+fn table(plan: &Plan) -> Table {
+    let columns = untold(plan);
+    let labels = plan.cells.iter().any(|cell| !cell.runs_on.is_empty());
+    let experimental = plan.cells.iter().any(|cell| cell.experimental);
+    let mut head = vec!["CELL".to_owned(), "NAME".to_owned()];
+    head.extend(columns.iter().map(|key| (*key).to_owned()));
+    head.extend(labels.then(|| "RUNS ON".to_owned()));
+    head.extend(experimental.then(|| "EXPERIMENTAL".to_owned()));
+    let mut table = Table::new(head);
+    for cell in &plan.cells {
+        let mut row = vec![
+            (Tone::Dim, cell.id.to_string()),
+            (Tone::Plain, cell.name.clone()),
+        ];
+        row.extend(columns.iter().map(|key| {
+            (
+                Tone::Plain,
+                cell.matrix.get(*key).map(to_text).unwrap_or_default(),
+            )
+        }));
+        row.extend(labels.then(|| (Tone::Plain, cell.runs_on.join(", "))));
+        let mark = if cell.experimental {
+            "experimental"
+        } else {
+            ""
+        };
+        row.extend(experimental.then(|| (Tone::Plain, mark.to_owned())));
+        table.row(row);
+    }
+    table
+}

@@ -1,0 +1,282 @@
+//! `phalanx run`: a spec's matrix from its cells to a report.
+
+use super::connect::Connection;
+use super::error::CliError;
+use super::follow::{Followed, Left, OnInterrupt, fetch, follow};
+use super::interrupt::Interrupts;
+use super::options::Options;
+use super::ready::Ready;
+use super::reports::Report;
+use super::secrets::{self, SecretArgs};
+use super::{Context, connect, exit, reports, say};
+use crate::config::Flag;
+use crate::config::server::COORDINATOR;
+use phalanx_proto::v1;
+use phalanx_report::terminal::{self, Detail};
+use phalanx_report::text::plural;
+use phalanx_shared::id::{CellId, RunId};
+use phalanx_shared::run_state::CellState;
+use std::collections::HashSet;
+
+/// Run a spec's matrix and report
+#[derive(clap::Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  phalanx run spec.yaml                                     all cells
+  phalanx run spec.yaml --input version=v2.0                with an input
+  phalanx run spec.yaml --only 'database=mysql,version=v2*' some cells
+  phalanx run spec.yaml --report junit=junit.xml --report json=- | jq .outcome
+  phalanx run spec.yaml --keep on-failure --ttl 2h          and look at what failed: phalanx attach
+  phalanx run spec.yaml --failed                            what failed last time, with the files as they are now
+  phalanx run --resume                                      go on with a run that was killed")]
+pub struct Args {
+    /// The spec's file; `-` is standard input
+    #[arg(value_hint = clap::ValueHint::FilePath, required_unless_present_any = ["resume", "keep"])]
+    spec: Option<String>,
+    #[command(flatten)]
+    selection: super::selection::Selection,
+    /// Only cells that weren't ok in the newest run of a spec of this name, with the files as they are now
+    #[arg(long, conflicts_with = "resume")]
+    failed: bool,
+    #[command(flatten)]
+    how: How,
+    #[command(flatten)]
+    local: LocalArgs,
+    /// Go on with a local run that was killed: the given one or the newest. Finished cells aren't repeated
+    #[arg(long, value_name = "RUN", num_args = 0..=1, default_missing_value = "last", conflicts_with_all = ["spec", "detach"])]
+    resume: Option<String>,
+}
+
+/// How cells are run and what is told, for `run` and `rerun`.
+#[derive(clap::Args, Clone, Debug)]
+pub struct How {
+    #[command(flatten)]
+    options: Options,
+    /// Submit, print the run's id and leave, as `phalanx submit` does (needs --coordinator)
+    #[arg(long, help_heading = "Running")]
+    detach: bool,
+    /// Write a report at the end, also after Ctrl-C: junit, json or markdown; `-` is standard output
+    #[arg(long = "report", value_name = "KIND=FILE", help_heading = "Output")]
+    reports: Vec<Report>,
+    /// Axis of the coverage table's columns; `cell` for one per cell
+    #[arg(long, value_name = "AXIS", help_heading = "Output")]
+    coverage_axis: Option<String>,
+    #[command(flatten)]
+    secrets: SecretArgs,
+}
+
+/// The agents of a local run.
+#[derive(clap::Args, Clone, Debug, Default)]
+pub struct LocalArgs {
+    /// Cells that an agent runs at once
+    #[arg(long, value_name = "N", help_heading = "Local agents")]
+    slots: Option<String>,
+    /// Agents to start
+    #[arg(long, value_name = "N", help_heading = "Local agents")]
+    agents: Option<String>,
+    /// Agents as child processes instead of tasks within this one
+    #[arg(long, help_heading = "Local agents")]
+    agents_as_processes: bool,
+}
+
+impl LocalArgs {
+    /// Settings that this call gives.
+    pub fn flags(&self) -> impl Iterator<Item = Flag> {
+        let flag = |key, name, value: Option<String>| value.map(|value| Flag { key, name, value });
+        [
+            flag("slots", "--slots", self.slots.clone()),
+            flag("agents", "--agents", self.agents.clone()),
+            flag(
+                "agents_as_processes",
+                "--agents-as-processes",
+                self.agents_as_processes.then(|| "true".to_owned()),
+            ),
+        ]
+        .into_iter()
+        .flatten()
+    }
+}
+
+impl How {
+    /// Reports to write.
+    pub fn reports(&self) -> &[Report] {
+        &self.reports
+    }
+
+    /// Values of secrets that flags give.
+    pub fn secrets(&self) -> Result<secrets::Given, CliError> {
+        self.secrets.read()
+    }
+
+    /// Settings that this call gives.
+    pub fn flags(&self) -> Option<Flag> {
+        super::show::coverage_axis_flag(self.coverage_axis.as_deref())
+    }
+
+    /// The options of a submission.
+    pub fn options(&self, context: &Context) -> Result<v1::Options, CliError> {
+        self.options.to_wire(self.detach, context)
+    }
+}
+
+impl Args {
+    /// Settings that this call gives.
+    pub fn flags(&self) -> impl Iterator<Item = Flag> {
+        self.local.flags().chain(self.how.flags())
+    }
+
+    /// With its spec, wherever that stood.
+    fn untangled(mut self) -> Result<Args, CliError> {
+        self.how.options.untangle(&mut self.spec);
+        if self.spec.is_none() && self.resume.is_none() {
+            return Err(CliError::usage("which spec? phalanx run SPEC"));
+        }
+        Ok(self)
+    }
+}
+
+/// Runs; the exit code is the run's.
+pub async fn run(args: Args, context: &Context) -> Result<u8, CliError> {
+    let args = args.untangled()?;
+    reports::check(&args.how.reports)?;
+    let options = args.how.options(context)?;
+    let secrets = args.how.secrets()?;
+    // From here on Ctrl-C doesn't kill the program, so that whatever is started is also ended.
+    let mut interrupts = Interrupts::listen()?;
+    let (connection, run) = match (&args.spec, &args.resume) {
+        (Some(spec), _) => {
+            let preparing = Ready::prepare(spec, &args.selection, context);
+            let mut ready = unless(&mut interrupts, preparing).await?;
+            if args.failed {
+                unless(&mut interrupts, failed_before(&mut ready, context)).await?;
+            }
+            ready.request.options = Some(options);
+            let secrets = secrets.of_spec(&ready.secrets)?;
+            if context.settings.get(&COORDINATOR).is_empty() {
+                secrets::demand(&ready.secrets, &secrets)?;
+            }
+            ready.request.secrets = secrets;
+            let connecting = connect::for_run(context, ready.containers);
+            let connection = unless(&mut interrupts, connecting).await?;
+            match ready.submit(&connection, &mut interrupts, context).await {
+                Ok(run) => (connection, run),
+                Err(error) => {
+                    connection.close().await;
+                    return Err(error);
+                }
+            }
+        }
+        (None, text) => {
+            let resumed = connect::resume(context, text.as_deref(), secrets);
+            unless(&mut interrupts, resumed).await?
+        }
+    };
+    attend(connection, run, &args.how, &mut interrupts, context).await
+}
+
+/// Leaves the cells that weren't ok in the newest run of a spec of this name.
+async fn failed_before(ready: &mut Ready, context: &Context) -> Result<(), CliError> {
+    let spec = ready.spec.clone();
+    let runs = connect::list(context, connect::PICK_AMONG, false).await?;
+    let Some(newest) = runs.iter().find(|run| run.spec == spec) else {
+        return Err(CliError::usage(format!("there is no run of {spec} yet"))
+            .with_help("run it without --failed"));
+    };
+    let (connection, run) = connect::to_run(context, Some(&newest.run_id)).await?;
+    let fetched = fetch(connection.client(), run.clone()).await;
+    connection.close().await;
+    let (state, _) = fetched?;
+    let not_ok = |cell: &CellState| !cell.outcome.is_some_and(|outcome| outcome.is_ok());
+    let failed: HashSet<CellId> = state
+        .cells
+        .iter()
+        .filter(|(_, cell)| not_ok(cell))
+        .map(|(id, _)| id.clone())
+        .collect();
+    if failed.is_empty() {
+        return Err(CliError::usage(format!(
+            "no cell failed in the newest run of {spec} ({run}): there is nothing to run again"
+        )));
+    }
+    let gone = ready.narrow(&failed);
+    if ready.cells() == 0 {
+        return Err(CliError::usage(format!(
+            "none of the {} that failed in run {run} is among the cells selected now",
+            plural(failed.len(), "cell")
+        )));
+    }
+    let others = match gone {
+        0 => String::new(),
+        gone => format!("; {gone} that failed are not selected now, or not in the spec any more"),
+    };
+    context.voice.note(&format!(
+        "{} that failed in run {run}, with the files as they are now{others}",
+        plural(ready.cells(), "cell")
+    ));
+    Ok(())
+}
+
+/// The work's result, unless Ctrl-C comes first: nothing runs yet, so there is nothing to clean up.
+pub(super) async fn unless<T>(
+    interrupts: &mut Interrupts,
+    work: impl Future<Output = Result<T, CliError>>,
+) -> Result<T, CliError> {
+    tokio::select! {
+        _ = interrupts.next() => Err(CliError::said(exit::INTERRUPTED)),
+        done = work => done,
+    }
+}
+
+/// Follows a run of ours to its end, or leaves it to itself.
+pub async fn attend(
+    connection: Connection,
+    run: RunId,
+    how: &How,
+    interrupts: &mut Interrupts,
+    context: &Context,
+) -> Result<u8, CliError> {
+    if how.detach {
+        connection.close().await;
+        say::to_stdout(format!("{run}\n"))?;
+        return Ok(exit::OK);
+    }
+    let followed = follow(
+        connection.client(),
+        run,
+        OnInterrupt::Cancel,
+        interrupts,
+        context.voice,
+    )
+    .await;
+    if matches!(followed.left, Left::Interrupted) {
+        connection.abandon().await;
+        return conclude(followed, &how.reports, context);
+    }
+    let concluded = conclude(followed, &how.reports, context);
+    connection.close().await;
+    concluded
+}
+
+/// Tells the end of a run and writes its reports; the exit code.
+pub fn conclude(followed: Followed, reports: &[Report], context: &Context) -> Result<u8, CliError> {
+    let view = super::view(context, &followed.state, super::now())?;
+    let voice = context.voice;
+    if !view.cells.is_empty() {
+        let detail = Detail {
+            width: voice.stderr_width(),
+            style: voice.stderr_style(),
+            verbose: voice.verbose,
+        };
+        say::to_stderr(&terminal::render(&view, detail));
+    }
+    let written = reports::write(reports, &view);
+    if let Left::Lost(error) = followed.left {
+        return Err(error);
+    }
+    written?;
+    Ok(if followed.interrupted {
+        exit::INTERRUPTED
+    } else {
+        exit::of_run(&view)
+    })
+}

@@ -1,0 +1,219 @@
+//! `phalanx serve`: a coordinator that agents and clients connect to.
+
+use super::error::CliError;
+use super::interrupt::Interrupts;
+use super::{Context, exit, say, secrets};
+use crate::config::place::STATE_DIR;
+use crate::config::server::{
+    ACCEPT_WITHIN_S, AGENT_EVENTS_MIB, ATTEMPT_MARGIN_S, CANCEL_GRACE_S, HEARTBEAT_MS, HTTP,
+    KEEP_RUNS_DAYS, LABEL_LIMITS, LEASE_MARGIN_S, LEASE_S, LISTEN, LOG_AGENT_MIB, LOG_ATTEMPT_MIB,
+    LOG_RESERVE_MIB, RECONNECT_WITHIN_S, RESET_GRACE_S, SECRETS_DIR, SUBMISSIONS_MIB,
+};
+use crate::config::{Flag, Setting};
+use phalanx_coordinator::dispatch::core::Settings as SessionSettings;
+use phalanx_coordinator::dispatch::logs::store::Limits as LogLimits;
+use phalanx_coordinator::server::{self, Listener};
+use phalanx_coordinator::supervisor;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpSocket};
+
+/// Connections that may wait to be accepted, if the machine allows as many.
+const BACKLOG: u32 = 4_096;
+
+/// Start a coordinator that agents and clients connect to
+#[derive(clap::Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  phalanx serve                                     for this machine, on 127.0.0.1:7180
+  phalanx serve --listen 10.0.0.5:7180 --insecure   for a network that is yours alone (phalanx explain PHX0002)
+  phalanx agent --coordinator http://10.0.0.5:7180  on each runner")]
+pub struct Args {
+    /// Address and port to listen on
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Option<String>,
+    /// Address and port for /healthz and Prometheus' /metrics; empty for none
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    http: Option<String>,
+    /// Listen where other machines reach it, though the protocol has no passwords
+    #[arg(long)]
+    insecure: bool,
+}
+
+impl Args {
+    /// Settings that this call gives.
+    pub fn flags(&self) -> impl Iterator<Item = Flag> {
+        let flag = |key, name, value: &Option<String>| {
+            let value = value.clone()?;
+            Some(Flag { key, name, value })
+        };
+        let flags = [
+            flag(LISTEN.key, "--listen", &self.listen),
+            flag(HTTP.key, "--http", &self.http),
+        ];
+        flags.into_iter().flatten()
+    }
+}
+
+/// Serves until Ctrl-C. Runs go on at the next start: nothing is cancelled.
+pub async fn run(args: Args, context: &Context) -> Result<u8, CliError> {
+    phalanx_coordinator::private::memory();
+    let settings = &context.settings;
+    let address = address(&settings.get(&LISTEN), args.insecure)?;
+    let mut interrupts = Interrupts::listen()?;
+    let (listener, bound) = bind(address)?;
+    let http = match settings.get(&HTTP).as_str() {
+        "" => None,
+        text => Some(bind(self::address(text, args.insecure)?)?),
+    };
+    let directory = settings.get(&STATE_DIR).join("coordinator");
+    phalanx_coordinator::private::directory(&directory).map_err(|error| {
+        CliError::errored(format!("can't use {}: {error}", directory.display()))
+    })?;
+    let options = options(context, directory)?;
+    let server = server::start(options, Listener::Tcp(listener)).await;
+    let server = server.map_err(|error| CliError::errored(error.to_string()))?;
+    say::to_stderr(&format!(
+        "coordinator at http://{bound}: phalanx agent --coordinator http://{bound}\n"
+    ));
+    if let Some((listener, bound)) = http {
+        server.observe(listener);
+        say::to_stderr(&format!("metrics at http://{bound}/metrics\n"));
+    }
+    interrupts.next().await;
+    say::to_stderr("going: open runs go on at the next start\n");
+    server.stop().await;
+    Ok(exit::OK)
+}
+
+/// As [`TcpListener::bind`], for as many that come at once as a large fleet has after a restart.
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), CliError> {
+    let listener = listen(address).map_err(|error| {
+        CliError::errored(format!("can't listen on {address}: {error}"))
+            .with_help("is another `phalanx serve` running? --listen and --http take other ports")
+    })?;
+    let bound = listener.local_addr().unwrap_or(address);
+    Ok((listener, bound))
+}
+
+/// A secret of the coordinator's own: from its environment, as those of `run`, or from a file of its name.
+fn own_secret(directory: &str, name: &str) -> Option<String> {
+    let variable = std::env::var(format!("{}{name}", secrets::PREFIX)).ok();
+    variable.or_else(|| {
+        // A name that is a path is none.
+        if directory.is_empty() || name.contains('/') || name.starts_with('.') {
+            return None;
+        }
+        let file = Path::new(directory).join(name);
+        if !file.exists() {
+            return None;
+        }
+        secrets::read_file(name, &file)
+            .inspect_err(|error| tracing::warn!(%error, "a secret of the coordinator's own"))
+            .ok()
+    })
+}
+
+fn options(context: &Context, directory: PathBuf) -> Result<server::Options, CliError> {
+    let settings = &context.settings;
+    let seconds = |setting| Duration::from_secs(settings.get(setting));
+    let mib = |setting: &Setting<u64>| settings.get(setting).saturating_mul(1 << 20);
+    let days = settings.get(&KEEP_RUNS_DAYS);
+    let secrets_dir = settings.get(&SECRETS_DIR);
+    Ok(server::Options {
+        settings: supervisor::Settings {
+            reconnect_within: seconds(&RECONNECT_WITHIN_S),
+            cancel_grace: seconds(&CANCEL_GRACE_S),
+            label_limits: settings.get(&LABEL_LIMITS).0,
+            agents_are_all_here: false,
+            keep_runs_for: (days > 0).then(|| Duration::from_secs(days.saturating_mul(86_400))),
+            tracer: context.tracer.clone(),
+            ..supervisor::Settings::default()
+        },
+        logs: LogLimits {
+            attempt_bytes: mib(&LOG_ATTEMPT_MIB),
+            agent_bytes: mib(&LOG_AGENT_MIB),
+            reserve_bytes: settings
+                .get(&LOG_RESERVE_MIB)
+                .0
+                .map(|mib| mib.saturating_mul(1 << 20)),
+        },
+        sessions: SessionSettings {
+            lease: seconds(&LEASE_S),
+            heartbeat: Duration::from_millis(settings.get(&HEARTBEAT_MS)),
+            margin: seconds(&LEASE_MARGIN_S),
+            reset_grace: seconds(&RESET_GRACE_S),
+            accept_within: seconds(&ACCEPT_WITHIN_S),
+            attempt_margin: seconds(&ATTEMPT_MARGIN_S),
+            agent_event_bytes: mib(&AGENT_EVENTS_MIB),
+            ..SessionSettings::default()
+        },
+        own_secrets: Arc::new(move |name| own_secret(&secrets_dir, name)),
+        submission_bytes: mib(&SUBMISSIONS_MIB),
+        agents_return: true,
+        max_cells: super::max_cells(settings),
+        ..server::Options::below(directory)
+    })
+}
+
+/// The address, if it may be listened on.
+fn address(text: &str, insecure: bool) -> Result<SocketAddr, CliError> {
+    let address: SocketAddr = text.parse().map_err(|_| {
+        CliError::usage(format!("{text}: not an address and port"))
+            .with_help("write 127.0.0.1:7180 or [::1]:7180")
+    })?;
+    if !address.ip().is_loopback() && !insecure {
+        let message = format!(
+            "{address} can be reached by other machines, and the protocol has no passwords"
+        );
+        return Err(CliError::usage(message)
+            .with_help("put TLS in front of it, or say --insecure; phalanx explain PHX0002"));
+    }
+    Ok(address)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn only_this_machine_is_served_unless_told_otherwise() {
+        assert!(address("127.0.0.1:7180", false).is_ok());
+        assert!(address("[::1]:0", false).is_ok());
+        assert!(
+            address("0.0.0.0:7180", false)
+                .unwrap_err()
+                .help
+                .unwrap()
+                .contains("--insecure")
+        );
+        assert!(address("0.0.0.0:7180", true).is_ok());
+        assert!(address("localhost", false).is_err());
+    }
+
+    #[test]
+    fn a_secret_of_the_coordinators_own_is_a_file_of_its_name_and_no_path() {
+        let place = tempfile::tempdir().unwrap();
+        std::fs::write(place.path().join("license"), "abc\n").unwrap();
+        let directory = place.path().join("x");
+        std::fs::create_dir(&directory).unwrap();
+        let of = |directory: &Path, name| own_secret(&directory.to_string_lossy(), name);
+        assert_eq!(of(place.path(), "license").as_deref(), Some("abc"));
+        assert_eq!(of(&directory, "../license"), None);
+        assert_eq!(of(place.path(), "other"), None);
+        assert_eq!(own_secret("", "license"), None);
+    }
+}

@@ -1,0 +1,32 @@
+//! `phalanx why`: what a waiting cell waits for.
+
+use super::error::CliError;
+use super::{Context, connect, exit, say};
+use phalanx_proto::v1;
+use phalanx_report::text::clean;
+
+/// Say why a cell waits: label, slot, memory, subnet, max-parallel …
+#[derive(clap::Args, Clone, Debug)]
+pub struct Args {
+    /// Id of the run, or the beginning or end of one; `last` is the newest
+    run: String,
+    /// The cell: id, beginning of an id, or name
+    cell: String,
+}
+
+/// Asks.
+pub async fn run(args: Args, context: &Context) -> Result<u8, CliError> {
+    let (connection, run) = connect::to_run(context, Some(&args.run)).await?;
+    let request = v1::WhyRequest {
+        run_id: run.to_string(),
+        cell: args.cell,
+    };
+    let answer = connection.client().why(request).await?.into_inner();
+    connection.close().await;
+    let mut text = format!("{}\n", clean(&answer.status));
+    for reason in &answer.reasons {
+        text += &format!("  {}\n", clean(reason));
+    }
+    say::to_stdout(text)?;
+    Ok(exit::OK)
+}

@@ -1,0 +1,146 @@
+//! `phalanx gc` on this machine: what dead agents left, and the directories of old runs.
+
+use super::Error;
+use super::place::{self, Place, at};
+use phalanx_agent::identity;
+use phalanx_agent::runtime::docker::DockerSettings;
+use phalanx_agent::supervisor;
+use phalanx_coordinator::journal::{RunHead, SqliteStore};
+use phalanx_coordinator::server::journal_path;
+use phalanx_proto::v1::GcResponse;
+use phalanx_shared::time::Timestamp;
+use std::path::{Path, PathBuf};
+
+/// What is to go beside what dead agents left.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Gc {
+    /// Runs that finished longer ago, in seconds; 0 keeps all.
+    pub older_than_s: u64,
+    /// Only say what would go.
+    pub dry_run: bool,
+    /// Kept stacks, before their time.
+    pub kept: bool,
+    /// Unused images that were built from contexts longer ago, in seconds.
+    pub images_older_than_s: Option<u64>,
+}
+
+/// Removes what isn't needed any more, or says what would go. Runs that go on are left alone, whoever asks.
+pub async fn gc(
+    state_dir: &Path,
+    docker: &DockerSettings,
+    wish: Gc,
+    now: Timestamp,
+) -> Result<GcResponse, Error> {
+    let Gc {
+        older_than_s,
+        dry_run,
+        kept,
+        images_older_than_s,
+    } = wish;
+    let mut answer = GcResponse::default();
+    if kept {
+        let found = phalanx_agent::gc::end_kept(&all_identities(state_dir), docker, dry_run).await;
+        answer.removed.extend(found.map_err(Error::Engine)?);
+    }
+    dead_agents(state_dir, docker, dry_run, &mut answer).await;
+    if let Some(age_s) = images_older_than_s {
+        let before_s = now.0 / 1_000_000 - i64::try_from(age_s).unwrap_or(i64::MAX);
+        let found = phalanx_agent::gc::remove_built(docker, before_s, dry_run).await;
+        for (image, bytes) in found.map_err(Error::Engine)? {
+            answer.removed.push(format!("image {image}"));
+            answer.bytes += bytes;
+        }
+    }
+    if older_than_s > 0 {
+        let age = i64::try_from(older_than_s.saturating_mul(1_000_000)).unwrap_or(i64::MAX);
+        let before = Timestamp(now.0.saturating_sub(age));
+        for place in place::all(state_dir) {
+            old_runs(&place, before, dry_run, &mut answer).await?;
+        }
+    }
+    Ok(answer)
+}
+
+/// The directories of all agents' identities on this machine that have this state directory.
+fn all_identities(state_dir: &Path) -> Vec<PathBuf> {
+    let locals = std::fs::read_dir(state_dir.join(place::AGENTS));
+    let locals = locals
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path());
+    // `phalanx agent`'s own.
+    std::iter::once(state_dir.join("agent"))
+        .chain(locals)
+        .collect()
+}
+
+/// Containers, processes and networks of agents that nobody is any more.
+async fn dead_agents(
+    state_dir: &Path,
+    docker: &DockerSettings,
+    dry_run: bool,
+    answer: &mut GcResponse,
+) {
+    for dead in identity::take_dead(&state_dir.join(place::AGENTS)) {
+        let name = format!("agent {} and what it left", dead.agent());
+        if dry_run {
+            answer.removed.push(name);
+            continue;
+        }
+        let reaped = supervisor::reap_dead(&dead, docker).await;
+        if reaped.removed > 0 || reaped.is_over() {
+            answer.removed.push(name);
+        } else if reaped.left {
+            // What is kept hasn't expired, or an engine doesn't answer.
+            tracing::info!(agent = %dead.agent(), "something of this agent is still kept");
+        }
+        if reaped.is_over() {
+            dead.retire();
+        }
+    }
+}
+
+async fn old_runs(
+    place: &Place,
+    before: Timestamp,
+    dry_run: bool,
+    answer: &mut GcResponse,
+) -> Result<(), Error> {
+    let rows = place::rows(place).await;
+    let last = |row: &RunHead| row.end.as_ref().map_or(row.submitted, |end| end.finished);
+    if rows.is_empty()
+        || rows.iter().any(|row| last(row) >= before)
+        || place.connect().await.is_ok()
+    {
+        return Ok(());
+    }
+    let directory = place.directory();
+    let bytes = size(directory);
+    if !dry_run {
+        // The lock is held until everything is gone, so that nobody resumes what is being removed.
+        let Ok(_locked) = SqliteStore::open(&journal_path(directory)).await else {
+            return Ok(());
+        };
+        std::fs::remove_dir_all(directory).map_err(at(directory))?;
+    }
+    answer
+        .removed
+        .extend(rows.iter().map(|row| format!("run {}", row.run)));
+    answer.bytes += bytes;
+    Ok(())
+}
+
+fn size(path: &Path) -> u64 {
+    let own = path.symlink_metadata().map_or(0, |meta| meta.len());
+    let is_directory = path.symlink_metadata().is_ok_and(|meta| meta.is_dir());
+    let entries = is_directory
+        .then(|| std::fs::read_dir(path))
+        .into_iter()
+        .flatten()
+        .flatten();
+    own + entries
+        .flatten()
+        .map(|entry| size(&entry.path()))
+        .sum::<u64>()
+}

@@ -1,0 +1,128 @@
+//! Looking at local runs: through their own coordinator while it lives, else at the journal it left.
+
+use super::place::{self, Place};
+use super::{Error, client, find};
+use phalanx_coordinator::api::gc::{LOGS, WORKSPACES};
+use phalanx_coordinator::api::{Api, REQUEST_BYTES};
+use phalanx_coordinator::dispatch::logs::store::LogStore;
+use phalanx_coordinator::journal::SqliteStore;
+use phalanx_coordinator::server::journal_path;
+use phalanx_coordinator::submission::SpecPlanner;
+use phalanx_coordinator::supervisor::look_at;
+use phalanx_coordinator::workspace::Workspaces;
+use phalanx_proto::v1;
+use phalanx_proto::v1::control_client::ControlClient;
+use phalanx_shared::clock::SystemClock;
+use phalanx_shared::id::RunId;
+use std::path::Path;
+use std::sync::Arc;
+use tokio_util::task::AbortOnDropHandle;
+use tonic::transport::{Channel, Endpoint, Uri};
+
+/// Bytes on their way within this process.
+const PIPE: usize = 256 << 10;
+
+/// A way to ask about a local run.
+pub struct Look {
+    client: ControlClient<Channel>,
+    run: RunId,
+    // Answers from the journal until this is dropped.
+    _server: Option<AbortOnDropHandle<()>>,
+}
+
+impl Look {
+    /// Asks.
+    pub fn client(&self) -> ControlClient<Channel> {
+        self.client.clone()
+    }
+
+    /// The run.
+    pub fn run(&self) -> &RunId {
+        &self.run
+    }
+}
+
+/// Opens a local run by its id, or the unique beginning of one.
+pub async fn open(state_dir: &Path, run: &str) -> Result<Look, Error> {
+    let found = find(state_dir, run).await;
+    let found = found.ok_or_else(|| Error::NoSuchRun(run.to_owned()))?;
+    let (client, server) = reach(&found.place).await?;
+    Ok(Look {
+        client,
+        run: found.run,
+        _server: server,
+    })
+}
+
+/// All local runs, newest first.
+pub async fn list(state_dir: &Path, limit: u32, open: bool) -> Result<Vec<v1::RunSummary>, Error> {
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let mut runs: Vec<v1::RunSummary> = Vec::new();
+    for place in place::all(state_dir) {
+        // Reruns lie in the directory of what they repeat, so that a later directory may hold older runs only.
+        let listed = match reach(&place).await {
+            Ok((mut client, _server)) => {
+                let request = v1::ListRunsRequest { limit: 0, open };
+                let answer = client.list_runs(request).await;
+                answer.map_err(|status| status.message().to_owned())
+            }
+            Err(error) => Err(error.to_string()),
+        };
+        match listed {
+            Ok(answer) => runs.extend(answer.into_inner().runs),
+            // Named by its directory, which is the run's id.
+            Err(problem) => runs.push(v1::RunSummary {
+                run_id: place.name(),
+                submitted_us: place.begun_us(),
+                problem,
+                ..v1::RunSummary::default()
+            }),
+        }
+    }
+    runs.sort_unstable_by_key(|run| std::cmp::Reverse(run.submitted_us));
+    runs.truncate(limit);
+    Ok(runs)
+}
+
+type Reached = (ControlClient<Channel>, Option<AbortOnDropHandle<()>>);
+
+async fn reach(place: &Place) -> Result<Reached, Error> {
+    match place.connect().await {
+        Ok(channel) => Ok((client(channel), None)),
+        // Nobody listens: killed, or over.
+        Err(_) => read(place).await,
+    }
+}
+
+/// Answers from the journal in this process. Nothing is started or changed.
+async fn read(place: &Place) -> Result<Reached, Error> {
+    let directory = place.directory();
+    let store = SqliteStore::open_for_reading(&journal_path(directory)).await?;
+    let workspaces = Workspaces::new(directory.join(WORKSPACES));
+    let planner = Arc::new(SpecPlanner {
+        workspaces: workspaces.clone(),
+        max_cells: None,
+    });
+    let handle = look_at(Arc::new(store), planner, Arc::new(SystemClock::default()));
+    let logs = LogStore::new(directory.join(LOGS));
+    let api = Api::new(handle, logs, workspaces, directory.to_owned());
+    let (ours, theirs) = tokio::io::duplex(PIPE);
+    let incoming = tokio_stream::once(Ok::<_, std::io::Error>(theirs));
+    let router = tonic::transport::Server::builder().add_service(api.into_service(REQUEST_BYTES));
+    let server = tokio::spawn(async move {
+        if let Err(error) = router.serve_with_incoming(incoming).await {
+            tracing::debug!(%error, "answering from the journal ended");
+        }
+    });
+    let mut ours = Some(ours);
+    let connector = tower::service_fn(move |_: Uri| {
+        let taken = ours.take();
+        let gone = || std::io::Error::other("the journal is read over one connection only");
+        async move { taken.map(hyper_util::rt::TokioIo::new).ok_or_else(gone) }
+    });
+    let endpoint = Endpoint::from_static("http://local.invalid");
+    let channel = endpoint.connect_with_connector(connector).await;
+    let channel = channel.map_err(|error| Error::Connect(error.to_string()))?;
+    let server = AbortOnDropHandle::new(server);
+    Ok((client(channel), Some(server)))
+}

@@ -1,0 +1,209 @@
+//! Where local runs are: `STATE/runs/RUN/{journal.db, logs, workspaces, socket}` and `STATE/agents/…`.
+
+use super::Error;
+use phalanx_coordinator::journal::{RunHead, SqliteStore, Store};
+use phalanx_coordinator::server::{self, Listener, Server, journal_path};
+use phalanx_shared::id::RunId;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use tokio::net::{UnixListener, UnixStream};
+use tonic::transport::{Channel, Endpoint, Uri};
+
+/// Paths of Unix sockets are short: 108 bytes on Linux, 104 on macOS.
+const SOCKET_PATH: usize = 100;
+/// The directory of all local agents' identities.
+pub(super) const AGENTS: &str = "agents";
+/// Runs of one journal looked at: one, and its reruns.
+const RUNS: u32 = 1_000;
+
+/// The directory of a local coordinator.
+#[derive(Clone, Debug)]
+pub struct Place {
+    state_dir: PathBuf,
+    directory: PathBuf,
+}
+
+impl Place {
+    pub(super) fn of_run(state_dir: &Path, run: &RunId) -> Place {
+        Place {
+            state_dir: state_dir.to_owned(),
+            directory: runs_dir(state_dir).join(run.as_str()),
+        }
+    }
+
+    /// Journal, logs and workspaces are in it.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// The directory's name: the id of its first run.
+    pub(super) fn name(&self) -> String {
+        let name = self.directory.file_name().unwrap_or_default();
+        name.to_string_lossy().into_owned()
+    }
+
+    /// When it was begun, as its name tells, in microseconds since the epoch.
+    pub(super) fn begun_us(&self) -> i64 {
+        let id = uuid::Uuid::parse_str(&self.name()).ok();
+        let at = id.and_then(|id| id.get_timestamp());
+        at.map_or(0, |at| {
+            let (seconds, nanos) = at.to_unix();
+            let micros = seconds * 1_000_000 + u64::from(nanos) / 1_000;
+            i64::try_from(micros).unwrap_or(0)
+        })
+    }
+
+    /// Identities of all local agents lie side by side in it.
+    pub(super) fn agents(&self) -> PathBuf {
+        self.state_dir.join(AGENTS)
+    }
+
+    pub(super) fn make(&self) -> Result<(), Error> {
+        // Journals hold what specs hold; that's for nobody else to read.
+        let (own, agents) = (&self.directory, &self.agents());
+        phalanx_coordinator::private::directory(own).map_err(at(own))?;
+        // Each identity in it looks to its own files.
+        phalanx_agent::private::directory(agents).map_err(at(agents))
+    }
+
+    /// The socket; in the system's directory for temporary files if its path were too long here.
+    pub(super) fn socket(&self) -> PathBuf {
+        let own = self.directory.join("socket");
+        if own.as_os_str().len() <= SOCKET_PATH {
+            return own;
+        }
+        let name = self.directory.file_name().unwrap_or_default();
+        std::env::temp_dir()
+            .join(format!("phalanx-{}", nix::unistd::getuid()))
+            .join(name)
+    }
+
+    /// Starts a coordinator here.
+    pub(super) async fn serve(&self, options: server::Options) -> Result<Server, Error> {
+        let socket = self.socket();
+        if let Some(parent) = socket.parent() {
+            let mut builder = std::fs::DirBuilder::new();
+            let made = builder.recursive(true).mode(0o700).create(parent);
+            made.map_err(at(parent))?;
+        }
+        // Bound under another name and moved once the journal's lock is ours: a live coordinator's socket is never taken away.
+        let mut unnamed = socket.clone().into_os_string();
+        unnamed.push(format!(".{}", std::process::id()));
+        let unnamed = PathBuf::from(unnamed);
+        let _ = std::fs::remove_file(&unnamed);
+        let listener = UnixListener::bind(&unnamed).map_err(at(&unnamed))?;
+        let private = std::fs::Permissions::from_mode(0o600);
+        std::fs::set_permissions(&unnamed, private).map_err(at(&unnamed))?;
+        match server::start(options, Listener::Unix(listener)).await {
+            Ok(server) => {
+                std::fs::rename(&unnamed, &socket).map_err(at(&socket))?;
+                Ok(server)
+            }
+            Err(error) => {
+                let _ = std::fs::remove_file(&unnamed);
+                Err(error.into())
+            }
+        }
+    }
+
+    /// A connection to the coordinator that lives here.
+    pub(super) async fn connect(&self) -> Result<Channel, String> {
+        let socket = self.socket();
+        // The URI is required by tonic and used for nothing.
+        let endpoint = Endpoint::from_static("http://local.invalid");
+        let connector = tower::service_fn(move |_: Uri| {
+            let socket = socket.clone();
+            async move {
+                UnixStream::connect(socket)
+                    .await
+                    .map(hyper_util::rt::TokioIo::new)
+            }
+        });
+        let connected = endpoint.connect_with_connector(connector).await;
+        connected.map_err(|error| error.to_string())
+    }
+
+    /// What agents dial.
+    pub(super) fn address(&self) -> String {
+        format!("unix:{}", self.socket().display())
+    }
+
+    /// Nobody listens here any more.
+    pub(super) fn leave(&self) {
+        // Absent is fine.
+        let _ = std::fs::remove_file(self.socket());
+    }
+}
+
+pub(super) fn at(path: &Path) -> impl FnOnce(std::io::Error) -> Error {
+    let path = path.to_owned();
+    move |error| Error::Place { path, error }
+}
+
+fn runs_dir(state_dir: &Path) -> PathBuf {
+    state_dir.join("runs")
+}
+
+/// A local run and where it is.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// The run.
+    pub run: RunId,
+    /// The directory of its coordinator.
+    pub place: Place,
+}
+
+/// The places of all local coordinators, newest first.
+pub(super) fn all(state_dir: &Path) -> Vec<Place> {
+    let entries = std::fs::read_dir(runs_dir(state_dir));
+    let mut directories: Vec<PathBuf> = entries
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| journal_path(path).is_file())
+        .collect();
+    // Names are UUIDs of version 7: they sort by time.
+    directories.sort_unstable_by(|a, b| b.file_name().cmp(&a.file_name()));
+    let place = |directory| Place {
+        state_dir: state_dir.to_owned(),
+        directory,
+    };
+    directories.into_iter().map(place).collect()
+}
+
+/// The runs of a place's journal.
+pub(super) async fn rows(place: &Place) -> Vec<RunHead> {
+    let store = SqliteStore::open_for_reading(&journal_path(&place.directory)).await;
+    let rows = match store {
+        Ok(store) => store.runs(RUNS, false).await,
+        Err(error) => Err(error),
+    };
+    rows.unwrap_or_else(|error| {
+        tracing::warn!(place = %place.directory.display(), %error, "can't read a run's journal");
+        Vec::new()
+    })
+}
+
+/// The run of an id, or of the unique beginning of one.
+pub async fn find(state_dir: &Path, text: &str) -> Option<Found> {
+    let exact = Place::of_run(state_dir, &text.into());
+    if journal_path(&exact.directory).is_file() {
+        let run = RunId::from(text);
+        return Some(Found { run, place: exact });
+    }
+    let mut found = Vec::new();
+    for place in all(state_dir) {
+        for row in rows(&place).await {
+            if row.run.as_str() == text {
+                let run = row.run;
+                return Some(Found { run, place });
+            }
+            if !text.is_empty() && row.run.as_str().starts_with(text) {
+                let (run, place) = (row.run, place.clone());
+                found.push(Found { run, place });
+            }
+        }
+    }
+    if found.len() == 1 { found.pop() } else { None }
+}

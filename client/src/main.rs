@@ -1,0 +1,13 @@
+//! The `phalanx` binary: answers its hidden subcommands, then the command of its arguments.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    if let Some(code) = phalanx_agent::entry::hidden_command() {
+        return code;
+    }
+    phalanx_agent::limits::raise_open_files();
+    // Already installed is fine; without one, HTTPS would panic.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    ExitCode::from(phalanx_client::cli::main())
+}

@@ -1,0 +1,279 @@
+//! A folded run becomes its view.
+
+use super::{
+    AttemptView, CellView, CleanUp, Counts, RunView, ServiceReport, SkipGroup, StepKind, StepView,
+    VERSION,
+};
+use crate::coverage::coverage;
+use crate::timing::timing;
+use indexmap::IndexMap;
+use phalanx_shared::id::CellId;
+use phalanx_shared::outcome::Outcome;
+use phalanx_shared::run_state::{AttemptState, CellState, RunState, StepState};
+use phalanx_shared::time::Timestamp;
+use serde_json::{Map, Value};
+use std::time::Duration;
+
+impl RunView {
+    /// The view of a run at a time. `axis` picks the columns of the coverage table; without one the axis along which
+    /// rows differ most is taken.
+    pub fn of(state: &RunState, now: Timestamp, axis: Option<&str>) -> RunView {
+        let cells: Vec<CellView> = state
+            .cells
+            .iter()
+            .map(|(id, cell)| cell_view(state, id, cell, now))
+            .collect();
+        let plan = state.plan.as_ref();
+        let mut cells_by_outcome = Counts::default();
+        let mut steps_by_outcome = Counts::default();
+        for cell in &cells {
+            cells_by_outcome.add(cell.outcome);
+            cell.steps()
+                .for_each(|step| steps_by_outcome.add_step(step));
+        }
+        RunView {
+            version: VERSION,
+            run: state.run.clone(),
+            trace: state
+                .origin
+                .get(super::TRACE)
+                .and_then(serde_json::Value::as_str)
+                .map(str::to_owned),
+            spec: plan.map(|plan| plan.spec.clone()).unwrap_or_default(),
+            path: origin_path(&state.origin),
+            digest: plan.map(|plan| plan.digest.clone()).unwrap_or_default(),
+            inputs: plan.map(|plan| plan.inputs.clone()).unwrap_or_default(),
+            outcome: state.outcome,
+            cancelled: state.cancel.clone(),
+            submitted: state.submitted,
+            finished: state.finished,
+            cells_by_outcome,
+            steps_by_outcome,
+            coverage: plan.and_then(|plan| coverage(plan, &cells, axis)),
+            skips: skips(&cells),
+            timing: timing(state, &cells, now),
+            cells,
+        }
+    }
+
+    /// Whether steps ran at all, and every one of them was skipped. Such a run is never green.
+    pub fn only_skips(&self) -> bool {
+        let steps = &self.steps_by_outcome;
+        steps.total > 0 && steps.skipped == steps.total
+    }
+}
+
+/// The spec's path among what a run came from.
+pub fn origin_path(origin: &Map<String, Value>) -> String {
+    origin
+        .get("path")
+        .or_else(|| origin.get("spec"))
+        .and_then(Value::as_str)
+        .unwrap_or_default()
+        .to_owned()
+}
+
+fn cell_view(state: &RunState, id: &CellId, cell: &CellState, now: Timestamp) -> CellView {
+    let planned = state.planned(id);
+    let (returned, tries): (Vec<_>, Vec<_>) = cell.attempts.iter().partition(|try_| try_.returned);
+    let started = tries.iter().find_map(|attempt| attempt.started);
+    let ended = match tries.last() {
+        Some(attempt) => attempt.finished.or(cell.finished).or(Some(now)),
+        None => cell.finished,
+    };
+    CellView {
+        id: id.clone(),
+        name: planned.map_or_else(|| id.to_string(), |planned| planned.name.clone()),
+        matrix: planned
+            .map(|planned| planned.matrix.clone())
+            .unwrap_or_default(),
+        experimental: planned.is_some_and(|planned| planned.experimental),
+        status: cell.status,
+        outcome: cell.outcome,
+        reason: cell.reason.clone(),
+        waited_us: Option::zip(started, state.submitted).map(|(to, from)| micros(to.since(from))),
+        elapsed_us: Option::zip(ended, started).map(|(to, from)| micros(to.since(from))),
+        returned: returned
+            .iter()
+            .filter_map(|attempt| attempt.reason.clone())
+            .collect(),
+        attempts: tries
+            .into_iter()
+            .map(|attempt| attempt_view(attempt, cell.finished.unwrap_or(now)))
+            .collect(),
+    }
+}
+
+fn attempt_view(attempt: &AttemptState, now: Timestamp) -> AttemptView {
+    let ended = attempt.finished.unwrap_or(now);
+    AttemptView {
+        attempt: attempt.attempt,
+        agent: attempt.agent_name.clone(),
+        offered: attempt.offered,
+        started: attempt.started,
+        finished: attempt.finished,
+        outcome: attempt.outcome,
+        reason: attempt.reason.clone(),
+        elapsed_us: attempt.started.map(|started| micros(ended.since(started))),
+        steps: step_views(&attempt.steps, ended),
+        services: attempt
+            .services
+            .iter()
+            .map(|(name, service)| ServiceReport {
+                name: name.clone(),
+                state: service.state,
+                detail: service.detail.clone(),
+            })
+            .collect(),
+        clean_up: attempt.torn_down.as_ref().map(|done| CleanUp {
+            elapsed_us: micros(done.ended.since(done.began)),
+            removed: done.removed,
+            left: done.left.clone(),
+            kept: done.kept.clone(),
+        }),
+        notes: attempt.notes.clone(),
+    }
+}
+
+fn step_views(steps: &IndexMap<String, StepState>, now: Timestamp) -> Vec<StepView> {
+    let mut has_children = vec![false; steps.len()];
+    let mut has_bad_child = vec![false; steps.len()];
+    for (path, step) in steps {
+        let bad = step
+            .result
+            .as_ref()
+            .is_some_and(|result| !result.outcome.is_ok());
+        for ancestor in ancestors(path, |prefix| steps.get_index_of(prefix)) {
+            if let (Some(children), Some(bad_child)) = (
+                has_children.get_mut(ancestor),
+                has_bad_child.get_mut(ancestor),
+            ) {
+                *children = true;
+                *bad_child |= bad;
+            }
+        }
+    }
+    steps
+        .iter()
+        .zip(has_children.iter().zip(&has_bad_child))
+        .map(|((path, step), (children, bad_child))| {
+            let around = ancestors(path, |prefix| steps.get_index_of(prefix));
+            let phase = around
+                .first()
+                .and_then(|outermost| steps.get_index(*outermost))
+                .map_or(step.name.as_str(), |(_, phase)| phase.name.as_str());
+            step_view(
+                path,
+                step,
+                phase,
+                around.len(),
+                (*children, *bad_child),
+                now,
+            )
+        })
+        .collect()
+}
+
+/// The groups and phases around a path, outermost first, as `known` gives them. A `foreach` key may hold a slash,
+/// so a prefix counts only if it is known.
+pub(crate) fn ancestors<T>(path: &str, known: impl Fn(&str) -> Option<T>) -> Vec<T> {
+    path.char_indices()
+        .filter(|(_, c)| matches!(c, '/' | '['))
+        .filter_map(|(at, _)| path.get(..at).and_then(&known))
+        .collect()
+}
+
+fn step_view(
+    path: &str,
+    step: &StepState,
+    phase: &str,
+    depth: usize,
+    (children, bad_child): (bool, bool),
+    now: Timestamp,
+) -> StepView {
+    let result = step.result.as_ref();
+    let outcome = result.map(|result| result.outcome);
+    let kind = match step.action.as_str() {
+        "phase" => StepKind::Phase,
+        _ if depth == 0 => StepKind::Phase,
+        _ if children => StepKind::Group,
+        _ => StepKind::Step,
+    };
+    let bad = outcome.is_some_and(|outcome| !outcome.is_ok());
+    let checks = result
+        .map(|result| result.checks.clone())
+        .unwrap_or_default();
+    let reported = match kind {
+        StepKind::Step => true,
+        StepKind::Group => !checks.is_empty() || (bad && !bad_child),
+        StepKind::Phase => bad && !bad_child,
+    };
+    StepView {
+        path: path.to_owned(),
+        name: result.map_or(&step.name, |result| &result.name).clone(),
+        phase: phase.to_owned(),
+        kind,
+        depth,
+        action: step.action.clone(),
+        outcome,
+        reason: result.and_then(|result| result.reason.clone()),
+        unreached: result.is_some_and(|result| result.unreached),
+        began: step.began,
+        elapsed_us: result
+            .map_or_else(|| micros(now.since(step.began)), |result| result.elapsed_us),
+        tries: result.map_or(0, |result| result.tries),
+        polls: result.map_or(0, |result| result.polls),
+        verifies: result
+            .map(|result| result.verifies.clone())
+            .unwrap_or_default(),
+        checks,
+        output: result.and_then(|result| result.output.clone()),
+        failure: result.and_then(|result| result.failure.clone()),
+        reported,
+    }
+}
+
+fn skips(cells: &[CellView]) -> Vec<SkipGroup> {
+    let mut groups: IndexMap<&str, IndexMap<String, Vec<String>>> = IndexMap::new();
+    for cell in cells {
+        for step in cell
+            .steps()
+            .filter(|step| step.outcome == Some(Outcome::Skipped) && !step.unreached)
+        {
+            groups
+                .entry(step.reason.as_deref().unwrap_or("no reason given"))
+                .or_default()
+                .entry(step.name.clone())
+                .or_default()
+                .push(cell.name.clone());
+        }
+    }
+    let mut groups: Vec<SkipGroup> = groups
+        .into_iter()
+        .map(|(reason, steps)| SkipGroup {
+            reason: reason.to_owned(),
+            steps,
+        })
+        .collect();
+    groups.sort_by_key(|group| std::cmp::Reverse(group.count()));
+    groups
+}
+
+/// A duration in whole microseconds.
+pub(crate) fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_with_slashes_and_brackets_is_no_group() {
+        let known = ["sync", "sync/2", "sync/2[a/b]"];
+        let found = ancestors("sync/2[a/b]/1", |prefix| {
+            known.iter().position(|path| *path == prefix)
+        });
+        assert_eq!(found, [0, 1, 2]);
+    }
+}
