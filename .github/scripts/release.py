@@ -2,7 +2,7 @@
 """The rule of versions, for publish.yml. A version that an index has consumed is never uploaded again: what fails after an
 upload goes forward to the next `.postN` or `rcN`.
 
-    release.py check TAG            the tag is a version, and all metadata says the same: Cargo.toml, Cargo.lock, coordinator/pyproject.toml, CHANGELOG.md
+    release.py check TAG            the tag is a version, and all metadata says the same: Cargo.toml, Cargo.lock, client/pyproject.toml, CHANGELOG.md
     release.py free VERSION INDEX   no file of that version was ever uploaded to the index (testpypi or pypi)
     release.py next VERSION INDEX rc|post   the first free candidate or fix of that version
     release.py set VERSION          writes it into the first three (of a throw-away checkout)
@@ -18,8 +18,8 @@ import urllib.error
 import urllib.request
 
 PACKAGE = "phalanx-e2e"
-CRATES = ("phalanx-agent", "phalanx-coordinator", "phalanx-proto", "phalanx-shared")
-PYPROJECT = "coordinator/pyproject.toml"
+CRATES = ("phalanx", "phalanx-agent", "phalanx-coordinator", "phalanx-proto", "phalanx-report", "phalanx-shared")
+PYPROJECT = "client/pyproject.toml"
 FILES = ("Cargo.toml", "Cargo.lock", PYPROJECT, "CHANGELOG.md")
 INDEXES = {"testpypi": "https://test.pypi.org/pypi", "pypi": "https://pypi.org/pypi"}
 VERSION = re.compile(r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(?:(rc|\.post)([1-9]\d*))?")

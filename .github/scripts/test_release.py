@@ -95,7 +95,7 @@ class TheRuleOfVersions(unittest.TestCase):
     def test_the_command_reads_and_writes_the_files_of_a_checkout(self):
         with tempfile.TemporaryDirectory() as folder:
             root = pathlib.Path(folder)
-            (root / "coordinator").mkdir()
+            (root / "client").mkdir()
             for name, text in FILES.items():
                 (root / name).write_text(text)
             said = io.StringIO()

@@ -79,35 +79,57 @@ fn the_domain_knows_no_runtime_and_nobody_downstream() {
     }
 }
 
+/// Which of our crates a crate may name, as ARCHITECTURE.md has it.
+const ARROWS: [(&str, &[&str]); 6] = [
+    ("shared", &[]),
+    ("proto", &["shared"]),
+    ("report", &["shared"]),
+    ("agent", &["shared", "proto"]),
+    ("coordinator", &["shared", "proto", "report"]),
+    (
+        "client",
+        &["shared", "proto", "report", "agent", "coordinator"],
+    ),
+];
+
 #[test]
-fn the_agent_is_known_to_the_outermost_layer_only() {
-    // The simulator puts both sides into one test.
-    let outermost = [
-        "sim/",
-        "cli.rs",
-        "local.rs",
-        "local/",
-        "main.rs",
-        "cli/agent.rs",
-        "cli/demo_server.rs",
-    ];
-    for (path, code) in code("coordinator/src") {
-        let shown = path.display().to_string();
-        let may = outermost
+fn crates_name_each_other_in_one_direction() {
+    for (krate, may) in ARROWS {
+        let others = CRATES
             .iter()
-            .any(|part| shown.contains(&format!("coordinator/src/{part}")));
-        // Metrics are called phalanx_agents and the like.
-        assert!(
-            may || !names_word(&code, "phalanx_agent"),
-            "{shown} names the agent"
-        );
+            .filter(|other| **other != krate && !may.contains(other));
+        let forbidden: Vec<String> = others.map(|other| format!("phalanx_{other}")).collect();
+        for (path, code) in code(&format!("{krate}/src")) {
+            // The simulator puts both sides into one test.
+            if path.components().any(|part| part.as_os_str() == "sim") {
+                continue;
+            }
+            for name in &forbidden {
+                // Metrics have names like phalanx_agents.
+                assert!(
+                    !code.contains(&format!("{name}::")),
+                    "{} names {name}",
+                    path.display()
+                );
+            }
+        }
     }
-    for (path, code) in code("agent/src") {
-        assert!(
-            !names_word(&code, "phalanx_coordinator"),
-            "{} names the coordinator",
-            path.display()
-        );
+}
+
+#[test]
+fn what_is_told_is_made_without_a_runtime_or_io() {
+    for (path, code) in code("report/src") {
+        for word in [
+            "tokio",
+            "std::fs",
+            "std::env",
+            "std::net",
+            "std::process",
+            "Instant",
+            "SystemTime",
+        ] {
+            assert!(!names_word(&code, word), "{} names {word}", path.display());
+        }
     }
 }
 
@@ -128,7 +150,14 @@ fn the_engines_types_stay_in_their_folder() {
 
 /// Named by generated code only.
 const NOT_NAMED: [(&str, &str); 1] = [("proto", "tonic-prost")];
-const CRATES: [&str; 4] = ["proto", "shared", "agent", "coordinator"];
+const CRATES: [&str; 6] = [
+    "proto",
+    "shared",
+    "report",
+    "agent",
+    "coordinator",
+    "client",
+];
 
 /// The dependencies that a manifest declares below `[…dependencies]`, whatever kind they are of.
 fn declared(manifest: &Path) -> Vec<String> {

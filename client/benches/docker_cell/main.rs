@@ -2,8 +2,8 @@
 //! to a coordinator until the engine holds nothing of it, against the same calls made bare, in alternating rounds of one process.
 //! Prints medians as a Markdown table.
 //!
-//!     cargo bench -p phalanx-coordinator --bench docker_cell --profile dev [-- ROUNDS [CELLS]]
-//!     cargo bench -p phalanx-coordinator --bench docker_cell --profile dev -- cancel [ROUNDS]
+//!     cargo bench -p phalanx --bench docker_cell --profile dev [-- ROUNDS [CELLS]]
+//!     cargo bench -p phalanx --bench docker_cell --profile dev -- cancel [ROUNDS]
 //!
 //! The second measures how long after a cancel nothing is left.
 //!

@@ -1,7 +1,7 @@
 //! A fleet on the loopback network: the real `phalanx serve` as a process of its own, agents that are simulated (1, 10 and 1,000 of them, over sockets of their
 //! own, speaking the real protocol) or real, and what it costs. Prints rows of a Markdown table: what, value, note.
 //!
-//!     cargo bench -p phalanx-coordinator --bench fleet [-- latency load rates lost]
+//!     cargo bench -p phalanx --bench fleet [-- latency load rates lost]
 //!
 //! `latency`: offer → accept, and slot free → next first step, both by the events of the run's own journal. `load`: a coordinator's memory and computing with
 //! 1,000 agents and 100,000 queued cells, and how fast it hands them out. `rates`: durable events and log lines per second through it. `lost`: how
