@@ -87,9 +87,9 @@ fn bombs() -> Vec<(&'static str, String, &'static str)> {
         ("a pattern that others take for ever for", format!("name: b\ninputs: {{ s: {{ default: '{}!' }} }}\nrequire: [{{ that: \"inputs.s.matches('^(a+)+$')\", message: no such name }}]\nphases: {{ t: [{{ run: 'true' }}] }}\n", "a".repeat(30_000)), "no such name"),
         ("cells of one expression", "name: b\nstrategy: { matrix: { a: \"${{ lists.range(100000) }}\", b: \"${{ lists.range(100000) }}\" } }\nphases: { t: [{ run: 'true' }] }\n".to_owned(), "a 100000 × b 100000"),
         ("large values", "name: b\nstrategy: { matrix: { a: \"${{ lists.range(1000).map(x, lists.range(900).map(y, 'x').join() + string(x)) }}\", b: \"${{ lists.range(900) }}\" } }\nphases: { t: [{ run: 'true' }] }\n".to_owned(), "MiB"),
-        ("names", "name: b\nstrategy: { matrix: { a: \"${{ lists.range(1000) }}\" } }\ncell: { name: \"${{ lists.range(5000).map(x, 'x').join() }}\" }\nphases: { t: [{ run: 'true' }] }\n".to_owned(), "4096"),
+        ("names", "name: b\nstrategy: { matrix: { a: \"${{ lists.range(20) }}\" } }\ncell: { name: \"${{ lists.range(5000).map(x, 'x').join() }}\" }\nphases: { t: [{ run: 'true' }] }\n".to_owned(), "4096"),
         ("entries", "name: b\nstrategy: { matrix: { a: \"${{ lists.range(1000) }}\", b: \"${{ lists.range(900) }}\", exclude: \"${{ lists.range(100000).map(x, {'a': x}) }}\" } }\nphases: { t: [{ run: 'true' }] }\n".to_owned(), "would take too long"),
-        ("variables of many cells", format!("name: b\nstrategy: {{ matrix: {{ a: \"${{{{ lists.range(9000) }}}}\" }} }}\nvars: {{ big: \"${{{{ lists.range(60000).map(x, '{}').join() }}}}\", v: \"${{{{ vars.big.contains(string(matrix.a)) }}}}\" }}\ncell: {{ name: \"${{{{ vars.v }}}} ${{{{ matrix.a }}}}\" }}\nphases: {{ t: [{{ run: 'true' }}] }}\n", "x".repeat(60)), "take too long"),
+        ("variables of many cells", format!("name: b\nstrategy: {{ matrix: {{ a: \"${{{{ lists.range(9000) }}}}\" }} }}\nvars: {{ big: \"${{{{ lists.range(600).map(x, '{}').join() }}}}\", v: \"${{{{ vars.big.contains(string(matrix.a)) }}}}\" }}\ncell: {{ name: \"${{{{ vars.v }}}} ${{{{ matrix.a }}}}\" }}\nphases: {{ t: [{{ run: 'true' }}] }}\n", "x".repeat(6_000)), "take too long"),
     ]
 }
 
@@ -131,7 +131,10 @@ fn coordinator() {
     let mut at = fleet.serve();
     limit(at.process.id());
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    for (name, text, _) in bombs() {
+    // Its planner is that of `plan`; what takes nothing but time there does so here.
+    let of_time = ["visited", "functions", "variables of many cells"];
+    let bombs = bombs().into_iter();
+    for (name, text, _) in bombs.filter(|(name, ..)| !of_time.contains(name)) {
         let answer = runtime.block_on(submit(&at, text));
         let status = answer.expect_err(name);
         assert_eq!(
