@@ -80,10 +80,9 @@ fn a_stopped_agent() {
     let (fleet, at, agents, run) = begun();
     let own = |n: &u32| {
         let shown = fleet.show(&at, &run);
-        let cells = shown["cells"].as_array().unwrap().iter();
+        let mut cells = shown["cells"].as_array().unwrap().iter();
         let cell = cells
-            .filter(|cell| cell["name"] == format!("cell {n}"))
-            .last()
+            .rfind(|cell| cell["name"] == format!("cell {n}"))
             .unwrap();
         cell.to_string().contains("\"a\"")
     };

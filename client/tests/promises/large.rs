@@ -224,7 +224,7 @@ fn old_runs() {
             assert!(std::time::Instant::now() < deadline);
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        assert_eq!(known().await, [new.clone()]);
+        assert_eq!(known().await, std::slice::from_ref(new));
         assert!(logs(new).exists());
         server.stop().await;
     });

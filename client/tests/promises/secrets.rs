@@ -497,8 +497,11 @@ phases:
 const PLAIN: &str = "plain/Secret Value+42";
 const LINES: &str = "Zq7-kilo\"bra'vo\nsecond-line-of-9876";
 
+/// A form in which a secret may show up, by its name.
+type Shape = (&'static str, String);
+
 /// The forms that are promised, and those that the documentation says can't be kept.
-fn shapes() -> (Vec<(&'static str, String)>, Vec<(&'static str, String)>) {
+fn shapes() -> (Vec<Shape>, Vec<Shape>) {
     use base64::Engine;
     use base64::engine::general_purpose::{STANDARD, URL_SAFE};
     let hex = hex::encode(PLAIN);
