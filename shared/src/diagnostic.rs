@@ -1,15 +1,15 @@
-//! What is wrong with an input, where, and how to fix it. Rendering is at the bottom; nothing here reads files.
+//! Diagnostics: what is wrong with an input, where, and how to fix it. Nothing here reads files.
 
 use serde::{Deserialize, Serialize};
 
-/// A place in one of the source files of a spec. Lines and columns count from 1, columns in characters;
-/// `offset` and `len` are bytes.
+/// Place in one of the source files of a spec. Lines and columns count from 1, columns in characters; `offset` and
+/// `len` are in bytes.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
 #[serde(from = "[u32; 5]", into = "[u32; 5]")]
 pub struct Span {
-    /// Index into [`Sources`].
+    /// Index into [`Sources::files`].
     pub file: u32,
     /// Line, from 1.
     pub line: u32,
@@ -39,49 +39,49 @@ impl From<Span> for [u32; 5] {
     }
 }
 
-/// The text of a file of a spec, under the name that messages show.
+/// Text of one file of a spec, with the name that messages show.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Source {
-    /// The path as the user wrote it, or relative to the including file.
+    /// Path as the user wrote it, or relative to the including file.
     pub name: String,
-    /// The whole text.
+    /// Whole text of the file.
     pub text: String,
 }
 
-/// All files of a spec; `Span::file` is an index into it. The first is the main file.
+/// All files of a spec, indexed by [`Span::file`]. The first is the main file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sources {
-    /// In the order of inclusion.
+    /// Files in the order of inclusion.
     pub files: Vec<Source>,
 }
 
-/// How bad it is.
+/// Severity of a diagnostic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
-    /// Frowned upon, but works.
+    /// Discouraged, but the spec can run.
     Warning,
-    /// Can't be run.
+    /// The spec cannot run.
     Error,
 }
 
 /// One finding about an input.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Diagnostic {
-    /// How bad it is.
+    /// Severity of the finding.
     pub severity: Severity,
-    /// What is wrong: lower case, no full stop, names the thing.
+    /// What is wrong, naming the thing concerned: lower case, no full stop.
     pub message: String,
-    /// Where; `None` when it concerns the whole input.
+    /// Place of the problem; `None` if it concerns the whole input.
     pub span: Option<Span>,
-    /// How to fix it.
+    /// Advice on how to fix it.
     pub help: Option<String>,
-    /// A second place that matters ("first written here").
+    /// Related place and its label (such as "first written here").
     pub related: Option<(Span, String)>,
 }
 
 impl Diagnostic {
-    /// An error at a place.
+    /// Returns an error at `span`.
     pub fn error(span: Span, message: impl Into<String>) -> Self {
         Diagnostic {
             severity: Severity::Error,
@@ -92,7 +92,7 @@ impl Diagnostic {
         }
     }
 
-    /// A warning at a place.
+    /// Returns a warning at `span`.
     pub fn warning(span: Span, message: impl Into<String>) -> Self {
         Diagnostic {
             severity: Severity::Warning,
@@ -100,14 +100,14 @@ impl Diagnostic {
         }
     }
 
-    /// The same with advice on how to fix it.
+    /// Adds advice on how to fix the problem.
     #[must_use]
     pub fn with_help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());
         self
     }
 
-    /// The same with a second place.
+    /// Adds a related place.
     #[must_use]
     pub fn with_related(mut self, span: Span, label: impl Into<String>) -> Self {
         self.related = Some((span, label.into()));

@@ -1,23 +1,23 @@
-//! Inputs: what a caller passes, against what the spec declares.
+//! Resolves the inputs that a caller passes against those that the spec declares.
 //!
-//! `--input key=value` gives text, an inputs file gives values; both are converted to the declared type and checked.
-//! Every mistake is reported, with a suggestion. Nothing here reads files or the environment.
+//! `--input key=value` gives text, an inputs file gives values. Both are converted to the declared type and checked.
+//! Every mistake is reported, with a suggestion where there is one. Nothing here reads files or the environment.
 
 use crate::diagnostic::{Diagnostic, Span};
 use crate::expr::{Cache, Scope, canonical_json, closest, eval_node, suggestion, to_text};
 use crate::spec::model::{InputDecl, InputType};
 use serde_json::{Map, Number, Value};
 
-/// What a caller passes; texts outrank values of the same name, later texts earlier ones.
+/// Inputs as the caller passes them. `texts` take precedence over `values`, and later texts over earlier ones.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Given {
-    /// `--input key=value`, in order.
+    /// Names and texts of `--input key=value`, in the order given.
     pub texts: Vec<(String, String)>,
-    /// The entries of inputs files.
+    /// Merged entries of the inputs files.
     pub values: Map<String, Value>,
 }
 
-/// The value of every declared input, in the order of declaration.
+/// Returns the value of every declared input, in declaration order, or every problem found.
 pub fn resolve(
     declared: &[InputDecl],
     given: &Given,
@@ -38,7 +38,7 @@ pub fn resolve(
     }
 }
 
-/// A problem with what the caller passed: it has no place in a file; the declaration is the second place.
+/// Returns an error about what the caller passed. It has no place in a file, so the declaration is the related place.
 fn problem(message: String, declared: Option<Span>) -> Diagnostic {
     let problem = Diagnostic {
         span: None,
@@ -103,7 +103,7 @@ fn example(input: &InputDecl) -> String {
     }
 }
 
-/// A value that isn't of its input's type.
+/// Reason why a value doesn't fit the type of its input.
 struct Unfit {
     message: String,
     help: Option<String>,
@@ -188,7 +188,7 @@ fn number(text: &str) -> Option<Number> {
     let text = text.trim();
     match text.parse::<i64>() {
         Ok(integer) => Some(integer.into()),
-        // `inf` and `nan` parse, but are no JSON.
+        // `f64` parses `inf` and `nan`, but JSON has no such numbers.
         Err(_) => text.parse::<f64>().ok().and_then(Number::from_f64),
     }
 }

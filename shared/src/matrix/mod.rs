@@ -1,133 +1,134 @@
-//! The matrix: from axes, `exclude` and `include` to combinations, by GitHub's rules.
+//! Expands axes, `exclude` and `include` into combinations, by GitHub's rules.
 //!
-//! The product is in the order written, the last axis fastest. `exclude` removes each combination that an entry
-//! matches. Each `include` entry is added to every combination that its axis values match, later entries over earlier
-//! ones; one that matches none becomes a combination of its own. As in GitHub's runner, an entry matches by its leaves:
-//! maps and lists match in part, and leaves compare as `==` does there ([`loosely_equal`]).
+//! Combinations come in the order written; the last axis varies fastest. `exclude` removes each combination that one of
+//! its entries matches. Each `include` entry is added to every combination that its axis values match, and later
+//! entries overwrite earlier ones. An entry that matches no combination becomes one of its own. As in GitHub's runner,
+//! an entry is compared leaf by leaf: maps and lists match in part, and leaves compare as with GitHub's `==`
+//! ([`loosely_equal`]).
 //!
-//! Values come in evaluated; nothing here knows specs, names or cells.
+//! Values are already evaluated. Nothing here knows about specs, names or cells.
 
 use crate::expr::weight;
 use indexmap::{IndexMap, IndexSet};
 use serde_json::{Map, Value};
 
-/// The most combinations that are ever made, whatever is configured: more is a mistake, and would eat the memory.
+/// Maximum number of combinations, whatever is configured. A larger matrix is a mistake and would exhaust memory.
 pub const MAX_CELLS: usize = 1_000_000;
 
-/// The most keys that a cell's values may have.
+/// Maximum number of keys that a cell's values may have.
 pub const MAX_KEYS: usize = 256;
 
-/// Bytes of one axis value, and of one value that `include` adds.
+/// Maximum size of one axis value, or of one value that `include` adds, in bytes.
 pub const MAX_VALUE: u64 = 64 << 10;
 
-/// Bytes of all values of all combinations.
+/// Maximum size of all values of all combinations together, in bytes.
 pub const MAX_BYTES: u64 = 512 << 20;
 
-/// How much is compared: the entries of `include` and `exclude` times the bytes of all axes.
+/// Maximum amount to compare: number of `include` and `exclude` entries times the bytes of all axis values.
 const MAX_COMPARED: u64 = 2 << 30;
 
-/// How often is asked whether an entry matches: the combinations times the entries.
+/// Maximum number of match tests: number of combinations times number of entries.
 const MAX_ASKED: u64 = 500_000_000;
 
-/// A matrix with its values.
+/// Evaluated matrix of a spec.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Matrix {
-    /// Whether there is a matrix at all: without one there is one cell.
+    /// Whether the spec has a matrix; without one there is a single cell.
     pub written: bool,
-    /// Axes in the order written, none of them empty.
+    /// Axes in the order written. An axis without values is an error.
     pub axes: IndexMap<String, Vec<Value>>,
-    /// Partial combinations that are left out.
+    /// Partial combinations to leave out.
     pub exclude: Vec<Map<String, Value>>,
-    /// Entries that are added.
+    /// Entries to add.
     pub include: Vec<Map<String, Value>>,
 }
 
-/// One combination: axis values in the order of the axes, then keys that `include` added.
+/// One combination: axis values in the order of the axes, then the keys that `include` adds.
 pub type Combination = IndexMap<String, Value>;
 
-/// Why there are no combinations.
+/// Reason why a matrix gives no combinations.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MatrixError {
     /// An axis has no values.
     #[error("axis `{axis}` has no values, so there are no cells")]
     EmptyAxis {
-        /// Which.
+        /// Name of the axis.
         axis: String,
     },
-    /// Nothing is left.
+    /// `exclude` removes every combination.
     #[error("`exclude` removes all {product} combinations, so there are no cells")]
     AllExcluded {
-        /// How many there were.
+        /// Number of combinations before exclusion.
         product: usize,
     },
-    /// The matrix is written, and holds nothing: as in GitHub, that is no matrix without axes.
+    /// The matrix is written but holds nothing. As in GitHub, that is an error, not the same as having no matrix.
     #[error("the matrix is empty, so there are no cells")]
     Empty,
-    /// More than [`MAX_KEYS`].
+    /// The cells have more than [`MAX_KEYS`] keys.
     #[error("the cells have {keys} keys, and at most {MAX_KEYS} are possible")]
     TooManyKeys {
-        /// How many.
+        /// Number of keys.
         keys: usize,
     },
-    /// More than [`MAX_VALUE`].
+    /// A value is larger than [`MAX_VALUE`].
     #[error("a value of `{key}` has {bytes} bytes, and at most {MAX_VALUE} are possible")]
     LargeValue {
-        /// The axis, or the key of `include`.
+        /// Axis, or key that `include` adds.
         key: String,
-        /// How large it is.
+        /// Size of the value in bytes.
         bytes: u64,
     },
-    /// More than [`MAX_BYTES`].
+    /// All values together are larger than [`MAX_BYTES`].
     #[error("the values of all combinations have more than {} MiB: {sizes}", MAX_BYTES >> 20)]
     TooLarge {
-        /// Values per axis.
+        /// Number of values per axis, as text.
         sizes: String,
     },
-    /// Comparing would take too long.
+    /// Comparing the entries with the matrix would take too long.
     #[error(
         "comparing {entries} entries of `include` and `exclude` with this matrix would take too long: {sizes}"
     )]
     TooManyEntries {
-        /// How many entries.
+        /// Number of entries.
         entries: usize,
-        /// Values per axis.
+        /// Number of values per axis, as text.
         sizes: String,
     },
-    /// More than [`MAX_CELLS`].
+    /// There are more than [`MAX_CELLS`] combinations.
     #[error("the matrix has {count} combinations, and at most {MAX_CELLS} are possible: {sizes}")]
     TooMany {
-        /// How many.
+        /// Number of combinations.
         count: u128,
-        /// Values per axis.
+        /// Number of values per axis, as text.
         sizes: String,
     },
-    /// An entry of `exclude` names something that isn't an axis.
+    /// An entry of `exclude` names something that is not an axis.
     #[error("`exclude` names `{key}`, which is not an axis")]
     UnknownAxis {
-        /// The name.
+        /// Unknown name.
         key: String,
-        /// Which entry.
+        /// Index of the entry.
         entry: usize,
     },
-    /// An entry says nothing.
+    /// An entry has no keys.
     #[error("an entry of `{list}` is empty")]
     EmptyEntry {
         /// `include` or `exclude`.
         list: &'static str,
-        /// Which entry.
+        /// Index of the entry.
         entry: usize,
     },
 }
 
 impl Matrix {
-    /// How many combinations its axes have, before anything is excluded or included.
+    /// Returns the number of combinations of the axes, before `exclude` and `include`; 0 without axes.
     pub fn product(&self) -> usize {
         let sizes = self.axes.values().map(Vec::len);
         sizes.fold(usize::from(!self.axes.is_empty()), usize::saturating_mul)
     }
 }
 
-/// All combinations, in order.
+/// Returns all combinations, in order.
 pub fn combinations(matrix: &Matrix) -> Result<Vec<Combination>, MatrixError> {
     let product = size(matrix)?;
     check_cost(matrix, product)?;
@@ -171,13 +172,13 @@ pub fn combinations(matrix: &Matrix) -> Result<Vec<Combination>, MatrixError> {
     match (out.is_empty(), product) {
         (false, _) => Ok(out),
         (true, 0) if matrix.written => Err(MatrixError::Empty),
-        // No matrix at all is one cell without values.
+        // Without a matrix there is one cell, which has no values.
         (true, 0) => Ok(vec![Combination::new()]),
         (true, product) => Err(MatrixError::AllExcluded { product }),
     }
 }
 
-/// Entries of `exclude` that name a value which its axis doesn't have: which entry, and the axis.
+/// Returns the `exclude` entries that name a value their axis doesn't have: index of the entry, and the axis.
 pub fn unmatched_excludes(matrix: &Matrix) -> Vec<(usize, String)> {
     let unknown = |entry: &Map<String, Value>| {
         entry.iter().find_map(|(key, wanted)| {
@@ -192,7 +193,7 @@ pub fn unmatched_excludes(matrix: &Matrix) -> Vec<(usize, String)> {
         .collect()
 }
 
-/// The size of the product; 0 without axes.
+/// Returns the number of combinations of the axes; 0 without axes.
 fn size(matrix: &Matrix) -> Result<usize, MatrixError> {
     if matrix.axes.is_empty() {
         return Ok(0);
@@ -213,7 +214,7 @@ fn size(matrix: &Matrix) -> Result<usize, MatrixError> {
         })
 }
 
-/// The keys of every combination: the axes, and what `include` adds.
+/// Returns the keys that combinations can have: the axes, and the keys that `include` adds.
 pub fn keys(matrix: &Matrix) -> IndexSet<&str> {
     let axes = matrix.axes.keys();
     axes.chain(matrix.include.iter().flat_map(Map::keys))
@@ -221,7 +222,7 @@ pub fn keys(matrix: &Matrix) -> IndexSet<&str> {
         .collect()
 }
 
-/// What the matrix costs, before anything is made of it: whoever writes it may mean harm.
+/// Checks what the matrix would cost before expanding it, because the spec may be hostile.
 fn check_cost(matrix: &Matrix, product: usize) -> Result<(), MatrixError> {
     let keys = keys(matrix).len();
     if keys > MAX_KEYS {
@@ -260,7 +261,7 @@ fn size_of(combination: &Combination) -> u64 {
         .sum()
 }
 
-/// `a 3 × b 4`, for messages.
+/// Returns the number of values per axis for messages, such as `a 3 × b 4`.
 pub fn sizes(matrix: &Matrix) -> String {
     let sizes = matrix
         .axes
@@ -283,7 +284,7 @@ fn at(matrix: &Matrix, indexes: &[usize]) -> Combination {
         .collect()
 }
 
-/// The next combination's indexes: the last axis is the fastest.
+/// Moves to the indexes of the next combination; the last axis varies fastest.
 fn advance(matrix: &Matrix, indexes: &mut [usize]) {
     for (index, values) in indexes.iter_mut().zip(matrix.axes.values()).rev() {
         *index += 1;
@@ -308,11 +309,11 @@ fn in_axis_order(matrix: &Matrix, entry: &Map<String, Value>) -> Combination {
         .collect()
 }
 
-/// An entry, compared with every value of its axes once.
+/// Entry of `include` or `exclude`, compared once with every value of its axes.
 struct Filter {
-    /// Of each axis that the entry names: its position, and which of its values match.
+    /// For each axis that the entry names: its position, and which of its values match.
     axes: Vec<(usize, Vec<bool>)>,
-    /// What the entry says besides.
+    /// Keys of the entry that are not axes.
     extra: Map<String, Value>,
 }
 
@@ -354,7 +355,7 @@ fn filters(
     entries.iter().enumerate().map(filter).collect()
 }
 
-/// Whether every leaf of `wanted` equals what stands at its place in `value`; what is missing there is null.
+/// Returns whether every leaf of `wanted` equals the value at the same place in `value`, where a missing value is null.
 fn matches(wanted: &Value, value: &Value) -> bool {
     match wanted {
         Value::Object(map) => map
@@ -368,8 +369,8 @@ fn matches(wanted: &Value, value: &Value) -> bool {
     }
 }
 
-/// GitHub's `==`: texts without regard to case; different kinds of scalars as numbers, where null is 0, bools are 0
-/// and 1, and a text is the number it spells; a list or map equals no scalar.
+/// Compares two values as GitHub's `==` does. Texts compare without regard to case. Scalars of different kinds compare
+/// as numbers: null is 0, bools are 0 and 1, and a text is the number it spells. A list or map equals no scalar.
 pub fn loosely_equal(a: &Value, b: &Value) -> bool {
     match (a, b) {
         (Value::String(a), Value::String(b)) => a.to_uppercase() == b.to_uppercase(),

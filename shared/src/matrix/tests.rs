@@ -199,7 +199,7 @@ fn what_would_not_end_or_not_fit_is_refused_before_anything_is_made() {
     ));
 }
 
-/// The documentation's sentences, one after the other, without any cleverness.
+/// Applies the sentences of GitHub's documentation one after the other, as simply as possible.
 fn oracle(matrix: &Matrix) -> Vec<Vec<(String, Value)>> {
     let mut product: Vec<Vec<(String, Value)>> = vec![vec![]];
     for (axis, values) in &matrix.axes {
@@ -254,7 +254,7 @@ fn oracle(matrix: &Matrix) -> Vec<Vec<(String, Value)>> {
 }
 
 fn value() -> impl Strategy<Value = Value> {
-    // Values that are equal by both notions of equality or by none: the oracle's is strict.
+    // These values are equal by both notions of equality or by neither, because the oracle's is strict.
     prop_oneof![
         (2i64..5).prop_map(Value::from),
         prop_oneof!["x", "y", "z"].prop_map(Value::from),

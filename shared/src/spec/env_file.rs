@@ -1,49 +1,49 @@
-//! Files of variables (`env_file`, `--env-file`), as Compose reads them.
+//! Parses files of variables (`env_file`, `--env-file`) as Compose does.
 //!
-//! `NAME=value` or `NAME: value`, `#` comments, `export`, quotes over several lines, variables of earlier lines. A byte order
-//! mark and Windows' line ends are skipped. No message holds anything of the file's text: it may be a file that nobody should see.
+//! Supports `NAME=value` and `NAME: value`, `#` comments, `export`, quotes over several lines, and variables of earlier
+//! lines. Skips a byte order mark and Windows line ends. No message quotes the file's text, because it may be secret.
 
 use super::interpolation::{self, Problem, Value};
 
-/// The longest text of a file of variables, and of its values together.
+/// Maximum size of a file of variables, and of its values together, in bytes.
 pub const MAX_BYTES: usize = 4 << 20;
 
-/// What a file says.
+/// Result of parsing a file of variables.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Variables {
-    /// Names and values in the order written; of equal names the last one counts.
+    /// Names and values in the order written; the last of equal names wins.
     pub set: Vec<(String, Value)>,
-    /// Lines with a name alone that has a value nowhere: it isn't set.
+    /// Numbers of the lines that hold only a name for which no value is known, so the variable is not set.
     pub bare: Vec<usize>,
-    /// Lines that use a variable without a value, which is empty then.
+    /// Numbers of the lines that use a variable without a value, which expands to nothing.
     pub unset: Vec<usize>,
 }
 
 impl Variables {
-    /// Names and values that are text alone.
+    /// Returns the names and values that hold no expression.
     pub fn texts(self) -> impl Iterator<Item = (String, String)> {
         let pairs = self.set.into_iter();
         pairs.filter_map(|(name, value)| Some((name, value.as_text()?)))
     }
 }
 
-/// What is wrong with a file, and where.
+/// Error in a file of variables, with its line.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: {message}")]
 pub struct Flaw {
-    /// From 1.
+    /// Line number, from 1.
     pub line: usize,
-    /// Nothing of the text is in it.
+    /// Problem, without any of the file's text.
     pub message: &'static str,
 }
 
-/// Where variables come from that the file doesn't set: they go before those of earlier lines.
+/// Looks up a variable outside the file. A value found there takes precedence over those of earlier lines.
 pub type Lookup<'l> = &'l dyn Fn(&str) -> Option<Value>;
 
-/// Reads a file's text.
+/// Parses the text of a file of variables.
 ///
 /// # Errors
-/// The first line that is no variable.
+/// Returns the first line that is not a variable.
 pub fn parse(text: &str, lookup: Lookup<'_>) -> Result<Variables, Flaw> {
     let text = normal(text)?;
     let mut reader = Reader {
@@ -59,10 +59,10 @@ pub fn parse(text: &str, lookup: Lookup<'_>) -> Result<Variables, Flaw> {
     Ok(reader.found)
 }
 
-/// Reads a file of `format: raw`: everything after the first `=` is the value, as it stands.
+/// Parses a file of `format: raw`: everything after the first `=` is the value, unchanged.
 ///
 /// # Errors
-/// A line without a name.
+/// Returns the first line without a name.
 pub fn parse_raw(text: &str, lookup: Lookup<'_>) -> Result<Variables, Flaw> {
     let text = normal(text)?;
     let mut found = Variables::default();
@@ -92,7 +92,7 @@ fn flaw(line: usize, message: &'static str) -> Flaw {
     Flaw { line, message }
 }
 
-/// Without a byte order mark and carriage returns.
+/// Removes the byte order mark and the carriage returns of line ends.
 fn normal(text: &str) -> Result<String, Flaw> {
     if text.len() > MAX_BYTES {
         return Err(flaw(1, "the file is too long"));
@@ -104,7 +104,7 @@ fn normal(text: &str) -> Result<String, Flaw> {
 struct Reader<'t> {
     text: &'t str,
     at: usize,
-    /// Of all values so far.
+    /// Size of all values so far.
     bytes: usize,
     lookup: Lookup<'t>,
     found: Variables,
@@ -120,7 +120,7 @@ impl<'t> Reader<'t> {
         before.matches('\n').count() + 1
     }
 
-    /// Skips white space and comments; false at the end.
+    /// Skips white space and comments; returns false at the end of the text.
     fn skip_to_statement(&mut self) -> bool {
         loop {
             let rest = self.rest();
@@ -170,7 +170,7 @@ impl<'t> Reader<'t> {
         Ok(())
     }
 
-    /// Up to a ` #` comment or the end of the line.
+    /// Reads a value up to a ` #` comment or the end of the line.
     fn unquoted(&mut self, number: usize) -> Result<Value, Flaw> {
         let rest = self.rest();
         let line = rest.get(..rest.find('\n').unwrap_or(rest.len()));
@@ -180,7 +180,7 @@ impl<'t> Reader<'t> {
         self.expanded(value.trim_end(), number)
     }
 
-    /// Up to the closing quote. Within `"` escapes mean what they mean, and variables are expanded.
+    /// Reads a value up to the closing quote. Within `"`, escapes are resolved and variables expanded.
     fn quoted(&mut self, quote: char, number: usize) -> Result<Value, Flaw> {
         let mut value = String::new();
         let rest = self.rest();
@@ -206,7 +206,8 @@ impl<'t> Reader<'t> {
         Err(flaw(number, "the quote that opens here is never closed"))
     }
 
-    /// After a closing quote stands nothing that would be part of the value for a reader, and not for Compose.
+    /// Returns an error if text follows the closing quote: a reader would take it for part of the value, Compose would
+    /// not.
     fn ends_here(&self, number: usize) -> Result<(), Flaw> {
         match self.rest().chars().next() {
             Some(c) if !c.is_whitespace() && c != '#' => Err(flaw(
@@ -254,7 +255,7 @@ impl<'t> Reader<'t> {
 
 const TOO_LONG: &str = "the values are too long";
 
-/// Escapes of a shell; `\$` becomes `$$`, which stays a `$`. Others stand as they are.
+/// Resolves a shell's escapes; `\$` becomes `$$`, which later expands to `$`. Unknown escapes stay as they are.
 fn unescaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;

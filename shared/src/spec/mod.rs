@@ -1,8 +1,8 @@
 //! The spec: what a user writes.
 //!
-//! [`parse`] makes a tree with positions ([`node`]) of YAML, [`decode`] makes a [`model`] of the tree and reports
-//! every error at once, [`check`] finds what is wrong beyond the structure; [`load()`] does all three for a file and
-//! those it includes. What keys there are is data ([`keys`], of the kinds in [`shape`]).
+//! [`parse`] turns YAML into a tree with positions ([`node`]). [`decode`] turns the tree into a [`model`] and reports
+//! every error at once. [`check`] finds errors beyond the structure. [`load()`] does all three for a file and the files
+//! it includes. The keys of the language are data ([`keys`], with the kinds in [`shape`]).
 
 pub mod check;
 mod decode;

@@ -1,7 +1,8 @@
-//! What a spec means, after decoding and before any evaluation.
+//! The decoded spec, before any evaluation.
 //!
-//! Names, structure and expressions are checked when this exists. What may depend on a cell stays a [`Node`],
-//! a [`Template`] or an [`Expr`] and is evaluated when it is used. It travels to agents as JSON, so it is plain data.
+//! When a [`Spec`] exists, its names, structure and expressions have been checked. Values that may depend on a cell
+//! stay a [`Node`], a [`Template`] or an [`Expr`] and are evaluated when they are used. A spec travels to agents as
+//! JSON, so it is plain data.
 
 mod action;
 mod http;
@@ -17,43 +18,43 @@ use super::node::{Expr, Node, Template, Text};
 use crate::diagnostic::Span;
 use serde::{Deserialize, Serialize};
 
-/// A whole spec, its included files merged in.
+/// A whole spec, with its included files merged in.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Spec {
-    /// The name that reports show.
+    /// Name that reports show.
     pub name: String,
     /// Declared inputs, in the order written.
     pub inputs: Vec<InputDecl>,
-    /// What must hold over the inputs.
+    /// Conditions that the inputs must meet.
     pub require: Vec<Require>,
-    /// The matrix and how its cells are run together.
+    /// Matrix, and how its cells run together.
     pub strategy: Strategy,
-    /// What every cell has.
+    /// Settings of every cell.
     pub cell: CellSettings,
-    /// Rows of the table "what each cell verifies", in order.
+    /// Rows of the coverage table ("what each cell verifies"), in order.
     pub coverage: Vec<CoverageRow>,
-    /// Names of secrets.
+    /// Names of the declared secrets.
     pub secrets: Vec<Text>,
-    /// Planned variables; may see each other in any order.
+    /// Planned variables. They may refer to each other in any order.
     pub vars: Vec<(Text, Node)>,
-    /// Globs of the files that travel to the agent.
+    /// Globs of the files to send to the agent.
     pub workspace: Vec<Text>,
-    /// The cell network's settings (`ipv6: bool-ish`), or null.
+    /// Settings of the cell's network (`ipv6`: a bool or an expression for one), or null.
     pub network: Option<Node>,
-    /// `stack: { compose: FILE }`.
+    /// Path of the Compose file (`stack: { compose: FILE }`).
     pub compose: Option<Text>,
-    /// Values of the Compose file's variables; what uses them holds them already.
+    /// Values of the Compose file's variables, already substituted where they are used.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub compose_variables: Vec<(Text, Node)>,
-    /// The stack's services, in the order written.
+    /// Services of the stack, in the order written.
     pub services: Vec<Service>,
     /// Named HTTP clients.
     pub sessions: Vec<Session>,
-    /// `defaults.http.session`.
+    /// Session of requests that name none (`defaults.http.session`).
     pub default_session: Option<Text>,
-    /// Step groups and functions by name.
+    /// Groups of steps, and functions, by name.
     pub define: Vec<Define>,
-    /// Ordered sections.
+    /// Phases, in order.
     pub phases: Vec<Phase>,
 }
 
@@ -69,137 +70,137 @@ pub enum InputType {
     Number,
     /// One of `options`.
     Choice,
-    /// A list (an inputs file or a JSON text gives it; one scalar is a list of one).
+    /// A list. An inputs file or a JSON text gives one; a single scalar becomes a list of one.
     List,
 }
 
 /// A declared input.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct InputDecl {
-    /// Its name.
+    /// Name of the input.
     pub name: Text,
-    /// Its type.
+    /// Declared type.
     pub kind: InputType,
-    /// The allowed values of a choice.
+    /// Allowed values of a choice.
     pub options: Vec<Node>,
-    /// The value when the caller passes none; without one the input is required.
+    /// Value if the caller passes none; without a default, the input is required.
     pub default: Option<Node>,
-    /// For people.
+    /// Description for people.
     pub description: Option<String>,
 }
 
-/// A condition over the inputs with its message.
+/// A condition on the inputs, with its message.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Require {
-    /// What must hold.
+    /// Condition that must hold.
     pub that: Expr,
-    /// What is said if it doesn't.
+    /// Message if the condition does not hold.
     pub message: Template,
 }
 
-/// GitHub's `strategy`.
+/// `strategy`, as in GitHub.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Strategy {
-    /// Whether `matrix` is written and isn't null: one that comes out empty is a mistake, none is one cell.
+    /// Whether `matrix` is written and not null. A written matrix without cells is an error; no matrix gives one cell.
     #[serde(default)]
     pub matrix: bool,
-    /// Axes in the order written; each value is a list or an expression that gives one.
+    /// Axes in the order written; each value is a list, or an expression for one.
     pub axes: Vec<(Text, Node)>,
-    /// A list of partial cells.
+    /// List of partial cells to add.
     pub include: Option<Node>,
-    /// A list of partial cells.
+    /// List of partial cells to leave out.
     pub exclude: Option<Node>,
-    /// Off unless asked for.
+    /// Whether a failed cell cancels the others (default: false).
     pub fail_fast: Option<Node>,
-    /// Unlimited unless set.
+    /// Maximum number of concurrent cells (default: unlimited).
     pub max_parallel: Option<Node>,
-    /// How long a cell may wait for its first start.
+    /// How long a cell may wait for its first start (default: unlimited).
     #[serde(default)]
     pub queue_timeout: Option<Node>,
-    /// Where `matrix` stands, for messages.
+    /// Place of `matrix`, for messages.
     pub span: Span,
 }
 
-/// What every cell has.
+/// Settings of every cell.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct CellSettings {
-    /// The cell's name; the axis values joined by ` / ` without one.
+    /// Name of the cell (default: the axis values, joined by ` / `).
     pub name: Option<Template>,
     /// Labels that an agent must offer.
     pub runs_on: Option<Node>,
-    /// Reserved CPUs.
+    /// CPUs to reserve.
     pub cpus: Option<Node>,
-    /// Reserved memory.
+    /// Memory to reserve.
     pub memory: Option<Node>,
-    /// Limit of the whole cell (60m).
+    /// Time limit of the whole cell (default: 60m).
     pub timeout: Option<Node>,
-    /// Tries after `errored` (1).
+    /// Maximum tries of a cell that ends `errored` (default: 1).
     pub attempts: Option<Node>,
-    /// Further tries of a failed cell (0).
+    /// Further tries of a failed cell (default: 0).
     pub retries: Option<Node>,
-    /// A mark beside the outcome.
+    /// Whether the run passes even if this cell fails.
     pub experimental: Option<Node>,
 }
 
-/// A row of the coverage table.
+/// Row of the coverage table.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CoverageRow {
-    /// What `verifies` names.
+    /// Key that `verifies` names.
     pub key: Text,
-    /// What the table shows.
+    /// Title that the table shows.
     pub title: String,
 }
 
-/// A parameter of a define.
+/// Parameter of a define.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Param {
-    /// Its name.
+    /// Name of the parameter.
     pub name: Text,
-    /// Its value when `with` doesn't give one; without one it is required.
+    /// Value if `with` gives none; without a default, the parameter is required.
     pub default: Option<Node>,
 }
 
-/// A group of steps, or a function for expressions, by name.
+/// A named group of steps, or a named function for expressions.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Define {
-    /// Its name.
+    /// Name of the define.
     pub name: Text,
-    /// Its parameters in order.
+    /// Parameters, in order.
     pub params: Vec<Param>,
-    /// What it is.
+    /// Steps or expression.
     pub body: DefineBody,
 }
 
-/// What a define is.
+/// Body of a define.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DefineBody {
     /// A function: an expression over its parameters.
     Value(Expr),
-    /// Steps, and what the `use` offers of them.
+    /// Steps, and the captures that a `use` of them offers.
     Steps {
         steps: Vec<Step>,
         capture: Vec<Capture>,
     },
 }
 
-/// An ordered section. Its settings apply to the whole of it.
+/// An ordered section. Its settings apply to the phase as a whole.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Phase {
-    /// Its name, the key under `phases`.
+    /// Name of the phase, its key under `phases`.
     pub name: Text,
-    /// Asked once, before its first step.
+    /// Condition for running the phase, evaluated once before its first step.
     pub when: Option<Expr>,
-    /// Why it is skipped when `when` is false.
+    /// Reason for the skip if `when` is false.
     pub reason: Option<Template>,
-    /// Limit of the whole phase.
+    /// Time limit of the whole phase.
     pub timeout: Option<Node>,
-    /// Whether it runs after a failure or a cancel.
+    /// Whether the phase runs even after a failure or a cancellation.
     pub always: bool,
-    /// Whether later phases run after a failure in it.
+    /// Whether later phases run even if this one fails.
     pub continue_on_failure: bool,
-    /// A row of the coverage table.
+    /// Row of the coverage table that the phase verifies.
     pub verifies: Option<Template>,
-    /// Its steps.
+    /// Steps of the phase, in order.
     pub steps: Vec<Step>,
 }

@@ -1,30 +1,30 @@
-//! YAML as a tree with positions. Any text in it may hold `${{ }}`; nothing here evaluates it.
+//! YAML as a tree with positions. Any text may hold `${{ }}`; nothing here evaluates it.
 
 use crate::diagnostic::Span;
 use serde::{Deserialize, Serialize};
 
-/// A value of the YAML tree and where it stands.
+/// A value of the YAML tree, with its place.
 ///
-/// The span of a text is the text itself, without quotes, where the source holds it letter for letter; then
-/// `span.len` equals the text's length and byte *i* of the text is byte `span.offset + i` of the file. Otherwise
-/// (escapes, folded lines, block scalars) it is the whole scalar. The same holds for [`Text`], [`Template`] and
-/// [`Expr`].
+/// Where the source holds a text character by character, the text's span covers exactly that text, without quotes. Then
+/// `span.len` equals the text's length, and byte *i* of the text is byte `span.offset + i` of the file. Otherwise
+/// (escapes, folded lines, block scalars) the span covers the whole scalar. The same holds for [`Text`], [`Template`]
+/// and [`Expr`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Node {
-    /// The value.
+    /// Value of the node.
     pub value: NodeValue,
-    /// Where it stands.
+    /// Place of the value.
     pub span: Span,
 }
 
 impl Node {
-    /// The value of a key, if this is a map that has it.
+    /// Returns the value of a key, if this is a map that has the key.
     pub fn get(&self, key: &str) -> Option<&Node> {
         let entry = self.entries().iter().find(|entry| entry.key.text == key)?;
         Some(&entry.value)
     }
 
-    /// The entries of a map; none of anything else.
+    /// Returns the entries of a map; none for any other value.
     pub fn entries(&self) -> &[Entry] {
         match &self.value {
             NodeValue::Map(entries) => entries,
@@ -32,7 +32,7 @@ impl Node {
         }
     }
 
-    /// The items of a list; none of anything else.
+    /// Returns the items of a list; none for any other value.
     pub fn items(&self) -> &[Node] {
         match &self.value {
             NodeValue::List(items) => items,
@@ -40,7 +40,7 @@ impl Node {
         }
     }
 
-    /// A text's text.
+    /// Returns the text, if this is one.
     pub fn as_text(&self) -> Option<&str> {
         match &self.value {
             NodeValue::Text(text) => Some(text),
@@ -48,17 +48,17 @@ impl Node {
         }
     }
 
-    /// Whether it is a text that holds `${{`, so that its value is known only when it is evaluated.
+    /// Returns whether this is a text that holds `${{`, so that only evaluation gives its value.
     pub fn is_template(&self) -> bool {
         self.as_text().is_some_and(holds_interpolation)
     }
 
-    /// Whether there is nothing.
+    /// Returns whether the value is null.
     pub fn is_null(&self) -> bool {
         self.value == NodeValue::Null
     }
 
-    /// The value as JSON; positions are lost.
+    /// Returns the value as JSON, without positions.
     pub fn to_json(&self) -> serde_json::Value {
         use serde_json::Value;
         match &self.value {
@@ -78,7 +78,8 @@ impl Node {
     }
 }
 
-/// A text that was made of the scalar at `span`. The span is cut where it would seem to be the text letter for letter.
+/// Returns a text made from the scalar at `span`. Shortens the span if its length would suggest that the source holds
+/// the text character by character.
 pub(crate) fn written_anew(text: String, span: Span) -> Node {
     let mut span = span;
     let seems = |len: u32| len as usize == text.len() || len as usize == text.len() + 2;
@@ -91,7 +92,7 @@ pub(crate) fn written_anew(text: String, span: Span) -> Node {
     }
 }
 
-/// Whether a text holds `${{` other than as the literal `$${{`.
+/// Returns whether a text holds `${{`, other than as the literal `$${{`.
 pub fn holds_interpolation(text: &str) -> bool {
     text.match_indices("${{").any(|(at, _)| {
         !text
@@ -101,11 +102,11 @@ pub fn holds_interpolation(text: &str) -> bool {
     })
 }
 
-/// The kinds of YAML 1.2's core schema that a spec may hold.
+/// Kinds of YAML 1.2's core schema that a spec may hold.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum NodeValue {
-    /// `null`, `~` or nothing.
+    /// `null`, `~` or an empty value.
     Null,
     /// `true` or `false`.
     Bool(bool),
@@ -115,44 +116,44 @@ pub enum NodeValue {
     Float(f64),
     /// Text, possibly with `${{ }}` in it.
     Text(String),
-    /// A sequence.
+    /// A list.
     List(Vec<Node>),
-    /// A mapping in the order written; keys are unique.
+    /// A map in the order written, with unique keys.
     Map(Vec<Entry>),
 }
 
-/// One entry of a mapping.
+/// One entry of a map.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Entry {
-    /// The key; never interpolated.
+    /// Key; never interpolated.
     pub key: Text,
-    /// Its value.
+    /// Value of the key.
     pub value: Node,
 }
 
-/// Plain text (a name, a key) and where it stands.
+/// Plain text (a name or a key), with its place.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Text {
-    /// The text.
+    /// Text of the name or key.
     pub text: String,
-    /// Where it stands.
+    /// Place of the text.
     pub span: Span,
 }
 
-/// Text that may hold `${{ }}`.
+/// Text that may hold `${{ }}`, with its place.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Template {
-    /// The text as YAML gives it.
+    /// Text as YAML gives it.
     pub text: String,
-    /// Where the scalar stands.
+    /// Place of the scalar.
     pub span: Span,
 }
 
-/// A CEL expression of an expression field, the one allowed `${{ }}` around the whole already taken off.
+/// CEL expression of an expression field, without the optional `${{ }}` around the whole.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Expr {
-    /// The CEL text.
+    /// CEL text.
     pub text: String,
-    /// Where the CEL text stands.
+    /// Place of the CEL text.
     pub span: Span,
 }

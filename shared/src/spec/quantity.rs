@@ -1,12 +1,13 @@
-//! Durations, sizes and CPU numbers, as people write them. The one place that reads them.
+//! Parses durations, sizes and CPU numbers as people write them. No other code parses them.
 
 use super::node::{Node, NodeValue};
 use std::time::Duration;
 
-/// The longest duration: about 30 years, so that no sum of a few overflows anything.
+/// Longest duration, about 30 years, so that a sum of a few durations cannot overflow.
 const MAX_SECONDS: f64 = 1e9;
 
-/// `1m30s`, `500ms`, `2.5` (seconds), `1h`, `1d`; parts from big to small as in Compose and Go.
+/// Parses a duration: `1m30s`, `500ms`, `2.5` (seconds), `1h`, `1d`; units go from large to small, as in Compose and
+/// Go.
 pub fn duration(text: &str) -> Option<Duration> {
     let text = text.trim();
     if let Some(seconds) = decimal(text) {
@@ -40,8 +41,8 @@ pub fn duration(text: &str) -> Option<Duration> {
     seconds_to_duration(total)
 }
 
-/// `512m`, `1GiB`, `1.5g`, `100kb`, `4096`: bytes. As in Compose `k`, `m`, `g`, `kb`, `mb`, `gb` are powers of
-/// 1,024, like `KiB`, `MiB`, `GiB`.
+/// Parses a size in bytes: `512m`, `1GiB`, `1.5g`, `100kb`, `4096`. As in Compose, `k`, `m`, `g`, `kb`, `mb` and `gb`
+/// are powers of 1,024, like `KiB`, `MiB` and `GiB`.
 pub fn bytes(text: &str) -> Option<u64> {
     let text = text.trim();
     let digits = text
@@ -60,7 +61,7 @@ pub fn bytes(text: &str) -> Option<u64> {
     (value <= 1e18).then_some(value.round() as u64)
 }
 
-/// `0.5`, `2`, `500m` (thousandths): thousandths of a CPU.
+/// Parses a CPU number into thousandths of a CPU: `0.5`, `2`, `500m` (already thousandths).
 pub fn millicpus(text: &str) -> Option<u64> {
     let text = text.trim();
     let value = match text.strip_suffix('m') {
@@ -70,22 +71,22 @@ pub fn millicpus(text: &str) -> Option<u64> {
     (value <= 1e9).then_some(value.round() as u64)
 }
 
-/// A duration in a tree: a text, or a number of seconds.
+/// Parses the duration in a node: a text, or a number of seconds.
 pub fn duration_of(node: &Node) -> Option<Duration> {
     duration(&spelling(node)?)
 }
 
-/// A size in a tree: a text, or a number of bytes.
+/// Parses the size in a node: a text, or a number of bytes.
 pub fn bytes_of(node: &Node) -> Option<u64> {
     bytes(&spelling(node)?)
 }
 
-/// CPUs in a tree, in thousandths.
+/// Parses the CPU number in a node into thousandths of a CPU.
 pub fn millicpus_of(node: &Node) -> Option<u64> {
     millicpus(&spelling(node)?)
 }
 
-/// A scalar as text: numbers and bools as JSON writes them.
+/// Returns a scalar as text, with numbers and bools spelled as in JSON.
 pub fn spelling(node: &Node) -> Option<String> {
     match &node.value {
         NodeValue::Text(text) => Some(text.clone()),

@@ -1,77 +1,77 @@
-//! What a step can do.
+//! Actions of steps.
 
 use super::http::{Http, Sse};
 use super::step::Step;
 use crate::spec::node::{Node, Template, Text};
 use serde::{Deserialize, Serialize};
 
-/// What a step does.
+/// The action of a step.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Action {
-    /// One HTTP request.
+    /// Sends one HTTP request.
     Http(Box<Http>),
-    /// One event stream.
+    /// Reads one event stream.
     Sse(Box<Sse>),
-    /// A command inside a service.
+    /// Runs a command inside a service.
     Exec(Exec),
-    /// A command on the agent's host.
+    /// Runs a command on the agent's host.
     Run(Run),
-    /// A container's life.
+    /// Starts, stops or otherwise changes a container.
     Container(ContainerAction),
-    /// Waits for a service.
+    /// Waits for a service or for a time.
     Wait(Wait),
     /// Copies files into or out of a service.
     Cp(Cp),
-    /// Runs a define's steps.
+    /// Runs the steps of a define.
     Use(Use),
-    /// A group.
+    /// Runs a group of steps in order.
     Steps(Vec<Step>),
-    /// Steps at once.
+    /// Runs steps concurrently.
     Parallel(Vec<Step>),
-    /// `expect` (and `capture`) alone.
+    /// Does nothing; the step has only `expect` (and `capture`).
     Check,
 }
 
-/// A command: a list or a shell script.
+/// A command: a list of words or a shell script.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Command {
-    /// A list of words, or an expression that gives one.
+    /// List of words, or an expression for one.
     Words(Node),
-    /// Run by `sh -eu`.
+    /// Script that `sh -eu` runs.
     Script(Template),
 }
 
 /// A command inside a service.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Exec {
-    /// Where.
+    /// Service to run the command in.
     pub service: Template,
-    /// What.
+    /// Command to run.
     pub command: Command,
-    /// Fed to it.
+    /// Text for the command's standard input.
     pub stdin: Option<Template>,
-    /// A map of variables.
+    /// Map of environment variables.
     pub env: Option<Node>,
-    /// As whom.
+    /// User to run the command as.
     pub user: Option<Template>,
-    /// In which directory.
+    /// Working directory in the service.
     pub workdir: Option<Template>,
 }
 
 /// A command on the agent's host.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Run {
-    /// What.
+    /// Command to run.
     pub command: Command,
-    /// A map of variables.
+    /// Map of environment variables.
     pub env: Option<Node>,
-    /// In which directory; the workspace without one.
+    /// Working directory (default: the workspace).
     pub workdir: Option<Template>,
 }
 
-/// The verbs of `container:`.
+/// Verbs of `container:`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[allow(missing_docs)]
@@ -84,45 +84,45 @@ pub enum ContainerVerb {
     Unpause,
     Disconnect,
     Connect,
-    /// Start, and wait for the exit.
+    /// Starts the container and waits for its exit.
     Run,
 }
 
-/// `container: { verb: service }`.
+/// Action `container: { verb: service }`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ContainerAction {
-    /// What is done.
+    /// Change to make.
     pub verb: ContainerVerb,
-    /// To which service.
+    /// Service to change.
     pub service: Template,
 }
 
-/// `wait:`.
+/// Action `wait:`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Wait {
-    /// Until a service is ready.
+    /// Waits until a service is ready.
     Ready(Template),
-    /// Until a service has exited.
+    /// Waits until a service has exited.
     Exited(Template),
-    /// For a time; frowned upon.
+    /// Waits for a fixed time; discouraged, and reported as a warning.
     For(Node),
 }
 
-/// `cp: { from, to }`, one side written `SERVICE:/path` as with `docker cp`; the other is in the workspace.
+/// Action `cp: { from, to }`. One side is `SERVICE:/path`, as with `docker cp`; the other is a path in the workspace.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Cp {
-    /// The source.
+    /// Source path.
     pub from: Template,
-    /// The destination.
+    /// Destination path.
     pub to: Template,
 }
 
-/// `use: NAME` with `with`.
+/// Action `use: NAME`, with its arguments in `with`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Use {
-    /// The define.
+    /// Name of the define.
     pub define: Text,
-    /// Its arguments.
+    /// Arguments by parameter name.
     pub with: Vec<(Text, Node)>,
 }

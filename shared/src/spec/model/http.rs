@@ -1,4 +1,4 @@
-//! Requests and the sessions that send them.
+//! HTTP requests, and the sessions that send them.
 
 use crate::diagnostic::Span;
 use crate::spec::node::{Expr, Node, Template, Text};
@@ -7,26 +7,26 @@ use serde::{Deserialize, Serialize};
 /// A named HTTP client.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Session {
-    /// Its name.
+    /// Name of the session.
     pub name: Text,
-    /// The base URL.
+    /// Base URL of its requests.
     pub base: Option<Template>,
-    /// A map of headers.
+    /// Map of headers that every request sends.
     pub headers: Option<Node>,
-    /// TLS settings.
+    /// TLS settings of its requests.
     pub tls: Option<Tls>,
 }
 
 /// TLS settings of a session or a request.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Tls {
-    /// Whether certificates are verified (true).
+    /// Whether certificates are verified (default: true).
     pub verify: Option<Node>,
-    /// A PEM bundle to trust, as a path in the workspace.
+    /// Path of a trusted PEM bundle in the workspace.
     pub ca: Option<Template>,
 }
 
-/// The method of a request.
+/// Method of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[allow(missing_docs)]
@@ -40,7 +40,7 @@ pub enum Method {
 }
 
 impl Method {
-    /// The method as HTTP writes it.
+    /// Returns the method as HTTP spells it.
     pub fn as_str(self) -> &'static str {
         match self {
             Method::Get => "GET",
@@ -53,17 +53,17 @@ impl Method {
     }
 }
 
-/// A request's body.
+/// Body of a request.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Body {
-    /// Nothing.
+    /// No body.
     None,
     /// A JSON value.
     Json(Node),
     /// A URL-encoded form.
     Form(Node),
-    /// Text as it is.
+    /// Text, sent unchanged.
     Text(Template),
 }
 
@@ -71,44 +71,44 @@ pub enum Body {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SessionRef {
-    /// `defaults.http.session`, or none.
+    /// `defaults.http.session`, or no session if that is not set.
     Default,
-    /// `session: none`.
+    /// No session (`session: none`).
     None,
-    /// By name.
+    /// A session by name.
     Named(Text),
 }
 
 /// One HTTP request.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Http {
-    /// The method.
+    /// Method of the request.
     pub method: Method,
-    /// A path (appended to the session's base) or a whole URL.
+    /// Path (appended to the session's base URL) or whole URL.
     pub url: Template,
-    /// The body.
+    /// Body of the request.
     pub body: Body,
-    /// A map added to the URL's query.
+    /// Map to add to the URL's query.
     pub query: Option<Node>,
-    /// A map of headers.
+    /// Map of headers.
     pub headers: Option<Node>,
-    /// The client.
+    /// Session that sends the request.
     pub session: SessionRef,
-    /// Off unless asked for.
+    /// Whether to follow redirects (default: false).
     pub follow_redirects: Option<Node>,
-    /// Overrides the session's.
+    /// TLS settings that override the session's.
     pub tls: Option<Tls>,
-    /// Where it stands.
+    /// Place of the request.
     pub span: Span,
 }
 
 /// One event stream.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Sse {
-    /// The request (its `span` included).
+    /// Request that opens the stream; its `span` is the place of the stream.
     pub request: Http,
-    /// Ends the collection; without it the end of the stream does.
+    /// Condition that ends the collection. Without one, the collection ends with the stream.
     pub until: Option<Expr>,
-    /// Limit of the whole stream (5m); the step's `timeout` outranks it.
+    /// Time limit of the whole stream (default: 5m); the step's `timeout` takes precedence.
     pub timeout: Option<Node>,
 }

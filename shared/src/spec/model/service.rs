@@ -1,49 +1,49 @@
-//! A stack's services as written.
+//! Services of a stack, as written.
 
 use super::http::Http;
 use crate::diagnostic::Span;
 use crate::spec::node::{Expr, Node, Template, Text};
 use serde::{Deserialize, Serialize};
 
-/// A service as written. Its definition is evaluated as a whole when it is started, then decoded.
+/// A service as written. Its definition is evaluated as a whole when the service starts, and then decoded.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Service {
-    /// Its name.
+    /// Name of the service.
     pub name: Text,
-    /// Compose's keys and `process`, `extends` already merged, without `ready` and `start`.
+    /// Compose's keys and `process`, with `extends` already merged, without `ready` and `start`.
     pub definition: Node,
-    /// Whether `process` is among the keys: a host process instead of a container.
+    /// Whether the service is a host process (has `process`) instead of a container.
     pub process: bool,
-    /// When it counts as ready.
+    /// Condition for being ready.
     pub ready: Option<Ready>,
-    /// `start: manual`: a step starts it.
+    /// Whether it waits for a step to start it (`start: manual`).
     pub manual: bool,
 }
 
 /// A readiness predicate.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Ready {
-    /// What is asked.
+    /// Probe to repeat until it succeeds.
     pub probe: Probe,
-    /// How long it may take (5m).
+    /// Time limit for becoming ready (default: 5m).
     pub timeout: Option<Node>,
-    /// Where it stands.
+    /// Place of the predicate.
     pub span: Span,
 }
 
-/// What a readiness predicate asks.
+/// Probe of a readiness predicate.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Probe {
-    /// A request and checks of the answer (`status is 2xx` if none mentions status).
+    /// A request, and checks of its response (plus `status is 2xx` if no check mentions the status).
     Http {
         request: Box<Http>,
         expect: Vec<Expr>,
     },
     /// A TCP connection to a port of the service.
     Tcp { port: Node },
-    /// A command in the service that exits 0.
+    /// A command in the service that must exit with 0.
     Exec { command: Node },
-    /// A line of the service's output that matches the regular expression.
+    /// A regular expression that must match a line of the service's output.
     Log { pattern: Template },
 }

@@ -1,94 +1,94 @@
-//! A step: one action, and what surrounds it whatever the action is.
+//! Steps: one action each, with settings that apply to any action.
 
 use super::action::Action;
 use crate::diagnostic::Span;
 use crate::spec::node::{Expr, Node, Template, Text};
 use serde::{Deserialize, Serialize};
 
-/// One action with what surrounds it.
+/// One action, with its conditions, repetitions, captures and checks.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Step {
-    /// Under which later steps read its captures.
+    /// Id under which later steps read its captures.
     pub id: Option<Text>,
-    /// What reports show; a text made from the action without one.
+    /// Name that reports show (default: a text made from the action).
     pub name: Option<Template>,
-    /// Whether it runs.
+    /// Condition for running the step.
     pub when: Option<Expr>,
-    /// Why it is skipped when `when` is false.
+    /// Reason for the skip if `when` is false.
     pub reason: Option<Template>,
-    /// The other branch: runs instead when `when` is false; then nothing is skipped.
+    /// Steps to run instead if `when` is false. With them the step is not reported as skipped.
     pub otherwise: Vec<Step>,
-    /// The list it is repeated over.
+    /// List to repeat the step over.
     pub foreach: Option<ForEach>,
-    /// Limit of one attempt of one action; of a group, of the whole.
+    /// Time limit of one attempt of an action, or of a whole group.
     pub timeout: Option<Node>,
-    /// Repeats a failed step.
+    /// Retries of the step after a failure.
     pub retry: Option<Retry>,
-    /// Repeats the action until a condition holds.
+    /// Repetition of the action until a condition holds.
     pub poll: Option<Poll>,
-    /// Asked after the action.
+    /// Condition, evaluated after the action, for reporting the step as skipped.
     pub skip: Option<SkipIf>,
     /// Named values of the result.
     pub capture: Vec<Capture>,
-    /// Expectations, each a check.
+    /// Expectations; each is a check.
     pub expect: Vec<Expr>,
-    /// A row of the coverage table.
+    /// Row of the coverage table that the step verifies.
     pub verifies: Option<Template>,
-    /// Runs also after a failure, a timeout or a cancel.
+    /// Whether the step runs even after a failure, a timeout or a cancellation.
     pub always: bool,
-    /// Lets what follows run after a failure of it.
+    /// Whether later steps run even if this one fails.
     pub continue_on_failure: bool,
-    /// What it does.
+    /// Action of the step.
     pub action: Action,
-    /// Where the step starts.
+    /// Place where the step starts.
     pub span: Span,
 }
 
-/// `foreach: { variable: list }`.
+/// Repetition `foreach: { variable: list }`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ForEach {
-    /// The variable.
+    /// Name of the variable.
     pub variable: Text,
-    /// The list.
+    /// List of the values.
     pub items: Node,
 }
 
-/// `retry: { times, delay }`.
+/// Setting `retry: { times, delay }`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Retry {
-    /// Further tries after the first.
+    /// Number of further tries after the first.
     pub times: Node,
-    /// Between tries (0s).
+    /// Pause between tries (default: 0s).
     pub delay: Option<Node>,
 }
 
-/// `poll: { until, timeout, interval }`.
+/// Setting `poll: { until, timeout, interval }`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Poll {
-    /// When it ends.
+    /// Condition that ends the polling.
     pub until: Expr,
-    /// Of all polling (1m).
+    /// Time limit of all polling (default: 1m).
     pub timeout: Option<Node>,
-    /// The longest pause (2s); pauses double from 50ms.
+    /// Longest pause (default: 2s); pauses double from 50ms.
     pub interval: Option<Node>,
 }
 
-/// `skip: { if, reason }`.
+/// Setting `skip: { if, reason }`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SkipIf {
-    /// When it is skipped.
+    /// Condition for the skip.
     pub condition: Expr,
-    /// Why.
+    /// Reason for the skip, shown in reports.
     pub reason: Template,
 }
 
-/// A named value.
+/// A named value of a step's result.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Capture {
-    /// Its name.
+    /// Name of the value.
     pub name: Text,
-    /// Its expression.
+    /// Expression that gives the value.
     pub value: Expr,
-    /// Written `{ secret: expr }`: masked from then on.
+    /// Whether the value is masked once captured (`{ secret: expr }`).
     pub secret: bool,
 }
