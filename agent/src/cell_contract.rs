@@ -1,4 +1,4 @@
-//! What the link (connection to the coordinator) and a cell (one attempt) know of each other.
+//! The contract between the link (the connection to the coordinator) and a cell (one attempt).
 
 use crate::runtime::contract::Runtime;
 use crate::sequence::effect::Input;
@@ -11,16 +11,16 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
-/// What one agent process offers to every cell.
+/// Everything an agent process offers to its cells.
 #[derive(Clone)]
 pub struct Host {
-    /// The agent's identity.
+    /// The agent's id.
     pub agent: AgentId,
-    /// Its directory; attempts get a scratch directory below it.
+    /// The agent's state directory; each attempt gets a scratch directory below it.
     pub state_dir: PathBuf,
-    /// For host processes.
+    /// The runtime for host processes.
     pub processes: Arc<dyn Runtime>,
-    /// For containers, if an engine answers; else why not.
+    /// The runtime for containers, or the reason why no container engine is available.
     pub containers: Result<Arc<dyn Runtime>, String>,
     /// The agent's clock.
     pub clock: Arc<dyn crate::clock::Clock>,
@@ -30,32 +30,33 @@ pub struct Host {
     pub demo_server: Vec<String>,
 }
 
-/// One attempt to run.
+/// One attempt to run, and the channels that connect it to the link.
 pub struct Assignment {
-    /// The right to run it.
+    /// Token of the attempt: (run, cell, attempt, epoch).
     pub token: Token,
-    /// What to run.
+    /// The cell's job.
     pub job: Arc<CellJob>,
-    /// Secret values by name (I4: memory only).
+    /// Secret values by name; they are kept in memory only (I4).
     pub secrets: BTreeMap<String, String>,
-    /// The workspace's directory, if the job has one.
+    /// The directory of the unpacked workspace, if the job has one.
     pub workspace: Option<PathBuf>,
-    /// W3C trace context of the run, if traced.
+    /// W3C trace context of the run, if it is traced.
     pub traceparent: Option<String>,
-    /// Events go here, unnumbered, in order. The last ones are `AttemptFinished` and `TornDown`, always both, always in this order.
+    /// Receives the attempt's events in order; the spool numbers them. The last two are always `AttemptFinished` and
+    /// `TornDown`, in this order.
     pub events: mpsc::Sender<Stamped>,
-    /// Log bytes go here. Closed before `AttemptFinished` is emitted: a verdict waits for its logs.
+    /// Receives log bytes. It is closed before `AttemptFinished` is emitted, so that all logs precede the verdict.
     pub logs: mpsc::Sender<LogChunk>,
-    /// The order to end.
+    /// Carries the order to cancel the attempt, once there is one.
     pub cancel: watch::Receiver<Option<CancelOrder>>,
 }
 
-/// The order to end an attempt; a later one may only be harsher.
+/// The order to cancel an attempt. A later order may only be harsher.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CancelOrder {
-    /// For `always` steps and stopping services.
+    /// Time left for `always` steps and for stopping services.
     pub grace: Duration,
-    /// Why.
+    /// Reason, as shown in reports.
     pub reason: String,
     /// Skips the `always` steps.
     pub force: bool,

@@ -1,10 +1,10 @@
-//! The clocks of the machine, and the runtime's, which a test may stop.
+//! The machine's clocks, and tokio's clock, which a test can pause.
 
 #![allow(clippy::disallowed_methods)]
 
 pub use phalanx_shared::clock::{Clock, Deadline, Stopwatch, SystemClock};
 
-/// Now as tokio's timers see it.
+/// Returns the current time of tokio's clock.
 pub fn runtime_now() -> tokio::time::Instant {
     tokio::time::Instant::now()
 }

@@ -1,4 +1,4 @@
-//! The command line of an agent: `phalanx-agent` and `phalanx agent` are the same.
+//! The command line of an agent, shared by `phalanx-agent` and `phalanx agent`.
 
 use crate::cell_contract::CancelOrder;
 use crate::identity::Identity;
@@ -12,39 +12,39 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
-/// How long a stopping agent cleans up.
+/// Time limit for cleaning up when the agent stops.
 const STOP_WITHIN: Duration = Duration::from_secs(60);
-/// What attempts have left of their time when the agent is told to end.
+/// Time that running attempts get to finish when a second signal cancels them.
 const GRACE: Duration = Duration::from_secs(30);
 
-/// What an operator says of an agent.
+/// Settings of an agent on the command line.
 #[derive(clap::Args, Clone, Debug)]
 pub struct AgentArgs {
-    /// The agent's own directory (identity, spools, scratch) instead of `agent` in the state directory
+    /// Directory for the agent's identity, spools and scratch files [default: `agent` in the state directory]
     #[arg(long, value_name = "DIR")]
     pub identity_dir: Option<PathBuf>,
-    /// Its name for people; the host's name without one
+    /// Display name [default: hostname]
     #[arg(long)]
     pub name: Option<String>,
-    /// A label that cells may ask for by `runs-on`
+    /// Add a label that cells can require with `runs-on`; repeatable
     #[arg(long = "label", value_name = "LABEL")]
     pub labels: Vec<String>,
-    /// Cells at once; four for each CPU without one, at least eight
+    /// Maximum concurrent cells [default: 4 per CPU, minimum 8]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     pub slots: Option<u32>,
-    /// How far reserved CPUs may exceed the machine's; 8 without one
+    /// Factor by which CPU reservations may exceed the machine's CPUs [default: 8]
     #[arg(long)]
     pub cpu_overcommit: Option<f64>,
-    /// How far reserved memory may exceed the machine's; 1 without one
+    /// Factor by which memory reservations may exceed the machine's memory [default: 1]
     #[arg(long)]
     pub memory_overcommit: Option<f64>,
     /// Refuse `run` steps and `process` services
     #[arg(long)]
     pub no_host_commands: bool,
-    /// End when standard input does: whoever started this agent is gone then
+    /// Stop when standard input is closed, because the parent process has ended then
     #[arg(long, hide = true)]
     pub with_parent: bool,
-    /// How containers are run, as JSON: a local run's `docker.*` settings for its child
+    /// Docker settings as JSON; a local run passes its `docker.*` settings to its child this way
     #[arg(long, hide = true, value_parser = docker_settings)]
     pub docker: Option<DockerSettings>,
 }
@@ -67,15 +67,17 @@ impl AgentArgs {
             allow_host_commands: !self.no_host_commands,
             demo_server,
             docker: self.docker.clone().unwrap_or_default(),
-            // Whoever holds our standard input sees our end, and starts us again.
+            // The parent, which holds this process's standard input, notices its death and restarts it.
             mourned: !self.with_parent,
         }
     }
 }
 
-/// Runs an agent of a coordinator (`http://HOST:PORT`, `unix:PATH`) until it is sent away (drained by its coordinator), told to end, or its parent is gone.
+/// Runs an agent of the coordinator at `http://HOST:PORT` or `unix:PATH`. Returns when the coordinator has drained the
+/// agent, when a signal has ended it, or when its parent is gone.
 ///
-/// `demo_server` is the program that answers `phalanx.demo_server`. The first SIGINT or SIGTERM lets it finish what it has; the second ends its cells.
+/// `demo_server` is the program that answers `phalanx.demo_server`. On the first SIGINT or SIGTERM the agent accepts no
+/// new cells and finishes the running ones; on the second it cancels them.
 pub async fn run(
     coordinator: &str,
     state_dir: &Path,
@@ -84,10 +86,10 @@ pub async fn run(
 ) -> Result<ExitCode, StartError> {
     private::memory();
     let own = args.identity_dir.clone();
-    // Processes of services run in directories below it, and are started from elsewhere.
+    // The path must be absolute: services run in directories below it but are started from elsewhere.
     let place = std::path::absolute(own.unwrap_or_else(|| state_dir.join("agent")))?;
     let identity = Identity::acquire_cleaned(&place).await?;
-    // Before anything is started that would have to be ended.
+    // Install the handlers before anything is started that a signal would have to end.
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let agent = supervisor::start(identity, args.options(coordinator, demo_server)).await?;
@@ -143,9 +145,9 @@ async fn either(interrupt: &mut Signal, terminate: &mut Signal) {
     }
 }
 
-/// Whoever started this agent holds its standard input open while it lives.
+/// Waits until standard input is closed: the parent process holds it open while it lives.
 ///
-/// Read by a thread of its own: tokio's would keep the runtime from ending.
+/// A separate thread reads it, because tokio's reader would keep the runtime from shutting down.
 async fn parent_is_gone(watched: bool) {
     if !watched {
         return std::future::pending().await;

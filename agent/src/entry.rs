@@ -1,4 +1,4 @@
-//! The subcommands that both binaries answer before they read a setting or start a thread.
+//! Hidden subcommands that both binaries answer before they read a setting or start a thread.
 
 use crate::demo;
 use crate::keeper;
@@ -6,7 +6,8 @@ use crate::mourner;
 use crate::runtime::process::warden;
 use std::process::ExitCode;
 
-/// Answers such a subcommand, if the program was called with one. First thing in `main`:
+/// Runs the hidden subcommand that the program was called with, if any, and returns its exit code. Call it first in
+/// `main`:
 /// ```no_run
 /// # use std::process::ExitCode;
 /// fn main() -> ExitCode {

@@ -1,4 +1,5 @@
-//! What `phalanx gc` removes besides what dead agents left: kept stacks before their time, and images that were built here.
+//! The parts of `phalanx gc` that go beyond reaping dead agents: removes kept stacks before their TTL expires, and
+//! images that Phalanx built on this machine.
 
 use crate::identity::{self, Identity};
 use crate::runtime::docker::{DockerRuntime, DockerSettings};
@@ -8,11 +9,12 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// Ends what agents with these directories keep. Containers go at once, whether their agent lives or not; of processes only the
-/// notes of dead agents are removed, so that the reaper takes them next. Returns what went, or would.
+/// Ends everything that the agents with these directories keep. Kept containers are removed at once, even if their
+/// agent is alive. For kept processes only the notes of dead agents are removed, so that the reaper ends the processes
+/// next. Returns descriptions of the removed objects, or with `dry_run` of those that would be removed.
 ///
 /// # Errors
-/// No engine answers, or it can't remove something.
+/// No engine answers, or the engine can't remove an object.
 pub async fn end_kept(
     identities: &[PathBuf],
     docker: &DockerSettings,
@@ -24,7 +26,7 @@ pub async fn end_kept(
         .filter_map(|of| identity::id_of(of))
         .collect();
     for directory in identities.iter().filter(|of| identity::id_of(of).is_some()) {
-        // A live agent holds its identity.
+        // A live agent holds the lock of its identity.
         if let Ok(identity) = Identity::acquire(directory) {
             let notes = KeptNotes::new(directory).all();
             gone.extend(
@@ -59,7 +61,7 @@ pub async fn end_kept(
 }
 
 /// Removes images that were built from contexts before a time (in seconds since 1970) and that no container uses.
-/// Returns their tags, with the bytes that this freed, or would.
+/// Returns their tags with the number of bytes that each one frees, or would free with `dry_run`.
 ///
 /// # Errors
 /// No engine answers.
@@ -76,7 +78,7 @@ pub async fn remove_built(
 async fn connect(docker: &DockerSettings) -> Result<Arc<DockerRuntime>, String> {
     DockerRuntime::connect(DockerSettings {
         ready_networks: 0,
-        // Nothing is made under it.
+        // This connection creates no objects, so the agent id is never used.
         agent: AgentId("gc".to_owned()),
         ..docker.clone()
     })

@@ -1,8 +1,8 @@
-//! Who an agent is, over restarts: a directory with an id and a lock.
+//! An agent's identity, which survives restarts: a directory with an id and a lock.
 //!
-//! Everything an agent makes bears its id (I3), and only the holder of the lock may remove it, so that two runs on one machine
-//! never reap each other. The kernel frees the lock when its holder dies, however it dies: an identity that nobody holds is dead,
-//! and the next run cleans up after it.
+//! Everything an agent creates carries its id (I3). Only the holder of the lock may remove it, so two agents on one
+//! machine never reap each other's objects. The kernel releases the lock when its holder dies for any reason. An
+//! identity whose lock is free is dead, and the next agent cleans up after it.
 
 use crate::clock::Deadline;
 use crate::private;
@@ -16,18 +16,18 @@ use std::time::Duration;
 const LOCK_FILE: &str = "agent.lock";
 const ID_FILE: &str = "agent-id";
 
-/// How long an agent waits for another one that is cleaning up after it at the moment.
+/// Maximum time an agent waits for another agent that is cleaning up after its predecessor.
 const CLEANED_WITHIN: Duration = Duration::from_secs(60);
-/// Between two looks at that.
+/// Interval between two checks of that.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// An identity that is this process's alone while it lives.
+/// An identity that this process holds exclusively while it lives.
 #[derive(Debug)]
 pub struct Identity {
     agent: AgentId,
     state_dir: PathBuf,
     lock: File,
-    /// Whether it is another's, held for a moment to clean up after it.
+    /// Whether the identity belongs to another agent and is held only to clean up after it.
     borrowed: bool,
 }
 
@@ -39,25 +39,25 @@ impl Drop for Identity {
     }
 }
 
-/// Where an identity's lock is, for other agents of the same host: everything that it makes bears this, so that somebody can clean up after it
-/// if it never returns.
+/// Location of an identity's lock, for other agents on the same host. Everything an agent creates carries it as a
+/// label, so that another agent can clean up if this one never returns.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Home {
-    /// The machine.
+    /// Id of the machine.
     pub host: String,
-    /// Of the lock's file: the same path may lead to another one in another container.
+    /// Inode of the lock file: in another container the same path may name a different file.
     pub inode: u64,
-    /// The lock's file.
+    /// Path of the lock file.
     pub lock: PathBuf,
 }
 
 impl Home {
-    /// As a label's value.
+    /// Formats the location as a label value.
     pub fn to_label(&self) -> String {
         format!("{}:{}:{}", self.host, self.inode, self.lock.display())
     }
 
-    /// Of a label's value.
+    /// Parses a label value. Returns `None` if it is malformed.
     pub fn from_label(text: &str) -> Option<Home> {
         let (host, rest) = text.split_once(':')?;
         let (inode, lock) = rest.split_once(':')?;
@@ -69,7 +69,7 @@ impl Home {
     }
 }
 
-/// This machine, over restarts if it has an id.
+/// Returns the id of this machine: the machine id, which survives restarts, or else the boot id.
 fn host() -> Option<String> {
     ["/etc/machine-id", "/proc/sys/kernel/random/boot_id"]
         .into_iter()
@@ -78,8 +78,9 @@ fn host() -> Option<String> {
         .find(|id| !id.is_empty() && !id.contains(':'))
 }
 
-/// Takes an identity whose directory is somewhere on this machine, if nobody holds it: to clean up after it, and then to let go of it. `None` if it is
-/// held, or if that can't be judged: another machine's, another file at the path, one that isn't ours to open.
+/// Acquires the identity at `home` if its lock is free, so that the caller can clean up after it and release it.
+/// Returns `None` if the lock is held or if that can't be determined: the identity is of another machine, the path
+/// names another file, or this user can't open it.
 pub fn take_abandoned(home: &Home, agent: &AgentId) -> Option<Identity> {
     if host()? != home.host {
         return None;
@@ -95,7 +96,7 @@ pub fn take_abandoned(home: &Home, agent: &AgentId) -> Option<Identity> {
         return None;
     }
     lock.try_lock().ok()?;
-    // An agent that starts meanwhile waits for us.
+    // The mark makes an agent that starts now wait until the clean-up is done.
     let _ = lock.write_all(b"cleaning");
     Some(Identity {
         agent: agent.clone(),
@@ -105,7 +106,8 @@ pub fn take_abandoned(home: &Home, agent: &AgentId) -> Option<Identity> {
     })
 }
 
-/// Whether an identity's directory is not there any more: removed, or another one's by now. Only of this machine, and of what can be looked at.
+/// Returns whether the identity's directory has been removed or belongs to another identity by now. Returns `false` for
+/// other machines and for paths that can't be read.
 pub fn is_removed(home: &Home, agent: &AgentId) -> bool {
     if host().as_ref() != Some(&home.host) {
         return false;
@@ -123,24 +125,24 @@ pub fn is_removed(home: &Home, agent: &AgentId) -> bool {
     }
 }
 
-/// Why an identity can't be had.
+/// Reasons why an identity can't be acquired.
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
-    /// Somebody else is it.
+    /// Another process holds the lock.
     #[error("the state directory {} is in use by another agent: give this one another directory", .0.display())]
     InUse(PathBuf),
-    /// The directory can't be used.
+    /// The directory or one of its files can't be used.
     #[error("can't use {} as state directory: {error}", .path.display())]
     Unusable {
-        /// Which file or directory.
+        /// The file or directory.
         path: PathBuf,
-        /// Why.
+        /// The underlying error.
         error: io::Error,
     },
 }
 
 impl Identity {
-    /// The same, after whoever cleans up after its predecessor at the moment.
+    /// Like [`Identity::acquire`], but first waits for another agent that is cleaning up after the predecessor.
     pub async fn acquire_cleaned(state_dir: &Path) -> Result<Identity, IdentityError> {
         let until = Deadline::within(CLEANED_WITHIN);
         loop {
@@ -157,7 +159,7 @@ impl Identity {
         }
     }
 
-    /// Where its lock is.
+    /// Returns the location of the lock, or `None` if the machine has no id.
     pub fn home(&self) -> Option<Home> {
         let lock = self.state_dir.join(LOCK_FILE).canonicalize().ok()?;
         Some(Home {
@@ -167,7 +169,7 @@ impl Identity {
         })
     }
 
-    /// Takes the identity of a state directory; the first time a new one is made there.
+    /// Acquires the identity in a state directory. Creates one if the directory has none.
     pub fn acquire(state_dir: &Path) -> Result<Identity, IdentityError> {
         let unusable = |path: &Path| {
             let path = path.to_owned();
@@ -199,17 +201,17 @@ impl Identity {
         })
     }
 
-    /// The id.
+    /// Returns the agent's id.
     pub fn agent(&self) -> &AgentId {
         &self.agent
     }
 
-    /// Its directory.
+    /// Returns the agent's state directory.
     pub fn state_dir(&self) -> &Path {
         &self.state_dir
     }
 
-    /// Removes the identity for good, once nothing of it is left anywhere.
+    /// Removes the identity for good. Call it when nothing that it created is left.
     pub fn retire(self) {
         if let Err(error) = std::fs::remove_dir_all(&self.state_dir) {
             tracing::debug!(directory = %self.state_dir.display(), %error, "can't remove");
@@ -217,8 +219,8 @@ impl Identity {
     }
 }
 
-/// Takes every identity in the directories directly below `parent` that nobody holds. Clean up after them, then drop them.
-/// A directory that never was an identity, or that can't be read, is left out.
+/// Acquires every identity directly below `parent` whose lock is free. The caller cleans up after them and drops them.
+/// Skips directories that hold no identity or can't be read.
 pub fn take_dead(parent: &Path) -> Vec<Identity> {
     let Ok(entries) = std::fs::read_dir(parent) else {
         return Vec::new();
@@ -231,7 +233,8 @@ pub fn take_dead(parent: &Path) -> Vec<Identity> {
         .collect()
 }
 
-/// The id of a directory that is an identity, whoever holds it.
+/// Returns the agent id in a directory, whether or not the identity is held. Returns `None` if the directory holds no
+/// identity.
 pub fn id_of(directory: &Path) -> Option<AgentId> {
     let text = std::fs::read_to_string(directory.join(ID_FILE)).ok()?;
     Some(text.trim())
@@ -242,7 +245,7 @@ pub fn id_of(directory: &Path) -> Option<AgentId> {
 fn read_or_make_id(path: &Path) -> io::Result<AgentId> {
     match std::fs::read_to_string(path) {
         Ok(text) if !text.trim().is_empty() => return Ok(AgentId::from(text.trim())),
-        Ok(_) => {} // A crash while it was written: nothing was made under it.
+        Ok(_) => {} // The process crashed while writing it, before it created anything.
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error),
     }
@@ -332,7 +335,7 @@ mod tests {
         drop(taken);
         let back = waiting.await.unwrap().unwrap();
         assert_eq!(back.agent(), &agent);
-        // Of one that is held by an agent nobody waits.
+        // A live agent holds this identity and isn't cleaning up, so the call doesn't wait.
         assert!(Identity::acquire_cleaned(&directory).await.is_err());
     }
 

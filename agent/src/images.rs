@@ -1,7 +1,7 @@
-//! Which images the engine holds, and pulling those that queued cells will need.
+//! Lists the images that the engine holds, and pulls images ahead of time for queued cells.
 //!
-//! What is held is told to the coordinator, which prefers agents that hold a cell's images. A pull that fails here is no error:
-//! the cell that needs the image asks for it again, and tells why it can't be had.
+//! The agent reports the held images to the coordinator, which prefers agents that already hold a cell's images. A
+//! failed pull here is not an error: the cell that needs the image pulls it again and reports the reason if that fails.
 
 use crate::link::actor::{Handle, Prefetcher};
 use crate::runtime::docker::DockerRuntime;
@@ -9,21 +9,21 @@ use phalanx_proto::limit::IMAGES;
 use std::sync::{Arc, OnceLock};
 use tokio_util::task::TaskTracker;
 
-/// Names that an agent tells at most; the rest is found out when it is needed.
+/// Maximum number of image names that an agent reports. Cells find out about other images when they need them.
 const TOLD: usize = if IMAGES < 4096 { IMAGES } else { 4096 };
-/// How images that this program built are named: no spec asks for them by that.
+/// Name prefix of images that Phalanx built. Specs never refer to them by that name.
 const BUILT: &str = "phalanx-build:";
 
-/// The images of one engine.
+/// The images held by one engine.
 pub struct Images {
     engine: Arc<DockerRuntime>,
-    /// Whom to tell of changes; known once the link runs.
+    /// Receives changes; set once the link runs.
     link: OnceLock<Handle>,
     pulls: TaskTracker,
 }
 
 impl Images {
-    /// Of an engine.
+    /// Creates the view of an engine's images.
     pub fn of(engine: Arc<DockerRuntime>) -> Arc<Images> {
         Arc::new(Images {
             engine,
@@ -32,13 +32,13 @@ impl Images {
         })
     }
 
-    /// From now on changes are told to the link.
+    /// Reports changes to this link from now on.
     pub fn tell(&self, link: Handle) {
-        // A second link would be a second agent.
+        // Ignores a second link, which would belong to a second agent.
         let _ = self.link.set(link);
     }
 
-    /// The names of what the engine holds; none if it doesn't say.
+    /// Returns the names of the images that the engine holds, or an empty list if the engine fails to answer.
     pub async fn held(&self) -> Vec<String> {
         match self.engine.images_present().await {
             Ok(names) => told(names),
@@ -60,7 +60,7 @@ impl Images {
     }
 }
 
-/// What a spec may call the images: `x:latest` is also `x`.
+/// Adds the names by which a spec may refer to an image: `x:latest` is also `x`. Drops Phalanx's own builds.
 fn told(names: Vec<String>) -> Vec<String> {
     let names = names.into_iter().filter(|name| !name.starts_with(BUILT));
     let both = names.flat_map(|name| {
@@ -70,7 +70,7 @@ fn told(names: Vec<String>) -> Vec<String> {
     both.take(TOLD).collect()
 }
 
-/// Gives each wanted image to a task of its own.
+/// Pulls each requested image in a task of its own.
 pub struct Ahead(pub Arc<Images>);
 
 impl Prefetcher for Ahead {

@@ -1,8 +1,9 @@
-//! Ends what `--keep` kept when its time is over, also when no agent lives then: a process of its own that waits.
+//! The keeper: a separate process that removes what `--keep` kept when its TTL expires, even if no agent is alive then.
 //!
-//! The note in an identity's directory says when the last of what it kept expires. A hidden subcommand of both binaries
-//! ([`COMMAND`]) waits for that time and cleans up like any successor would. One per identity; an agent that lives does it itself.
-//! It is a convenience that may die, too: whoever starts next reaps what has expired.
+//! A note in the identity's directory says when the last kept object expires. A hidden subcommand of both binaries
+//! ([`COMMAND`]) waits for that time and then cleans up as a successor of the agent would. There is one keeper per
+//! identity. A live agent removes expired objects itself. The keeper is a convenience and may be killed: the next agent
+//! that starts reaps whatever has expired.
 
 use crate::clock::{Clock, SystemClock};
 use crate::identity::{Identity, IdentityError};
@@ -17,20 +18,21 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
-/// The subcommand: the identity's directory and the Docker settings as JSON follow.
+/// Name of the hidden subcommand. Its arguments are the identity's directory and the Docker settings as JSON.
 pub const COMMAND: &str = "__keeper";
-/// In the identity's directory: when the last of what is kept expires, in microseconds since 1970.
+/// File in the identity's directory: when the last kept object expires, in microseconds since 1970.
 const NOTE: &str = "kept-until";
-/// In the identity's directory: held by the one keeper.
+/// File in the identity's directory that the one keeper locks.
 const LOCK: &str = "keeper.lock";
-/// How often it is looked whether the identity still exists, while nothing has expired.
+/// Interval of the checks whether the identity still exists, while nothing has expired.
 const LOOK: Duration = Duration::from_secs(60);
-/// Between tries to clean up.
+/// Pause between two attempts to clean up.
 const RETRY: Duration = Duration::from_secs(15);
-/// After the time, an engine that doesn't come back is left to the next start.
+/// Time after the expiry when the keeper gives up, for example because the engine never came back. The next agent
+/// cleans up then.
 const GIVE_UP: Duration = Duration::from_secs(24 * 3600);
 
-/// Notes that something is kept from now on for so long.
+/// Notes that something is kept for `ttl` from `now` on.
 pub fn note(state_dir: &Path, now: Timestamp, ttl: Duration) {
     let until = later(now, ttl).max(noted(state_dir).unwrap_or(Timestamp(0)));
     if let Err(error) = private::write(&state_dir.join(NOTE), until.0.to_string()) {
@@ -38,15 +40,15 @@ pub fn note(state_dir: &Path, now: Timestamp, ttl: Duration) {
     }
 }
 
-/// Until when something is kept, if anything is.
+/// Returns when the last kept object expires, or `None` if nothing is kept.
 pub fn noted(state_dir: &Path) -> Option<Timestamp> {
     let text = std::fs::read_to_string(state_dir.join(NOTE)).ok()?;
     text.trim().parse().ok().map(Timestamp)
 }
 
-/// Nothing is kept any more.
+/// Removes the note, because nothing is kept any more.
 pub fn forget(state_dir: &Path) {
-    // It may never have been there.
+    // The note may not exist.
     let _ = std::fs::remove_file(state_dir.join(NOTE));
 }
 
@@ -55,10 +57,10 @@ fn later(now: Timestamp, by: Duration) -> Timestamp {
     Timestamp(now.0.saturating_add(by))
 }
 
-/// Starts a keeper for an identity, in a session of its own. A second one ends at once.
+/// Starts a keeper for an identity. It runs in its own session. If a keeper already runs, the new one exits at once.
 pub fn start(state_dir: &Path, docker: &DockerSettings) -> io::Result<()> {
     let mut command = Command::new("/proc/self/exe");
-    // This very program, also if its file was replaced since.
+    // `/proc/self/exe` is this program even if its file has been replaced.
     command
         .arg0("phalanx-keeper")
         .arg(COMMAND)
@@ -68,17 +70,17 @@ pub fn start(state_dir: &Path, docker: &DockerSettings) -> io::Result<()> {
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .current_dir("/")
-        // Ctrl-C on the terminal isn't meant for it.
+        // Ctrl-C on the terminal must not reach the keeper.
         .process_group(0);
     let mut child = command.spawn()?;
-    // So that it is no zombie if it ends before us.
+    // Wait for the child so that it doesn't become a zombie if it ends before this process.
     std::thread::spawn(move || child.wait());
     Ok(())
 }
 
-/// The subcommand itself.
+/// Runs the keeper: the body of the hidden subcommand.
 pub fn main(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
-    // The terminal may go, and with it the session.
+    // Leave the session: the terminal may be closed.
     let _ = nix::unistd::setsid();
     let (Some(state_dir), Some(docker)) = (arguments.next(), arguments.next()) else {
         return ExitCode::FAILURE;
@@ -105,14 +107,14 @@ async fn keep(state_dir: PathBuf, docker: DockerSettings) {
     }
     let clock = SystemClock::default();
     loop {
-        // Gone with the directory, or cleaned up by somebody else.
+        // The directory has been removed, or another process has cleaned up.
         let Some(until) = noted(&state_dir) else {
             return;
         };
         let now = clock.wall();
         if until > now {
             let left = u64::try_from(until.0 - now.0).unwrap_or(0);
-            // A marker in the engine counts in whole seconds.
+            // The engine's expiry labels count in whole seconds.
             let left = Duration::from_micros(left) + Duration::from_secs(1);
             tokio::time::sleep(left.min(LOOK)).await;
             continue;
@@ -128,7 +130,7 @@ async fn keep(state_dir: PathBuf, docker: DockerSettings) {
                     return;
                 }
             }
-            // The agent that lives looks for what has expired, too.
+            // A live agent removes expired objects itself.
             Err(IdentityError::InUse(_)) => {}
             Err(IdentityError::Unusable { .. }) => return,
         }

@@ -1,6 +1,6 @@
-//! The agent: takes cells from a coordinator, stands up their stacks, drives their sequences, reports events.
+//! The agent: accepts cells from a coordinator, stands up their stacks, drives their sequences and reports events.
 //!
-//! It doesn't know the coordinator's crate; they meet in `phalanx-proto` only.
+//! It doesn't depend on the coordinator's crate; both share only `phalanx-proto` and `phalanx-shared`.
 
 #![cfg_attr(test, allow(clippy::disallowed_methods))]
 

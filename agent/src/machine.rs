@@ -1,8 +1,8 @@
-//! What this machine has: read once, at the agent's start.
+//! The machine's capacity, labels and name, which the agent reads once at its start.
 
 use phalanx_shared::plan::Resources;
 
-/// CPUs and memory of this machine, as far as this process may use them.
+/// Returns the CPUs and the memory of this machine that this process may use.
 pub fn resources() -> Resources {
     let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     Resources {
@@ -12,7 +12,7 @@ pub fn resources() -> Resources {
     }
 }
 
-/// Physical memory, or the control group's limit if that is less.
+/// Returns the size of the physical memory in bytes, or the control group's limit if that is lower.
 fn memory_bytes() -> u64 {
     let total = std::fs::read_to_string("/proc/meminfo")
         .ok()
@@ -23,7 +23,7 @@ fn memory_bytes() -> u64 {
     match (total, limit) {
         (Some(total), Some(limit)) => u64::min(total, limit),
         (Some(one), None) | (None, Some(one)) => one,
-        // Not Linux, or no /proc: memory is no constraint then.
+        // Without `/proc` (for example not on Linux) memory is not a constraint.
         (None, None) => u64::MAX,
     }
 }
@@ -36,7 +36,7 @@ fn meminfo_total(text: &str) -> Option<u64> {
     Some(kib.saturating_mul(1024))
 }
 
-/// What every machine offers as labels: system and architecture.
+/// Returns the labels that every machine offers: operating system and architecture.
 pub fn labels() -> Vec<String> {
     vec![
         std::env::consts::OS.to_owned(),
@@ -44,7 +44,7 @@ pub fn labels() -> Vec<String> {
     ]
 }
 
-/// The machine's name, for people.
+/// Returns the hostname, used as display name.
 pub fn name() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname");
     let name = name.unwrap_or_default().trim().to_owned();

@@ -1,21 +1,21 @@
-//! The `phalanx-agent` binary: answers its hidden subcommands, then runs an agent.
+//! The `phalanx-agent` binary: answers its hidden subcommands, otherwise runs an agent.
 
 use clap::Parser;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
 
-/// The exit code of an agent that can't start, the same as that of `phalanx agent`.
+/// Exit code of an agent that can't start; `phalanx agent` uses the same.
 const ERRORED: u8 = 3;
 
 /// Takes cells from a Phalanx coordinator and runs them on this machine
 #[derive(Parser)]
 #[command(name = "phalanx-agent", version)]
 struct Cli {
-    /// The coordinator: `http://HOST:PORT` or `unix:PATH`
+    /// Coordinator address: `http://HOST:PORT` or `unix:PATH`
     #[arg(long, value_name = "URL", env = "PHALANX_COORDINATOR")]
     coordinator: String,
-    /// Where the agent's state is kept over restarts
+    /// Directory for the agent's state, which survives restarts
     #[arg(long, value_name = "DIR", env = "PHALANX_STATE_DIR")]
     state_dir: PathBuf,
     #[command(flatten)]
@@ -27,7 +27,7 @@ fn main() -> ExitCode {
         return code;
     }
     phalanx_agent::limits::raise_open_files();
-    // Already installed is fine; without one, HTTPS would panic.
+    // An error means that a provider is already installed. Without a provider HTTPS would panic.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let filter = EnvFilter::try_from_env("PHALANX_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt()
@@ -49,7 +49,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     Ok(runtime.block_on(agent)?)
 }
 
-/// The demo server is a command of the `phalanx` program, which is installed beside this one.
+/// Returns the command of the demo server: a subcommand of the `phalanx` program, which is installed beside this one.
 fn demo_server() -> Vec<String> {
     let own = std::env::current_exe().unwrap_or_default();
     let program = own.with_file_name("phalanx");

@@ -1,9 +1,10 @@
-//! Whoever an agent leaves behind to tell of its death.
+//! The mourner: a child process that reports the agent's death to the coordinator.
 //!
-//! A broken connection doesn't say whether the agent lives: a cut network looks the same, and is no death (I8). So each agent has a child
-//! that does nothing but hold the reading end of a pipe. The kernel closes the writing end when the agent's process is gone, however it
-//! went; the child then tells the coordinator which instance died, and its cells run again at once instead of at the end of the lease.
-//! A child that can't tell, or is killed as well, costs time and nothing else.
+//! A broken connection doesn't prove that the agent is dead: a cut network looks the same (I8). Therefore each agent
+//! has a child that only holds the reading end of a pipe. The kernel closes the writing end when the agent's process
+//! ends for any reason. The child then reports the dead instance to the coordinator, which reruns its cells at once
+//! instead of when their leases expire. If the child is killed too or can't reach the coordinator, the cells only start
+//! later.
 
 use crate::clock::Deadline;
 use crate::link::{Coordinator, backoff};
@@ -16,14 +17,14 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::Duration;
 
-/// The hidden subcommand of both binaries.
+/// Name of the hidden subcommand of both binaries.
 pub const COMMAND: &str = "__mourn";
-/// After so long every lease is over: telling is of no use any more.
+/// Time limit for reporting the death. Every lease has expired by then, so a later report would be useless.
 const TELL_WITHIN: Duration = Duration::from_secs(30);
-/// A call that isn't answered by then is tried again.
+/// Time limit for one call; after it the call is retried.
 const ANSWER_WITHIN: Duration = Duration::from_secs(3);
 
-/// Whose death is to be told, to whom.
+/// The agent instance whose death is reported, and the coordinator to report it to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Of {
     coordinator: String,
@@ -32,7 +33,7 @@ pub struct Of {
 }
 
 impl Of {
-    /// Of this process, as an instance that no other has.
+    /// Describes this process as a new, unique instance of the agent.
     pub fn this_process(coordinator: &str, agent: &AgentId) -> Of {
         Of {
             coordinator: coordinator.to_owned(),
@@ -42,20 +43,20 @@ impl Of {
     }
 }
 
-/// The child. Dropping it is the death of which it tells.
+/// Handle to the child process. Dropping it closes the pipe, which the child takes for the agent's death.
 #[derive(Debug)]
 pub struct Mourner {
     of: Of,
-    // Holds the pipe; never waited for, it outlives us.
+    // Holds the pipe. The agent never waits for the child, which outlives it.
     _child: Child,
 }
 
 impl Mourner {
-    /// Starts the child: this program once more, which must answer [`COMMAND`].
+    /// Starts the child: this same program, which must answer [`COMMAND`].
     pub fn start(of: Of) -> io::Result<Mourner> {
         let mut child = Command::new(std::env::current_exe()?)
             .arg(COMMAND)
-            // Ctrl-C on the terminal is for the agent.
+            // Ctrl-C on the terminal is meant for the agent only.
             .process_group(0)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
@@ -69,16 +70,16 @@ impl Mourner {
         Ok(Mourner { of, _child: child })
     }
 
-    /// The instance whose death it tells.
+    /// Returns the id of the instance whose death the child reports.
     pub fn instance(&self) -> &str {
         &self.of.instance
     }
 }
 
-/// The child's whole life.
+/// Runs the child: the body of the hidden subcommand.
 pub fn main() -> ExitCode {
     let mut text = String::new();
-    // Returns when the agent is gone.
+    // Returns when the agent's process has ended.
     if io::stdin().read_to_string(&mut text).is_err() {
         return ExitCode::FAILURE;
     }
@@ -94,7 +95,8 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Tells it until somebody has heard; whether somebody did.
+/// Reports the death, retrying until the coordinator answers or the time is over. Returns whether the coordinator
+/// answered.
 async fn tell(of: Of) -> bool {
     let Ok(coordinator) = Coordinator::at(&of.coordinator) else {
         return false;

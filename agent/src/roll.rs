@@ -1,9 +1,11 @@
-//! Which agents this user has on this machine: a note for each process, apart from its state directory.
+//! A register of the agents that this user runs on this machine: one note per process, kept outside the state
+//! directories.
 //!
-//! An agent that is gone for good may have left host processes, of which no engine knows, and its state directory may be gone with it. So each
-//! agent notes who it is and which process that is, in memory that ends with the machine's start. Another one of the same user, which can see the
-//! same processes, reads there that nobody is that agent any more. It is sure only of what it can see: a note of another namespace of processes
-//! is as good as alive, and an agent is gone only if all of its notes are.
+//! An agent that never returns may have left host processes, which no engine knows, and its state directory may be gone
+//! too. Therefore each agent writes a note with its identity and its process to a directory that doesn't survive a
+//! reboot. Another agent of the same user, which sees the same processes, reads the notes to find agents that no
+//! process runs any more. It relies only on what it can see: the process of a note from another PID namespace counts as
+//! alive, and an agent is gone only if the processes of all its notes are.
 
 use crate::clock::Clock;
 use crate::identity::{Home, Identity};
@@ -17,33 +19,34 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Where notes are kept; the first one that there is. Both are emptied when the machine starts, or the notes are of another start.
+/// Candidate locations for the notes; the first existing one is used. Either is emptied at boot, or the notes' boot ids
+/// show that they are from an earlier boot.
 const PLACES: [&str; 2] = ["/dev/shm", "/tmp"];
-/// Ends the name of a note's file.
+/// Extension of a note's file.
 const NOTE: &str = "note";
-/// Ends the name of a file that says when an agent was found to be gone for the first time.
+/// Extension of the file that records when an agent was first found to be gone.
 const SEEN: &str = "seen";
-/// The same for when nothing was found of it.
+/// Extension of the file that records when nothing of a gone agent was found for the first time.
 const EMPTY: &str = "empty";
 
-/// An agent's process, as it is noted.
+/// The content of a note: an agent's process.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Told {
     agent: AgentId,
-    /// Where its lock is, as labels say it.
+    /// Location of its lock, in label form.
     home: String,
     process: Process,
 }
 
-/// A process that no other is, ever.
+/// Identifies a process uniquely, even across reboots and reused PIDs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Process {
-    /// The machine's start.
+    /// Boot id of the machine.
     boot: String,
-    /// The namespace that its number is of.
+    /// Inode of the PID namespace that `pid` belongs to.
     namespace: u64,
     pid: u32,
-    /// In ticks since the machine's start.
+    /// Start time in clock ticks since boot.
     started: u64,
 }
 
@@ -53,16 +56,16 @@ pub struct Roll {
     directory: PathBuf,
 }
 
-/// A note of this process; it stays until it is taken back.
+/// This process's note. The file stays until [`Note::sign_off`], even if this value is dropped.
 #[derive(Debug)]
 pub struct Note(PathBuf);
 
-/// An agent that no process is any more.
+/// An agent that no process runs any more.
 #[derive(Debug)]
 pub struct Gone {
-    /// Which.
+    /// Id of the agent.
     pub agent: AgentId,
-    /// Where its locks are or were.
+    /// Locations of the locks that its processes held.
     pub homes: Vec<Home>,
     notes: Vec<PathBuf>,
 }
@@ -78,7 +81,7 @@ impl Process {
         })
     }
 
-    /// Whether it has ended, as far as that can be seen from here; if it can't, it lives.
+    /// Returns whether the process has verifiably ended. Returns `false` if that can't be determined from here.
     fn is_over(&self) -> bool {
         let (Some(boot), Some(namespace)) = (boot(), namespace()) else {
             return false;
@@ -86,7 +89,7 @@ impl Process {
         if self.boot != boot {
             return true;
         }
-        // Without `/proc` nobody would seem to live.
+        // Without a readable `/proc` every process would seem to have ended.
         let can_see = started(std::process::id()).is_some();
         can_see && self.namespace == namespace && started(self.pid) != Some(self.started)
     }
@@ -103,10 +106,10 @@ fn namespace() -> Option<u64> {
         .map(|meta| meta.ino())
 }
 
-/// When a process began; none if there is none, or only what its parent has not heard of yet.
+/// Returns a process's start time in clock ticks since boot, or `None` if there is no such process or only a zombie.
 fn started(pid: u32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The program's name, in brackets, may hold anything.
+    // The program's name is in parentheses and may contain anything.
     let (_, rest) = stat.rsplit_once(')')?;
     let mut fields = rest.split_whitespace();
     let state = fields.next()?;
@@ -118,14 +121,15 @@ fn started(pid: u32) -> Option<u64> {
 }
 
 impl Roll {
-    /// This user's.
+    /// Opens this user's register. Returns `None` if there is no usable location.
     pub fn here() -> Option<Roll> {
         let name = format!("phalanx-agents-{}", nix::unistd::geteuid());
         let place = PLACES.iter().find(|place| Path::new(place).is_dir())?;
         Roll::at(Path::new(place).join(name))
     }
 
-    /// In a directory that is this user's alone, which is made.
+    /// Opens the register in a directory and creates that if needed. Returns `None` unless only this user can access
+    /// the directory.
     pub fn at(directory: PathBuf) -> Option<Roll> {
         let made = fs::DirBuilder::new().mode(0o700).create(&directory);
         let meta = directory.symlink_metadata().ok()?;
@@ -137,14 +141,14 @@ impl Roll {
         Some(Roll { directory })
     }
 
-    /// Notes that this process is an agent.
+    /// Notes that this process runs the agent. Returns `None` if no note could be written.
     pub fn sign_on(&self, identity: &Identity) -> Option<Note> {
         let told = Told {
             agent: identity.agent().clone(),
             home: identity.home()?.to_label(),
             process: Process::this()?,
         };
-        // It becomes a file name.
+        // The id becomes part of a file name.
         let name = told.agent.as_str();
         if name.contains('/') || name.starts_with('.') {
             return None;
@@ -161,7 +165,7 @@ impl Roll {
         Some(Note(note))
     }
 
-    /// Agents that no process is any more.
+    /// Returns the agents that no process runs any more.
     pub fn gone(&self) -> Vec<Gone> {
         let mut agents: BTreeMap<AgentId, Option<Gone>> = BTreeMap::new();
         for path in self.notes() {
@@ -186,12 +190,12 @@ impl Roll {
         agents.into_values().flatten().collect()
     }
 
-    /// Whether that is still so.
+    /// Returns whether the agent is still gone.
     pub fn is_gone(&self, agent: &AgentId) -> bool {
         self.gone().iter().any(|gone| gone.agent == *agent)
     }
 
-    /// Removes what earlier processes of an agent noted, which has cleaned up after them itself.
+    /// Removes the notes of an agent's earlier processes. Call it after the agent has cleaned up after them.
     pub fn forget_earlier(&self, agent: &AgentId) {
         for path in self.notes() {
             if read(&path).is_some_and(|told| told.agent == *agent && told.process.is_over()) {
@@ -228,14 +232,14 @@ fn forget(note: &Path) {
 }
 
 impl Note {
-    /// Nothing of the agent is left by this process.
+    /// Removes the note. Call it when this process has left nothing of the agent behind.
     pub fn sign_off(self) {
         forget(&self.0);
     }
 }
 
 impl Gone {
-    /// For how long it has been known that it is gone.
+    /// Returns how long ago the agent was first found to be gone, and records the time on the first call.
     pub fn seen_for(&self, clock: &dyn Clock) -> Duration {
         self.since(SEEN, clock).unwrap_or_else(|| {
             self.write(SEEN, clock);
@@ -243,12 +247,13 @@ impl Gone {
         })
     }
 
-    /// For how long it has been known that nothing of it is left, if that is known.
+    /// Returns how long ago nothing of the agent was found for the first time, or `None` if that has never happened.
     pub fn empty_for(&self, clock: &dyn Clock) -> Option<Duration> {
         self.since(EMPTY, clock)
     }
 
-    /// Nothing was found of it. Its notes go when that was so already a while ago: an engine may be still at what it was asked last.
+    /// Records that nothing of the agent was found. Removes its notes if that was already recorded at least `before`
+    /// ago: until then the engine may still be executing the dead agent's last request.
     pub fn was_empty(&self, clock: &dyn Clock, before: Duration) {
         match self.empty_for(clock) {
             Some(since) if since >= before => self.notes.iter().for_each(|note| forget(note)),
@@ -257,7 +262,8 @@ impl Gone {
         }
     }
 
-    /// What one of the files beside each note says; the shortest time of all of them.
+    /// Returns the age of the marker files with this extension, one beside each note; the youngest counts. `None` if
+    /// one is missing.
     fn since(&self, end: &str, clock: &dyn Clock) -> Option<Duration> {
         let now = clock.wall();
         let of = |note: &PathBuf| {
@@ -270,7 +276,7 @@ impl Gone {
 
     fn write(&self, end: &str, clock: &dyn Clock) {
         for note in &self.notes {
-            // Failing to write it costs a look more.
+            // A failed write only costs one more check.
             let _ = private::write(&note.with_extension(end), clock.wall().0.to_string());
         }
     }
@@ -286,7 +292,7 @@ mod tests {
         Roll::at(place.join("roll")).unwrap()
     }
 
-    /// A note as a process that is over has left it.
+    /// A note as left behind by a process that has ended.
     fn left_behind(roll: &Roll, identity: &Identity, change: impl FnOnce(&mut Process)) {
         let Note(path) = roll.sign_on(identity).unwrap();
         let mut told = read(&path).unwrap();

@@ -1,7 +1,8 @@
-//! Where an attempt's facts and bytes go: events are stamped, masked and numbered here, logs masked and chunked.
+//! The sinks for an attempt's events and logs: events are stamped and masked here, log bytes are labelled with service
+//! and stream.
 //!
-//! Producers see a full channel as waiting, never as loss. The receiving ends are the link's spool (events)
-//! and log store (bytes).
+//! A full channel makes producers wait; nothing is dropped. The receiving ends are the link's spool (events) and the
+//! cell's log pump, which masks the bytes and forwards them to the link's log store.
 
 use phalanx_shared::event::{EventKind, LogStream};
 use phalanx_shared::id::Token;
@@ -9,39 +10,39 @@ use phalanx_shared::time::Timestamp;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 
-/// An event on its way to the spool, not numbered yet: the spool numbers in the order of arrival.
+/// An event on its way to the spool, which numbers events in order of arrival.
 #[derive(Clone, Debug)]
 pub struct Stamped {
-    /// Which attempt.
+    /// Token of the attempt.
     pub token: Token,
-    /// Wall time.
+    /// Wall-clock time of the event.
     pub at: Timestamp,
-    /// Microseconds since the attempt began.
+    /// Microseconds since the start of the attempt.
     pub mono_us: u64,
-    /// What happened.
+    /// The event itself.
     pub kind: EventKind,
 }
 
-/// Bytes of a service's log, masked, in the order written.
+/// Masked bytes of a service's log, in the order they were written.
 #[derive(Clone, Debug)]
 pub struct LogChunk {
-    /// Which attempt.
+    /// Token of the attempt.
     pub token: Token,
-    /// Which service (`agent` for our own notes).
+    /// Name of the service; `agent` for the agent's own notes.
     pub service: String,
-    /// Which output.
+    /// Stream that the bytes were written to.
     pub stream: LogStream,
-    /// Wall time of the first byte's arrival.
+    /// Wall-clock time when the first byte arrived.
     pub at: Timestamp,
-    /// The bytes.
+    /// The masked bytes.
     pub bytes: Vec<u8>,
 }
 
 /// Masks text and bytes before they leave the cell (I4).
 pub trait Mask: Send + Sync {
-    /// The text without any secret.
+    /// Returns the text with all secrets masked.
     fn text(&self, text: &str) -> String;
-    /// The event without any secret.
+    /// Returns the event with all secrets masked.
     fn event(&self, kind: EventKind) -> EventKind;
 }
 
@@ -56,7 +57,7 @@ pub struct EventSink {
 }
 
 impl EventSink {
-    /// A sink whose attempt begins now.
+    /// Creates a sink for an attempt that starts now.
     pub fn new(
         token: Token,
         clock: Arc<dyn crate::clock::Clock>,
@@ -73,7 +74,8 @@ impl EventSink {
         }
     }
 
-    /// Emits a fact; waits while the spool is behind. A closed spool (the agent is going away) swallows it.
+    /// Emits an event and waits while the spool is behind. Drops the event if the spool is closed, because the agent is
+    /// shutting down.
     pub async fn emit(&self, kind: EventKind) {
         let at = self.clock.wall();
         let mono = self.clock.monotonic().saturating_sub(self.started);
@@ -86,13 +88,13 @@ impl EventSink {
         let _ = self.out.send(stamped).await;
     }
 
-    /// The wall time, for the `began` of events.
+    /// Returns the wall-clock time, for the `began` field of events.
     pub fn now(&self) -> Timestamp {
         self.clock.wall()
     }
 }
 
-/// Takes the output of one service. Cheap to clone; both streams of a service may write at once.
+/// Takes the output of one service. Cheap to clone; both streams of a service may write concurrently.
 #[derive(Clone)]
 pub struct LogSink {
     out: mpsc::Sender<(String, LogStream, Vec<u8>)>,
@@ -100,7 +102,7 @@ pub struct LogSink {
 }
 
 impl LogSink {
-    /// A sink of a service; the receiving end masks, keeps the tail and forwards.
+    /// Creates a sink for a service. The receiving end masks the bytes, keeps the tail and forwards them.
     pub fn new(
         service: impl Into<String>,
         out: mpsc::Sender<(String, LogStream, Vec<u8>)>,
@@ -111,7 +113,7 @@ impl LogSink {
         }
     }
 
-    /// Hands bytes over as they came; waits while the receiver is behind.
+    /// Sends bytes unchanged; waits while the receiver is behind.
     pub async fn write(&self, stream: LogStream, bytes: Vec<u8>) {
         let _ = self.out.send((self.service.clone(), stream, bytes)).await;
     }

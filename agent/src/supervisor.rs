@@ -1,6 +1,8 @@
-//! The agent's root: takes an identity, opens the runtimes, cleans up what its predecessor left, connects, runs cells.
+//! The agent's root: acquires an identity, opens the runtimes, cleans up after its predecessor, connects and runs
+//! cells.
 //!
-//! Everything is wired here, last to first. [`Agent::leave`] is the gentle end (nothing new, finish, go), [`Agent::stop`] the quick one.
+//! Everything is wired here. [`Agent::leave`] shuts down gracefully (no new cells, running ones finish);
+//! [`Agent::stop`] shuts down quickly.
 
 use crate::cell;
 use crate::cell_contract::{Assignment, CancelOrder, Host};
@@ -27,59 +29,60 @@ use std::sync::{Arc, Once};
 use std::time::Duration;
 use tokio_util::task::TaskTracker;
 
-/// How often what no live attempt claims is looked for.
+/// Interval between two searches for objects that no live attempt claims.
 const REAP_EVERY: Duration = Duration::from_secs(60);
-/// So long an agent that ended may come back and clean up itself, before another one does it.
+/// Time that an agent which ended has to return and clean up itself before another agent does it.
 const MAY_RETURN: Duration = Duration::from_secs(10);
-/// An engine that doesn't answer by then is taken for none.
+/// An engine that doesn't answer within this time counts as unavailable.
 const ENGINE_WITHIN: Duration = Duration::from_secs(5);
-/// A file in the state directory: containers of this identity may exist.
+/// File in the state directory: this identity may have created containers.
 const ENGINE_USED: &str = "engine-used";
-/// A file in a dead identity's state directory, made when nothing of it was found for the first time.
+/// File in a dead identity's state directory, created when nothing of the identity was found for the first time.
 const SEEN_EMPTY: &str = "seen-empty";
-/// An engine may still be at what a killed agent asked of it last: an identity is given up only if nothing is found so much later.
+/// An identity is given up only if nothing of it is found this long after the first empty search: until then the engine
+/// may still be executing the killed agent's last request.
 const SETTLED_AFTER: Duration = Duration::from_secs(60);
-/// The label of an agent with a container engine.
+/// Label of agents with a container engine.
 const DOCKER: &str = "docker";
 
-/// What an operator decides about an agent.
+/// Settings of an agent, decided by its operator.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// `http://HOST:PORT` or `unix:PATH`.
+    /// Coordinator address: `http://HOST:PORT` or `unix:PATH`.
     pub coordinator: String,
-    /// For people; the host's name without one.
+    /// Display name; the hostname if `None`.
     pub name: Option<String>,
-    /// Labels beside the machine's own.
+    /// Labels in addition to the machine's own.
     pub labels: Vec<String>,
-    /// Attempts at once.
+    /// Maximum number of concurrent attempts.
     pub slots: u32,
-    /// How far reservations of CPUs may exceed the machine's.
+    /// Factor by which CPU reservations may exceed the machine's CPUs.
     pub cpu_overcommit: f64,
-    /// How far reservations of memory may exceed the machine's.
+    /// Factor by which memory reservations may exceed the machine's memory.
     pub memory_overcommit: f64,
     /// Whether `run` steps and `process` services are allowed.
     pub allow_host_commands: bool,
-    /// The program that answers `demo-server`.
+    /// Command of the demo server.
     pub demo_server: Vec<String>,
-    /// How containers are run.
+    /// Settings for running containers.
     pub docker: DockerSettings,
-    /// Whether a child is left behind that tells the coordinator when this process dies.
+    /// Whether to start a [`Mourner`], which tells the coordinator when this process dies.
     pub mourned: bool,
 }
 
-/// Why an agent can't start.
+/// Reasons why an agent can't start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The state directory.
+    /// The identity can't be acquired.
     #[error(transparent)]
     Identity(#[from] IdentityError),
-    /// The coordinator's address.
+    /// The coordinator's address is invalid.
     #[error(transparent)]
     Address(#[from] InvalidAddress),
-    /// The spools.
+    /// The spools can't be opened.
     #[error("can't use the state directory: {0}")]
     Spool(#[from] std::io::Error),
-    /// Neither containers nor host commands.
+    /// The agent could run neither containers nor host commands.
     #[error("this agent could run nothing: host commands aren't allowed and {0}")]
     Useless(String),
 }
@@ -103,8 +106,8 @@ impl Runtimes {
             home: identity.home(),
             ..docker.clone()
         };
-        // Before the first object: networks are made ready from the first moment on. A note too many costs a directory that is
-        // looked through once more.
+        // The note must precede the first object, and networks are prepared as soon as the engine is connected. A
+        // superfluous note only costs one more search.
         let note = identity.state_dir().join(ENGINE_USED);
         let noted = note.exists();
         let _ = private::write(&note, "");
@@ -136,7 +139,7 @@ impl Runtimes {
         std::iter::once(&self.processes).chain(self.containers.iter())
     }
 
-    /// Removes what no live attempt claims.
+    /// Removes every object that no live attempt claims.
     async fn reap(&self, live: &HashSet<phalanx_shared::id::Token>) {
         for runtime in self.all() {
             let kind = runtime.kind();
@@ -151,7 +154,8 @@ impl Runtimes {
         }
     }
 
-    /// Cleans up after agents of this machine that nobody is any more and that may never return. Whether one of them may still return.
+    /// Cleans up after agents of this machine that are dead and had time to return. Returns whether one of them may
+    /// still return.
     async fn reap_abandoned(&self, settings: &DockerSettings) -> bool {
         let found = match &self.docker {
             None => Vec::new(),
@@ -171,7 +175,7 @@ impl Runtimes {
             .filter_map(|object| Some((AgentId::from(object.agent()?), object.home()?.to_label())))
             .collect();
         for (agent, home) in homes {
-            // Our own is held, by us.
+            // This agent's own identity is skipped, because its lock is held.
             let abandoned =
                 Home::from_label(&home).and_then(|home| identity::take_abandoned(&home, &agent));
             let Some(abandoned) = abandoned else { continue };
@@ -184,8 +188,8 @@ impl Runtimes {
         may_return
     }
 
-    /// Cleans up after an agent that no process is any more, whether its directory is still there or not. Whether it may still return, and it was
-    /// left to that.
+    /// Cleans up after an agent that no process runs any more, whether or not its directory still exists. Returns
+    /// `true` if the agent may still return and nothing was done for that reason.
     async fn reap_gone(
         &self,
         roll: &Roll,
@@ -203,7 +207,7 @@ impl Runtimes {
         }
         let removed = |home: &Home| identity::is_removed(home, agent);
         let (removed, over) = if gone.homes.iter().all(removed) {
-            // Somebody may be it by now, in another directory.
+            // Another process may run the agent by now, in another directory.
             let (Some(home), true) = (gone.homes.first(), roll.is_gone(agent)) else {
                 return false;
             };
@@ -227,7 +231,8 @@ impl Runtimes {
         false
     }
 
-    /// What is left of an agent without a directory: how many objects were removed, and whether nothing was there.
+    /// Cleans up after an agent whose directory is gone. Returns how many objects were removed, and whether there was
+    /// nothing to find.
     async fn reap_removed(
         &self,
         agent: &AgentId,
@@ -266,7 +271,7 @@ impl Runtimes {
     }
 }
 
-/// Runs real cells.
+/// Spawns real cells.
 struct Cells {
     host: Host,
     docker: DockerSettings,
@@ -288,7 +293,8 @@ impl CellSpawner for Cells {
     }
 }
 
-/// This agent removes what expires while it lives; the keeper does afterwards.
+/// Starts the keeper, which removes expired objects after this agent has ended. Until then the agent removes them
+/// itself.
 fn start_keeper(state_dir: &Path, docker: &DockerSettings) {
     if let Err(error) = keeper::start(state_dir, docker) {
         tracing::warn!(%error, "what is kept will be removed by the next start only");
@@ -301,30 +307,30 @@ pub struct Agent {
     runtimes: Runtimes,
     cells: TaskTracker,
     reaper: tokio::task::JoinHandle<()>,
-    /// Whether the identity had an agent with an engine before.
+    /// Whether an earlier process of this identity used an engine.
     inherited: bool,
-    /// What others know of this agent.
+    /// This process's note in the register, read by other agents.
     note: Option<Note>,
-    // Its end of the pipe closes when this process ends.
+    // Holds one end of the pipe, which closes when this process ends.
     _mourner: Option<Mourner>,
-    // The lock is held as long as anything of the agent runs.
+    // Holds the lock while any part of the agent runs.
     identity: Arc<Identity>,
 }
 
-/// Starts an agent under an identity. It connects, and goes on trying, on its own.
+/// Starts an agent under an identity. The agent connects, and reconnects, in the background.
 pub async fn start(identity: Identity, options: Options) -> Result<Agent, StartError> {
     let coordinator = Coordinator::at(&options.coordinator)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
     let inherited = identity.state_dir().join(ENGINE_USED).exists();
     let _ = std::fs::remove_file(identity.state_dir().join(SEEN_EMPTY));
-    // Before anything is made that could be left behind.
+    // Before the agent creates anything that it could leave behind.
     let roll = Roll::here();
     let note = roll.as_ref().and_then(|roll| roll.sign_on(&identity));
     let runtimes = Runtimes::open(&identity, &options.docker, clock.clone()).await;
     if let (Err(reason), false) = (&runtimes.containers, options.allow_host_commands) {
         return Err(StartError::Useless(reason.clone()));
     }
-    // Before the first attempt: what a predecessor left may hold what this one needs.
+    // Before the first attempt: objects of the predecessor may occupy resources that an attempt needs.
     runtimes.reap(&HashSet::new()).await;
     if let Some(roll) = &roll {
         roll.forget_earlier(identity.agent());
@@ -357,7 +363,7 @@ pub async fn start(identity: Identity, options: Options) -> Result<Agent, StartE
         let of = mourner::Of::this_process(&options.coordinator, identity.agent());
         Mourner::start(of)
     });
-    // Without one a death is noticed later, at the end of the lease.
+    // Without a mourner the coordinator notices a death later, when the lease expires.
     let mourner = mourner.and_then(|started| {
         started
             .inspect_err(|error| tracing::warn!(%error, "nobody will tell of this agent's death"))
@@ -365,7 +371,7 @@ pub async fn start(identity: Identity, options: Options) -> Result<Agent, StartE
     });
     let instance = match &mourner {
         Some(mourner) => mourner.instance().to_owned(),
-        // Nobody tells of its death, but it is told from another process with the same identity.
+        // The instance id still distinguishes this process from others with the same identity.
         None => uuid::Uuid::now_v7().to_string(),
     };
     let link = link::start(link::Args {
@@ -446,25 +452,25 @@ async fn reap_now_and_then(link: Handle, runtimes: Runtimes, docker: DockerSetti
     }
 }
 
-/// What became of a dead identity.
+/// Result of cleaning up after a dead identity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reaped {
-    /// Objects removed.
+    /// Number of removed objects.
     pub removed: u32,
-    /// Whether something is there yet: kept, or out of reach.
+    /// Whether something is left: kept, or out of reach.
     pub left: bool,
-    /// Whether nothing can come any more of what its agent asked for last.
+    /// Whether the engine has certainly finished the last requests of the dead agent.
     pub settled: bool,
 }
 
 impl Reaped {
-    /// Whether the identity can be given up.
+    /// Returns whether the identity can be given up.
     pub fn is_over(&self) -> bool {
         !self.left && self.settled
     }
 }
 
-/// Cleans up after an identity that nobody held any more; kept stacks stay until their time.
+/// Cleans up after an identity that no process held. Kept stacks stay until they expire.
 pub async fn reap_dead(identity: &Identity, docker: &DockerSettings) -> Reaped {
     let docker = DockerSettings {
         ready_networks: 0,
@@ -480,7 +486,7 @@ pub async fn reap_dead(identity: &Identity, docker: &DockerSettings) -> Reaped {
         && KeptNotes::new(state_dir).unexpired(clock.wall()).is_empty();
     let engine_used = state_dir.join(ENGINE_USED).exists();
     let connect = tokio::time::timeout(ENGINE_WITHIN, DockerRuntime::connect(docker));
-    // No engine: it can't hold anything of ours now, but it may when it is back.
+    // An unreachable engine may still hold objects of this identity, but only if the identity has used an engine.
     nothing &= match connect.await {
         Ok(Ok(docker)) => {
             let closed = docker.reap(&HashSet::new()).await;
@@ -499,12 +505,12 @@ pub async fn reap_dead(identity: &Identity, docker: &DockerSettings) -> Reaped {
     }
 }
 
-/// Whether nothing was found already a while ago; the first time is noted.
+/// Returns whether nothing was found already [`SETTLED_AFTER`] ago. Records the time on the first call.
 fn seen_empty_since(state_dir: &Path, now: Timestamp) -> bool {
     let path = state_dir.join(SEEN_EMPTY);
     let noted = std::fs::read_to_string(&path).ok();
     let Some(since) = noted.and_then(|text| text.parse::<i64>().ok()) else {
-        // Failing to note it costs a look more.
+        // A failed write only costs one more search.
         let _ = private::write(&path, now.0.to_string());
         return false;
     };
@@ -512,29 +518,30 @@ fn seen_empty_since(state_dir: &Path, now: Timestamp) -> bool {
 }
 
 impl Agent {
-    /// Takes nothing new, finishes what runs, tells everything, and goes.
+    /// Shuts down gracefully: accepts no new cells, finishes the running ones, delivers all events, and disconnects.
     pub async fn leave(self) {
         self.link.drain().await;
         self.link.left().await;
         self.close(true).await;
     }
 
-    /// Takes nothing new from now on.
+    /// Accepts no new cells from now on.
     pub async fn drain(&self) {
         self.link.drain().await;
     }
 
-    /// Returns when the agent has left because the coordinator sent it away.
+    /// Waits until the agent has left because it was drained.
     pub async fn left(&self) {
         self.link.left().await;
     }
 
-    /// Ends every attempt; they go on being told of until they are over.
+    /// Cancels every attempt. Their events are still delivered until they end.
     pub async fn cancel(&self, order: CancelOrder) {
         self.link.cancel_all(order).await;
     }
 
-    /// Ends at once: attempts are cancelled without their `always` steps, and cleaned up within a bound. Returns whether all of it was.
+    /// Shuts down quickly: cancels all attempts, skips their `always` steps and cleans up within the limit. Returns
+    /// whether the clean-up was complete.
     pub async fn stop(self, within: Duration) -> bool {
         self.link.stop().await;
         self.cells.close();
@@ -548,13 +555,13 @@ impl Agent {
     async fn close(self, clean: bool) {
         self.reaper.abort();
         if self.inherited {
-            // What a killed predecessor asked of the engine last may have come true since our start.
+            // The engine may have executed a killed predecessor's last request after this agent started.
             let live = HashSet::new();
             let reap = self.runtimes.reap(&live);
             let _ = tokio::time::timeout(ENGINE_WITHIN, reap).await;
         }
         self.runtimes.shutdown().await;
-        // What is kept outlives this process, and perhaps its keeper.
+        // Kept objects outlive this process, and possibly the keeper.
         let kept = keeper::noted(self.identity.state_dir()).is_some();
         if let Some(note) = self.note.filter(|_| clean && !kept) {
             note.sign_off();

@@ -1,8 +1,9 @@
-//! The workspaces an agent holds: unpacked once per digest, shared by all cells that name it.
+//! The workspaces that an agent holds: each is unpacked once per digest and shared by all cells that use it.
 //!
-//! The archive comes from the coordinator (`link`), whose `workspace::receive` wrote it. A cell's host commands run as the agent's user and may
-//! have changed what lies here, so each use begins with a look: as long as no file's inode, size and times have changed nothing is read
-//! again; else the digest decides. What wasn't used for long goes.
+//! The archive comes from the coordinator (`link`), where `workspace::receive` wrote it. A cell's host commands run as
+//! the agent's user and may have changed the files here. Therefore each use begins with a check: if every file has the
+//! same inode, size and times as before, nothing is read again; otherwise the digest decides. Workspaces that haven't
+//! been used for a long time are removed.
 
 use phalanx_shared::time::Timestamp;
 use phalanx_shared::workspace_name::Naming;
@@ -15,14 +16,14 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// A workspace that no cell has used for so long goes.
+/// A workspace that no cell has used for this long is removed.
 const UNUSED_FOR: Duration = Duration::from_secs(7 * 24 * 3_600);
-/// Bytes of all workspaces; beyond, the least recently used go.
+/// Maximum size of all workspaces in bytes; beyond it the least recently used ones are removed.
 const ALL_BYTES: u64 = 8 << 30;
-/// A workspace that was used last within this time may still be copied by a cell.
+/// A cell may still be copying a workspace that was last used within this time.
 const IN_USE: Duration = Duration::from_secs(600);
 
-/// Why a workspace can't be had.
+/// Reasons why a workspace is unavailable.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum Error {
@@ -36,16 +37,16 @@ pub enum Error {
     Io { digest: String, source: io::Error },
 }
 
-/// The workspaces below one directory. Clones are the same.
+/// The workspaces below one directory. Clones share the same state.
 #[derive(Clone, Debug)]
 pub struct Workspaces {
     root: PathBuf,
-    /// How each looked when its digest was right.
+    /// Fingerprint of each workspace's metadata when its digest was last verified.
     seen: Arc<Mutex<HashMap<String, [u8; 32]>>>,
 }
 
 impl Workspaces {
-    /// Those below `root`, which is made when the first is unpacked.
+    /// Manages the workspaces below `root`, which is created when the first one is unpacked.
     pub fn new(root: impl Into<PathBuf>) -> Self {
         Workspaces {
             root: root.into(),
@@ -53,7 +54,8 @@ impl Workspaces {
         }
     }
 
-    /// The directory of a workspace that is here and is what its digest says. One that was changed is removed. Reads the disk.
+    /// Returns the directory of a workspace if it is present and matches its digest. Removes it if it was changed.
+    /// Reads the disk.
     pub fn get(&self, digest: &str, now: Timestamp) -> Option<PathBuf> {
         let path = self.root.join(digest);
         if !is_digest(digest) || !path.symlink_metadata().is_ok_and(|meta| meta.is_dir()) {
@@ -61,7 +63,7 @@ impl Workspaces {
         }
         match self.is_whole(digest, &path) {
             Ok(true) => {
-                // Failing to note the use only makes it go sooner.
+                // If the time can't be updated, the workspace is only removed earlier.
                 let _ = File::open(&path).and_then(|directory| directory.set_modified(system(now)));
                 Some(path)
             }
@@ -95,7 +97,7 @@ impl Workspaces {
 
     fn remove(&self, digest: &str) {
         self.seen().remove(digest);
-        // Under another name first, so that nobody finds half of it.
+        // Rename it first, so that no reader finds a partly removed workspace.
         let gone = self.root.join(format!(".{}", uuid::Uuid::new_v4()));
         if fs::rename(self.root.join(digest), &gone).is_ok()
             && let Err(error) = fs::remove_dir_all(&gone)
@@ -104,11 +106,11 @@ impl Workspaces {
         }
     }
 
-    /// Unpacks an archive under its digest. Done beside the final name and renamed, so that two cells which do it at once,
-    /// or a kill in the middle, leave a whole workspace or none.
+    /// Unpacks an archive under its digest. Unpacks beside the final name and then renames, so that two concurrent
+    /// calls, or a kill in the middle, leave a complete workspace or none.
     ///
     /// # Errors
-    /// A name that is no digest, an entry that leads outside, another digest, a full disk.
+    /// The name is not a digest, an entry leads outside, the digest differs, or the disk fails.
     pub fn unpack(&self, digest: &str, archive: impl Read) -> Result<PathBuf, Error> {
         if !is_digest(digest) {
             return Err(Error::Digest {
@@ -146,7 +148,8 @@ impl Workspaces {
         renamed.map(|()| path)
     }
 
-    /// Removes what wasn't used for long, and the least recently used ones if all take too much.
+    /// Removes workspaces that haven't been used for a long time, and the least recently used ones if all together are
+    /// too large.
     pub fn prune(&self, now: Timestamp) {
         self.prune_to(now, ALL_BYTES);
     }
@@ -163,7 +166,7 @@ impl Workspaces {
             let age = used.ok().and_then(|used| now.duration_since(used).ok());
             let age = age.unwrap_or_default();
             if !is_digest(&name) {
-                // What a kill left of an unpacking or a removal.
+                // A killed process left it while unpacking or removing a workspace.
                 if age > IN_USE {
                     let _ = fs::remove_dir_all(entry.path());
                 }
@@ -191,7 +194,7 @@ fn system(at: Timestamp) -> SystemTime {
     UNIX_EPOCH + Duration::from_micros(u64::try_from(at.0).unwrap_or(0))
 }
 
-/// Each member of a tree by its path, in the byte order of the paths.
+/// Returns each file and link of a tree with its path, in byte order of the paths.
 fn members(root: &Path) -> io::Result<Vec<(String, PathBuf, fs::Metadata)>> {
     fn walk(
         directory: &Path,
@@ -220,7 +223,7 @@ fn members(root: &Path) -> io::Result<Vec<(String, PathBuf, fs::Metadata)>> {
     Ok(found)
 }
 
-/// The digest that names a tree.
+/// Computes the digest that names a tree.
 fn name(root: &Path) -> io::Result<String> {
     let mut naming = Naming::default();
     for (name, path, meta) in members(root)? {
@@ -246,7 +249,8 @@ fn name(root: &Path) -> io::Result<String> {
     Ok(naming.finish())
 }
 
-/// What changes whenever a member does: a change's time can't be set by whoever makes it.
+/// Returns a fingerprint of the tree's metadata, which changes whenever a member does: a program can't set a file's
+/// ctime.
 fn looks(root: &Path) -> io::Result<[u8; 32]> {
     let mut hash = Sha256::new();
     for (name, _, meta) in members(root)? {
@@ -285,7 +289,7 @@ fn unpack_into(digest: &str, archive: impl Read, target: &Path) -> Result<(), Er
         if let Some(link) = entry.link_name().map_err(io)? {
             refuse_escape(digest, &path, &link)?;
         }
-        // `unpack_in` refuses `..` and writing through links; false means that it skipped the entry.
+        // `unpack_in` refuses `..` and writing through links; `false` means that it skipped the entry.
         if !entry.unpack_in(target).map_err(io)? {
             return Err(Error::Escape {
                 digest: digest.to_owned(),
@@ -296,7 +300,7 @@ fn unpack_into(digest: &str, archive: impl Read, target: &Path) -> Result<(), Er
     Ok(())
 }
 
-/// A link may only lead to something inside; the archive is somebody else's word.
+/// Rejects a link that leads out of the workspace. The archive is untrusted input.
 fn refuse_escape(digest: &str, path: &Path, link: &Path) -> Result<(), Error> {
     let escape = || Error::Escape {
         digest: digest.to_owned(),
@@ -321,7 +325,7 @@ mod tests {
 
     const NOW: Timestamp = Timestamp(1_700_000_000_000_000);
 
-    /// The digest of a tree of these files.
+    /// Returns the digest of a tree of these files.
     fn named(files: &[(&str, &str)]) -> String {
         let mut naming = Naming::default();
         for (path, text) in files {

@@ -1,7 +1,7 @@
-//! Holds the stack and the sequence of one attempt together: the death of either is the death of the other.
+//! Holds the stack and the sequence of one attempt together: if one of them dies, the other ends too.
 //!
-//! Orders (cancel) and bad news (a service went down) come in here and go to the sequence. Teardown isn't here but in
-//! [`super::attend`], which this can't take along when it dies.
+//! The actor forwards cancel orders and unexpected service exits to the sequence. Teardown is in [`super::attend`], so
+//! that it survives this actor's death.
 
 use super::context::CellContext;
 use crate::cell_contract::CancelOrder;
@@ -18,23 +18,23 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
-/// What a cell's actor is made of.
+/// Arguments of a cell's actor.
 pub struct CellArgs {
-    /// The attempt.
+    /// The context of the attempt.
     pub context: Arc<CellContext>,
-    /// Where its services live.
+    /// The runtimes' stacks, in which the services run.
     pub stacks: Stacks,
-    /// Where facts go.
+    /// Receives events.
     pub events: EventSink,
-    /// Where unasked ends of services go: to this actor, by way of whoever reads the other end.
+    /// Receives unexpected exits of services; [`super::attend`] forwards them to this actor.
     pub downs: mpsc::Sender<Down>,
     /// The limits of the cell.
     pub limits: Limits,
-    /// Where the sequence's verdict goes.
+    /// Receives the sequence's verdict.
     pub verdict: oneshot::Sender<(Outcome, Option<String>)>,
 }
 
-/// One attempt.
+/// The actor of one attempt.
 pub struct CellActor {
     stack: ActorRef<StackActor>,
     sequence: ActorRef<SequenceActor>,
@@ -59,7 +59,8 @@ impl Actor for CellActor {
         });
         me.link(&stack).await;
         me.link(&sequence).await;
-        // The first step may start a service: by then the stack must have introduced them. On a busy machine it had not.
+        // The first step may start a service, so the stack must have registered all services by then. On a busy machine
+        // it had not.
         stack.wait_for_startup().await;
         let _ = stack.tell(Begin).await;
         let _ = sequence.tell(Fact(Input::Start)).await;
@@ -72,7 +73,7 @@ impl Actor for CellActor {
         id: ActorId,
         reason: ActorStopReason,
     ) -> Result<ControlFlow<ActorStopReason>, Infallible> {
-        // The sequence stops when it has come to its verdict; any other end of either is the end of the attempt.
+        // The sequence stops normally once it has its verdict; any other end of either actor ends the attempt.
         Ok(ControlFlow::Break(match reason {
             ActorStopReason::Normal if id == self.sequence.id() => ActorStopReason::Normal,
             reason => ActorStopReason::LinkDied {

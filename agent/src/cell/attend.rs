@@ -1,6 +1,7 @@
-//! Attends an attempt from before its actors to after their end: opens its stacks, waits, tells the verdict, cleans up.
+//! Attends an attempt from before its actors start until after they have ended: opens the stacks, waits for the actors,
+//! emits the verdict, and cleans up.
 //!
-//! A plain task that nobody can cancel: whatever happens to the actors, `AttemptFinished` and `TornDown` follow.
+//! It is a plain task that is never aborted: whatever happens to the actors, `AttemptFinished` and `TornDown` follow.
 
 use super::actor::{CellActor, CellArgs};
 use super::context::{CellContext, Parts};
@@ -27,30 +28,30 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
-/// For `always` steps after a timeout.
+/// Time for `always` steps after a timeout.
 const GRACE: Duration = Duration::from_secs(30);
 
-/// A running attempt. Dropping it changes nothing; to end the attempt give a [`CancelOrder`].
+/// Handle to a running attempt. Dropping it has no effect; send a [`CancelOrder`] to end the attempt.
 pub struct CellHandle {
-    /// Which attempt.
+    /// Token of the attempt.
     pub token: Token,
     task: JoinHandle<()>,
 }
 
 impl CellHandle {
-    /// Waits until nothing of the attempt is left to do.
+    /// Waits until the attempt is over, including its clean-up.
     pub async fn join(self) {
-        // The task doesn't panic and nobody aborts it; if it did, the attempt is over all the same.
+        // The task doesn't panic and is never aborted. If it failed all the same, the attempt would be over too.
         let _ = self.task.await;
     }
 
-    /// Whether nothing of the attempt is left to do.
+    /// Returns whether the attempt is over, including its clean-up.
     pub fn is_finished(&self) -> bool {
         self.task.is_finished()
     }
 }
 
-/// Begins an attempt.
+/// Starts an attempt.
 pub fn spawn(host: Host, assignment: Assignment) -> CellHandle {
     CellHandle {
         token: assignment.token.clone(),
@@ -69,7 +70,7 @@ async fn attend(host: Host, assignment: Assignment) {
         logs,
         cancel,
     } = assignment;
-    // What is no trace context is nobody's: the attempt runs without.
+    // An invalid trace context is ignored; the attempt runs without tracing.
     let trace = traceparent
         .as_deref()
         .and_then(TraceContext::parse)
@@ -131,7 +132,7 @@ impl Attempt {
         let given_up = given_up(self.cancel.clone(), Arc::clone(&self.job));
         let begun = tokio::select! {
             begun = self.begin(begin) => begun.map_err(Ending::NotBegun),
-            // What is open is closed below; what was opened by half is known by its labels to the reaper.
+            // Stacks that are open are closed below; the reaper finds partly created objects by their labels.
             ending = given_up => Err(ending),
         };
         let ending = match begun {
@@ -140,7 +141,7 @@ impl Attempt {
         };
         let cancel = self.cancel.borrow().clone();
         let verdict = judge(ending, self.job.keep, cancel.as_ref());
-        // A verdict waits for its logs.
+        // All logs precede the verdict.
         self.logs.settle().await;
         self.logs.close().await;
         let (outcome, reason) = (verdict.outcome, verdict.reason.clone());
@@ -150,7 +151,7 @@ impl Attempt {
         self.tear_down(&verdict).await;
     }
 
-    /// Directories, stacks, context.
+    /// Creates the directories, opens the stacks and builds the context.
     #[tracing::instrument(name = "open an attempt", skip_all, fields(attempt = %self.token))]
     async fn begin(&mut self, begin: Beginning) -> Result<(Arc<CellContext>, Stacks), String> {
         if let Some(why) = begin.unmaskable {
@@ -186,7 +187,8 @@ impl Attempt {
         Ok((Arc::new(context), stacks))
     }
 
-    /// Opens the stacks that the spec needs, at once. One that can't be opened is its services' concern.
+    /// Opens the stacks that the spec needs, concurrently. If one can't be opened, the services that need it fail, not
+    /// the attempt.
     async fn open(&mut self, scope: AttemptScope) -> Stacks {
         let in_containers = self
             .job
@@ -217,7 +219,7 @@ impl Attempt {
         stacks.processes.clone()
     }
 
-    /// Runs the actors to their end.
+    /// Runs the actors until they end, and returns how they ended.
     async fn attend(&mut self, context: Arc<CellContext>, stacks: Stacks) -> Ending {
         let (verdict, judged) = oneshot::channel();
         let (downs, downs_in) = mpsc::channel(64);
@@ -259,7 +261,7 @@ impl Attempt {
             |mut opened| std::mem::take(&mut *opened),
         );
         if let Some(ttl) = keep {
-            // Before anything is kept: from then on somebody knows that it ends.
+            // The note comes before anything is kept, so that kept objects are always removed when they expire.
             keeper::note(&self.host.state_dir, self.host.clock.wall(), ttl);
         }
         let all = opened.iter().map(|stack| stack.close(grace, keep));
@@ -279,7 +281,7 @@ impl Attempt {
             Some(_) => self.kept(),
             None => Vec::new(),
         };
-        // Most cells that start nothing on the host have none.
+        // Most cells that start nothing on the host have no scratch directory.
         if keep.is_none() && self.scratch.symlink_metadata().is_ok() {
             let removed = tokio::fs::remove_dir_all(&self.scratch).await;
             if let Err(error) = removed.or_else(not_there) {
@@ -298,7 +300,7 @@ impl Attempt {
         self.sink.emit(torn_down).await;
     }
 
-    /// Where the services that outlive the attempt answer.
+    /// Returns the addresses of the services that outlive the attempt.
     fn kept(&self) -> Vec<KeptService> {
         let running = self
             .board
@@ -355,7 +357,7 @@ async fn pass_on_orders(
     }
 }
 
-/// The text of the panic behind a stop, or `None` if it was no death.
+/// Returns the text of the panic that stopped an actor, or `None` if it stopped normally.
 fn death(reason: &ActorStopReason) -> Option<String> {
     match reason {
         ActorStopReason::Normal => None,

@@ -1,4 +1,5 @@
-//! What the steps, probes and service definitions of one attempt are evaluated in, and what they reach.
+//! The context in which an attempt's steps, probes and service definitions are evaluated, and the objects that they
+//! use.
 
 use super::masks::Masks;
 use crate::clock::Clock;
@@ -23,47 +24,47 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-/// One attempt, as its steps see it.
+/// Context of one attempt, as its steps see it.
 pub struct CellContext {
-    /// Which attempt.
+    /// Token of the attempt.
     pub token: Token,
-    /// What is run.
+    /// The job that the attempt runs.
     pub job: Arc<CellJob>,
-    /// Its spec.
+    /// The job's spec.
     pub spec: Arc<Spec>,
-    /// Compiled expressions.
+    /// Cache of compiled expressions.
     pub cache: Cache,
-    /// What must not be shown.
+    /// The secret values to mask.
     pub masks: Arc<Masks>,
-    /// Where the services are.
+    /// The state of the services.
     pub board: Board,
-    /// What they print.
+    /// The output of the services.
     pub logs: Logs,
     /// HTTP clients and cookie jars.
     pub clients: Clients,
-    /// The unpacked workspace.
+    /// Directory of the attempt's copy of the workspace.
     pub workspace: Option<PathBuf>,
-    /// Where `run` steps and host processes go, or why nowhere.
+    /// The stack for `run` steps and host processes, or the reason why there is none.
     pub host: Result<Arc<dyn Stack>, String>,
-    /// The attempt's place in a trace, if there is one.
+    /// The attempt's trace context, if the run is traced.
     pub trace: Option<AttemptTrace>,
     /// The agent's clock.
     pub clock: Arc<dyn Clock>,
     services: OnceLock<BTreeMap<String, ActorRef<ServiceActor>>>,
     base: Scope,
-    /// Bytes of what its steps handed on.
+    /// Total size in bytes of the values that steps have handed on.
     held: AtomicU64,
-    /// Bytes that are kept of what its passed steps printed.
+    /// Total size in bytes of the output of passed steps.
     kept: AtomicU64,
 }
 
-/// What the captures, parameters and `foreach` values of a cell may hold together.
+/// Maximum total size in bytes of a cell's captures, parameters and `foreach` values.
 const MAX_HELD: u64 = 64 << 20;
 
-/// What is kept of what the passed steps of a cell printed, in bytes.
+/// Maximum size in bytes of the output of passed steps that is kept per cell.
 const MAX_KEPT: u64 = 256 << 10;
 
-/// What a context is made of.
+/// The parts of which a context is built.
 pub struct Parts {
     pub token: Token,
     pub job: Arc<CellJob>,
@@ -79,7 +80,7 @@ pub struct Parts {
 }
 
 impl CellContext {
-    /// The context of an attempt that begins.
+    /// Builds the context of an attempt that starts.
     pub fn new(parts: Parts) -> Self {
         let keys = parts.job.matrix.keys().map(String::as_str);
         let cache = Cache::knowing(MatrixKeys::of(keys));
@@ -106,7 +107,7 @@ impl CellContext {
         }
     }
 
-    /// Counts values that later steps see until the cell ends; the error says that they are too much.
+    /// Counts values that later steps see until the cell ends. Returns an error if their total size exceeds 64 MiB.
     pub fn hold<'v>(&self, values: impl IntoIterator<Item = &'v Value>) -> Result<(), String> {
         let bytes: u64 = values.into_iter().map(weight).sum();
         let held = self.held.fetch_add(bytes, Ordering::Relaxed) + bytes;
@@ -119,29 +120,29 @@ impl CellContext {
         }
     }
 
-    /// Whether so many bytes more of what passed steps printed are kept. Once they aren't, none of a later step are: what is shown of
-    /// a cell then ends at one place.
+    /// Counts `bytes` more of passed steps' output, and returns whether they are kept (256 KiB per cell). After the
+    /// first output that isn't kept, no later one is, so that the kept output of a cell ends at one point.
     pub fn keeps(&self, bytes: usize) -> bool {
         let bytes = bytes as u64;
         self.kept.fetch_add(bytes, Ordering::Relaxed) + bytes <= MAX_KEPT
     }
 
-    /// Introduces the services' actors; once.
+    /// Registers the services' actors. Only the first call has an effect.
     pub fn introduce(&self, services: BTreeMap<String, ActorRef<ServiceActor>>) {
         let _ = self.services.set(services);
     }
 
-    /// The actor of a service.
+    /// Returns the actor of a service.
     pub fn service(&self, name: &str) -> Option<&ActorRef<ServiceActor>> {
         self.services.get()?.get(name)
     }
 
-    /// All services' actors.
+    /// Returns the actors of all services.
     pub fn services(&self) -> impl Iterator<Item = &ActorRef<ServiceActor>> {
         self.services.get().into_iter().flat_map(BTreeMap::values)
     }
 
-    /// The names that a service's definition sees: planned contexts, secrets, and `.host` of services.
+    /// Returns the names visible to a service's definition: planned contexts, secrets, and `.host` of services.
     pub fn definition_scope(&self, ports: Option<Value>) -> Scope {
         let board = self.board.clone();
         let mut layer = Layer::new().lazy("services", move || Ok(hosts(board.contexts())));
@@ -151,7 +152,7 @@ impl CellContext {
         self.base.with(layer)
     }
 
-    /// The names that a step sees.
+    /// Returns the names visible to a step.
     pub fn scope(&self, view: &View) -> Scope {
         let (board, seen) = (self.board.clone(), view.clone());
         let mut layer = Layer::new()
@@ -161,7 +162,7 @@ impl CellContext {
             let params: Map<String, Value> = params.clone().into_iter().collect();
             layer = layer.value("params", Value::Object(params));
         }
-        // Outermost first: of equal names the last one wins.
+        // Add the outermost first: among equal names the last one wins.
         let variables: Vec<_> = view
             .frames()
             .filter_map(|frame| frame.variable.as_ref())
@@ -172,12 +173,12 @@ impl CellContext {
         self.base.with(layer)
     }
 
-    /// Evaluates in a scope.
+    /// Returns an evaluator for a scope.
     pub fn evaluate<'a>(&'a self, scope: &'a Scope) -> Evaluate<'a> {
         Evaluate::new(scope, &self.cache)
     }
 
-    /// `file:line:column`.
+    /// Formats a span as `file:line:column`. Returns `None` if it has no position.
     pub fn place(&self, span: Span) -> Option<String> {
         let file = usize::try_from(span.file).ok()?;
         let source = self.job.source.sources.files.get(file)?;
@@ -185,7 +186,7 @@ impl CellContext {
     }
 }
 
-/// Whether an address is one of the stack's services.
+/// Returns a predicate: whether an address belongs to one of the stack's services.
 fn ours(board: &Board) -> IsOurs {
     let board = board.clone();
     Arc::new(move |address| {
@@ -198,7 +199,7 @@ fn ours(board: &Board) -> IsOurs {
     })
 }
 
-/// The contexts that don't change while the cell runs.
+/// Returns the names that don't change while the cell runs.
 fn base(parts: &Parts, spec: &Spec) -> Scope {
     let job = &parts.job;
     let cell = json!({
@@ -233,7 +234,7 @@ fn base(parts: &Parts, spec: &Spec) -> Scope {
     )
 }
 
-/// `define`d functions.
+/// Returns the functions that `define` declares.
 fn functions(spec: &Spec) -> Functions {
     spec.define
         .iter()
@@ -244,13 +245,13 @@ fn functions(spec: &Spec) -> Functions {
             let params = define.params.iter().map(|param| param.name.text.clone());
             match phalanx_shared::expr::Program::parse(expr) {
                 Ok(body) => functions.define(&define.name.text, params.collect(), body),
-                // `validate` reported it; calling it says that it isn't known.
+                // `validate` has reported the error; a call of the function reports that it is unknown.
                 Err(_) => functions,
             }
         })
 }
 
-/// Only `.host` of each service.
+/// Reduces each service to its `.host`.
 fn hosts(mut services: Value) -> Value {
     if let Value::Object(services) = &mut services {
         for context in services.values_mut() {
@@ -262,7 +263,7 @@ fn hosts(mut services: Value) -> Value {
     services
 }
 
-/// `steps` as expressions see it.
+/// Returns the value of `steps` in expressions.
 fn steps(view: &View) -> Value {
     let mut steps = Map::new();
     for frame in view.frames() {

@@ -1,6 +1,6 @@
-//! What the end of an attempt means: its verdict, whether its stack is kept, how long clean-up may take.
+//! Decides the end of an attempt: its verdict, whether its stack is kept, and how long clean-up may take.
 //!
-//! Pure: the one decision that is made after everything else, whatever died before it.
+//! The decision is pure. It is the last one, made whatever died before it.
 
 use super::super::cell_contract::CancelOrder;
 use phalanx_shared::outcome::Outcome;
@@ -8,38 +8,38 @@ use phalanx_shared::plan::Keep;
 use std::any::Any;
 use std::time::Duration;
 
-/// For services that are asked to stop, unless a cancel says otherwise.
+/// Time for services to stop, unless a cancel order gives less.
 const STOP_GRACE: Duration = Duration::from_secs(10);
-/// Beyond that grace, for the engine to remove everything.
+/// Additional time for the engine to remove all objects.
 const REMOVAL: Duration = Duration::from_secs(60);
 
-/// How an attempt ended.
+/// Ways in which an attempt ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ending {
-    /// Its sequence came to a verdict.
+    /// The sequence reached a verdict.
     Judged(Outcome, Option<String>),
-    /// It could not begin.
+    /// The attempt could not start, for this reason.
     NotBegun(String),
-    /// An actor of it died.
+    /// One of its actors died, with this message.
     Died(String),
 }
 
-/// What follows.
+/// The outcome of an attempt and the limits of its clean-up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdict {
     /// The attempt's outcome.
     pub outcome: Outcome,
-    /// Why.
+    /// Reason, as shown in reports.
     pub reason: Option<String>,
-    /// For services that are asked to stop.
+    /// Time for services to stop.
     pub grace: Duration,
-    /// How long all of the clean-up may take.
+    /// Time limit for the whole clean-up.
     pub deadline: Duration,
-    /// How long the stack is kept instead of being torn down.
+    /// How long the stack is kept, or `None` to tear it down.
     pub keep: Option<Duration>,
 }
 
-/// Decides what an end means.
+/// Decides the verdict for an ending.
 pub fn judge(ending: Ending, keep: Keep, cancel: Option<&CancelOrder>) -> Verdict {
     let (outcome, reason) = match ending {
         Ending::Judged(outcome, reason) => (outcome, reason),
@@ -60,7 +60,7 @@ pub fn judge(ending: Ending, keep: Keep, cancel: Option<&CancelOrder>) -> Verdic
     }
 }
 
-/// A cancelled attempt isn't kept for its failure: nobody waits for it.
+/// A cancelled attempt isn't kept as a failure, because nobody waits to inspect it.
 fn kept(keep: Keep, outcome: Outcome) -> Option<Duration> {
     match keep {
         Keep::Always { ttl_s } => Some(Duration::from_secs(ttl_s)),
@@ -71,7 +71,7 @@ fn kept(keep: Keep, outcome: Outcome) -> Option<Duration> {
     }
 }
 
-/// The text of a panic.
+/// Returns the message of a panic.
 pub fn panic_text(panic: &(dyn Any + Send)) -> String {
     panic
         .downcast_ref::<&str>()

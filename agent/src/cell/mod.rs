@@ -1,7 +1,7 @@
-//! One attempt at a cell, from its assignment to the word that nothing of it is left.
+//! One attempt at a cell, from its assignment until it is completely torn down.
 //!
-//! [`spawn`] is the way in. [`core`] decides what an end means, [`actor`] holds stack and sequence together, [`attend`] outlives
-//! both and cleans up. [`context`] is what steps, probes and definitions are evaluated in.
+//! [`spawn`] is the entry point. [`core`] decides how an attempt ends, [`actor`] holds stack and sequence together, and
+//! [`attend`] outlives both and cleans up. [`context`] evaluates the expressions of steps, probes and definitions.
 
 pub mod actor;
 pub mod attend;

@@ -1,4 +1,4 @@
-//! What an attempt needs before its actors begin: stacks that are open, a workspace of its own, a board.
+//! Prepares an attempt before its actors start: opens its stacks, copies its workspace, and fills its board.
 
 use super::core::Ending;
 use crate::cell_contract::CancelOrder;
@@ -12,12 +12,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// For stacks that are being opened when a cancel comes.
+/// Maximum time that stacks which are being opened get after a cancel order.
 const OPEN_GRACE: Duration = Duration::from_secs(10);
-/// For opening a stack. Longer than an engine that went away is waited for (`docker.reconnect_s`), and far longer than making a
-/// network takes with hundreds of cells at once: what isn't done by then hangs.
+/// Time limit for opening a stack. It is longer than the wait for an engine that went away (`docker.reconnect_s`), and
+/// far longer than creating a network takes when hundreds of cells do it concurrently. An engine that takes longer
+/// hangs.
 const OPEN_WITHIN: Duration = Duration::from_secs(120);
-/// When an attempt whose stacks can't be opened is given up: an engine may hang.
+/// Waits until an attempt whose stacks are still being opened must be given up, because it is cancelled or its cell's
+/// timeout is over. An engine may hang.
 pub(super) async fn given_up(
     mut cancel: watch::Receiver<Option<CancelOrder>>,
     job: Arc<CellJob>,
@@ -33,7 +35,7 @@ pub(super) async fn given_up(
                 tokio::time::sleep(order.grace.min(OPEN_GRACE)).await;
                 order.reason
             }
-            // Nobody can cancel any more.
+            // The sender is gone, so no cancel order can arrive any more.
             None => std::future::pending().await,
         }
     };
@@ -46,10 +48,11 @@ pub(super) async fn given_up(
     }
 }
 
-/// The stacks that are open, as soon as each is: whatever comes of the others, it has to be closed.
+/// The opened stacks. Each is added as soon as it is open, because it must be closed even if another one can't be
+/// opened.
 pub(super) type Opened = Arc<Mutex<Vec<Arc<dyn Stack>>>>;
 
-/// Opens a stack and puts it among the opened ones.
+/// Opens a stack and adds it to the opened ones.
 pub(super) async fn open(
     runtime: Result<Arc<dyn Runtime>, String>,
     scope: AttemptScope,
@@ -71,7 +74,7 @@ pub(super) async fn open(
     Ok(stack)
 }
 
-/// A copy of the workspace: what a cell writes into it is not seen by others.
+/// Copies the workspace for the attempt, so that other cells don't see what this one writes.
 pub(super) async fn own_workspace(
     shared: Option<PathBuf>,
     scratch: &Path,
@@ -105,7 +108,7 @@ fn copy_tree(from: &Path, to: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Whether the cell's network is to be dual stack.
+/// Returns whether the cell's network is dual stack.
 pub(super) fn ipv6(job: &CellJob) -> bool {
     use phalanx_shared::expr::{Cache, Layer, MatrixKeys, Scope, eval_node};
     let Some(network) = &job.source.spec.network else {
@@ -144,7 +147,7 @@ pub(super) fn board(spec: &Spec) -> Board {
     Board::new(idle.collect())
 }
 
-/// The services that steps of `parallel` groups start, as written.
+/// Returns the services that are started by steps in `parallel` groups, as written in the spec.
 fn started_beside_others(spec: &Spec) -> Vec<String> {
     let phases = spec.phases.iter().flat_map(|phase| &phase.steps);
     let defines = || {
@@ -159,7 +162,7 @@ fn started_beside_others(spec: &Spec) -> Vec<String> {
         .chain(defines())
         .for_each(|step| starts(step, false, &mut parallel, &mut found));
     if parallel {
-        // A group may reach these by `use`.
+        // A `parallel` group may reach the steps of a `define` through `use`.
         defines().for_each(|step| starts(step, true, &mut parallel, &mut found));
     }
     found

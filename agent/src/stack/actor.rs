@@ -1,4 +1,4 @@
-//! Starts a stack's services as their dependencies allow, each by an actor of its own.
+//! Starts a stack's services when their dependencies allow it. Each service has its own actor.
 
 use super::board::Stage;
 use super::container::{Define, GiveUp, ServiceActor, ServiceArgs, Start, of_send};
@@ -18,33 +18,33 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-/// The stacks that an attempt's services live in, by kind; or why there is none.
+/// The runtimes' stacks in which an attempt's services run, or the reason why one is unavailable.
 #[derive(Clone)]
 pub struct Stacks {
-    /// For host processes.
+    /// The stack for host processes.
     pub processes: Result<Arc<dyn Stack>, String>,
-    /// For containers.
+    /// The stack for containers.
     pub containers: Result<Arc<dyn Stack>, String>,
 }
 
-/// What a stack's actor is made of.
+/// Arguments of a stack's actor.
 pub struct StackArgs {
-    /// The attempt.
+    /// The context of the attempt.
     pub context: Arc<CellContext>,
-    /// Where services live.
+    /// The stacks in which the services run.
     pub stacks: Stacks,
-    /// Where facts go.
+    /// Receives events.
     pub events: EventSink,
-    /// Where unasked ends go.
+    /// Receives unexpected exits of services.
     pub downs: mpsc::Sender<Down>,
 }
 
-/// Owns the services' actors.
+/// The actor that owns the services' actors.
 pub struct StackActor {
     context: Arc<CellContext>,
     services: BTreeMap<String, ActorRef<ServiceActor>>,
     wanted: Wanted,
-    /// Told to start or given up.
+    /// Services that have been started or given up.
     decided: BTreeSet<String>,
     watcher: JoinSet<()>,
 }
@@ -71,7 +71,7 @@ impl Actor for StackActor {
                 job: expected.is_job(&service.name.text),
                 needed: expected.is_needed(&service.name.text),
             });
-            // A panic of one ends the attempt.
+            // A panic of a service's actor ends the attempt.
             me.link(&actor).await;
             services.insert(service.name.text.clone(), actor);
         }
@@ -98,7 +98,7 @@ impl Actor for StackActor {
     }
 }
 
-/// Starts what starts by itself.
+/// Starts the services that aren't `start: manual`.
 pub struct Begin;
 
 impl Message<Begin> for StackActor {
@@ -120,7 +120,7 @@ impl Message<Begin> for StackActor {
     }
 }
 
-/// A service came to another state.
+/// The state of a service has changed.
 struct Changed;
 
 impl Message<Changed> for StackActor {
@@ -132,7 +132,8 @@ impl Message<Changed> for StackActor {
 }
 
 impl StackActor {
-    /// Evaluates the definitions: only then it is known what depends on what. One that can't be is down at once.
+    /// Evaluates all definitions, which is necessary to know the dependencies. A service with an invalid definition is
+    /// down at once.
     async fn define_all(&mut self) {
         let automatic = self
             .context
@@ -182,7 +183,7 @@ impl StackActor {
             };
             match decision {
                 Decision::Start(name) => {
-                    // At once, so that whoever waits sees that it is on its way.
+                    // Set the stage at once, so that waiting steps see that the service is starting.
                     self.context
                         .board
                         .update(&name, |status| status.stage = Stage::Starting);

@@ -1,6 +1,6 @@
-//! Where each service of an attempt is: written by the services' actors, read by steps, probes and the stack's core.
+//! The state of each service of an attempt. The services' actors write it; steps, probes and the stack's core read it.
 //!
-//! Steps wait on it rather than ask an actor, so nobody blocks anybody.
+//! Steps wait on the board instead of asking an actor, so that no actor is blocked.
 
 use crate::runtime::contract::{Addresses, Exit, Member};
 use crate::sequence::effect::Down;
@@ -12,54 +12,54 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::sync::watch;
 
-/// Where a service is in its life.
+/// The stages in a service's life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// Nobody has begun to start it.
+    /// Its start has not begun.
     Idle,
-    /// It is pulled, built, created or started.
+    /// It is being pulled, built, created or started.
     Starting,
-    /// It runs, and isn't ready yet.
+    /// It runs but isn't ready yet.
     Started,
     /// It is ready.
     Ready,
-    /// It ended as the spec expects: a job, or one that may end by itself (`super::expected`).
+    /// It ended as the spec expects: it is a job, or it may end by itself (`super::expected`).
     Exited,
     /// A step stopped it.
     Stopped,
-    /// It went down, or can't become ready.
+    /// It exited unexpectedly or can't become ready.
     Down,
 }
 
-/// A service as it is now.
+/// The current state of a service.
 #[derive(Clone)]
 pub struct Status {
-    /// Where it is in its life.
+    /// Current stage.
     pub stage: Stage,
-    /// A step starts it.
+    /// Whether it is `start: manual`, so that only a step starts it.
     pub manual: bool,
-    /// A step may start it while others wait: it is named in a `parallel` group.
+    /// Whether a step may start it while other steps wait: a `parallel` group names it.
     pub concurrent: bool,
-    /// A host process.
+    /// Whether it is a host process.
     pub process: bool,
-    /// What must be there before it starts, once its definition is known. Without those that aren't required.
+    /// Names of its required dependencies, once its definition has been evaluated.
     pub needs: Vec<String>,
-    /// Starts so far.
+    /// Number of starts so far.
     pub starts: u32,
-    /// Where it is reached, once it has started.
+    /// Its addresses, once it has started.
     pub addresses: Option<Addresses>,
-    /// The ports of its definition.
+    /// The ports in its definition.
     pub ports: Vec<Port>,
-    /// Its handle, once created.
+    /// Handle of its container or process, once created.
     pub member: Option<Arc<dyn Member>>,
-    /// How it ended last.
+    /// Its last exit.
     pub exit: Option<Exit>,
-    /// Why it is down.
+    /// The reason why it is down.
     pub down: Option<Arc<Down>>,
 }
 
 impl Status {
-    /// A service that nobody has begun to start.
+    /// Returns the state of a service whose start has not begun.
     pub fn idle(process: bool, manual: bool) -> Self {
         Status {
             stage: Stage::Idle,
@@ -76,7 +76,8 @@ impl Status {
         }
     }
 
-    /// What `services.NAME` is: `.host` at all times, the rest once it has started.
+    /// Returns the value of `services.NAME`: always with `.host`; the other fields are present once the service has
+    /// started.
     pub fn context(&self, name: &str) -> Value {
         let mut context = Map::new();
         let host = self.addresses.as_ref().map(|known| known.host.clone());
@@ -107,7 +108,7 @@ impl Status {
         Value::Object(context)
     }
 
-    /// The first port's `app_protocol`, else http.
+    /// Returns the `app_protocol` of the first port, or `http`.
     fn scheme(&self) -> &str {
         let first = self.ports.first();
         let protocol = first.and_then(|port| port.app_protocol.as_deref());
@@ -124,32 +125,32 @@ impl Status {
     }
 }
 
-/// Why a step can't have a service.
+/// Reasons why a step can't use a service.
 #[derive(Clone, Debug)]
 pub enum Unavailable {
-    /// It went down, or can't become ready.
+    /// It exited unexpectedly or can't become ready.
     Down(Arc<Down>),
-    /// It isn't running, and nobody is starting it.
+    /// It isn't running and isn't being started.
     NotRunning(String),
-    /// There is no such service.
+    /// The service doesn't exist.
     Unknown(String),
 }
 
-/// The state of all services. Cheap to clone.
+/// The state of all services of an attempt. Cheap to clone.
 #[derive(Clone, Default)]
 pub struct Board {
     services: Arc<watch::Sender<BTreeMap<String, Status>>>,
 }
 
 impl Board {
-    /// With the services of a spec.
+    /// Creates a board with the services of a spec.
     pub fn new(services: BTreeMap<String, Status>) -> Self {
         Board {
             services: Arc::new(watch::Sender::new(services)),
         }
     }
 
-    /// Changes a service's state; everybody who waits sees it.
+    /// Changes a service's state and wakes all waiters.
     pub fn update(&self, service: &str, change: impl FnOnce(&mut Status)) {
         self.services.send_modify(|services| {
             if let Some(status) = services.get_mut(service) {
@@ -158,22 +159,22 @@ impl Board {
         });
     }
 
-    /// A service as it is now.
+    /// Returns a copy of a service's state.
     pub fn get(&self, service: &str) -> Option<Status> {
         self.services.borrow().get(service).cloned()
     }
 
-    /// All services as they are now.
+    /// Returns a copy of the state of all services.
     pub fn all(&self) -> BTreeMap<String, Status> {
         self.services.borrow().clone()
     }
 
-    /// Is told of every change.
+    /// Returns a receiver that sees every change.
     pub fn subscribe(&self) -> watch::Receiver<BTreeMap<String, Status>> {
         self.services.subscribe()
     }
 
-    /// `services` as expressions see it now.
+    /// Returns the current value of `services` in expressions.
     pub fn contexts(&self) -> Value {
         let services = self.services.borrow();
         let contexts = services
@@ -182,12 +183,13 @@ impl Board {
         Value::Object(contexts.collect())
     }
 
-    /// Why an automatic service will never start, if so: something that it needs is for a step to start, and no step does.
+    /// Returns why an automatic service will never start: it needs a `start: manual` service that no step has started.
+    /// `None` if it may still start.
     pub fn blocked(&self, name: &str) -> Option<String> {
         blocked(name, &self.services.borrow())
     }
 
-    /// Waits until the services are ready.
+    /// Waits until all of the services are ready. Returns an error as soon as one of them can't become ready.
     pub async fn ready<'n>(
         &self,
         names: impl IntoIterator<Item = &'n String>,
@@ -208,7 +210,7 @@ impl Board {
         Ok(())
     }
 
-    /// Whether all of the services are ready, without waiting.
+    /// Returns whether all of the services are ready, without waiting.
     pub fn are_ready<'n>(&self, names: impl IntoIterator<Item = &'n String>) -> bool {
         let services = self.services.borrow();
         names
@@ -216,7 +218,7 @@ impl Board {
             .all(|name| matches!(readiness(name, &services), Some(Ok(()))))
     }
 
-    /// Waits until a service isn't running any more; how it ended.
+    /// Waits until a service has stopped running, and returns its exit if known.
     pub async fn exited(&self, name: &str) -> Result<Option<Exit>, Unavailable> {
         let mut changes = self.subscribe();
         loop {
@@ -251,7 +253,7 @@ fn never(name: &str, why: &str) -> String {
     format!("service {name} can't start: {why}")
 }
 
-/// Looked for along dependencies that nobody has begun to start.
+/// Follows the dependencies whose start has not begun.
 fn blocked(name: &str, services: &BTreeMap<String, Status>) -> Option<String> {
     let idle = |name: &str| services.get(name).filter(|s| s.stage == Stage::Idle);
     let mut next = vec![name];

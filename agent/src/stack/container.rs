@@ -1,7 +1,7 @@
-//! One service of an attempt: pull or build ▸ create ▸ start ▸ ready ▸ exit, and what steps do to it in between.
+//! One service of an attempt: pull or build ▸ create ▸ start ▸ ready ▸ exit, and the steps' actions on it in between.
 //!
-//! An actor, so that everything done to one member happens in order. What it comes to is told as events and on the
-//! [`Board`](super::board::Board); an end that nobody asked for goes to the sequence.
+//! It is an actor, so that all actions on one service happen in order. It reports results as events and on the
+//! [`Board`](super::board::Board), and unexpected exits to the sequence.
 
 use super::board::Stage;
 use super::probe;
@@ -23,37 +23,37 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-/// What a service's actor is made of.
+/// Arguments of a service's actor.
 pub struct ServiceArgs {
-    /// Its definition.
+    /// The service in the spec.
     pub service: Service,
-    /// The attempt.
+    /// The context of the attempt.
     pub context: Arc<CellContext>,
-    /// Where it lives, or why nowhere.
+    /// The stack in which it runs, or the reason why there is none.
     pub stack: Result<Arc<dyn Stack>, String>,
-    /// Where facts go.
+    /// Receives events.
     pub events: EventSink,
-    /// Where an unasked end goes.
+    /// Receives unexpected exits.
     pub downs: mpsc::Sender<Down>,
-    /// It is expected to exit: a job that others or a step wait for.
+    /// Whether it is expected to exit: it is a job that another service or a step waits for.
     pub job: bool,
-    /// A step or another service needs it.
+    /// Whether a step or another service needs it.
     pub needed: bool,
 }
 
-/// Owns one service.
+/// The actor that owns one service.
 pub struct ServiceActor {
     pub(super) args: ServiceArgs,
     pub(super) name: String,
     pub(super) config: Option<ServiceConfig>,
     pub(super) member: Option<Arc<dyn Member>>,
-    /// The start that runs now, or ran last.
+    /// Number of the current or last start.
     pub(super) start: u32,
-    /// Somebody asked for its end.
+    /// Whether a step asked for the current start to end.
     pub(super) asked: bool,
-    /// A step paused it or took it off the network: then being unhealthy says nothing.
+    /// Whether a step paused it or disconnected it: its health check is ignored meanwhile.
     pub(super) held: bool,
-    /// Watches the running start: its exit and its readiness.
+    /// Tasks that watch the current start for its exit and its readiness.
     pub(super) watchers: JoinSet<()>,
 }
 
@@ -84,7 +84,8 @@ impl Actor for ServiceActor {
     }
 }
 
-/// Evaluates the definition; what it depends on. Before any start of a service that isn't `start: manual`.
+/// Evaluates the definition and returns it with its dependencies. Sent before the first start of a service that isn't
+/// `start: manual`.
 pub struct Define;
 
 impl Message<Define> for ServiceActor {
@@ -95,7 +96,7 @@ impl Message<Define> for ServiceActor {
     }
 }
 
-/// Starts it: its dependencies are met. What goes wrong is told to the sequence.
+/// Starts the service, whose dependencies are met. Errors are reported to the sequence.
 pub struct Start;
 
 impl Message<Start> for ServiceActor {
@@ -109,13 +110,13 @@ impl Message<Start> for ServiceActor {
     }
 }
 
-/// It can never start.
+/// Marks a service as down because it can never start.
 pub struct GiveUp {
-    /// How bad it is.
+    /// Outcome to report: failed or errored.
     pub outcome: Outcome,
-    /// Why.
+    /// Reason, as shown in reports.
     pub reason: String,
-    /// The dependency that it can't have, if that is why.
+    /// The dependency that can't be met, if that is the reason.
     pub cause: Option<String>,
 }
 
@@ -128,9 +129,10 @@ impl Message<GiveUp> for ServiceActor {
     }
 }
 
-/// A step does something to it. Answered when it is done; readiness is waited for on the board.
+/// Applies a step's action to the service. The reply is sent when the action is done; the step waits for readiness on
+/// the board.
 pub struct Do {
-    /// What.
+    /// The action.
     pub verb: ContainerVerb,
     /// The names that the step sees, for a definition that is evaluated now.
     pub scope: Scope,
@@ -145,7 +147,7 @@ impl Message<Do> for ServiceActor {
             ContainerVerb::Start | ContainerVerb::Run => {
                 let result = self.start(Some(&what.scope), &me).await;
                 if result.is_err() {
-                    // Whoever asked reads there why.
+                    // The step gets the error; on the board the service must not stay in the stage of starting.
                     self.set_stage(Stage::Stopped);
                 }
                 result
@@ -187,7 +189,7 @@ impl Message<Do> for ServiceActor {
     }
 }
 
-/// A start ended.
+/// A start of the service has ended.
 pub(super) struct Exited {
     pub start: u32,
     pub exit: Exit,
@@ -197,14 +199,14 @@ impl Message<Exited> for ServiceActor {
     type Reply = ();
 
     async fn handle(&mut self, ended: Exited, _: &mut Context<Self, Self::Reply>) {
-        // The end of an earlier start was taken in by whoever asked for it.
+        // The exit of an earlier start has been handled already by the action that ended it.
         if ended.start == self.start {
             self.exited(ended.exit).await;
         }
     }
 }
 
-/// What came of asking whether a start is ready.
+/// The result of probing a start for readiness.
 pub(super) struct Probed {
     pub start: u32,
     pub began: Timestamp,
@@ -233,7 +235,7 @@ impl Message<Probed> for ServiceActor {
     }
 }
 
-/// The engine, which judged a start healthy, judges it unhealthy.
+/// The engine reports a start unhealthy that was healthy before.
 pub(super) struct Unhealthy {
     pub start: u32,
 }
@@ -284,7 +286,7 @@ impl ServiceActor {
     }
 }
 
-/// The error of an `ask`: the handler's own, or that the actor is gone.
+/// Converts the error of an `ask`: returns the handler's own error, or one that says that the actor is gone.
 pub fn of_send<M>(error: kameo::error::SendError<M, RuntimeError>) -> RuntimeError {
     match error {
         kameo::error::SendError::HandlerError(error) => error,
@@ -292,7 +294,7 @@ pub fn of_send<M>(error: kameo::error::SendError<M, RuntimeError>) -> RuntimeErr
     }
 }
 
-/// `exited with code 137, out of memory`.
+/// Formats an exit, for example `with code 137, out of memory`.
 pub fn exit_text(exit: &Exit) -> String {
     let oom = if exit.oom { ", out of memory" } else { "" };
     format!("with code {}{oom}", exit.code)

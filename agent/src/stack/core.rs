@@ -1,23 +1,23 @@
-//! Which services start now: those whose dependencies are as Compose's conditions want them.
+//! Decides which services start now: those whose dependencies meet Compose's conditions.
 //!
-//! Pure: the whole decision is a function of what the board shows.
+//! The decision is a pure function of the board's state.
 
 use super::board::{Stage, Status};
 use phalanx_shared::outcome::Outcome;
 use phalanx_shared::spec::service::{Condition, Dependency};
 use std::collections::BTreeMap;
 
-/// What is to be done about a service.
+/// The next action on a service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// Start it.
+    /// Start this service.
     Start(String),
-    /// It can never start, and why; how bad it is, is its dependency's.
+    /// The service can never start. The outcome is that of its dependency.
     GiveUp {
         service: String,
         outcome: Outcome,
         reason: String,
-        /// The dependency that it can't have.
+        /// The dependency that can't be met.
         cause: String,
     },
 }
@@ -25,7 +25,7 @@ pub enum Decision {
 /// The dependencies of each service that is to run.
 pub type Wanted = BTreeMap<String, Vec<(String, Dependency)>>;
 
-/// Decides about every wanted service that nobody has begun to start.
+/// Decides about every wanted service whose start has not begun.
 pub fn decide(wanted: &Wanted, board: &BTreeMap<String, Status>) -> Vec<Decision> {
     let idle = wanted.iter().filter(|(name, _)| {
         board
@@ -96,7 +96,7 @@ fn met(name: &str, dependency: &Dependency, status: Option<&Status>) -> Met {
     };
     match verdict {
         Met::Never(..) if !dependency.required => Met::Yes,
-        // A step may start it or not: what can do without it doesn't wait.
+        // A step may or may not start it, so a service that doesn't require it doesn't wait for it.
         Met::NotYet if !dependency.required && status.manual && status.stage == Stage::Idle => {
             Met::Yes
         }

@@ -1,4 +1,4 @@
-//! A service's definition, evaluated and decoded when it is started.
+//! Evaluates and decodes a service's definition when it is started.
 
 use crate::cell::context::CellContext;
 use crate::runtime::contract::{RuntimeError, Stack};
@@ -9,7 +9,8 @@ use phalanx_shared::spec::node::{Node, NodeValue};
 use phalanx_shared::spec::service::{ServiceConfig, decode_service};
 use serde_json::{Map, Value, json};
 
-/// What a runtime needs to make the service. Free ports of a host process are reserved first: its definition may name them.
+/// Returns the configuration from which a runtime creates the service. Reserves the free ports of a host process first,
+/// because its definition may refer to them.
 pub async fn config(
     context: &CellContext,
     service: &Service,
@@ -41,7 +42,7 @@ pub async fn config(
     Ok(config)
 }
 
-/// The names in `ports: [http, …]` of a process.
+/// Returns the names in `ports: [http, …]` of a process.
 fn port_names(definition: &Node) -> Vec<String> {
     let Some(NodeValue::List(ports)) = entry(definition, "ports").map(|node| &node.value) else {
         return Vec::new();
@@ -65,7 +66,7 @@ fn entry<'n>(node: &'n Node, key: &str) -> Option<&'n Node> {
     Some(&entry.value)
 }
 
-/// Lists within a command's list are words of it: `["${{ phalanx.demo_server }}", --port, …]`.
+/// Flattens lists inside a command's list into its words: `["${{ phalanx.demo_server }}", --port, …]`.
 fn spliced(mut node: Node) -> Node {
     if let NodeValue::Map(entries) = &mut node.value {
         for entry in entries {

@@ -1,4 +1,4 @@
-//! A service's end: asked for by a step, expected of a job, or neither.
+//! The end of a service: asked for by a step, expected of a job, or unexpected.
 
 use super::board::Stage;
 use super::container::{ServiceActor, exit_text, not_running};
@@ -11,7 +11,7 @@ use phalanx_shared::outcome::Outcome;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long an asked end waits for the last output.
+/// Maximum wait for the exit and the last output after a step asked for the end.
 const LAST_OUTPUT: Duration = Duration::from_secs(10);
 
 impl ServiceActor {
@@ -25,7 +25,7 @@ impl ServiceActor {
         Ok(())
     }
 
-    /// After an asked end: its exit is taken in now, so that the step that asked sees it.
+    /// Handles the exit after a step asked for it, so that the step sees the result.
     pub(super) async fn ended(&mut self) {
         let Ok(member) = self.running("end") else {
             return;
@@ -57,7 +57,7 @@ impl ServiceActor {
         };
         board.update(&self.name, |status| {
             status.exit = Some(exit);
-            // Down only together with why: whoever waits wants to know.
+            // `Down` is set later, together with the reason, which waiters need.
             if stage != Stage::Down {
                 status.stage = stage;
             }
@@ -73,7 +73,7 @@ impl ServiceActor {
                 false => String::new(),
             };
             let unasked = format!("service {} exited unasked, {detail}{advice}", self.name);
-            // An end that the engine brought about is no verdict on the service.
+            // An end that the engine caused says nothing about the service.
             let (outcome, reason) = match machinery {
                 Some(cause) => (Outcome::Errored, cause),
                 None => (Outcome::Failed, unasked),
@@ -82,7 +82,7 @@ impl ServiceActor {
         }
     }
 
-    /// Whether exit code 0 is its normal end although nobody waits for it.
+    /// Returns whether exit code 0 is a normal end although nothing waits for it.
     fn may_end(&self) -> bool {
         let healthcheck = self.member.as_ref().is_some_and(|m| m.has_healthcheck());
         let ready = self.args.service.ready.is_some();
@@ -104,13 +104,13 @@ impl ServiceActor {
         self.down(outcome, reason).await;
     }
 
-    /// It is down: everybody who waits for it, and the step in progress, learn why.
+    /// Marks the service as down; waiting steps and the current step learn the reason.
     pub(super) async fn down(&mut self, outcome: Outcome, reason: String) {
         let down = self.down_for(outcome, reason, None).await;
         let _ = self.args.downs.send(down).await;
     }
 
-    /// Puts it on the board as down, with the evidence of the service at the root.
+    /// Marks the service as down on the board, with the evidence of the service that is the root cause.
     pub(super) async fn down_for(
         &self,
         outcome: Outcome,
@@ -137,7 +137,7 @@ impl ServiceActor {
     }
 }
 
-/// How a service whose work is to end is declared.
+/// Returns advice on how to declare a service that is expected to end.
 fn job_advice(name: &str) -> String {
     format!(
         "if that is its work, write `restart: \"no\"` in {name}, or wait for it (`service_completed_successfully`, or a step `wait: {{ service: {name}, until: exited }}`)"

@@ -1,7 +1,8 @@
-//! What a spec expects of its services' ends: which are jobs, and which somebody needs.
+//! Derives from a spec which of its services are jobs, and which are needed.
 //!
-//! From the text alone. A service whose end nobody mentions may still end by itself, with exit code 0, if nothing says that it
-//! stays: neither somebody who needs it, nor ports, a health check or a `ready` predicate, nor its `restart`.
+//! The result depends on the spec's text alone. A service whose end the spec doesn't mention may still end by itself
+//! with exit code 0, unless something indicates that it stays: another service or a step needs it, or it has ports, a
+//! health check, a `ready` predicate or a `restart` policy that says so.
 
 use crate::step::references::Collector;
 use phalanx_shared::expr::Cache;
@@ -10,17 +11,17 @@ use phalanx_shared::spec::node::Node;
 use phalanx_shared::spec::service::{Restart, ServiceConfig};
 use std::collections::BTreeSet;
 
-/// What is expected of each service.
+/// The expected ends of all services.
 #[derive(Debug, Default)]
 pub struct Expected {
     jobs: BTreeSet<String>,
     needed: BTreeSet<String>,
-    /// A step computes which services it needs.
+    /// Whether a step computes the names of the services that it needs.
     any_needed: bool,
 }
 
 impl Expected {
-    /// Reads a spec.
+    /// Derives the expectations from a spec.
     pub fn of(spec: &Spec, cache: &Cache) -> Self {
         let mut expected = Expected::default();
         for service in &spec.services {
@@ -37,12 +38,12 @@ impl Expected {
         expected
     }
 
-    /// Others wait for its completion, or a step waits for its end.
+    /// Returns whether other services wait for its completion or a step waits for its end.
     pub fn is_job(&self, service: &str) -> bool {
         self.jobs.contains(service)
     }
 
-    /// A step names it, or another service depends on it or names it.
+    /// Returns whether a step refers to it, or another service depends on it or refers to it.
     pub fn is_needed(&self, service: &str) -> bool {
         self.any_needed || self.needed.contains(service)
     }
@@ -79,7 +80,7 @@ impl Expected {
         }
     }
 
-    /// Whoever names itself needs nobody else.
+    /// Adds the services that were found, without `but`: a service that refers to itself doesn't make itself needed.
     fn add(&mut self, found: Collector<'_>, but: Option<&str>) {
         let found = found.done();
         self.any_needed |= found.computed_service;
@@ -89,8 +90,8 @@ impl Expected {
     }
 }
 
-/// Whether an end with exit code 0 is a service's normal one. `needed`: somebody needs it; `healthcheck`: it has one, the image's
-/// included; `ready`: it has a predicate.
+/// Returns whether exit code 0 is a normal end of the service. `needed`: a step or another service needs it;
+/// `healthcheck`: it has a health check, possibly from its image; `ready`: it has a `ready` predicate.
 pub fn may_end(config: &ServiceConfig, needed: bool, healthcheck: bool, ready: bool) -> bool {
     match config.restart {
         Restart::No | Restart::OnFailure => true,
@@ -99,14 +100,14 @@ pub fn may_end(config: &ServiceConfig, needed: bool, healthcheck: bool, ready: b
     }
 }
 
-/// What a definition's `depends_on` wants completed, as written.
+/// Collects the services whose completion a definition's `depends_on` requires, as written.
 fn completed_by(definition: &Node, jobs: &mut BTreeSet<String>) {
     if let Some(on) = definition.get("depends_on") {
         completed_in(on, jobs);
     }
 }
 
-/// A map; or, merged of several, a list of them.
+/// `on` is a map, or a list of maps if several were merged.
 fn completed_in(on: &Node, jobs: &mut BTreeSet<String>) {
     on.items().iter().for_each(|item| completed_in(item, jobs));
     for entry in on.entries() {

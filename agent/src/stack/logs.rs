@@ -1,7 +1,8 @@
-//! What services print: masked, forwarded to the coordinator, its tail kept for failures, its lines matched by log predicates.
+//! The services' output: it is masked and forwarded to the coordinator, its tail is kept for failures, and its lines
+//! are matched against log predicates.
 //!
-//! One task takes the frames of all services of an attempt in order. After [`Logs::close`] nothing is forwarded any more,
-//! but frames are still taken, so that no service blocks on its way out.
+//! One task takes the frames of all services of an attempt in order. After [`Logs::close`] it no longer forwards frames
+//! but still takes them, so that no service blocks while it stops.
 
 use crate::cell::masks::{Masks, StreamMask};
 use crate::clock::Clock;
@@ -15,16 +16,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 
-/// Lines kept per service.
+/// Number of lines kept per service.
 const TAIL_LINES: usize = 200;
-/// Characters kept of a line.
+/// Number of characters kept per line.
 const MAX_LINE: usize = 2_000;
-/// Bytes of a line that a predicate sees; a longer one is cut there.
+/// Number of bytes of a line that predicates see; longer lines are cut.
 const MAX_MATCHED: usize = 64 * 1024;
-/// How long a reader waits for frames on their way.
+/// Maximum time that a reader waits for frames in transit.
 const SETTLE: Duration = Duration::from_millis(200);
 
-/// A frame as runtimes hand it over.
+/// A frame of output from a runtime: service, stream and bytes.
 pub type Frame = (String, LogStream, Vec<u8>);
 
 /// The logs of an attempt. Cheap to clone.
@@ -55,7 +56,7 @@ struct ServiceLog {
 }
 
 impl Logs {
-    /// Begins to take frames.
+    /// Starts the task that takes frames.
     pub fn spawn(
         token: Token,
         clock: Arc<dyn Clock>,
@@ -73,7 +74,7 @@ impl Logs {
             state: Arc::clone(&state),
             streams: BTreeMap::new(),
         };
-        // Ends by itself: when every handle of this attempt is gone.
+        // The task ends by itself when all handles of this attempt are gone.
         tokio::spawn(pump.run(frames_in, control_in));
         Logs {
             state,
@@ -83,12 +84,12 @@ impl Logs {
         }
     }
 
-    /// Where a service's frames go.
+    /// Returns the sink for a service's output.
     pub fn sink(&self, service: &str) -> crate::sink::LogSink {
         crate::sink::LogSink::new(service, self.frames.clone())
     }
 
-    /// Waits until the frames that are on their way have been taken.
+    /// Waits until the frames in transit have been taken, at most 200 ms.
     pub async fn settle(&self) {
         let (done, settled) = oneshot::channel();
         if self.control.send(Control::Settle(done)).await.is_ok() {
@@ -96,7 +97,7 @@ impl Logs {
         }
     }
 
-    /// Hands over what is held back, and forwards nothing any more: the sender given to [`Logs::spawn`] is dropped.
+    /// Forwards the bytes that are held back, then stops forwarding: the sender given to [`Logs::spawn`] is dropped.
     pub async fn close(&self) {
         let (done, closed) = oneshot::channel();
         if self.control.send(Control::Close(done)).await.is_ok() {
@@ -104,7 +105,7 @@ impl Logs {
         }
     }
 
-    /// The last lines of a service, masked.
+    /// Returns the last lines of a service's output, masked.
     pub fn tail(&self, service: &str, lines: usize) -> LogTail {
         let state = self.lock();
         let all = state.services.get(service).map_or_else(Vec::new, |log| {
@@ -119,7 +120,7 @@ impl Logs {
         }
     }
 
-    /// Is told of the first line from now on that matches.
+    /// Returns a receiver for the first line from now on that matches the pattern.
     pub fn watch_for(
         &self,
         service: &str,
@@ -133,14 +134,14 @@ impl Logs {
         receiver
     }
 
-    /// Keeps the whole output of a service from now on, bounded per stream.
+    /// Records the whole output of a service from now on, up to a limit in bytes per stream.
     pub fn record(&self, service: &str, limit: usize) {
         let mut state = self.lock();
         let log = state.services.entry(service.to_owned()).or_default();
         log.recording = Some([HeadTail::new(limit), HeadTail::new(limit)]);
     }
 
-    /// What was recorded: stdout and stderr. Recording ends.
+    /// Ends the recording and returns stdout and stderr.
     pub fn recorded(&self, service: &str) -> [HeadTail; 2] {
         let mut state = self.lock();
         let log = state.services.get_mut(service);
@@ -153,7 +154,7 @@ impl Logs {
     }
 }
 
-/// The last of the lines, masked as one text: a secret may be broken over lines, and over stdout and stderr.
+/// Returns the last lines. They are masked as one text, because a secret may span several lines, or stdout and stderr.
 fn last_lines(masks: &Shown, all: &[String], lines: usize) -> Vec<String> {
     if all.is_empty() {
         return Vec::new();
@@ -185,7 +186,7 @@ impl Pump {
             tokio::select! {
                 biased;
                 Some(frame) = frames.recv() => self.take(frame).await,
-                // Only when no frame waits: that is what settling means.
+                // This branch runs only when no frame waits, which is the definition of settled.
                 order = control.recv() => match order {
                     Some(Control::Settle(done)) => {
                         let _ = done.send(());
@@ -199,7 +200,7 @@ impl Pump {
                 },
             }
         }
-        // The handles are gone; services that still print mustn't block.
+        // All handles are gone, but services that still print must not block.
         while frames.recv().await.is_some() {}
     }
 
@@ -264,7 +265,7 @@ impl ServiceLog {
             let room = MAX_MATCHED.saturating_sub(partial.len());
             match piece.get(..room).filter(|_| piece.len() > room) {
                 None => partial.extend_from_slice(piece),
-                // What it tears is no longer found later.
+                // The cut may tear a secret, which would not be recognised later: mask it now.
                 Some(fits) if room > 0 => {
                     partial.extend_from_slice(fits);
                     let torn = Torn {
@@ -287,7 +288,7 @@ impl ServiceLog {
         let text = String::from_utf8_lossy(line);
         let text = text.trim_end_matches(['\n', '\r']);
         if !self.patterns.is_empty() {
-            // The line that a person sees is the line that a pattern is for.
+            // Patterns are written for the line that a person sees.
             let seen: String = plain(text)
                 .chars()
                 .filter(|c| *c == '\t' || !c.is_control())
@@ -298,7 +299,7 @@ impl ServiceLog {
                 }
             }
         }
-        // Masked when read: then also by what became secret meanwhile.
+        // The tail is masked when it is read, so that values that have become secret since are masked too.
         self.tail.push_back(text.to_owned());
         while self.tail.len() > TAIL_LINES {
             self.tail.pop_front();

@@ -1,7 +1,7 @@
-//! The stack of one attempt: its services from definition to exit.
+//! The stack of one attempt: its services, from definition to exit.
 //!
-//! [`core`] decides what starts when, [`actor`] has one [`container`] actor per service do it, [`board`] is where everybody
-//! sees where each service is, [`probe`] asks whether it is ready, [`logs`] takes what it prints.
+//! [`core`] decides which services start when, [`actor`] has one [`container`] actor per service start them, [`board`]
+//! shows the state of each service, [`probe`] checks readiness, and [`logs`] takes the output.
 
 pub mod actor;
 pub mod board;
