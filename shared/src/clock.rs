@@ -1,17 +1,17 @@
-//! The only file that reads the machine's clocks; `clippy.toml` refuses it anywhere else.
+//! The only file that reads the machine's clocks; `clippy.toml` forbids that everywhere else.
 //!
-//! It is for the actors of both sides. Nothing else in this package uses it: the domain gets time as a parameter.
+//! The actors of both sides use it. Nothing else in this package does: the domain takes time as a parameter.
 
 #![allow(clippy::disallowed_methods)]
 
 use crate::time::Timestamp;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// Tells the time. Decisions read it once and pass it on.
+/// A source of time. Code that decides reads it once and passes the value on.
 pub trait Clock: Send + Sync + 'static {
-    /// Wall time.
+    /// Returns the wall time.
     fn wall(&self) -> Timestamp;
-    /// Time since an arbitrary fixed point; never goes back.
+    /// Returns the time since an arbitrary fixed point; never goes back.
     fn monotonic(&self) -> Duration;
 }
 
@@ -42,39 +42,39 @@ impl Clock for SystemClock {
     }
 }
 
-/// How long something takes, where only a message needs to know.
+/// Measures how long something takes, for messages only.
 #[derive(Clone, Copy, Debug)]
 pub struct Stopwatch(Instant);
 
 impl Stopwatch {
-    /// Begins now.
+    /// Starts measuring now.
     pub fn start() -> Self {
         Stopwatch(Instant::now())
     }
 
-    /// Since it began.
+    /// Returns the time since the start.
     pub fn elapsed(&self) -> Duration {
         self.0.elapsed()
     }
 }
 
-/// A moment from which on something isn't waited for any more, for loops outside of a runtime.
+/// A point in time at which a wait ends, for loops outside of an async runtime.
 #[derive(Clone, Copy, Debug)]
 pub struct Deadline(Option<Instant>);
 
 impl Deadline {
-    /// So long from now. What is beyond the clock's range never comes.
+    /// Returns the deadline `time` from now. A deadline beyond the clock's range never comes.
     pub fn within(time: Duration) -> Self {
         Deadline(Instant::now().checked_add(time))
     }
 
-    /// What is left of it; nothing once it is over.
+    /// Returns the time left; zero once the deadline has passed.
     pub fn left(&self) -> Duration {
         let left = |until: Instant| until.saturating_duration_since(Instant::now());
         self.0.map_or(Duration::MAX, left)
     }
 
-    /// Whether it has come.
+    /// Returns whether the deadline has passed.
     pub fn is_over(&self) -> bool {
         self.left().is_zero()
     }

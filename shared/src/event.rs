@@ -1,8 +1,9 @@
-//! Facts that happened. They are never changed; state is a fold of them ([`crate::run_state`]).
+//! Events: facts that happened. They never change; state is a fold of them ([`crate::run_state`]).
 //!
-//! Agents make the events of an attempt and number them from 1 (`seq`); the coordinator makes those of runs
-//! and placement. The journal numbers all events of a run from 1 ([`Recorded::position`]).
-//! A kind that this version doesn't know is kept as it came ([`EventKind::Unknown`]), written back as it came, and ignored by the fold.
+//! Agents make the events of an attempt and number them from 1 (`seq`). The coordinator makes the events of runs and
+//! placement. The journal numbers all events of a run from 1 ([`Recorded::position`]).
+//! An event of a kind that this version doesn't know is kept and written back unchanged ([`EventKind::Unknown`]); the
+//! fold ignores it.
 
 mod masker;
 
@@ -17,56 +18,56 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-/// A fact.
+/// A fact that happened in a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Event {
-    /// The run.
+    /// Run to which the event belongs.
     pub run: RunId,
-    /// The cell and try, for events of an attempt.
+    /// Cell and number of the attempt; `None` for the coordinator's events.
     pub attempt: Option<AttemptRef>,
     /// Position among the attempt's own events, from 1; 0 for the coordinator's events.
     pub seq: u64,
-    /// Wall time.
+    /// Wall time of the event.
     pub at: Timestamp,
     /// Microseconds since the attempt began, by the agent's monotonic clock; 0 for the coordinator's events.
     pub mono_us: u64,
-    /// What happened.
+    /// What happened, with its data.
     pub kind: EventKind,
 }
 
-/// A try at a cell.
+/// One attempt at a cell.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct AttemptRef {
-    /// The cell.
+    /// Cell of the attempt.
     pub cell: CellId,
-    /// From 1.
+    /// Number of the attempt, from 1.
     pub attempt: u32,
 }
 
-/// An event with its place in the run's journal.
+/// An event with its position in the run's journal.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Recorded {
-    /// Position in the run, from 1, without holes.
+    /// Position in the run, from 1, without gaps.
     pub position: u64,
-    /// The event.
+    /// The recorded event.
     pub event: Event,
 }
 
 /// Identifies a step, group or phase within an attempt: `setup`, `setup/0`, `sync/2[book]/1` …
-/// Segments are positions, with the `foreach` key in brackets; it doesn't change when names do.
+/// Segments are positions, with the `foreach` key in brackets. A path doesn't change when names change.
 pub type StepPath = String;
 
-/// What happened.
+/// What happened, with the data of each kind.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", remote = "Self")]
 #[allow(clippy::large_enum_variant)]
 pub enum EventKind {
-    // ---- the coordinator's
-    /// A run exists. First event of every run.
+    // ---- events of the coordinator
+    /// A run was submitted. First event of every run.
     RunSubmitted {
-        /// The plan, already narrowed.
+        /// Plan of the run, after selection of cells.
         plan: Plan,
-        /// What it came from, for `rerun` and people: the spec's path, inputs, `--only`.
+        /// Where the run came from, for `rerun` and for display: the spec's path, inputs, `--only`.
         origin: Map<String, Value>,
     },
     /// An attempt was offered to an agent.
@@ -75,40 +76,40 @@ pub enum EventKind {
         agent: AgentId,
         agent_name: String,
     },
-    /// The agent took it.
+    /// The agent accepted the offer.
     CellAccepted { token: Token },
-    /// The offer came to nothing (declined, unanswered); the cell waits again. It costs no try.
+    /// The offer was declined or not answered; the cell waits again. It doesn't count as a try.
     CellReturned { token: Token, reason: String },
-    /// The attempt ended without the agent's word: lost lease, lost agent.
+    /// The attempt ended without a result from the agent: its lease expired or the agent was lost.
     AttemptLost { token: Token, reason: String },
-    /// The cell's one outcome (I2).
+    /// The cell got its only outcome (I2).
     CellFinished {
         cell: CellId,
         outcome: Outcome,
         reason: Option<String>,
         attempts: u32,
     },
-    /// Somebody asked for the end.
+    /// A cancellation of the run was requested.
     CancelRequested { reason: String },
-    /// Every cell has its outcome.
+    /// The run ended: every cell has its outcome.
     RunFinished { outcome: Outcome },
 
-    // ---- an agent's
-    /// The attempt runs.
+    // ---- events of an agent
+    /// The attempt started running.
     AttemptStarted { agent: AgentId },
-    /// A service came to a state.
+    /// A service reached a new state.
     ServiceChanged {
         service: String,
         state: ServiceState,
-        /// When the state's own work began (wall time), for spans: a pull, a start, a wait for readiness.
+        /// Wall time at which the work for this state began, for spans: a pull, a start, a wait for readiness.
         began: Timestamp,
-        /// Image, address, exit code, error …
+        /// Image, address, exit code or error.
         detail: Option<String>,
     },
-    /// What keeps a service that isn't ready: a long pull or build, an unhealthy verdict, the last answer to its predicate.
+    /// Why a service isn't ready yet: a long pull or build, an unhealthy verdict, the last result of its predicate.
     ServiceProgress {
         service: String,
-        /// In one line, for people.
+        /// Current activity of the service, in one line.
         doing: String,
     },
     /// A phase began.
@@ -127,21 +128,21 @@ pub enum EventKind {
         name: String,
         action: String,
     },
-    /// A step or a group ended. Also the only event of a skipped one.
+    /// A step or a group ended. Also the only event of a skipped step or group.
     StepFinished(Box<StepResult>),
-    /// The attempt is over; what follows is clean-up.
+    /// The attempt is over; only clean-up follows.
     AttemptFinished {
         outcome: Outcome,
         reason: Option<String>,
     },
-    /// The stack is gone, or kept.
+    /// The stack was removed or kept.
     TornDown {
         removed: u32,
         left: Vec<String>,
         kept: Vec<KeptService>,
         began: Timestamp,
     },
-    /// Bytes of a log that could not be kept.
+    /// Some bytes of a log could not be kept.
     LogGap {
         service: String,
         stream: LogStream,
@@ -149,23 +150,23 @@ pub enum EventKind {
         to: u64,
         reason: String,
     },
-    /// Something worth telling that changes no outcome.
+    /// A message worth showing that changes no outcome.
     Note { message: String },
-    /// A kind of a later version, whole.
+    /// An event of a kind from a later version, with its whole payload.
     #[serde(skip)]
     Unknown(Map<String, Value>),
 }
 
-/// Who makes events of a kind.
+/// Which side makes the events of a kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Speaker {
-    /// Of runs, placement and outcomes. From an agent it is a lie.
+    /// The coordinator, for events of runs, placement and outcomes. An agent must not send them.
     Coordinator,
-    /// Of what happens in an attempt.
+    /// An agent, for events within an attempt.
     Agent,
 }
 
-/// The names that [`EventKind::name`] gives, without that of an unknown one, each with who may say it.
+/// The names that [`EventKind::name`] returns, except those of unknown kinds, each with the side that may send it.
 const KINDS: [(&str, Speaker); 19] = [
     ("run_submitted", Speaker::Coordinator),
     ("cell_offered", Speaker::Coordinator),
@@ -198,7 +199,7 @@ impl Serialize for EventKind {
 }
 
 impl<'de> Deserialize<'de> for EventKind {
-    /// From JSON only: an unknown kind is told from a broken one by a second look at the text.
+    /// Works for JSON only: it reads the text a second time to tell an unknown kind from a malformed event.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
         struct Named {
@@ -219,13 +220,14 @@ impl<'de> Deserialize<'de> for EventKind {
 }
 
 impl EventKind {
-    /// Who may say it. A kind of a later version is an agent's: it changes nothing here, whatever it means there.
+    /// Returns the side that may send this kind. Kinds of a later version count as an agent's: they change nothing
+    /// here.
     pub fn speaker(&self) -> Speaker {
         let known = KINDS.iter().find(|(name, _)| *name == self.name());
         known.map_or(Speaker::Agent, |(_, speaker)| *speaker)
     }
 
-    /// The kind's name as JSON writes it under `kind`.
+    /// Returns the kind's name, as in the JSON field `kind`.
     pub fn name(&self) -> &str {
         match self {
             EventKind::RunSubmitted { .. } => "run_submitted",
@@ -255,53 +257,54 @@ impl EventKind {
     }
 }
 
-/// How a step ended.
+/// How a step, group or phase ended.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StepResult {
-    /// Which step.
+    /// Path of the step.
     pub path: StepPath,
-    /// What reports show, interpolated.
+    /// Name shown in reports, interpolated.
     pub name: String,
-    /// The step's own id, if it has one.
+    /// The step's `id` from the spec, if it has one.
     pub id: Option<String>,
     /// `http`, `exec`, `steps`, `use` …
     pub action: String,
-    /// How it ended.
+    /// Outcome of the step.
     pub outcome: Outcome,
-    /// Why it was skipped, failed or errored, in one line.
+    /// Why the step was skipped, failed or errored, in one line.
     pub reason: Option<String>,
-    /// Of a skipped one: that nobody decided so, it only was never reached (a failure, a timeout or a cancel came before it).
+    /// Set for a skipped step that was never reached because a failure, a timeout or a cancellation came before it.
+    /// Unset if the step was skipped deliberately.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unreached: bool,
     /// Tries of the step (`retry`), from 1; 0 if it was skipped before the action.
     pub tries: u32,
     /// Repetitions of the action in the last try (`poll`).
     pub polls: u32,
-    /// When it began.
+    /// Wall time at which the step began.
     pub began: Timestamp,
-    /// How long it took.
+    /// Duration in microseconds.
     pub elapsed_us: u64,
-    /// The rows of the coverage table that it and the groups around it name.
+    /// Keys of the coverage table's rows that the step and the groups around it name in `verifies`.
     pub verifies: Vec<String>,
-    /// Each check in the order written.
+    /// Checks, in the order written.
     pub checks: Vec<CheckResult>,
-    /// What its command printed; only of a step that is ok, and that printed something.
+    /// Output of the step's command; set only if the step is ok and the command printed something.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output: Option<Output>,
-    /// What helps to see the cause; only of a step that isn't ok.
+    /// Details that help to find the cause; set only if the step isn't ok.
     pub failure: Option<Failure>,
 }
 
-/// What a command printed. Bounded and masked; without what is empty.
+/// Output of a command, bounded and masked. Empty fields are omitted from the JSON.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Output {
-    /// The beginning and the end of its output.
+    /// Beginning and end of the standard output.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub stdout: String,
-    /// The beginning and the end of its errors.
+    /// Beginning and end of the standard error.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub stderr: String,
-    /// Bytes of both that aren't kept, since steps before it printed as much as is kept of a cell.
+    /// Bytes of both streams that were dropped because earlier steps used up the cell's limit for kept output.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub left_out: u64,
 }
@@ -310,53 +313,53 @@ fn is_zero(number: &u64) -> bool {
     *number == 0
 }
 
-/// How one expectation ended.
+/// Result of one check.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CheckResult {
     /// The expression as written.
     pub expression: String,
-    /// Whether it held.
+    /// Whether the expression held.
     pub passed: bool,
-    /// Of a failed one: each part with its value, from left to right.
+    /// Parts of a failed expression with their values, from left to right.
     pub parts: Vec<Part>,
-    /// Of one that could not be evaluated: why.
+    /// Why the expression could not be evaluated.
     pub error: Option<String>,
 }
 
 /// A part of an expression and its value, both bounded.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Part {
-    /// The text of the part.
+    /// Text of the part.
     pub text: String,
-    /// Its value as JSON, cut when long.
+    /// Value as JSON, shortened if it is long.
     pub value: String,
 }
 
-/// What helps to see the cause of a failure. Everything is bounded and masked.
+/// Details that help to find the cause of a failure. All texts are bounded and masked.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Failure {
-    /// Where the step stands: `file:line:column`.
+    /// Position of the step in the spec: `file:line:column`.
     pub place: Option<String>,
     /// The request line, headers and body.
     pub request: Option<String>,
-    /// The answer: status line, headers and body; or exit code, stdout and stderr.
+    /// The response: status line, headers and body; or exit code, stdout and stderr.
     pub response: Option<String>,
-    /// The last lines of the services concerned.
+    /// Last log lines of the services concerned.
     pub logs: Vec<LogTail>,
-    /// More lines for people (an inspect summary, the variables of a template …).
+    /// Further lines to show (an inspect summary, the variables of a template …).
     pub notes: Vec<String>,
 }
 
-/// The last lines of a service's log.
+/// Last lines of a service's log.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LogTail {
-    /// The service.
+    /// Name of the service.
     pub service: String,
-    /// Its lines, oldest first.
+    /// Lines, oldest first.
     pub lines: Vec<String>,
 }
 
-/// Where a service is in its life.
+/// State in a service's life cycle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[allow(missing_docs)]
@@ -371,16 +374,16 @@ pub enum ServiceState {
     Removed,
 }
 
-/// A service that outlives its attempt, and where it answers.
+/// A service that outlives its attempt, and its address.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct KeptService {
-    /// The service.
+    /// Name of the service.
     pub service: String,
-    /// URL or address, for people.
+    /// URL or address, for display.
     pub address: String,
 }
 
-/// Which of a process's outputs.
+/// Output stream of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[allow(missing_docs)]
@@ -398,7 +401,7 @@ mod tests {
     fn every_kind_that_is_named_is_known_and_no_other() {
         for (kind, _) in KINDS {
             let text = format!(r#"{{"kind":"{kind}"}}"#);
-            // Each has a field that isn't there, so it is refused; an unknown one would be kept.
+            // Each kind has a required field that is missing here, so parsing fails; an unknown kind would be kept.
             let error = serde_json::from_str::<EventKind>(&text).unwrap_err();
             assert!(
                 error.to_string().contains("missing field"),

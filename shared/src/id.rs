@@ -1,4 +1,4 @@
-//! Identifiers. Each is a newtype, so that a cell's id can't be passed where a run's belongs.
+//! Identifiers. Each is a newtype, so that a cell's id can't be passed where a run's id belongs.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -11,7 +11,7 @@ macro_rules! text_id {
         pub struct $name(pub String);
 
         impl $name {
-            /// The id as text.
+            /// Returns the id as text.
             pub fn as_str(&self) -> &str {
                 &self.0
             }
@@ -35,28 +35,28 @@ macro_rules! text_id {
 }
 
 text_id! {
-    /// One execution of a plan. A UUIDv7 in hyphenated text, so ids sort by the time of submission.
+    /// Id of a run, which is one execution of a plan: a UUIDv7 in hyphenated text, so ids sort by submission time.
     RunId
 }
 text_id! {
-    /// A cell: 16 hexadecimal digits (64 bits) hashed from the cell's own axis values (I5).
+    /// Id of a cell: 16 hexadecimal digits (64 bits) hashed from the cell's own axis values (I5).
     CellId
 }
 text_id! {
-    /// A runner's identity; stable over restarts of its process.
+    /// Identity of an agent; it survives restarts of the agent's process.
     AgentId
 }
 
-/// The right to run one attempt, and the fence against late ones: `(run, cell, attempt, epoch)`.
+/// The right to run one attempt: `(run, cell, attempt, epoch)`. Also the fence that rejects events of stale attempts.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Token {
-    /// The run.
+    /// Run of the attempt.
     pub run: RunId,
-    /// The cell.
+    /// Cell of the attempt.
     pub cell: CellId,
-    /// The try, from 1.
+    /// Number of the attempt, from 1.
     pub attempt: u32,
-    /// The coordinator's term of office in which the attempt was offered.
+    /// Epoch (term of office) of the coordinator that offered the attempt.
     pub epoch: u64,
 }
 

@@ -1,6 +1,7 @@
-//! The invariants that can be seen from facts alone, one predicate each: used by tests, by the simulator and by debug assertions.
+//! The invariants that can be checked from facts alone, one predicate each. Tests, the simulator and debug assertions
+//! use them.
 //!
-//! The facts are whatever the caller has of them: a journal, an engine's list of objects, the bytes of a file.
+//! The caller supplies the facts: a journal, an engine's list of objects, the bytes of a file.
 
 use crate::event::{Event, EventKind, Speaker};
 use crate::id::{AgentId, CellId, RunId};
@@ -10,13 +11,13 @@ use crate::run_state::RunState;
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-/// A broken promise, for people.
+/// A violated invariant.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{invariant} broken: {what}")]
 pub struct Violation {
-    /// `I2`, `I6` …
+    /// Name of the invariant: `I2`, `I6` …
     pub invariant: &'static str,
-    /// What was seen.
+    /// Description of what was observed.
     pub what: String,
 }
 
@@ -24,9 +25,10 @@ fn violated<T>(invariant: &'static str, what: String) -> Result<T, Violation> {
     Err(Violation { invariant, what })
 }
 
-/// **I2** Each cell of a run ends in exactly one outcome, which is its newest attempt's; a late attempt's events change nothing.
+/// **I2** Each cell of a run ends in exactly one outcome, which is the outcome of its newest attempt; events of a stale
+/// attempt change nothing.
 ///
-/// Takes a run's journal from its beginning; holds for every prefix of it.
+/// Takes a run's journal from its beginning; the invariant holds for every prefix of it.
 pub fn one_outcome<'a>(
     run: &RunId,
     journal: impl IntoIterator<Item = &'a Event>,
@@ -38,7 +40,7 @@ pub fn one_outcome<'a>(
     Ok(outcomes.state)
 }
 
-/// The same, event by event, for who looks after each of them.
+/// Checks the same as [`one_outcome`], one event at a time.
 #[derive(Debug)]
 pub struct Outcomes {
     state: RunState,
@@ -46,7 +48,7 @@ pub struct Outcomes {
 }
 
 impl Outcomes {
-    /// Before a run's first event.
+    /// Returns the checker before a run's first event.
     pub fn new(run: RunId) -> Self {
         Outcomes {
             state: RunState::new(run),
@@ -54,12 +56,12 @@ impl Outcomes {
         }
     }
 
-    /// What the events so far come to.
+    /// Returns the state of the run after the events so far.
     pub fn state(&self) -> &RunState {
         &self.state
     }
 
-    /// The next event of the journal.
+    /// Takes the next event of the journal.
     pub fn take(&mut self, event: &Event) -> Result<(), Violation> {
         let Outcomes { state, finished } = self;
         let run = state.run.clone();
@@ -83,7 +85,7 @@ impl Outcomes {
     }
 }
 
-/// An outcome that judges the system under test must be the newest attempt's own word.
+/// Checks that an outcome that judges the system under test is the outcome that the newest attempt reported.
 fn outcome_is_earned(state: &RunState, cell: &CellId, outcome: Outcome) -> Result<(), Violation> {
     let Some(seen) = state.cells.get(cell) else {
         return violated("I2", format!("cell {cell} finished but isn't in the plan"));
@@ -104,7 +106,8 @@ fn outcome_is_earned(state: &RunState, cell: &CellId, outcome: Outcome) -> Resul
     )
 }
 
-/// **I2** Events of an attempt are of kinds that agents make, the coordinator's own are of no attempt: nobody speaks for the other.
+/// **I2** Events of an attempt have kinds that agents make, and the coordinator's events belong to no attempt: neither
+/// side makes the other's events.
 pub fn said_by_the_right_one(event: &Event) -> Result<(), Violation> {
     let agents = event.kind.speaker() == Speaker::Agent;
     let unknown = matches!(event.kind, EventKind::Unknown(_));
@@ -119,33 +122,33 @@ pub fn said_by_the_right_one(event: &Event) -> Result<(), Violation> {
     violated("I2", said)
 }
 
-/// A cell that waits, and what it needs.
+/// A waiting cell and its requirements.
 #[derive(Clone, Debug)]
 pub struct Demand<'a> {
-    /// Its run.
+    /// Run of the cell.
     pub run: &'a RunId,
-    /// The cell.
+    /// Id of the waiting cell.
     pub cell: &'a CellId,
     /// Labels that an agent must offer.
     pub labels: &'a [String],
-    /// What it reserves.
+    /// Resources that the cell reserves.
     pub resources: Resources,
-    /// Whether a limit (of its run, of a label) holds it back.
+    /// Whether a limit (of its run or of a label) holds the cell back.
     pub limited: bool,
 }
 
-/// An agent, and what is free on it.
+/// An agent and its free capacity.
 #[derive(Clone, Debug)]
 pub struct Capacity<'a> {
-    /// The agent.
+    /// Id of the agent.
     pub agent: &'a AgentId,
-    /// What it offers.
+    /// Labels that the agent offers.
     pub labels: &'a [String],
-    /// Slots that nothing holds.
+    /// Number of free slots.
     pub free_slots: u32,
-    /// Resources that nothing reserves.
+    /// Resources that are not reserved.
     pub free: Resources,
-    /// Connected, not draining, and not just having declined.
+    /// Whether the agent takes cells: connected, not draining, and not paused after declining an offer.
     pub takes: bool,
 }
 
@@ -175,9 +178,9 @@ pub fn nobody_waits_in_vain(
 /// An object in an engine, or a process, that no live attempt claims.
 #[derive(Clone, Debug)]
 pub struct Leftover<'a> {
-    /// Its name, for people.
+    /// Description of the object, for messages.
     pub what: &'a str,
-    /// For how long there was somebody to remove it, and nobody did.
+    /// How long the object stayed unclaimed while a process that could remove it was running.
     pub unclaimed_for: Duration,
 }
 
@@ -200,13 +203,13 @@ pub fn nothing_outlives<'a>(
     }
 }
 
-/// **I4** No value of a secret is in a text that leaves its cell. The message doesn't repeat it.
+/// **I4** No value of a secret is in a text that leaves its cell. The error message doesn't repeat the value.
 pub fn no_secret<'a>(
     place: &str,
     bytes: &[u8],
     values: impl IntoIterator<Item = &'a str>,
 ) -> Result<(), Violation> {
-    // Bytes that are no text can't be part of one.
+    // Secrets are text, so bytes that aren't valid UTF-8 can't be part of one.
     let text = String::from_utf8_lossy(bytes);
     for value in values.into_iter().filter(|value| !value.is_empty()) {
         if text.contains(value) {
@@ -219,14 +222,15 @@ pub fn no_secret<'a>(
     Ok(())
 }
 
-/// **I7** Nothing that was told of an attempt is lost or repeated: its events are in the journal once each, in sequence from 1.
+/// **I7** No reported event of an attempt is lost or repeated: each is in the journal exactly once, in sequence from 1.
 ///
-/// Takes events in the order of the journal, over restarts of the coordinator; the coordinator's own (without attempt) don't count.
+/// Takes events in the order of the journal, across restarts of the coordinator; the coordinator's own events (without
+/// attempt) don't count.
 #[derive(Clone, Debug, Default)]
 pub struct Sequences(HashMap<(CellId, u32), u64>);
 
 impl Sequences {
-    /// The next event of the journal.
+    /// Takes the next event of the journal.
     pub fn take(&mut self, event: &Event) -> Result<(), Violation> {
         let Some(attempt) = &event.attempt else {
             return Ok(());
@@ -247,25 +251,27 @@ impl Sequences {
     }
 }
 
-/// How an attempt was lost, as far as can be seen from outside.
+/// How an attempt was lost, as observed from outside.
 #[derive(Clone, Debug)]
 pub struct Loss<'a> {
-    /// Its cell.
+    /// Cell of the attempt.
     pub cell: &'a CellId,
-    /// Whether the coordinator was restarted since it was offered.
+    /// Whether the coordinator was restarted since the offer.
     pub restarted: bool,
-    /// Whether the process that ran it is gone, or had ended it by itself.
+    /// Whether the agent process that ran the attempt is gone, or had ended the attempt by itself.
     pub ended_by_its_agent: bool,
-    /// For how long the coordinator had heard nothing of the agent.
+    /// How long the coordinator had not heard from the agent.
     pub silent_for: Duration,
-    /// Whether it should have ended by its cell's timeout, or by an order, and all that may follow.
+    /// Whether the attempt should already have ended, by its cell's timeout or by an order, including the time for
+    /// clean-up.
     pub overdue: bool,
-    /// Whether its agent said of it what only a coordinator may say.
+    /// Whether the agent sent events of the attempt that only a coordinator may make.
     pub lied: bool,
 }
 
-/// **I7, I8** An attempt is lost only when its agent died, gave it up, lied, didn't end it in time, or was away for at least `patience`: neither a restart of the
-/// coordinator nor a short cut of the connection costs it.
+/// **I7, I8** An attempt is lost only if its agent died, gave it up, sent forbidden events, didn't end it in time, or
+/// was away for at least `patience`. Neither a restart of the coordinator nor a short loss of connection costs an
+/// attempt.
 pub fn loss_has_a_cause(loss: &Loss<'_>, patience: Duration) -> Result<(), Violation> {
     if loss.ended_by_its_agent || loss.overdue || loss.lied || loss.silent_for >= patience {
         return Ok(());
@@ -275,7 +281,8 @@ pub fn loss_has_a_cause(loss: &Loss<'_>, patience: Duration) -> Result<(), Viola
     violated(if loss.restarted { "I7" } else { "I8" }, what)
 }
 
-/// **I8** An attempt ends when its agent dies: it isn't held for longer than the lease and what follows from it.
+/// **I8** An attempt ends when its agent dies: a dead agent doesn't hold it for longer than `deadline` (the lease and
+/// the reaction to its end).
 pub fn no_attempt_outlives_its_agent(
     cell: &CellId,
     dead_for: Duration,

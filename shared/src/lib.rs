@@ -1,7 +1,9 @@
-//! The domain of Phalanx: what a spec says, what a plan holds, what happened in a run.
+//! The domain of Phalanx: specs, plans, and the events of a run.
 //!
-//! Pure: no I/O, no tokio, no clock ([`clock`] alone reads it, for others). Time is a parameter, files come in as text.
-//! Read in the order of the one direction: [`spec`] → [`expr`] → [`matrix`] → [`plan`] → [`event`] → [`run_state`].
+//! The crate is pure: no I/O, no tokio, no clock. Time is a parameter, and files come in as text. [`clock`] is the one
+//! exception: it reads the clocks for other packages.
+//! Read the modules in the direction of the data: [`spec`] → [`expr`] → [`matrix`] → [`plan`] → [`event`] →
+//! [`run_state`].
 
 #![cfg_attr(test, allow(clippy::disallowed_methods))]
 

@@ -1,11 +1,12 @@
-//! How steps and cells end: a closed set.
+//! The closed set of outcomes with which steps and cells end.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// The outcome of a step, a group, a phase or a cell.
 ///
-/// The order is by severity, best first: the worst of several is their maximum (see [`Outcome::worst`]).
+/// Variants are ordered by severity, best first: the worst of several outcomes is their maximum (see
+/// [`Outcome::worst`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
@@ -15,26 +16,26 @@ pub enum Outcome {
     Flaky,
     /// Not run, always with a reason.
     Skipped,
-    /// Stopped by a cancel.
+    /// Stopped by a cancellation.
     Cancelled,
     /// The system under test is wrong.
     Failed,
-    /// It could not be judged: pull, build, daemon, agent lost, disk, a bug of ours.
+    /// The system under test could not be judged: pull, build, daemon, lost agent, disk, a bug in Phalanx.
     Errored,
 }
 
 impl Outcome {
-    /// The most severe of the outcomes, or `None` of none.
+    /// Returns the most severe of the outcomes, or `None` if there are none.
     pub fn worst(outcomes: impl IntoIterator<Item = Outcome>) -> Option<Outcome> {
         outcomes.into_iter().max()
     }
 
-    /// Whether nothing is wrong: passed, flaky or skipped.
+    /// Returns whether the outcome is passed, flaky or skipped.
     pub fn is_ok(self) -> bool {
         matches!(self, Outcome::Passed | Outcome::Flaky | Outcome::Skipped)
     }
 
-    /// The word, in lower case.
+    /// Returns the outcome's name in lower case.
     pub fn as_str(self) -> &'static str {
         match self {
             Outcome::Passed => "passed",

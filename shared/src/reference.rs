@@ -1,18 +1,20 @@
-//! Every function, result and context of the language, with an example each: docs/language.md is made of it.
+//! Every function, result and context of the expression language, with an example each. docs/language.md is generated
+//! from this file.
 //!
-//! The lists that the language is made of are elsewhere; tests hold this page against them, and evaluate every example.
+//! The language itself is defined by lists elsewhere. Tests compare this page with those lists and evaluate every
+//! example.
 
 use crate::expr::{Functions, Layer, Scope, builtin_arities};
 use serde_json::{Value, json};
 use std::fmt::Write;
 use std::sync::Arc;
 
-/// What can be written in an expression.
+/// One function, result or context that an expression can use.
 struct Item {
     name: &'static str,
-    /// One line.
+    /// Description in one line.
     says: &'static str,
-    /// An expression, and one with the same value.
+    /// An example expression, and a second one with the same value.
     example: (&'static str, &'static str),
 }
 
@@ -29,7 +31,7 @@ const fn item(
     }
 }
 
-/// A part of the page.
+/// A section of the page.
 struct Section {
     title: &'static str,
     about: &'static str,
@@ -169,7 +171,7 @@ One evaluation takes at most 5,000,000 steps and makes at most 128 MiB; what the
 at most, its `vars` 16 MiB.
 ";
 
-/// The page.
+/// Returns the page as Markdown.
 pub fn markdown() -> String {
     let mut out = HEAD.to_owned();
     let _ = write!(
@@ -216,7 +218,7 @@ fn row(out: &mut String, name: &str, item: &Item) {
     );
 }
 
-/// `x.size()`, `size(x)`: how a function is called, by the numbers of arguments that it takes.
+/// Returns how a function is called (`x.size()`, `size(x)`), by the numbers of arguments that it takes.
 fn written(name: &str) -> String {
     let (global, method) = builtin_arities(name).unwrap_or_default();
     let arguments = |count: &usize| vec!["…"; *count].join(", ");
@@ -229,7 +231,7 @@ fn written(name: &str) -> String {
     global.chain(method).collect::<Vec<_>>().join(" ")
 }
 
-/// What the examples see.
+/// Returns the scope in which the examples are evaluated.
 pub fn sample() -> Scope {
     let event =
         json!({"event": "done", "id": "1", "data": "{\"last\": true}", "json": {"last": true}});

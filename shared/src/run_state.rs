@@ -1,6 +1,7 @@
-//! What a run is after its events. CLI, reports and recovery use this and nothing else.
+//! The state of a run, folded from its events. The CLI, reports and recovery use this and nothing else.
 //!
-//! Events come in through [`RunState::apply`] (in `fold.rs`), in journal order; this file holds the shape and what is asked of it.
+//! [`RunState::apply`] (in `fold.rs`) takes the events in journal order; this file holds the data types and the
+//! queries.
 
 mod fold;
 
@@ -13,43 +14,43 @@ use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// A run after some of its events.
+/// State of a run after some of its events.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RunState {
-    /// The run.
+    /// Id of the run.
     pub run: RunId,
-    /// Its plan, once submitted.
+    /// Plan of the run; set once the run was submitted.
     pub plan: Option<Plan>,
-    /// What it came from.
+    /// Where the run came from: the spec's path, inputs, `--only`.
     pub origin: Map<String, Value>,
-    /// When it was submitted.
+    /// Time of submission.
     pub submitted: Option<Timestamp>,
-    /// When it finished.
+    /// Time at which the run finished.
     pub finished: Option<Timestamp>,
-    /// Its outcome, once finished.
+    /// Outcome of the run, once finished.
     pub outcome: Option<Outcome>,
-    /// Why it was cancelled, if it was.
+    /// Reason of the cancellation, if one was requested.
     pub cancel: Option<String>,
-    /// The cells in plan order.
+    /// Cells in plan order.
     pub cells: IndexMap<CellId, CellState>,
 }
 
-/// A cell after some of its events.
+/// State of a cell after some of its events.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CellState {
-    /// Its tries, oldest first; only the newest counts.
+    /// Attempts, oldest first; only the newest counts.
     pub attempts: Vec<AttemptState>,
-    /// Where it is.
+    /// Current place in the cell's life cycle.
     pub status: CellStatus,
-    /// Its one outcome (I2).
+    /// The cell's only outcome (I2).
     pub outcome: Option<Outcome>,
-    /// Why.
+    /// Reason of the outcome, shown in reports.
     pub reason: Option<String>,
-    /// When it got its outcome.
+    /// Time at which the cell got its outcome.
     pub finished: Option<Timestamp>,
 }
 
-/// Where a cell is.
+/// Place in a cell's life cycle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[allow(missing_docs)]
@@ -58,106 +59,107 @@ pub enum CellStatus {
     Offered,
     Accepted,
     Running,
-    /// The attempt ended, the cell has no outcome yet (it may be tried again).
+    /// The attempt ended but the cell has no outcome yet (it may be tried again).
     Ended,
     Finished,
 }
 
-/// A try at a cell.
+/// State of one attempt at a cell.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AttemptState {
-    /// From 1.
+    /// Number of the attempt, from 1.
     pub attempt: u32,
-    /// The coordinator's term in which it was offered.
+    /// Epoch of the coordinator that offered the attempt.
     pub epoch: u64,
-    /// Who runs it.
+    /// Agent that was offered the attempt.
     pub agent: AgentId,
-    /// Its name for people.
+    /// Display name of the agent.
     pub agent_name: String,
-    /// When it was offered.
+    /// Time of the offer.
     pub offered: Timestamp,
-    /// When it started.
+    /// Time at which the attempt started.
     pub started: Option<Timestamp>,
-    /// When its steps were over (clean-up not included).
+    /// Time at which the attempt's steps ended (clean-up not included).
     pub finished: Option<Timestamp>,
-    /// How it ended.
+    /// Outcome of the attempt.
     pub outcome: Option<Outcome>,
-    /// Why.
+    /// Reason of the outcome, shown in reports.
     pub reason: Option<String>,
-    /// The offer came to nothing; it doesn't count as a try.
+    /// Whether the offer was declined or not answered; then the attempt doesn't count as a try.
     pub returned: bool,
-    /// It ended because its agent was lost.
+    /// Whether the attempt ended because its agent was lost.
     #[serde(default)]
     pub lost: bool,
-    /// Nothing more comes of it: returned, lost, or its agent was lost during clean-up. What is still said of it is late.
+    /// Whether no further events count: the offer was returned, or the agent was lost (before the end or during
+    /// clean-up). Later events are stale.
     #[serde(default)]
     pub gone: bool,
-    /// The phase in progress.
+    /// Name of the phase in progress.
     pub phase: Option<String>,
-    /// The innermost step in progress, as its path.
+    /// Path of the innermost step in progress.
     pub step: Option<String>,
-    /// Steps in the order they began.
+    /// Steps, groups and phases by path, in the order in which they began.
     pub steps: IndexMap<String, StepState>,
     /// Services by name.
     pub services: IndexMap<String, ServiceView>,
-    /// What keeps services that aren't ready, by name; until their next state.
+    /// Current activity of services that aren't ready, by name; removed when the service's state changes.
     #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
     pub progress: IndexMap<String, String>,
-    /// Seq of the last event folded; older or equal ones change nothing (duplicates).
+    /// `seq` of the last folded event; events up to it are duplicates and change nothing.
     pub last_seq: u64,
-    /// What clean-up said.
+    /// Result of the clean-up.
     pub torn_down: Option<TornDown>,
-    /// Notes and log gaps, for people.
+    /// Notes and log gaps, for display.
     pub notes: Vec<String>,
 }
 
 /// A step, group or phase in progress or ended.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StepState {
-    /// For people.
+    /// Name shown in reports.
     pub name: String,
-    /// `phase`, `http` …
+    /// `phase`, `http`, `exec` …
     pub action: String,
-    /// When it began.
+    /// Time at which the step began.
     pub began: Timestamp,
-    /// How it ended.
+    /// Result, once the step ended.
     pub result: Option<StepResult>,
 }
 
-/// A service as its last event left it.
+/// State of a service after its last event.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ServiceView {
-    /// Where it is in its life.
+    /// Current state in the life cycle.
     pub state: ServiceState,
-    /// Image, address, exit code …
+    /// Image, address, exit code or error.
     pub detail: Option<String>,
-    /// Each state with the time its work began and ended, for spans.
+    /// Each state with the times at which its work began and ended, for spans.
     pub history: Vec<(ServiceState, Timestamp, Timestamp)>,
 }
 
-/// What clean-up said.
+/// Result of a clean-up.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TornDown {
-    /// When clean-up began.
+    /// Time at which clean-up began.
     pub began: Timestamp,
-    /// When it ended.
+    /// Time at which clean-up ended.
     pub ended: Timestamp,
-    /// Objects removed.
+    /// Number of objects removed.
     pub removed: u32,
-    /// Objects it could not remove.
+    /// Objects that could not be removed.
     pub left: Vec<String>,
-    /// Services kept for a person to look at.
+    /// Services left running for inspection.
     pub kept: Vec<KeptService>,
 }
 
-/// How many cells of a run are where.
+/// Number of cells in each place of the life cycle, and by outcome.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub struct Counts {
     pub total: u32,
-    /// Waiting for an agent, or for the next try.
+    /// Cells that wait for an agent, or for the next try.
     pub queued: u32,
-    /// Offered to an agent, or taken by one, or running there.
+    /// Cells that are offered to an agent, accepted or running.
     pub running: u32,
     pub passed: u32,
     pub flaky: u32,
@@ -168,7 +170,7 @@ pub struct Counts {
 }
 
 impl RunState {
-    /// A run of which nothing is known yet.
+    /// Returns the state of a run before its first event.
     pub fn new(run: RunId) -> Self {
         RunState {
             run,
@@ -182,26 +184,26 @@ impl RunState {
         }
     }
 
-    /// The plan's cell of an id.
+    /// Returns the planned cell with this id.
     pub fn planned(&self, cell: &CellId) -> Option<&PlannedCell> {
         let index = self.cells.get_index_of(cell)?;
         self.plan.as_ref()?.cells.get(index)
     }
 
-    /// Whether the run has its outcome. Clean-up of its last attempts may still go on.
+    /// Returns whether the run has its outcome. Clean-up of its last attempts may still be in progress.
     pub fn is_finished(&self) -> bool {
         self.outcome.is_some()
     }
 
-    /// Whether nothing more will happen: finished, and no attempt is left to clean up.
+    /// Returns whether nothing more will happen: the run is finished, and no attempt is left to clean up.
     pub fn is_settled(&self) -> bool {
         self.is_finished() && self.cells.values().all(|cell| !cell.holds_agent())
     }
 
-    /// The outcome that the run has, or would have if it ended now: the worst of its cells.
+    /// Returns the outcome that the run has, or would have if it ended now: the worst outcome of its cells.
     ///
-    /// Skipped cells beside others change nothing; a run of nothing but skipped cells is `skipped`, never green.
-    /// `None` until every cell has its outcome.
+    /// Skipped cells don't count if other cells ran; a run with only skipped cells is `skipped`, never green.
+    /// Returns `None` until every cell has its outcome.
     pub fn run_outcome(&self) -> Option<Outcome> {
         let mut worst = None;
         for cell in self.cells.values() {
@@ -214,7 +216,7 @@ impl RunState {
         Some(worst.unwrap_or(Outcome::Skipped))
     }
 
-    /// How many cells are where.
+    /// Counts the cells by place and outcome.
     pub fn counts(&self) -> Counts {
         let mut counts = Counts::default();
         for cell in self.cells.values() {
@@ -246,36 +248,36 @@ impl CellState {
         }
     }
 
-    /// The newest attempt that an agent had, returned offers left out. The one whose outcome and steps count.
+    /// Returns the newest attempt whose offer was not returned. Its outcome and steps are the ones that count.
     pub fn newest(&self) -> Option<&AttemptState> {
         self.attempts.iter().rev().find(|attempt| !attempt.returned)
     }
 
-    /// Tries that count: offers that came to nothing don't.
+    /// Returns the number of tries; returned offers don't count.
     pub fn tries(&self) -> u32 {
         let tries = self.attempts.iter().filter(|a| !a.returned).count();
         u32::try_from(tries).unwrap_or(u32::MAX)
     }
 
-    /// Tries that ended because their agent was lost.
+    /// Returns the number of tries that ended because their agent was lost.
     pub fn lost(&self) -> u32 {
         let lost = self.attempts.iter().filter(|a| a.lost).count();
         u32::try_from(lost).unwrap_or(u32::MAX)
     }
 
-    /// Whether an agent holds the newest attempt: offered, running, or still cleaning up.
+    /// Returns whether an agent holds the newest attempt: offered, running, or still cleaning up.
     pub fn holds_agent(&self) -> bool {
         self.attempts.last().is_some_and(AttemptState::is_held)
     }
 }
 
 impl AttemptState {
-    /// Whether its agent still has something of it: not gone, not torn down.
+    /// Returns whether the agent still holds the attempt: not gone and not torn down.
     pub fn is_held(&self) -> bool {
         !self.gone && self.torn_down.is_none()
     }
 
-    /// The attempt's token.
+    /// Returns the attempt's token.
     pub fn token(&self, run: &RunId, cell: &CellId) -> Token {
         Token {
             run: run.clone(),

@@ -11,12 +11,12 @@ use std::time::Duration;
 pub struct Timestamp(pub i64);
 
 impl Timestamp {
-    /// The time from `earlier` to `self`; zero if the wall clock went backwards.
+    /// Returns the time from `earlier` to `self`; zero if the wall clock went backwards.
     pub fn since(self, earlier: Timestamp) -> Duration {
         Duration::from_micros(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
 
-    /// RFC 3339 with milliseconds, UTC.
+    /// Formats the time as RFC 3339 with milliseconds, in UTC.
     pub fn to_rfc3339(self) -> String {
         jiff::Timestamp::from_microsecond(self.0)
             .map(|t| format!("{t:.3}"))

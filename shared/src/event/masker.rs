@@ -1,42 +1,43 @@
-//! Masks what an event says, and leaves what it is: its kind, ids, outcomes and names that the spec gave. A secret may be a word
-//! of ours, and an event that lost its kind is none. Every text is bounded here, after it was masked.
+//! Masks the texts of events. Kinds, ids, outcomes and names from the spec stay as they are: a secret may equal one of
+//! these words, and an event whose kind is masked can't be read. Every text is also bounded here, after it is masked.
 
 use super::{CheckResult, EventKind, Failure, KeptService, LogTail, Output, Part, StepResult};
 use crate::mask::{MASK, Masks, shortened};
 
-/// Characters of a step's name.
+/// Maximum characters of a step's name.
 const NAME: usize = 1_000;
-/// Characters of a reason, a note, an error.
+/// Maximum characters of a reason, a note or an error.
 const SAID: usize = 8_000;
-/// Characters of one line of them: of a build's output, say.
+/// Maximum characters of one line of such a text, for example of a build's output.
 const LINE: usize = 2_000;
-/// Characters of a value, of a request and of an answer: shortened where they are made, here against oversights.
+/// Maximum characters of a value, a request or a response. These are shortened where they are made; this limit catches
+/// oversights.
 const SHOWN: usize = 64_000;
 
-/// Masks the texts of events of one attempt.
+/// Masks the texts of the events of one attempt.
 pub struct EventMasker<'m> {
     masks: &'m Masks,
     keys: &'m mut Keys,
 }
 
-/// The secrets that were met in paths of steps, so that two of them stay two.
+/// The secrets found so far in paths of steps, so that two different secrets keep different paths.
 #[derive(Default)]
 pub struct Keys(Vec<String>);
 
 impl std::fmt::Debug for Keys {
-    /// A count: they are secrets.
+    /// Prints only the count, because the keys are secrets.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Keys({})", self.0.len())
     }
 }
 
 impl<'m> EventMasker<'m> {
-    /// With what is masked now, and the keys of the attempt so far.
+    /// Returns a masker that uses the current masks and the keys found so far in the attempt.
     pub fn new(masks: &'m Masks, keys: &'m mut Keys) -> Self {
         EventMasker { masks, keys }
     }
 
-    /// The event without any secret.
+    /// Returns the event without any secret.
     pub fn event(&mut self, kind: EventKind) -> EventKind {
         match kind {
             EventKind::ServiceChanged {
@@ -110,7 +111,7 @@ impl<'m> EventMasker<'m> {
             EventKind::Note { message } => EventKind::Note {
                 message: self.said(&message),
             },
-            // Without a text of the cell's: the coordinator's, and one that this version doesn't make.
+            // These contain no text from the cell: events of the coordinator, and kinds that this version doesn't make.
             kind @ (EventKind::AttemptStarted { .. }
             | EventKind::RunSubmitted { .. }
             | EventKind::CellOffered { .. }
@@ -211,7 +212,7 @@ impl<'m> EventMasker<'m> {
         }
     }
 
-    /// As one text: a secret may be broken over lines.
+    /// Masks the lines as one text: a secret may be broken over several lines.
     fn tail(&self, LogTail { service, lines }: LogTail) -> LogTail {
         let text = lines.join("\n");
         let lines = match self.masks.text(&text) {
@@ -249,8 +250,8 @@ impl<'m> EventMasker<'m> {
         shortened(&self.masks.text(text), limit).into_owned()
     }
 
-    /// The phase and the positions of a path are the spec's; the keys of `foreach` are values. Two secrets get two masks, or
-    /// their steps would be one.
+    /// Masks the `foreach` keys of a path; the phase and the positions come from the spec. Two secrets get two masks,
+    /// otherwise their steps would become one.
     fn path(&mut self, path: &str) -> String {
         let keys_from = path.find('[').unwrap_or(path.len());
         let (spec, keys) = path.split_at(keys_from);
@@ -285,7 +286,7 @@ mod tests {
         kinds.into_iter().map(|kind| masker.event(kind)).collect()
     }
 
-    /// An event of each kind of an agent, each free text and each name that the spec gave being `word`.
+    /// Returns an event of each kind that agents make; every free text and every name from the spec is `word`.
     fn each(word: &str) -> Vec<EventKind> {
         let began = 1;
         let path = "sync/0[key]";
@@ -310,7 +311,7 @@ mod tests {
         .collect()
     }
 
-    /// The texts of a value that aren't the spec's or ours, by field.
+    /// Collects the texts of a value, by field, except words of the spec and of Phalanx.
     fn free(value: &Value, field: &str, out: &mut Vec<String>) {
         const OURS: [&str; 13] = [
             "kind", "service", "state", "began", "path", "id", "action", "outcome", "agent",
@@ -343,7 +344,7 @@ mod tests {
                 );
                 let mut texts = Vec::new();
                 free(&value, "", &mut texts);
-                // A phase's name is the spec's.
+                // A phase's name comes from the spec and isn't masked.
                 let phase = after.name().starts_with("phase");
                 let left: Vec<_> = texts
                     .iter()

@@ -1,7 +1,8 @@
-//! The only fold: one event changes the state, or nothing.
+//! The only fold: each event changes the state, or does nothing.
 //!
-//! Total and idempotent: an event that is late (of an attempt that isn't the newest), repeated or of an unknown kind changes
-//! nothing, and no event makes it panic. That is what makes replay after a crash and a watcher's second reading safe.
+//! The fold is total and idempotent. An event changes nothing if it is late (its attempt isn't the newest), repeated or
+//! of an unknown kind, and no event causes a panic. This makes replay after a crash safe, and a client may read the
+//! same events twice.
 
 use super::{AttemptState, CellState, CellStatus, RunState, ServiceView, StepState, TornDown};
 use crate::event::{AttemptRef, Event, EventKind, ServiceState, StepPath, StepResult};
@@ -10,14 +11,14 @@ use crate::outcome::Outcome;
 use crate::time::Timestamp;
 use indexmap::IndexMap;
 
-/// Notes of an attempt that are kept, and their bytes.
+/// Limits on the notes kept per attempt: their number and their bytes.
 const NOTES: usize = 1_000;
 const NOTES_BYTES: usize = 256 << 10;
-/// The last note of an attempt that has more.
+/// Replaces the notes of an attempt beyond the limits.
 const MORE_NOTES: &str = "there are more notes, in the journal only";
 
 impl RunState {
-    /// Folds one event in. Events that make no sense any more (late, repeated, unknown) change nothing.
+    /// Folds one event into the state. Stale, repeated and unknown events change nothing.
     pub fn apply(&mut self, event: &Event) {
         if event.run != self.run {
             return;
@@ -28,7 +29,8 @@ impl RunState {
         }
     }
 
-    /// The same for whoever decides and shows nothing: what commands printed stays in the journal, which has room for it.
+    /// Folds one event without the output of commands, for users of the state that only decide and show nothing. The
+    /// output stays in the journal, to keep memory small.
     pub fn apply_without_output(&mut self, event: &Event) {
         self.apply(event);
         let (Some(of), EventKind::StepFinished(result)) = (&event.attempt, &event.kind) else {
@@ -44,7 +46,7 @@ impl RunState {
         }
     }
 
-    /// An agent's event. The fence of the fold: only the newest attempt counts, only while its agent holds it, and only in sequence.
+    /// Folds an agent's event. Only the newest attempt counts, only while its agent holds it, and only in sequence.
     fn apply_to_attempt(&mut self, of: &AttemptRef, event: &Event) {
         let Some(cell) = self.cells.get_mut(&of.cell) else {
             return;
@@ -67,7 +69,7 @@ impl RunState {
         }
     }
 
-    /// The coordinator's own events.
+    /// Folds an event of the coordinator.
     fn apply_to_run(&mut self, event: &Event) {
         let at = event.at;
         match &event.kind {
@@ -145,7 +147,7 @@ impl RunState {
         }
     }
 
-    /// The cell of a token, if that is its newest attempt and an agent holds it.
+    /// Returns the token's cell if the token is that of its newest attempt and an agent holds it.
     fn holding(&mut self, token: &Token) -> Option<&mut CellState> {
         let cell = self.cells.get_mut(&token.cell)?;
         let newest = cell.attempts.last()?;
@@ -155,7 +157,8 @@ impl RunState {
 }
 
 impl CellState {
-    /// Its agent is gone: an attempt that hadn't ended is errored, one that had only loses its clean-up.
+    /// Marks the newest attempt as lost with its agent. It becomes errored if it hadn't ended; otherwise only its
+    /// clean-up is lost.
     fn lose(&mut self, reason: &str, at: Timestamp) {
         let Some(attempt) = self.attempts.last_mut() else {
             return;
@@ -203,7 +206,7 @@ impl AttemptState {
         }
     }
 
-    /// Keeps a note, as long as there aren't too many: an agent may say what it likes, and every fold holds them all.
+    /// Keeps a note within the limits: an agent may send any number of notes, and every fold keeps them in memory.
     fn note(&mut self, text: &str) {
         if self.notes.last().is_some_and(|last| last == MORE_NOTES) {
             return;
@@ -296,7 +299,7 @@ impl AttemptState {
         }
     }
 
-    /// A step, group or phase begins, perhaps again (a retried group runs its steps anew).
+    /// Records that a step, group or phase began, possibly again (a retried group runs its steps anew).
     fn begin(&mut self, path: &StepPath, name: &str, action: &str, at: Timestamp) {
         let step = StepState {
             name: name.to_owned(),
@@ -307,7 +310,7 @@ impl AttemptState {
         self.steps.insert(path.clone(), step);
     }
 
-    /// It ends; for a skipped one this is the first that is heard of it.
+    /// Records that a step, group or phase ended. For a skipped one this is its first event.
     fn end(&mut self, result: StepResult) {
         let step = self
             .steps
@@ -322,7 +325,7 @@ impl AttemptState {
         step.result = Some(result);
     }
 
-    /// The nearest group around a path that is still in progress.
+    /// Returns the path of the nearest enclosing group that is still in progress.
     fn open_ancestor(&self, path: &str) -> Option<StepPath> {
         let mut rest = path;
         while let Some((parent, _)) = rest.rsplit_once('/') {
@@ -359,7 +362,7 @@ impl AttemptState {
     }
 }
 
-/// A phase's end in the shape of a step's, so that readers need one kind of row only.
+/// Returns a phase's end in the form of a step's result, so that readers handle only one kind of row.
 fn phase_result(
     path: &str,
     name: &str,

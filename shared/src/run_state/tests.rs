@@ -33,7 +33,7 @@ fn plan(cells: usize) -> Plan {
     }
 }
 
-/// Writes a run's journal, legal but for what a test adds.
+/// Writes a run's journal. It is legal except for what a test adds.
 struct Writer {
     run: RunId,
     events: Vec<Event>,
@@ -145,7 +145,7 @@ impl Writer {
     }
 }
 
-/// A legal journal steered by a list of choices.
+/// Returns a legal journal, steered by a list of choices.
 fn journal(cells: usize, choices: &[u8]) -> Vec<Event> {
     let mut w = Writer::new(cells);
     for (n, choice) in choices.iter().enumerate() {
