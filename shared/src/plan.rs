@@ -25,32 +25,33 @@ pub use job::Jobs;
 pub use select::Selection;
 pub use source::{PackedSpec, SpecSource};
 
-/// All cells of one spec and inputs.
+/// All cells of one spec with one set of inputs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
     /// SHA-256 over spec, files, inputs and cells, in hexadecimal (I5).
     pub digest: String,
-    /// The spec's name.
+    /// Name of the spec.
     pub spec: String,
-    /// The inputs after defaults and conversion.
+    /// Inputs after defaults and conversion.
     pub inputs: Map<String, Value>,
-    /// The axes in the order written, for tables.
+    /// Axes in the order written, for tables.
     pub axes: Vec<String>,
     /// Rows of the coverage table: key and title.
     pub coverage: Vec<(String, String)>,
-    /// The cells in matrix order.
+    /// Cells in matrix order.
     pub cells: Vec<PlannedCell>,
-    /// At most so many cells of the run at once.
+    /// Maximum number of the run's cells that run concurrently.
     pub max_parallel: Option<u32>,
-    /// Whether a failed cell cancels the rest.
+    /// Whether a failed cell cancels the remaining cells.
     pub fail_fast: bool,
-    /// How long a cell may wait for its first start, counted from the submission.
+    /// Maximum time in milliseconds that a cell waits for its first start, counted from the submission.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queue_timeout_ms: Option<u64>,
-    /// The digest of the workspace, if the plan was made with one.
+    /// Digest of the workspace, if the plan was made with one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workspace: Option<String>,
-    /// The workspace's files that expressions read, so that a cell's variables can be evaluated without it.
+    /// Files of the workspace that expressions read, by path. With them a cell's variables can be evaluated without the
+    /// workspace.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub files: BTreeMap<String, String>,
 }
@@ -58,46 +59,46 @@ pub struct Plan {
 /// One cell of a plan.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PlannedCell {
-    /// From the cell's own axis values; the same everywhere.
+    /// Hash of the cell's own axis values; the same on every machine.
     pub id: CellId,
-    /// For people.
+    /// Display name.
     pub name: String,
-    /// The axis values in the order of the axes, then keys that `include` added.
+    /// Axis values in the order of the axes, then the keys that `include` added.
     pub matrix: IndexMap<String, Value>,
     /// Labels that an agent must offer.
     pub runs_on: Vec<String>,
-    /// A mark beside the outcome.
+    /// Whether a failure of the cell doesn't fail the run; reports mark such cells.
     pub experimental: bool,
-    /// What the scheduler reserves.
+    /// Resources that the scheduler reserves.
     pub resources: Resources,
-    /// Limit of the whole cell.
+    /// Timeout of the whole cell, in milliseconds.
     pub timeout_ms: u64,
-    /// Tries after `errored`.
+    /// Maximum tries at a cell that ends `errored`.
     pub attempts: u32,
-    /// Further tries of a failed cell.
+    /// Maximum further tries at a failed cell.
     pub retries: u32,
 }
 
-/// A reservation, and what an agent has.
+/// Resources that a cell reserves or an agent has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Resources {
-    /// Thousandths of a CPU.
+    /// CPU time in thousandths of a CPU.
     pub millicpus: u64,
-    /// Bytes.
+    /// Memory in bytes.
     pub memory_bytes: u64,
-    /// Cell networks.
+    /// Number of cell networks.
     pub subnets: u32,
 }
 
 impl Resources {
-    /// Whether this reservation fits into what is free.
+    /// Returns whether this reservation fits into the free resources.
     pub fn fits(&self, free: &Resources) -> bool {
         self.millicpus <= free.millicpus
             && self.memory_bytes <= free.memory_bytes
             && self.subnets <= free.subnets
     }
 
-    /// Both together.
+    /// Returns the sum of both.
     #[must_use]
     pub fn plus(&self, other: &Resources) -> Resources {
         Resources {
@@ -107,7 +108,7 @@ impl Resources {
         }
     }
 
-    /// What is left of this when `taken` is taken; never less than nothing.
+    /// Returns what is left when `taken` is subtracted; never below zero.
     #[must_use]
     pub fn minus(&self, taken: &Resources) -> Resources {
         Resources {
@@ -118,24 +119,24 @@ impl Resources {
     }
 }
 
-/// What an agent needs to run one cell: the spec, and every planned context with its values.
-/// Secrets are in it by name only.
+/// The data that an agent needs to run one cell: the spec, and the values of every planned context. Secrets are
+/// included by name only.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CellJob {
-    /// What all cells of the run share.
+    /// Spec and sources, shared by all cells of the run.
     #[serde(flatten)]
     pub source: Arc<SpecSource>,
-    /// The cell.
+    /// The planned cell.
     pub cell: PlannedCell,
-    /// `inputs`.
+    /// Values of `inputs`.
     pub inputs: Map<String, Value>,
-    /// `matrix`, keys that only other cells have as null.
+    /// Values of `matrix`; keys that only other cells have are null.
     pub matrix: Map<String, Value>,
-    /// `vars`, evaluated.
+    /// Values of `vars`, evaluated.
     pub vars: Map<String, Value>,
-    /// `workspace` (`workspace.digest`), or empty.
+    /// Values of `workspace` (`workspace.digest`); empty without a workspace.
     pub workspace: Map<String, Value>,
-    /// Whether and how long the stack is kept afterwards.
+    /// Whether and how long the stack is kept after the attempt.
     pub keep: Keep,
 }
 
@@ -143,12 +144,12 @@ pub struct CellJob {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Keep {
-    /// Torn down.
+    /// The stack is always torn down.
     #[default]
     Never,
-    /// Kept if the cell failed, for so many seconds.
+    /// The stack is kept for `ttl_s` seconds if the cell failed.
     OnFailure { ttl_s: u64 },
-    /// Kept, for so many seconds.
+    /// The stack is always kept, for `ttl_s` seconds.
     Always { ttl_s: u64 },
 }
 

@@ -1,7 +1,7 @@
 //! The forms in which a secret's value can appear in output.
 //!
-//! Base64 has three alignments, since what stands before the value shifts it; percent-encoding differs by who
-//! encodes; escapes differ by language. Each form is a pattern of its own.
+//! Base64 has three alignments, because the bytes before the value shift it. Percent-encoding depends on the encoder,
+//! and escapes depend on the language. Each form is a pattern of its own.
 
 use super::MIN_CHARS;
 use base64::Engine;
@@ -9,7 +9,7 @@ use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_S
 use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, percent_encode};
 use std::collections::BTreeSet;
 
-/// All forms of a value, of the value without surrounding white space, and of its lines.
+/// Returns all forms of a value, of the value without surrounding white space, and of its lines.
 pub(super) fn of(value: &str) -> BTreeSet<Vec<u8>> {
     let mut forms = BTreeSet::new();
     let trimmed = value.trim();
@@ -35,7 +35,7 @@ fn every_form(value: &str, forms: &mut BTreeSet<Vec<u8>>) {
     forms.insert(hex.into_bytes());
 }
 
-/// The value itself, and as a string of JSON, HTML and the shell.
+/// Adds the value itself, and its forms as a string of JSON, HTML and the shell.
 fn escaped(value: &str, forms: &mut BTreeSet<Vec<u8>>) {
     let mut add = |form: String| {
         forms.insert(form.into_bytes());
@@ -61,18 +61,18 @@ fn escaped(value: &str, forms: &mut BTreeSet<Vec<u8>>) {
         .replace('\n', r"\n"));
 }
 
-/// Who escapes JSON strings how.
+/// Styles in which encoders escape JSON strings.
 #[derive(Clone, Copy, PartialEq)]
 enum Json {
-    /// Only what must be escaped.
+    /// Escapes only the characters that must be escaped.
     Plain,
-    /// Also `/`, as PHP does.
+    /// Also escapes `/`, as PHP does.
     Slash,
-    /// Also `<`, `>` and `&`, as Go does.
+    /// Also escapes `<`, `>` and `&`, as Go does.
     Html,
-    /// Everything beyond ASCII, as Python does.
+    /// Also escapes everything beyond ASCII, as Python does.
     AsciiLower,
-    /// The same with capital digits.
+    /// Like `AsciiLower`, with upper-case hexadecimal digits.
     AsciiUpper,
 }
 
@@ -118,7 +118,7 @@ fn html(value: &str, add: &mut impl FnMut(String)) {
     }
 }
 
-/// What RFC 3986 leaves as it is.
+/// RFC 3986: only unreserved characters stay unencoded.
 const STRICT: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'_')
@@ -131,9 +131,9 @@ const COMPONENT: &AsciiSet = &STRICT
     .remove(b'\'')
     .remove(b'(')
     .remove(b')');
-/// Forms, as browsers send them; a space is `+` there.
+/// HTML forms, as browsers send them; a space becomes `+`.
 const FORM: &AsciiSet = &STRICT.remove(b'*').add(b'~');
-/// The sets of the URL standard, as HTTP clients use them for parts of a URL.
+/// Sets of the URL standard, as HTTP clients use them for parts of a URL.
 const QUERY: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'#').add(b'<').add(b'>');
 const SPECIAL_QUERY: &AsciiSet = &QUERY.add(b'\'');
 const PATH: &AsciiSet = &QUERY.add(b'?').add(b'^').add(b'`').add(b'{').add(b'}');
@@ -174,7 +174,7 @@ fn percent(value: &str, forms: &mut BTreeSet<Vec<u8>>) {
     add(value.bytes().map(|byte| format!("%{byte:02X}")).collect());
 }
 
-/// The digits after each `%` in lower case.
+/// Returns the text with the digits after each `%` in lower case.
 fn lower_digits(encoded: &str) -> String {
     let mut digits = 0;
     encoded
@@ -193,7 +193,7 @@ fn lower_digits(encoded: &str) -> String {
         .collect()
 }
 
-/// Lengths of the lines into which `base64`, OpenSSL and MIME cut their output.
+/// Line lengths at which `base64`, OpenSSL and MIME break their output.
 const LINES: [usize; 2] = [64, 76];
 
 fn base64(value: &str, forms: &mut BTreeSet<Vec<u8>>) {
@@ -213,7 +213,8 @@ fn base64(value: &str, forms: &mut BTreeSet<Vec<u8>>) {
             let mut shifted = vec![0; before];
             shifted.extend_from_slice(value.as_bytes());
             let encoded = bare.encode(&shifted).into_bytes();
-            // Characters that hold bits of a neighbour are left out: the first ones after `before` bytes, and the last.
+            // Characters that share bits with a neighbouring byte are left out: the first ones after `before` bytes,
+            // and the last.
             let from = [0, 2, 3][before];
             let to = shifted.len() * 8 / 6;
             forms.extend(encoded.get(from..to).map(<[u8]>::to_vec));

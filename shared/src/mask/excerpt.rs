@@ -1,23 +1,24 @@
-//! A long text, masked and then shortened: in this order, or a secret that the cut goes through is no longer found.
+//! Masks long texts and then shortens them. In the other order, a secret that the cut goes through would no longer be
+//! found.
 //!
-//! Everything that shows a part of an output, an answer or a value is made here. Of a long text only what is shown is looked
-//! at, and what the edges of that piece tear is masked too.
+//! Every excerpt of an output, a response or a value is made here. Only the shown piece of a long text is examined, and
+//! parts of secrets that the edges of the piece tear off are masked too.
 
 use super::shown::plain;
 use super::{MASK, Masks, Torn};
 
-/// Which part of a long text is kept, in characters.
+/// Which part of a long text to keep, in characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Keep {
-    /// The beginning.
+    /// Keeps the beginning.
     Head(usize),
-    /// The end: of an output it says more than the beginning.
+    /// Keeps the end, which says more about an output than its beginning.
     Tail(usize),
-    /// Half of both.
+    /// Keeps both ends, half of the characters each.
     Ends(usize),
 }
 
-/// Bytes of which a part is shown, whole or what was kept of them.
+/// Bytes to excerpt: all of them, or those that were kept.
 #[derive(Clone, Copy, Debug)]
 pub struct Source<'b> {
     head: &'b [u8],
@@ -53,19 +54,20 @@ impl<'b> Source<'b> {
         }
     }
 
-    /// Whether some bytes weren't kept.
+    /// Returns whether some bytes were not kept.
     pub fn is_cut(&self) -> bool {
         (self.head.len() + self.tail.map_or(0, <[u8]>::len)) as u64 != self.total
     }
 }
 
 impl Masks {
-    /// A part of the text, masked and without escape sequences. What is left out is told, with the bytes in all.
+    /// Returns a part of the text, masked and without escape sequences. If something is left out, the excerpt says so
+    /// and gives the total number of bytes.
     pub fn excerpt(&self, source: Source<'_>, keep: Keep) -> String {
         self.excerpt_saying(source, keep, &format!("{} bytes in all", source.total))
     }
 
-    /// The same; `all` says how much there is.
+    /// Does the same as [`Masks::excerpt`]; `all` describes the total size.
     pub fn excerpt_saying(&self, source: Source<'_>, keep: Keep, all: &str) -> String {
         match keep {
             Keep::Head(limit) => match self.head(source, limit) {
@@ -87,7 +89,7 @@ impl Masks {
         }
     }
 
-    /// The first characters of a text, masked and without escape sequences, and whether that is all.
+    /// Returns the first characters of a text, masked and without escape sequences, and whether that is the whole text.
     pub fn first_chars(&self, text: &str, limit: usize) -> (String, bool) {
         self.head(Source::whole(text.as_bytes()), limit)
     }
@@ -117,7 +119,7 @@ impl Masks {
             Some(tail) => tail,
             None => source.head,
         };
-        // Of what only the beginning was kept, the end that is shown is the end of that.
+        // If only the beginning was kept, the tail shown is the end of that beginning.
         let end = source.is_cut() && source.tail.is_none();
         let mut window = limit.saturating_mul(4).saturating_add(1_024);
         loop {
@@ -151,7 +153,7 @@ impl Source<'_> {
     }
 }
 
-/// Without a character at the end of which bytes are missing.
+/// Drops an incomplete UTF-8 character at the end.
 fn before_a_torn_character(bytes: &[u8]) -> &[u8] {
     let lead = (1..=3).find(|back| {
         let at = bytes.len().checked_sub(*back);
@@ -172,14 +174,14 @@ fn after_a_torn_character(bytes: &[u8]) -> &[u8] {
     bytes.get(rest.count()..).unwrap_or(bytes)
 }
 
-/// The first characters of a masked text, or nothing if that is all of it. A mask stays whole or goes.
+/// Returns the first characters of a masked text, or `None` if it isn't longer. A mask is kept whole or dropped.
 pub fn cut_head(masked: &str, limit: usize) -> Option<&str> {
     let (at, _) = masked.char_indices().nth(limit)?;
     let at = in_mask(masked, at).map_or(at, |mask| mask.start);
     masked.get(..at)
 }
 
-/// The last characters of a masked text, or nothing if that is all of it. A mask stays whole or goes.
+/// Returns the last characters of a masked text, or `None` if it isn't longer. A mask is kept whole or dropped.
 pub fn cut_tail(masked: &str, limit: usize) -> Option<&str> {
     let at = match limit {
         0 if !masked.is_empty() => masked.len(),
@@ -193,7 +195,7 @@ pub fn cut_tail(masked: &str, limit: usize) -> Option<&str> {
     masked.get(at..)
 }
 
-/// A masked text of at most so many characters, the last of them an ellipsis if it was longer.
+/// Returns a masked text of at most `limit` characters; if it was longer, the last one is an ellipsis.
 pub fn shortened(masked: &str, limit: usize) -> std::borrow::Cow<'_, str> {
     match masked.char_indices().nth(limit) {
         None => masked.into(),
@@ -204,7 +206,7 @@ pub fn shortened(masked: &str, limit: usize) -> std::borrow::Cow<'_, str> {
     }
 }
 
-/// The mask that a place is within, its ends not counted.
+/// Returns the mask around a position, its ends excluded.
 fn in_mask(masked: &str, at: usize) -> Option<std::ops::Range<usize>> {
     (1..MASK.len())
         .filter_map(|back| at.checked_sub(back))
@@ -304,7 +306,7 @@ mod tests {
 
         #[test]
         fn no_cut_at_any_place_shows_a_run_of_a_secret(
-            // Most are short: the search for a long one takes long to build.
+            // Most secrets are short, because the search automaton for a long one takes long to build.
             secret in prop_oneof![9 => "[a-z0-9]{8}[a-zA-Z0-9]{0,120}", 1 => "[a-z0-9]{8}[a-zA-Z0-9]{400,600}"],
             before in 0usize..1_500,
             after in 0usize..1_500,

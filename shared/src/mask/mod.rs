@@ -1,10 +1,11 @@
 //! Keeps the values of secrets out of everything that leaves a cell (I4): text, JSON and byte streams.
 //!
-//! A [`Masker`] learns values while a cell runs; [`Masks`] is what it knows at one moment, immutable and shared.
-//! A value is found in itself and in its encodings ([`encodings`]), also where occurrences overlap, where colours or line
-//! breaks stand in it ([`shown`]) and where a piece of a text tears it, and becomes `***`. What is shown in part goes through
-//! [`Masks::excerpt`].
-//! Masks work on values, not by taint: who hashes or cuts a secret has to declare the result.
+//! A [`Masker`] learns values while a cell runs; [`Masks`] is an immutable, shared snapshot of what it knows.
+//! A secret is found in its own form and in its encodings ([`encodings`]), also if occurrences overlap, if colours or
+//! line breaks interrupt it ([`shown`]), or if a piece of a text cuts it. It is replaced by `***`. Texts that are shown
+//! in part go through [`Masks::excerpt`].
+//! Masks work on values and don't track taint: a program that hashes or cuts a secret must declare the result as a
+//! secret.
 
 mod encodings;
 mod excerpt;
@@ -23,74 +24,74 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-/// The shortest value that is masked: shorter ones occur by chance, and a log full of `***` hides nothing.
+/// Minimum length of a masked value. Shorter values occur by chance, and a log full of `***` hides nothing.
 pub const MIN_CHARS: usize = 8;
 
-/// What stands in place of a secret.
+/// Text that replaces a secret.
 pub const MASK: &str = "***";
 
-/// Bytes without a shape that a stream holds back within a beginning of a secret.
+/// Maximum invisible bytes that a stream holds back within the beginning of a secret.
 const HIDDEN: usize = 1_024;
 
-/// So many bytes of a secret at the edge of a piece are taken for it; fewer stand there by chance.
+/// Minimum bytes of a secret at the edge of a piece to be masked; fewer match by chance.
 const TORN: usize = 4;
 
-/// Which ends of a piece are cuts: behind them a secret may go on.
+/// Which ends of a piece are cuts, beyond which a secret may continue.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Torn {
-    /// Something stood before it.
+    /// Whether text before the piece was cut off.
     pub start: bool,
-    /// Something stood after it.
+    /// Whether text after the piece was cut off.
     pub end: bool,
 }
 
-/// Why a value can't be masked. The value itself is not in it.
+/// Why a value can't be masked. The error doesn't contain the value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MaskError {
-    /// It would be found everywhere.
+    /// The value is so short that it would match everywhere.
     #[error(
         "a secret needs at least {MIN_CHARS} characters to be masked, and this one has {chars}"
     )]
     TooShort {
-        /// Its length without surrounding white space.
+        /// Length in characters, without surrounding white space.
         chars: usize,
     },
-    /// Its encodings don't fit into a search automaton.
+    /// The encodings of the value don't fit into a search automaton.
     #[error("a secret of {bytes} bytes is too long to be masked")]
     TooLong {
-        /// Its length.
+        /// Length in bytes.
         bytes: usize,
     },
 }
 
-/// The longest value that is masked.
+/// Maximum length of a masked value, in bytes.
 pub const MAX_BYTES: usize = 64 * 1024;
 
-/// Learns the values to mask. Shared by all producers of a cell.
+/// Learns the values to mask. All producers of a cell share it.
 #[derive(Debug, Default)]
 pub struct Masker {
     current: Mutex<Arc<Masks>>,
 }
 
 impl Masker {
-    /// Knows no value yet.
+    /// Returns a masker without values.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// From now on the value is masked.
+    /// Adds a value, which is masked from now on.
     pub fn add(&self, value: &str) -> Result<(), MaskError> {
         self.add_all([value])
     }
 
-    /// From now on all of the values are masked; nothing changes if one of them can't be.
+    /// Adds values, which are masked from now on. Adds none of them if one can't be masked.
     pub fn add_all<'a>(&self, values: impl IntoIterator<Item = &'a str>) -> Result<(), MaskError> {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         let mut patterns = current.patterns.clone();
         for value in values {
             check(value)?;
             for form in encodings::of(value) {
-                // Also as it is seen: without its line breaks and other characters that have no shape.
+                // Adds the visible form too: without line breaks and other invisible characters.
                 let seen = Seen::of(&form).visible.into_owned();
                 if seen.len() >= MIN_CHARS {
                     patterns.insert(seen);
@@ -104,7 +105,7 @@ impl Masker {
         Ok(())
     }
 
-    /// What is masked at this moment.
+    /// Returns a snapshot of the values that are masked now.
     pub fn masks(&self) -> Arc<Masks> {
         self.current
             .lock()
@@ -113,7 +114,7 @@ impl Masker {
     }
 }
 
-/// Whether a value can be masked.
+/// Checks whether a value can be masked.
 pub fn check(value: &str) -> Result<(), MaskError> {
     let chars = value.trim().chars().count();
     match (chars < MIN_CHARS, value.len() > MAX_BYTES) {
@@ -123,18 +124,18 @@ pub fn check(value: &str) -> Result<(), MaskError> {
     }
 }
 
-/// The values that are masked, with a search for all of them at once.
+/// Masked values, with an automaton that searches for all of them at once.
 #[derive(Default)]
 pub struct Masks {
     patterns: BTreeSet<Vec<u8>>,
     search: Option<AhoCorasick>,
     longest: usize,
-    /// The patterns backwards, for what tears the beginning of one off.
+    /// Reversed patterns, to find secrets whose beginning is torn off.
     backwards: OnceLock<BTreeSet<Vec<u8>>>,
 }
 
 impl std::fmt::Debug for Masks {
-    /// A count: the patterns are the secrets.
+    /// Prints only the count, because the patterns are the secrets.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Masks({} patterns)", self.patterns.len())
     }
@@ -155,17 +156,17 @@ impl Masks {
         })
     }
 
-    /// Whether nothing is masked.
+    /// Returns whether nothing is masked.
     pub fn is_empty(&self) -> bool {
         self.patterns.is_empty()
     }
 
-    /// The text without any secret.
+    /// Returns the text with each secret replaced by the mask.
     pub fn text<'t>(&self, text: &'t str) -> Cow<'t, str> {
         self.text_with(text, |_| MASK.to_owned())
     }
 
-    /// The text with something else in place of each secret.
+    /// Returns the text with each secret replaced by what `instead` returns.
     pub fn text_with<'t>(
         &self,
         text: &'t str,
@@ -178,7 +179,8 @@ impl Masks {
         let mut out = String::with_capacity(text.len());
         let mut at = 0;
         for range in found {
-            // A pattern is whole characters, but for base64 and hex, which are ASCII: ranges are at their bounds.
+            // Patterns consist of whole characters, except base64 and hex, which are ASCII. So ranges start and end at
+            // character boundaries.
             out.push_str(text.get(at..range.start).unwrap_or_default());
             out.push_str(&instead(text.get(range.clone()).unwrap_or_default()));
             at = range.end;
@@ -187,12 +189,12 @@ impl Masks {
         Cow::Owned(out)
     }
 
-    /// The bytes without any secret. Of a stream use a [`StreamMasker`].
+    /// Returns the bytes with each secret masked. For a stream, use a [`StreamMasker`].
     pub fn bytes(&self, bytes: &[u8]) -> Vec<u8> {
         self.bytes_of(bytes, Torn::default())
     }
 
-    /// The bytes of a piece without any secret, and without what its cuts left of one.
+    /// Returns the bytes of a piece with each secret masked, including the parts of secrets at its cut ends.
     pub fn bytes_of(&self, bytes: &[u8], torn: Torn) -> Vec<u8> {
         let mut found = self.occurrences(bytes);
         if torn != Torn::default() && !self.is_empty() {
@@ -209,7 +211,7 @@ impl Masks {
         out
     }
 
-    /// The value without any secret: in texts, keys and the digits of numbers.
+    /// Returns the value with secrets masked in texts, keys and the digits of numbers.
     pub fn json(&self, value: &Value) -> Value {
         match value {
             Value::String(text) => Value::String(self.text(text).into_owned()),
@@ -227,7 +229,7 @@ impl Masks {
         }
     }
 
-    /// Where secrets stand, overlapping ones joined, in order.
+    /// Returns the ranges of secrets in order; overlapping ranges are joined.
     fn occurrences(&self, bytes: &[u8]) -> Vec<Range<usize>> {
         if self.is_empty() {
             return Vec::new();
@@ -249,7 +251,7 @@ impl Masks {
             return Vec::new();
         };
         let mut joined: Vec<Range<usize>> = Vec::new();
-        // In the order of their ends.
+        // Matches come in the order of their ends.
         for found in search.find_overlapping_iter(bytes) {
             let mut range = found.range();
             while let Some(last) = joined.pop_if(|last| range.start < last.end) {
@@ -260,7 +262,7 @@ impl Masks {
         joined
     }
 
-    /// Adds what the cuts of a piece left of secrets.
+    /// Adds the ranges of partial secrets at the cut ends of a piece.
     fn tear(&self, bytes: &[u8], torn: Torn, found: &mut Vec<Range<usize>>) {
         let seen = Seen::of(bytes);
         let visible = &*seen.visible;
@@ -287,8 +289,9 @@ impl Masks {
         *found = joined(std::mem::take(found));
     }
 
-    /// The first byte that has to wait for what follows in a stream: from there on its end may be the beginning of a secret.
-    /// Of what stands before a line break some bytes have to: a line's last letter alone would hold up most lines.
+    /// Returns the first byte of a stream that must wait for the next bytes: from there the end may be the beginning of
+    /// a secret. Before a line break, a beginning must have at least `TORN` bytes: if a line's last letter alone
+    /// sufficed, most lines would be held up.
     fn waits_from(&self, bytes: &[u8]) -> usize {
         if self.is_empty() {
             return bytes.len();
@@ -312,7 +315,7 @@ impl Masks {
         seen_from.unwrap_or(bytes.len()).min(whole_from)
     }
 
-    /// The first byte from which on the end of `bytes`, of at least so many, is the beginning of a pattern.
+    /// Returns the first byte from which the rest of `bytes`, at least `least` bytes, is the beginning of a pattern.
     fn open_end(&self, bytes: &[u8], least: usize) -> usize {
         let from = bytes.len().saturating_sub(self.longest.saturating_sub(1));
         (from..(bytes.len() + 1).saturating_sub(least.max(1)))
@@ -321,7 +324,7 @@ impl Masks {
     }
 }
 
-/// Whether a longer one of the patterns begins so.
+/// Returns whether a longer pattern has this beginning.
 fn begins(patterns: &BTreeSet<Vec<u8>>, beginning: &[u8]) -> bool {
     use std::ops::Bound::{Excluded, Unbounded};
     patterns
@@ -330,7 +333,7 @@ fn begins(patterns: &BTreeSet<Vec<u8>>, beginning: &[u8]) -> bool {
         .is_some_and(|pattern| pattern.starts_with(beginning))
 }
 
-/// Overlapping ranges joined, in order.
+/// Sorts ranges and joins overlapping ones.
 fn joined(mut found: Vec<Range<usize>>) -> Vec<Range<usize>> {
     found.sort_by_key(|range| range.start);
     let mut joined: Vec<Range<usize>> = Vec::new();

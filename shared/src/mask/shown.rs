@@ -1,24 +1,24 @@
-//! What a reader sees of a text: not its escape sequences, nor other characters without a shape.
+//! What a reader sees of a text: without escape sequences and other invisible characters.
 //!
-//! A secret with a colour in its middle is a secret again once the colour is taken out, so masks look at the text as it is
-//! seen ([`Seen`]) and everything that takes colours out does it by [`plain`].
+//! A secret interrupted by a colour is readable again once the colour is removed. So masks search the visible text
+//! ([`Seen`]), and all code that removes colours uses [`plain`].
 
 use std::borrow::Cow;
 use std::ops::Range;
 
-/// An escape sequence that goes on for longer is none: its end was lost.
+/// Maximum length of an escape sequence; a longer one has lost its end and isn't treated as a sequence.
 const LONGEST_SEQUENCE: usize = 4_096;
 
-/// What stands at a place of a text.
+/// How the bytes at a position of a text appear.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Look {
-    /// A byte of a character with a shape.
+    /// A byte of a visible character.
     Visible,
-    /// So many bytes without a shape.
+    /// A number of invisible bytes.
     Hidden(usize),
-    /// The same, and they are an escape sequence.
+    /// A number of invisible bytes that form an escape sequence.
     Sequence(usize),
-    /// The text ends before it is clear.
+    /// The text ends before this can be decided.
     Unfinished,
 }
 
@@ -38,7 +38,7 @@ fn look(bytes: &[u8]) -> Look {
     }
 }
 
-/// Joiners, spaces without width, marks of direction, variation selectors.
+/// Recognises joiners, zero-width spaces, direction marks and variation selectors.
 fn shapeless(bytes: &[u8]) -> Look {
     let long = match bytes {
         [0xcd, 0x8f, ..] => return Look::Hidden(2),
@@ -55,7 +55,7 @@ fn shapeless(bytes: &[u8]) -> Look {
     if long { Look::Hidden(3) } else { Look::Visible }
 }
 
-/// An escape sequence as ECMA-48 has them.
+/// Reads an escape sequence, as ECMA-48 defines them.
 fn sequence(bytes: &[u8]) -> Look {
     match bytes.get(1) {
         None => Look::Unfinished,
@@ -78,7 +78,7 @@ fn sequence(bytes: &[u8]) -> Look {
     }
 }
 
-/// `ESC [`, parameters, a final byte.
+/// Reads the rest of a sequence `ESC [`: parameters, then a final byte.
 fn parameters(bytes: &[u8], from: usize) -> Look {
     let rest = bytes.get(from..).unwrap_or_default();
     let count = rest
@@ -92,7 +92,7 @@ fn parameters(bytes: &[u8], from: usize) -> Look {
     }
 }
 
-/// A title, a link or the like, up to its terminator.
+/// Reads a title, a link or another string up to its terminator.
 fn string(bytes: &[u8]) -> Look {
     let reach = bytes
         .get(..LONGEST_SEQUENCE.min(bytes.len()))
@@ -114,23 +114,23 @@ fn string(bytes: &[u8]) -> Look {
     }
 }
 
-/// The visible bytes of a text, and where each of them stands in it.
+/// The visible bytes of a text, and the position of each in the text.
 pub(super) struct Seen<'t> {
-    /// Only what has a shape.
+    /// The visible bytes only.
     pub visible: Cow<'t, [u8]>,
-    /// Whether escape sequences were left out: what is one by chance may be a part of a secret.
+    /// Whether escape sequences were left out. A match for one may be accidental and part of a secret.
     pub sequences: bool,
-    /// Beginnings of runs: place among the visible bytes, place in the text.
+    /// Starts of runs: position among the visible bytes, position in the text.
     runs: Vec<(usize, usize)>,
 }
 
 impl<'t> Seen<'t> {
-    /// Of a text.
+    /// Reads a complete text.
     pub fn of(bytes: &'t [u8]) -> Seen<'t> {
         Seen::read(bytes, false)
     }
 
-    /// Of the beginning of a text: a sequence that isn't over at its end may be a long one.
+    /// Reads the beginning of a text; an unfinished sequence at its end may be a long one.
     pub fn of_beginning(bytes: &'t [u8]) -> Seen<'t> {
         Seen::read(bytes, true)
     }
@@ -186,7 +186,7 @@ impl<'t> Seen<'t> {
         seen
     }
 
-    /// Where a visible byte stands in the text.
+    /// Returns the position of a visible byte in the text.
     pub fn place(&self, visible: usize) -> usize {
         let after = self.runs.partition_point(|(begin, _)| *begin <= visible);
         match after.checked_sub(1).and_then(|run| self.runs.get(run)) {
@@ -195,7 +195,7 @@ impl<'t> Seen<'t> {
         }
     }
 
-    /// The same for a range of them, which isn't empty.
+    /// Returns the range in the text for a range of visible bytes, which must not be empty.
     pub fn range(&self, visible: Range<usize>) -> Range<usize> {
         self.place(visible.start)..self.place(visible.end.saturating_sub(1)) + 1
     }
@@ -210,7 +210,8 @@ fn hides(bytes: &[u8], at: usize) -> bool {
     }
 }
 
-/// Bytes hidden of a sequence whose end is missing: of a title only its beginning, else all that could belong to it.
+/// Returns how many bytes to hide of a sequence whose end is missing: only the first two of a string such as a title,
+/// otherwise all bytes that could belong to it.
 fn unfinished(rest: &[u8]) -> usize {
     match rest.get(1) {
         Some(b']' | b'P' | b'^' | b'_' | b'X') if rest.first() == Some(&0x1b) => 2,
@@ -218,7 +219,8 @@ fn unfinished(rest: &[u8]) -> usize {
     }
 }
 
-/// The text without colours and other escape sequences. Other control characters stay: who shows it makes them visible.
+/// Returns the text without colours and other escape sequences. Other control characters stay; the code that displays
+/// the text makes them visible.
 pub fn plain(text: &str) -> Cow<'_, str> {
     if !text.contains(['\u{1b}', '\u{9b}']) {
         return Cow::Borrowed(text);
@@ -235,7 +237,7 @@ pub fn plain(text: &str) -> Cow<'_, str> {
         };
         if skipped > 0 {
             at += skipped;
-            // A broken sequence ends before a character that is none of its own.
+            // A broken sequence may end inside a character; skip to the next boundary.
             while !text.is_char_boundary(at) {
                 at += 1;
             }
@@ -282,7 +284,7 @@ mod tests {
             for (index, byte) in seen.visible.iter().enumerate() {
                 prop_assert_eq!(bytes.get(seen.place(index)), Some(byte));
             }
-            // Nothing that is left looks like a sequence.
+            // Nothing left in the text looks like a sequence.
             let left = plain(&text).contains('\u{1b}');
             prop_assert!(!left);
         }

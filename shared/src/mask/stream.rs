@@ -1,21 +1,21 @@
-//! Masks bytes that arrive in pieces: a secret may be split over any number of them.
+//! Masks bytes that arrive in pieces: a secret may be split over any number of pieces.
 
 use super::{MASK, Masker};
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Masks one stream. Bytes that may be the beginning of a secret are held back until the next ones decide;
-/// at most one byte less than the longest encoding of a secret, and what of colours and line breaks stands among them.
+/// Masks one stream. Holds back bytes that may be the beginning of a secret until the next bytes decide: at most one
+/// byte less than the longest encoding of a secret, plus the colours and line breaks among them.
 #[derive(Debug)]
 pub struct StreamMasker {
     masker: Arc<Masker>,
     held: Vec<u8>,
-    /// So many of the held bytes belong to a secret whose mask is written already.
+    /// Number of held bytes that belong to a secret whose mask is already written.
     masked: usize,
 }
 
 impl StreamMasker {
-    /// A masker of a stream; values that `masker` learns later are masked from then on.
+    /// Returns a masker for a stream; it also masks values that `masker` learns later.
     pub fn new(masker: Arc<Masker>) -> Self {
         StreamMasker {
             masker,
@@ -24,12 +24,12 @@ impl StreamMasker {
         }
     }
 
-    /// Takes bytes; gives those that are decided.
+    /// Takes bytes and returns those that are decided.
     pub fn push(&mut self, bytes: &[u8]) -> Vec<u8> {
         self.take(bytes, false)
     }
 
-    /// The bytes still held back, at the end of the stream.
+    /// Returns the held bytes at the end of the stream.
     pub fn finish(&mut self) -> Vec<u8> {
         self.take(&[], true)
     }
@@ -39,7 +39,7 @@ impl StreamMasker {
         self.held.len()
     }
 
-    /// Whether bytes are held back.
+    /// Returns whether bytes are held back.
     pub fn is_holding(&self) -> bool {
         self.held.len() > self.masked
     }
@@ -64,12 +64,12 @@ impl StreamMasker {
         out
     }
 
-    /// The bytes before `keep_from`, each secret that begins among them masked.
+    /// Returns the bytes before `keep_from`, with a mask for each secret that begins among them.
     fn written(&self, all: &[u8], secrets: &[Range<usize>], keep_from: usize) -> Vec<u8> {
         let mut out = Vec::with_capacity(keep_from);
         let mut at = self.masked;
         for secret in secrets.iter().filter(|secret| secret.start < keep_from) {
-            // One that overlaps what is masked already only lengthens it.
+            // A secret that overlaps an already masked range only extends that range.
             if secret.start >= at {
                 out.extend_from_slice(all.get(at..secret.start).unwrap_or_default());
                 out.extend_from_slice(MASK.as_bytes());

@@ -104,7 +104,7 @@ fn colours_line_breaks_and_what_has_no_shape_hide_no_secret() {
         "<hunter2\u{1b}]0;title\u{7}-secret>",
         "<hunter2-sec\u{9b}1mret>",
         "<\u{1b}]8;;x://hunter2-secret\u{7}>",
-        // The sequence takes its first letter from a terminal, and from nobody else.
+        // A terminal takes the secret's first letter as part of the sequence; other readers don't.
         "<\u{1b}[31hunter2-secret>",
     ] {
         let masked = masks.text(text);
@@ -133,7 +133,7 @@ fn a_line_goes_out_although_a_secret_begins_with_its_last_letter() {
     assert_eq!(stream.push(b"2-secret\n"), b"***\n");
 }
 
-/// What a program may make of a secret before it prints it.
+/// Returns forms into which a program may bring a secret before it prints it.
 fn disguises(secret: &str, before: &str, after: &str) -> Vec<String> {
     let both = format!("{before}{secret}{after}");
     let percent: String = both
@@ -201,7 +201,7 @@ proptest! {
             let encoded = engine.encode(format!("{before}{secret}{after}"));
             let out = masker.masks().text(&encoded).into_owned();
             prop_assert!(out.contains(MASK), "{encoded:?}");
-            // What is left of it decodes to nothing of the secret but bits of its edges.
+            // The unmasked rest decodes to nothing of the secret except bits at its edges.
             let left = out.replace(MASK, "").len();
             prop_assert!(left <= (before.len() + after.len()) * 4 / 3 + 12, "{encoded:?} became {out:?}");
         }

@@ -1,5 +1,5 @@
-//! What a plan shows that a spec's text doesn't: parts of it that no cell reaches. Asked by `validate`, of the plan that the
-//! defaults give.
+//! Finds parts of a spec that no cell reaches, which only a plan shows. `validate` uses it, with the plan made from the
+//! default inputs.
 
 use super::context::Planner;
 use super::expand::{MAX_STEPS, matrix_context, prepared};
@@ -12,10 +12,10 @@ use crate::spec::node::{Expr, Node};
 use serde_json::{Map, Value};
 use std::sync::Arc;
 
-/// Plans with more cells aren't looked through.
+/// Maximum number of cells; larger plans are not checked.
 const MAX_CELLS: usize = 2_000;
 
-/// Warnings about a plan of this spec.
+/// Returns warnings about a plan of this spec.
 pub fn advice(spec: &Spec, plan: &Plan) -> Vec<Diagnostic> {
     let _bounded = Allowance::of(MAX_STEPS);
     if plan.cells.len() > MAX_CELLS {
@@ -48,7 +48,8 @@ pub fn advice(spec: &Spec, plan: &Plan) -> Vec<Diagnostic> {
     found
 }
 
-/// Entries of `exclude` that no combination matches. What an expression gives depends on inputs and isn't looked at.
+/// Warns about entries of `exclude` that no combination matches. Entries that come from expressions depend on inputs
+/// and are not checked.
 fn unmatched(spec: &Spec, matrix: &Matrix) -> Vec<Diagnostic> {
     let entries = spec.strategy.exclude.iter().flat_map(Node::items);
     let written: Vec<&Node> = entries.collect();
@@ -75,7 +76,7 @@ fn unmatched(spec: &Spec, matrix: &Matrix) -> Vec<Diagnostic> {
     missed.collect()
 }
 
-/// "the values of `ver` are "v1", "v2"".
+/// Lists an axis's values: "the values of `ver` are "v1", "v2"".
 fn values_of(axis: &str, matrix: &Matrix) -> String {
     const SHOWN: usize = 12;
     let values = matrix.axes.get(axis).map_or(&[][..], Vec::as_slice);
@@ -105,7 +106,7 @@ impl Advisor<'_> {
         }
     }
 
-    /// A condition over the matrix alone that holds in no cell is a misspelt value.
+    /// Warns about a condition that uses only the matrix and holds in no cell: it usually contains a misspelt value.
     fn condition(&self, when: Option<&Expr>, found: &mut Vec<Diagnostic>) {
         let Some((when, program)) = when.and_then(|when| Some((when, self.over_matrix(when)?)))
         else {
@@ -114,7 +115,7 @@ impl Advisor<'_> {
         let holds = |cell: &super::PlannedCell| {
             let matrix = Value::Object(matrix_context(&self.keys, &cell.matrix));
             let scope = self.planner.base().with_value("matrix", matrix);
-            // What can't be evaluated is an error of its own when the cell runs.
+            // A condition that can't be evaluated is reported as an error when the cell runs.
             program.eval_bool(&scope).unwrap_or(true)
         };
         if self.plan.cells.iter().any(holds) {

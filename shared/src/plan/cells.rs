@@ -1,4 +1,4 @@
-//! From a spec's strategy to combinations, and from a combination to the cell's id.
+//! Makes combinations from a spec's strategy, and the cell's id from a combination.
 
 use super::context::Planner;
 use crate::diagnostic::{Diagnostic, Span};
@@ -10,14 +10,15 @@ use crate::spec::node::{Node, NodeValue, Template};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
-/// The id of the cell with these values: 64 bits of their SHA-256, the same wherever and in whatever order they stand.
+/// Returns the id of the cell with these values: the first 64 bits of their SHA-256. It depends neither on the machine
+/// nor on the order of the values.
 pub fn cell_id(combination: &Combination) -> CellId {
     let canonical = canonical_entries(combination.iter());
     let hash = hex::encode(Sha256::digest(canonical));
     CellId(hash.get(..16).unwrap_or_default().to_owned())
 }
 
-/// The matrix with its values. Every problem of it is reported.
+/// Evaluates the matrix. Reports every problem in it.
 pub(super) fn matrix(planner: &Planner, scope: &Scope) -> Result<Matrix, Vec<Diagnostic>> {
     let strategy = &planner.spec.strategy;
     let mut problems = Vec::new();
@@ -52,7 +53,7 @@ pub(super) fn matrix(planner: &Planner, scope: &Scope) -> Result<Matrix, Vec<Dia
     }
 }
 
-/// Keys that differ from an axis, or from an earlier key, in case only are that one, as in GitHub.
+/// Renames keys that differ only in case from an axis or an earlier key to that spelling, as GitHub does.
 fn in_one_spelling(
     entries: Vec<Map<String, Value>>,
     known: &mut Vec<String>,
@@ -62,7 +63,7 @@ fn in_one_spelling(
         match alike {
             Some(name) => name.clone(),
             None => {
-                // Beyond this the matrix is refused.
+                // A matrix with more keys is rejected later.
                 if known.len() <= matrix::MAX_KEYS {
                     known.push(key.clone());
                 }
@@ -81,7 +82,7 @@ fn in_one_spelling(
         .collect()
 }
 
-/// The keys of the matrix that can be read without evaluating anything.
+/// Returns the keys of the matrix that can be read without evaluating expressions.
 pub(super) fn written_keys(spec: &Spec) -> Vec<String> {
     let axes = spec.strategy.axes.iter().map(|(axis, _)| axis.text.clone());
     let mut keys: Vec<String> = axes.collect();
@@ -97,13 +98,13 @@ pub(super) fn written_keys(spec: &Spec) -> Vec<String> {
     keys
 }
 
-/// The names that `matrix` has in any cell: the axes, and what `include` adds.
+/// Returns the keys that `matrix` has in any cell: the axes, and those that `include` adds.
 pub(super) fn keys(matrix: &Matrix) -> Vec<String> {
     let keys = matrix::keys(matrix);
     keys.into_iter().map(ToOwned::to_owned).collect()
 }
 
-/// The combinations; an error names the place and the inputs that had a part in it.
+/// Returns the combinations. An error names the place in the spec and the inputs that contributed to it.
 pub(super) fn combinations(
     planner: &Planner,
     matrix: &Matrix,
@@ -184,7 +185,7 @@ pub(super) fn combinations(
     })
 }
 
-/// "input `x` is …" for the inputs that an empty axis or its exclusion refers to.
+/// Returns "input `x` is …" for the inputs to which an empty axis or its exclusion refers.
 fn inputs_behind(planner: &Planner, nodes: &[&Node]) -> Option<String> {
     let mut named: Vec<String> = Vec::new();
     for node in nodes {
@@ -213,7 +214,7 @@ fn inputs_of(template: &TemplateProgram) -> Vec<String> {
         .collect()
 }
 
-/// Visits each text of a tree that holds an expression.
+/// Calls `visit` for each text of a tree that contains an expression.
 pub(super) fn for_templates(node: &Node, visit: &mut impl FnMut(&Template)) {
     match &node.value {
         NodeValue::Text(text) if text.contains("${{") => {

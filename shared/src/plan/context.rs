@@ -1,4 +1,4 @@
-//! The contexts that are known when a cell is planned, and the compiled expressions over them.
+//! The contexts that are known when a cell is planned, and the compiled expressions that use them.
 
 use super::vars::{Needs, Order, Survey, Var};
 use crate::diagnostic::Diagnostic;
@@ -13,30 +13,30 @@ use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-/// A spec with its inputs, compiled: made once, asked for each cell.
+/// A compiled spec with its inputs. It is made once and used for every cell.
 pub(super) struct Planner {
     pub spec: Arc<Spec>,
     pub inputs: Map<String, Value>,
     pub cache: Cache,
     functions: Arc<Functions>,
-    /// `inputs` and `workspace`, and why the running contexts have no value.
+    /// `inputs` and `workspace`, and the reason why the contexts of a running cell have no value.
     base: Scope,
     order: Order,
     /// Values of the variables that are the same in every cell.
     shared: Map<String, Value>,
-    /// How much they hold.
+    /// Size of `shared` in bytes, as the meter counts it.
     shared_weight: u64,
-    /// With them, as `vars`.
+    /// `base` with `shared` as `vars`.
     shared_scope: Scope,
 }
 
-/// What the variables of a cell may hold.
+/// Maximum bytes that the variables of a cell hold.
 const MAX_VARS: u64 = 16 << 20;
 
-/// The longest name of a cell, in bytes.
+/// Maximum length of a cell's name, in bytes.
 const MAX_NAME: usize = 4 << 10;
 
-/// What is known only while a cell runs.
+/// Contexts that are known only while a cell runs.
 const RUNNING: [&str; 5] = ["secrets", "run", "services", "steps", "params"];
 
 impl Planner {
@@ -79,7 +79,7 @@ impl Planner {
         })
     }
 
-    /// The scope of `require`: inputs only.
+    /// Returns the scope of `require`, without variables.
     pub(super) fn base(&self) -> &Scope {
         &self.base
     }
@@ -103,7 +103,7 @@ impl Planner {
                     self.shared_weight = held;
                     shared.insert(var.name.clone(), value);
                 }
-                // What needs a variable without a value fails for that reason only.
+                // A variable that needs one without a value fails only because of that, so it isn't reported again.
                 Err(_) if var.needs.vars.iter().any(|name| !self.has(&shared, name)) => {}
                 Err(error) => problems.push(error.into()),
             }
@@ -116,7 +116,8 @@ impl Planner {
         }
     }
 
-    /// A variable's value in a scope; what the variables hold with it is added up.
+    /// Returns a variable's value in a scope, and adds its size to `held`. Returns an error if the variables become too
+    /// large.
     fn var(&self, var: &Var, scope: &Scope, held: &mut u64) -> Result<Value, EvalError> {
         let Some((_, node)) = self.spec.vars.get(var.index) else {
             return Ok(Value::Null);
@@ -141,12 +142,12 @@ impl Planner {
         shared.contains_key(name) || self.order.vars.iter().all(|var| var.name != name)
     }
 
-    /// The scope of the strategy: inputs, and the variables that are the same in every cell.
+    /// Returns the scope of the strategy: inputs, and the variables that are the same in every cell.
     pub(super) fn strategy_scope(&self) -> Scope {
         self.shared_scope.clone()
     }
 
-    /// What a tree needs, variables followed.
+    /// Returns what a tree needs, including the needs of its variables.
     pub(super) fn needs(&self, node: &Node) -> Needs {
         self.order.completed(self.survey().node(node))
     }
@@ -163,7 +164,7 @@ impl Planner {
         }
     }
 
-    /// The scope of a cell, and its variables: those of `wanted`, or all.
+    /// Returns a cell's scope with its variables: those in `wanted`, or all.
     pub(super) fn cell(
         &self,
         matrix: Map<String, Value>,
@@ -201,8 +202,8 @@ impl Planner {
         Ok(cell)
     }
 
-    /// The scope with those of the named variables (or all) that are this cell's own. What isn't needed isn't copied:
-    /// variables times variables, or times cells, would be more than any memory.
+    /// Returns the cell's scope with the named variables (or all). Variables that aren't needed aren't copied: copies
+    /// for every variable or cell would use memory quadratic in their number.
     fn seeing(&self, cell: &Cell, names: Option<&BTreeSet<String>>) -> Result<Scope, EvalError> {
         let wanted = |name: &String| names.is_none_or(|names| names.contains(name));
         if !cell.own.keys().any(wanted) {
@@ -219,14 +220,15 @@ impl Planner {
         Ok(cell.scope.with_value("vars", vars))
     }
 
-    /// All variables of a cell.
+    /// Returns all variables of a cell.
     pub(super) fn vars(&self, cell: Cell) -> Map<String, Value> {
         let mut vars = self.shared.clone();
         vars.extend(cell.own);
         vars
     }
 
-    /// Evaluates the variables that differ between cells, before or after the cell's name is known.
+    /// Evaluates the variables that differ between cells: those that don't need the cell's name, or those that do
+    /// (`named`).
     fn evaluate(
         &self,
         cell: &mut Cell,
@@ -268,17 +270,17 @@ impl Planner {
     }
 }
 
-/// A cell's contexts.
+/// Contexts of one cell.
 pub(super) struct Cell {
     pub scope: Scope,
     pub name: String,
-    /// The variables that differ between cells.
+    /// Variables that differ between cells.
     own: Map<String, Value>,
-    /// What its variables hold.
+    /// Bytes that the cell's variables hold.
     held: u64,
 }
 
-/// The functions that the spec defines.
+/// Returns the functions that the spec defines.
 fn functions(spec: &Spec) -> Result<Functions, Vec<Diagnostic>> {
     let mut functions = Functions::default();
     let mut problems = Vec::new();

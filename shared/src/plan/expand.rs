@@ -1,7 +1,7 @@
-//! From a spec and its inputs to a plan.
+//! Expands a spec and its inputs to a plan.
 //!
-//! Expressions are compiled once; what is the same in every cell is evaluated once. Files come in through a closure,
-//! and what was read of them stays in the plan. The machine's environment has no part in it (I5).
+//! Expressions are compiled once, and values that are the same in every cell are evaluated once. Files are read through
+//! a closure, and the texts that were read stay in the plan. The machine's environment is not read (I5).
 
 use super::cells::{cell_id, combinations, keys, matrix, written_keys};
 use super::context::{Cell, Planner};
@@ -20,34 +20,34 @@ use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// What a plan is made of.
+/// Everything from which a plan is made.
 pub struct Request<'r> {
-    /// The spec with its files merged.
+    /// The spec with its included files merged.
     pub spec: Arc<Spec>,
-    /// Its text.
+    /// Source texts of the spec.
     pub sources: &'r Sources,
-    /// What the caller passes.
+    /// Input values that the caller passes.
     pub given: &'r Given,
     /// Reads a file of the workspace.
     pub files: ReadFile,
-    /// The digest of the workspace, if there is one.
+    /// Digest of the workspace, if there is one.
     pub workspace: Option<String>,
-    /// Which cells are wanted.
+    /// Cells to select.
     pub selection: &'r Selection,
-    /// The most cells that are allowed, if that is configured.
+    /// Maximum number of cells, if one is configured.
     pub max_cells: Option<usize>,
 }
 
-/// The steps of all evaluations of a plan, and of a job: some ten seconds.
+/// Maximum steps of all evaluations of a plan, or of a job: about ten seconds.
 pub(super) const MAX_STEPS: u64 = 30_000_000;
 
-/// Bytes of all cells' names and labels.
+/// Maximum bytes of all cells' names and labels.
 const MAX_TEXTS: usize = 256 << 20;
 
-/// Reported problems of cells: more say nothing new.
+/// Maximum number of reported problems of cells; more would add no information.
 const MAX_PROBLEMS: usize = 20;
 
-/// Expands a spec to its plan, or reports everything that is wrong.
+/// Expands a spec to its plan, or returns every problem found.
 pub fn expand(request: &Request<'_>) -> Result<Plan, Vec<Diagnostic>> {
     let _bounded = Allowance::of(MAX_STEPS);
     let spec = request.spec.clone();
@@ -66,7 +66,7 @@ pub fn expand(request: &Request<'_>) -> Result<Plan, Vec<Diagnostic>> {
     })?;
     let scope = planner.strategy_scope();
     if matrix.exclude.is_empty() {
-        // Before any is made: nothing can take some away.
+        // Without `exclude` the product is the final size, so it is checked before the combinations are made.
         check_size(request, &matrix, matrix.product())?;
     }
     let combinations = combinations(&planner, &matrix).map_err(|problem| vec![problem])?;
@@ -116,8 +116,8 @@ pub fn expand(request: &Request<'_>) -> Result<Plan, Vec<Diagnostic>> {
     Ok(plan)
 }
 
-/// A planner that knows the matrix's keys, and the matrix. What only an expression tells isn't known before it is evaluated: then
-/// the planner is made once more.
+/// Returns the matrix, and a planner that knows the matrix's keys. If expressions add keys that aren't known before
+/// evaluation, the planner is made once more.
 pub(super) fn prepared(
     spec: &Spec,
     mut make: impl FnMut(&MatrixKeys) -> Result<Planner, Vec<Diagnostic>>,
@@ -135,7 +135,7 @@ pub(super) fn prepared(
     }
 }
 
-/// `workspace`: its digest, if there is one.
+/// Returns the `workspace` context: the digest, if there is one.
 pub(super) fn workspace_context(digest: Option<&str>) -> Map<String, Value> {
     digest
         .map(|digest| ("digest".to_owned(), Value::from(digest)))
@@ -143,7 +143,7 @@ pub(super) fn workspace_context(digest: Option<&str>) -> Map<String, Value> {
         .collect()
 }
 
-/// Remembers what was read.
+/// Wraps `files` so that every text that was read is recorded in `read`.
 fn recording(files: ReadFile, read: Arc<Mutex<BTreeMap<String, String>>>) -> ReadFile {
     Arc::new(move |path: &str| {
         let text = files(path)?;
@@ -197,13 +197,13 @@ fn check_size(request: &Request<'_>, matrix: &Matrix, count: usize) -> Result<()
     }
 }
 
-/// What every cell is made with.
+/// What the expansion of every cell shares.
 struct Expansion<'p> {
     planner: &'p Planner,
     keys: Vec<String>,
-    /// What name and settings need, so that no other variable is evaluated.
+    /// Variables that the name and the settings need; no others are evaluated.
     needs: Needs,
-    /// The settings, if they are the same in every cell.
+    /// Settings, if they are the same in every cell.
     shared: Option<Settings>,
 }
 
@@ -308,7 +308,7 @@ impl<'p> Expansion<'p> {
     }
 }
 
-/// `matrix` of a cell: keys that only other cells have are null.
+/// Returns the `matrix` context of a cell: keys that only other cells have are null.
 pub(super) fn matrix_context(keys: &[String], combination: &Combination) -> Map<String, Value> {
     keys.iter()
         .map(|key| {
@@ -320,12 +320,12 @@ pub(super) fn matrix_context(keys: &[String], combination: &Combination) -> Map<
         .collect()
 }
 
-/// Problems of cells, each once, with the cells that have it.
+/// Problems of cells, each once, with the number of cells that have it and the values of one of them.
 #[derive(Default)]
 struct Problems(Vec<(Diagnostic, usize, String)>);
 
 impl Problems {
-    /// Adds a problem; `false` when there are enough.
+    /// Adds a problem; returns `false` once there are enough.
     fn add(&mut self, error: EvalError, combination: &Combination) -> bool {
         let problem: Diagnostic = error.into();
         let known = self
@@ -335,7 +335,7 @@ impl Problems {
         match known {
             Some((_, cells, _)) => *cells += 1,
             None => {
-                // A person reads this; large values say nothing more.
+                // The message is for a person, so large values are cut.
                 let short = |value| {
                     crate::expr::to_text(value)
                         .chars()
@@ -429,8 +429,8 @@ fn probe_cells(
     problems.none()
 }
 
-/// SHA-256 over everything that a plan is made of. Names of files have no part: the same spec is the same
-/// wherever it lies.
+/// Returns the SHA-256 over everything from which a plan is made. File names are not included: the same spec has the
+/// same digest in every directory.
 fn digest(plan: &Plan, sources: &Sources) -> String {
     let mut hash = Sha256::new();
     let mut part = |text: &str| {

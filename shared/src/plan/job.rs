@@ -1,4 +1,5 @@
-//! What an agent gets for one cell. Made from the spec and the plan alone, so that it can be made again after a restart.
+//! Makes the job that an agent gets for one cell. It depends only on the spec and the plan, so it can be made again
+//! after a restart.
 
 use super::cells::keys;
 use super::context::{Cell, Planner};
@@ -22,7 +23,7 @@ pub struct Jobs {
 }
 
 impl Jobs {
-    /// Prepares the jobs of a plan of this spec.
+    /// Prepares to make the jobs of a plan of this spec.
     pub fn new(spec: Arc<Spec>, sources: Sources, plan: Plan) -> Result<Self, Vec<Diagnostic>> {
         let _bounded = Allowance::of(MAX_STEPS);
         let workspace = workspace_context(plan.workspace.as_deref());
@@ -46,7 +47,7 @@ impl Jobs {
         })
     }
 
-    /// The job of a cell.
+    /// Returns the job of a cell.
     pub fn job(&self, cell: &CellId, keep: Keep) -> Result<CellJob, Vec<Diagnostic>> {
         let _bounded = Allowance::of(MAX_STEPS);
         let planned = self.planned(cell)?;
@@ -62,14 +63,14 @@ impl Jobs {
         })
     }
 
-    /// Whether making a job evaluates expressions of the spec.
+    /// Returns whether making a job evaluates expressions of the spec.
     pub fn evaluates(&self) -> bool {
         let spec = &self.planner.spec;
         !spec.vars.is_empty() || spec.cell.name.is_some()
     }
 
-    /// The images that a cell's services name, as far as they are known before it runs: those can be pulled while it
-    /// waits. What a service builds is not pulled.
+    /// Returns the images that a cell's services name, as far as they are known before it runs. They can be pulled
+    /// while the cell waits. Services that are built from source need no pull and are left out.
     pub fn images(&self, cell: &CellId) -> Vec<String> {
         let _bounded = Allowance::of(MAX_STEPS);
         let Ok(context) = self.planned(cell).and_then(|planned| self.context(planned)) else {
@@ -93,7 +94,7 @@ impl Jobs {
         images.into_iter().collect()
     }
 
-    /// The names of the spec's secrets.
+    /// Returns the names of the spec's secrets.
     pub fn secrets(&self) -> Vec<String> {
         self.planner
             .spec
@@ -120,7 +121,7 @@ impl Jobs {
     }
 }
 
-/// The files that were read when the plan was made.
+/// Returns a reader of the files that were read when the plan was made.
 pub(super) fn files_of(plan: &Plan) -> ReadFile {
     let files = plan.files.clone();
     Arc::new(move |path: &str| {

@@ -1,15 +1,15 @@
-//! Evaluates what can be evaluated of the services' definitions for each cell, so that a mistake that shows only in
-//! some cell is found before anything starts.
+//! Evaluates those templates of the services' definitions that need only planned contexts, for each cell. A mistake
+//! that affects only some cells is then found before anything starts.
 
 use super::cells::for_templates;
 use super::context::{Cell, Planner};
 use crate::expr::{EvalError, TemplateProgram};
 use std::sync::Arc;
 
-/// Plans with more cells are not probed: it would take longer than it saves.
+/// Maximum number of cells; larger plans are not probed, because that would take longer than it saves.
 pub(super) const MAX_CELLS: usize = 2_000;
 
-/// The templates that only need planned contexts, compiled.
+/// The compiled templates that need only planned contexts.
 pub(super) struct Probe {
     shared: Vec<Arc<TemplateProgram>>,
     per_cell: Vec<Arc<TemplateProgram>>,
@@ -32,7 +32,8 @@ impl Probe {
                 let Ok(compiled) = planner.cache.template(template) else {
                     return;
                 };
-                // `file` is answered while planning only; where the definition is used it is an error of its own.
+                // `file` works only while planning. A service definition that calls it fails with an error of its own
+                // when it is used.
                 let reads_files = compiled.calls().any(|call| call.name == "file");
                 match (needs.running || reads_files, needs.per_cell()) {
                     (true, _) => {}
@@ -44,7 +45,7 @@ impl Probe {
         probe
     }
 
-    /// Mistakes in this cell; those of every cell are reported with the first one.
+    /// Returns the mistakes in this cell. Mistakes that all cells share are returned only for the first cell.
     pub(super) fn mistakes(&self, cell: &Cell, first: bool) -> Vec<EvalError> {
         let shared = self.shared.iter().filter(|_| first);
         let all = shared.chain(&self.per_cell);

@@ -7,21 +7,21 @@ use globset::{GlobBuilder, GlobMatcher};
 use indexmap::IndexMap;
 use serde_json::Value;
 
-/// Which cells of a plan are wanted; without any condition all of them.
+/// Selects cells of a plan; without any condition it selects all cells.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Selection {
-    /// Conditions `axis=glob`, one or several in an entry, joined by commas. All of them hold, but those of the same
-    /// axis are alternatives.
+    /// Conditions `axis=glob`; an entry may hold several, separated by commas. Conditions on different axes must all
+    /// hold; conditions on the same axis are alternatives.
     pub only: Vec<String>,
-    /// Each a cell's id, the unique beginning of one, or a cell's name: alternatives.
+    /// Alternatives: each is a cell's id, a unique prefix of an id, or a cell's name.
     pub cells: Vec<String>,
 }
 
-/// Each is held against every cell.
+/// Maximum number of entries, because each is compared with every cell.
 const MAX_ENTRIES: usize = 1_000;
 
 impl Selection {
-    /// The wanted cells, in order, or why there are none.
+    /// Returns the selected cells in order, or the reasons why there are none.
     pub fn narrow(&self, cells: Vec<PlannedCell>) -> Result<Vec<PlannedCell>, Vec<Diagnostic>> {
         if self.only.len() + self.cells.len() > MAX_ENTRIES {
             let message = format!("more than {MAX_ENTRIES} conditions and cells are selected");
@@ -67,7 +67,7 @@ fn problem(message: String, help: Option<String>) -> Diagnostic {
     }
 }
 
-/// Which cells fulfil the conditions; what no cell fulfils is a problem.
+/// Returns for each cell whether it meets the conditions. Reports conditions that no cell meets.
 fn only(entries: &[String], cells: &[PlannedCell], problems: &mut Vec<Diagnostic>) -> Vec<bool> {
     let mut by_axis: IndexMap<&str, Vec<bool>> = IndexMap::new();
     for entry in entries {
@@ -107,7 +107,7 @@ fn only(entries: &[String], cells: &[PlannedCell], problems: &mut Vec<Diagnostic
     wanted
 }
 
-/// Which cells fulfil one condition.
+/// Returns for each cell whether it meets one condition.
 fn holding(
     entry: &str,
     axis: &str,
@@ -138,7 +138,7 @@ fn holding(
     }
 }
 
-/// A cell's value of an axis, whatever the case in which the axis is written.
+/// Returns a cell's value for an axis; the axis's case doesn't matter.
 fn value_of<'c>(cell: &'c PlannedCell, axis: &str) -> Option<&'c Value> {
     cell.matrix.get(axis).or_else(|| {
         let mut alike = cell.matrix.iter();
@@ -148,7 +148,7 @@ fn value_of<'c>(cell: &'c PlannedCell, axis: &str) -> Option<&'c Value> {
     })
 }
 
-/// `a=x,b=y`; a comma within a value is one that no `axis=` follows.
+/// Splits `a=x,b=y`. A comma belongs to a value if no `axis=` follows it.
 fn conditions(entry: &str) -> Result<Vec<(&str, &str)>, Diagnostic> {
     let mut starts = vec![0];
     for (at, _) in entry.match_indices(',') {
@@ -199,7 +199,7 @@ fn glob(pattern: &str) -> Result<GlobMatcher, Diagnostic> {
         })
 }
 
-/// "its values: …", or the one that was meant.
+/// Returns "its values: …", or the value that was probably meant.
 fn values_of(axis: &str, pattern: &str, cells: &[PlannedCell]) -> Option<String> {
     let mut values: Vec<String> = cells
         .iter()
@@ -215,7 +215,7 @@ fn values_of(axis: &str, pattern: &str, cells: &[PlannedCell]) -> Option<String>
     )
 }
 
-/// The position of the cell that a `--cell` means.
+/// Returns the position of the cell that a `--cell` entry names.
 fn named(entry: &str, cells: &[PlannedCell]) -> Result<usize, Diagnostic> {
     let by = |test: &dyn Fn(&PlannedCell) -> bool| -> Vec<usize> {
         cells
@@ -257,7 +257,7 @@ fn named(entry: &str, cells: &[PlannedCell]) -> Result<usize, Diagnostic> {
 }
 
 fn nearest(entry: &str, cells: &[PlannedCell]) -> Option<String> {
-    // Comparing with very many names takes longer than reading `phalanx plan`.
+    // Comparing with more names would take longer than reading the output of `phalanx plan`.
     const COMPARED: usize = 5_000;
     let names = || cells.iter().take(COMPARED).map(|cell| cell.name.as_str());
     match closest(entry, names()) {

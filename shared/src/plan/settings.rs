@@ -1,4 +1,4 @@
-//! Settings of a cell and of the strategy, evaluated into their types.
+//! Evaluates the settings of a cell and of the strategy into their types.
 
 use super::Resources;
 use crate::expr::{Cache, EvalError, Scope, abbreviate, eval_node, to_text};
@@ -8,11 +8,11 @@ use crate::spec::quantity;
 use serde_json::Value;
 use std::time::Duration;
 
-/// What a cell has when the spec doesn't say.
+/// Defaults of a cell's settings.
 const TIMEOUT_MS: u64 = 60 * 60 * 1000;
 const ATTEMPTS: u32 = 1;
 
-/// What a cell needs and how it is run.
+/// Settings of a cell: requirements, limits and tries.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Settings {
     pub runs_on: Vec<String>,
@@ -23,7 +23,7 @@ pub(super) struct Settings {
     pub retries: u32,
 }
 
-/// A scope and the compiled expressions of its spec.
+/// A scope with the compiled expressions of its spec.
 pub(super) struct Evaluate<'a> {
     pub scope: &'a Scope,
     pub cache: &'a Cache,
@@ -70,7 +70,7 @@ impl Evaluate<'_> {
         })
     }
 
-    /// A value, unless it isn't set or is null.
+    /// Returns a node's value; `None` if it isn't set or is null.
     fn value(&self, node: Option<&Node>) -> Result<Option<Value>, EvalError> {
         let value = node
             .map(|node| eval_node(node, self.scope, self.cache))
@@ -132,7 +132,7 @@ impl Evaluate<'_> {
         .ok_or_else(|| wrong(node, what, wanted, &value))
     }
 
-    /// A list of texts; one text is a list of one, and null entries are as if they weren't written.
+    /// Returns a list of texts. A single text becomes a list of one, and null entries are dropped.
     fn texts(&self, node: Option<&Node>, what: &str) -> Result<Vec<String>, EvalError> {
         match self.value(node)? {
             None => Ok(Vec::new()),

@@ -1,4 +1,4 @@
-//! A spec as all cells of a run share it: one value in memory, and one message to each agent.
+//! A spec, shared by all cells of a run: kept once in memory, and sent once to each agent.
 
 use crate::diagnostic::Sources;
 use crate::spec::model::Spec;
@@ -6,28 +6,28 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::sync::{Arc, OnceLock};
 
-/// A spec and the text that it was read from.
+/// A spec with its source texts.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct SpecSource {
-    /// The spec with its files merged.
+    /// The spec with its included files merged.
     pub spec: Arc<Spec>,
-    /// Its sources, for messages with places.
+    /// Source texts, for messages with places.
     pub sources: Sources,
     #[serde(skip)]
     packed: OnceLock<PackedSpec>,
 }
 
-/// A spec as JSON, under the name by which cells refer to it.
+/// A spec as JSON, with the digest by which cells refer to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PackedSpec {
     /// SHA-256 over the JSON, in hexadecimal.
     pub digest: String,
-    /// A [`SpecSource`].
+    /// A serialized [`SpecSource`].
     pub json: Vec<u8>,
 }
 
 impl SpecSource {
-    /// Of a spec that was read from these sources.
+    /// Wraps a spec that was read from these sources.
     pub fn new(spec: Arc<Spec>, sources: Sources) -> SpecSource {
         SpecSource {
             spec,
@@ -36,10 +36,10 @@ impl SpecSource {
         }
     }
 
-    /// It as JSON; made once.
+    /// Returns the spec as JSON; serialized on the first call only.
     pub fn packed(&self) -> &PackedSpec {
         self.packed.get_or_init(|| {
-            // Writing to memory fails only for maps with keys that aren't text, which a spec has none of.
+            // Serializing to memory fails only for maps with keys that aren't text, and a spec has none.
             let json = serde_json::to_vec(self).unwrap_or_default();
             PackedSpec {
                 digest: hex::encode(Sha256::digest(&json)),

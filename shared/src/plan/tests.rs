@@ -101,7 +101,8 @@ fn shown(problems: &[Diagnostic]) -> String {
     problems.iter().map(one).collect::<Vec<_>>().join("\n")
 }
 
-/// The problems of a spec in which `from` became `to`, found by the checker or, if it lets it through, by the planner.
+/// Returns the problems of a spec in which `from` is replaced by `to`. They come from the checker or, if it accepts the
+/// spec, from the planner.
 fn problems(from: &str, to: &str) -> String {
     assert!(SHOP.contains(from), "{from}");
     problems_of(&SHOP.replace(from, to))
@@ -195,7 +196,7 @@ fn the_digest_is_of_spec_inputs_workspace_and_cells_alone() {
     )
     .unwrap();
     assert_ne!(plan.digest, touched.digest);
-    // The environment is not read: nothing of it can be in the plan (I5).
+    // The environment is not read, so no value of it can be in the plan (I5).
     let text = serde_json::to_string(&plan).unwrap();
     for (name, value) in std::env::vars() {
         assert!(value.len() < 12 || !text.contains(&value), "{name}");

@@ -1,7 +1,8 @@
-//! `vars`: which refers to which, in which order they are evaluated, and which differ between cells.
+//! `vars`: how variables refer to each other, the order in which they are evaluated, and which of them differ between
+//! cells.
 //!
-//! Variables see each other in any order; a circle is an error. The cell's name takes part: variables may use it,
-//! and it may use variables.
+//! Variables may refer to each other in any order; a cycle is an error. The cell's name takes part: variables may use
+//! it, and it may use variables.
 
 use crate::diagnostic::{Diagnostic, Span};
 use crate::expr::{Cache, Functions, Key, Program, Reference};
@@ -9,16 +10,16 @@ use crate::spec::model::Spec;
 use crate::spec::node::{Node, NodeValue, Template};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-/// What a value is made of: other variables, and whether it differs between cells.
+/// What a value depends on: other variables, and contexts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Needs {
     /// Names of variables.
     pub vars: BTreeSet<String>,
-    /// Whether `matrix` is read, by itself or by one of the variables.
+    /// Whether the value, or a variable it needs, reads `matrix`.
     pub matrix: bool,
-    /// Whether `cell.name` is read, by itself or by one of the variables.
+    /// Whether the value, or a variable it needs, reads `cell.name`.
     pub name: bool,
-    /// Contexts that are known only while a cell runs.
+    /// Whether it reads contexts that are known only while a cell runs.
     pub running: bool,
 }
 
@@ -43,7 +44,7 @@ pub(super) struct Survey<'s> {
 }
 
 impl Survey<'_> {
-    /// What a tree needs; expressions that don't parse need nothing, their evaluation says why.
+    /// Returns what a tree needs. Expressions that don't parse need nothing; their evaluation reports the error.
     pub(super) fn node(&self, node: &Node) -> Needs {
         let mut needs = Needs::default();
         self.visit(node, &mut needs);
@@ -77,7 +78,8 @@ impl Survey<'_> {
         }
     }
 
-    /// What a program needs, and the functions that it calls: each of them once, for functions that call functions multiply.
+    /// Adds the needs of a program and of the functions that it calls. Each function is visited once, because functions
+    /// that call functions multiply.
     fn program<'a>(
         &'a self,
         program: &'a Program,
@@ -113,7 +115,7 @@ impl Survey<'_> {
                 Some(Key::Name(name)) => {
                     needs.vars.insert(name.clone());
                 }
-                // As a whole, or by a computed name: every one of them.
+                // `vars` is used as a whole or with a computed name, so every variable is needed.
                 _ => needs
                     .vars
                     .extend(self.spec.vars.iter().map(|(name, _)| name.text.clone())),
@@ -123,23 +125,23 @@ impl Survey<'_> {
     }
 }
 
-/// The variables in an order in which each comes after those it needs; those that need the cell's name come last.
+/// The variables, each after those it needs; those that need the cell's name come last.
 pub(super) struct Order {
     pub vars: Vec<Var>,
 }
 
-/// A variable.
+/// A variable and what it needs.
 pub(super) struct Var {
     pub name: String,
-    /// Its position in the spec.
+    /// Position in the spec.
     pub index: usize,
-    /// The variables that its own expressions name.
+    /// Variables that its own expressions name.
     pub direct: BTreeSet<String>,
-    /// With the needs of those it needs.
+    /// Needs, including those of the variables it needs.
     pub needs: Needs,
 }
 
-/// The most variables of a spec: what each needs is followed through all others.
+/// Maximum number of variables in a spec, because the needs of each are followed through all others.
 const MAX_VARS: usize = 1_000;
 
 const CELL_NAME: &str = "cell.name";
@@ -191,7 +193,7 @@ impl Order {
         Ok(Order { vars })
     }
 
-    /// What something needs, with the needs of the variables it names.
+    /// Adds the needs of the variables that `needs` names.
     pub(super) fn completed(&self, mut needs: Needs) -> Needs {
         let named: Vec<&Var> = self
             .vars
@@ -205,7 +207,7 @@ impl Order {
     }
 }
 
-/// Depth first over what needs what; the path tells a circle.
+/// Depth-first walk over the needs; a name that is already on the path reveals a cycle.
 struct Walk<'a, 'd> {
     direct: &'d BTreeMap<&'a str, (Needs, Span)>,
     done: BTreeMap<&'a str, Needs>,

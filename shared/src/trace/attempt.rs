@@ -1,4 +1,4 @@
-//! The spans of one attempt: its stack with its services, its phases, groups and steps, its clean-up.
+//! The spans of one attempt: its stack with its services, its phases, groups and steps, and its clean-up.
 
 use super::spans::{Attributes, judge, moment, number_of, of_kind, text};
 use super::{AttemptTrace, Span, SpanEvent, SpanId, Status, TraceId, Value};
@@ -14,25 +14,25 @@ pub(super) struct Attempt {
     pub number: u32,
     ids: AttemptTrace,
     trace: TraceId,
-    /// The cell's span.
+    /// Span of the cell.
     parent: SpanId,
     attributes: Attributes,
     offered: Timestamp,
     started: Option<Timestamp>,
-    /// When its steps were over.
+    /// Time at which its steps ended.
     ended: Option<Timestamp>,
     torn_down: bool,
-    /// Of the last event taken; older ones are repetitions.
+    /// `seq` of the last event taken; events up to it are duplicates.
     last_seq: u64,
     events: Vec<SpanEvent>,
     /// Phases, groups and steps in progress, by path.
     open: IndexMap<String, Open>,
-    /// How often each path has begun, and has been skipped.
+    /// Number of times that each path began and was skipped.
     counts: HashMap<String, (u32, u32)>,
-    /// The newest span of each path, for those inside it.
+    /// Newest span of each path, which is the parent of spans inside it.
     newest: HashMap<String, SpanId>,
     services: IndexMap<String, Service>,
-    /// When the first service began to be made.
+    /// Time at which work on the first service began.
     stack_began: Option<Timestamp>,
 }
 
@@ -41,19 +41,19 @@ struct Open {
     name: String,
     action: String,
     began: Timestamp,
-    /// Something began inside it.
+    /// Whether something began inside it.
     group: bool,
 }
 
 struct Service {
     began: Timestamp,
-    /// When it was last heard of.
+    /// Time of its last event.
     last: Timestamp,
-    /// Whether it was running then.
+    /// Whether it was running at that time.
     runs: bool,
-    /// How often it came to each stage.
+    /// Number of times that it reached each stage.
     stages: HashMap<&'static str, u32>,
-    /// The start whose readiness is waited for.
+    /// Number and time of the start that isn't ready yet.
     waits: Option<(u32, Timestamp)>,
     detail: Option<String>,
     events: Vec<SpanEvent>,
@@ -88,9 +88,9 @@ impl Attempt {
         }
     }
 
-    /// The spans that one of its events ends.
+    /// Returns the spans that end with this event.
     pub fn apply(&mut self, event: &Event) -> Vec<Span> {
-        // After its end nothing but its clean-up is to come.
+        // After the attempt's end only its clean-up may follow.
         let late = self.ended.is_some() && !matches!(event.kind, EventKind::TornDown { .. });
         if late || event.seq <= self.last_seq {
             return Vec::new();
@@ -142,7 +142,7 @@ impl Attempt {
         Vec::new()
     }
 
-    /// Its steps are over, or its agent is lost. What is still open ends with it.
+    /// Ends the attempt: its steps are over, or its agent is lost. Spans that are still open end too.
     pub fn ended(&mut self, outcome: Outcome, reason: Option<&str>, at: Timestamp) -> Vec<Span> {
         if self.ended.is_some() {
             return Vec::new();
@@ -179,7 +179,7 @@ impl Attempt {
         spans
     }
 
-    /// Nothing more comes of it.
+    /// Ends the attempt's spans when no more events will come.
     pub fn finish(mut self) -> Vec<Span> {
         match self.ended {
             Some(at) if !self.torn_down => self.stack_ended(at).into_iter().collect(),
@@ -213,7 +213,7 @@ impl Attempt {
         [span].into_iter().chain(stack).collect()
     }
 
-    /// The stack's span, if there was one.
+    /// Returns the stack's span, if there was a stack.
     fn stack_ended(&mut self, at: Timestamp) -> Option<Span> {
         let began = self.stack_began?;
         let (id, parent) = (self.ids.stack(), self.ids.attempt());
@@ -243,7 +243,7 @@ impl Attempt {
     }
 }
 
-/// Phases, groups and steps.
+/// Spans of phases, groups and steps.
 impl Attempt {
     fn begin(&mut self, path: &str, name: &str, action: &str, at: Timestamp) {
         let (began, _) = self.counts.entry(path.to_owned()).or_default();
@@ -261,7 +261,7 @@ impl Attempt {
         self.open.insert(path.to_owned(), open);
     }
 
-    /// What is around this path is a group.
+    /// Marks the innermost open span around this path as a group.
     fn mark_group(&mut self, path: &str) {
         let around = prefixes(path).find(|prefix| self.open.contains_key(*prefix));
         if let Some(open) = around.and_then(|prefix| self.open.get_mut(prefix)) {
@@ -269,7 +269,7 @@ impl Attempt {
         }
     }
 
-    /// The id of what ends, of what began or of a skipped one, and whether it is a group.
+    /// Returns the id of the span that ends (open or just skipped), and whether it is a group.
     fn ending(&mut self, path: &str) -> (SpanId, bool) {
         if let Some(open) = self.open.shift_remove(path) {
             return (open.id, open.group);
@@ -340,15 +340,15 @@ impl Attempt {
         span
     }
 
-    /// The span of the group or phase around a path; the attempt's if there is none. A `foreach` key may hold a slash, so a
-    /// prefix counts only if it is known.
+    /// Returns the span of the group or phase around a path, or the attempt's if there is none. A `foreach` key may
+    /// contain a slash, so a prefix counts only if it is known.
     fn around(&self, path: &str) -> SpanId {
         let known = prefixes(path).find_map(|prefix| self.newest.get(prefix).copied());
         known.unwrap_or_else(|| self.ids.attempt())
     }
 }
 
-/// Services.
+/// Spans of services.
 impl Attempt {
     fn service_changed(
         &mut self,
@@ -401,7 +401,8 @@ impl Attempt {
                 service.runs = true;
                 service.waits = Some((n, at));
             }
-            // As many as the start that it is of: the agent names this span while it asks.
+            // `ready` has the number of the start before it, because the agent uses this span's id while it polls for
+            // readiness.
             ServiceState::Ready => {
                 n = service.stages.get("start").copied().unwrap_or(1);
                 service.waits = None;
@@ -432,7 +433,8 @@ impl Attempt {
         span
     }
 
-    /// A service's own span, once the attempt is over: it lives as long, or until it was last heard of.
+    /// Returns a service's own span once the attempt is over. It ends with the attempt, or with the service's last
+    /// event.
     fn service_ended(
         &self,
         name: &str,
@@ -475,14 +477,14 @@ impl Service {
     }
 }
 
-/// What may be around a path, innermost first.
+/// Returns the prefixes of a path that may enclose it, innermost first.
 fn prefixes(path: &str) -> impl Iterator<Item = &str> {
     let cuts = path.char_indices().rev();
     cuts.filter(|(_, c)| matches!(c, '/' | '['))
         .filter_map(move |(at, _)| path.get(..at))
 }
 
-/// What a line of the tree of steps is.
+/// Returns the kind of span for an action.
 fn kind(action: &str) -> &'static str {
     match action {
         "phase" => "phase",

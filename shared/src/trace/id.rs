@@ -1,24 +1,26 @@
 //! Trace and span ids, and the W3C `traceparent` that carries them.
 //!
-//! An id is a hash of what its span is of, never random: coordinator and agent derive the same one, before and after a restart.
+//! An id is a hash of what its span describes and never random: coordinator and agent derive the same id, before and
+//! after a restart.
 
 use crate::id::{CellId, RunId, Token};
 use sha2::{Digest, Sha256};
 use std::fmt;
 
-/// The flag of a trace that is recorded.
+/// Flag of a trace that is recorded.
 const SAMPLED: u8 = 1;
 
-/// A trace.
+/// Id of a trace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TraceId(pub [u8; 16]);
 
-/// A span within a trace.
+/// Id of a span within a trace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SpanId(pub [u8; 8]);
 
 impl TraceId {
-    /// The trace of a run: its UUID's 16 bytes, so that a person recognises it; a hash for an id that is no UUID.
+    /// Returns the trace of a run: the 16 bytes of its UUID, so that people recognise it, or a hash for an id that
+    /// isn't a UUID.
     pub fn of_run(run: &RunId) -> TraceId {
         match uuid::Uuid::try_parse(run.as_str()) {
             Ok(uuid) if !uuid.is_nil() => TraceId(*uuid.as_bytes()),
@@ -30,22 +32,23 @@ impl TraceId {
 impl SpanId {
     fn of(parts: &[&str]) -> SpanId {
         let id = SpanId(hash(parts));
-        // All zeroes means no span; one hash in 2^64 is that.
+        // All zeroes means "no span", and one hash in 2^64 is all zeroes.
         if id.0 == [0; 8] { SpanId([1; 8]) } else { id }
     }
 
-    /// The span of a run.
+    /// Returns the span of a run.
     pub fn of_run(run: &RunId) -> SpanId {
         SpanId::of(&["run", run.as_str()])
     }
 
-    /// The span of a cell.
+    /// Returns the span of a cell.
     pub fn of_cell(run: &RunId, cell: &CellId) -> SpanId {
         SpanId::of(&["cell", run.as_str(), cell.as_str()])
     }
 }
 
-/// The first bytes of a hash over parts, each with its length, so that no two lists of parts are alike.
+/// Returns the first bytes of a hash over parts. Each part is preceded by its length, so different lists of parts never
+/// have the same input.
 fn hash<const N: usize>(parts: &[&str]) -> [u8; N] {
     let mut hasher = Sha256::new();
     for part in parts {
@@ -73,19 +76,20 @@ impl fmt::Display for SpanId {
     }
 }
 
-/// A place in a trace, as `traceparent` names it.
+/// A position in a trace, as in `traceparent`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TraceContext {
-    /// The trace.
+    /// Id of the trace.
     pub trace: TraceId,
-    /// The span that what comes next is a child of.
+    /// Span that is the parent of what comes next.
     pub span: SpanId,
     /// Bit 0: the trace is recorded.
     pub flags: u8,
 }
 
 impl TraceContext {
-    /// Reads a `traceparent` (<https://www.w3.org/TR/trace-context/>); `None` for anything else, which is to be ignored.
+    /// Parses a `traceparent` (<https://www.w3.org/TR/trace-context/>). Returns `None` for anything invalid, which
+    /// callers must ignore.
     pub fn parse(text: &str) -> Option<TraceContext> {
         let mut fields = text.trim().split('-');
         let (version, trace, span, flags) = (
@@ -94,7 +98,7 @@ impl TraceContext {
             fields.next()?,
             fields.next()?,
         );
-        // A later version may have further fields; 255 is forbidden.
+        // A later version may have further fields; version 255 is forbidden.
         let version = byte(version)?;
         if version == 0xff || (version == 0 && fields.next().is_some()) {
             return None;
@@ -104,7 +108,7 @@ impl TraceContext {
         (trace.0 != [0; 16] && span.0 != [0; 8]).then_some(TraceContext { trace, span, flags })
     }
 
-    /// Where a run stands: below the span it was submitted in, or at the root of a trace of its own.
+    /// Returns the position of a run: below the span in which it was submitted, or at the root of its own trace.
     pub fn of_run(run: &RunId, within: Option<TraceContext>) -> TraceContext {
         TraceContext {
             trace: within.map_or_else(|| TraceId::of_run(run), |within| within.trace),
@@ -113,12 +117,12 @@ impl TraceContext {
         }
     }
 
-    /// Whether the trace is recorded.
+    /// Returns whether the trace is recorded.
     pub fn is_sampled(&self) -> bool {
         self.flags & SAMPLED != 0
     }
 
-    /// The same trace, another span.
+    /// Returns the same trace with another span.
     #[must_use]
     pub fn at(self, span: SpanId) -> TraceContext {
         TraceContext { span, ..self }
@@ -127,7 +131,7 @@ impl TraceContext {
 
 impl fmt::Display for TraceContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Of the flags only the one that version 0 knows is passed on.
+        // Only the flag that version 0 defines is passed on.
         write!(
             f,
             "00-{}-{}-{:02x}",
@@ -145,7 +149,7 @@ fn byte(text: &str) -> Option<u8> {
 fn bytes<const N: usize>(text: &str) -> Option<[u8; N]> {
     let mut bytes = [0; N];
     let upper = |c: char| c.is_ascii_uppercase();
-    // The standard wants lower case.
+    // The standard requires lower case.
     if text.contains(upper) {
         return None;
     }
@@ -153,21 +157,21 @@ fn bytes<const N: usize>(text: &str) -> Option<[u8; N]> {
     Some(bytes)
 }
 
-/// Derives the spans of one attempt: the same on the agent, which tells services of them, and where spans are made.
+/// Derives the span ids of one attempt. The agent, which passes them to services, and the exporter derive the same ids.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AttemptTrace {
     context: TraceContext,
-    /// What all ids of the attempt begin with.
+    /// Prefix of all ids of the attempt.
     base: [String; 3],
 }
 
 impl AttemptTrace {
-    /// Of an attempt in a trace.
+    /// Returns the ids of an attempt in a trace.
     pub fn new(context: TraceContext, token: &Token) -> AttemptTrace {
         Self::of(context, &token.run, &token.cell, token.attempt)
     }
 
-    /// The same, of its parts.
+    /// Does the same as [`AttemptTrace::new`], with the parts of the token.
     pub fn of(context: TraceContext, run: &RunId, cell: &CellId, attempt: u32) -> AttemptTrace {
         AttemptTrace {
             context,
@@ -185,42 +189,43 @@ impl AttemptTrace {
         SpanId::of(&all)
     }
 
-    /// The attempt's own span.
+    /// Returns the attempt's own span.
     pub fn attempt(&self) -> SpanId {
         self.id(&[])
     }
 
-    /// Its stack, from the first service's beginning until nothing is left.
+    /// Returns the span of the stack, from the start of the first service until everything is removed.
     pub fn stack(&self) -> SpanId {
         self.id(&["stack"])
     }
 
-    /// The removal of its stack.
+    /// Returns the span of the stack's removal.
     pub fn clean_up(&self) -> SpanId {
         self.id(&["clean-up"])
     }
 
-    /// A service, as long as it lives.
+    /// Returns the span of a service's whole life.
     pub fn service(&self, service: &str) -> SpanId {
         self.id(&["service", service])
     }
 
-    /// A stage of a service's life, the `n`-th time that it comes to it. `ready` counts as often as the start before it.
+    /// Returns the span of a stage of a service, the `n`-th time that the service reaches it. `ready` has the number of
+    /// the start before it.
     pub fn stage(&self, service: &str, stage: &str, n: u32) -> SpanId {
         self.id(&["service", service, stage, &n.to_string()])
     }
 
-    /// A phase, group or step, the `n`-th time that it runs: a retried group runs its steps again.
+    /// Returns the span of a phase, group or step, the `n`-th time that it runs: a retried group runs its steps again.
     pub fn step(&self, path: &str, n: u32) -> SpanId {
         self.id(&["step", path, &n.to_string()])
     }
 
-    /// One that was skipped, the `n`-th time.
+    /// Returns the span of a skipped step, the `n`-th time that it is skipped.
     pub fn skipped(&self, path: &str, n: u32) -> SpanId {
         self.id(&["skipped", path, &n.to_string()])
     }
 
-    /// `traceparent` for whatever a span's work calls.
+    /// Returns the `traceparent` for requests that a span's work makes.
     pub fn parent(&self, span: SpanId) -> String {
         self.context.at(span).to_string()
     }
@@ -241,7 +246,7 @@ mod tests {
         assert!(context.is_sampled());
         let unsampled = PARENT.replace("-01", "-00");
         assert!(!TraceContext::parse(&unsampled).unwrap().is_sampled());
-        // A later version may say more.
+        // A later version may have more fields.
         let later = format!("{}-more", PARENT.replacen("00-", "01-", 1));
         assert_eq!(TraceContext::parse(&later).unwrap(), context);
         for wrong in [

@@ -1,13 +1,14 @@
-//! A run as one trace: which spans its events make, and the ids that everybody derives alike.
+//! A run as one trace: the spans that its events make, and the ids that every component derives alike.
 //!
 //! ```text
 //! run ─ cell ─ attempt ─┬─ stack ─┬─ service ─ pull, build, create, start, ready
 //!                       │         └─ clean-up
 //!                       └─ phase ─ group ─ step
 //! ```
-//! Spans come from journalled events and nothing else, so that a run that goes on after a crash is the same trace. Their ids
-//! are hashes of what they are of ([`id`]), so that an agent can name a step's span in a header before the coordinator, which
-//! makes the span ([`spans`]), has heard of the step. Exporting is the coordinator's (`coordinator/src/trace/`).
+//! Spans are made from journaled events only, so that a run that continues after a crash stays one trace. Their ids are
+//! hashes of what they describe ([`id`]). So an agent can put a step's span id into a header before the coordinator,
+//! which makes the span ([`spans`]), has received the step's event. The coordinator exports the spans
+//! (`coordinator/src/trace/`).
 
 mod attempt;
 pub mod id;

@@ -1,30 +1,30 @@
-//! A span as data: what every tracing backend knows, without any of their libraries.
+//! A span as plain data that every tracing backend understands, without depending on their libraries.
 
 use super::{SpanId, TraceId};
 use crate::time::Timestamp;
 
-/// Something that took time.
+/// An operation that took time.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Span {
-    /// The trace.
+    /// Id of the trace.
     pub trace: TraceId,
-    /// Its id.
+    /// Id of the span.
     pub id: SpanId,
-    /// The span around it; `None` at the root.
+    /// Enclosing span; `None` at the root.
     pub parent: Option<SpanId>,
-    /// For people.
+    /// Display name.
     pub name: String,
-    /// Whether it calls another program that may continue the trace (HTTP).
+    /// Whether the span calls another program that may continue the trace (HTTP).
     pub client: bool,
-    /// When it began.
+    /// Time at which it began.
     pub start: Timestamp,
-    /// When it ended; never before `start`.
+    /// Time at which it ended; never before `start`.
     pub end: Timestamp,
-    /// What is known of it.
+    /// Attributes, as keys and values.
     pub attributes: Vec<(String, Value)>,
-    /// Moments in it.
+    /// Events within the span.
     pub events: Vec<SpanEvent>,
-    /// How it ended.
+    /// Final status.
     pub status: Status,
 }
 
@@ -38,30 +38,30 @@ pub enum Value {
     Texts(Vec<String>),
 }
 
-/// A moment.
+/// An event within a span, at one point in time.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SpanEvent {
-    /// What.
+    /// Name of the event.
     pub name: String,
-    /// When.
+    /// Time of the event.
     pub at: Timestamp,
-    /// More of it.
+    /// Attributes, as keys and values.
     pub attributes: Vec<(String, Value)>,
 }
 
-/// How a span ended, as backends colour it.
+/// Status of a span, as backends colour it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Status {
-    /// Neither good nor bad: skipped, cancelled.
+    /// Neither ok nor an error: skipped, cancelled.
     Unset,
-    /// Good.
+    /// The span ended well.
     Ok,
-    /// Bad, and why.
+    /// The span failed, with the reason.
     Error(String),
 }
 
 impl Span {
-    /// The value of an attribute.
+    /// Returns the value of an attribute.
     pub fn attribute(&self, key: &str) -> Option<&Value> {
         let mut found = self.attributes.iter().filter(|(name, _)| name == key);
         found.next().map(|(_, value)| value)

@@ -1,7 +1,7 @@
-//! The fold: a run's events come in, in journal order, spans come out as they end.
+//! The fold of a run's events into spans: events come in, in journal order, and spans come out as they end.
 //!
-//! Total, as the fold of the run's state is: a late, repeated or unknown event makes no span, and none makes it panic. The parts
-//! of an attempt are in `attempt.rs`.
+//! The fold is total, like the fold of the run's state: a late, repeated or unknown event makes no span, and no event
+//! causes a panic. `attempt.rs` handles the events of an attempt.
 
 use super::attempt::Attempt;
 use super::{AttemptTrace, Span, SpanEvent, SpanId, Status, TraceContext, Value};
@@ -12,7 +12,7 @@ use crate::plan::PlannedCell;
 use crate::time::Timestamp;
 use std::collections::HashMap;
 
-/// What every span of a run, or below a cell, says of where it belongs.
+/// Attributes that every span of a run, or below a cell, carries to show where it belongs.
 pub(super) type Attributes = Vec<(String, Value)>;
 
 /// Makes the spans of one run.
@@ -20,7 +20,7 @@ pub struct Spans {
     run: RunId,
     /// The run's own span.
     context: TraceContext,
-    /// What the run was submitted in.
+    /// Span in which the run was submitted.
     within: Option<SpanId>,
     submitted: Option<Timestamp>,
     spec: String,
@@ -38,7 +38,7 @@ struct Cell {
 }
 
 impl Spans {
-    /// Of a run, of which no event is known yet. `within` is the trace that it was submitted in.
+    /// Starts before a run's first event. `within` is the trace in which the run was submitted.
     pub fn new(run: RunId, within: Option<TraceContext>) -> Spans {
         Spans {
             context: TraceContext::of_run(&run, within),
@@ -52,7 +52,7 @@ impl Spans {
         }
     }
 
-    /// The spans that an event ends.
+    /// Returns the spans that end with this event.
     pub fn apply(&mut self, event: &Event) -> Vec<Span> {
         if event.run != self.run {
             return Vec::new();
@@ -68,7 +68,7 @@ impl Spans {
         attempt.map_or_else(Vec::new, |attempt| attempt.apply(event))
     }
 
-    /// What is left when nothing more will come.
+    /// Returns the remaining spans when no more events will come.
     pub fn finish(mut self) -> Vec<Span> {
         let attempts = self.cells.values_mut();
         let left = attempts.filter_map(|cell| cell.attempt.take());
@@ -224,7 +224,7 @@ pub(super) fn number_of(key: &str, value: u32) -> (String, Value) {
     (key.to_owned(), value.into())
 }
 
-/// What a span is, then where it belongs.
+/// Returns the attributes of a span: its kind, then where it belongs.
 pub(super) fn of_kind(kind: &str, attributes: &Attributes) -> Attributes {
     let mut all = vec![text("phalanx.kind", kind)];
     all.extend(attributes.iter().cloned());
@@ -239,7 +239,7 @@ pub(super) fn moment(name: &str, at: Timestamp, key: &str, value: &str) -> SpanE
     }
 }
 
-/// Outcome, reason and what backends make of them.
+/// Sets a span's outcome, reason and status.
 pub(super) fn judge(span: &mut Span, outcome: Outcome, reason: Option<&str>) {
     span.attributes
         .push(text("phalanx.outcome", outcome.as_str()));

@@ -9,7 +9,7 @@ use serde_json::{Map, json};
 
 const RUN: &str = "01a20310-164b-7535-9778-e12d19df3ce8";
 
-/// Writes a journal in which every event comes a millisecond after the one before.
+/// Writes a journal whose events are one millisecond apart.
 struct Journal {
     now: i64,
     seq: u64,
@@ -195,14 +195,14 @@ impl Journal {
     }
 }
 
-/// Each span as `name (kind) in parent's name`, in the order they ended.
+/// Returns each span as `name (kind) in parent's name`, in the order they ended.
 fn tree(spans: &[Span]) -> Vec<String> {
     let name = |id: Option<SpanId>| match id {
         None => "nothing".to_owned(),
         Some(id) => {
             let of = spans.iter().filter(|span| span.id == id);
             let names: Vec<&str> = of.map(|span| span.name.as_str()).collect();
-            // Every parent is there, once.
+            // Every parent exists exactly once.
             assert_eq!(names.len(), 1, "{id}: {names:?}");
             names[0].to_owned()
         }
@@ -363,7 +363,7 @@ fn a_lost_attempt_ends_everything_in_it_and_the_next_one_is_told_apart() {
     let token = journal.token();
     let reason = "its agent is gone".to_owned();
     journal.run(EventKind::AttemptLost { token, reason });
-    // What the lost one still says is late.
+    // Later events of the lost attempt are stale.
     journal.ended(Outcome::Passed);
     journal.started();
     journal.ended(Outcome::Passed);
