@@ -1,40 +1,41 @@
-//! Compose's interpolation: `$NAME`, `${NAME}`, with a default (`:-`, `-`), an error (`:?`, `?`) or an alternative (`:+`, `+`),
-//! nested; `$$` is `$`.
+//! Compose's interpolation: `$NAME` and `${NAME}`, with a default (`:-`, `-`), an error (`:?`, `?`) or an alternative
+//! (`:+`, `+`), possibly nested; `$$` is `$`.
 //!
-//! A variable's value may hold expressions (`${{ }}`), which are known only when a cell runs. Then the result holds them
-//! too, and what hangs on such a value becomes an expression. Where values come from is the caller's.
+//! A variable's value may hold expressions (`${{ }}`), which are known only when a cell runs. Then the result holds
+//! them too, and a default, error or alternative that depends on such a value becomes an expression. The caller
+//! supplies the values.
 
 use crate::expr::{TextPart, interpolation_end, parts_of_text};
 use std::ops::Range;
 
-/// How deep variables stand in the defaults of others.
+/// Maximum nesting of variables in the defaults of other variables.
 const MAX_DEPTH: usize = 20;
 
-/// The longest value.
+/// Maximum size of a value, in bytes.
 pub const MAX_BYTES: usize = 1 << 20;
 
-/// A part of a value.
+/// Part of a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Piece {
-    /// Text as it is.
+    /// Text, used unchanged.
     Text(String),
     /// A CEL expression, evaluated when a cell runs.
     Expression(String),
 }
 
-/// A value: the texts and expressions that it consists of.
+/// A value: the texts and expressions it consists of.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Value(Vec<Piece>);
 
 impl Value {
-    /// Text alone.
+    /// Returns a value that is only text.
     pub fn text(text: &str) -> Value {
         let mut value = Value::default();
         value.push_text(text);
         value
     }
 
-    /// What a text with `${{ }}` in it is; `None` if an expression in it doesn't end.
+    /// Splits a text with `${{ }}` into texts and expressions. Returns `None` if an expression is not closed.
     pub fn of_template(text: &str) -> Option<Value> {
         let parts = parts_of_text(text)?;
         let single = matches!(
@@ -56,7 +57,7 @@ impl Value {
         Some(value)
     }
 
-    /// The text, if there is no expression in it.
+    /// Returns the text, if the value holds no expression.
     pub fn as_text(&self) -> Option<String> {
         self.0
             .iter()
@@ -67,7 +68,7 @@ impl Value {
             .collect()
     }
 
-    /// As a text of a spec: expressions in `${{ }}`, the literal `${{` as `$${{`.
+    /// Returns the value as a text of a spec: expressions in `${{ }}`, and a literal `${{` as `$${{`.
     pub fn to_template(&self) -> String {
         let mut out = String::new();
         for (at, piece) in self.0.iter().enumerate() {
@@ -79,7 +80,7 @@ impl Value {
                 }
                 Piece::Text(text) => {
                     let last = at + 1 == self.0.len();
-                    // A `$` before an expression would make it a literal.
+                    // A `$` directly before an expression would turn it into a literal.
                     let body = if last {
                         text
                     } else {
@@ -96,7 +97,7 @@ impl Value {
         out
     }
 
-    /// As a CEL expression.
+    /// Returns the value as a CEL expression.
     pub fn to_expression(&self) -> String {
         match self.0.as_slice() {
             [] => "''".to_owned(),
@@ -139,7 +140,7 @@ impl Value {
         sizes.sum()
     }
 
-    /// Whether it counts as unset; an expression that gives null does.
+    /// Returns whether the value counts as unset. An expression that evaluates to null does.
     fn lacks(&self, empty_too: bool) -> Truth {
         let mut expressions = Vec::new();
         for piece in &self.0 {
@@ -159,21 +160,21 @@ impl Value {
     }
 }
 
-/// What is known of a condition.
+/// Truth of a condition, as far as it is known.
 enum Truth {
     Yes,
     No,
-    /// A CEL expression says it.
+    /// True if the CEL expression is true.
     If(String),
 }
 
 fn group(inner: &str) -> String {
-    // A comment would swallow the closing bracket.
+    // A comment would swallow the closing parenthesis.
     let end = if inner.contains("//") { "\n" } else { "" };
     format!("({}{end})", inner.trim())
 }
 
-/// A text as a literal of CEL.
+/// Returns a text as a CEL string literal.
 fn quoted(text: &str) -> String {
     let mut out = String::from("\"");
     for c in text.chars() {
@@ -187,38 +188,38 @@ fn quoted(text: &str) -> String {
     out
 }
 
-/// Why a text can't be expanded.
+/// Reason why a text can't be expanded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Problem {
-    /// `${` without a variable in it.
+    /// `${` is not followed by a variable.
     Syntax(Range<usize>),
-    /// An expression that doesn't end: whoever evaluates the text says what is wrong with it.
+    /// An expression is not closed; its evaluation reports the error.
     Unclosed,
-    /// `:?` or `?` of a variable without a value, and what its author says of it.
+    /// A variable that `:?` or `?` requires has no value, with the message that the author gave for this case.
     Required {
         name: String,
         says: String,
         range: Range<usize>,
     },
-    /// Variables in the defaults of variables, without end.
+    /// Variables are nested too deeply in the defaults of others.
     Deep(Range<usize>),
     /// The value would be longer than [`MAX_BYTES`].
     Long,
 }
 
-/// What a text is, and which variables in it have no value.
+/// Result of expanding a text.
 #[derive(Debug, Default)]
 pub struct Expanded {
-    /// The value.
+    /// Expanded value.
     pub value: Value,
-    /// Variables that became empty for want of a value, and where.
+    /// Names and places of the variables that became empty because they have no value.
     pub unset: Vec<(String, Range<usize>)>,
 }
 
-/// Where values come from: `None` for a variable that isn't set.
+/// Function that returns the value of a variable, or `None` if it isn't set.
 pub type Lookup<'l> = &'l mut dyn FnMut(&str) -> Option<Value>;
 
-/// Expands a text. With `expressions` it may hold `${{ }}`, which are kept.
+/// Expands a text. With `expressions`, the text may hold `${{ }}`, which are kept.
 pub fn expand(text: &str, expressions: bool, lookup: Lookup<'_>) -> Result<Expanded, Problem> {
     let mut unset = Vec::new();
     let value = Expansion {
@@ -230,7 +231,7 @@ pub fn expand(text: &str, expressions: bool, lookup: Lookup<'_>) -> Result<Expan
     Ok(Expanded { value, unset })
 }
 
-/// Where a text holds what [`expand`] would replace: variables and `$$`.
+/// Returns the ranges of a text that [`expand`] would replace: variables and `$$`.
 pub fn find(text: &str) -> Vec<Range<usize>> {
     let mut found = Vec::new();
     let mut at = 0;
@@ -263,7 +264,7 @@ struct Expansion<'e, 'l> {
 }
 
 impl Expansion<'_, '_> {
-    /// `offset`: where the text stands in the whole.
+    /// Expands part of a text. `offset` is its position in the whole text.
     fn text(&mut self, text: &str, offset: usize, depth: usize) -> Result<Value, Problem> {
         if depth > MAX_DEPTH {
             return Err(Problem::Deep(offset..offset + text.len()));
@@ -357,7 +358,7 @@ impl Expansion<'_, '_> {
                 Ok(choice(condition, "''".to_owned(), alternative))
             }
             (Verb::Required, Truth::If(condition)) => {
-                // What evaluates to nothing can only be told by an error of the expression.
+                // Only a failing expression can report a value that turns out to be missing during evaluation.
                 let missing = format!("{{}}[{}]", quoted(&says(&argument(self)?)));
                 Ok(choice(condition, missing, value.to_expression()))
             }
@@ -376,19 +377,19 @@ enum Token<'t> {
         operator: Option<Operator<'t>>,
         end: usize,
     },
-    /// `${` and something else.
+    /// `${` followed by anything but a variable.
     Broken,
-    /// `${{` without an end.
+    /// `${{` without a closing `}}`.
     Unclosed,
 }
 
 #[derive(Clone, Copy)]
 struct Operator<'t> {
     verb: Verb,
-    /// With a colon: an empty value is as none.
+    /// Whether an empty value counts as unset (the operator has a colon).
     empty_too: bool,
     argument: &'t str,
-    /// Where the argument begins.
+    /// Position of the argument.
     at: usize,
 }
 
@@ -399,7 +400,7 @@ enum Verb {
     Alternative,
 }
 
-/// The next token from `at` on, and where it starts. A `$` before anything else is text.
+/// Returns the next token from `at` on, with its start. A `$` before anything else is text.
 fn next(text: &str, at: usize, expressions: bool) -> Option<(usize, Token<'_>)> {
     let mut at = at;
     loop {
@@ -473,7 +474,7 @@ fn in_braces<'t>(text: &'t str, start: usize, braced: &'t str) -> Option<Token<'
     })
 }
 
-/// The brace that closes the one after the `$` at `start`; `${` within opens another.
+/// Returns the brace that closes the one after the `$` at `start`. A `${` in between opens another level.
 fn closing(text: &str, start: usize) -> Option<usize> {
     let bytes = text.as_bytes();
     let (mut open, mut at) = (0_usize, start);
@@ -496,7 +497,7 @@ fn closing(text: &str, start: usize) -> Option<usize> {
     None
 }
 
-/// Whether a text is a variable's name.
+/// Returns whether a text is the name of a variable.
 pub fn is_name(text: &str) -> bool {
     !text.is_empty() && name_at(text).len() == text.len()
 }

@@ -1,5 +1,5 @@
-//! The keys of the language, as data: what a spec ([`top`]), a step ([`step`]) and a service ([`service`]) may
-//! hold. What each means is said here once; decoder, JSON Schema and reference read it.
+//! The keys of the language as data: the keys of a spec ([`top`]), a step ([`step`]) and a service ([`service`]). The
+//! meaning of each key is written here once; the decoder, the JSON Schema and the reference use it.
 
 pub mod action;
 pub mod compose;
@@ -20,11 +20,11 @@ pub(crate) const BOOL: Kind = Kind::Varies(&FLAG);
 pub(crate) const DURATION: Kind = Kind::Varies(&Kind::Leaf(Leaf::Duration));
 pub(crate) const BYTES: Kind = Kind::Varies(&Kind::Leaf(Leaf::Bytes));
 pub(crate) const CPUS: Kind = Kind::Varies(&Kind::Leaf(Leaf::Cpus));
-/// A list of words of a command.
+/// List of a command's words.
 pub(crate) const WORDS: Kind = Kind::Varies(&Kind::List(&TEXT));
-/// A map of texts: headers, variables.
+/// Map of texts, such as headers or variables.
 pub(crate) const TEXTS: Kind = Kind::Varies(&Kind::Map(&SCALAR_OR_NULL));
-/// A text or nothing (then the entry is left out).
+/// Text or null; null leaves the entry out.
 pub(crate) const SCALAR_OR_NULL: Kind = Kind::ByType {
     scalar: Some(&TEXT_OR_NULL),
     list: None,

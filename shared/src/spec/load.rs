@@ -1,7 +1,7 @@
-//! A spec from its main file: reads the files it includes, decodes all, and reports everything that is wrong.
+//! Loads a spec from its main file: reads the files it includes, decodes all of them, and reports every error.
 //!
-//! Reading is the caller's: files come in through a function from path to text. Paths are relative to the file
-//! that names them; joined and tidied here, without looking at any file system.
+//! The caller does the reading, through a function from path to text. Paths are relative to the file that names them.
+//! They are joined and normalized here, without access to any file system.
 
 mod compose;
 mod files;
@@ -14,26 +14,26 @@ use crate::diagnostic::{Diagnostic, Severity, Source, Sources, Span};
 use files::Files;
 use indexmap::IndexMap;
 
-/// What came of reading a spec.
+/// Result of loading a spec.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Loaded {
-    /// The spec, exactly if there is no error.
+    /// The spec, present if and only if there is no error.
     pub spec: Option<Spec>,
-    /// All files that were read; spans point into them.
+    /// All files that were read; spans refer to them.
     pub sources: Sources,
-    /// Errors and warnings, by file and place.
+    /// Errors and warnings, sorted by file and place.
     pub diagnostics: Vec<Diagnostic>,
 }
 
-/// Gives the text of a file by its path.
+/// Function that returns the text of a file, given its path.
 pub type Read<'r> = &'r mut dyn FnMut(&str) -> Result<Source, String>;
 
-/// Loads a spec. `read` is asked for included files and the Compose file.
+/// Loads a spec. Calls `read` for included files and the Compose file.
 pub fn load(main: Source, read: Read<'_>) -> Loaded {
     let mut files = Files::new(main, read);
     let mut diagnostics = Vec::new();
     let spec = decode_all(&mut files, &mut diagnostics);
-    // What a file that can't be read would have defined isn't known: names that seem to be missing would bury what is wrong with it.
+    // If a file can't be read, its names are unknown. Reporting them as missing would hide the actual error.
     if let Some(spec) = spec.as_ref().filter(|_| files.complete()) {
         super::check::check(spec, &mut diagnostics);
     }
@@ -46,7 +46,8 @@ pub fn load(main: Source, read: Read<'_>) -> Loaded {
     }
 }
 
-/// By file and place, errors before warnings, each once (what is merged into several services is found several times).
+/// Sorts by file and place, errors before warnings, and removes duplicates (a part merged into several services is
+/// checked several times).
 fn tidy(diagnostics: &mut Vec<Diagnostic>) {
     let key = |d: &Diagnostic| {
         let span = d.span.unwrap_or_default();
@@ -117,7 +118,7 @@ fn decode_all(files: &mut Files<'_>, diagnostics: &mut Vec<Diagnostic>) -> Optio
     })
 }
 
-/// The parts of all files, by name.
+/// Parts of all files, by name.
 #[derive(Default)]
 struct Merged {
     inputs: IndexMap<String, super::model::InputDecl>,

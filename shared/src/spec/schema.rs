@@ -1,5 +1,5 @@
-//! The JSON Schema (2020-12) of the spec language, for editors. Made from the same tables as the decoder's check
-//! ([`super::keys`]); what shapes can't say (names that exist, expressions) is not in it.
+//! JSON Schema (2020-12) of the spec language, for editors. It is generated from the tables of the decoder's check
+//! ([`super::keys`]). It leaves out what shapes can't express, such as which names exist or valid expressions.
 
 use super::keys::top::SPEC;
 use super::shape::name::NameRule;
@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 const INTERPOLATION: &str = r"\$\{\{";
 
-/// The schema of a spec file.
+/// Returns the schema of a spec file.
 pub fn schema() -> Value {
     let mut maker = Maker::default();
     let root = maker.table(&SPEC, false);
@@ -29,7 +29,7 @@ struct Maker {
 }
 
 impl Maker {
-    /// The body of a definition, moved out of `$defs`.
+    /// Moves the body of a definition out of `$defs`.
     fn definition(&mut self, name: &str) -> Map<String, Value> {
         match self.definitions.remove(name) {
             Some(Value::Object(body)) => body,
@@ -37,7 +37,7 @@ impl Maker {
         }
     }
 
-    /// Defines a table, once in each flavour, and returns its name.
+    /// Defines a table, once with and once without `${{ }}`, and returns the definition's name.
     fn table(&mut self, table: &'static Table, varies: bool) -> String {
         let mut name: String = table
             .name
@@ -49,7 +49,7 @@ impl Maker {
             name.push_str("_varying");
         }
         if !self.definitions.contains_key(&name) {
-            // Known before it is made: a step holds steps.
+            // Reserve the name before making the body, because a step holds steps.
             self.definitions.insert(name.clone(), Value::Null);
             let made = self.table_body(table, varies);
             self.definitions.insert(name.clone(), made);
@@ -148,7 +148,7 @@ impl Maker {
 
     fn named(&mut self, rule: NameRule, item: &'static Kind, varies: bool) -> Value {
         let mut value = self.kind(item, varies);
-        // Nothing at a name is an empty map.
+        // Null at a name counts as an empty map.
         if let Kind::Table(table) = item {
             let demanding = table().all_keys().any(|key| key.required)
                 || table()
@@ -195,7 +195,7 @@ fn rule(rule: &Rule) -> Value {
 }
 
 fn leaf_schema(leaf: Leaf, varies: bool) -> Value {
-    // What isn't evaluated can't hold an expression.
+    // A text that is not evaluated can't hold an expression.
     let plain = |mut schema: Value| {
         if let (false, Value::Object(schema)) = (varies, &mut schema) {
             schema.insert(

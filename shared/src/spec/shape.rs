@@ -1,7 +1,7 @@
-//! The shape of the language as data: which keys a map may have, what each takes, and what it means.
+//! The shape of the language as data: which keys a map may have, which values each key takes, and what it means.
 //!
-//! The tables themselves are in [`super::keys`]. Three things are made from them, so that they can't drift apart:
-//! the structural check of a tree ([`check`]), the JSON Schema ([`super::schema`]) and the reference's list of keys.
+//! The tables are in [`super::keys`]. Three things are generated from them, so that they can't diverge: the structural
+//! check of a tree ([`check`]), the JSON Schema ([`super::schema`]) and the reference's list of keys.
 
 pub mod cast;
 pub mod check;
@@ -12,32 +12,32 @@ use name::NameRule;
 /// A map with known keys.
 #[derive(Debug)]
 pub struct Table {
-    /// How messages and the schema call it: `step`, `http request`.
+    /// Name in messages and in the schema, such as `step` or `http request`.
     pub name: &'static str,
-    /// What it is.
+    /// Description of the map, for the schema and the reference.
     pub doc: &'static str,
-    /// Its keys, in groups that tables share.
+    /// Keys of the map, in groups that tables share.
     pub keys: &'static [&'static [Key]],
-    /// What any further key takes; without it a further key is unknown.
+    /// Rule and kind of any other key; without them, any other key is unknown.
     pub rest: Option<(NameRule, Kind)>,
-    /// Which keys go together.
+    /// Rules on which keys may occur together.
     pub rules: &'static [Rule],
-    /// Advice for keys that people try.
+    /// Advice for keys that people try, by key.
     pub hints: &'static [(&'static str, &'static str)],
 }
 
 impl Table {
-    /// All keys.
+    /// Returns the keys of all groups.
     pub fn all_keys(&self) -> impl Iterator<Item = &'static Key> + use<> {
         self.keys.iter().copied().flatten()
     }
 
-    /// The key of that name.
+    /// Returns the key with the given name.
     pub fn key(&self, name: &str) -> Option<&'static Key> {
         self.all_keys().find(|key| key.name == name)
     }
 
-    /// Whether a rule asks whether the key is written, so that an empty value would be ambiguous.
+    /// Returns whether a rule depends on the presence of the key. An empty value would be ambiguous for such a key.
     pub fn is_ruled(&self, name: &str) -> bool {
         self.rules.iter().any(|rule| match rule {
             Rule::OneOf { keys, or } => keys.contains(&name) || or.contains(&name),
@@ -50,17 +50,17 @@ impl Table {
 /// A key of a [`Table`].
 #[derive(Debug)]
 pub struct Key {
-    /// As it is written.
+    /// Name as written in a spec.
     pub name: &'static str,
-    /// What it takes.
+    /// Kind of value that the key takes.
     pub kind: Kind,
-    /// What it means, for the schema and the reference.
+    /// Meaning of the key, for the schema and the reference.
     pub doc: &'static str,
-    /// Whether it has to be there.
+    /// Whether the key is required.
     pub required: bool,
 }
 
-/// A key that may be there.
+/// Returns an optional key.
 pub const fn key(name: &'static str, kind: Kind, doc: &'static str) -> Key {
     Key {
         name,
@@ -70,7 +70,7 @@ pub const fn key(name: &'static str, kind: Kind, doc: &'static str) -> Key {
     }
 }
 
-/// A key that has to be there.
+/// Returns a required key.
 pub const fn needed(name: &'static str, kind: Kind, doc: &'static str) -> Key {
     Key {
         name,
@@ -80,63 +80,62 @@ pub const fn needed(name: &'static str, kind: Kind, doc: &'static str) -> Key {
     }
 }
 
-/// Which keys of a map go together.
+/// Rule on which keys of a map may occur together.
 #[derive(Debug)]
 pub enum Rule {
-    /// Exactly one of `keys`; none only beside one of `or`.
+    /// Exactly one of `keys`, or none of them if one of `or` is present.
     OneOf {
         keys: &'static [&'static str],
         or: &'static [&'static str],
     },
-    /// At most one of them.
+    /// At most one of the keys.
     AtMostOne(&'static [&'static str]),
-    /// `key` only beside one of `any`.
+    /// `key` is allowed only if one of `any` is present.
     Needs {
         key: &'static str,
         any: &'static [&'static str],
     },
 }
 
-/// What a value may be.
+/// Kind of value.
 #[derive(Debug)]
 pub enum Kind {
-    /// Anything; texts in it may hold `${{ }}`.
+    /// Any value; its texts may hold `${{ }}`.
     Any,
-    /// One scalar.
+    /// A scalar.
     Leaf(Leaf),
-    /// A list.
+    /// A list of items of one kind.
     List(&'static Kind),
-    /// A map with free keys.
+    /// A map with any keys.
     Map(&'static Kind),
     /// A map whose keys are names.
     Named(NameRule, &'static Kind),
-    /// A map with exactly one key, a name.
+    /// A map with exactly one key, which is a name.
     Single(NameRule, &'static Kind),
-    /// A map with known keys.
-    /// (A function, because a constant can't refer to a static.)
+    /// A map with known keys. This is a function because a constant can't refer to a static.
     Table(fn() -> &'static Table),
-    /// Different kinds by what stands there.
+    /// A kind for each of scalar, list and map; a kind that is `None` is not allowed.
     ByType {
         scalar: Option<&'static Kind>,
         list: Option<&'static Kind>,
         map: Option<&'static Kind>,
     },
-    /// It, or anything in it, may be a text with `${{ }}` whose value is known later.
+    /// The same kind, where the value or any part of it may be a text with `${{ }}` whose value is known only later.
     Varies(&'static Kind),
-    /// Reserved: an error that says so.
+    /// Reserved for a later version; using it is an error.
     Later,
-    /// A key of Compose that isn't supported, and why. Nothing (null) takes it out of a Compose file's service.
+    /// A key of Compose that is not supported, with the reason. Null removes the key from a Compose file's service.
     Unsupported(&'static str),
 }
 
-/// What a scalar may be.
+/// Kind of scalar.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Leaf {
     /// A text.
     Str,
-    /// A text; a number or a bool counts as its spelling.
+    /// A text; a number or a bool is taken as it is spelled.
     Text,
-    /// The same, or nothing.
+    /// Like [`Leaf::Text`], or null.
     TextOrNull,
     /// A name.
     Name(NameRule),
@@ -144,22 +143,22 @@ pub enum Leaf {
     Expr,
     /// `true` or `false`.
     Bool,
-    /// A whole number not below the bound.
+    /// An integer not below the bound.
     Int(i64),
     /// A number not below 0.
     Number,
-    /// `1m30s`, `500ms`, or seconds.
+    /// A duration: `1m30s`, `500ms`, or a number of seconds.
     Duration,
-    /// `512m`, `1GiB`, or bytes.
+    /// A size: `512m`, `1GiB`, or a number of bytes.
     Bytes,
-    /// `0.5`, `2`, or `500m`.
+    /// A number of CPUs: `0.5`, `2`, or `500m`.
     Cpus,
-    /// One of some words.
+    /// One of the given words.
     Enum(&'static [&'static str]),
 }
 
 impl Leaf {
-    /// What it takes, for messages: "`timeout` takes …".
+    /// Returns a phrase for messages such as "`timeout` takes …".
     pub fn takes(self) -> String {
         match self {
             Leaf::Str | Leaf::Text | Leaf::TextOrNull => "a text".into(),
@@ -177,7 +176,7 @@ impl Leaf {
 }
 
 impl Kind {
-    /// What it takes, for messages.
+    /// Returns a phrase for messages such as "`timeout` takes …".
     pub fn takes(&self) -> String {
         match self {
             Kind::Any => "a value".into(),

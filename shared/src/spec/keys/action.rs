@@ -1,4 +1,4 @@
-//! What the actions of a step hold.
+//! Keys of the actions of a step.
 
 use super::*;
 use crate::spec::keys::step::EXPECTATIONS;
@@ -76,7 +76,7 @@ pub(super) static HTTP: Table = Table {
     hints: HTTP_HINTS,
 };
 
-/// The request of a readiness predicate, with its checks.
+/// Request of a readiness predicate, with its checks.
 pub static PROBE_HTTP: Table = Table {
     name: "`ready.http`",
     doc: "A request and checks of its answer; the status is to be 2xx if no check mentions it.",
@@ -156,7 +156,7 @@ pub(super) static RUN: Table = Table {
     ],
 };
 
-/// The verbs of `container`.
+/// Verbs of `container`.
 pub const VERBS: [&str; 9] = [
     "start",
     "stop",

@@ -1,10 +1,10 @@
-//! Keys of Compose that only a Compose file has, those that change nothing for a test, and those that can't be ignored.
+//! Keys that only a Compose file has, keys that make no difference to a test, and keys that can't be ignored.
 
 use super::service::{MAP_OR_LIST, TEXT_OR_LIST};
 use super::*;
 use crate::spec::shape::{Key, Table, key, needed};
 
-/// What `deploy` holds: limits are used.
+/// Keys of `deploy`. Limits are used; settings for clusters are not.
 pub(super) static DEPLOY: Table = Table {
     name: "`deploy`",
     doc: "Limits of resources; what is for clusters is not used.",
@@ -118,7 +118,7 @@ static RESTART_POLICY: Table = Table {
     hints: &[],
 };
 
-/// What a Compose file's service has beyond a spec's.
+/// Keys that a service of a Compose file has beyond a spec's.
 pub(super) const ONLY_COMPOSE: &[Key] = &[
     key(
         "profiles",
@@ -166,7 +166,7 @@ static REFERENCE: Table = Table {
     hints: &[],
 };
 
-/// The same within a definition, with what the Compose file says of them.
+/// `secrets` and `configs` within a definition, with the settings that the Compose file gives for them.
 pub(super) const PLACED: &[Key] = &[
     key("secrets", PLACED_FILES, "files whose text is masked"),
     key("configs", PLACED_FILES, "files"),
@@ -191,7 +191,7 @@ static PLACED_FILE: Table = Table {
     hints: &[],
 };
 
-/// What a test doesn't depend on.
+/// Keys that make no difference to a test.
 pub(super) const NOTED: &[Key] = &[
     noted("tty"),
     noted("stdin_open"),
@@ -223,7 +223,7 @@ const fn noted(name: &'static str) -> Key {
     key(name, Kind::Any, "accepted and not used")
 }
 
-/// What can't be ignored without a change of meaning.
+/// Keys that can't be ignored without changing the meaning.
 pub(super) const UNSUPPORTED: &[Key] = &[
     unsupported("network_mode", "each cell has a network of its own"),
     unsupported("pid", "a service has processes of its own"),
@@ -263,7 +263,7 @@ const fn unsupported(name: &'static str, why: &'static str) -> Key {
     key(name, Kind::Unsupported(why), "not supported")
 }
 
-/// What a spec's service may take out of a Compose file's by null, and why it can't have it itself.
+/// Keys that a spec's service may remove from a Compose file's service by null, and why it can't have them itself.
 pub(super) const RESET: &[Key] = &[
     unsupported(
         "profiles",
@@ -281,7 +281,7 @@ pub(super) const RESET: &[Key] = &[
     unsupported("configs", "mount a file of the workspace with `volumes`"),
 ];
 
-/// Why a key is not supported, if it isn't.
+/// Returns the reason why a key is not supported, or `None` if it is.
 pub(crate) fn why_unsupported(name: &str) -> Option<&'static str> {
     let found = UNSUPPORTED.iter().find(|key| key.name == name)?;
     match found.kind {

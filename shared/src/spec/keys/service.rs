@@ -1,4 +1,4 @@
-//! What a service holds: Compose's keys, and `process`, `env`, `ready`, `start`.
+//! Keys of a service: Compose's keys, and `process`, `env`, `ready`, `start`.
 
 use super::compose::{DEPLOY, NOTED, ONLY_COMPOSE, PLACED, RESET, UNSUPPORTED};
 use super::part::{
@@ -28,7 +28,7 @@ pub static COMPOSE_SERVICE: Table = Table {
     hints: HINTS,
 };
 
-/// A service's definition: what it is made of, without `ready`, `start` and `extends`.
+/// Definition of a service: its keys without `ready`, `start` and `extends`.
 pub static DEFINITION: Table = Table {
     name: "a service",
     doc: "As in Compose, or a process.",

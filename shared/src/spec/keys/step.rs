@@ -1,4 +1,4 @@
-//! What a phase and a step hold.
+//! Keys of phases and steps.
 
 use super::action::{CONTAINER, CP, EXEC, HTTP, RUN, SSE, WAIT};
 use super::*;
@@ -8,7 +8,7 @@ use crate::spec::shape::{Key, Rule, Table, key, needed};
 /// A list of steps.
 pub const STEPS: Kind = Kind::List(&Kind::Table(|| &STEP));
 
-/// Named values: an expression each, or `{ secret: expression }`.
+/// Named values: each an expression, or `{ secret: expression }`.
 pub const CAPTURES: Kind = Kind::Named(
     NameRule::Capture,
     &Kind::ByType {
@@ -18,14 +18,14 @@ pub const CAPTURES: Kind = Kind::Named(
     },
 );
 
-/// One expression or several.
+/// One expression or a list of them.
 pub const EXPECTATIONS: Kind = Kind::ByType {
     scalar: Some(&EXPR),
     list: Some(&Kind::List(&EXPR)),
     map: Some(&EXPR),
 };
 
-/// The actions, of which a step has one.
+/// Keys of the actions; a step has one of them.
 pub const ACTIONS: [&str; 10] = [
     "http",
     "sse",
@@ -39,7 +39,7 @@ pub const ACTIONS: [&str; 10] = [
     "parallel",
 ];
 
-/// A phase that is written as a map.
+/// A phase written as a map.
 pub static PHASE: Table = Table {
     name: "a phase",
     doc: "An ordered section; its settings apply to the whole of it.",

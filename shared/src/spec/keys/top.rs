@@ -1,4 +1,4 @@
-//! What a spec file holds at its top level.
+//! Keys at the top level of a spec file.
 
 use super::step::{PHASE, STEPS};
 use super::*;

@@ -1,8 +1,8 @@
 //! `stack: { compose: FILE }`: the services of a whole Compose file.
 //!
-//! Its variables are expanded, numbers and bools read of the texts that this gives, and what only Compose has is put in the
-//! language's own words ([`service`]). What can't be ignored is reported after the spec's `services` were put over the file's, so
-//! that the spec can take it out.
+//! Expands the file's variables, reads numbers and bools from the resulting texts, and rewrites Compose's own keys as
+//! keys of a spec ([`service`]). Keys that can't be ignored are reported only after the spec's `services` have been
+//! merged over the file's, so that the spec can remove them.
 
 mod service;
 mod top;
@@ -21,28 +21,29 @@ use indexmap::IndexMap;
 use std::collections::HashSet;
 use variables::Variables;
 
-/// What `stack` says.
+/// Settings of `stack`.
 pub struct Stack<'s> {
-    /// The file.
+    /// Path of the Compose file.
     pub path: &'s Text,
-    /// Values of its variables.
+    /// Values of the file's variables.
     pub variables: &'s [(Text, Node)],
-    /// Files of further values.
+    /// Files with further values.
     pub env_files: &'s [Text],
 }
 
-/// What was read of a Compose file.
+/// Result of reading a Compose file.
 #[derive(Default)]
 pub struct Compose {
-    /// Its services, by name.
+    /// Services of the file, by name.
     pub services: IndexMap<String, Entry>,
-    /// Errors if the spec doesn't replace what they are about: images that lack a variable's value, what isn't supported.
+    /// Errors to report unless the spec replaces the part they concern: images without a variable's value, unsupported
+    /// keys.
     pending: Vec<Diagnostic>,
-    /// Networks that are other projects'.
+    /// Networks that belong to other projects.
     external: Vec<Text>,
 }
 
-/// Reads the file.
+/// Reads the Compose file and its variables.
 pub fn read(
     files: &mut Files<'_>,
     stack: &Stack<'_>,
@@ -97,7 +98,7 @@ pub fn read(
     compose
 }
 
-/// Checks a service's shape. What is refused later, unless the spec takes it out, is left aside.
+/// Checks a service's shape. Skips keys that are refused later unless the spec removes them.
 fn checked(entry: &mut Entry, diagnostics: &mut Vec<Diagnostic>) {
     let what = format!("`{}`", entry.key.text);
     let NodeValue::Map(entries) = &mut entry.value.value else {
@@ -119,7 +120,7 @@ fn checked(entry: &mut Entry, diagnostics: &mut Vec<Diagnostic>) {
     }
 }
 
-/// Puts a service of the spec over those of the file. A key that is null there is taken out.
+/// Merges a service of the spec over the file's service of that name. Null removes a key.
 pub fn override_service(known: &mut IndexMap<String, Entry>, name: String, entry: Entry) {
     match known.get_mut(&name) {
         None => {
@@ -139,7 +140,7 @@ pub fn override_service(known: &mut IndexMap<String, Entry>, name: String, entry
     }
 }
 
-/// Where everything in a tree stands.
+/// Collects the spans of all values in a tree.
 fn spans(node: &Node, found: &mut HashSet<Span>) {
     found.insert(node.span);
     node.items().iter().for_each(|item| spans(item, found));
@@ -148,7 +149,7 @@ fn spans(node: &Node, found: &mut HashSet<Span>) {
 }
 
 impl Compose {
-    /// What is left to say once the spec's services were put over the file's.
+    /// Reports the remaining problems after the spec's services have been merged over the file's.
     pub fn settle(&mut self, diagnostics: &mut Vec<Diagnostic>) {
         let pending = std::mem::take(&mut self.pending);
         if !pending.is_empty() {

@@ -1,21 +1,21 @@
-//! The files of a spec: which were read, which is included by which, and the way from path to path.
+//! The files of a spec: which ones were read, which file includes which, and how paths are joined.
 
 use super::Read;
 use crate::diagnostic::{Diagnostic, Source, Sources};
 use crate::spec::node::{Node, Text};
 use crate::spec::parse;
 
-/// How many files one spec may have.
+/// Maximum number of files in one spec.
 const MAX_FILES: usize = 100;
 
-/// The files read so far.
+/// Files read so far.
 pub struct Files<'r> {
     sources: Sources,
-    /// Tidied paths, by file.
+    /// Normalized path of each file.
     paths: Vec<String>,
-    /// The file that includes it, by file; the main file has none.
+    /// For each file, the file that includes it; none for the main file.
     parents: Vec<Option<u32>>,
-    /// A file that the spec names could not be read, or isn't YAML.
+    /// Whether a file that the spec names could not be read, or isn't YAML.
     lacking: bool,
     read: Read<'r>,
 }
@@ -35,12 +35,12 @@ impl<'r> Files<'r> {
         self.sources
     }
 
-    /// Whether every file that was asked for could be read.
+    /// Returns whether every requested file could be read.
     pub fn complete(&self) -> bool {
         !self.lacking
     }
 
-    /// The tree of a file's text.
+    /// Parses the text of a file into a tree.
     pub fn parse(
         &mut self,
         file: u32,
@@ -52,13 +52,13 @@ impl<'r> Files<'r> {
         node
     }
 
-    /// A file's text.
+    /// Returns the text of a file.
     pub fn text(&self, file: u32) -> Option<&str> {
         let source = self.sources.files.get(file as usize)?;
         Some(&source.text)
     }
 
-    /// The main file's name without directory and ending, for a spec that has no name.
+    /// Returns the main file's name without directory and extension, used for a spec without a name.
     pub fn stem(&self) -> String {
         let path = self.paths.first().map_or("", String::as_str);
         let name = path.rsplit('/').next().unwrap_or(path);
@@ -69,7 +69,7 @@ impl<'r> Files<'r> {
         stem.to_owned()
     }
 
-    /// Reads a file that `from` includes. A file that is there already, by another way, isn't read again.
+    /// Reads a file that `from` includes. Returns `None` on an error, and for a file that is already included.
     pub fn include(
         &mut self,
         from: u32,
@@ -93,7 +93,7 @@ impl<'r> Files<'r> {
         self.open(Some(from), joined, path, diagnostics)
     }
 
-    /// Reads a file that the main file names otherwise.
+    /// Reads a file that the main file names other than under `include`.
     pub fn read(
         &mut self,
         path: &Text,
@@ -138,7 +138,7 @@ impl<'r> Files<'r> {
         }
     }
 
-    /// A file and all that lead to it.
+    /// Returns a file and all files that lead to it.
     fn ancestors(&self, file: u32) -> impl Iterator<Item = u32> + '_ {
         let mut next = Some(file);
         std::iter::from_fn(move || {
@@ -161,7 +161,7 @@ impl<'r> Files<'r> {
     }
 }
 
-/// A path without `.`, and without `..` where something stands before it.
+/// Normalizes a path: removes `.`, and each `..` that follows a directory name.
 fn tidy(path: &str) -> String {
     let mut parts: Vec<&str> = Vec::new();
     for part in path.split('/') {

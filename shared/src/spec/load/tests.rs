@@ -77,7 +77,7 @@ fn services_that_wait_for_each_other_are_found() {
     );
 }
 
-/// Messages of a spec with one included file.
+/// Returns the messages for a spec with one included file.
 fn with_part(part: Result<&str, &str>) -> Vec<String> {
     let main = Source {
         name: "spec.yaml".into(),
@@ -112,7 +112,7 @@ fn names_of_a_file_that_cannot_be_read_are_not_reported_as_missing() {
     assert!(empty.iter().any(|m| m.contains("`shop`")), "{empty:?}");
 }
 
-/// What is found in a Compose file, with a spec's further lines.
+/// Loads a Compose file together with further lines of a spec.
 fn with_compose(compose: &str, further: &str) -> Loaded {
     let main = Source {
         name: "spec.yaml".into(),
@@ -136,7 +136,7 @@ fn messages(loaded: &Loaded) -> Vec<&str> {
     messages.collect()
 }
 
-/// The configuration of a service that is known without evaluation.
+/// Returns the configuration of a service that needs no evaluation.
 fn config(loaded: &Loaded, name: &str) -> crate::spec::service::ServiceConfig {
     let spec = loaded
         .spec

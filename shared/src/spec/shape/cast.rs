@@ -1,10 +1,11 @@
-//! Texts as what their place takes. Compose expands variables, which gives texts, and then reads numbers and bools of them.
+//! Casts texts to the type that their place takes. Expanding variables gives texts; Compose then reads numbers and
+//! bools from them.
 
 use super::{Kind, Leaf};
 use crate::spec::interpolation::Value;
 use crate::spec::node::{Node, NodeValue, written_anew};
 
-/// Makes bools and numbers of the texts that stand where such are taken. What isn't one stays.
+/// Casts texts to bools and numbers where the kind takes them. A text that spells neither stays a text.
 pub fn cast(kind: &Kind, node: &mut Node) {
     match (kind, &mut node.value) {
         (Kind::Leaf(leaf), _) => scalar(*leaf, node),

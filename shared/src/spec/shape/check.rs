@@ -1,5 +1,5 @@
-//! Holds a tree against its shape and reports all that doesn't fit: unknown keys, wrong types, missing keys,
-//! keys that exclude each other, names, and `${{ }}` where nothing is evaluated.
+//! Checks a tree against its shape and reports every mismatch: unknown keys, wrong types, missing keys, keys that
+//! exclude each other, invalid names, and `${{ }}` where nothing is evaluated.
 
 use super::{Kind, Leaf, Rule, Table};
 use crate::diagnostic::{Diagnostic, Span};
@@ -7,12 +7,12 @@ use crate::spec::decode::is_extension;
 use crate::spec::node::{Entry, Node, NodeValue, Text, holds_interpolation};
 use crate::spec::quantity;
 
-/// Checks `node` against `kind`. `what` names it in messages: "`timeout`", "an item of `ports`".
+/// Checks `node` against `kind`. `what` is its name in messages, such as "`timeout`" or "an item of `ports`".
 pub fn check(kind: &Kind, node: &Node, what: &str, diagnostics: &mut Vec<Diagnostic>) {
     Checker { diagnostics }.value(kind, node, what, false);
 }
 
-/// Checks the keys of a map against a table. An absent map (null) is an empty one.
+/// Checks the keys of a map against a table. Null counts as an empty map.
 pub fn check_table(
     table: &'static Table,
     node: &Node,
@@ -22,7 +22,7 @@ pub fn check_table(
     Checker { diagnostics }.table(table, node, what, false);
 }
 
-/// Looking for what a misspelt key meant takes long; nobody reads that many.
+/// Number of diagnostics after which unknown keys get no suggestion: finding one is slow, and nobody reads that many.
 const MOST_ADVISED: usize = 1000;
 
 struct Checker<'d> {
@@ -36,7 +36,7 @@ impl Checker<'_> {
         &mut self.diagnostics[last]
     }
 
-    /// `varies`: whether a text with `${{ }}` may stand for anything here.
+    /// Checks one value. `varies`: whether a text with `${{ }}` may replace any value here.
     fn value(&mut self, kind: &Kind, node: &Node, what: &str, varies: bool) {
         if varies && node.is_template() && !matches!(kind, Kind::Unsupported(_)) {
             return;
@@ -102,7 +102,7 @@ impl Checker<'_> {
         }
     }
 
-    /// Nothing but keys can be wrong with a free value.
+    /// Checks a value of any kind, in which only keys can be wrong.
     fn any(&mut self, node: &Node) {
         for entry in node.entries() {
             self.plain_key(&entry.key);
@@ -113,7 +113,8 @@ impl Checker<'_> {
         }
     }
 
-    /// Nothing at a name that takes a map is an empty map: `redis:` lacks what a service needs.
+    /// Checks the value of a name. Null counts as an empty map if the name takes a map: `redis:` lacks a service's
+    /// required keys.
     fn named_value(&mut self, kind: &Kind, entry: &Entry, varies: bool) {
         let what = quoted(&entry.key);
         match kind {
@@ -182,7 +183,7 @@ impl Checker<'_> {
         }
     }
 
-    /// `misspelt`: a key is unknown, so that one that seems to be absent was probably meant.
+    /// Checks one rule. `misspelt`: whether an unknown key was found, which is then probably the missing one.
     fn rule(&mut self, rule: &Rule, node: &Node, what: &str, misspelt: bool) {
         let written = |keys: &[&str]| -> Vec<Text> {
             let entries = node.entries().iter();
@@ -333,16 +334,16 @@ impl Checker<'_> {
     }
 }
 
-/// A key of Compose that can't be ignored without a change of meaning.
+/// Returns the error for a key of Compose that can't be ignored without changing the meaning.
 pub(crate) fn unsupported(what: &str, span: Span, why: &str) -> Diagnostic {
     Diagnostic::error(span, format!("{what} is not supported: {why}")).with_help(TAKE_OUT)
 }
 
-/// Advice for what a spec can take out of a Compose file.
+/// Advice for keys that a spec can remove from a Compose file's service.
 pub(crate) const TAKE_OUT: &str =
     "leave it out; in a spec's `services`, `KEY: null` takes a key out of a Compose file's service";
 
-/// Advice for a value of the wrong kind.
+/// Returns advice for a value of the wrong kind.
 fn advice(kind: &Kind, node: &Node) -> Option<String> {
     match (kind, &node.value) {
         (Kind::Leaf(Leaf::Bool), NodeValue::Text(text)) => match text.to_ascii_lowercase().as_str()
@@ -378,7 +379,7 @@ fn is_bool(node: &Node) -> bool {
     matches!(node.value, NodeValue::Bool(_))
 }
 
-/// The first line of a map or list is enough to show where it is.
+/// Returns a span within the first line of a map or list, which is enough to show where it is.
 fn first_line(node: &Node) -> Span {
     match node.entries().first() {
         Some(entry) => entry.key.span,
@@ -390,7 +391,7 @@ fn quoted(key: &Text) -> String {
     format!("`{}`", shorten(&key.text))
 }
 
-/// What stands there, for messages.
+/// Describes the value that was found, for messages.
 pub fn found(node: &Node) -> String {
     match &node.value {
         NodeValue::Null => "nothing".into(),
@@ -403,7 +404,7 @@ pub fn found(node: &Node) -> String {
     }
 }
 
-/// The start of a text, on one line.
+/// Returns the start of a text, on one line.
 pub fn shorten(text: &str) -> String {
     let line = text.lines().next().unwrap_or_default();
     if line.chars().count() <= 40 && line.len() == text.len() {
@@ -412,7 +413,7 @@ pub fn shorten(text: &str) -> String {
     format!("{}…", line.chars().take(39).collect::<String>())
 }
 
-/// `a`, `b` or `c`.
+/// Returns a list such as "`a`, `b` or `c`", where `joint` is the last conjunction.
 pub fn list(names: &[&str], joint: &str) -> String {
     let quoted: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
     match quoted.split_last() {
@@ -421,7 +422,7 @@ pub fn list(names: &[&str], joint: &str) -> String {
     }
 }
 
-/// The candidate that a misspelt name probably meant.
+/// Returns the candidate that a misspelt name probably meant.
 pub fn closest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     if name.len() > 64 {
         return None;

@@ -1,27 +1,27 @@
-//! What may be a name.
+//! Rules for names.
 
-/// The rule for a name, by what it names.
+/// The rule for a name, depending on what it names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NameRule {
-    /// Read behind a dot, as `inputs.NAME` or `steps.NAME`.
+    /// Read after a dot, as in `inputs.NAME` or `steps.NAME`.
     Dotted,
-    /// Read by its bare name in expressions: no context, result or CEL word.
+    /// Read without a context in expressions, so it can't be a context, a result or a CEL word.
     Bare,
-    /// A capture: bare, and behind `steps.ID.`.
+    /// A capture: read without a context, and after `steps.ID.`.
     Capture,
-    /// A define: a step group, or a function by its bare name.
+    /// A define: a group of steps, or a function called by its name.
     Define,
-    /// A service: a host name too, so it may hold `-`.
+    /// A service. It is also a host name, so it may hold `-`.
     Service,
-    /// An axis, or a key that `include` adds; may hold `-`, as in GitHub.
+    /// An axis, or a key that `include` adds. It may hold `-`, as in GitHub.
     Axis,
-    /// A phase; may hold `-`.
+    /// A phase. It may hold `-`.
     Phase,
-    /// A session; `none` is taken.
+    /// A session; `none` is reserved.
     Session,
 }
 
-/// The contexts that expressions know.
+/// Contexts of expressions.
 pub const CONTEXTS: [&str; 11] = [
     "inputs",
     "workspace",
@@ -36,7 +36,7 @@ pub const CONTEXTS: [&str; 11] = [
     "phalanx",
 ];
 
-/// The results of actions, read by bare name.
+/// Results of actions, read without a context.
 pub const RESULTS: [&str; 13] = [
     "status",
     "headers",
@@ -53,7 +53,7 @@ pub const RESULTS: [&str; 13] = [
     "error",
 ];
 
-/// Types and words of CEL, and functions that would be hidden.
+/// Types and words of CEL, and functions that a name would hide.
 const CEL_WORDS: [&str; 36] = [
     "bool",
     "int",
@@ -93,11 +93,11 @@ const CEL_WORDS: [&str; 36] = [
     "while",
 ];
 
-/// What `steps.ID` has beside the captures.
+/// Fields of `steps.ID` other than its captures.
 const STEP_FIELDS: [&str; 3] = ["outcome", "reason", "attempt"];
 
 impl NameRule {
-    /// What it takes, for messages.
+    /// Describes valid names, for messages such as "… takes a name of …".
     pub fn takes(self) -> &'static str {
         match self {
             NameRule::Service | NameRule::Phase | NameRule::Axis => {
@@ -107,7 +107,7 @@ impl NameRule {
         }
     }
 
-    /// The rule as a regular expression, for the schema.
+    /// Returns the rule as a regular expression, for the schema.
     pub fn pattern(self) -> &'static str {
         match self {
             NameRule::Service => "^[A-Za-z0-9_][A-Za-z0-9_-]*$",
@@ -116,7 +116,7 @@ impl NameRule {
         }
     }
 
-    /// Names that fit the pattern and still can't be used.
+    /// Returns names that match the pattern but can't be used.
     pub fn reserved(self) -> Vec<&'static str> {
         match self {
             NameRule::Service | NameRule::Phase => Vec::new(),
@@ -135,7 +135,7 @@ impl NameRule {
         }
     }
 
-    /// What is wrong with a name: the problem and the advice.
+    /// Returns the problem with a name and advice, if the name is invalid.
     pub fn problem(self, name: &str) -> Option<(String, String)> {
         if !self.fits(name) {
             let fixed = self.fix(name);

@@ -1,5 +1,5 @@
-//! A Compose file's service in the language's own words: profiles as `start: manual`, links as aliases, secrets and configs with
-//! what the file says of them.
+//! Rewrites a service of a Compose file with a spec's keys: profiles become `start: manual`, links become aliases, and
+//! secrets and configs include the file's definitions of them.
 
 use super::top::is_external;
 use super::variables::Variables;
@@ -10,18 +10,18 @@ use crate::spec::quantity;
 use crate::spec::shape::check::{closest, unsupported};
 use indexmap::IndexMap;
 
-/// A further name of a service that another links to.
+/// Additional name of a service that another service links to.
 pub struct Link {
     service: String,
     alias: Node,
 }
 
-/// Whether a key of Compose can't be ignored and isn't supported.
+/// Returns whether a key of Compose can't be ignored and isn't supported.
 pub fn is_unsupported(key: &str) -> bool {
     why_unsupported(key).is_some()
 }
 
-/// Rewrites what only a Compose file has. `file` is the whole of it.
+/// Rewrites the keys that only a Compose file has. `file` is the whole Compose file.
 pub fn own_words(
     entry: &mut Entry,
     file: &Node,
@@ -75,7 +75,7 @@ pub fn own_words(
     for key in more {
         let known = keys.iter_mut().find(|known| known.key.text == key.key.text);
         match known {
-            // Both count: the decoder reads lists within a list.
+            // Keep both values: the decoder reads lists within a list.
             Some(known) => {
                 let both = vec![key.value, known.value.clone()];
                 known.value.value = NodeValue::List(both);
@@ -106,12 +106,12 @@ fn entry(key: &str, value: Node) -> Entry {
     }
 }
 
-/// `start: manual`, where the key stands that means it.
+/// Returns `start: manual`, with the span of the key that implies it.
 fn manual(span: Span) -> Entry {
     entry("start", text_node("manual", span))
 }
 
-/// `SERVICE` or `SERVICE:ALIAS`.
+/// Parses `SERVICE` or `SERVICE:ALIAS`.
 fn link(item: &Node) -> Option<(Text, Option<Node>)> {
     let text = item.as_text()?;
     let (service, alias) = match text.split_once(':') {
@@ -126,7 +126,7 @@ fn link(item: &Node) -> Option<(Text, Option<Node>)> {
     Some((service, alias.map(|alias| text_node(alias, item.span))))
 }
 
-/// A link is a dependency, too.
+/// Returns `depends_on` for linked services, because a link is also a dependency.
 fn depends_on(key: &Text, linked: Vec<(Text, Option<Node>)>) -> Entry {
     let names = linked.into_iter();
     let names = names.map(|(service, _)| text_node(&service.text, service.span));
@@ -139,7 +139,7 @@ fn depends_on(key: &Text, linked: Vec<(Text, Option<Node>)>) -> Entry {
     )
 }
 
-/// Gives the services the names that others link to them by.
+/// Adds the aliases under which other services link to each service.
 pub fn add_aliases(services: &mut IndexMap<String, Entry>, links: Vec<Link>) {
     for Link { service, alias } in links {
         let Some(NodeValue::Map(keys)) = services
@@ -163,7 +163,7 @@ pub fn add_aliases(services: &mut IndexMap<String, Entry>, links: Vec<Link>) {
     }
 }
 
-/// `environment: [NAME]` takes the variable of that name, as Compose does.
+/// Replaces `environment: [NAME]` by the variable of that name, as Compose does.
 fn given(node: &mut Node, variables: &mut Variables) {
     match &mut node.value {
         NodeValue::Map(entries) => {
@@ -189,7 +189,7 @@ fn given(node: &mut Node, variables: &mut Variables) {
     }
 }
 
-/// A secret or config of a service, with where its text comes from and where it is mounted.
+/// Returns a service's secret or config with the source of its text and its mount point.
 fn placed(
     kind: &str,
     item: &Node,
@@ -238,7 +238,7 @@ fn placed(
     })
 }
 
-/// `file` or `content` of a secret or config.
+/// Returns `file` or `content` of a secret or config.
 fn text_of(
     what: &str,
     definition: &Entry,
@@ -288,7 +288,7 @@ fn text_of(
     )
 }
 
-/// Whether a service is in a network; one that names none is in the default one.
+/// Returns whether a service is in a network. A service that names no network is in the default one.
 pub fn is_in(service: &Node, network: &str) -> bool {
     let Some(networks) = service.get("networks").filter(|node| !node.is_null()) else {
         return network == "default";
@@ -302,7 +302,7 @@ fn names_in(networks: &Node, network: &str) -> bool {
     items.any(|found| found) || networks.get(network).is_some()
 }
 
-/// What the spec didn't take out: reports what isn't supported, and settles how many there are.
+/// Reports unsupported keys that the spec did not remove, and turns zero replicas into `start: manual`.
 pub fn settle(entry: &mut Entry, diagnostics: &mut Vec<Diagnostic>) {
     let name = entry.key.text.clone();
     let NodeValue::Map(keys) = &mut entry.value.value else {
@@ -356,7 +356,7 @@ pub fn settle(entry: &mut Entry, diagnostics: &mut Vec<Diagnostic>) {
     }
 }
 
-/// How many containers a service has: one, or none (where that is said).
+/// Returns the place where a service is set to no containers. Reports an error for any number other than 0 and 1.
 fn count(name: &str, key: &str, node: &Node, diagnostics: &mut Vec<Diagnostic>) -> Option<Span> {
     match node.value {
         NodeValue::Int(1) => None,

@@ -1,17 +1,17 @@
-//! What the keys of a Compose file's top level mean here.
+//! Checks the top-level keys of a Compose file.
 
 use crate::diagnostic::Diagnostic;
 use crate::spec::decode::is_extension;
 use crate::spec::node::{Entry, Node, NodeValue, Text};
 
-/// Checks a key; external networks are collected.
+/// Checks a key, and collects external networks.
 pub fn check(entry: &Entry, external: &mut Vec<Text>, diagnostics: &mut Vec<Diagnostic>) {
     let Text { text, span } = &entry.key;
     let mut error = |message: String, help: &str| {
         diagnostics.push(Diagnostic::error(*span, message).with_help(help));
     };
     match text.as_str() {
-        // What secrets and configs are is asked where a service uses them.
+        // Secrets and configs are checked where a service uses them.
         "services" | "version" | "name" | "secrets" | "configs" => {}
         key if is_extension(key) => {}
         "volumes" => volumes(&entry.value, diagnostics),
@@ -37,7 +37,7 @@ pub fn check(entry: &Entry, external: &mut Vec<Text>, diagnostics: &mut Vec<Diag
     }
 }
 
-/// Whether something is made by somebody else.
+/// Returns whether something is created outside the project.
 pub fn is_external(node: &Node) -> bool {
     match node.get("external").map(|node| &node.value) {
         None | Some(NodeValue::Null | NodeValue::Bool(false)) => false,
@@ -46,7 +46,7 @@ pub fn is_external(node: &Node) -> bool {
     }
 }
 
-/// Named volumes are made per cell; one from outside would be shared.
+/// Checks volumes. Named volumes are created per cell; an external one would be shared.
 fn volumes(node: &Node, diagnostics: &mut Vec<Diagnostic>) {
     for entry in node.entries() {
         let name = &entry.key.text;

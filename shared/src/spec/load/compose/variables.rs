@@ -1,4 +1,5 @@
-//! The variables of a Compose file: from `variables` and `env-file` of `stack`, never from the machine's environment.
+//! Variables of a Compose file. They come from `variables` and `env-file` of `stack`, never from the machine's
+//! environment.
 
 use super::Stack;
 use crate::diagnostic::{Diagnostic, Span};
@@ -12,16 +13,16 @@ use crate::spec::shape::check::closest;
 use indexmap::{IndexMap, IndexSet};
 use std::ops::Range;
 
-/// All texts of a file together, once its variables are expanded.
+/// Maximum size of all texts of a file together after expansion, in bytes.
 const MAX_BYTES: usize = 16 << 20;
 
 const HOW: &str = "give it one by `stack: { compose: …, variables: { NAME: … } }` or `env-file`, or a default in the file (`${NAME:-…}`); the machine's environment is not read";
 
-/// Values by name, and which were asked for.
+/// Values by name, and the names that were looked up.
 #[derive(Default)]
 pub struct Variables {
     values: IndexMap<String, Value>,
-    /// Those of `variables`, as written.
+    /// Entries of `variables`, as written.
     written: IndexMap<String, Node>,
     names: Vec<Text>,
     asked: IndexSet<String>,
@@ -29,7 +30,7 @@ pub struct Variables {
 }
 
 impl Variables {
-    /// Reads `variables` and the files; the former go before the latter.
+    /// Reads `variables` and the files; `variables` take precedence.
     pub fn read(
         files: &mut Files<'_>,
         stack: &Stack<'_>,
@@ -77,7 +78,7 @@ impl Variables {
         own
     }
 
-    /// A variable's value.
+    /// Returns the value of a variable.
     pub fn get(&mut self, name: &str) -> Option<Value> {
         if !self.asked.contains(name) {
             self.asked.insert(name.to_owned());
@@ -85,7 +86,7 @@ impl Variables {
         self.values.get(name).cloned()
     }
 
-    /// Expands all texts of the file. Images that lack a value are told apart: the spec may replace them.
+    /// Expands all texts of the file. Reports images without a value separately, because the spec may replace them.
     pub fn expand(
         &mut self,
         node: &mut Node,
@@ -161,11 +162,11 @@ impl Variables {
             )
             .with_help(HOW),
         );
-        // Nothing is said of what is left of it.
+        // Replace the image so that no further problem is reported for it.
         node.value = NodeValue::Text("unknown".to_owned());
     }
 
-    /// Expands a text; the variables in it that have no value.
+    /// Expands a text. Returns the variables in it that have no value.
     fn text(&mut self, node: &mut Node, diagnostics: &mut Vec<Diagnostic>) -> Vec<(String, Span)> {
         let Some(text) = node.as_text().filter(|text| text.contains('$')) else {
             return Vec::new();
@@ -179,7 +180,7 @@ impl Variables {
         let expanded = interpolation::expand(&text, true, &mut |name| self.get(name));
         let expanded = match expanded {
             Ok(expanded) => expanded,
-            // Whoever evaluates it says what is wrong.
+            // The evaluation of the expression reports this error.
             Err(Problem::Unclosed) => return Vec::new(),
             Err(problem) => {
                 diagnostics.push(described(problem, place, span));
@@ -198,7 +199,7 @@ impl Variables {
             return Vec::new();
         }
         if made != text {
-            // A variable alone is its value, where that is written.
+            // A text that is only a variable becomes the node of that variable's value, with its place.
             let mut written = self.written.values();
             let alone = written.find(|node| node.is_template() && node.as_text() == Some(&made));
             *node = match alone {
@@ -210,7 +211,7 @@ impl Variables {
         unset.map(|(name, range)| (name, place(&range))).collect()
     }
 
-    /// Points at values that the file has no variable for.
+    /// Warns about values for variables that the file doesn't have.
     pub fn unused(&self, path: &Text, diagnostics: &mut Vec<Diagnostic>) {
         for name in self
             .names
