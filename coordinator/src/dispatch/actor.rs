@@ -1,10 +1,11 @@
-//! The actors around sessions: one [`Session`] per agent, and [`Dispatch`], which finds the session that something is for.
+//! The actors around sessions: one [`Session`] per agent, and [`Dispatch`], which routes messages to sessions.
 //!
 //! ```text
 //! server ── Greet ──▶ Dispatch ── spawns, links ──▶ Session × n ──▶ forward ──▶ FromAgents
 //! ToAgents ─────────▶ Dispatch ── by agent/token ─▶ Session × n ──▶ connection
 //! ```
-//! A session never waits: to its connection it sends what fits (a peer that doesn't read is cut off), facts go through `forward.rs`.
+//! A session never waits. It sends to its connection only what fits (a peer that doesn't read is cut off), and passes
+//! facts to `forward.rs`.
 
 use super::contract::{FromAgents, GoesOn, ToAgents};
 use super::core::{AgentSession, ConnectionId, Effect, Fact, Settings};
@@ -33,10 +34,10 @@ use tonic::Status;
 /// How often sessions look at the clock: the resolution of all their deadlines.
 const TICK: Duration = Duration::from_millis(250);
 
-/// Where messages to an agent go; tonic reads the other end.
+/// Sender of messages to an agent; tonic reads the other end.
 pub(super) type Wire = mpsc::Sender<Result<v1::ToAgent, Status>>;
 
-/// What every session needs.
+/// State that all sessions share.
 #[derive(Clone)]
 pub(super) struct Shared {
     pub settings: Settings,
@@ -53,14 +54,14 @@ pub(super) struct Session {
     agent: AgentId,
     shared: Shared,
     core: AgentSession,
-    /// The newest is the current one; older ones are here only until their end is told.
+    /// The newest connection is the current one; older ones stay only until their end is reported.
     wires: BTreeMap<ConnectionId, (Wire, SpecsSent)>,
     outward: mpsc::Sender<Outward>,
-    /// Offers under way and when they were sent.
+    /// Offers in flight and when they were sent.
     offered: BTreeMap<Token, Duration>,
 }
 
-/// What happens to a session.
+/// Input of a session.
 pub(super) enum Input {
     Hello {
         connection: ConnectionId,
@@ -85,7 +86,7 @@ pub(super) enum Input {
         token: Token,
     },
     Command(ToAgents),
-    /// This process of the agent ended.
+    /// The agent process with this instance id ended.
     Died(String),
     Tick,
 }
@@ -215,14 +216,14 @@ impl Session {
         }
     }
 
-    /// Carries effects out, in order; `true` when the session is over.
+    /// Performs effects in order. Returns `true` when the session is over.
     fn perform(&mut self, now: Duration, effects: Vec<Effect>) -> bool {
         let mut over = false;
         for effect in effects {
             self.count(now, &effect);
             let further = match effect {
                 Effect::Send(message) => {
-                    // What it goes on with was let in by the effects before this one.
+                    // The effects before this one opened the tokens of all attempts that the agent continues.
                     if matches!(message, ToAgent::Welcome(_)) {
                         self.shared.gate.welcome(&self.agent);
                     }
@@ -283,7 +284,8 @@ impl Session {
         }
     }
 
-    /// Sends if there is room. A peer that doesn't read is cut off; an honest one has at most a few messages per attempt under way.
+    /// Sends a message if there is room. Cuts off a peer that doesn't read; a well-behaved one has at most a few unread
+    /// messages per attempt.
     fn send(&mut self, now: Duration, message: ToAgent) -> Vec<Effect> {
         let Some(mut current) = self.wires.last_entry() else {
             return Vec::new();
@@ -308,7 +310,7 @@ impl Session {
             Err(mpsc::error::TrySendError::Full(_)) => "the agent sends more than can be journaled",
             Err(mpsc::error::TrySendError::Closed(_)) => "the coordinator is going away",
         };
-        // A fact that can't be told must not be followed by another: start over from what is durable.
+        // A fact that can't be passed on must not be followed by another one: start over from what is durable.
         tracing::warn!(agent = %self.agent, "{cut}");
         match self.wires.last_key_value() {
             Some((&connection, _)) => {
@@ -322,7 +324,7 @@ impl Session {
     }
 }
 
-/// Finds sessions.
+/// Routes messages and commands to sessions.
 pub(super) struct Dispatch {
     shared: Shared,
     sessions: BTreeMap<AgentId, ActorRef<Session>>,
@@ -339,7 +341,8 @@ impl Actor for Dispatch {
         })
     }
 
-    /// A session ended. One that died (a bug of ours) takes its agent's attempts with it: it is lost.
+    /// Handles the end of a session. If it crashed (a bug in the coordinator), its agent counts as lost, with all of
+    /// its attempts.
     async fn on_link_died(
         &mut self,
         _: WeakActorRef<Self>,
@@ -370,16 +373,17 @@ impl Actor for Dispatch {
 }
 
 impl Dispatch {
-    /// Nobody holds the token. An agent that said Hello and waits for its answer may: its session knows.
+    /// Sends a command to all sessions, since no agent holds its token. An agent that waits for the answer to its Hello
+    /// may still hold it; only that agent's session knows.
     async fn tell_all(&self, command: ToAgents) {
         for session in self.sessions.values() {
-            // One that is over needs to hear nothing.
+            // A session that is over doesn't need it.
             let _ = session.tell(Input::Command(command.clone())).await;
         }
     }
 }
 
-/// A Hello that came over a new connection; answered with the session that it is for.
+/// A Hello that arrived over a new connection. Answered with the session that it belongs to.
 pub(super) struct Greet {
     pub connection: ConnectionId,
     pub wire: Wire,
@@ -408,7 +412,7 @@ impl Message<Greet> for Dispatch {
                 session
             }
         };
-        // One that ends at this moment drops the wire, and the agent comes again.
+        // A session that ends at this moment drops the wire, and the agent reconnects.
         let _ = session
             .tell(Input::Hello {
                 connection,
@@ -426,7 +430,7 @@ impl Message<Obituary> for Dispatch {
 
     async fn handle(&mut self, obituary: Obituary, _: &mut Context<Self, ()>) {
         if let Some(session) = self.sessions.get(&obituary.agent) {
-            // A session that is over knew it already.
+            // A session that is over has already handled it.
             let _ = session.tell(Input::Died(obituary.instance)).await;
         } else {
             let Obituary { agent, instance } = obituary;
@@ -462,7 +466,7 @@ impl Message<ToAgents> for Dispatch {
             let reason = "the agent isn't connected".to_owned();
             let fact = FromAgents::Declined { token, reason };
             let facts = self.shared.facts.clone();
-            // Not awaited here: the receiver of facts may be waiting for us to take its commands.
+            // Not awaited here: the receiver of facts may be waiting for this actor to take its commands.
             tokio::spawn(async move { facts.send(fact).await });
         }
     }

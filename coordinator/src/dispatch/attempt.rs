@@ -1,75 +1,75 @@
-//! What a session knows of one attempt of its agent: offered or held, what has come and what of it is durable.
+//! What a session knows about one attempt of its agent: its stage, the events received, and which of them are durable.
 
 use phalanx_proto::link::{Offer, ToAgent};
 use phalanx_shared::event::{Event, EventKind};
 use phalanx_shared::id::Token;
 use std::time::Duration;
 
-/// What comes before a cell's own time takes no longer, whatever its timeout is.
+/// Upper limit on the time allowed for preparation before the cell's own time starts, whatever the cell's timeout is.
 const PREPARATION: Duration = Duration::from_secs(600);
 
-/// An attempt on its way to an agent, or with it.
+/// An attempt that is offered to an agent or held by it.
 #[derive(Debug)]
 pub struct Attempt {
-    /// Where it is.
+    /// Stage of the attempt.
     pub stage: Stage,
-    /// The last sequence that passed the gate.
+    /// Last sequence number that passed the gate.
     pub received: u64,
-    /// The last sequence on disk.
+    /// Last sequence number on disk.
     pub durable: u64,
-    /// The order to end it.
+    /// The order to cancel it, if there is one.
     pub cancel: Option<Cancel>,
     /// `TornDown` passed the gate: nothing follows.
     pub over: bool,
     /// Batches that passed the gate and aren't durable yet.
     pub pending: usize,
-    /// The timeout of its cell.
+    /// Timeout of its cell.
     pub timeout: Duration,
-    /// When its agent loses it; none until the agent holds it.
+    /// When the attempt is revoked from its agent; none until the agent holds it.
     pub overdue: Option<Duration>,
-    /// Bytes of its events, since this term began.
+    /// Bytes of its events since this term began.
     pub said: u64,
 }
 
-/// Where an attempt is.
+/// Stage of an attempt.
 #[derive(Debug)]
 pub enum Stage {
-    /// The Welcome isn't out yet, so neither is the offer.
+    /// The offer waits for the Welcome to be sent.
     Unsent(Box<Offer>),
-    /// Unanswered until this time.
+    /// The offer was sent and expires at `until`.
     Offered { until: Duration },
-    /// The agent took it.
+    /// The agent accepted the offer.
     Held,
 }
 
-/// An order to end, repeated until the agent says that it arrived.
+/// An order to cancel an attempt, repeated until the agent confirms it.
 #[derive(Debug)]
 pub struct Cancel {
-    /// For `always` steps and stopping services.
+    /// Time for `always` steps and stopping services.
     pub grace: Duration,
-    /// Why.
+    /// Reason, sent to the agent.
     pub reason: String,
     /// Skips the `always` steps.
     pub force: bool,
-    /// When it was sent last; none while there is no connection.
+    /// When it was last sent; none if it wasn't because there was no connection.
     pub sent: Option<Duration>,
-    /// The agent said that it arrived.
+    /// Whether the agent confirmed it.
     pub arrived: bool,
 }
 
-/// What a batch of events is.
+/// How a batch of events relates to those received before.
 #[derive(Debug, PartialEq)]
 pub enum Sequence {
-    /// These are new and follow without a hole.
+    /// These events are new and follow without a gap.
     New(Vec<Event>),
-    /// All of it came before.
+    /// All of these events were received before.
     Repeated,
-    /// Something between is missing.
+    /// Events before this batch are missing.
     Hole,
 }
 
 impl Attempt {
-    /// An attempt at this stage of which nothing came yet.
+    /// Creates an attempt at this stage without any events.
     pub fn at(stage: Stage, timeout: Duration) -> Self {
         Attempt {
             timeout,
@@ -84,7 +84,7 @@ impl Attempt {
         }
     }
 
-    /// An attempt that goes on after this sequence.
+    /// Creates an attempt that continues after this sequence number.
     pub fn resumed(durable: u64, timeout: Duration) -> Self {
         Attempt {
             received: durable,
@@ -93,8 +93,8 @@ impl Attempt {
         }
     }
 
-    /// Its agent has it: from now on time counts. Before the cell's own time begins, stacks are opened and workspaces copied, within the same
-    /// timeout; `margin` is for everything that follows a timeout.
+    /// Starts counting the time allowed, since the agent holds the attempt. Before the cell's own time begins, stacks
+    /// are opened and workspaces copied, within the same timeout; `margin` covers everything that follows a timeout.
     pub fn count_from(&mut self, now: Duration, margin: Duration) {
         let preparation = self.timeout.min(PREPARATION);
         let allowed = self
@@ -104,12 +104,12 @@ impl Attempt {
         self.overdue.get_or_insert(now.saturating_add(allowed));
     }
 
-    /// It is to end sooner than it might.
+    /// Shortens the time allowed.
     pub fn end_by(&mut self, until: Duration) {
         self.overdue = self.overdue.map(|known| known.min(until));
     }
 
-    /// Sorts out what is new of a batch, which is in sequence and not empty.
+    /// Takes the new events out of a batch, which must be in sequence.
     pub fn take(&mut self, mut events: Vec<Event>) -> Sequence {
         let (Some(first), Some(last)) = (events.first(), events.last()) else {
             return Sequence::Repeated;
@@ -132,12 +132,12 @@ impl Attempt {
 }
 
 impl Cancel {
-    /// When an attempt that was ordered to end now has to be over.
+    /// Returns when an attempt cancelled at `now` has to be over.
     pub fn end_by(&self, now: Duration, margin: Duration) -> Duration {
         now.saturating_add(self.grace).saturating_add(margin)
     }
 
-    /// As the agent hears it.
+    /// Returns the message for the agent.
     pub fn message(&self, token: &Token) -> ToAgent {
         ToAgent::Cancel {
             token: token.clone(),

@@ -1,5 +1,5 @@
-//! What an agent may say over all of its attempts. Each attempt has a budget of its own; an agent with many must not exceed by number what each of
-//! them is allowed.
+//! The limit on events over all attempts of an agent. Each attempt has a budget of its own; without this limit, an
+//! agent with many attempts could still send too much in total.
 
 use super::attempt::Attempt;
 use super::core::{AgentSession, Effects};
@@ -7,8 +7,8 @@ use phalanx_shared::event::EventKind;
 use phalanx_shared::id::Token;
 
 impl AgentSession {
-    /// Takes attempts from the agent until what the others have said is within its budget. The one that said most goes first: it is the noisy one,
-    /// whoever spoke last.
+    /// Revokes attempts until the events of the rest fit the agent's budget. The attempt with the most bytes goes
+    /// first: it is the noisy one, even if another one sent the last batch.
     pub(super) fn keep_budget(&mut self, effects: &mut Effects) {
         let budget = self.settings.agent_event_bytes;
         while self.attempts.values().map(|a| a.said).sum::<u64>() > budget {
@@ -26,7 +26,7 @@ impl AgentSession {
     }
 }
 
-/// Bytes of an event as the journal keeps it.
+/// Returns the size of an event in the journal, in bytes.
 pub fn size(kind: &EventKind) -> u64 {
     struct Count(u64);
     impl std::io::Write for Count {
@@ -39,7 +39,7 @@ pub fn size(kind: &EventKind) -> u64 {
         }
     }
     let mut count = Count(0);
-    // What can't be written isn't kept either.
+    // An event that can't be serialized isn't stored either.
     let _ = serde_json::to_writer(&mut count, kind);
     count.0
 }

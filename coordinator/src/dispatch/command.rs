@@ -1,4 +1,5 @@
-//! The commands that the rest of the coordinator gives a session: offers, orders to end, retirement; and its answers about what is durable.
+//! The commands that the rest of the coordinator gives a session (offers, cancels, retirement) and its answers about
+//! what is durable.
 
 use super::attempt::{Attempt, Cancel, Stage};
 use super::core::{AgentSession, Connection, Effect, Effects, Fact};
@@ -35,7 +36,7 @@ impl AgentSession {
         effects
     }
 
-    /// Orders the end of an attempt; repeated until the agent says that the order arrived.
+    /// Cancels an attempt. The order is repeated until the agent confirms it.
     pub fn cancel(
         &mut self,
         now: Duration,
@@ -53,7 +54,7 @@ impl AgentSession {
             arrived: false,
         };
         let Some(attempt) = self.attempts.get_mut(token) else {
-            // Runs answer a Hello one after the other; one that has answered may go on to give orders.
+            // Runs answer a Hello one after the other. One that has answered may already give orders.
             if self.inventory.contains(token) && !up {
                 self.early.insert(token.clone(), cancel);
             }
@@ -65,7 +66,8 @@ impl AgentSession {
         self.if_up(message)
     }
 
-    /// The attempt is over for the coordinator: the gate closes. An agent that still runs it is told.
+    /// Retires an attempt: it is over for the coordinator and its token is closed. An agent that still runs it is told
+    /// to abandon it.
     pub fn retire(&mut self, token: &Token) -> Effects {
         if !self.is_up() {
             self.inventory.remove(token);
@@ -83,19 +85,20 @@ impl AgentSession {
         effects
     }
 
-    /// The agent is to take nothing new and go when it is done.
+    /// Tells the agent to take no new attempts and to leave when it is done.
     pub fn drain(&mut self) -> Effects {
         self.draining = true;
         self.if_up(ToAgent::Drain)
     }
 
-    /// Queued cells will need these images. Without a connection it doesn't matter.
+    /// Tells the agent to pull images that queued cells will need. Does nothing without a connection: prefetching is
+    /// only an optimization.
     pub fn prefetch(&self, images: Vec<String>) -> Effects {
         self.if_up(ToAgent::Prefetch { images })
     }
 
-    /// Events of an attempt are on disk up to a sequence: only now they are acknowledged (I1). Also after the attempt was retired,
-    /// so that the agent can forget it.
+    /// Acknowledges an attempt's events up to `seq`, which are on disk only now (I1). Also acknowledges after the
+    /// attempt was retired, so that the agent can forget it.
     pub fn durable(&mut self, token: &Token, seq: u64) -> Effects {
         let mut seq = seq;
         if let Some(attempt) = self.attempts.get_mut(token) {
@@ -107,7 +110,8 @@ impl AgentSession {
         self.if_up(ToAgent::Ack { token, seq })
     }
 
-    /// Events could not be made durable. The agent has to send them again: over a new connection, from what is durable then.
+    /// Handles events that could not be made durable: closes the connection, so that the agent resends them from the
+    /// last durable sequence number.
     pub fn not_durable(&mut self, now: Duration, token: &Token) -> Effects {
         let reason = format!("the journal didn't take events of {token}");
         self.broken_off(now, &reason)

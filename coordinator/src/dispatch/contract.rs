@@ -1,5 +1,5 @@
-//! What sessions and the rest of the coordinator say to each other. `dispatch` knows connections, sequence numbers and leases;
-//! it doesn't know runs, queues or the journal. The owner of these (`supervisor.rs`) wires the two channels.
+//! The messages between sessions and the rest of the coordinator. `dispatch` knows connections, sequence numbers and
+//! leases; it doesn't know runs, queues or the journal. Their owner (`supervisor.rs`) connects the two channels.
 
 use phalanx_shared::event::Event;
 use phalanx_shared::id::{AgentId, Token};
@@ -9,69 +9,71 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
 
-/// What an agent said of itself in its Hello.
+/// An agent as it described itself in its Hello.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AgentInfo {
-    /// Its identity.
+    /// Identity of the agent.
     pub id: AgentId,
-    /// Its name for people.
+    /// Display name.
     pub name: String,
-    /// Its program version.
+    /// Version of the agent's program.
     pub version: String,
-    /// What it offers: `k=v`, or `k` alone for plain labels such as `docker`.
+    /// Labels that it offers: `k=v`, or `k` alone for plain labels such as `docker`.
     pub labels: Vec<String>,
-    /// Attempts it takes at once.
+    /// Maximum number of concurrent attempts.
     pub slots: u32,
-    /// What it has, its own overcommit applied.
+    /// Resources that it has, with its own overcommit applied.
     pub resources: Resources,
-    /// Digests or references of images that its engine holds.
+    /// Digests or references of the images that its engine holds.
     pub images: Vec<String>,
 }
 
 /// An attempt that a connecting agent still holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InventoryItem {
-    /// Which.
+    /// Token of the attempt.
     pub token: Token,
-    /// The last event it made.
+    /// Sequence number of the last event that the agent created.
     pub last_seq: u64,
     /// Whether its steps are over (only unacknowledged events are left).
     pub finished: bool,
 }
 
-/// An attempt with which a connecting agent goes on.
+/// An attempt that a connecting agent continues.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GoesOn {
-    /// Which.
+    /// Token of the attempt.
     pub token: Token,
-    /// The last sequence that is durable.
+    /// Last sequence number that is durable.
     pub durable_seq: u64,
-    /// The timeout of its cell: how long its agent may take for it, before what every attempt may take beyond.
+    /// Timeout of its cell. The margin that every attempt gets comes on top.
     pub timeout: Duration,
 }
 
 /// Facts from the sessions, in order per agent. Never dropped: the channel is bounded and slows a session down.
 #[derive(Debug)]
 pub enum FromAgents {
-    /// An agent said Hello. The answer names the attempts that go on; all others are abandoned.
+    /// An agent said Hello. The answer names the attempts that continue; all others are abandoned.
     Connected {
         agent: AgentInfo,
         inventory: Vec<InventoryItem>,
         answer: oneshot::Sender<Vec<GoesOn>>,
     },
-    /// The connection is gone. Its attempts may go on until `LeaseExpired`.
+    /// The connection broke. The agent's attempts may continue until `Lost`.
     Disconnected { agent: AgentId, reason: String },
-    /// It didn't come back in time, or said Goodbye, or fell silent: its attempts are over.
+    /// The agent didn't reconnect in time, said Goodbye, or fell silent: its attempts are over.
     Lost { agent: AgentId, reason: String },
-    /// It takes no further offers.
+    /// The agent takes no further offers.
     Draining { agent: AgentId },
-    /// An offer was taken.
+    /// The agent accepted an offer.
     Accepted { token: Token },
-    /// An offer came to nothing: declined, or unanswered in time.
+    /// An offer was declined, or wasn't answered in time.
     Declined { token: Token, reason: String },
-    /// An attempt was taken from its agent: it didn't end in time, or its agent said what it may not. The gate is closed behind it.
+    /// An attempt was revoked: it didn't end in time, or its agent sent events that it may not send. Its token is
+    /// closed at the gate.
     Revoked { token: Token, reason: String },
-    /// Events of a live attempt, in sequence without holes, already through the gate. `durable` is sent when they are on disk.
+    /// Events of a live attempt, in sequence without gaps, already past the gate. The receiver sends `durable` when
+    /// they are on disk.
     Events {
         token: Token,
         events: Vec<Event>,
@@ -88,27 +90,27 @@ pub enum ToAgents {
         token: Token,
         job: Arc<CellJob>,
         secrets: Arc<BTreeMap<String, String>>,
-        /// The attempt's place in the run's trace, if it is traced.
+        /// The attempt's parent in the run's trace, if the run is traced.
         traceparent: Option<String>,
     },
-    /// End an attempt: `always` steps and clean-up within the grace. `force` skips the steps.
+    /// Cancel an attempt: run `always` steps and clean up within the grace period. `force` skips the steps.
     Cancel {
         token: Token,
         grace_ms: u64,
         reason: String,
         force: bool,
     },
-    /// The attempt is over for the coordinator; whatever the agent still says of it is refused at the gate.
+    /// The attempt is over for the coordinator; the gate rejects further messages about it.
     Retire { token: Token },
-    /// Take nothing new, finish what runs, say Goodbye.
+    /// Take no new attempts, finish the running ones, say Goodbye.
     Drain { agent: AgentId },
-    /// Pull these images, a queued cell will need them.
+    /// Pull these images because a queued cell will need them.
     Prefetch { agent: AgentId, images: Vec<String> },
 }
 
 impl std::fmt::Debug for ToAgents {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // By hand, so that secret values can't reach a log through it.
+        // Written by hand, so that secret values can't reach a log through it.
         match self {
             ToAgents::Offer { agent, token, .. } => write!(f, "Offer({agent}, {token})"),
             ToAgents::Cancel {

@@ -1,8 +1,9 @@
-//! Decides what a session does: one per agent, over all of its connections, from its first Hello until it is lost.
+//! The pure core of a session. There is one session per agent; it spans all of the agent's connections, from the first
+//! Hello until the agent is lost.
 //!
-//! Pure: what happens comes in with the time, effects go out as data; `actor.rs` performs them. It knows connections, sequence numbers and leases;
-//! it doesn't know runs, queues or the journal: these hear facts ([`Effect::Tell`]) and answer through [`AgentSession::resumed`] and
-//! [`AgentSession::durable`].
+//! Inputs arrive with the current time; effects are returned as data and performed by `actor.rs`. A session knows
+//! connections, sequence numbers and leases. It doesn't know runs, queues or the journal: these receive facts
+//! ([`Effect::Tell`]) and answer through [`AgentSession::resumed`] and [`AgentSession::durable`].
 
 use super::attempt::{Attempt, Cancel, Sequence, Stage};
 use super::budget::size;
@@ -14,31 +15,33 @@ use phalanx_shared::id::{AgentId, Token};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-/// Batches of one attempt that may wait for the journal; an honest agent has four under way.
+/// Batches of one attempt that may wait for the journal. A well-behaved agent has at most four in flight.
 const MAX_PENDING: usize = 64;
 
-/// How patient sessions are.
+/// Time and size limits of a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// The coordinator's term of office.
+    /// Epoch of the coordinator's current term of office.
     pub epoch: u64,
-    /// The coordinator's program version.
+    /// Version of the coordinator's program.
     pub version: String,
-    /// How long an answered heartbeat gives an agent the right to run.
+    /// How long an answered heartbeat entitles an agent to run its attempts.
     pub lease: Duration,
-    /// How often an agent sends one.
+    /// Interval between an agent's heartbeats.
     pub heartbeat: Duration,
     /// How much longer than the lease the coordinator waits, so that the agent stops first.
     pub margin: Duration,
-    /// After a broken connection the agent has so long to come back, or the rest of the coordinator's patience if that is less. Less than the
-    /// lease makes a cut connection a death (against I8), and dead agents without a mourner are given up sooner.
+    /// How long an agent may take to reconnect after its connection breaks; less if its lease and margin end sooner. A
+    /// value below the lease would turn a cut connection into a lost agent (against I8). A larger one delays giving up
+    /// agents whose death no one reports.
     pub reset_grace: Duration,
-    /// An offer unanswered for so long goes back to the queue.
+    /// How long an offer may stay unanswered before the cell goes back to the queue.
     pub accept_within: Duration,
-    /// How much longer than its cell's timeout an attempt may take: opening stacks, `always` steps, logs, clean-up. Its agent loses one that takes
-    /// longer. An agent that answers heartbeats and does nothing else would hold it for ever.
+    /// How much longer than its cell's timeout an attempt may take: opening stacks, `always` steps, logs, clean-up.
+    /// After that, the attempt is revoked from its agent. Otherwise an agent that answers heartbeats and does nothing
+    /// else would hold it forever.
     pub attempt_margin: Duration,
-    /// Bytes of events of all attempts that one agent holds.
+    /// Maximum bytes of events over all attempts that one agent holds.
     pub agent_event_bytes: u64,
 }
 
@@ -58,61 +61,61 @@ impl Default for Settings {
     }
 }
 
-/// A connection of an agent, numbered by whoever accepts connections.
+/// Number of an agent's connection, assigned by the code that accepts connections.
 pub type ConnectionId = u64;
 
-/// What a session wants done.
+/// An effect that the session's actor performs.
 #[derive(Debug, PartialEq)]
 pub enum Effect {
-    /// To the agent, over its current connection.
+    /// Send a message to the agent over its current connection.
     Send(ToAgent),
-    /// To the rest of the coordinator, in order.
+    /// Pass a fact to the rest of the coordinator. Order is kept.
     Tell(Fact),
-    /// End a connection.
+    /// Close a connection.
     Close {
         connection: ConnectionId,
         reason: String,
     },
-    /// An attempt's logs may come.
+    /// Accept logs of this attempt from now on.
     Opened(Token),
-    /// Nothing more comes of an attempt's logs.
+    /// No more logs of this attempt will come.
     Closed(Token),
-    /// The agent is lost, this session is over.
+    /// End the session: the agent is lost.
     End,
 }
 
-/// What the rest of the coordinator hears: [`super::contract::FromAgents`] without its channels.
+/// A fact for the rest of the coordinator: [`super::contract::FromAgents`] without its channels.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Fact {
-    /// Answered by [`AgentSession::resumed`].
+    /// The agent said Hello. Answered by [`AgentSession::resumed`].
     Connected {
         agent: AgentInfo,
         inventory: Vec<InventoryItem>,
     },
-    /// The connection is gone.
+    /// The connection broke.
     Disconnected { reason: String },
-    /// The agent is gone.
+    /// The agent is lost.
     Lost { reason: String },
-    /// It takes nothing new.
+    /// The agent takes no new attempts.
     Draining,
-    /// An offer was taken.
+    /// The agent accepted an offer.
     Accepted { token: Token },
-    /// An offer came to nothing.
+    /// An offer was declined, or failed.
     Declined { token: Token, reason: String },
-    /// An attempt was taken from its agent.
+    /// An attempt was revoked from its agent.
     Revoked { token: Token, reason: String },
-    /// Answered by [`AgentSession::durable`].
+    /// Events passed the gate. Answered by [`AgentSession::durable`].
     Events { token: Token, events: Vec<Event> },
 }
 
-/// Where the connection is.
+/// State of the agent's connection.
 #[derive(Debug, PartialEq)]
 pub(super) enum Connection {
-    /// Lost if it isn't back by then.
+    /// No connection. The agent is lost if it isn't back at `until`.
     Down {
         until: Duration,
     },
-    /// A Hello came, the rest of the coordinator has to answer.
+    /// A Hello arrived; the rest of the coordinator has to answer it.
     Greeted {
         id: ConnectionId,
     },
@@ -121,7 +124,7 @@ pub(super) enum Connection {
     },
 }
 
-/// See the module.
+/// The session of one agent. See the module documentation.
 #[derive(Debug)]
 pub struct AgentSession {
     pub(super) agent: AgentId,
@@ -129,13 +132,13 @@ pub struct AgentSession {
     pub(super) gate: SharedGate,
     pub(super) connection: Connection,
     pub(super) protocol: u32,
-    /// Of the agent's process; none before the first Hello.
+    /// Instance id of the agent's process; none before the first Hello.
     pub(super) instance: Option<String>,
     pub(super) attempts: BTreeMap<Token, Attempt>,
     pub(super) inventory: BTreeSet<Token>,
-    /// Orders to end that came between the Hello and the answer to it.
+    /// Orders to cancel that arrived between the Hello and the answer to it.
     pub(super) early: BTreeMap<Token, Cancel>,
-    /// When a message arrived last.
+    /// When the last message arrived.
     pub(super) heard: Duration,
     pub(super) ticked: Option<Duration>,
     pub(super) draining: bool,
@@ -145,9 +148,9 @@ pub struct AgentSession {
 pub(super) type Effects = Vec<Effect>;
 
 impl AgentSession {
-    /// A session of an agent that is about to say Hello.
+    /// Creates the session of an agent that is about to say Hello.
     pub fn new(agent: AgentId, settings: Settings, gate: SharedGate, now: Duration) -> Self {
-        // The Hello is on its way to us; whatever else comes first, the passing of time included, must not end us.
+        // The Hello is on its way. Nothing that comes before it, such as a tick, may end the session.
         let until = now + settings.lease + settings.margin;
         AgentSession {
             agent,
@@ -166,13 +169,14 @@ impl AgentSession {
         }
     }
 
-    /// In the coordinator's term before, this process was the agent, and it may be until then.
+    /// Sets the process that was this agent in the coordinator's previous term. It may still be the agent until
+    /// `until`.
     pub fn was_held(&mut self, instance: String, until: Duration) {
         self.instance = Some(instance);
         self.connection = Connection::Down { until };
     }
 
-    /// The connection that counts.
+    /// Returns the current connection.
     pub fn current(&self) -> Option<ConnectionId> {
         match self.connection {
             Connection::Down { .. } => None,
@@ -180,7 +184,7 @@ impl AgentSession {
         }
     }
 
-    /// Whether a process is this agent, or may still be.
+    /// Returns whether a process is this agent, or may still be.
     pub fn is_held(&self) -> bool {
         self.instance.is_some() && !self.ended
     }
@@ -189,10 +193,11 @@ impl AgentSession {
         matches!(self.connection, Connection::Up { .. })
     }
 
-    /// A Hello came over a new connection, which takes the place of the one before. The version is agreed on already.
+    /// Handles a Hello on a new connection, which replaces the previous one. The protocol version is already agreed.
     ///
-    /// It has to be of the same process, or that process is gone: an identity that is held isn't taken over. Who copies an agent's directory, or
-    /// reads its id in a list, would otherwise get its offers, and each of the two would end the other's attempts.
+    /// The Hello must come from the same process unless that process is gone: an identity that is held can't be taken
+    /// over. Otherwise anyone who copies an agent's directory, or reads its id in a list, would get its offers, and
+    /// each of the two would end the other's attempts.
     pub fn hello(
         &mut self,
         now: Duration,
@@ -223,7 +228,8 @@ impl AgentSession {
         effects
     }
 
-    /// Offers under way when the connection broke: what the agent holds arrived, the rest didn't.
+    /// Settles the offers that were in flight when the connection broke: those that the agent holds arrived, the rest
+    /// didn't.
     fn settle_offers(&mut self, now: Duration, effects: &mut Effects) {
         let offered = |a: &Attempt| matches!(a.stage, Stage::Offered { .. } | Stage::Unsent(_));
         let open: Vec<Token> = self
@@ -241,7 +247,8 @@ impl AgentSession {
         }
     }
 
-    /// The rest of the coordinator says which attempts of the inventory go on, each after which durable sequence.
+    /// Handles the answer to a Hello: which attempts of the inventory continue, and each one's last durable sequence
+    /// number.
     pub fn resumed(&mut self, now: Duration, answer: Vec<GoesOn>) -> Effects {
         let Connection::Greeted { id } = self.connection else {
             return Vec::new();
@@ -259,7 +266,7 @@ impl AgentSession {
             self.gate.lock().open(token.clone(), self.agent.clone());
             effects.push(Effect::Opened(token.clone()));
             let known = self.attempts.remove(token);
-            // Its time goes on; that of an earlier term's counts anew.
+            // The time allowed keeps counting. An attempt from an earlier term starts counting anew.
             let overdue = known.as_ref().and_then(|a| a.overdue);
             let said = known.as_ref().map_or(0, |a| a.said);
             let early = self.early.remove(token);
@@ -298,7 +305,8 @@ impl AgentSession {
         effects
     }
 
-    /// Attempts that the session knows and the agent doesn't go on with are over. Offers made since the Hello are on their way.
+    /// Closes the attempts that the session knows and the agent doesn't continue. Keeps offers made since the Hello:
+    /// they haven't been sent yet.
     fn keep_only(&mut self, resume: &BTreeMap<Token, GoesOn>, effects: &mut Effects) {
         let over: Vec<Token> = self
             .attempts
@@ -313,7 +321,7 @@ impl AgentSession {
         }
     }
 
-    /// Says what couldn't be said without a connection.
+    /// Sends what couldn't be sent without a connection.
     fn catch_up(&mut self, now: Duration, effects: &mut Effects) {
         if self.draining {
             effects.push(Effect::Send(ToAgent::Drain));
@@ -333,7 +341,7 @@ impl AgentSession {
         }
     }
 
-    /// A connection is gone. What isn't the current one's is no news.
+    /// Handles the end of a connection. Ignores connections other than the current one.
     pub fn disconnected(&mut self, now: Duration, id: ConnectionId, reason: String) -> Effects {
         if self.current() != Some(id) || self.ended {
             return Vec::new();
@@ -343,12 +351,12 @@ impl AgentSession {
         vec![Effect::Tell(Fact::Disconnected { reason })]
     }
 
-    /// Until when silence is borne.
+    /// Returns when a silent agent is considered lost.
     pub(super) fn patience(&self) -> Duration {
         self.heard + self.settings.lease + self.settings.margin
     }
 
-    /// A message came. What comes over a connection that was replaced doesn't count.
+    /// Handles a message. Ignores messages from a superseded connection.
     pub fn received(&mut self, now: Duration, id: ConnectionId, message: FromAgent) -> Effects {
         if self.current() != Some(id) || self.ended {
             return Vec::new();
@@ -398,7 +406,7 @@ impl AgentSession {
         effects
     }
 
-    /// Everything that an agent says of an attempt comes by here and passes the gate, or is answered with `Abandon`.
+    /// Handles an agent's message about an attempt if its token passes the gate; otherwise answers with `Abandon`.
     fn spoken_of(
         &mut self,
         token: &Token,
@@ -428,7 +436,7 @@ impl AgentSession {
         }
     }
 
-    /// An offer came to nothing. One that was taken can't be declined any more.
+    /// Closes an offer that was declined or failed. An accepted offer can't be declined any more.
     pub(super) fn declined(&mut self, token: &Token, reason: &str, effects: &mut Effects) {
         let held = |attempt: &Attempt| matches!(attempt.stage, Stage::Held);
         if self.attempts.get(token).is_none_or(held) {
@@ -441,7 +449,7 @@ impl AgentSession {
         }));
     }
 
-    /// Takes an attempt from its agent, which is told to end it.
+    /// Revokes an attempt from its agent and tells the agent to abandon it.
     pub(super) fn revoke(&mut self, token: &Token, reason: String, effects: &mut Effects) {
         self.close_gate(token, effects);
         let token = token.clone();
@@ -452,7 +460,7 @@ impl AgentSession {
         effects.extend(self.if_up(ToAgent::Abandon { token, reason }));
     }
 
-    /// Passes on what is new. False if the agent sends more than it may.
+    /// Passes on events that are new. Returns false if the agent sends more than it may.
     fn events(
         &mut self,
         now: Duration,
@@ -460,7 +468,7 @@ impl AgentSession {
         events: Vec<Event>,
         effects: &mut Effects,
     ) -> bool {
-        // Events say that the offer arrived, whatever became of the Accept.
+        // Events imply that the offer arrived, even if the Accept was lost.
         self.accepted(now, token, effects);
         let lie = self.gate.lock().check_events(&self.agent, token, &events);
         if let Err(lie) = lie {
@@ -469,7 +477,7 @@ impl AgentSession {
         }
         #[cfg(test)]
         if !self.attempts.contains_key(token) {
-            // Only with the gate off.
+            // Reached only with the gate off.
             let (token, events) = (token.clone(), events);
             effects.push(Effect::Tell(Fact::Events { token, events }));
             return true;
@@ -499,7 +507,7 @@ impl AgentSession {
         true
     }
 
-    /// Ends the current connection; the agent may come again.
+    /// Closes the current connection; the agent may reconnect.
     pub(super) fn broken_off(&mut self, now: Duration, reason: &str) -> Effects {
         let Some(id) = self.current() else {
             return Vec::new();
@@ -523,7 +531,7 @@ impl AgentSession {
         effects.push(Effect::Closed(token.clone()));
     }
 
-    /// Somebody saw a process of the agent end. Of one that isn't the newest it is no news.
+    /// Handles a report that a process of the agent ended. Ignores processes other than the newest one.
     pub fn died(&mut self, instance: &str) -> Effects {
         let mut effects = Vec::new();
         let newest = self.instance.as_deref() == Some(instance);
@@ -533,7 +541,7 @@ impl AgentSession {
         effects
     }
 
-    /// The agent is gone: its attempts are over, and whatever it still says of them is stale.
+    /// Ends the session: the agent's attempts are over, and its later messages about them are stale.
     pub(super) fn lost(&mut self, reason: &str, effects: &mut Effects) {
         self.ended = true;
         for token in self.attempts.keys().cloned().collect::<Vec<_>>() {
@@ -550,7 +558,8 @@ impl AgentSession {
     }
 }
 
-/// Why a Hello of another process is refused. It may try again: a process that is gone holds its identity until the end of its lease at most.
+/// Why a Hello from another process is rejected. It may try again: a dead process holds its identity at most until its
+/// lease ends.
 const HELD: &str = "another process is this agent, or was until a moment ago: each agent needs a directory of its own (--identity-dir), a copy of one is the same agent";
 
 fn close(connection: ConnectionId, reason: &str) -> Effects {

@@ -1,5 +1,5 @@
-//! Takes a session's facts to the rest of the coordinator, in order, and brings the answers back. The waiting is done here, so that the session
-//! itself never waits: heartbeats are answered however slow the journal is.
+//! Forwards a session's facts to the rest of the coordinator, in order, and returns the answers. These tasks do the
+//! waiting, so that the session itself never waits: heartbeats are answered however slow the journal is.
 
 use super::actor::{Input, Session};
 use super::contract::{FromAgents, GoesOn};
@@ -11,10 +11,10 @@ use tokio::sync::{mpsc, oneshot};
 /// Facts of one session that may wait.
 const WAITING: usize = 1024;
 
-/// A fact on its way out.
+/// A fact to forward.
 pub(super) struct Outward(pub Fact);
 
-/// What has to come back.
+/// An answer that the session waits for.
 enum Awaited {
     Resumed(oneshot::Receiver<Vec<GoesOn>>),
     Durable {
@@ -24,7 +24,7 @@ enum Awaited {
     },
 }
 
-/// Starts the two tasks of a session; they end with it.
+/// Starts the session's two tasks, which end with it. Returns the sender for its facts.
 pub(super) fn start(
     agent: AgentId,
     facts: mpsc::Sender<FromAgents>,
@@ -103,7 +103,7 @@ fn dress(agent: &AgentId, fact: Fact) -> (FromAgents, Option<Awaited>) {
 async fn bring_back(mut answers: mpsc::Receiver<Awaited>, session: WeakActorRef<Session>) {
     while let Some(awaited) = answers.recv().await {
         let input = match awaited {
-            // Nobody answers for the inventory: nothing of it goes on.
+            // Without an answer for the inventory, none of its attempts continue.
             Awaited::Resumed(answer) => Input::Resumed(answer.await.unwrap_or_default()),
             Awaited::Durable { token, seq, done } => match done.await {
                 Ok(()) => Input::Durable { token, seq },

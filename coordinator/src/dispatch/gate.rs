@@ -1,9 +1,10 @@
-//! The one gate: whether a token still gives the right to say something.
+//! The token gate: decides whether a token still entitles an agent to report on an attempt.
 //!
-//! A token is let in from its offer (or its resumption) until it is retired, declined or its agent is lost, and only from the agent that holds it.
-//! Control and logs both ask here. A late attempt that a cut agent still runs, an agent of an earlier term, a liar: all end here, so nothing behind the gate
-//! has to ask again whether what it hears still counts (I2). Who holds an attempt may speak of that attempt only, and only as an agent: of outcomes of
-//! cells and runs the coordinator alone speaks.
+//! A token passes from its offer (or resumption) until it is retired or declined or its agent is lost, and only from
+//! the agent that holds it. Control messages and logs both ask here. The gate stops late attempts that a cut-off agent
+//! still runs, agents of an earlier term, and forged messages. So the code behind the gate never has to check whether a
+//! message still counts (I2). The holder of an attempt may report on that attempt only, and only facts that agents
+//! observe: outcomes of cells and runs come from the coordinator alone.
 
 use phalanx_shared::event::{AttemptRef, Event, EventKind, Speaker};
 use phalanx_shared::id::{AgentId, Token};
@@ -11,52 +12,52 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 
-/// Why a token isn't let in. The text is told to the agent.
+/// Why a token is rejected. The agent receives the text.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Stale {
-    /// Never given, or taken back.
+    /// The token was never issued, or was taken back.
     #[error("the attempt is over for the coordinator, or never was")]
     Over,
-    /// Another agent's.
+    /// Another agent holds the attempt.
     #[error("the attempt is held by agent {0}")]
     Foreign(AgentId),
 }
 
-/// What nobody may say of an attempt who holds it. The text is the reason why the attempt ends.
+/// An event that the holder of an attempt may not send. The text becomes the reason why the attempt ends.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Lie {
-    /// A kind of the coordinator's.
+    /// The event's kind is reserved for the coordinator.
     #[error("its agent sent `{kind}`, which only a coordinator may say")]
     Kind { kind: String },
-    /// Of another run, cell or attempt than the token's.
+    /// The event belongs to another run, cell or attempt than the token.
     #[error("its agent sent `{kind}` of another attempt under its token")]
     Attempt { kind: String },
-    /// In another agent's name.
+    /// The event names another agent.
     #[error("its agent sent `{kind}` in the name of agent {name}")]
     Name { kind: String, name: AgentId },
 }
 
-/// The live tokens and who holds them.
+/// The live tokens and the agents that hold them.
 #[derive(Debug, Default)]
 pub struct Gate {
     held: BTreeMap<Token, AgentId>,
-    /// Lets everything in: shows that the simulator sees what the gate is for.
+    /// Lets everything in: tests show with it that the simulator detects what the gate prevents.
     #[cfg(test)]
     pub(crate) off: bool,
 }
 
 impl Gate {
-    /// Lets a token in from an agent.
+    /// Lets an agent's messages with this token in.
     pub fn open(&mut self, token: Token, agent: AgentId) {
         self.held.insert(token, agent);
     }
 
-    /// Closes behind a token.
+    /// Rejects this token from now on.
     pub fn close(&mut self, token: &Token) {
         self.held.remove(token);
     }
 
-    /// Whether an agent may speak of an attempt.
+    /// Checks whether an agent may report on an attempt. Returns an error if it doesn't hold the token.
     pub fn check(&self, agent: &AgentId, token: &Token) -> Result<(), Stale> {
         #[cfg(test)]
         if self.off {
@@ -69,7 +70,8 @@ impl Gate {
         }
     }
 
-    /// Whether the holder of an attempt may say all of this.
+    /// Checks whether the holder of an attempt may send all of these events. Returns an error for the first that it may
+    /// not.
     pub fn check_events(
         &self,
         agent: &AgentId,
@@ -102,7 +104,7 @@ impl Gate {
         Ok(())
     }
 
-    /// Closes behind all tokens of an agent, and names them.
+    /// Closes all tokens of an agent and returns them.
     pub fn close_all(&mut self, agent: &AgentId) -> Vec<Token> {
         let of_agent =
             |(token, holder): (&Token, &AgentId)| (holder == agent).then(|| token.clone());
@@ -111,18 +113,18 @@ impl Gate {
         tokens
     }
 
-    /// Who holds an attempt.
+    /// Returns the agent that holds an attempt.
     pub fn holder(&self, token: &Token) -> Option<AgentId> {
         self.held.get(token).cloned()
     }
 
-    /// Whether anybody holds the attempt.
+    /// Returns whether an agent holds the attempt.
     pub fn is_open(&self, token: &Token) -> bool {
         self.held.contains_key(token)
     }
 }
 
-/// The gate as sessions and log streams share it. Each use is one look-up; it is never held over a wait.
+/// The gate as shared by sessions and log streams. Each use is one look-up; the lock is never held across an await.
 #[derive(Clone, Debug, Default)]
 pub struct SharedGate {
     gate: Arc<Mutex<Gate>>,
@@ -131,26 +133,26 @@ pub struct SharedGate {
 }
 
 impl SharedGate {
-    /// The gate. A holder that panicked left a whole map behind.
+    /// Locks the gate. A poisoned lock is used as it is: a panic can't leave the map half changed.
     pub fn lock(&self) -> MutexGuard<'_, Gate> {
         self.gate.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// All that an agent goes on with has been let in.
+    /// Marks an agent as welcome: the tokens of all attempts that it continues are open.
     pub fn welcome(&self, agent: &AgentId) {
         self.welcome
             .send_if_modified(|agents| agents.insert(agent.clone()));
     }
 
-    /// Nothing of an agent is let in until it is welcome again.
+    /// Marks an agent as not welcome until its next Hello is answered.
     pub fn forget(&self, agent: &AgentId) {
         self.welcome.send_if_modified(|agents| agents.remove(agent));
     }
 
-    /// Waits until an agent is welcome. Before that a token that isn't known may still be let in: after a restart logs can be here
-    /// sooner than the Hello that says which attempts go on.
+    /// Waits until an agent is welcome. Before that, an unknown token may still be let in later: after a restart, logs
+    /// can arrive sooner than the Hello that says which attempts continue.
     pub async fn until_welcome(&self, agent: &AgentId) {
-        // Never closed: the sender is ours.
+        // Never fails: `self` owns the sender.
         let _ = self
             .welcome
             .subscribe()

@@ -1,16 +1,16 @@
-//! When each agent was heard of last. Written with every message of an agent, read by whoever lists agents.
+//! When each agent last sent a message. Sessions write it with every message; the agent list reads it.
 
 use phalanx_shared::id::AgentId;
 use phalanx_shared::time::Timestamp;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// The last message of each agent since the start. Cheap to clone.
+/// Time of the last message of each agent since the coordinator started. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Heard(Arc<Mutex<BTreeMap<AgentId, Timestamp>>>);
 
 impl Heard {
-    /// A message came.
+    /// Records a message from an agent.
     pub fn note(&self, agent: &AgentId, now: Timestamp) {
         let mut heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match heard.get_mut(agent) {
@@ -21,13 +21,13 @@ impl Heard {
         }
     }
 
-    /// When the last one came.
+    /// Returns when the last message arrived; none if there was none since the start.
     pub fn last(&self, agent: &AgentId) -> Option<Timestamp> {
         let heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         heard.get(agent).copied()
     }
 
-    /// An agent that nobody remembers any more.
+    /// Removes an agent that the coordinator has forgotten.
     pub fn forget(&self, agent: &AgentId) {
         let mut heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         heard.remove(agent);

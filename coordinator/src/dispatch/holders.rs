@@ -1,8 +1,9 @@
-//! Which process is which agent, over a restart of the coordinator.
+//! Remembers across a restart of the coordinator which process is which agent.
 //!
-//! An identity that a live process holds isn't taken over by another one. After a restart nobody is connected, and whoever says Hello first would be the
-//! agent, a copy of its directory as well as itself. So a small file beside the journal tells for how long each lease still runs, written every
-//! few seconds and never synced: what is lost of it costs no more than that protection.
+//! An identity that a live process holds can't be taken over by another one. After a restart no agent is connected, so
+//! the first process to say Hello would become the agent, even if it runs from a copy of the agent's directory. So a
+//! small file beside the journal records how long each lease still runs. It is written every few seconds and never
+//! synced: if it is lost, only this protection is lost.
 
 use crate::clock::Clock;
 use phalanx_shared::id::AgentId;
@@ -16,31 +17,31 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// Between two writes.
+/// Interval between two writes.
 const EVERY: Duration = Duration::from_secs(2);
 
 /// A process that is an agent, or may still be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Holder {
     instance: String,
-    /// When its lease is over at the latest if it isn't heard of any more.
+    /// When its lease ends at the latest if the agent sends nothing more.
     until: Timestamp,
 }
 
 #[derive(Debug, Default)]
 struct Known {
-    /// Of this term: who is connected, or was a moment ago.
+    /// This term: processes that are connected, or were a moment ago.
     now: BTreeMap<AgentId, String>,
-    /// Of the term before, as long as nobody of this term takes their place.
+    /// The previous term: processes that no process of this term has replaced.
     before: BTreeMap<AgentId, Holder>,
 }
 
-/// Cheap to clone.
+/// The processes that hold agent identities. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Holders(Arc<Mutex<Known>>);
 
 impl Holders {
-    /// What the term before has left.
+    /// Loads the file that the previous term left. An unreadable file counts as empty.
     pub fn load(file: &Path) -> Holders {
         let text = fs::read(file).unwrap_or_default();
         let before = serde_json::from_slice(&text).unwrap_or_default();
@@ -52,21 +53,21 @@ impl Holders {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A process is an agent in this term.
+    /// Records that a process is this agent in this term.
     pub(super) fn note(&self, agent: &AgentId, instance: &str) {
         let mut known = self.known();
         known.before.remove(agent);
         known.now.insert(agent.clone(), instance.to_owned());
     }
 
-    /// Nobody is the agent any more.
+    /// Records that no process is this agent any more.
     pub(super) fn forget(&self, agent: &AgentId) {
         let mut known = self.known();
         known.before.remove(agent);
         known.now.remove(agent);
     }
 
-    /// A process ended before it came back in this term.
+    /// Records that a process ended before it reconnected in this term.
     pub(super) fn died(&self, agent: &AgentId, instance: &str) {
         let mut known = self.known();
         if known
@@ -78,7 +79,8 @@ impl Holders {
         }
     }
 
-    /// Which process was the agent in the term before, and for how long it may still be. `lease` is all that a lease can be.
+    /// Returns the process that was the agent in the previous term, and for how long it may still be. `lease` is the
+    /// longest possible lease.
     pub(super) fn before(
         &self,
         agent: &AgentId,
@@ -91,7 +93,7 @@ impl Holders {
         (!left.is_zero()).then_some((holder.instance, left))
     }
 
-    /// Writes the file now and then, for as long as the coordinator lives.
+    /// Writes the file every [`EVERY`] while the coordinator runs.
     pub(super) async fn keep(self, file: PathBuf, clock: Arc<dyn Clock>, lease: Duration) {
         let mut interval = tokio::time::interval(EVERY);
         let mut written = BTreeMap::new();
@@ -127,7 +129,7 @@ impl Holders {
     }
 }
 
-/// Replaces the file, so that a crash leaves the one before.
+/// Replaces the file atomically, so that a crash leaves the previous one.
 fn write(file: &Path, holders: &BTreeMap<AgentId, Holder>) -> io::Result<()> {
     let half = file.with_extension("half");
     let mut options = fs::File::options();
@@ -162,7 +164,7 @@ mod tests {
         assert_eq!(left(101), Some(Duration::from_secs(14)));
         assert_eq!(left(115), None);
         assert_eq!(left(-5_000), Some(LEASE + EVERY), "a clock was set back");
-        // A restart soon after the first changes nothing for those that haven't come back.
+        // A second restart soon after the first changes nothing for agents that haven't come back.
         write(&file, &term.as_of(at(105), LEASE)).unwrap();
         let again = Holders::load(&file);
         let left = |agent: &AgentId| again.before(agent, at(106), LEASE).map(|(_, left)| left);

@@ -1,4 +1,4 @@
-//! Sessions with agents: connections, offers, the one gate for tokens, acknowledgements, leases; and the logs that agents send.
+//! Agent sessions: connections, offers, the token gate, acknowledgements and leases; and the logs that agents send.
 
 mod actor;
 mod attempt;

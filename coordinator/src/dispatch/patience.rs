@@ -1,4 +1,4 @@
-//! What a session does as time passes: offers expire, orders are repeated, silence ends in loss.
+//! What a session does as time passes: offers expire, cancels are repeated, silent agents are lost.
 
 use super::attempt::{Attempt, Stage};
 use super::core::{AgentSession, Connection, Effect, Effects};
@@ -7,13 +7,13 @@ use phalanx_proto::link::ToAgent;
 use phalanx_shared::id::Token;
 use std::time::Duration;
 
-/// An order to end that the agent didn't confirm is repeated after this time.
+/// Time after which an unconfirmed cancel is repeated.
 const REPEAT_CANCEL_AFTER: Duration = Duration::from_secs(2);
-/// An attempt has at least so long to end from when the journal took what came of it last.
+/// Time that an attempt gets to end after the journal has caught up with its events.
 const AFTER_OUR_DISK: Duration = Duration::from_secs(60);
 
 impl AgentSession {
-    /// Time passes.
+    /// Handles the passing of time.
     pub fn tick(&mut self, now: Duration) -> Effects {
         let mut effects = Vec::new();
         if self.ended {
@@ -42,7 +42,7 @@ impl AgentSession {
         effects
     }
 
-    /// Attempts that should have ended long ago: their agent lives and says so, and that is all it does.
+    /// Revokes attempts that should have ended long ago although their agent still answers heartbeats.
     fn revoke_overdue(&mut self, now: Duration, effects: &mut Effects) {
         let mut overdue = Vec::new();
         for (token, attempt) in &mut self.attempts {
@@ -50,7 +50,7 @@ impl AgentSession {
                 continue;
             };
             if attempt.pending > 0 {
-                // What it said waits for our disk, and it may have to wait for that: no fault of its own.
+                // Its events wait for the coordinator's disk, and the agent may be waiting for that: not its fault.
                 *until = (*until).max(now + AFTER_OUR_DISK);
             }
             if now >= *until {
@@ -67,7 +67,8 @@ impl AgentSession {
         }
     }
 
-    /// A coordinator that was stopped itself (a suspended machine, a debugger) is no judge of silence: that time doesn't count.
+    /// Doesn't count time in which the coordinator itself was stopped (a suspended machine, a debugger) as an agent's
+    /// silence.
     fn allow_for_own_sleep(&mut self, now: Duration) {
         let before = self.ticked.replace(now).unwrap_or(now);
         let slept = now.saturating_sub(before);
@@ -97,7 +98,7 @@ impl AgentSession {
                 &format!("the agent didn't answer within {within:?}"),
                 effects,
             );
-            // It may have arrived after all.
+            // The offer may have arrived after all.
             let reason = Stale::Over.to_string();
             effects.extend(self.if_up(ToAgent::Abandon { token, reason }));
         }

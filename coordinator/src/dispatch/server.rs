@@ -1,7 +1,7 @@
-//! The gRPC service that agents call: greets, then takes messages to sessions and log stores.
+//! The gRPC service that agents call. It reads the Hello, then passes messages to sessions and log stores.
 //!
-//! Garbage is refused here with a reason, before anything sees it. Whoever serves it adds it to a tonic router; limits of message sizes are
-//! set in [`service`].
+//! Invalid messages are rejected here with a reason, before any session sees them. The caller adds the service to a
+//! tonic router; [`service`] sets the limits of message sizes.
 
 use super::actor::{Dispatch, Greet, Input, Session, Shared};
 use super::contract::{FromAgents, ToAgents};
@@ -32,40 +32,40 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-/// Messages to one agent that may wait for it to read; an honest one leaves far less.
+/// Messages to one agent that may wait for it to read. A well-behaved agent leaves far fewer unread.
 const UNREAD: usize = 4096;
 /// Messages of one agent that may wait for its session.
 const SESSION_MAILBOX: usize = 4096;
-/// A connection that says nothing for so long is dropped.
+/// Time within which a new connection must send its Hello.
 const GREET_WITHIN: Duration = Duration::from_secs(10);
 
-/// A peer that is silent at the level of HTTP/2 is asked after this time, and dropped after as long again.
+/// Time after which a silent HTTP/2 peer is pinged. It is dropped if it stays silent for as long again.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
 
-/// Calls over one connection at once; agents and clients have a few.
+/// Maximum concurrent calls over one connection. Agents and clients need a few.
 const CALLS_AT_ONCE: u32 = 128;
 
-/// What dispatch is made of.
+/// Arguments of [`service`].
 pub struct Args {
-    /// How patient it is.
+    /// Time and size limits of sessions.
     pub settings: Settings,
-    /// The clock.
+    /// Clock for all deadlines and timestamps.
     pub clock: Arc<dyn Clock>,
-    /// Facts about agents go here.
+    /// Receives the facts about agents.
     pub facts: mpsc::Sender<FromAgents>,
-    /// Commands to agents come from here.
+    /// Commands to agents.
     pub commands: mpsc::UnboundedReceiver<ToAgents>,
-    /// Where logs are kept.
+    /// Store for the logs of attempts.
     pub logs: LogStore,
     /// The workspaces that agents may fetch.
     pub workspaces: Workspaces,
-    /// Where it is noted when each agent was heard of.
+    /// Records when each agent last sent a message.
     pub heard: Heard,
-    /// A file that tells over a restart which process is which agent, if that is to be known.
+    /// File that records across restarts which process is which agent; `None` disables this.
     pub holders: Option<PathBuf>,
 }
 
-/// Starts dispatch; it lives as long as the channels do.
+/// Starts dispatch and returns its gRPC service. Dispatch runs as long as the channels exist.
 pub fn service(args: Args) -> AgentLinkServer<Service> {
     let Args {
         settings,
@@ -113,7 +113,7 @@ pub fn service(args: Args) -> AgentLinkServer<Service> {
         .max_encoding_message_size(TO_AGENT_BYTES)
 }
 
-/// A server with the flow control that byte streams need; whoever listens adds services and limits.
+/// Returns a server builder with the flow control that byte streams need. The caller adds services and limits.
 pub fn transport() -> tonic::transport::Server {
     tonic::transport::Server::builder()
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
@@ -124,7 +124,7 @@ pub fn transport() -> tonic::transport::Server {
         .tcp_nodelay(true)
 }
 
-/// See the module.
+/// The gRPC service. See the module documentation.
 pub struct Service {
     dispatch: ActorRef<Dispatch>,
     gate: SharedGate,
@@ -205,7 +205,7 @@ impl AgentLink for Service {
     ) -> Result<Response<Self::WorkspaceStream>, Status> {
         let busy = Busy::with(&request)?;
         let v1::WorkspaceRequest { digest } = request.into_inner();
-        // It becomes a file name.
+        // The digest becomes a file name.
         let digest = workspace_digest(digest)
             .map_err(|error| Status::invalid_argument(error.to_string()))?;
         let file = tokio::fs::File::open(self.workspaces.path(&digest))
@@ -220,7 +220,7 @@ impl AgentLink for Service {
     }
 }
 
-/// The first message, which must be a Hello and come soon.
+/// Waits for the first message, which must be a Hello and arrive within [`GREET_WITHIN`].
 async fn greeting(incoming: &mut Streaming<v1::FromAgent>) -> Result<Hello, Status> {
     let first = tokio::time::timeout(GREET_WITHIN, incoming.message())
         .await
@@ -233,7 +233,7 @@ async fn greeting(incoming: &mut Streaming<v1::FromAgent>) -> Result<Hello, Stat
     }
 }
 
-/// The highest protocol version that both speak.
+/// Returns the highest protocol version that both sides support, or an error that says which side to upgrade.
 fn agree(hello: &Hello) -> Result<u32, Status> {
     let (min, max) = hello.protocols;
     let (ours_min, ours_max) = (*PROTOCOLS.start(), *PROTOCOLS.end());
@@ -254,7 +254,7 @@ fn agree(hello: &Hello) -> Result<u32, Status> {
     )))
 }
 
-/// Takes messages to the session until the stream ends or says something that is none.
+/// Passes messages to the session until the stream ends or a message is invalid.
 async fn listen(
     session: ActorRef<Session>,
     connection: ConnectionId,
@@ -280,7 +280,7 @@ async fn listen(
             Err(error) => break format!("the agent sent an invalid message: {error}"),
         }
     };
-    // A session that is over needs to hear nothing.
+    // If the session is over, it doesn't need to know.
     let _ = session.tell(Input::Broken { connection, reason }).await;
 }
 

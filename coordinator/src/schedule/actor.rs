@@ -1,7 +1,8 @@
-//! Scheduling: one mailbox around the pure scheduler, the timer that it asks for, and the pace at which runs hear of what it placed.
+//! The scheduling actor: one mailbox around the pure scheduler, its timer, and the pace at which runs learn about
+//! placements.
 //!
-//! Its mailbox is unbounded: runs and scheduling tell each other, and two bounded actors that do can deadlock. What is in it is bounded
-//! by the cells of open runs and the agents' attempts.
+//! Its mailbox is unbounded: runs and scheduling send each other messages, and two bounded actors that do so can
+//! deadlock. The number of messages in it is bounded by the cells of open runs and the agents' attempts.
 
 use super::core::{Effect, Input, RunLimits, Scheduler};
 use super::fleet::AgentView;
@@ -21,23 +22,23 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
-/// What scheduling is started with.
+/// Arguments of the scheduling actor.
 pub struct Args {
-    /// The coordinator's clock.
+    /// Clock for all deadlines.
     pub clock: Arc<dyn Clock>,
     /// Commands to agents.
     pub to_agents: mpsc::UnboundedSender<ToAgents>,
-    /// At most so many cells at once that ask for a label.
+    /// Maximum number of cells with a label that run concurrently, by label.
     pub label_limits: BTreeMap<String, u32>,
 }
 
-/// The actor.
+/// The scheduling actor.
 pub struct Scheduling {
     core: Scheduler,
     args: Args,
     runs: HashMap<RunId, ActorRef<Run>>,
     pace: Pace,
-    /// When the timer rings next.
+    /// When the timer fires next.
     wake: Option<Duration>,
 }
 
@@ -56,13 +57,13 @@ impl Actor for Scheduling {
     }
 }
 
-/// A run begins; assignments go to its actor.
+/// Adds a run. Its actor receives the assignments.
 pub struct AddRun {
-    /// The run.
+    /// Id of the run.
     pub run: RunId,
-    /// What holds for it as a whole.
+    /// Limits of the run as a whole.
     pub limits: RunLimits,
-    /// Who is told.
+    /// Receives the run's assignments.
     pub actor: ActorRef<Run>,
 }
 
@@ -98,11 +99,11 @@ impl Message<Input> for Scheduling {
     }
 }
 
-/// Why does a cell wait?
+/// Asks why a cell waits.
 pub struct Why {
-    /// Its run.
+    /// Run of the cell.
     pub run: RunId,
-    /// The cell.
+    /// The cell to explain.
     pub cell: CellId,
 }
 
@@ -119,9 +120,9 @@ impl Message<Why> for Scheduling {
     }
 }
 
-/// Why do the cells of a run wait?
+/// Asks why the cells of a run wait. Answered with groups of cells that wait for the same constraints.
 pub struct WhyAll {
-    /// The run.
+    /// Id of the run.
     pub run: RunId,
 }
 
@@ -138,7 +139,7 @@ impl Message<WhyAll> for Scheduling {
     }
 }
 
-/// Which agents are there?
+/// Asks for all known agents.
 pub struct Agents;
 
 impl Message<Agents> for Scheduling {
@@ -160,7 +161,7 @@ impl Scheduling {
             match effect {
                 Effect::Assign { token, agent } => self.pace.decided(token, agent),
                 Effect::Prefetch { agent, images } => {
-                    // A closed channel means that the coordinator is going away.
+                    // A closed channel means that the coordinator is shutting down.
                     let _ = self
                         .args
                         .to_agents
@@ -187,7 +188,7 @@ impl Scheduling {
             agent,
             agent_name,
         };
-        // A run that is gone is removed by its supervisor, reservations included.
+        // If the run is gone, its supervisor removes it from the scheduler, with its reservations.
         let _ = run.tell(Tell(assigned)).await;
     }
 

@@ -1,7 +1,8 @@
-//! The pure scheduler: an input comes in, a list of effects comes out, time is a parameter.
+//! The pure scheduler: it takes one input and the current time, and returns a list of effects.
 //!
-//! Inputs come from runs (cells that wait, attempts that are over) and from sessions (agents that come, go and decline);
-//! effects go back to runs (`Assign`) and sessions (`Prefetch`). Unknown runs, cells and agents in an input change nothing.
+//! Inputs come from runs (waiting cells, finished attempts) and from sessions (agents that connect, leave and decline).
+//! Effects go back to runs (`Assign`) and sessions (`Prefetch`). Inputs that name unknown runs, cells or agents change
+//! nothing.
 
 use super::fleet::{Agent, AgentView, Fleet};
 use super::queue::{At, Class, ClassId, ClassKey, Classes, Entry, RunQueue, Tried};
@@ -14,54 +15,54 @@ use std::time::Duration;
 
 pub use super::queue::CellRequest;
 
-/// What the scheduler is told.
+/// Input of the scheduler.
 #[derive(Clone, Debug)]
 pub enum Input {
     /// A run may queue cells from now on.
     RunAdded { run: RunId, limits: RunLimits },
-    /// Cells want to run.
+    /// Cells are ready to run.
     Queued { run: RunId, cells: Vec<CellRequest> },
-    /// These cells no longer want to run; placed ones stay placed until released.
+    /// These cells no longer want to run. Placed ones stay placed until released.
     Withdrawn { run: RunId, tokens: Vec<Token> },
-    /// Nothing more comes of a run; its cells are forgotten, its reservations ended.
+    /// The run is over: its cells are forgotten and its reservations end.
     RunRemoved { run: RunId },
-    /// An agent connected, or said anew what it is. `holding` are its live attempts: those that the scheduler doesn't know
-    /// (after a restart) are reserved for.
+    /// An agent connected, or described itself anew. `holding` are its live attempts. The scheduler makes reservations
+    /// for those that it doesn't know (after a restart).
     AgentUp {
         agent: AgentInfo,
         holding: Vec<CellRequest>,
     },
-    /// The connection is gone; its attempts may go on.
+    /// The connection broke; the agent's attempts may continue.
     AgentDown { agent: AgentId },
-    /// It takes nothing further.
+    /// The agent takes no new attempts.
     AgentDraining { agent: AgentId },
-    /// It is gone for good, and with it every reservation on it.
+    /// The agent is gone for good, and every reservation on it ends.
     AgentLost { agent: AgentId },
-    /// An offer was taken.
+    /// The agent accepted an offer.
     Accepted { token: Token },
-    /// An offer came to nothing through the agent; the reservation ends and the agent isn't asked for a while.
+    /// The agent declined an offer or didn't answer: the reservation ends, and the agent gets no offers for a while.
     Declined { token: Token, reason: String },
-    /// Nothing of an attempt is left on its agent; the reservation ends.
+    /// Nothing of an attempt is left on its agent: the reservation ends.
     Released { token: Token },
     /// The time of a `WakeAt` has come.
     Tick,
 }
 
-/// What holds for a run as a whole.
+/// Limits of a run as a whole.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RunLimits {
-    /// Higher comes first; 0 is usual.
+    /// Priority among runs; higher comes first, the default is 0.
     pub priority: i32,
-    /// At most so many cells at once.
+    /// Maximum number of cells that run concurrently; `None` for no limit.
     pub max_parallel: Option<u32>,
 }
 
-/// What is to be done.
+/// Effect of an input, for the caller to perform.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// Offer this attempt to this agent. The reservation is made.
+    /// Offer this attempt to this agent. The reservation is already made.
     Assign { token: Token, agent: AgentId },
-    /// Let this agent pull these images, cells that wait need them.
+    /// Let this agent pull these images, because waiting cells need them.
     Prefetch { agent: AgentId, images: Vec<String> },
     /// Send `Tick` at this time.
     WakeAt(Duration),
@@ -73,15 +74,15 @@ pub struct Scheduler {
     pub(super) fleet: Fleet,
     pub(super) classes: Classes,
     pub(super) runs: BTreeMap<RunId, RunQueue>,
-    /// At most so many cells at once that ask for a label, in the whole fleet.
+    /// Maximum number of cells with a label that run concurrently in the whole fleet, by label.
     pub(super) label_limits: BTreeMap<String, u32>,
     pub(super) label_running: BTreeMap<String, u32>,
-    /// Numbers what arrives.
+    /// Counts arrivals and placements, to order them.
     arrivals: u64,
 }
 
 impl Scheduler {
-    /// A scheduler without agents and runs.
+    /// Creates a scheduler without agents and runs.
     pub fn new(label_limits: BTreeMap<String, u32>) -> Self {
         Scheduler {
             label_limits,
@@ -89,7 +90,7 @@ impl Scheduler {
         }
     }
 
-    /// Takes one input and decides what follows.
+    /// Handles one input and returns what follows from it.
     pub fn handle(&mut self, input: Input, now: Duration) -> Vec<Effect> {
         let mut effects = Vec::new();
         match input {
@@ -130,12 +131,12 @@ impl Scheduler {
         effects
     }
 
-    /// All agents known, for people.
+    /// Returns all known agents, for display.
     pub fn agents(&self) -> Vec<AgentView> {
         self.fleet.agents().map(Agent::view).collect()
     }
 
-    /// An agent's name for people; its id if it isn't known.
+    /// Returns an agent's display name, or its id if the agent isn't known.
     pub fn agent_name(&self, agent: &AgentId) -> String {
         let known = self.fleet.get(agent).map(|known| known.info.name.clone());
         known.unwrap_or_else(|| agent.to_string())
@@ -158,7 +159,8 @@ impl Scheduler {
             let known = self.runs.get(run).map(|queue| queue.cells.get(&cell));
             match known {
                 None => return,
-                // A newer attempt of a cell that is placed ends the older one's reservation; a repeated request changes nothing.
+                // A newer attempt of a placed cell ends the older one's reservation; a repeated request changes
+                // nothing.
                 Some(Some(entry)) if entry.request.token.attempt >= request.token.attempt => {
                     continue;
                 }
@@ -223,7 +225,7 @@ impl Scheduler {
         self.has_more_room(&id);
     }
 
-    /// Reserves for an attempt that an agent already has.
+    /// Makes a reservation for an attempt that an agent already holds.
     fn adopt(&mut self, agent: &AgentId, request: CellRequest) {
         let token = request.token.clone();
         let Some(queue) = self.runs.get(&token.run) else {
@@ -270,7 +272,7 @@ impl Scheduler {
         self.runs.get(&token.run)?.cells.get(&token.cell)
     }
 
-    /// Ends the reservation of a token. Returns the agent that it was on; a stale token changes nothing.
+    /// Ends the reservation of a token and returns the agent that it was on. A stale token changes nothing.
     fn release(&mut self, token: &Token) -> Option<AgentId> {
         let entry = self.entry(token).filter(|e| e.request.token == *token)?;
         let At::On(agent) = entry.at.clone() else {
@@ -280,7 +282,7 @@ impl Scheduler {
         Some(agent)
     }
 
-    /// Takes a cell out of everything.
+    /// Removes a cell from its queue or its agent, and from its class.
     fn forget(&mut self, token: &Token) {
         let Some(queue) = self.runs.get_mut(&token.run) else {
             return;
@@ -309,7 +311,7 @@ impl Scheduler {
         self.classes.drop_cell(entry.class);
     }
 
-    /// Classes that had given up may ask this agent again.
+    /// Lets exhausted classes ask this agent again.
     fn has_more_room(&mut self, agent: &AgentId) {
         let Some(shape) = self.fleet.shape_of(agent) else {
             return;
@@ -323,7 +325,7 @@ impl Scheduler {
         }
     }
 
-    /// Starts cells until nothing more can start.
+    /// Places cells until none can start.
     fn place(&mut self, effects: &mut Vec<Effect>) {
         while let Some((token, agent)) = self.next_placement() {
             self.put(&token, &agent);
@@ -335,7 +337,8 @@ impl Scheduler {
         }
     }
 
-    /// The next cell to start and where: runs by priority and fair share, in a run the longest expected cell.
+    /// Returns the next cell to start and its agent: runs by priority and fair share, within a run the longest expected
+    /// cell.
     fn next_placement(&mut self) -> Option<(Token, AgentId)> {
         let mut runs: Vec<_> = self
             .runs
@@ -355,7 +358,7 @@ impl Scheduler {
         None
     }
 
-    /// The longest expected cell of a run whose class some agent may still take.
+    /// Returns the longest expected cell of a run whose class is neither exhausted nor at a label limit.
     fn head(&self, run: &RunId) -> Option<(ClassId, Token)> {
         let queue = self.runs.get(run)?;
         let heads = queue.queues.iter().filter_map(|(class, cells)| {
@@ -416,7 +419,7 @@ impl Scheduler {
         }
     }
 
-    /// Lets agents pull what cells that still wait will need: at most one agent per waiting cell.
+    /// Lets agents pull images that waiting cells will need: at most one agent per waiting cell.
     fn prefetch(&mut self, effects: &mut Vec<Effect>) {
         for class in self.classes.iter_mut().filter(|class| class.prefetch_due) {
             class.prefetch_due = false;
@@ -429,12 +432,12 @@ impl Scheduler {
         }
     }
 
-    /// Whether checking everything is cheap enough for debug builds.
+    /// Returns whether checking everything is cheap enough for debug builds.
     fn small(&self) -> bool {
         self.runs.values().map(|run| run.cells.len()).sum::<usize>() <= 64
     }
 
-    /// I6 over the present state.
+    /// Checks I6 for the current state.
     pub fn check(&self) -> Result<(), Violation> {
         let mut waiting = Vec::new();
         for (run, queue) in &self.runs {

@@ -1,21 +1,22 @@
-//! How long a cell will take, from what the same cell or its nearest kin took before.
+//! Predicts how long a cell will take, from earlier runs of the same cell or of similar cells.
 //!
-//! Kin are cells of the same spec (by name). The nearest share all axis values but one; failing these, the averages of the cell's
-//! single axis values are added up as deviations from the overall average. Pure; the journal keeps the history.
+//! Similar cells are cells of the same spec (by name). The closest ones share all axis values but one. Without any of
+//! these, the prediction is the overall average, plus the deviation from it for each of the cell's axis values. Pure;
+//! the journal keeps the history.
 
 use phalanx_shared::id::CellId;
 use phalanx_shared::plan::PlannedCell;
 use serde_json::Value;
 use std::collections::HashMap;
 
-/// A cell that ran before.
+/// An earlier execution of a cell.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Past {
-    /// Which.
+    /// Id of the cell.
     pub cell: CellId,
-    /// Its axis values.
+    /// Axis values of the cell.
     pub matrix: Vec<(String, Value)>,
-    /// How long it took when it last passed.
+    /// How long it took when it last passed, in milliseconds.
     pub elapsed_ms: u64,
 }
 
@@ -35,19 +36,19 @@ impl Mean {
     }
 }
 
-/// What is known of the cells of one spec.
+/// Known durations of the cells of one spec.
 #[derive(Default)]
 pub struct History {
     same: HashMap<CellId, u64>,
-    /// By the axis left out and the values of all others.
+    /// Mean by the axis left out and the values of all others.
     siblings: HashMap<(String, String), Mean>,
-    /// By one axis and its value.
+    /// Mean by one axis and its value.
     values: HashMap<(String, String), Mean>,
     all: Mean,
 }
 
 impl History {
-    /// Learns from the past, newest last.
+    /// Builds the history from earlier executions, newest last.
     pub fn learn(past: impl IntoIterator<Item = Past>) -> Self {
         let mut history = History::default();
         for past in past {
@@ -66,7 +67,7 @@ impl History {
         history
     }
 
-    /// How long a cell is expected to take; 0 if nothing like it ever ran.
+    /// Returns the expected duration in milliseconds; 0 if no similar cell ever ran.
     pub fn expected_ms(&self, cell: &PlannedCell) -> u64 {
         if let Some(same) = self.same.get(&cell.id) {
             return *same;
@@ -98,7 +99,7 @@ impl History {
     }
 }
 
-/// A key of all axis values but one.
+/// Returns a key of all axis values but one.
 fn all_but(axes: &[(&str, &Value)], left_out: &str) -> (String, String) {
     let mut rest: Vec<String> = axes
         .iter()

@@ -1,4 +1,4 @@
-//! Agents: what each offers, what is reserved on it, and who comes first for a class.
+//! Agents: what each offers, what is reserved on it, and which agent is best for a class.
 
 use super::queue::ClassKey;
 use crate::dispatch::contract::AgentInfo;
@@ -9,22 +9,22 @@ use std::time::Duration;
 
 pub(super) type ShapeId = usize;
 
-/// Load and costs: millionths of an agent's slots.
+/// Load and costs, in millionths of an agent's slots.
 type Millionths = u64;
 
-/// What not holding a cell's images costs in the choice of an agent: as much as half of its slots being taken.
+/// Cost of an agent that lacks a cell's images: as much as half of its slots being taken.
 const MISSING_IMAGES: Millionths = 500_000;
-/// The first pause after a decline; doubled by each further one.
+/// First pause after a decline; each further decline doubles it.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
-/// The longest.
+/// Longest pause after a decline.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
-/// An agent that declined, and until when it isn't asked.
+/// A pause after a decline, in which the agent gets no offers.
 #[derive(Clone, Debug)]
 pub(super) struct Pause {
     pub until: Duration,
     pub reason: String,
-    /// It is over; kept for the length of the next one.
+    /// The pause has ended. It is kept because its length determines that of the next one.
     over: bool,
     length: Duration,
 }
@@ -36,7 +36,7 @@ pub(super) struct Agent {
     pub connected: bool,
     pub draining: bool,
     pub pause: Option<Pause>,
-    /// Attempts that reserve on it.
+    /// Attempts with a reservation on it.
     pub held: BTreeSet<Token>,
     pub reserved: Resources,
     shape: ShapeId,
@@ -75,20 +75,20 @@ impl Agent {
     }
 }
 
-/// An agent, for people.
+/// State of an agent, for display.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AgentView {
-    /// What it said of itself.
+    /// The agent as it described itself.
     pub info: AgentInfo,
-    /// What its attempts reserve.
+    /// Resources that its attempts reserve.
     pub reserved: Resources,
-    /// The attempts it holds.
+    /// The attempts that it holds.
     pub attempts: Vec<Token>,
     /// Whether its connection is up.
     pub connected: bool,
-    /// Whether it takes nothing further.
+    /// Whether it takes no new attempts.
     pub draining: bool,
-    /// Why it isn't asked at the moment.
+    /// Why it gets no offers at the moment, if it declined one.
     pub declined: Option<String>,
 }
 
@@ -110,11 +110,11 @@ impl Agent {
 #[derive(Debug)]
 struct Shape {
     labels: BTreeSet<String>,
-    /// Those that take cells and have a free slot, least loaded first.
+    /// Agents that take cells and have a free slot, least loaded first.
     open: BTreeSet<(Millionths, AgentId)>,
 }
 
-/// All agents known.
+/// All known agents.
 #[derive(Debug, Default)]
 pub(super) struct Fleet {
     agents: BTreeMap<AgentId, Agent>,
@@ -138,7 +138,7 @@ impl Fleet {
         self.agents.get(agent)
     }
 
-    /// Shapes whose labels include all of a class.
+    /// Returns the shapes that have all labels of a class.
     pub fn shapes_for(&self, class: &ClassKey) -> Vec<ShapeId> {
         let shapes = self.shapes.iter().enumerate();
         shapes
@@ -156,7 +156,7 @@ impl Fleet {
         self.agents.get(agent).map(|agent| agent.shape)
     }
 
-    /// An agent connected, or said anew what it is. Reservations on it stay.
+    /// Adds an agent that connected or described itself anew. Keeps the reservations on it.
     pub fn arrive(&mut self, info: AgentInfo) -> Arrived {
         let labels: BTreeSet<String> = info.labels.iter().cloned().collect();
         let known = self.shape_ids.get(&labels).copied();
@@ -188,7 +188,7 @@ impl Fleet {
         }
     }
 
-    /// Changes an agent, with its place in the order of its shape kept true.
+    /// Changes an agent and keeps its place in the order of its shape up to date.
     pub fn change(&mut self, agent: &AgentId, change: impl FnOnce(&mut Agent)) {
         if let Some(mut changed) = self.close(agent) {
             change(&mut changed);
@@ -196,7 +196,7 @@ impl Fleet {
         }
     }
 
-    /// An agent is gone. Returns the attempts that reserved on it.
+    /// Removes an agent. Returns the attempts with reservations on it.
     pub fn remove(&mut self, agent: &AgentId) -> BTreeSet<Token> {
         self.close(agent)
             .map(|agent| agent.held)
@@ -221,7 +221,7 @@ impl Fleet {
         self.agents.insert(id, agent);
     }
 
-    /// The best agent for a class: least loaded, images preferred.
+    /// Returns the best agent for a class: the least loaded, with a preference for agents that hold its images.
     pub fn best(&self, class: &ClassKey, shapes: &[ShapeId]) -> Option<AgentId> {
         let mut best: Option<(Millionths, &AgentId)> = None;
         for shape in shapes.iter().filter_map(|id| self.shapes.get(*id)) {
@@ -241,7 +241,8 @@ impl Fleet {
         best.map(|(_, id)| id.clone())
     }
 
-    /// The best of a few agents for a class. One of them may have gone and come again with other labels.
+    /// Returns the best of a few agents for a class. Checks shapes again, since an agent may have come back with other
+    /// labels.
     pub fn best_of(
         &self,
         class: &ClassKey,
@@ -264,7 +265,7 @@ impl Fleet {
         self.change(agent, |agent| {
             agent.held.insert(token.clone());
             agent.reserved = agent.reserved.plus(resources);
-            // It will hold them soon, and the next cell with the same images had better go there.
+            // It will hold the images soon, so the next cell with the same images should go there.
             agent.images.extend(images.iter().cloned());
         });
     }
@@ -276,7 +277,7 @@ impl Fleet {
         });
     }
 
-    /// An agent declined: it isn't asked for a while, longer each time. Returns until when.
+    /// Pauses an agent that declined, longer each time. Returns when the pause ends.
     pub fn pause(&mut self, agent: &AgentId, reason: String, now: Duration) -> Option<Duration> {
         let mut until = None;
         self.change(agent, |agent| {
@@ -295,7 +296,7 @@ impl Fleet {
         until
     }
 
-    /// Ends pauses whose time has come. Returns who may be asked again, and when the next pause ends.
+    /// Ends the pauses that are over. Returns their agents, and when the next pause ends.
     pub fn end_pauses(&mut self, now: Duration) -> (Vec<AgentId>, Option<Duration>) {
         let mut ended = Vec::new();
         let mut next: Option<Duration> = None;
@@ -318,7 +319,8 @@ impl Fleet {
         (ended, next)
     }
 
-    /// Agents of a class that lack its images, marked as told to pull them; at most `limit`, least loaded first.
+    /// Returns agents that fit a class but lack its images, at most `limit`, least loaded first. Marks them as told to
+    /// pull the images.
     pub fn prefetch(
         &mut self,
         class: &ClassKey,

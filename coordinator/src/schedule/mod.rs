@@ -1,7 +1,8 @@
-//! Which cell goes to which agent, and when. The problem and its solution are stated in `README.md` beside this file.
+//! Decides which cell goes to which agent, and when. `README.md` beside this file states the problem and the solution.
 //!
-//! Knows agents, capacity and waiting cells; doesn't know attempts' outcomes, the journal or connections. Runs put cells in
-//! ([`core::Input::Queued`]) and are told where each goes ([`core::Effect::Assign`]); agents come from `dispatch`.
+//! The scheduler knows agents, capacity and waiting cells. It doesn't know outcomes of attempts, the journal or
+//! connections. Runs queue cells ([`core::Input::Queued`]) and learn where each goes ([`core::Effect::Assign`]); agents
+//! come from `dispatch`.
 
 pub mod actor;
 pub mod core;

@@ -1,7 +1,7 @@
-//! The scheduler's rules in the plainest way: lists that are searched from end to end, no classes, no shapes, nothing remembered.
+//! The scheduler's rules implemented in the simplest way: linear searches of lists, without classes, shapes or memory.
 //!
-//! Random inputs go to both; each assignment must be the one that the rules name, and where the scheduler stops nothing may be left
-//! that could start.
+//! Random inputs go to both implementations. Each assignment must be the one that the rules demand, and when the
+//! scheduler stops, no waiting cell may be able to start.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
@@ -39,7 +39,7 @@ struct Oracle {
     waiting: Vec<Waiting>,
     label_limits: BTreeMap<String, u32>,
     count: u64,
-    /// How often each run was passed over since its last turn, while something of it could have started.
+    /// How often each run was passed over since its last turn although one of its cells could have started.
     passed_over: BTreeMap<RunId, usize>,
 }
 
@@ -76,7 +76,7 @@ impl Oracle {
         !self.limited(request) && self.agents.values().any(|agent| self.fits(request, agent))
     }
 
-    /// Which cell is next, by the rules in the README.
+    /// Returns the next cell by the rules in the README.
     fn next(&self) -> Option<&Waiting> {
         let startable = self
             .waiting
@@ -91,7 +91,7 @@ impl Oracle {
         })
     }
 
-    /// What an agent costs for a cell, in millionths: its load, and a half if it lacks an image.
+    /// Returns the cost of an agent for a cell, in millionths: its load, plus half if it lacks an image.
     fn cost(&self, request: &CellRequest, agent: &Agent) -> u64 {
         let load = agent.held.len() as u64 * 1_000_000 / u64::from(agent.info.slots);
         let lacks = request
@@ -134,7 +134,8 @@ impl Oracle {
         Ok(())
     }
 
-    /// Among runs of one priority with as many cells running, nobody is passed over more often than there are others.
+    /// Checks that among runs with the same priority and no more running cells, none is passed over more often than
+    /// there are other runs.
     fn no_run_starves(&mut self, chosen: &CellRequest) -> Result<(), TestCaseError> {
         let mine = self.runs[&chosen.token.run].limits.priority;
         let running = |run: &RunId| self.running(|held| held.token.run == *run);

@@ -1,24 +1,26 @@
-//! How many offers are under way at once. Placing a thousand cells is one decision; making a thousand jobs, journal entries and messages of it in
-//! the same moment would let each wait for all others, and what is decided next (a cancel, another run's cell) behind them.
+//! Limits the number of offers in flight. Placing a thousand cells is one decision. Creating a thousand jobs, journal
+//! entries and messages from it at once would make each wait for all others, and later decisions (a cancel, another
+//! run's cell) wait behind them.
 
 use phalanx_shared::id::{AgentId, Token};
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
-/// Offers without an answer that others wait for: enough to keep both sides busy, few enough that each is answered soon.
+/// Maximum number of unanswered offers that hold up others: enough to keep both sides busy, few enough that each is
+/// answered soon.
 const WINDOW: usize = 32;
-/// Others wait for no answer longer than this: an agent that doesn't answer holds up nobody else.
+/// Longest time that an unanswered offer holds up others, so that an agent that doesn't answer blocks no other.
 const PATIENCE: Duration = Duration::from_millis(100);
 
-/// Assignments in the order decided, at most a window of them unanswered.
+/// Assignments in the order decided, with at most a window of them unanswered.
 #[derive(Debug)]
 pub(super) struct Pace {
     window: usize,
     waiting: VecDeque<(Token, AgentId)>,
     open: HashMap<Token, Duration>,
-    /// The same by the time when nobody waits for them any more.
+    /// The open offers, ordered by the time when they stop holding up others.
     until: BTreeSet<(Duration, Token)>,
-    /// The time that was asked for.
+    /// Time of the wake-up that was last requested.
     asked: Option<Duration>,
 }
 
@@ -39,19 +41,20 @@ impl Pace {
         }
     }
 
-    /// A cell was placed.
+    /// Queues the offer of a placed cell.
     pub fn decided(&mut self, token: Token, agent: AgentId) {
         self.waiting.push_back((token, agent));
     }
 
-    /// An offer was answered, or its reservation ended otherwise.
+    /// Removes an offer that was answered or whose reservation ended otherwise.
     pub fn answered(&mut self, token: &Token) {
         if let Some(until) = self.open.remove(token) {
             self.until.remove(&(until, token.clone()));
         }
     }
 
-    /// What may be offered now. Also what is no longer placed: only its run can put it into the queue again.
+    /// Returns the next assignment that may be offered now. It may no longer be placed; then its run rejects it, since
+    /// only the run can queue the cell again.
     pub fn next(&mut self, now: Duration) -> Option<(Token, AgentId)> {
         while let Some((until, _)) = self.until.first()
             && *until <= now
@@ -71,14 +74,14 @@ impl Pace {
         Some((token, agent))
     }
 
-    /// When to look again, if something waits and that wasn't asked for before.
+    /// Returns when to look again, if an offer waits and no wake-up at or before that time was requested.
     pub fn wake(&mut self) -> Option<Duration> {
         let (until, _) = self.until.first().filter(|_| !self.waiting.is_empty())?;
         let new = self.asked.is_none_or(|asked| *until < asked);
         new.then(|| *self.asked.insert(*until))
     }
 
-    /// A time that somebody asked for has come, so the next is to be asked for anew.
+    /// Notes that a requested wake-up came, so that the next one is requested again.
     pub fn ticked(&mut self) {
         self.asked = None;
     }
@@ -134,7 +137,7 @@ mod tests {
         pace.ticked();
         assert_eq!(pace.wake(), Some(later));
         assert_eq!(offered(&mut pace, later), ["next"]);
-        // The late answer opens nothing twice.
+        // The late answer frees no second place in the window.
         pace.answered(&token("deaf"));
         pace.decided(token("last"), "y".into());
         assert_eq!(offered(&mut pace, later), Vec::<String>::new());

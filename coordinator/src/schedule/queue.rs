@@ -1,4 +1,4 @@
-//! Waiting cells: classes that share constraints, and one queue per run and class, longest expected first.
+//! Waiting cells: classes of cells with the same constraints, and one queue per run and class, longest expected first.
 
 use super::fleet::ShapeId;
 use phalanx_shared::id::{AgentId, CellId, Token};
@@ -6,22 +6,22 @@ use phalanx_shared::plan::Resources;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-/// A cell that wants to run.
+/// A request to run a cell.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CellRequest {
-    /// The attempt that it will be.
+    /// Token of the attempt that will run.
     pub token: Token,
     /// Labels that an agent must offer.
     pub labels: Vec<String>,
-    /// What it reserves.
+    /// Resources that it reserves.
     pub resources: Resources,
     /// Images that its containers need, as far as they are known before it runs.
     pub images: Vec<String>,
-    /// How long it is expected to take; 0 if nothing is known.
+    /// Expected duration in milliseconds; 0 if unknown.
     pub expected_ms: u64,
 }
 
-/// What makes two cells the same to every agent.
+/// The constraints that make cells interchangeable for every agent.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct ClassKey {
     pub labels: BTreeSet<String>,
@@ -51,12 +51,12 @@ impl ClassKey {
     }
 }
 
-/// Which agents are still to be asked for a class.
+/// The agents that may still be asked for a class.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Tried {
-    /// Nobody was asked yet.
+    /// All agents: none was asked yet.
     Nobody,
-    /// Everybody was; only these have more room since.
+    /// Only these agents: all were asked, and only these have gained room since.
     AllBut(BTreeSet<AgentId>),
 }
 
@@ -66,35 +66,35 @@ pub(super) type ClassId = u32;
 #[derive(Debug)]
 pub(super) struct Class {
     pub key: ClassKey,
-    /// Shapes that offer all its labels.
+    /// Shapes that offer all of its labels.
     pub shapes: Vec<ShapeId>,
     pub tried: Tried,
-    /// Cells known, waiting or placed; the class goes with the last one.
+    /// Number of known cells, waiting or placed. The class is removed with the last one.
     pub cells: u32,
-    /// Cells waiting.
+    /// Number of waiting cells.
     pub waiting: u32,
-    /// Waiting cells may gain from images being pulled ahead.
+    /// Whether waiting cells may gain from pulling images ahead.
     pub prefetch_due: bool,
 }
 
 impl Class {
-    /// Whether asking could help.
+    /// Returns whether some agent may still be asked.
     pub fn hopeful(&self) -> bool {
         !matches!(&self.tried, Tried::AllBut(agents) if agents.is_empty())
     }
 }
 
-/// All classes that some cell is of.
+/// All classes that have cells.
 #[derive(Debug, Default)]
 pub(super) struct Classes {
     ids: HashMap<ClassKey, ClassId>,
-    /// In the order of their ids, so that the same inputs give the same effects in the same order.
+    /// Ordered by id, so that the same inputs give the same effects in the same order.
     by_id: BTreeMap<ClassId, Class>,
     last: ClassId,
 }
 
 impl Classes {
-    /// The class of a key, made if need be with the shapes that `shapes` finds.
+    /// Returns the class of a key. Creates it if necessary, with the shapes that `shapes` finds.
     pub fn intern(
         &mut self,
         key: ClassKey,
@@ -129,7 +129,7 @@ impl Classes {
         self.by_id.values_mut()
     }
 
-    /// One cell fewer; the last one takes the class with it.
+    /// Removes one cell from a class. The class is removed with its last cell.
     pub fn drop_cell(&mut self, id: ClassId) {
         if let Some(class) = self.by_id.get_mut(&id) {
             class.cells = class.cells.saturating_sub(1);
@@ -145,7 +145,7 @@ impl Classes {
 /// Place in a queue: longest expected first, then in the order queued.
 pub(super) type Place = (Reverse<u64>, u64);
 
-/// Where a cell is.
+/// Where a cell is: in a queue or on an agent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum At {
     Waiting(Place),
@@ -160,29 +160,30 @@ pub(super) struct Entry {
     pub at: At,
 }
 
-/// A run's cells.
+/// The cells of a run.
 #[derive(Debug, Default)]
 pub(super) struct RunQueue {
     pub priority: i32,
     pub max_parallel: Option<u32>,
     /// Order of arrival among runs.
     pub order: u64,
-    /// When it was given a slot last, by the scheduler's own count; 0 for never.
+    /// Arrival count when the run was last given a slot; 0 if never.
     pub served: u64,
-    /// Cells placed.
+    /// Number of placed cells.
     pub running: u32,
     pub cells: HashMap<CellId, Entry>,
     pub queues: BTreeMap<ClassId, BTreeMap<Place, CellId>>,
 }
 
 impl RunQueue {
-    /// Whether its own limit lets one more start.
+    /// Returns whether the run's own limit lets one more cell start.
     pub fn has_room(&self) -> bool {
         self.max_parallel.is_none_or(|limit| self.running < limit)
     }
 
-    /// Whose turn it is: the least comes first. With fewer slots than runs the numbers of running cells are mostly equal, and by age
-    /// alone the youngest run would wait for the end of all others; so the one that was served longest ago goes first.
+    /// Returns the run's sort key; the smallest comes first. With fewer slots than runs, most runs have equally many
+    /// running cells. Ordered by age alone, the youngest run would then wait until all others end; so the run that was
+    /// served longest ago goes first.
     pub fn turn(&self) -> (Reverse<i32>, u32, u64, u64) {
         (
             Reverse(self.priority),
@@ -202,7 +203,7 @@ impl RunQueue {
         self.cells.insert(cell, Entry { request, class, at });
     }
 
-    /// Takes a cell out of its queue, if it is in one.
+    /// Removes a cell from its queue if it is in one.
     pub fn unqueue(&mut self, class: ClassId, place: Place) {
         if let Some(queue) = self.queues.get_mut(&class) {
             queue.remove(&place);

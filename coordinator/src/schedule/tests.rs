@@ -48,7 +48,7 @@ fn request(run: &str, cell: &str) -> CellRequest {
     }
 }
 
-/// A scheduler that keeps track of who runs where.
+/// A scheduler and a record of where each attempt runs.
 struct Bench {
     scheduler: Scheduler,
     placed: HashMap<Token, AgentId>,
@@ -145,7 +145,7 @@ fn an_agent_that_comes_again_with_other_labels_gets_only_what_they_allow() {
     };
     b.queue("r", vec![cell("a"), cell("b")]);
     b.up(agent("y", 1, &["gpu"]));
-    // Room for the second cell, which its label's limit holds back.
+    // There is room for the second cell, but its label's limit holds it back.
     b.up(agent("x", 1, &["gpu"]));
     b.tell(Input::AgentLost { agent: "x".into() });
     b.up(agent("x", 1, &[]));
@@ -570,7 +570,7 @@ fn a_hundred_thousand_cells_on_a_thousand_agents_are_decided_quickly() {
     println!("{each:?} per decision");
 }
 
-/// Runs cells of these lengths on 8 slots; returns when the last one ends.
+/// Runs cells of these lengths on 8 slots. Returns when the last one ends.
 fn makespan(lengths: &[u64], known: bool) -> u64 {
     let mut b = Bench::new();
     b.run("r", RunLimits::default());
@@ -646,7 +646,7 @@ fn an_unknown_cell_is_expected_to_take_as_long_as_its_nearest_kin() {
         history.expected_ms(&planned("a", &[("db", "pg"), ("v", "1")])),
         100
     );
-    // The kin of (pg, 3) are (pg, 1) and (pg, 2).
+    // The cells closest to (pg, 3) are (pg, 1) and (pg, 2).
     assert_eq!(
         history.expected_ms(&planned("n", &[("db", "pg"), ("v", "3")])),
         150

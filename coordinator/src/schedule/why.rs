@@ -1,4 +1,4 @@
-//! Why a cell waits, for people: the constraint that is not met, with numbers.
+//! Explains to users why a cell waits: the constraints that aren't met, with numbers.
 
 use super::core::Scheduler;
 use super::fleet::Agent;
@@ -7,42 +7,42 @@ use phalanx_shared::id::{AgentId, CellId, RunId};
 use std::fmt;
 use std::time::Duration;
 
-/// Where a cell is in the scheduler's eyes.
+/// State of a cell in the scheduler.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Waiting {
-    /// The scheduler doesn't know it: finished, held back by its run, or of another run.
+    /// The scheduler doesn't know the cell: it has finished, its run holds it back, or it isn't a cell of this run.
     Unknown,
-    /// An agent has it.
+    /// The cell is placed on an agent.
     Placed { agent: AgentId },
-    /// It waits for all of these.
+    /// The cell waits for all of these.
     For(Vec<Constraint>),
 }
 
-/// What a cell waits for.
+/// A constraint that keeps a cell waiting.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Constraint {
     /// No agent is known.
     NoAgents,
-    /// No agent offers all labels; `missing` are those that none offers at all.
+    /// No agent offers all labels; `missing` are those that no agent offers.
     Labels {
         wanted: Vec<String>,
         missing: Vec<String>,
     },
-    /// The run's own limit.
+    /// The run has reached its own limit.
     MaxParallel { running: u32, limit: u32 },
-    /// The fleet's limit on a label.
+    /// The fleet has reached its limit for a label.
     LabelLimit {
         label: String,
         running: u32,
         limit: u32,
     },
-    /// No agent with these labels has so much, even when idle.
+    /// No agent with these labels has this much, even when idle.
     TooBig {
         what: &'static str,
         wanted: String,
         most: String,
     },
-    /// One agent with the right labels, and why it doesn't take the cell now.
+    /// An agent with the right labels, and why it doesn't take the cell now.
     Agent { agent: String, reason: String },
 }
 
@@ -79,11 +79,11 @@ impl fmt::Display for Constraint {
     }
 }
 
-/// At most so many agents are named one by one.
+/// Maximum number of agents listed individually.
 const NAMED: usize = 10;
 
 impl Scheduler {
-    /// Why a cell waits.
+    /// Returns why a cell waits.
     pub fn why(&self, run: &RunId, cell: &CellId, now: Duration) -> Waiting {
         let Some((queue, entry)) = self
             .runs
@@ -101,7 +101,7 @@ impl Scheduler {
         Waiting::For(constraints)
     }
 
-    /// Why the waiting cells of a run wait, those that are the same to every agent together.
+    /// Returns why the waiting cells of a run wait. Cells of the same class form one group.
     pub fn why_all(&self, run: &RunId, now: Duration) -> Vec<(Vec<Constraint>, Vec<CellId>)> {
         let Some(queue) = self.runs.get(run) else {
             return Vec::new();
@@ -115,7 +115,7 @@ impl Scheduler {
         groups.collect()
     }
 
-    /// The limits of run and fleet that are reached.
+    /// Returns the limits of the run and of the fleet that are reached.
     fn limits<'a>(
         &self,
         queue: &RunQueue,
@@ -139,7 +139,7 @@ impl Scheduler {
         constraints
     }
 
-    /// What agents lack for a class.
+    /// Returns what the agents lack for a class.
     fn lacking(&self, class: &ClassKey, now: Duration) -> Vec<Constraint> {
         let agents: Vec<&Agent> = self.fleet.agents().collect();
         if agents.is_empty() {
@@ -172,7 +172,7 @@ impl Scheduler {
     }
 }
 
-/// Reservations that no agent could meet even when idle.
+/// Returns the resources of a class that no agent has, even when idle.
 fn too_big(class: &ClassKey, agents: &[&Agent]) -> Vec<Constraint> {
     let most = |of: fn(&Agent) -> u64| agents.iter().map(|a| of(a)).max().unwrap_or(0);
     let cpus = most(|a| a.info.resources.millicpus);
@@ -195,7 +195,7 @@ fn too_big(class: &ClassKey, agents: &[&Agent]) -> Vec<Constraint> {
     too_big
 }
 
-/// Why an agent with the right labels doesn't take a cell now; `None` if it would.
+/// Returns why an agent with the right labels doesn't take a cell now; `None` if it would.
 fn refusal(class: &ClassKey, agent: &Agent, now: Duration) -> Option<String> {
     let free = agent.free();
     let short = |what: &str, wanted: String, free: String| {

@@ -1,10 +1,11 @@
-//! The index of an attempt's logs: one JSON object per line and record, in the order of arrival. The line's number is the record's number for readers.
+//! The index of an attempt's logs: one JSON object per line, one line per record, in the order of arrival. Readers
+//! number records by line.
 
 use phalanx_proto::log::Source;
 use phalanx_shared::event::LogStream;
 use serde::{Deserialize, Serialize};
 
-/// The index's file name.
+/// File name of the index.
 pub const INDEX: &str = "index";
 
 /// One record.
@@ -12,25 +13,25 @@ pub const INDEX: &str = "index";
 pub struct Line {
     /// The agent's number of the record; 0 for a gap that the coordinator found itself.
     pub n: u64,
-    /// What it holds.
+    /// Content of the record.
     #[serde(flatten)]
     pub held: Held,
 }
 
-/// What a record holds.
+/// Content of a record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Held {
-    /// Bytes.
+    /// Bytes of one output.
     Chunk {
         service: String,
         stream: LogStream,
-        /// Of the first byte in the stream.
+        /// Offset of the first byte in the stream.
         offset: u64,
         len: u64,
-        /// Of the first byte in the file: differs from `offset` after a gap.
+        /// Position of the first byte in the file. Differs from `offset` after a gap.
         position: u64,
-        /// Microseconds since the epoch.
+        /// Unix time in microseconds.
         at: i64,
     },
     /// Bytes that could not be kept.
@@ -41,12 +42,12 @@ pub enum Held {
         to: u64,
         reason: String,
     },
-    /// Nothing follows.
+    /// End of the attempt's logs.
     End {},
 }
 
 impl Held {
-    /// The output it is of.
+    /// Returns the output that the record belongs to; none for the end.
     pub fn source(&self) -> Option<Source> {
         match self {
             Held::Chunk {
@@ -63,7 +64,8 @@ impl Held {
     }
 }
 
-/// The file of a source. Names that could leave the directory, hide, or clash with another's are escaped.
+/// Returns the file name of a source. Escapes names that could leave the directory, be hidden, or clash with another
+/// name.
 pub fn file_name(source: &Source) -> String {
     let mut name = String::new();
     for byte in source.service.bytes() {

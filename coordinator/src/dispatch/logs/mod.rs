@@ -1,6 +1,8 @@
-//! Logs of attempts as files: bytes as the services wrote them, an index that tells their order of arrival, and what is missing.
+//! Stores the logs of attempts as files: the bytes as the services wrote them, and an index with their order of arrival
+//! and the gaps.
 //!
-//! `RUN/CELL/ATTEMPT/SERVICE.stdout`, `….stderr` and `index` below the store's directory. Whoever wants to read goes through [`read`]; a person can use `less`.
+//! The files are `RUN/CELL/ATTEMPT/SERVICE.stdout`, `….stderr` and `index` below the store's directory. Programs read
+//! them through [`read`]; people can use `less`.
 
 pub mod index;
 pub mod read;

@@ -1,4 +1,5 @@
-//! Reads the logs of one attempt in the order of arrival: from any record or offset, of some or all services, and on while they are written.
+//! Reads the logs of one attempt in the order of arrival, from any record or offset, of some or all services. It can
+//! follow logs that are still being written.
 
 use super::index::{Held, Line, file_name};
 use super::store::{LogStore, Progress};
@@ -15,46 +16,46 @@ use std::path::PathBuf;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 
-/// Records that may wait for a reader; a slow one slows nothing but itself.
+/// Records that may wait for a reader. A slow reader slows down only itself.
 const WAITING: usize = 16;
 
-/// What is wanted.
+/// Selects the log records to read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Query {
-    /// The run.
+    /// Run of the attempt.
     pub run: RunId,
-    /// The cell.
+    /// Cell of the attempt.
     pub cell: CellId,
-    /// The try, from 1.
+    /// Number of the attempt, from 1.
     pub attempt: u32,
-    /// All services without one.
+    /// Only this service; all services if `None`.
     pub service: Option<String>,
-    /// Both streams without one.
+    /// Only this stream; both streams if `None`.
     pub stream: Option<LogStream>,
-    /// The first byte wanted of each chosen stream.
+    /// Offset of the first byte to return, in each chosen stream.
     pub offset: u64,
-    /// The first record wanted; 0 and 1 are the start.
+    /// Number of the first record to return; 0 and 1 both mean the start.
     pub from_record: u64,
-    /// Go on until nothing follows.
+    /// Whether to follow the logs until they end.
     pub follow: bool,
 }
 
-/// A record as readers see it.
+/// A record as readers get it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// Its number in the order of arrival, from 1.
+    /// Number of the record in the order of arrival, from 1.
     pub record: u64,
-    /// The output it is of.
+    /// Output that the record belongs to.
     pub source: Source,
-    /// Of the first byte.
+    /// Offset of the first byte in the stream.
     pub offset: u64,
-    /// Microseconds since the epoch; 0 of a gap.
+    /// Unix time in microseconds; 0 for a gap.
     pub at_us: i64,
-    /// What it holds.
+    /// Content of the record.
     pub piece: Piece,
 }
 
-/// Bytes, or word of missing ones.
+/// Bytes of an output, or a gap.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Piece {
@@ -63,7 +64,7 @@ pub enum Piece {
 }
 
 impl Entry {
-    /// As clients get it.
+    /// Converts the entry to the message that clients get.
     pub fn into_wire(self, attempt: u32) -> v1::LogRecord {
         let Entry {
             record,
@@ -90,7 +91,8 @@ impl Entry {
     }
 }
 
-/// Reads as the receiver takes; ends when nothing follows, or at the present without `follow`. Logs that don't exist are empty.
+/// Starts to read; the receiver sets the pace. The stream ends at the end of the logs or, without `follow`, at the last
+/// record written so far. Logs that don't exist are empty.
 pub fn read(store: &LogStore, query: Query) -> ReceiverStream<io::Result<Entry>> {
     let (sender, receiver) = mpsc::channel(WAITING);
     let progress = store.follow(&query.run, &query.cell, query.attempt);
@@ -114,7 +116,7 @@ async fn pump(
         files: BTreeMap::new(),
     };
     loop {
-        // Before reading: what comes while we read is news afterwards.
+        // Marked as seen before reading, so that records written during the read count as a change afterwards.
         let over = match &mut progress {
             Some(progress) => progress.borrow_and_update().over,
             None => true,
@@ -137,14 +139,14 @@ async fn pump(
         }
         let Some(news) = &mut progress else { return };
         tokio::select! {
-            // Closed and forgotten: what is left is read once more, without waiting.
+            // The attempt was closed and forgotten: read the rest once more, without waiting.
             news = news.changed() => if news.is_err() { progress = None },
             () = sender.closed() => return,
         }
     }
 }
 
-/// A place in the index.
+/// A position in the index.
 struct Reader {
     directory: PathBuf,
     query: Query,
@@ -154,7 +156,7 @@ struct Reader {
 }
 
 impl Reader {
-    /// Gives every whole record from here on until `take` refuses.
+    /// Passes every complete record from here on to `take`, until it returns false.
     fn read_on(&mut self, mut take: impl FnMut(Entry) -> bool) -> io::Result<()> {
         let index = match File::open(self.directory.join(super::index::INDEX)) {
             Ok(index) => index,
@@ -169,7 +171,7 @@ impl Reader {
             let read = index.read_until(b'\n', &mut text)?;
             let line: Line = match serde_json::from_slice(&text) {
                 Ok(line) if text.ends_with(b"\n") => line,
-                // Half a line is being written.
+                // The last line is still being written.
                 _ => return Ok(()),
             };
             self.position += read as u64;
@@ -182,7 +184,7 @@ impl Reader {
         }
     }
 
-    /// The entry of a line, if it is wanted, without the bytes before the wanted offset.
+    /// Returns the entry of a line if it is wanted, without the bytes before the wanted offset.
     fn entry(&mut self, line: Line) -> io::Result<Option<Entry>> {
         let Some(source) = line.held.source() else {
             return Ok(None);

@@ -1,6 +1,8 @@
-//! One log stream of an agent: records come up, pass the gate, are stored, and are acknowledged; as many at once as have come.
+//! Serves one log stream of an agent: records arrive, pass the gate, are stored and acknowledged, in batches of what
+//! has arrived.
 //!
-//! It begins when the agent's Hello was answered over the other stream: only then is it known what the gate lets in.
+//! The stream starts once the agent's Hello was answered over the session stream: only then is it known which tokens
+//! the gate lets in.
 
 use super::store::{LogStore, Stored};
 use crate::dispatch::gate::SharedGate;
@@ -15,16 +17,17 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tonic::Status;
 
-/// Records stored in one go.
+/// Maximum number of records in one batch.
 const AT_ONCE: usize = 64;
 
-/// How long a log stream waits for its agent's Hello. An agent opens both at once, and opens this one again.
+/// How long a log stream waits for its agent's Hello. An agent opens both streams at once and reopens this one when it
+/// ends.
 const WELCOME_WITHIN: Duration = Duration::from_secs(10);
 
-/// Where answers go.
+/// Sender of the answers.
 pub type Wire = mpsc::Sender<Result<v1::LogDown, Status>>;
 
-/// Serves a log stream until it ends. The first message says whose it is.
+/// Serves a log stream until it ends. The first message names the agent.
 pub async fn serve(
     gate: SharedGate,
     store: LogStore,
@@ -79,13 +82,13 @@ async fn receive(
                 Ok(Ok(LogUp::Record { token, record })) => {
                     records.entry(token).or_default().push(record);
                 }
-                // Of a later version, or a second Hello: no news.
+                // From a later version, or a second Hello: ignored.
                 Ok(Ok(LogUp::Hello { .. }) | Err(InvalidLogUp::Unknown)) => {}
                 Ok(Err(error)) => broken = Some(Status::invalid_argument(error.to_string())),
                 Err(status) => broken = Some(status),
             }
         }
-        // All at once: a disk that is asked to sync many files in the same moment does it in one go.
+        // Concurrently: a disk that is asked to sync many files at the same moment does it in one go.
         let keeping = records
             .into_iter()
             .map(|(token, records)| keep(&gate, &store, &agent, token, records));
@@ -99,7 +102,7 @@ async fn receive(
     Ok(())
 }
 
-/// Stores records of one attempt, if its token passes the gate.
+/// Stores records of one attempt if its token passes the gate.
 async fn keep(
     gate: &SharedGate,
     store: &LogStore,
@@ -122,7 +125,7 @@ async fn keep(
             reason: "the attempt is over for the coordinator".to_owned(),
         }),
         Ok(Ok(Stored::Refused(reason))) => Ok(LogDown::Refused { token, reason }),
-        // The agent keeps what isn't acknowledged and comes again.
+        // The agent keeps unacknowledged records and reconnects.
         Ok(Err(error)) => Err(Status::resource_exhausted(format!("storing logs: {error}"))),
         Err(error) => Err(Status::internal(format!("storing logs: {error}"))),
     }
@@ -142,7 +145,7 @@ mod tests {
     use phalanx_shared::event::LogStream;
     use phalanx_shared::time::Timestamp;
 
-    /// After a restart of the coordinator the agent's log stream may be back first.
+    /// After a restart of the coordinator, the agent's log stream may be back before its session.
     #[tokio::test]
     async fn logs_that_come_before_their_agent_is_known_wait_and_are_kept() {
         let (agent, token) = (
@@ -179,7 +182,7 @@ mod tests {
         let (gate, store) = (SharedGate::default(), LogStore::new(place.path()));
         let (wire, mut answers) = mpsc::channel(4);
         tokio::spawn(serve(gate.clone(), store.clone(), Box::pin(incoming), wire));
-        // As far as it comes by itself.
+        // Let the server run until it waits.
         for _ in 0..10 {
             tokio::task::yield_now().await;
         }

@@ -1,4 +1,4 @@
-//! The logs of all attempts: which are still written, by whom they are opened, and how far they are.
+//! The logs of all attempts: which are still being written, by which agent, and how far they are.
 
 use super::writer::Writer;
 use crate::metrics::METRICS;
@@ -12,14 +12,14 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 
-/// How much is kept.
+/// Limits on stored logs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Bytes of one attempt's logs.
+    /// Maximum bytes of one attempt's logs.
     pub attempt_bytes: u64,
-    /// Bytes of the logs of all attempts that one agent holds.
+    /// Maximum bytes of the logs of all attempts that one agent holds.
     pub agent_bytes: u64,
-    /// Bytes of the disk that logs leave free, for the journal; by the size of the disk without it.
+    /// Bytes of the disk that logs leave free for the journal; `None` derives it from the size of the disk.
     pub reserve_bytes: Option<u64>,
 }
 
@@ -34,21 +34,22 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// What logs leave free of a disk of this size: a GiB, of a small one a tenth. A share of a large one would be more than the journal ever needs, and
-    /// logs would be refused while there is plenty of room.
+    /// Returns how many bytes logs leave free on a disk of this size: 1 GiB, or a tenth of the disk if that is less. A
+    /// fixed share of a large disk would be more than the journal ever needs, and logs would be refused while there is
+    /// plenty of room.
     fn reserve(&self, disk_bytes: u64) -> u64 {
         self.reserve_bytes.unwrap_or((disk_bytes / 10).min(1 << 30))
     }
 }
 
-/// What became of records.
+/// Result of [`LogStore::append`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Stored {
-    /// They are kept, or a gap says why not.
+    /// The records are kept, or a gap explains why not.
     Kept,
     /// The attempt isn't open any more.
     Over,
-    /// Nothing of the attempt can be kept, not even that something is missing.
+    /// Nothing of the attempt can be kept, not even a gap. Holds the reason.
     Refused(String),
 }
 
@@ -57,13 +58,13 @@ pub enum Stored {
 pub struct LogStore {
     root: Arc<PathBuf>,
     limits: Limits,
-    /// Why the last record wasn't kept, if it wasn't.
+    /// Why the last append failed, if it did.
     failed: Arc<Mutex<Option<String>>>,
     live: Arc<Mutex<HashMap<Key, Live>>>,
     spent: Arc<Mutex<Spent>>,
 }
 
-/// Bytes of the logs that each agent's open attempts have.
+/// Bytes of the logs of each agent's open attempts.
 #[derive(Debug, Default)]
 struct Spent {
     agents: HashMap<AgentId, u64>,
@@ -71,7 +72,7 @@ struct Spent {
 }
 
 impl Spent {
-    /// Counts an attempt for its agent, in the place of what was counted of it before.
+    /// Sets the bytes counted for an attempt and adjusts its agent's sum.
     fn set(&mut self, key: &Key, bytes: u64) {
         let Some((agent, before)) = self.attempts.get_mut(key) else {
             return;
@@ -96,7 +97,8 @@ impl Spent {
         }
     }
 
-    /// What an attempt of so many bytes may add, of what it wants to: counted at once, since others of its agent may be adding as well.
+    /// Returns how many of the `wants` bytes an attempt that has `has` bytes may add. Counts them at once, since other
+    /// attempts of the agent may add logs concurrently.
     fn reserve(&mut self, key: &Key, has: u64, wants: u64, limit: u64) -> u64 {
         self.set(key, has);
         let agent = self.attempts.get(key).map(|(agent, _)| agent);
@@ -107,7 +109,7 @@ impl Spent {
     }
 }
 
-/// Which attempt, whatever the coordinator's term.
+/// Identifies an attempt, in whatever term of the coordinator.
 type Key = (RunId, CellId, u32);
 
 /// Logs that may still grow.
@@ -118,17 +120,18 @@ struct Live {
     progress: watch::Sender<Progress>,
 }
 
-/// How far an attempt's logs are, for readers that follow.
+/// How far an attempt's logs are, for readers that follow them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
-    /// Records in the index.
+    /// Number of records in the index.
     pub records: u64,
-    /// Nothing follows.
+    /// Whether the logs are complete.
     pub over: bool,
 }
 
 fn whole<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Files are appended to whole lines; what a panic interrupted is cut off when they are opened again.
+    // A poisoned lock is fine: files grow by whole lines, and an interrupted write is cut off when the files are
+    // reopened.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -141,12 +144,12 @@ fn only_ends(records: &[Record]) -> bool {
 }
 
 impl LogStore {
-    /// The logs below this directory, which is made with the first record.
+    /// Returns a store below this directory, which is created with the first record. Uses the default limits.
     pub fn new(root: impl Into<PathBuf>) -> Self {
         Self::with_limits(root, Limits::default())
     }
 
-    /// The same, with limits of the operator's.
+    /// Returns a store with the given limits.
     pub fn with_limits(root: impl Into<PathBuf>, limits: Limits) -> Self {
         LogStore {
             root: Arc::new(root.into()),
@@ -157,12 +160,12 @@ impl LogStore {
         }
     }
 
-    /// The directory.
+    /// Returns the store's directory.
     pub fn root(&self) -> &Path {
         &self.root
     }
 
-    /// Where an attempt's logs are.
+    /// Returns the directory of an attempt's logs.
     pub fn directory(&self, run: &RunId, cell: &CellId, attempt: u32) -> PathBuf {
         self.root
             .join(run.as_str())
@@ -170,7 +173,7 @@ impl LogStore {
             .join(attempt.to_string())
     }
 
-    /// The attempt's logs may come, from this agent.
+    /// Accepts logs of this attempt from this agent from now on.
     pub fn open(&self, token: &Token, agent: &AgentId) {
         whole(&self.spent).open(key(token), agent);
         whole(&self.live).entry(key(token)).or_insert_with(|| Live {
@@ -179,7 +182,7 @@ impl LogStore {
         });
     }
 
-    /// Nothing more comes.
+    /// Accepts no more logs of this attempt. Readers that follow it end.
     pub fn close(&self, token: &Token) {
         whole(&self.spent).close(&key(token));
         if let Some(live) = whole(&self.live).remove(&key(token)) {
@@ -187,7 +190,8 @@ impl LogStore {
         }
     }
 
-    /// Stores records of one attempt in order. Blocks for the disk. An error may pass: the records come again.
+    /// Stores records of one attempt in order. Blocks on the disk. Returns an error for a failure that may pass: the
+    /// agent sends the records again.
     pub fn append(&self, token: &Token, records: Vec<Record>) -> io::Result<Stored> {
         let stored = self.try_append(token, records);
         *whole(&self.failed) = match &stored {
@@ -196,7 +200,7 @@ impl LogStore {
             Err(error) => Some(error.to_string()),
         };
         match stored {
-            // What an attempt brings upon itself is nobody else's problem.
+            // An attempt that exceeds its own limit is no problem of the store.
             Err(error) if error.kind() == io::ErrorKind::QuotaExceeded => {
                 *whole(&self.failed) = None;
                 Ok(Stored::Refused(error.to_string()))
@@ -216,7 +220,7 @@ impl LogStore {
             None => {
                 let directory = self.directory(&token.run, &token.cell, token.attempt);
                 if only_ends(&records) && !directory.try_exists()? {
-                    // Most cells print nothing: no files, and nothing to wait for the disk for.
+                    // Most cells print nothing: create no files and don't wait for the disk.
                     self.tell(
                         token,
                         Progress {
@@ -229,7 +233,7 @@ impl LogStore {
                 match Writer::open(directory) {
                     Ok(files) => files,
                     Err(error) if error.kind() == io::ErrorKind::StorageFull => return Err(error),
-                    // Trying again wouldn't help.
+                    // A retry wouldn't help.
                     Err(error) => {
                         let root = self.root.display();
                         let reason = format!("the coordinator can't write to {root}: {error}");
@@ -262,7 +266,7 @@ impl LogStore {
             over: files.ended(),
         };
         if stored.is_err() {
-            // What is half done is found out when the files are opened again.
+            // Reopening the files repairs a half-finished write.
             *writer = None;
         }
         drop(writer);
@@ -281,7 +285,7 @@ impl LogStore {
         }
     }
 
-    /// Why no bytes are kept at the moment, if the disk has too little room for them and the journal.
+    /// Returns why logs are refused at the moment, if the disk has too little room for them and the journal.
     fn below_reserve(&self) -> Option<String> {
         let disk = nix::sys::statvfs::statvfs(self.root.parent()?).ok()?;
         let block = disk.fragment_size();
@@ -296,7 +300,7 @@ impl LogStore {
         })
     }
 
-    /// What keeps logs from being stored at the moment, if anything.
+    /// Returns the reason why logs can't be stored at the moment, if there is one.
     pub fn problem(&self) -> Option<String> {
         let usable = DirBuilder::new()
             .recursive(true)
@@ -312,7 +316,8 @@ impl LogStore {
         }
     }
 
-    /// Why the last record wasn't kept, if that is still so: there may be none that tries again.
+    /// Returns why the last append failed if writing still fails. It probes the disk because no new record may come to
+    /// try again.
     fn still_failing(&self) -> Option<String> {
         let failed = whole(&self.failed).clone()?;
         let probe = self.root.join(".probe");
@@ -324,7 +329,7 @@ impl LogStore {
         Some(failed)
     }
 
-    /// How far an attempt's logs are; none if they don't grow any more.
+    /// Subscribes to the progress of an attempt's logs. Returns none if they don't grow any more.
     pub fn follow(
         &self,
         run: &RunId,
@@ -336,7 +341,7 @@ impl LogStore {
         Some(live.progress.subscribe())
     }
 
-    /// Removes the logs of a run that is forgotten.
+    /// Removes the logs of a forgotten run.
     pub fn remove_run(&self, run: &RunId) -> io::Result<()> {
         match std::fs::remove_dir_all(self.root.join(run.as_str())) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -452,7 +457,7 @@ mod tests {
             index.contains("all attempts that an agent holds"),
             "{index}"
         );
-        // A restart counts what is there.
+        // After a restart, the bytes on disk count.
         let again = LogStore::with_limits(place.path().join("logs"), limits);
         for attempt in [2, 4] {
             again.open(&of(attempt), &"agent".into());

@@ -1,7 +1,8 @@
-//! Appends the records of one attempt to its files. What was stored before is dropped, what is missing becomes a gap.
+//! Appends the records of one attempt to its files. Records that are already stored are dropped; missing bytes become a
+//! gap.
 //!
-//! Bytes are written before their line in the index, so the index never names bytes that don't exist; after a crash what lies beyond
-//! the index is cut off, and what the index names beyond the file (a power loss) becomes a gap.
+//! Bytes are written before their index line, so the index never names bytes that don't exist. After a crash, bytes
+//! beyond the index are cut off. Bytes that the index names but the file lacks (after a power loss) become a gap.
 
 use super::index::{Held, INDEX, Line, file_name};
 use phalanx_proto::log::{Body, Record, Source};
@@ -19,29 +20,30 @@ pub struct Writer {
     sources: BTreeMap<Source, Output>,
     /// The agent's number of the last record stored.
     number: u64,
-    /// Lines in the index.
+    /// Number of lines in the index.
     records: u64,
     /// Bytes in all files.
     bytes: u64,
-    /// What was not kept since the last record of its source: up to where, and why. Becomes a gap with the next one.
+    /// Bytes refused since the last stored record of their source: the offset where they end, and the reason. The next
+    /// record turns them into a gap.
     refused: BTreeMap<Source, (u64, String)>,
     ended: bool,
 }
 
-/// Outputs of one attempt. An honest agent has two for each service; each takes a file.
+/// Maximum number of outputs of one attempt; each takes a file. A well-behaved agent has two for each service.
 pub const MAX_SOURCES: usize = 512;
 
 #[derive(Debug)]
 struct Output {
     file: File,
-    /// The next byte expected of the stream.
+    /// Offset of the next byte expected in the stream.
     offset: u64,
-    /// The file's length.
+    /// Length of the file.
     position: u64,
 }
 
 impl Writer {
-    /// Opens an attempt's files, and goes on after what they hold.
+    /// Opens an attempt's files and continues after their content.
     pub fn open(directory: PathBuf) -> io::Result<Writer> {
         DirBuilder::new()
             .recursive(true)
@@ -67,17 +69,17 @@ impl Writer {
         Ok(writer)
     }
 
-    /// Lines in the index.
+    /// Returns the number of lines in the index.
     pub fn records(&self) -> u64 {
         self.records
     }
 
-    /// Bytes in all files.
+    /// Returns the number of bytes in all files.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// Whether the logs are complete.
+    /// Returns whether the logs are complete.
     pub fn ended(&self) -> bool {
         self.ended
     }
@@ -114,14 +116,14 @@ impl Writer {
         Ok(())
     }
 
-    /// The file against what the index says of it.
+    /// Makes a source's file match the index.
     fn reconcile(&mut self, source: &Source) -> io::Result<()> {
         let output = self.output(source)?;
         let length = output.file.metadata()?.len();
         if length >= output.position {
             return output.file.set_len(output.position);
         }
-        // A power loss took bytes that the index names. Zeros keep the positions; the gap says not to believe them.
+        // A power loss took bytes that the index names. Zeros keep the positions; the gap marks them as lost.
         let (lost, to) = (output.position - length, output.offset);
         output.file.set_len(output.position)?;
         self.gap(
@@ -133,7 +135,7 @@ impl Writer {
         )
     }
 
-    /// Whether one more output may be named; those that are known may.
+    /// Checks whether a source is known or may be added. Returns an error if there are too many.
     fn admit(&self, source: &Source) -> io::Result<()> {
         let known = |source: &Source| self.sources.contains_key(source);
         if known(source) || self.refused.contains_key(source) {
@@ -170,7 +172,8 @@ impl Writer {
             .ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
     }
 
-    /// Stores a record; one that is stored already changes nothing. With a reason not to keep bytes they become a gap that names it.
+    /// Stores a record, unless it is stored already. If `refuse` holds a reason, the bytes become a gap with that
+    /// reason.
     pub fn append(&mut self, record: Record, refuse: Option<&str>) -> io::Result<()> {
         let Record { number, body } = record;
         if number <= self.number || self.ended {
@@ -184,7 +187,7 @@ impl Writer {
                 ..
             } if refuse.is_some() => {
                 self.admit(&source)?;
-                // One line for all that is refused in a row, once it is known where that ends.
+                // All bytes refused in a row become one line, written once their end is known.
                 let to = offset + bytes.len() as u64;
                 self.refused
                     .insert(source, (to, refuse.unwrap_or_default().to_owned()));
@@ -223,7 +226,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Writes down what was refused of a source.
+    /// Writes the gap for the refused bytes of a source.
     fn tell_refused(&mut self, source: &Source) -> io::Result<()> {
         let Some((to, reason)) = self.refused.get(source).cloned() else {
             return Ok(());
@@ -236,7 +239,7 @@ impl Writer {
         Ok(())
     }
 
-    /// What lies between the bytes that came and these didn't survive.
+    /// Writes gaps up to `offset` for bytes of a source that were refused or didn't arrive.
     fn expect(&mut self, source: &Source, offset: u64) -> io::Result<()> {
         self.tell_refused(source)?;
         let expected = self.output(source)?.offset;
@@ -316,7 +319,7 @@ impl Writer {
         Ok(())
     }
 
-    /// One line, whole or not at all.
+    /// Appends one line to the index, completely or not at all.
     fn line(&mut self, line: &Line) -> io::Result<()> {
         let mut text = serde_json::to_vec(line)?;
         text.push(b'\n');
@@ -330,7 +333,8 @@ impl Writer {
     }
 }
 
-/// The whole lines of an index, and the bytes that they take; what follows is half a line of a crash.
+/// Reads the complete lines of an index and returns them with their length in bytes. Half a line after them is left
+/// from a crash.
 pub fn read_index(directory: &Path) -> io::Result<(Vec<Line>, u64)> {
     let mut reader = BufReader::new(File::open(directory.join(INDEX))?);
     let (mut lines, mut valid) = (Vec::new(), 0);
