@@ -67,7 +67,7 @@ pub struct PlannedCell {
     pub matrix: IndexMap<String, Value>,
     /// Labels that an agent must offer.
     pub runs_on: Vec<String>,
-    /// Whether a failure of the cell doesn't fail the run; reports mark such cells.
+    /// Whether the cell is marked as experimental. Reports show the mark; it doesn't affect outcomes.
     pub experimental: bool,
     /// Resources that the scheduler reserves.
     pub resources: Resources,

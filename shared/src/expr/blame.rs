@@ -1,7 +1,7 @@
-//! Finds the part of an expression that made it fail, and says why in terms of the values at hand.
+//! Finds the part of an expression that caused a failure, and explains it with the values at hand.
 //!
-//! The evaluator reports what went wrong but not where. Expressions are pure, so the parts are evaluated again, from
-//! the root down, until a part fails whose own parts don't.
+//! The evaluator reports an error without its position. Expressions are pure, so this module evaluates the parts again,
+//! from the root down, until it finds a part that fails although its own parts succeed.
 
 use super::convert::to_json;
 use super::functions::{NAMESPACES, builtin_functions, is_wrapper};
@@ -16,7 +16,7 @@ use cel::{Context, ExecutionError, Value as Cel};
 use serde_json::Value;
 use std::ops::Range;
 
-/// What failed, why, and how to fix it.
+/// The failing part, the reason, and how to fix it.
 pub(super) struct Blame {
     pub range: Range<usize>,
     pub message: String,
@@ -30,7 +30,7 @@ struct Search<'t> {
     scope: &'t Scope,
 }
 
-/// The cause of `error`, which the evaluation of the whole expression ended with.
+/// Finds the cause of `error`, with which the evaluation of the whole expression ended.
 pub(super) fn find(
     tree: &Tree,
     scope: &Scope,
@@ -58,7 +58,7 @@ impl Search<'_> {
         self.explained(part, context, error)
     }
 
-    /// The parts that are evaluated before a part itself; a namespace is no part.
+    /// Returns the parts that are evaluated before a part itself; a namespace is not a part.
     fn evaluated<'e>(&self, part: &'e IdedExpr) -> Vec<&'e IdedExpr> {
         children(part)
             .into_iter()
@@ -66,7 +66,7 @@ impl Search<'_> {
             .collect()
     }
 
-    /// Conditions and junctions evaluate only some of their parts.
+    /// Handles conditions, `&&` and `||`, which evaluate only some of their parts.
     fn in_lazy(&self, call: &CallExpr, context: &Context<'_, '_>) -> Option<Blame> {
         match (call.func_name.as_str(), call.args.as_slice()) {
             (operators::CONDITIONAL, [condition, yes, no]) => {
@@ -159,7 +159,7 @@ impl Search<'_> {
         }
     }
 
-    /// A part all of whose own parts have values.
+    /// Explains the failure of a part whose own parts all have values.
     fn explained(
         &self,
         part: &IdedExpr,
@@ -192,7 +192,7 @@ impl Search<'_> {
         self.missing(part, &path, operand.as_ref(), &select.field)
     }
 
-    /// Why `path`, whose value is `operand`, has no `key`.
+    /// Explains why `path`, whose value is `operand`, has no `key`.
     fn missing(&self, part: &IdedExpr, path: &str, operand: Option<&Value>, key: &str) -> Blame {
         let (message, help) = match operand {
             Some(Value::Null) => (format!("`{path}` is null, so it has no `{key}`"), None),
@@ -305,7 +305,7 @@ impl Search<'_> {
         }
     }
 
-    /// An operator or a function that doesn't take these values.
+    /// Explains that an operator or a function can't be applied to these values.
     fn wrong_values(
         &self,
         part: &IdedExpr,

@@ -8,8 +8,8 @@ use crate::spec::node::{Expr, Template};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Compiled expressions and templates of one spec, by text and place. Shared between threads; it grows with the spec,
-/// not with its cells.
+/// Compiled expressions and templates of one spec, by text and place. Threads may share it. Its size depends on the
+/// spec, not on the number of cells.
 #[derive(Debug, Default)]
 pub struct Cache {
     keys: MatrixKeys,
@@ -20,12 +20,12 @@ pub struct Cache {
 type Compiled<T> = HashMap<(Span, String), Result<Arc<T>, Diagnostic>>;
 
 impl Cache {
-    /// An empty cache.
+    /// Returns an empty cache.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// An empty cache, for expressions where `matrix` has these keys.
+    /// Returns an empty cache for expressions in which `matrix` has these keys.
     pub fn knowing(keys: MatrixKeys) -> Self {
         Cache {
             keys,
@@ -33,14 +33,14 @@ impl Cache {
         }
     }
 
-    /// The expression, parsed.
+    /// Returns the parsed expression.
     pub fn program(&self, expr: &Expr) -> Result<Arc<Program>, Diagnostic> {
         find(&self.programs, expr.span, &expr.text, || {
             Program::parse_knowing(expr, &self.keys)
         })
     }
 
-    /// The template, parsed.
+    /// Returns the parsed template.
     pub fn template(&self, template: &Template) -> Result<Arc<TemplateProgram>, Diagnostic> {
         find(&self.templates, template.span, &template.text, || {
             TemplateProgram::parse_knowing(template, &self.keys)

@@ -1,4 +1,4 @@
-//! Between JSON and CEL's values. JSON integers are ints; maps come back with their keys in order.
+//! Converts between JSON and CEL values. JSON integers become ints; maps are converted back with sorted keys.
 
 use super::weight::MAX_LEVELS;
 use base64::Engine;
@@ -10,7 +10,7 @@ use cel::common::value::Val;
 use serde_json::{Map, Number, Value};
 use std::collections::{BTreeMap, HashMap};
 
-/// A CEL value with the content of a JSON value.
+/// Converts a JSON value to a CEL value.
 pub(super) fn from_json(value: &Value) -> Box<dyn Val> {
     match value {
         Value::Null => Box::new(CelNull),
@@ -30,10 +30,11 @@ pub(super) fn from_json(value: &Value) -> Box<dyn Val> {
     }
 }
 
-/// Marks the keys that [`int_key`] makes.
+/// Prefix of the keys that [`int_key`] makes.
 const INT_KEY: char = '\u{1}';
 
-/// The key of a map that expressions index by an integer (`steps.vm[101]`, `port[8080]`): JSON has no such keys.
+/// Returns the key for a map that expressions index by an integer (`steps.vm[101]`, `port[8080]`), because JSON has no
+/// integer keys.
 pub fn int_key(key: i64) -> String {
     format!("{INT_KEY}{key}")
 }
@@ -54,8 +55,9 @@ fn from_number(n: &Number) -> Box<dyn Val> {
     }
 }
 
-/// The JSON of a CEL value, or what of it JSON can't say. An optional is its value or null, a type its name,
-/// bytes are base64, times are RFC 3339 and durations `1.5s`, as `string()` writes them.
+/// Converts a CEL value to JSON, or returns a description of the part that JSON can't represent. An optional becomes
+/// its value or null, a type its name, bytes become base64, times RFC 3339 and durations `1.5s`, as `string()` writes
+/// them.
 pub(super) fn to_json(value: &(dyn Val + '_)) -> Result<Value, String> {
     within(value, MAX_LEVELS)
 }

@@ -14,7 +14,7 @@ use cel::{Context, ExecutionError, Value as Cel};
 use serde_json::Value;
 
 impl Program {
-    /// The value of the expression, or which part of it has none and why.
+    /// Returns the value of the expression, or an error with the failing part and the reason.
     pub fn eval(&self, scope: &Scope) -> Result<Value, EvalError> {
         match self.read_fields(scope) {
             Some(value) => Ok(value),
@@ -22,7 +22,7 @@ impl Program {
         }
     }
 
-    /// The value of an expression that must be true or false.
+    /// Returns the value of an expression that must be true or false.
     pub fn eval_bool(&self, scope: &Scope) -> Result<bool, EvalError> {
         match self.eval(scope)? {
             Value::Bool(holds) => Ok(holds),
@@ -38,7 +38,7 @@ impl Program {
         }
     }
 
-    /// The text on one line, for messages.
+    /// Returns the text on one line, for messages.
     pub(super) fn one_line(&self) -> String {
         self.tree
             .text
@@ -82,12 +82,12 @@ impl Program {
         }
     }
 
-    /// The names of a scope, and those functions of it that the expression calls.
+    /// Returns a context with the names of a scope and those of its functions that the expression calls.
     pub(super) fn context<'s>(&self, scope: &'s Scope) -> Result<Context<'s, 's>, &'static str> {
         let mut context = Context::with_env(environment()?.clone());
         context.set_variable_resolver(scope);
         for call in self.calls() {
-            // A name that is an overload already is a built-in's, which no definition may replace.
+            // Fails if the name is already a built-in's overload. No definition may replace a built-in.
             let _ = match call.name.as_str() {
                 "file" => context.add_function("file", read_file(scope.clone())),
                 name => match scope.functions().get(name) {
@@ -138,7 +138,7 @@ fn call_defined(
                 args.len()
             )));
         }
-        // A call takes a stack of its own, and its body is walked through: functions that call functions multiply.
+        // A call gets a stack of its own and its body is walked: functions that call functions multiply this cost.
         meter::spend(100 + function.body.text().len() as u64 / 8)?;
         let mut layer = Layer::new();
         for (param, arg) in function.params.iter().zip(args.iter()) {

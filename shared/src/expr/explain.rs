@@ -1,7 +1,7 @@
-//! The values of the parts of a failed check: what a reader needs to see why it doesn't hold.
+//! Shows the values of the parts of a failed check, so that a reader sees why it doesn't hold.
 //!
-//! Shown are comparisons inside of `&&`, `||` and `!`, the paths and calls that are compared, and of `all` and
-//! `exists` the element that decided. What the evaluation didn't reach isn't shown. Everything is bounded.
+//! It shows comparisons inside `&&`, `||` and `!`, the paths and calls that are compared, and for `all` and `exists`
+//! the element that decided. Parts that the evaluation didn't reach are not shown. Everything is bounded.
 
 use super::convert::to_json;
 use super::functions::TYPES;
@@ -22,12 +22,12 @@ const MAX_VALUE: usize = 200;
 const MAX_TEXT: usize = 200;
 
 impl Program {
-    /// The parts of the expression that were evaluated, with their values, from left to right.
+    /// Returns the parts of the expression that were evaluated, with their values, from left to right.
     pub fn explain(&self, scope: &Scope) -> Vec<Part> {
         let Ok(_meter) = Meter::start() else {
             return Vec::new();
         };
-        // A part that can't be shown is left out; the check has failed already.
+        // A part that can't be shown is left out; the check has already failed.
         with_room(self.height, || self.explain_here(scope)).unwrap_or_default()
     }
 
@@ -52,7 +52,7 @@ struct Report<'t> {
 }
 
 impl Report<'_> {
-    /// A part that is true or false. The value of the whole check is known and isn't shown.
+    /// Explains a part that is true or false. The value of the whole check is known and isn't shown.
     fn decide(&mut self, part: &IdedExpr, context: &Context<'_, '_>, whole: bool) {
         match &part.expr {
             Expr::Call(call) if self.junction(call, context) => {}
@@ -86,7 +86,7 @@ impl Report<'_> {
         }
     }
 
-    /// `&&`, `||` and conditions: only what was evaluated. `false` if the call is none of them.
+    /// Explains the evaluated parts of `&&`, `||` and conditions. Returns `false` for other calls.
     fn junction(&mut self, call: &CallExpr, context: &Context<'_, '_>) -> bool {
         let value = |part: &IdedExpr| {
             Cel::resolve_val(part, context)
@@ -119,7 +119,7 @@ impl Report<'_> {
         true
     }
 
-    /// A part that is compared, or is an argument: its value, and those of the paths in it.
+    /// Shows a part that is compared or is an argument: its value, and the values of the paths in it.
     fn operand(&mut self, part: &IdedExpr, context: &Context<'_, '_>) {
         let part = unwrapped(part);
         match &part.expr {
@@ -144,7 +144,7 @@ impl Report<'_> {
         }
     }
 
-    /// What a macro went through, and the element that decided: the first that makes `all` false or `exists` true.
+    /// Shows the range of a macro, and the element that decided: the first that makes `all` false or `exists` true.
     fn in_macro(&mut self, macro_: &ComprehensionExpr, context: &Context<'_, '_>) {
         self.operand(&macro_.iter_range, context);
         let Some((predicate, decisive)) = decision(macro_) else {
@@ -193,7 +193,7 @@ impl Report<'_> {
     }
 
     fn push(&mut self, text: String, value: String) {
-        // The text is the spec's, which may spell a secret out.
+        // The text comes from the spec, which may contain a secret literally.
         let text = shortened(&self.masks.text(&text), MAX_TEXT + 1).into_owned();
         let part = Part { text, value };
         if self.parts.len() < MAX_PARTS && !self.parts.contains(&part) {
@@ -202,7 +202,7 @@ impl Report<'_> {
     }
 }
 
-/// A name with fields and keys: `json.results[0].id`.
+/// Returns whether the part is a name with fields and keys, such as `json.results[0].id`.
 fn is_path(part: &IdedExpr) -> bool {
     match &part.expr {
         Expr::Ident(_) => true,
@@ -217,7 +217,7 @@ fn is_path(part: &IdedExpr) -> bool {
     }
 }
 
-/// The predicate of `all` (decided by false) or `exists` (decided by true).
+/// Returns the predicate of `all` (decided by false) or `exists` (decided by true).
 fn decision(macro_: &ComprehensionExpr) -> Option<(&IdedExpr, bool)> {
     let Expr::Call(call) = &macro_.loop_step.expr else {
         return None;

@@ -1,6 +1,6 @@
-//! What people write by habit from other languages, and what it is here.
+//! Names that people write by habit from other languages, with their equivalents here.
 
-/// A function of another language: what to write.
+/// Returns advice for a function of another language.
 pub fn function(name: &str) -> Option<&'static str> {
     Some(match name {
         "toUpper" | "toUpperCase" | "upper" | "uppercase" | "to_upper" => "write x.upperAscii()",
@@ -45,7 +45,7 @@ pub fn function(name: &str) -> Option<&'static str> {
     })
 }
 
-/// A name of another language: what to write.
+/// Returns advice for a name of another language.
 pub fn name(name: &str) -> Option<&'static str> {
     Some(match name {
         "env" | "environ" | "process" | "ENV" => {

@@ -1,8 +1,8 @@
-//! The functions that expressions may call, and the environment that holds their definitions.
+//! The functions that expressions may call, and the environment with their definitions.
 //!
-//! The standard library, optionals, `strings` and `lists` are the `cel` crate's. Added here: `first`, `last`,
-//! `fromJSON`, `fromTOML`, `matches` with a cache of compiled patterns, and the iteration of the macros,
-//! in key order and metered. `file` and defined functions belong to a [`super::Scope`].
+//! The `cel` crate provides the standard library, optionals, `strings` and `lists`. This module adds `first`, `last`,
+//! `fromJSON`, `fromTOML`, `matches` with a cache of compiled patterns, and the iteration of macros, in key order and
+//! metered. `file` and defined functions belong to a [`super::Scope`].
 
 use super::convert::from_json;
 use super::meter;
@@ -16,37 +16,38 @@ use cel::{DeclarationError, Env, ExecutionError, extensions};
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
-/// What a macro iterates over, wrapped around it when an expression is parsed: see [`each`].
+/// Wraps the range of a macro when an expression is parsed: see [`each`].
 pub(super) const EACH: &str = "@each";
-/// `matches` with a cache; calls of `matches` are renamed to it, since the crate's own can't be replaced.
+/// `matches` with a cache. Calls of `matches` are renamed to it, because the crate's own function can't be replaced.
 pub(super) const MATCHES: &str = "@matches";
 /// `lists.range`, metered.
 pub(super) const RANGE: &str = "@range";
-/// `distinct`, metered: it compares each element with each.
+/// `distinct`, metered: it compares all elements with each other.
 pub(super) const DISTINCT: &str = "@distinct";
-/// The list of an `in`, wrapped around it, metered.
+/// Wraps the list of an `in`, metered.
 pub(super) const AMONG: &str = "@among";
-/// `join` with a separator, `replace` and `split`: how much they make isn't known from their arguments' sizes alone.
+/// `join` with a separator, `replace` and `split`: the size of their result doesn't follow from the sizes of their
+/// arguments alone.
 pub(super) const JOIN: &str = "@join";
 pub(super) const REPLACE: &str = "@replace";
 pub(super) const SPLIT: &str = "@split";
-/// What becomes part of a new value, or is given to a function that makes one, wrapped around it: its size is counted.
+/// Wraps a value that becomes part of a new value, or is passed to a function that makes one: its size is counted.
 pub(super) const HELD: &str = "@held";
-/// What is compared or searched, wrapped around it: reading it takes steps.
+/// Wraps a value that is compared or searched: reading it takes steps.
 pub(super) const SEEN: &str = "@seen";
 
-/// Whether a function only counts what goes through it.
+/// Returns whether a function only counts the values that pass through it.
 pub(super) fn is_wrapper(name: &str) -> bool {
     matches!(name, EACH | AMONG | HELD | SEEN)
 }
 
-/// The longest list that `lists.range` makes.
+/// Maximum length of a list that `lists.range` makes.
 const MAX_RANGE: u32 = 1_000_000;
 
 /// Name, numbers of arguments as a function, numbers of arguments as a method (the target not counted).
 type Signature = (&'static str, &'static [usize], &'static [usize]);
 
-/// Every function that an expression may call besides defined ones.
+/// All functions that an expression may call, except defined ones.
 #[rustfmt::skip]
 const SIGNATURES: &[Signature] = &[
     // standard library
@@ -70,14 +71,14 @@ const SIGNATURES: &[Signature] = &[
     ("lowerAscii", &[], &[0]), ("upperAscii", &[], &[0]), ("replace", &[], &[2, 3]), ("split", &[], &[1, 2]),
     ("substring", &[], &[1, 2]), ("trim", &[], &[0]), ("join", &[], &[0, 1]), ("format", &[], &[1]),
     ("strings.quote", &[1], &[]),
-    // lists; `reverse` is of strings, too
+    // lists; `reverse` also works on strings
     ("distinct", &[], &[0]), ("flatten", &[], &[0, 1]), ("lists.range", &[1], &[]), ("reverse", &[], &[0]),
     ("slice", &[], &[2]), ("sort", &[], &[0]), ("sortBy", &[], &[2]), ("first", &[], &[0]), ("last", &[], &[0]),
-    // Phalanx's own
+    // added by Phalanx
     ("fromJSON", &[1], &[]), ("fromTOML", &[1], &[]), ("file", &[1], &[]),
 ];
 
-/// What may stand before the dot of a function's name.
+/// Prefixes of function names, before the dot.
 pub(super) const NAMESPACES: [&str; 3] = ["optional", "strings", "lists"];
 
 /// Names of types, which are values in CEL: `type(x) == list`.
@@ -98,17 +99,17 @@ pub(super) const TYPES: [&str; 14] = [
     "duration",
 ];
 
-/// The names of all built-in functions, for suggestions.
+/// Returns the names of all built-in functions, for suggestions.
 pub fn builtin_functions() -> impl Iterator<Item = &'static str> {
     SIGNATURES.iter().map(|(name, ..)| *name)
 }
 
-/// Whether a name is a type of CEL, which no context or result may be called.
+/// Returns whether a name is a CEL type; contexts and results can't have such a name.
 pub fn is_type_name(name: &str) -> bool {
     TYPES.contains(&name)
 }
 
-/// The numbers of arguments that a built-in takes, as a function and as a method.
+/// Returns the numbers of arguments that a built-in takes, as a function and as a method.
 pub fn arities(name: &str) -> Option<(&'static [usize], &'static [usize])> {
     SIGNATURES
         .iter()
@@ -116,7 +117,7 @@ pub fn arities(name: &str) -> Option<(&'static [usize], &'static [usize])> {
         .map(|(_, global, method)| (*global, *method))
 }
 
-/// The environment of all expressions: built once, immutable.
+/// Returns the environment of all expressions: built once, immutable.
 pub(super) fn environment() -> Result<&'static Arc<Env>, &'static str> {
     static ENV: LazyLock<Result<Arc<Env>, String>> = LazyLock::new(|| {
         let mut env = Env::stdlib();
@@ -194,8 +195,8 @@ fn text<'a>(
         .ok_or_else(|| ExecutionError::function_error(function, "a string is expected"))
 }
 
-/// Hands a macro the list itself, or a map's keys in order; a `HashMap` has none, and digests depend on it.
-/// Each element costs one of the evaluation's steps, so nested macros can't run for hours.
+/// Passes to a macro the list itself, or a map's keys in order: a `HashMap` is unordered, and digests depend on the
+/// order. Each element costs one of the evaluation's steps, so nested macros can't run for hours.
 fn each<'b, 'v>(mut args: Vec<CowVal<'b, 'v>>) -> Result_<'b, 'v> {
     let Some(range) = args.pop() else {
         return Err(ExecutionError::invalid_argument_count(1, 0));
@@ -211,7 +212,7 @@ fn each<'b, 'v>(mut args: Vec<CowVal<'b, 'v>>) -> Result_<'b, 'v> {
     Ok(CowVal::owned(CelList::from(keys)))
 }
 
-/// Comparing values is cheaper than a macro's step.
+/// Comparisons of values per step, because they are cheaper than a macro's step.
 const COMPARISONS_PER_STEP: u64 = 16;
 
 fn among<'b, 'v>(mut args: Vec<CowVal<'b, 'v>>) -> Result_<'b, 'v> {
@@ -260,7 +261,7 @@ fn join<'b, 'v>(args: Vec<CowVal<'b, 'v>>) -> Result_<'b, 'v> {
     Ok(CowVal::owned(CelString::from(parts.join(separator))))
 }
 
-/// The optional last argument of `replace` and `split`: none if it is negative.
+/// Returns the optional last argument of `replace` and `split`; `None` if it is negative.
 fn times(args: &[CowVal<'_, '_>], index: usize) -> Option<usize> {
     let times = args.get(index)?.downcast_ref::<CelInt>()?;
     usize::try_from(*times.inner()).ok()
@@ -277,7 +278,8 @@ fn replace<'b, 'v>(args: Vec<CowVal<'b, 'v>>) -> Result_<'b, 'v> {
     Ok(CowVal::owned(CelString::from(all.replacen(from, to, most))))
 }
 
-/// As cel-go: at most so many parts, the last with the rest; an empty separator splits between characters.
+/// Splits a text as cel-go does: into at most `most` parts, the last with the rest; an empty separator splits between
+/// characters.
 fn split<'b, 'v>(args: Vec<CowVal<'b, 'v>>) -> Result_<'b, 'v> {
     let (all, by) = (text(&args, 0, "split")?, text(&args, 1, "split")?);
     let most = times(&args, 2).unwrap_or(usize::MAX);
@@ -320,7 +322,7 @@ fn range<'b, 'v>(args: Vec<CowVal<'b, 'v>>) -> Result_<'b, 'v> {
     Ok(CowVal::owned(CelList::from(items.collect::<Vec<_>>())))
 }
 
-/// The first of each set of equal elements, in order.
+/// Returns the first of each set of equal elements, in order.
 fn distinct<'b, 'v>(args: Vec<CowVal<'b, 'v>>) -> Result_<'b, 'v> {
     let mut unique: Vec<Box<dyn Val + 'v>> = Vec::new();
     let list = args.first().and_then(|list| list.downcast_ref::<CelList>());
@@ -342,7 +344,7 @@ fn key_value<'v>(key: CelMapKey<'v>) -> Box<dyn Val + 'v> {
     }
 }
 
-/// `first()` and `last()` give an optional, as in cel-go.
+/// Implements `first()` and `last()`, which return an optional, as in cel-go.
 fn end<'b, 'v>(args: Vec<CowVal<'b, 'v>>, last: bool) -> Result_<'b, 'v> {
     let element = args
         .first()
@@ -365,7 +367,7 @@ fn parse_json<'b, 'v>(args: Vec<CowVal<'b, 'v>>) -> Result_<'b, 'v> {
     Ok(CowVal::Owned(from_json(&value)))
 }
 
-/// What a text can hold at most: a value for each sign that begins one.
+/// Counts the maximum that a text can contain: one value for each character that begins one.
 fn hold_parsed(text: &str, signs: &[u8]) -> Result<(), ExecutionError> {
     let values = text.bytes().filter(|byte| signs.contains(byte)).count() as u64;
     meter::hold(text.len() as u64 + 2 * values * PER_VALUE)
@@ -382,7 +384,7 @@ fn parse_toml<'b, 'v>(args: Vec<CowVal<'b, 'v>>) -> Result_<'b, 'v> {
     )))))
 }
 
-/// As JSON; dates and times become text.
+/// Converts TOML to JSON; dates and times become text.
 fn toml_to_json(value: toml::Value) -> serde_json::Value {
     match value {
         toml::Value::String(text) => text.into(),
@@ -409,18 +411,18 @@ fn matches<'b, 'v>(args: Vec<CowVal<'b, 'v>>) -> Result_<'b, 'v> {
         );
         return Err(ExecutionError::function_error("matches", message));
     }
-    // A search takes text × pattern at worst.
+    // In the worst case a search takes text × pattern.
     meter::spend((all.len() as u64).saturating_mul(pattern.len() as u64) / SEARCHED_PER_STEP)?;
     let regex = compiled(pattern)?;
     Ok(CowVal::owned(CelBool::from(regex.is_match(all))))
 }
 
-/// The longest pattern: compiling takes hundreds of bytes for each of its own.
+/// Maximum bytes of a pattern, because compiling takes hundreds of bytes of memory per byte.
 const PATTERN_BYTES: usize = 16 << 10;
-/// Characters of a text times those of a pattern that a step searches.
+/// Characters of a text times characters of a pattern that one step searches.
 const SEARCHED_PER_STEP: u64 = 4096;
 
-/// Compiled patterns are kept, a bounded number of them: a check may run thousands of times.
+/// Compiles a pattern. A bounded number of compiled patterns is kept, because a check may run thousands of times.
 fn compiled(pattern: &str) -> Result<regex::Regex, ExecutionError> {
     const KEPT: usize = 64;
     const COMPILED_BYTES: usize = 1 << 20;
@@ -445,7 +447,7 @@ fn compiled(pattern: &str) -> Result<regex::Regex, ExecutionError> {
     Ok(regex)
 }
 
-/// The last line of the crate's drawing says what is wrong.
+/// Returns the last line of the crate's error text, which contains the reason.
 fn regex_error(error: &regex::Error) -> String {
     let text = error.to_string();
     let last = text.lines().last().unwrap_or_default();

@@ -1,5 +1,5 @@
-//! Whatever text and values come in, nothing panics, overflows or hangs, and every place lies within the text.
-//! `PHALANX_FUZZ_SECONDS` makes each test go on for so long; with `PROPTEST_RNG_SEED` the values are the same each time.
+//! For any text and any values, nothing panics, overflows or hangs, and every place lies within the text.
+//! `PHALANX_FUZZ_SECONDS` sets how long each test runs; with `PROPTEST_RNG_SEED` the values are the same each time.
 #![allow(clippy::unwrap_used)]
 
 use super::*;
@@ -10,7 +10,7 @@ use proptest::test_runner::{Config, RngSeed, TestError, TestRunner};
 use serde_json::{Map, Value, json};
 use std::time::{Duration, Instant};
 
-/// Runs a property for its cases, or for as long as the environment says.
+/// Runs a property for its cases, or for the time that the environment sets.
 fn fuzz<S: Strategy>(strategy: S, property: impl Fn(S::Value))
 where
     S::Value: Clone,
@@ -188,7 +188,7 @@ fn pieces(max: usize) -> impl Strategy<Value = String> {
         .prop_map(|pieces| pieces.concat())
 }
 
-/// Expressions that parse, of any types.
+/// Generates expressions that parse, of any types.
 fn expression() -> impl Strategy<Value = String> {
     let leaf = prop_oneof![
         proptest::sample::select(
@@ -356,7 +356,7 @@ fn any_text_is_a_template_or_an_error_at_a_place() {
     );
 }
 
-/// The deepest texts that are let through, on the smallest stack that they meet: a runtime's thread has 2 MiB.
+/// Uses the deepest accepted texts on the smallest stack on which they run: a runtime's thread has 2 MiB.
 #[test]
 fn the_deepest_expressions_do_not_overflow_the_stack() {
     let deep = |open: &str, inner: &str, close: &str| {

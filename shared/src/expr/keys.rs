@@ -1,7 +1,8 @@
 //! The keys of `matrix`, read as GitHub reads them.
 //!
-//! A key may hold `-`, and `matrix.python-version` is that key where there is one; CEL alone would subtract. `matrix.Python` is the
-//! key `python` if no key is spelt so. Both are decided when an expression is parsed, by whoever knows the keys.
+//! A key may contain `-`: `matrix.python-version` is that key if it exists, although CEL alone would subtract.
+//! `matrix.Python` is the key `python` if no key has that exact spelling. Both are decided when an expression is
+//! parsed, so the caller passes the keys.
 
 /// The keys that `matrix` has in any cell.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -11,7 +12,7 @@ pub struct MatrixKeys {
 }
 
 impl MatrixKeys {
-    /// These keys, and no others.
+    /// Returns a set of exactly these keys.
     pub fn of(names: impl IntoIterator<Item = impl Into<String>>) -> Self {
         MatrixKeys {
             names: names.into_iter().map(Into::into).collect(),
@@ -19,14 +20,14 @@ impl MatrixKeys {
         }
     }
 
-    /// These, and others that aren't known yet.
+    /// Adds that there may be other keys that aren't known yet.
     #[must_use]
     pub fn open(mut self) -> Self {
         self.open = true;
         self
     }
 
-    /// The key that is meant: as it is written, else the only one that differs in case.
+    /// Returns the key that a name refers to: the exact key, otherwise the only one that differs in case.
     pub fn canonical<'k>(&'k self, written: &str) -> Option<&'k str> {
         let names = || self.names.iter().map(String::as_str);
         if let Some(name) = names().find(|name| *name == written) {
@@ -43,7 +44,7 @@ impl MatrixKeys {
         self.names.is_empty() && !self.open
     }
 
-    /// How much of `a-b-c` behind `matrix.` is a key that holds `-`: as much as can be.
+    /// Returns how much of `a-b-c` after `matrix.` is a key that contains `-`: the longest possible prefix.
     pub(super) fn dashed(&self, run: &str) -> Option<usize> {
         let ends = run.match_indices('-').map(|(at, _)| at).chain([run.len()]);
         let mut longest = None;

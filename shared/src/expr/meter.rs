@@ -1,30 +1,33 @@
-//! Bounds what one evaluation may cost, in time and in memory.
+//! Bounds the time and memory of one evaluation.
 //!
-//! The `cel` crate has no limits. Every element that a macro visits is a step ([`super::functions`] wraps what macros iterate
-//! over), and so are 256 bytes that something reads. Whatever an expression makes is counted by its size before it is made: the
-//! operands of `+`, the parts of lists and maps, what functions that give new values are given. So no evaluation grows without
-//! end, however its parts multiply. Nested calls of defined functions are bounded.
+//! The `cel` crate has no limits. Every element that a macro visits is a step ([`super::functions`] wraps the range of
+//! each macro), and so is every 256 bytes that an operation reads. The size of each new value is counted before the
+//! value is made: the operands of `+`, the parts of lists and maps, the arguments of functions that return new values.
+//! So no evaluation grows without limit, however its parts multiply. The depth of nested calls of defined functions is
+//! bounded too.
 //!
-//! A [`Group`] counts several evaluations together (all texts of one tree); an [`Allowance`] bounds the steps of all that a
-//! thread evaluates, such as a whole plan. The counts live in thread-locals, because functions of a CEL environment carry no
-//! state and an evaluation never leaves its thread, [`super::stack`] aside, which carries them over.
+//! A [`Group`] counts several evaluations together (all texts of one tree). An [`Allowance`] bounds the steps of
+//! everything that a thread evaluates, such as a whole plan. The counts are thread-locals, because functions of a CEL
+//! environment have no state and an evaluation stays on its thread. The exception is [`super::stack`], which carries
+//! the counts to another thread.
 
 use cel::ExecutionError;
 use std::cell::Cell;
 
-/// This crate's own tests have a part of both limits: they show the same, and without optimization the whole takes minutes.
+/// Tests of this crate use a fraction of both limits: they show the same behaviour, and full limits take minutes
+/// without optimization.
 const PART: u64 = if cfg!(test) { 16 } else { 1 };
 
-/// Steps of one evaluation.
+/// Maximum steps of one evaluation.
 pub const MAX_STEPS: u64 = 5_000_000 / PART;
 
-/// Bytes of all values that one evaluation makes, those that it drops again included.
+/// Maximum bytes of all values that one evaluation makes, including those that it drops.
 pub const MAX_BYTES: u64 = (128 << 20) / PART;
 
-/// Defined functions that may call each other, one inside the other.
+/// Maximum nesting depth of calls of defined functions.
 pub const MAX_CALLS: u32 = 8;
 
-/// Reading so many bytes is a step.
+/// Bytes whose reading costs one step.
 const BYTES_PER_STEP: u64 = 256;
 
 thread_local! {
@@ -42,11 +45,11 @@ fn begin() {
     }
 }
 
-/// An evaluation in progress; the outermost one starts the count.
+/// An evaluation in progress. The outermost one resets the counts.
 pub(super) struct Meter(());
 
 impl Meter {
-    /// Begins an evaluation, or says that defined functions are nested too deeply.
+    /// Begins an evaluation, or returns an error if defined functions are nested too deeply.
     pub(super) fn start() -> Result<Self, String> {
         let nested = NESTED.get();
         if nested > MAX_CALLS {
@@ -61,7 +64,8 @@ impl Meter {
             .inspect_err(|_| NESTED.set(nested))
     }
 
-    /// Starts the count anew, to look for the cause of a failure; within another evaluation that would undo its limit.
+    /// Resets the counts to search for the cause of a failure. Does nothing within another evaluation, because that
+    /// would lift its limit.
     pub(super) fn restart(&self) {
         if !is_nested() {
             SPENT.set(0);
@@ -76,7 +80,7 @@ impl Drop for Meter {
     }
 }
 
-/// Evaluations that are counted as one.
+/// Several evaluations that are counted as one.
 pub(super) struct Group(());
 
 impl Group {
@@ -93,14 +97,14 @@ impl Drop for Group {
     }
 }
 
-/// A bound of the steps that this thread may take until it is dropped, whatever it evaluates.
+/// Bounds the steps that this thread may take, whatever it evaluates, until the value is dropped.
 #[must_use]
 pub struct Allowance {
     before: u64,
 }
 
 impl Allowance {
-    /// At most so many steps from now on, and never more than an allowance around this one has left.
+    /// Allows at most `steps` steps from now on, and never more than an enclosing allowance has left.
     pub fn of(steps: u64) -> Self {
         let before = ALLOWED.get();
         ALLOWED.set(before.min(steps));
@@ -114,7 +118,7 @@ impl Drop for Allowance {
     }
 }
 
-/// The counts of a thread, to be carried to another one.
+/// The counts of a thread, to be carried to another thread.
 #[derive(Clone, Copy)]
 pub(super) struct Count {
     spent: u64,
@@ -144,12 +148,12 @@ impl Count {
     }
 }
 
-/// Whether a defined function is being evaluated within another expression.
+/// Returns whether a defined function is being evaluated within another expression.
 pub(super) fn is_nested() -> bool {
     NESTED.get() > 1
 }
 
-/// Takes steps of the allowance alone.
+/// Takes steps from the allowance only.
 fn take(steps: u64) -> Result<(), String> {
     let allowed = ALLOWED.get();
     if allowed == u64::MAX {
@@ -169,7 +173,7 @@ fn failed(message: String) -> ExecutionError {
     ExecutionError::function_error("macro", message)
 }
 
-/// Takes steps.
+/// Takes steps from the evaluation and the allowance.
 pub(super) fn spend(steps: u64) -> Result<(), ExecutionError> {
     let spent = SPENT.get().saturating_add(steps);
     SPENT.set(spent);
@@ -182,12 +186,12 @@ pub(super) fn spend(steps: u64) -> Result<(), ExecutionError> {
     Ok(())
 }
 
-/// Takes the steps of reading so many bytes.
+/// Takes the steps for reading `bytes` bytes.
 pub(super) fn read(bytes: u64) -> Result<(), ExecutionError> {
     spend(bytes / BYTES_PER_STEP)
 }
 
-/// Counts bytes that are about to be made, or says that there are too many.
+/// Counts bytes that are about to be made, or returns an error if there are too many.
 pub(super) fn make(bytes: u64) -> Result<(), String> {
     let made = MADE.get().saturating_add(bytes);
     MADE.set(made);
@@ -201,12 +205,12 @@ pub(super) fn make(bytes: u64) -> Result<(), String> {
     }
 }
 
-/// Takes the steps of copying so many bytes outside of any evaluation.
+/// Takes the steps for copying `bytes` bytes outside of any evaluation.
 pub fn charge(bytes: u64) -> Result<(), String> {
     take(bytes / BYTES_PER_STEP)
 }
 
-/// [`make`] within an evaluation.
+/// Does the same as [`make`], within an evaluation.
 pub(super) fn hold(bytes: u64) -> Result<(), ExecutionError> {
     make(bytes).map_err(failed)
 }

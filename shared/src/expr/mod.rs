@@ -1,13 +1,14 @@
 //! Expressions and interpolation: CEL over JSON values, and text with `${{ }}` in it.
 //!
-//! [`Program`] is a parsed expression, [`TemplateProgram`] a parsed text, [`Scope`] the names they see;
-//! [`eval_node`] does a whole YAML tree. Parsing and evaluating are the `cel` crate's work; here are exact places of
-//! errors, values of the parts of a failed check, the functions of the language, and limits. The crate's types don't
-//! leave this folder: everybody else speaks [`serde_json::Value`].
+//! [`Program`] is a parsed expression, [`TemplateProgram`] a parsed text, and [`Scope`] holds the names that they see;
+//! [`eval_node`] evaluates a whole YAML tree. The `cel` crate parses and evaluates. This module adds exact places of
+//! errors, the values of the parts of a failed check, the functions of the language, and limits. The crate's types stay
+//! inside this folder: its interface uses [`serde_json::Value`].
 //!
-//! Nothing here reads files, the environment or a clock; `file()` is a closure of the planner's.
-//! Evaluation is bounded: an expression has at most [`MAX_LENGTH`] bytes and [`MAX_DEPTH`] levels, takes at most [`MAX_STEPS`]
-//! steps, makes at most [`MAX_BYTES`], and defined functions call each other [`MAX_CALLS`] levels deep.
+//! Nothing here reads files, the environment or a clock; `file()` is a closure that the planner supplies.
+//! Evaluation is bounded: an expression has at most [`MAX_LENGTH`] bytes and [`MAX_DEPTH`] levels, takes at most
+//! [`MAX_STEPS`] steps and makes at most [`MAX_BYTES`] bytes. Calls of defined functions are nested at most
+//! [`MAX_CALLS`] deep.
 
 mod blame;
 mod cache;

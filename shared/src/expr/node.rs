@@ -19,8 +19,8 @@ impl From<Diagnostic> for EvalError {
     }
 }
 
-/// The value of a tree, every `${{ }}` in it evaluated. A key whose value evaluates to null is as if it weren't
-/// written; a null that is written stays.
+/// Returns the value of a tree with every `${{ }}` in it evaluated. A key whose value evaluates to null is dropped; a
+/// literal null stays.
 pub fn eval_node(node: &Node, scope: &Scope, cache: &Cache) -> Result<Value, EvalError> {
     let _together = Group::start();
     eval_part(node, scope, cache, MAX_LEVELS)
@@ -51,7 +51,8 @@ fn eval_part(node: &Node, scope: &Scope, cache: &Cache, levels: usize) -> Result
     })
 }
 
-/// The same tree with every `${{ }}` in it evaluated, places kept: what an expression gave stands where it stands.
+/// Returns the tree with every `${{ }}` in it evaluated. Places are kept: the result of an expression has the place of
+/// the expression.
 pub fn eval_to_node(node: &Node, scope: &Scope, cache: &Cache) -> Result<Node, EvalError> {
     let _together = Group::start();
     part_to_node(node, scope, cache, MAX_LEVELS)
@@ -98,7 +99,7 @@ fn part_to_node(
     })
 }
 
-/// A JSON value as a tree, all of it at one place.
+/// Converts a JSON value to a tree; every node gets the same place.
 pub fn value_to_node(value: &Value, span: Span) -> Node {
     let value = match value {
         Value::Null => NodeValue::Null,

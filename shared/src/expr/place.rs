@@ -1,13 +1,13 @@
-//! From a place within the text of a scalar to its place in the file.
+//! Maps a position within the text of a scalar to a position in the file.
 //!
-//! A scalar's text is what YAML makes of the source, so the two differ by quotes, escapes, folding and indentation.
-//! Without the source at hand the mapping is exact for plain and for simply quoted scalars of one line,
-//! and otherwise names the scalar as a whole.
+//! A scalar's text is the source as parsed by YAML, so the two differ by quotes, escapes, folding and indentation.
+//! Without the source, the mapping is exact for one-line scalars that are plain or quoted without escapes; for others
+//! it returns the place of the whole scalar.
 
 use crate::diagnostic::{Diagnostic, Span};
 use std::ops::Range;
 
-/// The place of the bytes `range` of `text`, the content of the scalar at `scalar`.
+/// Returns the place of the bytes `range` of `text`, which is the content of the scalar at `scalar`.
 pub fn place(scalar: Span, text: &str, range: &Range<usize>) -> Span {
     let quotes = match (scalar.len as usize).checked_sub(text.len()) {
         Some(0) => 0,
@@ -32,20 +32,20 @@ pub fn place(scalar: Span, text: &str, range: &Range<usize>) -> Span {
     }
 }
 
-/// Why an expression or a template has no value: lower case, no full stop; where; how to fix it.
+/// Why an expression or a template has no value: the message (lower case, no full stop), the place, and how to fix it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct EvalError {
-    /// What is wrong, with the part that is missing or null and the values at hand.
+    /// The problem, with the part that is missing or null and the values at hand.
     pub message: String,
-    /// The place of the offending part.
+    /// Place of the offending part.
     pub span: Span,
-    /// How to fix it.
+    /// Advice on how to fix it.
     pub help: Option<String>,
 }
 
 impl EvalError {
-    /// An error at a place.
+    /// Returns an error at a place.
     pub fn new(span: Span, message: impl Into<String>) -> Self {
         EvalError {
             message: message.into(),
@@ -54,7 +54,7 @@ impl EvalError {
         }
     }
 
-    /// The same with advice on how to fix it.
+    /// Adds advice on how to fix the error.
     #[must_use]
     pub fn with_help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());

@@ -1,4 +1,4 @@
-//! A parsed expression: what it refers to, what it calls, and how it is brought into the form that is evaluated.
+//! A parsed expression: its references, its calls, and its conversion to the form that is evaluated.
 
 use super::functions::{
     AMONG, DISTINCT, EACH, HELD, JOIN, MATCHES, NAMESPACES, RANGE, REPLACE, SEEN, SPLIT, TYPES,
@@ -17,7 +17,7 @@ use serde_json::Value;
 use std::fmt;
 use std::ops::Range;
 
-/// A CEL expression, parsed and checked as far as it can be without knowing any name.
+/// A CEL expression, parsed and checked as far as possible without knowing any names.
 #[derive(Debug)]
 pub struct Program {
     pub(super) tree: Tree,
@@ -25,28 +25,28 @@ pub struct Program {
     references: Vec<Reference>,
     calls: Vec<Call>,
     comparisons: Vec<Comparison>,
-    /// Of an expression that is a name and fields of it: both. Most interpolations are.
+    /// Name and fields of an expression that is only a path, such as `a.b.c`. Most interpolations are.
     fields: Option<(String, Vec<String>)>,
-    /// How deep its tree can be.
+    /// Upper bound of the tree's height.
     pub(super) height: usize,
 }
 
-/// Without memory for a stack there is no evaluation.
+/// Message if there is no memory for the evaluation's stack.
 pub(super) fn no_room(error: &std::io::Error) -> String {
     format!("there is no memory to evaluate the expression: {error}")
 }
 
-/// A use of a name that the expression doesn't bind itself, with the part of its path that is written out:
-/// `services['a-b'].port[80]` is root `services`, path `a-b`, `port`, `80`.
+/// A use of a name that the expression doesn't bind itself, with the literal part of its path:
+/// `services['a-b'].port[80]` has root `services` and path `a-b`, `port`, `80`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reference {
-    /// The first name.
+    /// First name of the path.
     pub root: String,
-    /// Where the first name stands.
+    /// Place of the first name.
     pub root_span: Span,
-    /// Fields and literal keys that follow, up to the first that is computed.
+    /// Fields and literal keys that follow, up to the first computed one.
     pub path: Vec<Segment>,
-    /// Bytes of the whole path in the expression's (or template's) text.
+    /// Byte range of the whole path in the text of the expression or template.
     pub range: Range<usize>,
     /// Place of the whole path in the file.
     pub span: Span,
@@ -55,15 +55,15 @@ pub struct Reference {
 /// A field or a literal key of a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Segment {
-    /// Its name or number.
+    /// Name or number of the segment.
     pub key: Key,
-    /// Written `.?key` or `[?key]`, or tested by `has()`: it may be missing.
+    /// Whether the segment may be missing: written `.?key` or `[?key]`, or tested by `has()`.
     pub optional: bool,
-    /// Where it stands.
+    /// Place of the segment.
     pub span: Span,
 }
 
-/// What a path's segment selects by.
+/// The key of a path's segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Key {
     /// `.name` or `['name']`.
@@ -73,7 +73,7 @@ pub enum Key {
 }
 
 impl Key {
-    /// The name, if it is one.
+    /// Returns the name; `None` for an index.
     pub fn name(&self) -> Option<&str> {
         match self {
             Key::Name(name) => Some(name),
@@ -91,78 +91,78 @@ impl fmt::Display for Key {
     }
 }
 
-/// A bare name that is compared with something of a known type.
+/// A bare name that is compared with a value of a known type.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Comparison {
-    /// The name.
+    /// The compared name.
     pub name: String,
-    /// What it is compared with.
+    /// The other side of the comparison.
     pub other: Other,
-    /// Where that stands.
+    /// Place of the other side.
     pub span: Span,
 }
 
-/// What a name is compared with.
+/// The other side of a comparison.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Other {
-    /// A text.
+    /// A literal text.
     Text(String),
-    /// `duration('…')`, by what it says.
+    /// `duration('…')`, with its argument.
     Duration(String),
 }
 
-/// A call of a function that isn't built in: a defined one, `file`, or nobody's.
+/// A call of a function that isn't built in: a defined one, `file`, or an unknown one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Call {
-    /// The function.
+    /// Name of the function.
     pub name: String,
-    /// The number of arguments, the target of a method call included.
+    /// Number of arguments, including the target of a method call.
     pub arity: usize,
     /// Whether it is called as a method: `x.name()`.
     pub method: bool,
-    /// Where the name stands.
+    /// Place of the name.
     pub span: Span,
 }
 
 impl Program {
-    /// Parses an expression that reads no `matrix`; the error is at the exact place of what is wrong.
+    /// Parses an expression that doesn't read `matrix`. The error has the exact place of the problem.
     pub fn parse(expr: &node::Expr) -> Result<Program, Diagnostic> {
         Self::parse_knowing(expr, &MatrixKeys::default())
     }
 
-    /// Parses an expression where `matrix` has these keys.
+    /// Parses an expression in which `matrix` has these keys.
     pub fn parse_knowing(expr: &node::Expr, keys: &MatrixKeys) -> Result<Program, Diagnostic> {
         parse(&expr.text, expr.span, keys, |range| {
             place(expr.span, &expr.text, range)
         })
     }
 
-    /// Every use of a name that the expression doesn't bind itself, in the order of the text.
+    /// Returns every use of a name that the expression doesn't bind itself, in the order of the text.
     pub fn references(&self) -> &[Reference] {
         &self.references
     }
 
-    /// Calls of functions that aren't built in.
+    /// Returns the calls of functions that aren't built in.
     pub fn calls(&self) -> &[Call] {
         &self.calls
     }
 
-    /// Names that are compared with texts and durations.
+    /// Returns the names that are compared with texts and durations.
     pub fn comparisons(&self) -> &[Comparison] {
         &self.comparisons
     }
 
-    /// The text.
+    /// Returns the text of the expression.
     pub fn text(&self) -> &str {
         &self.tree.text
     }
 
-    /// Where the text stands.
+    /// Returns the place of the text.
     pub fn span(&self) -> Span {
         self.span
     }
 
-    /// The value of an expression that is a name and fields of it, read without an evaluator.
+    /// Reads the value of an expression that is only a path of fields, without the evaluator.
     pub(super) fn read_fields(&self, scope: &Scope) -> Option<Value> {
         let (root, path) = self.fields.as_ref()?;
         let mut value = scope.json(root)?;
@@ -172,13 +172,13 @@ impl Program {
         Some(value.clone())
     }
 
-    /// Whether any use of `root` is in it.
+    /// Returns whether the expression uses `root`.
     pub fn mentions(&self, root: &str) -> bool {
         self.references.iter().any(|r| r.root == root)
     }
 }
 
-/// Parses CEL text; `locate` gives the place of a range of it.
+/// Parses CEL text; `locate` maps a range of it to a place.
 pub(super) fn parse(
     text: &str,
     span: Span,
@@ -237,7 +237,7 @@ pub(super) fn parse(
     })
 }
 
-/// Names behind `matrix.` that hold `-`.
+/// Returns the ranges of names after `matrix.` that contain `-`.
 fn dashed_names(text: &str, keys: &MatrixKeys) -> Vec<Range<usize>> {
     let mut names = Vec::new();
     if keys.is_empty() || !text.contains('-') {
@@ -268,7 +268,7 @@ fn dashed_names(text: &str, keys: &MatrixKeys) -> Vec<Range<usize>> {
     names
 }
 
-/// The text as CEL's parser can read it, every character where it was.
+/// Returns the text in a form that CEL's parser can read, with every character at its position.
 fn without_dashes(text: &str, names: &[Range<usize>]) -> String {
     let mut plain = text.to_owned();
     for name in names {
@@ -278,7 +278,7 @@ fn without_dashes(text: &str, names: &[Range<usize>]) -> String {
     plain
 }
 
-/// Gives the keys of `matrix` in a tree their real names.
+/// Replaces the keys of `matrix` in a tree by their real names.
 struct Keys<'t> {
     tree: &'t Tree,
     keys: &'t MatrixKeys,
@@ -344,7 +344,7 @@ impl Keys<'_> {
         }
     }
 
-    /// What was written for a name without its dashes.
+    /// Returns the written form of a name whose dashes were replaced.
     fn named(&self, plain: &str) -> Option<&str> {
         let mut names = self
             .tree
@@ -354,7 +354,7 @@ impl Keys<'_> {
         names.find(|name| name.replace('-', "_") == plain)
     }
 
-    /// The name of the key, or what is written if there is none: then it may hold a `-` all the same.
+    /// Returns the real name of the key. For an unknown key, returns the written form if it contains `-`.
     fn meant(&self, written: &str) -> Option<String> {
         match self.keys.canonical(written) {
             Some(name) => Some(name.to_owned()),
@@ -379,7 +379,7 @@ fn fields(part: &IdedExpr) -> Option<(String, Vec<String>)> {
     }
 }
 
-/// Collects references and calls, and finds calls that can't be right whatever the values are.
+/// Collects references and calls, and finds calls that are wrong for all values.
 struct Survey<'t> {
     tree: &'t Tree,
     locate: &'t dyn Fn(&Range<usize>) -> Span,
@@ -465,7 +465,7 @@ impl Survey<'_> {
         }
     }
 
-    /// Checks a call against the built-in functions; `true` if its target is a namespace rather than a value.
+    /// Checks a call against the built-in functions. Returns `true` if its target is a namespace rather than a value.
     fn visit_call(&mut self, part: &IdedExpr, call: &CallExpr) -> Result<bool, Flaw> {
         let bracket = self.tree.token(part.id).start;
         let name_range = self.tree.name_before(bracket);
@@ -502,7 +502,8 @@ impl Survey<'_> {
         Ok(namespace.is_some())
     }
 
-    /// `None` if the part is no path; `Some(None)` if it is one that refers to nothing outside.
+    /// Returns `None` if the part is not a path, and `Some(None)` if it is a path that refers to nothing outside the
+    /// expression.
     fn reference(&self, part: &IdedExpr) -> Option<Option<Reference>> {
         let mut path = Vec::new();
         let (root, root_range) = self.path(part, &mut path)?;
@@ -525,7 +526,7 @@ impl Survey<'_> {
         }))
     }
 
-    /// The root of a path of fields and literal keys, the segments pushed in order.
+    /// Returns the root of a path of fields and literal keys, and pushes the segments in order.
     fn path(&self, part: &IdedExpr, path: &mut Vec<Segment>) -> Option<(String, Range<usize>)> {
         let token = self.tree.token(part.id);
         match &part.expr {
@@ -573,7 +574,7 @@ impl Survey<'_> {
     }
 }
 
-/// The end of the field in `has(a.b)`: the last word before the bracket closes.
+/// Returns the end of the field in `has(a.b)`: the last word before the closing bracket.
 fn path_end(tree: &Tree, part: &IdedExpr) -> usize {
     let close = tree.range(part).end.saturating_sub(1);
     tree.name_before(close).end
@@ -674,7 +675,7 @@ fn compares(name: &str) -> bool {
     .contains(&name)
 }
 
-/// Functions whose value may be as large as their arguments, or larger.
+/// Functions whose result may be as large as their arguments, or larger.
 const MAKERS: [&str; 18] = [
     "bytes",
     "distinct",
@@ -695,7 +696,7 @@ const MAKERS: [&str; 18] = [
     "trim",
     "upperAscii",
 ];
-/// Functions that read all of a text.
+/// Functions that read a whole text.
 const READERS: [&str; 8] = [
     "charAt",
     "contains",
@@ -707,7 +708,7 @@ const READERS: [&str; 8] = [
     "startsWith",
 ];
 
-/// Wraps what an operator or function is given, so that its size is counted before anything is made of it.
+/// Wraps the operands of an operator or function, so that their size is counted before a value is made from them.
 fn count_operands(call: &mut CallExpr) {
     let name = call.func_name.as_str();
     if name == operators::ADD {
@@ -715,7 +716,7 @@ fn count_operands(call: &mut CallExpr) {
         return;
     }
     if compares(name) {
-        // Comparing with a literal ends where the literal does.
+        // A comparison with a literal reads no more than the literal's length.
         if !call
             .args
             .iter()
@@ -741,7 +742,7 @@ fn count_operands(call: &mut CallExpr) {
         .for_each(|arg| count(arg, wrapper));
 }
 
-/// Counts what becomes part of a list or map. Within a loop even what is small adds up.
+/// Counts a part of a list or map. In a loop even small parts are counted, because they add up.
 fn count_part(part: &mut IdedExpr, looped: bool) {
     let own = matches!(&part.expr, Expr::Ident(name) if name.starts_with(['@', '#']));
     match looped && !own {
@@ -750,11 +751,11 @@ fn count_part(part: &mut IdedExpr, looped: bool) {
     }
 }
 
-/// Wraps a part, unless it is small or what it is made of was counted already.
+/// Wraps a part, unless it is small or its own parts are already counted.
 fn count(part: &mut IdedExpr, wrapper: &str) {
     let counted = match &part.expr {
         Expr::Literal(_) | Expr::List(_) | Expr::Map(_) => true,
-        // A macro's own variables: its loop is only recognized with them as they are.
+        // A macro's own variables stay unwrapped: the evaluator recognises the loop only in that form.
         Expr::Ident(name) => name.starts_with(['@', '#']),
         Expr::Call(call) => call.func_name == operators::ADD || is_wrapper(&call.func_name),
         _ => false,
@@ -764,7 +765,7 @@ fn count(part: &mut IdedExpr, wrapper: &str) {
     }
 }
 
-/// Leads calls of what the crate does too slowly or without bound to the functions that replace it.
+/// Redirects calls that the crate executes too slowly or without bounds to the functions that replace them.
 fn prepare_call(call: &mut CallExpr) {
     count_operands(call);
     match (call.func_name.as_str(), call.args.as_mut_slice()) {

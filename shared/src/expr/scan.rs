@@ -1,17 +1,18 @@
-//! Looks at CEL text without understanding it: words, strings, comments and brackets.
+//! Scans CEL text without parsing it: words, strings, comments and brackets.
 //!
-//! It finds where an expression within text ends, refuses what would overflow a stack before any parser sees it,
-//! and says in plain words what is wrong with a piece of text that can't be CEL. The grammar is the `cel` crate's.
+//! The scanner finds where an expression within text ends, rejects text that would overflow a parser's stack, and
+//! explains in plain words what is wrong with text that can't be CEL. The grammar itself is implemented by the `cel`
+//! crate.
 
 use std::ops::Range;
 
-/// The longest expression, in bytes.
+/// Maximum length of an expression, in bytes.
 pub const MAX_LENGTH: usize = 32 * 1024;
 
-/// The deepest nesting of brackets, operators and accesses of one expression, all added up.
+/// Maximum nesting depth of an expression: brackets, operators and accesses, all added up.
 pub const MAX_DEPTH: usize = 90;
 
-/// A piece of text that can't be CEL: where, what, how to fix it.
+/// A problem in text that can't be CEL: range, message, and how to fix it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Flaw {
     pub range: Range<usize>,
@@ -63,7 +64,7 @@ impl Token {
     }
 }
 
-/// The token that starts at byte `start`, which must be a character boundary before the end.
+/// Returns the token that starts at byte `start`, which must be a character boundary before the end.
 pub(super) fn token_at(text: &str, start: usize) -> Result<Token, Flaw> {
     let rest = text.get(start..).unwrap_or_default();
     let Some(first) = rest.chars().next() else {
@@ -101,7 +102,8 @@ pub(super) fn is_word(c: char) -> bool {
     c.is_ascii_alphanumeric() || c == '_'
 }
 
-/// Digits, with a fraction, an exponent, a sign of it, hexadecimals and the `u` of unsigned ones.
+/// Returns the length of a number: digits with a fraction, a signed exponent, hexadecimal digits or the `u` of unsigned
+/// numbers.
 fn number_length(rest: &str) -> usize {
     let bytes = rest.as_bytes();
     let mut end = 0;
@@ -119,7 +121,7 @@ fn number_length(rest: &str) -> usize {
     end
 }
 
-/// The length of the string literal at `start`, its prefix of `prefix` bytes included.
+/// Returns the length of the string literal at `start`, including its prefix of `prefix` bytes.
 fn string_length(text: &str, start: usize, prefix: usize) -> Result<usize, Flaw> {
     let rest = text.get(start..).unwrap_or_default();
     let raw = rest.get(..prefix).is_some_and(|p| p.contains(['r', 'R']));
@@ -166,18 +168,18 @@ fn string_length(text: &str, start: usize, prefix: usize) -> Result<usize, Flaw>
     )))
 }
 
-/// Pairs of brackets of a text that [`check`] accepted, as byte offsets of both.
+/// Pairs of brackets of a text that [`check`] accepted, as the byte offsets of both.
 pub(super) type Pairs = Vec<(usize, usize)>;
 
-/// A text that may be CEL.
+/// Result of checking a text that may be CEL.
 #[derive(Debug, Default)]
 pub(super) struct Checked {
     pub pairs: Pairs,
-    /// How deep the tree of the text can be.
+    /// Upper bound of the height of the text's tree.
     pub height: usize,
 }
 
-/// Refuses what can't be CEL, or is too long or too deep to be parsed and evaluated safely.
+/// Rejects text that can't be CEL, or is too long or too deep to be parsed and evaluated safely.
 pub(super) fn check(text: &str) -> Result<Checked, Flaw> {
     if text.len() > MAX_LENGTH {
         return Err(Flaw::new(
@@ -213,7 +215,7 @@ pub(super) fn check(text: &str) -> Result<Checked, Flaw> {
     Ok(Checked { pairs, height })
 }
 
-/// An upper bound of the height of the text's tree, so that what recurses over it can't overflow a stack.
+/// Computes an upper bound of the height of the text's tree, so that recursion over it can't overflow a stack.
 #[derive(Default)]
 struct Depth {
     open: Vec<(usize, Level)>,
@@ -224,11 +226,11 @@ struct Depth {
 /// One level of brackets.
 #[derive(Default)]
 struct Level {
-    /// Height of the operand that is being read: operators, accesses, and what stood in its closed brackets.
+    /// Height of the operand that is being read: operators, accesses, and the content of its closed brackets.
     chain: usize,
-    /// The highest operand before it: a comma, `&&` or `||` begins another one.
+    /// Height of the highest operand before it; a comma, `&&` or `||` begins a new operand.
     highest: usize,
-    /// How many operands there were; the parser balances chains of `&&` and `||`.
+    /// Number of operands; the parser balances chains of `&&` and `||`.
     operands: usize,
 }
 
@@ -310,7 +312,7 @@ fn closing(bracket: &str) -> &'static str {
     }
 }
 
-/// Symbols of other languages that people write by habit.
+/// Rejects symbols that people write by habit from other languages.
 fn symbol(text: &str, token: &Token) -> Result<(), Flaw> {
     let found = token.text(text);
     let before = text.get(..token.start).unwrap_or_default();
@@ -340,7 +342,7 @@ fn symbol(text: &str, token: &Token) -> Result<(), Flaw> {
     }
 }
 
-/// The end of the expression that starts at `start` and is closed by `}}`: the offset of that `}}`.
+/// Returns the offset of the `}}` that closes the expression starting at `start`.
 pub(super) fn end_of_interpolation(text: &str, start: usize) -> Result<usize, Flaw> {
     let mut open: Vec<usize> = Vec::new();
     let mut at = start;

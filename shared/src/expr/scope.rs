@@ -1,7 +1,7 @@
-//! The names that an expression sees, in layers, each value converted for CEL when an expression first asks for it.
+//! The names that an expression sees, in layers. Each value is converted for CEL when an expression first uses it.
 //!
-//! A scope is immutable and cheap to clone; a layer on top of it shares everything below, conversions included.
-//! Values come from whoever evaluates: the planner, a sequence, a step.
+//! A scope is immutable and cheap to clone; a layer on top of it shares everything below, including conversions. The
+//! code that evaluates supplies the values: the planner, a sequence, a step.
 
 use super::Program;
 use super::convert::from_json;
@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
-/// Reads a file of the workspace for `file(path)`; the text, or why it can't be read.
+/// Reads a file of the workspace for `file(path)`. Returns the text, or the reason why it can't be read.
 pub type ReadFile = Arc<dyn Fn(&str) -> Result<String, String> + Send + Sync>;
 
 /// Names and their values, innermost first.
@@ -27,7 +27,7 @@ struct Node {
     masker: Option<Arc<Masker>>,
 }
 
-/// What expressions of a scope may call besides the built-in functions.
+/// The functions that expressions of a scope may call besides the built-in ones.
 #[derive(Clone, Default)]
 pub struct Functions {
     defined: BTreeMap<String, Arc<Function>>,
@@ -37,9 +37,9 @@ pub struct Functions {
 /// A function defined in the spec: `define: { name: { params, value } }`.
 #[derive(Debug)]
 pub struct Function {
-    /// Its parameters, in order.
+    /// Names of the parameters, in order.
     pub params: Vec<String>,
-    /// Its value over them.
+    /// Expression that computes the result from the parameters.
     pub body: Program,
 }
 
@@ -109,7 +109,7 @@ impl Slot {
     }
 }
 
-/// Names to be put on top of a scope.
+/// Names to put on top of a scope.
 #[derive(Default)]
 pub struct Layer {
     slots: Vec<(String, Slot)>,
@@ -118,7 +118,7 @@ pub struct Layer {
 }
 
 impl Layer {
-    /// No names yet.
+    /// Returns a layer without names.
     pub fn new() -> Self {
         Self::default()
     }
@@ -128,14 +128,14 @@ impl Layer {
         self
     }
 
-    /// A name with its value.
+    /// Adds a name with its value.
     #[must_use]
     pub fn value(self, name: impl Into<String>, value: impl Into<Arc<Value>>) -> Self {
         self.slot(name, Slot::new(Source::Json(value.into())))
     }
 
-    /// A name whose value is computed when an expression first refers to it, or says why there is none.
-    /// The computation must not evaluate in the scope that it becomes part of.
+    /// Adds a name whose value is computed when an expression first uses it; the computation may return a reason why
+    /// there is no value. It must not evaluate in the scope that the layer becomes part of.
     #[must_use]
     pub fn lazy(
         self,
@@ -145,20 +145,20 @@ impl Layer {
         self.slot(name, Slot::new(Source::Lazy(Box::new(compute))))
     }
 
-    /// A name that exists but has no value here; the reason completes "`name` …", as in "is known only in steps".
+    /// Adds a name that exists but has no value here. The reason completes "`name` …", as in "is known only in steps".
     #[must_use]
     pub fn missing(self, name: impl Into<String>, reason: impl Into<String>) -> Self {
         self.slot(name, Slot::new(Source::Missing(reason.into())))
     }
 
-    /// Functions that replace those of the scope below.
+    /// Sets functions that replace those of the scope below.
     #[must_use]
     pub fn functions(mut self, functions: impl Into<Arc<Functions>>) -> Self {
         self.functions = Some(functions.into());
         self
     }
 
-    /// What messages must not show of the values; for the scopes above too.
+    /// Sets the secrets that messages must not show. It also applies to scopes on top of this one.
     #[must_use]
     pub fn masker(mut self, masker: Arc<Masker>) -> Self {
         self.masker = Some(masker);
@@ -179,7 +179,7 @@ impl Default for Scope {
 }
 
 impl Scope {
-    /// A scope of one layer.
+    /// Returns a scope of one layer.
     pub fn new(layer: Layer) -> Self {
         Scope(Arc::new(Node {
             slots: layer.slots,
@@ -189,7 +189,7 @@ impl Scope {
         }))
     }
 
-    /// A scope with a layer on top of this one; its names hide equal ones below.
+    /// Returns a scope with a layer on top of this one; its names hide equal names below.
     #[must_use]
     pub fn with(&self, layer: Layer) -> Scope {
         let functions = layer.functions.unwrap_or_else(|| self.0.functions.clone());
@@ -201,19 +201,19 @@ impl Scope {
         }))
     }
 
-    /// A scope with one more name.
+    /// Returns a scope with one more name.
     #[must_use]
     pub fn with_value(&self, name: impl Into<String>, value: impl Into<Arc<Value>>) -> Scope {
         self.with(Layer::new().value(name, value))
     }
 
-    /// Every name, for suggestions.
+    /// Returns every name, for suggestions.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         std::iter::successors(Some(self), |scope| scope.0.parent.as_ref())
             .flat_map(|scope| scope.0.slots.iter().map(|(name, _)| name.as_str()))
     }
 
-    /// What messages must not show, as of now.
+    /// Returns the current masks for messages.
     pub fn masks(&self) -> Arc<Masks> {
         self.0
             .masker
@@ -226,7 +226,7 @@ impl Scope {
         &self.0.functions
     }
 
-    /// The value of a name, if it came as JSON.
+    /// Returns the value of a name if it was supplied as JSON.
     pub(super) fn json(&self, name: &str) -> Option<&Value> {
         match &self.slot(name)?.source {
             Source::Json(value) => Some(value),
@@ -234,7 +234,7 @@ impl Scope {
         }
     }
 
-    /// Why a name has no value here, if it is known.
+    /// Returns the reason why a name has no value here, if known.
     pub(super) fn why_missing(&self, name: &str) -> Option<&str> {
         self.slot(name)?.value().as_ref().err().map(String::as_str)
     }
@@ -242,7 +242,7 @@ impl Scope {
     fn slot(&self, name: &str) -> Option<&Slot> {
         let mut scope = Some(self);
         while let Some(current) = scope {
-            // The last of equal names wins, as it would in a map.
+            // The last of equal names wins, as in a map.
             let found = current
                 .0
                 .slots
@@ -259,7 +259,7 @@ impl Scope {
 }
 
 impl fmt::Debug for Scope {
-    /// Names only: values may hold secrets.
+    /// Prints names only, because values may hold secrets.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_set().entries(self.names()).finish()
     }

@@ -1,18 +1,19 @@
-//! Room on the stack for what recurses over an expression.
+//! Provides enough stack for recursion over an expression.
 //!
-//! The parser takes about 250 KB per bracket and the evaluator 90 KB per level in a debug build, while a thread of an
-//! async runtime has 2 MiB: deep expressions get a thread of their own, whose stack suffices for their depth.
+//! In a debug build the parser takes about 250 KB per bracket and the evaluator 90 KB per level, while a thread of an
+//! async runtime has 2 MiB. So deep expressions run on a thread of their own, with a stack that suffices for their
+//! depth.
 
 use super::meter;
 use std::io;
 
-/// What is evaluated where it stands.
+/// Maximum depth that is evaluated on the current thread.
 const SHALLOW: usize = 6;
 
 /// Bytes of stack per level, with a good margin; memory that isn't touched costs nothing.
 const PER_LEVEL: usize = 512 << 10;
 
-/// Does the work with room for so many levels.
+/// Runs `work` with stack for `depth` levels.
 pub(super) fn with_room<T: Send>(depth: usize, work: impl FnOnce() -> T + Send) -> io::Result<T> {
     if depth <= SHALLOW && !meter::is_nested() {
         return Ok(work());
@@ -20,7 +21,7 @@ pub(super) fn with_room<T: Send>(depth: usize, work: impl FnOnce() -> T + Send) 
     on_own_stack(depth, work)
 }
 
-/// Does the work on a thread of its own. The meter goes with it and comes back.
+/// Runs `work` on a thread of its own. The meter's counts are carried there and back.
 pub(super) fn on_own_stack<T: Send>(
     depth: usize,
     work: impl FnOnce() -> T + Send,

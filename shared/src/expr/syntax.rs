@@ -1,10 +1,10 @@
-//! Puts the parser's complaints into words.
+//! Turns the parser's errors into readable messages.
 
 use super::scan::{Flaw, token_at};
 use cel::ParseErrors;
 use std::ops::Range;
 
-/// The first complaint about a text that [`super::scan::check`] let pass.
+/// Returns the first error in a text that [`super::scan::check`] accepted.
 pub(super) fn flaw(text: &str, errors: &ParseErrors) -> Flaw {
     let Some(error) = errors.errors.iter().min_by_key(|e| e.pos) else {
         return Flaw::new(0..text.len(), "not an expression");
@@ -83,7 +83,7 @@ fn unexpected(text: &str, at: usize, message: &str) -> Flaw {
     }
 }
 
-/// The token at an offset.
+/// Returns the token at an offset.
 fn word(text: &str, at: usize) -> Range<usize> {
     match token_at(text, at) {
         Ok(token) => token.start..token.end,
@@ -91,7 +91,7 @@ fn word(text: &str, at: usize) -> Range<usize> {
     }
 }
 
-/// Byte offset of a line and a column in characters, both from 1.
+/// Returns the byte offset of a line and a column; both count from 1, the column in characters.
 fn offset(text: &str, (line, column): (isize, isize)) -> usize {
     let line = usize::try_from(line).unwrap_or(1).max(1);
     let column = usize::try_from(column).unwrap_or(1).max(1);

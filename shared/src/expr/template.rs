@@ -13,7 +13,7 @@ use crate::spec::node::Template;
 use serde_json::Value;
 use std::ops::Range;
 
-/// A parsed text. `${{ expr }}` ends where the expression ends; `$${{` is the literal text `${{`.
+/// A parsed text. An interpolation `${{ expr }}` ends where the expression ends; `$${{` is the literal text `${{`.
 #[derive(Debug)]
 pub struct TemplateProgram {
     pieces: Vec<Piece>,
@@ -27,12 +27,12 @@ enum Piece {
 }
 
 impl TemplateProgram {
-    /// Parses a text and the expressions in it; errors are at their exact place.
+    /// Parses a text and the expressions in it; errors have their exact place.
     pub fn parse(template: &Template) -> Result<TemplateProgram, Diagnostic> {
         Self::parse_knowing(template, &MatrixKeys::default())
     }
 
-    /// The same where `matrix` has these keys.
+    /// Parses a text in which `matrix` has these keys.
     pub fn parse_knowing(
         template: &Template,
         keys: &MatrixKeys,
@@ -62,12 +62,12 @@ impl TemplateProgram {
         })
     }
 
-    /// Whether there is no expression in it.
+    /// Returns whether the text contains no expression.
     pub fn is_static(&self) -> bool {
         self.programs().next().is_none()
     }
 
-    /// The expressions in it, in order.
+    /// Returns the expressions in order.
     pub fn programs(&self) -> impl Iterator<Item = &Program> {
         self.pieces.iter().filter_map(|piece| match piece {
             Piece::Expression(program) => Some(program.as_ref()),
@@ -75,17 +75,17 @@ impl TemplateProgram {
         })
     }
 
-    /// Every use of a name, in the order of the text.
+    /// Returns every use of a name, in the order of the text.
     pub fn references(&self) -> impl Iterator<Item = &Reference> {
         self.programs().flat_map(Program::references)
     }
 
-    /// Calls of functions that aren't built in.
+    /// Returns the calls of functions that aren't built in.
     pub fn calls(&self) -> impl Iterator<Item = &Call> {
         self.programs().flat_map(Program::calls)
     }
 
-    /// The expression, if the text is only one `${{ }}`, spaces aside: then its value keeps its type.
+    /// Returns the expression if the text is only one `${{ }}`, apart from white space: then the value keeps its type.
     pub fn single(&self) -> Option<&Program> {
         let mut found = None;
         for piece in &self.pieces {
@@ -98,7 +98,7 @@ impl TemplateProgram {
         found
     }
 
-    /// The value: of any type if the text is only one `${{ }}`, else text.
+    /// Returns the value: of any type if the text is only one `${{ }}`, otherwise text.
     pub fn eval(&self, scope: &Scope) -> Result<Value, EvalError> {
         match self.single() {
             Some(program) => program.eval(scope),
@@ -106,7 +106,7 @@ impl TemplateProgram {
         }
     }
 
-    /// The value as text, whatever its type.
+    /// Returns the value as text, whatever its type.
     pub fn eval_text(&self, scope: &Scope) -> Result<String, EvalError> {
         if let Some(program) = self.single() {
             return Ok(to_text(&program.eval(scope)?));
@@ -127,7 +127,7 @@ impl TemplateProgram {
         Ok(out)
     }
 
-    /// The text as far as it is known: an expression that can't be evaluated here stands there as `{expression}`.
+    /// Returns the text as far as it is known: an expression that can't be evaluated here becomes `{expression}`.
     pub fn eval_known(&self, scope: &Scope) -> String {
         let _together = Group::start();
         let known = |program: &Program| match program.eval(scope) {
@@ -144,22 +144,22 @@ impl TemplateProgram {
         pieces.collect()
     }
 
-    /// Where the text stands.
+    /// Returns the place of the text.
     pub fn span(&self) -> Span {
         self.span
     }
 }
 
-/// A part of a text, for whoever puts texts together.
+/// A part of a text, for code that composes texts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TextPart {
-    /// As it is read: `$${{` is `${{`.
+    /// Literal text after unescaping: `$${{` is read as `${{`.
     Literal(String),
-    /// What stands between `${{` and `}}`.
+    /// Expression between `${{` and `}}`.
     Expression(String),
 }
 
-/// The parts of a text; `None` if an expression in it doesn't end.
+/// Returns the parts of a text; `None` if an expression in it isn't closed.
 pub fn parts_of_text(text: &str) -> Option<Vec<TextPart>> {
     let parts = split(text).ok()?.into_iter();
     let whole = parts.map(|part| match part {
@@ -169,7 +169,7 @@ pub fn parts_of_text(text: &str) -> Option<Vec<TextPart>> {
     whole.collect()
 }
 
-/// Where the expression that starts at `start` is closed by `}}`.
+/// Returns the offset of the `}}` that closes the expression starting at `start`.
 pub(crate) fn interpolation_end(text: &str, start: usize) -> Option<usize> {
     end_of_interpolation(text, start).ok()
 }

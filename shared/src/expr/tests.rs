@@ -1,4 +1,4 @@
-//! Expressions as users write them, and what is said when they fail.
+//! Expressions as users write them, and the messages when they fail.
 #![allow(clippy::unwrap_used)]
 
 use super::*;
@@ -541,7 +541,7 @@ fn whatever_an_expression_makes_is_counted() {
         let message = refused(text, &scope);
         assert!(message.contains("too expensive"), "{text}: {message}");
     }
-    // What a body of a usual answer takes is allowed, many times over.
+    // The cost of working on a usual response body is far below the limits.
     for text in [
         "l.map(y, y.upperAscii()).join(',').contains('Y')",
         "(b + b + b + b).size() == 4 * b.size()",

@@ -4,8 +4,8 @@ use crate::mask::{Masks, shortened};
 use serde_json::Value;
 use std::fmt::Write;
 
-/// How a value reads within text: strings as they are, numbers and bools as in JSON, null as nothing,
-/// lists and maps as JSON with sorted keys.
+/// Returns how a value reads within text: strings as they are, numbers and bools as in JSON, null as empty text, lists
+/// and maps as JSON with sorted keys.
 pub fn to_text(value: &Value) -> String {
     match value {
         Value::Null => String::new(),
@@ -14,14 +14,14 @@ pub fn to_text(value: &Value) -> String {
     }
 }
 
-/// JSON without spaces, keys sorted at every level: the same value always gives the same text.
+/// Returns JSON without spaces and with sorted keys at every level: the same value always gives the same text.
 pub fn canonical_json(value: &Value) -> String {
     let mut out = String::new();
     write_canonical(value, &mut out);
     out
 }
 
-/// The canonical JSON of a map given by its entries, in any order.
+/// Returns the canonical JSON of a map given by its entries, in any order.
 pub fn canonical_entries<'e>(entries: impl IntoIterator<Item = (&'e String, &'e Value)>) -> String {
     let mut out = String::new();
     write_entries(entries.into_iter().collect(), &mut out);
@@ -60,12 +60,14 @@ fn write_canonical(value: &Value, out: &mut String) {
     }
 }
 
-/// A value for people: JSON, cut to `limit` characters, long lists and maps with their first entries and their size.
+/// Returns a value for display: JSON, cut to `limit` characters; long lists and maps show their first entries and their
+/// size.
 pub fn abbreviate(value: &Value, limit: usize) -> String {
     abbreviate_masked(value, limit, &Masks::default())
 }
 
-/// The same without any secret: texts, keys and digits are masked whole, before they are cut or quoted.
+/// Does the same as [`abbreviate`] with secrets masked: texts, keys and digits are masked as a whole before they are
+/// cut or quoted.
 pub fn abbreviate_masked(value: &Value, limit: usize, masks: &Masks) -> String {
     const SHOWN: usize = 4;
     let inner = |item| abbreviate_masked(item, limit / SHOWN, masks);
@@ -95,7 +97,7 @@ pub fn abbreviate_masked(value: &Value, limit: usize, masks: &Masks) -> String {
             let shown = items.iter().map(inner);
             format!("[{}]", shown.collect::<Vec<_>>().join(", "))
         }
-        // A long text is cut before it is escaped: bodies have megabytes.
+        // A long text is cut before it is escaped, because bodies may have megabytes.
         Value::String(text) => {
             let (head, all) = masks.first_chars(text, limit);
             let ellipsis = if all { "" } else { "…" };
@@ -108,7 +110,7 @@ pub fn abbreviate_masked(value: &Value, limit: usize, masks: &Masks) -> String {
     shortened(&text, limit).into_owned()
 }
 
-/// A value's kind and, if it is short, the value: `a list of 3`, `null`, `text "abc"`, `the number 5`.
+/// Returns a value's kind and, if it is short, the value: `a list of 3`, `null`, `text "abc"`, `the number 5`.
 pub(super) fn describe(value: &Value, masks: &Masks) -> String {
     match value {
         Value::Null => "null".to_owned(),
@@ -122,9 +124,9 @@ pub(super) fn describe(value: &Value, masks: &Masks) -> String {
     }
 }
 
-/// The known name closest to one that isn't known.
+/// Returns the known name closest to an unknown one.
 pub fn closest<'n>(name: &str, known: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
-    // Comparing takes the product of the lengths, and a long text is nobody's misspelt name.
+    // Comparing takes the product of the lengths, and a text this long isn't a misspelt name.
     const LONGEST: usize = 100;
     known
         .into_iter()
@@ -135,7 +137,7 @@ pub fn closest<'n>(name: &str, known: impl IntoIterator<Item = &'n str>) -> Opti
         .map(|(_, candidate)| candidate)
 }
 
-/// "did you mean `x`?", else a list of what there is, cut when long.
+/// Returns "did you mean `x`?", otherwise a list of the known names, shortened if long.
 pub fn suggestion<'n>(
     name: &str,
     known: impl IntoIterator<Item = &'n str>,

@@ -1,37 +1,37 @@
-//! Where each part of an expression stands in its text.
+//! Finds the position of each part of an expression in its text.
 //!
-//! The parser keeps the place of one token per node (the operator, the bracket of a call, the dot of an access):
-//! a part's text is joined from its children and its brackets.
+//! The parser keeps the position of one token per node (the operator, the bracket of a call, the dot of an access). The
+//! range of a part is joined from its children and its brackets.
 
 use super::functions::{DISTINCT, JOIN, MATCHES, RANGE, REPLACE, SPLIT, is_wrapper};
 use super::scan::{Kind, Pairs, token_at};
 use cel::common::ast::{CallExpr, EntryExpr, Expr, IdedExpr, SourceInfo, operators};
 use std::ops::Range;
 
-/// A parsed expression with what is needed to find its parts in its text.
+/// A parsed expression with the data needed to find its parts in its text.
 #[derive(Debug)]
 pub(super) struct Tree {
     pub text: String,
     pub root: IdedExpr,
     pub info: SourceInfo,
     pub pairs: Pairs,
-    /// Where names stand that hold `-`.
+    /// Ranges of names that contain `-`.
     pub names: Vec<Range<usize>>,
 }
 
 impl Tree {
-    /// The bytes of a part, brackets balanced.
+    /// Returns the byte range of a part, with balanced brackets.
     pub(super) fn range(&self, part: &IdedExpr) -> Range<usize> {
         self.balanced(self.joined(part))
     }
 
-    /// The text of a part on one line.
+    /// Returns the text of a part on one line.
     pub(super) fn part_text(&self, part: &IdedExpr) -> String {
         let text = self.text.get(self.range(part)).unwrap_or_default();
         text.split_whitespace().collect::<Vec<_>>().join(" ")
     }
 
-    /// The token that the parser kept for a node.
+    /// Returns the range of the token that the parser kept for a node.
     pub(super) fn token(&self, id: u64) -> Range<usize> {
         match self.info.offset_for(id) {
             Some((start, stop)) if stop >= start => start as usize..stop as usize + 1,
@@ -88,12 +88,12 @@ impl Tree {
         }
     }
 
-    /// `name( … )` of the bracket at `token`.
+    /// Returns the range of `name( … )` for the bracket at `token`.
     fn called(&self, token: Range<usize>) -> Range<usize> {
         self.name_before(token.start).start..self.close_of(token.start)
     }
 
-    /// The word before a bracket.
+    /// Returns the range of the word before a bracket.
     pub(super) fn name_before(&self, bracket: usize) -> Range<usize> {
         let before = self.text.get(..bracket).unwrap_or_default().trim_end();
         let word = before
@@ -104,13 +104,13 @@ impl Tree {
         word..before.len()
     }
 
-    /// The dot before a name.
+    /// Returns the position of the dot before a name.
     fn dot_before(&self, name: usize) -> usize {
         let before = self.text.get(..name).unwrap_or_default().trim_end();
         before.len() - usize::from(before.ends_with('.'))
     }
 
-    /// The word after a dot, and after the question mark of an optional access.
+    /// Returns the range of the word after a dot, and after the question mark of an optional access.
     pub(super) fn name_after(&self, mut at: usize) -> Range<usize> {
         while at < self.text.len() {
             match token_at(&self.text, at) {
@@ -125,7 +125,7 @@ impl Tree {
         at..at
     }
 
-    /// The end of the bracket that opens at `open`.
+    /// Returns the end of the bracket that opens at `open`.
     fn close_of(&self, open: usize) -> usize {
         self.pairs
             .iter()
@@ -133,7 +133,7 @@ impl Tree {
             .map_or(self.text.len(), |(_, close)| close + 1)
     }
 
-    /// The range with every bracket in it that has its partner outside completed.
+    /// Extends the range until every bracket in it has its partner in it.
     fn balanced(&self, mut range: Range<usize>) -> Range<usize> {
         loop {
             let half = self
@@ -148,13 +148,13 @@ impl Tree {
     }
 }
 
-/// Whether a call's name is a function's rather than an operator's, such as `_+_`.
+/// Returns whether a call's name is that of a function rather than an operator such as `_+_`.
 pub(super) fn is_function(name: &str) -> bool {
     matches!(name, MATCHES | DISTINCT | RANGE | JOIN | REPLACE | SPLIT)
         || name.chars().all(super::scan::is_word)
 }
 
-/// A part without the metering that was wrapped around it.
+/// Returns a part without the metering wrapped around it.
 pub(super) fn unwrapped(part: &IdedExpr) -> &IdedExpr {
     match &part.expr {
         Expr::Call(call) if is_wrapper(&call.func_name) => call.args.first().unwrap_or(part),
@@ -162,7 +162,7 @@ pub(super) fn unwrapped(part: &IdedExpr) -> &IdedExpr {
     }
 }
 
-/// The direct parts of a node, in the order of evaluation; a macro's are not among them.
+/// Returns the direct parts of a node in the order of evaluation; parts of a macro are not included.
 pub(super) fn children(part: &IdedExpr) -> Vec<&IdedExpr> {
     match &part.expr {
         Expr::Call(call) => call

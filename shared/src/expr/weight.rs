@@ -1,16 +1,16 @@
-//! How much memory values take, roughly: what the meter counts, and what plans and cells are bounded by.
+//! Estimates the memory that values take. The meter counts it, and plans and cells are bounded by it.
 
 use cel::common::types::{CelBytes, CelList, CelMap, CelMapKey, CelOptional, CelString};
 use cel::common::value::Val;
 use serde_json::Value;
 
-/// Of any value, besides the text in it.
+/// Bytes of any value, besides the text in it.
 pub(super) const PER_VALUE: u64 = 64;
 
-/// Levels of lists and maps that a value may have: whatever goes through a value recurses.
+/// Maximum nesting of lists and maps in a value, because all code that traverses a value recurses.
 pub const MAX_LEVELS: usize = 128;
 
-/// The bytes that a value takes, roughly.
+/// Returns the approximate bytes that a value takes.
 pub fn weight(value: &Value) -> u64 {
     PER_VALUE
         + match value {
@@ -24,7 +24,7 @@ pub fn weight(value: &Value) -> u64 {
         }
 }
 
-/// The same of a value of CEL's.
+/// Returns the approximate bytes that a CEL value takes.
 pub(super) fn weight_of(value: &(dyn Val + '_)) -> u64 {
     if let Some(text) = value.downcast_ref::<CelString>() {
         PER_VALUE + text.inner().len() as u64
@@ -53,7 +53,7 @@ fn key_len(key: &CelMapKey<'_>) -> u64 {
     }
 }
 
-/// Whether lists and maps are more than `levels` deep in each other.
+/// Returns whether lists and maps are nested more than `levels` deep.
 pub fn deeper_than(value: &Value, levels: usize) -> bool {
     match (value, levels.checked_sub(1)) {
         (Value::Array(items), Some(left)) => items.iter().any(|item| deeper_than(item, left)),
