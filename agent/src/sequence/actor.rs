@@ -1,4 +1,5 @@
-//! Performs what the sequence's core decides: evaluates, runs steps and timers as tasks, tells events.
+//! Performs the effects of the sequence's core: evaluates expressions, runs steps and timers as tasks, and emits
+//! events.
 
 use super::core::Sequence;
 use super::effect::{Effect, End, Input, Limits, NodeId, Now, Timer};
@@ -22,19 +23,19 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 use tokio::task::{AbortHandle, JoinSet};
 
-/// What a sequence's actor is made of.
+/// Arguments of a sequence's actor.
 pub struct SequenceArgs {
-    /// The attempt.
+    /// The context of the attempt.
     pub context: Arc<CellContext>,
-    /// Where facts go.
+    /// Receives events.
     pub events: EventSink,
     /// The limits of the cell.
     pub limits: Limits,
-    /// Where the verdict goes.
+    /// Receives the verdict.
     pub verdict: oneshot::Sender<(Outcome, Option<String>)>,
 }
 
-/// Owns the steps in progress; stopping it drops them.
+/// The actor that owns the running steps; they are dropped when it stops.
 pub struct SequenceActor {
     core: Sequence,
     context: Arc<CellContext>,
@@ -42,14 +43,14 @@ pub struct SequenceActor {
     verdict: Option<oneshot::Sender<(Outcome, Option<String>)>>,
     tasks: JoinSet<()>,
     steps: HashMap<NodeId, Running>,
-    /// The steps that were ended from outside and not told yet, with what they had heard.
+    /// Steps that were ended from outside and whose end hasn't been emitted yet, with what they had observed.
     cut_short: HashMap<StepPath, Witness>,
     timers: HashMap<Timer, AbortHandle>,
-    /// How often each path has begun, which is part of its span's id; empty without a trace.
+    /// How often each path has begun, which is part of its span's id. Empty without a trace.
     begun: HashMap<StepPath, u32>,
 }
 
-/// A step in progress.
+/// A running step.
 struct Running {
     task: AbortHandle,
     heard: Option<(StepPath, Witness)>,
@@ -83,7 +84,7 @@ impl Actor for SequenceActor {
     }
 }
 
-/// One fact for the core.
+/// One input for the core.
 pub struct Fact(pub Input);
 
 impl Message<Fact> for SequenceActor {
@@ -99,7 +100,7 @@ impl Message<Fact> for SequenceActor {
                 mono: self.context.clock.monotonic(),
             };
             for effect in self.core.handle(input, now) {
-                // What needs no waiting is answered at once, without a trip through the mailbox.
+                // Results that need no waiting are handled at once, without a detour through the mailbox.
                 inputs.extend(self.perform(effect, &me).await);
             }
         }
@@ -222,8 +223,8 @@ impl SequenceActor {
         None
     }
 
-    /// A step that was ended from outside (a timeout, a cancel, a service that died) couldn't say where it stands and what
-    /// its command had printed.
+    /// Adds to a result the position of the step and, if it was ended from outside (by a timeout, a cancel order or a
+    /// service that went down) and so couldn't report it itself, the output of its command.
     fn add_evidence(&mut self, result: &mut StepResult, span: Span) {
         let witness = self.cut_short.remove(&result.path);
         if !result.outcome.is_ok() {
@@ -237,14 +238,14 @@ impl SequenceActor {
         }
     }
 
-    /// The trace context of a step that has begun: its own span.
+    /// Returns the trace context of a step that has begun; the parent is the step's own span.
     fn traceparent(&self, path: &str) -> Option<String> {
         let trace = self.context.trace.as_ref()?;
         let n = self.begun.get(path).copied().unwrap_or(1);
         Some(trace.parent(trace.step(path, n)))
     }
 
-    /// Evaluates now if it needs no waiting, else in a task.
+    /// Evaluates immediately if that needs no waiting, else in a task.
     fn evaluate(
         &mut self,
         me: &ActorRef<Self>,
@@ -261,7 +262,7 @@ impl SequenceActor {
         None
     }
 
-    /// Runs a step in a task. A panic in it is a bug of ours: the step is errored with the panic's text.
+    /// Runs a step in a task. A panic in it is a bug in Phalanx: the step is errored with the panic's message.
     fn run(
         &mut self,
         node: NodeId,

@@ -1,11 +1,13 @@
-//! The sequence as a state machine: which step is next, and what the end of one means for the others.
+//! The sequence as a state machine: which step is next, and how the end of one step affects the others.
 //!
-//! Pure: no runtime, no clock, no evaluation. [`Sequence::handle`] takes one [`Input`] and the time, and returns the
-//! [`Effect`]s to perform in order. Here is the life of one node (asked ▸ opened ▸ acting ▸ ended); how nodes hang together
-//! is in `tree.rs`, what ends them from outside (timeouts, cancel, a service going down) in `interrupt.rs`.
+//! It is pure: no runtime, no clock, no evaluation. [`Sequence::handle`] takes one [`Input`] and the time, and returns
+//! the [`Effect`]s to perform in order. This file holds the life of one node (asked ▸ opened ▸ acting ▸ ended);
+//! `tree.rs` holds the relations between nodes, and `interrupt.rs` the ends from outside (timeouts, cancel orders, a
+//! service that goes down).
 //!
-//! Two rules that the language leaves open: an `always` step inside a group that was never entered is skipped with its group,
-//! and a group that a step's `skip` ends in the middle still runs its own `always` steps.
+//! This code settles two rules that the language leaves open: an `always` step inside a group that was never entered is
+//! skipped with its group, and a group that is ended in the middle by a step's `skip` still runs its own `always`
+//! steps.
 
 use super::effect::{Asked, Down, Effect, End, Input, Item, Limits, NodeId, Now, Opening, Refusal};
 use super::effect::{Timer, Timer::Retry};
@@ -29,11 +31,11 @@ pub struct Sequence {
     pub(super) nodes: Vec<Node>,
     pub(super) now: Now,
     pub(super) effects: Vec<Effect>,
-    /// The cell is to end: a cancel, or its timeout.
+    /// Set when the cell must end, because of a cancel order or its timeout.
     pub(super) halt: Option<Halt>,
-    /// Whether any action began.
+    /// Whether any action has begun.
     pub(super) acted: bool,
-    /// A service that went down between two steps; the next one is charged with it.
+    /// A service that went down between two steps; the next step ends with its failure.
     pub(super) down: Option<Box<Down>>,
     finished: bool,
 }
@@ -41,7 +43,7 @@ pub struct Sequence {
 pub(super) const ROOT: NodeId = NodeId(0);
 
 impl Sequence {
-    /// The sequence of a spec, not begun.
+    /// Creates the sequence of a spec, not started yet.
     pub fn new(spec: Arc<Spec>, limits: Limits) -> Self {
         let (frames, cell) = Frames::new();
         let root = Node::root(cell);
@@ -59,7 +61,7 @@ impl Sequence {
         }
     }
 
-    /// Takes in one fact and says what is to be done. Answers that nobody waits for any more change nothing.
+    /// Handles one input and returns the effects to perform. Ignores answers that no node waits for any more.
     pub fn handle(&mut self, input: Input, now: Now) -> Vec<Effect> {
         self.now = now;
         match input {
@@ -83,7 +85,7 @@ impl Sequence {
         std::mem::take(&mut self.effects)
     }
 
-    /// Whether [`Effect::Finish`] was given out.
+    /// Returns whether [`Effect::Finish`] has been emitted.
     pub fn is_finished(&self) -> bool {
         self.finished
     }
@@ -228,7 +230,7 @@ impl Sequence {
         }
     }
 
-    /// One try ended: another one, or the outcome.
+    /// Handles the end of one try: begins another try or completes the node.
     pub(super) fn try_ended(&mut self, id: NodeId, end: End) {
         let node = self.node(id);
         let again = end.outcome == Outcome::Failed
@@ -250,7 +252,7 @@ impl Sequence {
         }
     }
 
-    /// A node gets its outcome: it is told, recorded, and what it stands in goes on.
+    /// Completes a node with its outcome: emits it, records it, and continues with the parent node.
     pub(super) fn complete(&mut self, id: NodeId, mut end: End) {
         let (now, node) = (self.now, self.node(id));
         if end.outcome == Outcome::Passed && (node.tries > 1 || node.tally.is_flaky()) {
@@ -317,7 +319,7 @@ impl Sequence {
         self.finished = true;
     }
 
-    /// It could not be asked, listed or opened.
+    /// Handles a node that could not be asked, listed or opened.
     fn refused(&mut self, id: NodeId, refusal: Refusal) {
         match refusal {
             Refusal::Needs { reason } => self.skip_node(id, Why::decided(reason)),
@@ -346,7 +348,7 @@ impl Sequence {
         }
     }
 
-    /// Remembers an end under the step's id.
+    /// Records the end of a step under its id.
     fn record(
         &mut self,
         id: NodeId,
@@ -371,7 +373,7 @@ impl Sequence {
         self.frames.record(home, &name, key.as_ref(), record);
     }
 
-    /// Whether it has steps inside rather than an action.
+    /// Returns whether the node contains steps instead of an action.
     fn is_body(&self, id: NodeId) -> bool {
         let node = self.node(id);
         node.other_branch
@@ -401,7 +403,7 @@ impl Sequence {
     }
 }
 
-/// How the step in progress ends when a service goes down.
+/// Returns the end of the running step when a service goes down.
 pub(super) fn down_end(down: &Down) -> End {
     End {
         failure: Some(down.failure.clone()),

@@ -1,4 +1,4 @@
-//! The words between the sequence's core and whoever performs for it: inputs go in, effects come out.
+//! The interface between the sequence's core and its performer: inputs go in, effects come out.
 
 use super::frame::{Value, View};
 use super::skip::Skipped;
@@ -18,7 +18,7 @@ pub struct NodeId(pub(super) usize);
 /// The time at which an input is handled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Now {
-    /// Wall time, for events.
+    /// Wall-clock time, for events.
     pub wall: Timestamp,
     /// Monotonic time, for durations.
     pub mono: Duration,
@@ -33,35 +33,35 @@ pub enum Item {
     Step(Arc<Step>),
 }
 
-/// What the sequence learns.
+/// Inputs of the sequence's core.
 #[derive(Debug)]
 pub enum Input {
-    /// It begins.
+    /// The sequence starts.
     Start,
-    /// The answer to [`Effect::Ask`].
+    /// Answer to [`Effect::Ask`].
     Asked {
         node: NodeId,
         result: Result<Asked, Refusal>,
     },
-    /// The answer to [`Effect::List`].
+    /// Answer to [`Effect::List`].
     Listed {
         node: NodeId,
         result: Result<Vec<Value>, Refusal>,
     },
-    /// The answer to [`Effect::Open`].
+    /// Answer to [`Effect::Open`].
     Opened {
         node: NodeId,
         result: Result<Opening, Refusal>,
     },
-    /// An action begins: the services it names are ready.
+    /// An action begins: the services that it names are ready.
     Acting { node: NodeId },
-    /// The answer to [`Effect::Act`] and [`Effect::Conclude`].
+    /// Answer to [`Effect::Act`] and [`Effect::Conclude`].
     Ended { node: NodeId, end: Box<End> },
     /// An armed timer fired.
     Fired(Timer),
-    /// A service exited unasked, or can't become ready.
+    /// A service exited unexpectedly or can't become ready.
     ServiceDown(Box<Down>),
-    /// The order to end.
+    /// A cancel order arrived.
     Cancelled {
         grace: Duration,
         reason: String,
@@ -69,34 +69,35 @@ pub enum Input {
     },
 }
 
-/// What the sequence wants done, in order.
+/// Effects that the core wants performed, in order.
 #[derive(Debug)]
 pub enum Effect {
-    /// Tell a fact.
+    /// Emit an event.
     Emit(EventKind),
-    /// Tell how a step ended. Whoever performs it adds the step's place to a failure that has none.
+    /// Emit the end of a step. The performer adds the step's position to a failure that has none.
     Ended { result: Box<StepResult>, span: Span },
-    /// Tell that a step and everything inside is skipped; see [`super::skip::expand`].
+    /// Emit that a step and everything inside it is skipped; see [`super::skip::expand`].
     Skip(Box<Skipped>),
-    /// Ask `when`; answered by [`Input::Asked`].
+    /// Evaluate `when`; answered by [`Input::Asked`].
     Ask {
         node: NodeId,
         item: Item,
         view: View,
     },
-    /// Evaluate a `foreach` list; answered by [`Input::Listed`].
+    /// Evaluate the list of a `foreach`; answered by [`Input::Listed`].
     List {
         node: NodeId,
         step: Arc<Step>,
         view: View,
     },
-    /// Evaluate what surrounds an action; answered by [`Input::Opened`].
+    /// Evaluate everything around an action (name, limits, arguments); answered by [`Input::Opened`].
     Open {
         node: NodeId,
         item: Item,
         view: View,
     },
-    /// Try an action once, from waiting for its services to its checks; answered by [`Input::Acting`], then [`Input::Ended`].
+    /// Try an action once, from waiting for its services to its checks; answered by [`Input::Acting`], then
+    /// [`Input::Ended`].
     Act {
         node: NodeId,
         step: Arc<Step>,
@@ -108,104 +109,104 @@ pub enum Effect {
     Conclude {
         node: NodeId,
         step: Arc<Step>,
-        /// Where the step itself stands.
+        /// The scopes that the step itself sees.
         view: View,
-        /// Where its body ran.
+        /// The scopes of its body.
         inner: View,
     },
-    /// Drop what an `Act` is doing. A late answer is ignored.
+    /// Abort the action of an `Act`. A late answer is ignored.
     Stop { node: NodeId },
     /// Arm a timer; answered by [`Input::Fired`].
     Arm { timer: Timer, after: Duration },
-    /// A timer that isn't needed any more.
+    /// Disarm a timer that isn't needed any more.
     Disarm(Timer),
-    /// All is told. The last effect.
+    /// Last effect: every event has been emitted.
     Finish {
         outcome: Outcome,
         reason: Option<String>,
     },
 }
 
-/// What a timer is for.
+/// The purposes of timers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Timer {
-    /// The whole cell.
+    /// Timeout of the whole cell.
     Cell,
-    /// `always` steps after a cancel or the cell's timeout.
+    /// Grace for `always` steps after a cancel order or the cell's timeout.
     Grace,
-    /// A phase or group.
+    /// Timeout of a phase or group.
     Limit(NodeId),
-    /// `always` steps of a phase or group after its timeout.
+    /// Grace for the `always` steps of a phase or group after its timeout.
     LimitGrace(NodeId),
-    /// Between two tries.
+    /// Delay between two tries.
     Retry(NodeId),
 }
 
-/// What `when` said.
+/// The result of evaluating `when`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Asked {
-    /// It runs.
+    /// The item runs.
     Run,
-    /// It doesn't, and why.
+    /// The item doesn't run, for this reason.
     Not { reason: String },
 }
 
-/// Why something could not be evaluated.
+/// Reasons why an item could not be evaluated.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Refusal {
-    /// It reads a capture of a step that has none, since it was skipped (or failed): `needs ID, skipped: …`.
+    /// It reads a capture of a step that has none because it was skipped or failed: `needs ID, skipped: …`.
     Needs { reason: String },
-    /// It can't be evaluated.
+    /// Its evaluation failed.
     Invalid {
-        /// The item's name, as far as it can be evaluated.
+        /// The item's name, evaluated as far as possible.
         name: String,
-        /// `failed`, or `errored` when a service it names could not be had.
+        /// `failed`, or `errored` if a service that it names is unavailable.
         outcome: Outcome,
         message: String,
         failure: Option<Box<Failure>>,
     },
 }
 
-/// What surrounds an action, evaluated.
+/// The evaluated surroundings of an action.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Opening {
-    /// What reports show, without the `foreach` key.
+    /// Name in reports, without the `foreach` key.
     pub name: String,
-    /// Rows of the coverage table that it names itself.
+    /// Rows of the coverage table that the item names itself.
     pub rows: Vec<String>,
-    /// Limit of a phase or group; a leaf's action has its limit of its own.
+    /// Timeout of a phase or group. The action of a leaf applies its timeout itself.
     pub timeout: Option<Duration>,
-    /// Further tries after the first.
+    /// Maximum number of further tries after the first.
     pub retries: u32,
-    /// Between tries.
+    /// Delay between two tries.
     pub delay: Duration,
     /// The arguments of a `use`.
     pub params: BTreeMap<String, Value>,
 }
 
-/// How one try of an action (or the conclusion of a group) ended.
+/// The end of one try of an action, or of the conclusion of a group.
 #[derive(Clone, Debug)]
 pub struct End {
     /// Passed, skipped, failed, errored or cancelled.
     pub outcome: Outcome,
-    /// Why, in one line.
+    /// Reason in one line, as shown in reports.
     pub reason: Option<String>,
-    /// Whether `skip` said so: then the group it stands in is skipped too.
+    /// Whether the step's `skip` applied, so that the group around it is skipped too.
     pub skips_group: bool,
-    /// Each check.
+    /// The result of each check.
     pub checks: Vec<CheckResult>,
-    /// What its command printed.
+    /// The output of its command.
     pub output: Option<Output>,
-    /// What helps to see the cause.
+    /// Evidence that helps to find the cause.
     pub failure: Option<Failure>,
-    /// Repetitions of the action.
+    /// Number of repetitions of the action.
     pub polls: u32,
-    /// What later steps read; of a passed try only.
+    /// Values that later steps can read; empty unless the try passed.
     pub captures: Arc<BTreeMap<String, Value>>,
 }
 
 impl End {
-    /// An end without checks and captures.
+    /// Creates an end without checks and captures.
     pub fn bare(outcome: Outcome, reason: Option<String>) -> Self {
         End {
             outcome,
@@ -220,16 +221,16 @@ impl End {
     }
 }
 
-/// A service that went down, or never came up.
+/// A service that went down, or never became ready.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Down {
-    /// Which.
+    /// Name of the service.
     pub service: String,
     /// `failed` or `errored`.
     pub outcome: Outcome,
-    /// What happened, in one line.
+    /// Reason in one line.
     pub reason: String,
-    /// The tail of its log, what inspecting it says.
+    /// Evidence: the tail of its log and the result of inspecting it.
     pub failure: Failure,
 }
 
@@ -238,12 +239,12 @@ pub struct Down {
 pub struct Limits {
     /// `cell.timeout`.
     pub cell: Duration,
-    /// For `always` steps after a timeout.
+    /// Grace for `always` steps after a timeout.
     pub grace: Duration,
 }
 
 impl Item {
-    /// Whether it runs after a failure, a timeout or a cancel.
+    /// Returns whether the item runs after a failure, a timeout or a cancel order.
     pub fn always(&self) -> bool {
         match self {
             Item::Phase(phase) => phase.always,
@@ -251,7 +252,7 @@ impl Item {
         }
     }
 
-    /// Whether what follows it runs after it failed.
+    /// Returns whether the items after it run if it fails.
     pub fn continue_on_failure(&self) -> bool {
         match self {
             Item::Phase(phase) => phase.continue_on_failure,
@@ -259,7 +260,7 @@ impl Item {
         }
     }
 
-    /// Whether it has a `when`.
+    /// Returns whether it has a `when`.
     pub fn has_when(&self) -> bool {
         match self {
             Item::Phase(phase) => phase.when.is_some(),

@@ -1,7 +1,7 @@
-//! What a step sees: parameters, `foreach` variables and the records of earlier steps, by scope.
+//! The values that a step sees: parameters, `foreach` variables and the records of earlier steps, by scope.
 //!
-//! A frame is one scope (the cell, a define's body, an instance of a `foreach`, a branch of a `parallel`) and sees outward.
-//! A [`View`] is an unchanging snapshot that a step takes along.
+//! A frame is one scope (the cell, a define's body, an instance of a `foreach`, a branch of a `parallel`); inner scopes
+//! see outer ones. A [`View`] is an immutable snapshot that a step takes along.
 
 use super::key::Key;
 use indexmap::IndexMap;
@@ -9,14 +9,14 @@ use phalanx_shared::outcome::Outcome;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// A value of a running cell: captures, parameters, `foreach` variables.
+/// A value of a running cell: a capture, a parameter or a `foreach` variable.
 pub type Value = serde_json::Value;
 
-/// A scope's place in [`Frames`].
+/// Index of a scope in [`Frames`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FrameId(usize);
 
-/// How a step with an `id` ended, for `steps.ID`.
+/// The end of a step with an `id`, for `steps.ID`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Record {
     /// `steps.ID.outcome`.
@@ -25,16 +25,16 @@ pub struct Record {
     pub reason: Option<String>,
     /// `steps.ID.attempt`: the number of tries.
     pub attempt: u32,
-    /// `steps.ID.NAME`; empty unless it passed.
+    /// `steps.ID.NAME`; empty unless the step passed.
     pub captures: Arc<BTreeMap<String, Value>>,
 }
 
-/// What stands behind `steps.ID`.
+/// The records of one step id.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Entry {
-    /// One step.
+    /// The record of a single step.
     One(Record),
-    /// The instances of a `foreach`, by key.
+    /// The records of the instances of a `foreach`, by key.
     Keyed(IndexMap<Key, Record>),
 }
 
@@ -49,22 +49,22 @@ pub struct Frame {
     pub steps: IndexMap<String, Entry>,
 }
 
-/// The scopes that a step sees, the innermost first.
+/// The scopes that a step sees, innermost first.
 #[derive(Clone, Debug, Default)]
 pub struct View(Arc<[Arc<Frame>]>);
 
 impl View {
-    /// The scopes, the innermost first.
+    /// Returns the scopes, innermost first.
     pub fn frames(&self) -> impl Iterator<Item = &Frame> {
         self.0.iter().map(AsRef::as_ref)
     }
 
-    /// The step of an id.
+    /// Returns the records of a step id.
     pub fn step(&self, id: &str) -> Option<&Entry> {
         self.frames().find_map(|frame| frame.steps.get(id))
     }
 
-    /// The value of a `foreach` variable.
+    /// Returns the value of a `foreach` variable.
     pub fn variable(&self, name: &str) -> Option<&Value> {
         self.frames().find_map(|frame| {
             let (variable, value) = frame.variable.as_ref()?;
@@ -72,12 +72,12 @@ impl View {
         })
     }
 
-    /// The parameters of the innermost define.
+    /// Returns the parameters of the innermost define.
     pub fn params(&self) -> Option<&BTreeMap<String, Value>> {
         self.frames().find_map(|frame| frame.params.as_ref())
     }
 
-    /// This view with one more scope inside.
+    /// Returns this view with one more scope inside.
     #[must_use]
     pub fn within(&self, frame: Frame) -> View {
         View(
@@ -95,7 +95,7 @@ pub struct Frames {
 }
 
 impl Frames {
-    /// The cell's own scope and its place.
+    /// Creates the scope of the cell, and returns its id too.
     pub fn new() -> (Self, FrameId) {
         let frames = Frames {
             frames: vec![(None, Arc::default())],
@@ -103,13 +103,13 @@ impl Frames {
         (frames, FrameId(0))
     }
 
-    /// A scope inside another.
+    /// Adds a scope inside another one.
     pub fn inside(&mut self, outer: FrameId, frame: Frame) -> FrameId {
         self.frames.push((Some(outer), Arc::new(frame)));
         FrameId(self.frames.len() - 1)
     }
 
-    /// What a step in this scope sees now.
+    /// Returns a snapshot of the scopes that a step in this scope sees.
     pub fn view(&self, innermost: FrameId) -> View {
         let mut chain = Vec::new();
         let mut next = Some(innermost);
@@ -120,7 +120,7 @@ impl Frames {
         View(chain.into())
     }
 
-    /// Remembers how a step ended; the newest end of an id counts.
+    /// Records the end of a step. A newer end of the same id replaces the older one.
     pub fn record(&mut self, at: FrameId, id: &str, key: Option<&Key>, record: Record) {
         let Some((_, frame)) = self.frames.get_mut(at.0) else {
             return;
@@ -142,7 +142,7 @@ impl Frames {
         }
     }
 
-    /// Moves what a branch recorded into the scope around it.
+    /// Moves the records of a branch into the scope around it.
     pub fn publish(&mut self, branch: FrameId, into: FrameId) {
         let steps = match self.frames.get_mut(branch.0) {
             Some((_, frame)) => std::mem::take(&mut Arc::make_mut(frame).steps),

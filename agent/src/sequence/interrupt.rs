@@ -1,4 +1,4 @@
-//! What ends steps from outside: the timeouts of cell, phases and groups, a cancel, a service that goes down.
+//! Ends steps from outside: timeouts of the cell, of phases and groups, cancel orders, and services that go down.
 //!
 //! `always` steps are spared until the grace is over.
 
@@ -9,12 +9,12 @@ use super::outcome::Blame;
 use phalanx_shared::outcome::Outcome;
 use std::time::Duration;
 
-/// The cell is to end.
+/// The end of the whole cell.
 #[derive(Clone, Debug)]
 pub(super) struct Halt {
-    /// For the skipped steps.
+    /// Reason for the skipped steps.
     reason: String,
-    /// Whether not even `always` steps run any more.
+    /// Whether even `always` steps no longer run.
     over: bool,
 }
 
@@ -127,7 +127,7 @@ impl Sequence {
         self.end_all(running, &down_end(&down));
     }
 
-    /// Why a step can't begin in this place, if it can't.
+    /// Returns why a step inside the node `around` can't begin, or `None` if it can.
     pub(super) fn bar(&self, around: NodeId, always: bool) -> Option<Why> {
         if let Some(halt) = &self.halt
             && (halt.over || !(always || self.node(around).always))
@@ -149,7 +149,7 @@ impl Sequence {
         None
     }
 
-    /// Why this node can't begin or go on. A phase with `always` steps is entered for their sake.
+    /// Returns why this node can't begin or continue. A phase with `always` steps is entered for their sake.
     pub(super) fn barred(&self, id: NodeId) -> Option<Why> {
         let node = self.node(id);
         let (parent, item) = (node.parent?, node.item.as_ref()?);
@@ -164,7 +164,7 @@ impl Sequence {
             .filter(|_| !for_always_steps)
     }
 
-    /// Ends what runs inside a node; with `spare`, `always` steps go on.
+    /// Ends the running steps inside a node. With `spare`, `always` steps continue.
     fn interrupt(&mut self, root: NodeId, spare: bool, end: &End) {
         let running = self.running(root, spare);
         self.end_all(running, end);
@@ -181,7 +181,7 @@ impl Sequence {
         }
     }
 
-    /// The steps inside a node whose action runs or whose next try waits.
+    /// Returns the steps inside a node whose action runs or whose next try is delayed.
     fn running(&self, root: NodeId, spare: bool) -> Vec<NodeId> {
         self.inside(root, spare)
             .filter(|id| matches!(self.node(*id).state, State::Acting | State::Delaying))
@@ -200,7 +200,8 @@ impl Sequence {
         }
     }
 
-    /// The nodes inside a node, itself included; with `spare` without `always` ones and what is inside those.
+    /// Returns the nodes inside a node, including itself. With `spare`, leaves out `always` nodes and the nodes inside
+    /// those.
     fn inside(&self, root: NodeId, spare: bool) -> impl Iterator<Item = NodeId> {
         let all = (0..self.nodes.len()).map(NodeId);
         all.filter(move |id| {

@@ -1,4 +1,4 @@
-//! The keys of `foreach` instances: how `name [key]` and `steps.ID[key]` call them.
+//! The keys of `foreach` instances, used in `name [key]` and `steps.ID[key]`.
 
 use super::frame::Value;
 use std::fmt;
@@ -6,9 +6,9 @@ use std::fmt;
 /// The key of one instance.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Key {
-    /// A number.
+    /// An integer.
     Int(i64),
-    /// A text.
+    /// A string.
     Text(String),
 }
 
@@ -21,8 +21,8 @@ impl fmt::Display for Key {
     }
 }
 
-/// Gives each value its key: itself if it is a string or integer, else its field `key`, `name` or `id`, else its index.
-/// Two equal keys are an error, in one line.
+/// Returns the key of each value: the value itself if it is a string or integer, else its field `key`, `name` or `id`,
+/// else its index. Returns an error, in one line, if two keys are equal.
 pub fn keys(values: &[Value]) -> Result<Vec<Key>, String> {
     let mut keys: Vec<Key> = Vec::with_capacity(values.len());
     let mut seen = std::collections::HashMap::new();
@@ -56,7 +56,8 @@ fn plain(value: &Value) -> Option<Key> {
     }
 }
 
-/// Whether a CEL text reads a variable: an identifier that is neither in a string nor a field of something.
+/// Returns whether a CEL expression reads a variable: as an identifier that is neither in a string nor a field of
+/// another value.
 pub(super) fn names(expression: &str, variable: &str) -> bool {
     let mut quote: Option<char> = None;
     let mut before = ' ';

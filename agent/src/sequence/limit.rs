@@ -1,8 +1,8 @@
-//! How durations are written in messages.
+//! Formats durations for messages.
 
 use std::time::Duration;
 
-/// `250ms`, `1.5s`, `30s`, `20m`, `1h30m`.
+/// Formats a duration as `250ms`, `1.5s`, `30s`, `20m` or `1h30m`.
 pub fn duration_text(duration: Duration) -> String {
     let millis = duration.as_millis();
     if millis == 0 {

@@ -1,7 +1,7 @@
 //! The sequence of one attempt: its phases and steps, in order, each with exactly one outcome.
 //!
-//! [`core`] decides (pure: inputs in, effects out), [`actor`] performs. What a single step *does* is in [`crate::step`];
-//! this folder knows a step only as something that is asked, opened, acts and ends.
+//! [`core`] decides (pure: inputs in, effects out) and [`actor`] performs. The actions of single steps are in
+//! [`crate::step`]; this folder only asks, opens, runs and ends steps.
 
 pub mod actor;
 pub mod core;

@@ -1,4 +1,4 @@
-//! The nodes of a running sequence: one per phase, loop, instance, group and step that was reached.
+//! The nodes of a running sequence: one per reached phase, loop, instance, group and step.
 
 use super::effect::{Item, NodeId, Now};
 use super::frame::{FrameId, Value};
@@ -11,102 +11,103 @@ use std::time::Duration;
 /// One node of the tree.
 #[derive(Debug)]
 pub(super) struct Node {
-    /// What it stands in; `None` of the cell itself.
+    /// The node that contains it; `None` for the cell itself.
     pub parent: Option<NodeId>,
-    /// The phase or step; `None` of the cell itself.
+    /// The phase or step; `None` for the cell itself.
     pub item: Option<Item>,
-    /// The whole of a `foreach`: it has instances, not an action.
+    /// Whether it is a whole `foreach`, which has instances instead of an action.
     pub looped: bool,
-    /// The key, of an instance.
+    /// The key, if it is an instance.
     pub key: Option<Key>,
-    /// Where it stands.
+    /// Its path.
     pub path: StepPath,
-    /// What reports show, with the key; empty until it is opened.
+    /// Its name in reports, with the key; empty until it is opened.
     pub name: String,
-    /// The other branch runs: `when` was false and there is an `else`.
+    /// Whether the other branch runs: `when` was false and there is an `else`.
     pub other_branch: bool,
-    /// Where it is evaluated.
+    /// The scope in which it is evaluated.
     pub frame: FrameId,
-    /// Where its `id` is recorded.
+    /// The scope in which its `id` is recorded.
     pub home: FrameId,
-    /// Rows of the coverage table, those of the groups around it included.
+    /// Rows of the coverage table, including those of the groups around it.
     pub rows: Vec<String>,
-    /// It, or a group around it, is `always`.
+    /// Whether it or a group around it is `always`.
     pub always: bool,
-    /// When it was opened.
+    /// Time when it was opened.
     pub began: Now,
-    /// Tries begun.
+    /// Number of tries that have begun.
     pub tries: u32,
-    /// Further tries allowed.
+    /// Maximum number of further tries after the first.
     pub retries: u32,
-    /// Between tries.
+    /// Delay between two tries.
     pub delay: Duration,
     /// The arguments of a `use`.
     pub params: BTreeMap<String, Value>,
-    /// Its own limit, of a phase or group.
+    /// The timeout of a phase or group.
     pub limit: Option<Duration>,
-    /// Where it is in its life.
+    /// Its current state.
     pub state: State,
-    /// The ends of what is inside.
+    /// The ends of the nodes inside it.
     pub tally: Tally,
-    /// `skip` of a step inside said that this group is skipped.
+    /// The reason, if a step inside has skipped this group by its `skip`.
     pub skipped: Option<String>,
-    /// Its own timeout is over: no further try.
+    /// Whether its own timeout is over, so that no further try begins.
     pub timed_out: bool,
 }
 
-/// Where a node is in its life.
+/// The states in a node's life.
 #[derive(Debug)]
 pub(super) enum State {
-    /// `when` is asked.
+    /// Its `when` is being evaluated.
     Asking,
-    /// The list of a `foreach` is evaluated.
+    /// The list of its `foreach` is being evaluated.
     Listing,
-    /// Name, limits and arguments are evaluated.
+    /// Its name, limits and arguments are being evaluated.
     Opening,
-    /// The instances of a `foreach` run, in order.
+    /// The instances of its `foreach` run, in order; these are the remaining ones.
     Looping(VecDeque<(Key, Value)>),
-    /// Steps run, in order.
+    /// Its steps run, in order.
     Block(Block),
-    /// So many steps run at once.
+    /// Its steps run concurrently; `running` of them haven't ended.
     Parallel {
         running: usize,
         branches: Vec<NodeId>,
     },
-    /// An action is tried.
+    /// Its action is being tried.
     Acting,
-    /// Captures and checks of a group are evaluated.
+    /// The captures and checks of the group are being evaluated.
     Concluding,
-    /// The next try waits.
+    /// It waits for the next try.
     Delaying,
     /// It has its outcome.
     Done,
 }
 
-/// Steps in order.
+/// Steps that run in order.
 #[derive(Debug)]
 pub(super) struct Block {
-    /// What is left, with positions.
+    /// The remaining items with their positions.
     pub items: VecDeque<(usize, Item)>,
-    /// Where the steps are evaluated.
+    /// The scope in which the steps are evaluated.
     pub frame: FrameId,
     /// The path that the steps' positions are appended to.
     pub path: StepPath,
-    /// Why what is left doesn't run, `always` steps aside.
+    /// Set if the remaining steps don't run, except for `always` steps.
     pub stop: Option<Stop>,
 }
 
-/// Why something doesn't run.
+/// The reason why an item doesn't run.
 #[derive(Clone, Debug)]
 pub(super) struct Why {
-    /// For people.
+    /// Reason, as shown in reports.
     pub reason: String,
-    /// Whether it was never reached; otherwise the spec decided so.
+    /// Whether the item was never reached; otherwise the spec decided to skip it.
     pub unreached: bool,
 }
 
 impl Why {
-    /// The spec says so: `when`, `skip`, nothing to repeat, or what it needs was skipped.
+    /// The spec decided it: by `when`, by `skip`, because there is nothing to repeat, or because a step that it needs
+    /// was skipped.
     pub fn decided(reason: impl Into<String>) -> Self {
         Why {
             reason: reason.into(),
@@ -114,7 +115,7 @@ impl Why {
         }
     }
 
-    /// A failure, a timeout or a cancel came before it.
+    /// A failure, a timeout or a cancel order came first.
     pub fn unreached(reason: impl Into<String>) -> Self {
         Why {
             reason: reason.into(),
@@ -123,24 +124,24 @@ impl Why {
     }
 }
 
-/// Why the rest of a block doesn't run.
+/// The reason why the rest of a block doesn't run.
 #[derive(Clone, Debug)]
 pub(super) struct Stop {
-    /// For the skipped steps.
+    /// Reason for the skipped steps.
     pub why: Why,
-    /// Whether not even `always` steps run any more.
+    /// Whether even `always` steps no longer run.
     pub over: bool,
 }
 
 impl Node {
-    /// Whether it is a group that a step's `skip` skips: not the cell, a phase, or the whole of a loop.
+    /// Returns whether a step's `skip` skips this group: it is not the cell, a phase or a whole loop.
     pub(super) fn is_group(&self) -> bool {
         matches!(self.item, Some(Item::Step(_)))
             && !self.looped
             && matches!(self.state, State::Block(_) | State::Parallel { .. })
     }
 
-    /// The word of its action.
+    /// Returns the keyword of its action.
     pub(super) fn action(&self) -> &'static str {
         match &self.item {
             Some(Item::Step(_)) if self.other_branch => "else",
@@ -149,7 +150,7 @@ impl Node {
         }
     }
 
-    /// Its block, while its steps run.
+    /// Returns its block while its steps run.
     pub(super) fn block(&mut self) -> Option<&mut Block> {
         match &mut self.state {
             State::Block(block) => Some(block),

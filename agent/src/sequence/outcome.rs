@@ -1,8 +1,8 @@
-//! How the outcomes of several steps make the outcome of what they stand in.
+//! Combines the outcomes of several steps into the outcome of the node that contains them.
 
 use phalanx_shared::outcome::Outcome;
 
-/// The ends of the steps of a group, phase, loop or cell, counted.
+/// Counts the ends of the steps of a group, phase, loop or cell.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tally {
     total: usize,
@@ -14,14 +14,14 @@ pub(super) struct Tally {
     same_skip_reason: bool,
 }
 
-/// The step that a failure came from.
+/// The step that caused a failure.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Blame {
-    /// Its name.
+    /// Name of the step.
     pub step: String,
-    /// Why it failed.
+    /// Reason of its failure.
     pub reason: Option<String>,
-    /// How bad it is.
+    /// Outcome of the step.
     pub outcome: Outcome,
 }
 
@@ -55,7 +55,7 @@ impl Tally {
         }
     }
 
-    /// A verdict from outside: a timeout, a cancel.
+    /// Adds a verdict from outside: a timeout or a cancel order.
     pub(super) fn charge(&mut self, blame: Blame) {
         self.worst = self.worst.max(Some(blame.outcome));
         if self
@@ -67,17 +67,18 @@ impl Tally {
         }
     }
 
-    /// The worst step's name and reason.
+    /// Returns the worst step's name and reason.
     pub(super) fn blame(&self) -> Option<&Blame> {
         self.blame.as_ref()
     }
 
-    /// Whether something passed only after it had failed.
+    /// Returns whether a step passed only after it had failed.
     pub(super) fn is_flaky(&self) -> bool {
         self.flaky
     }
 
-    /// Failed if a step failed, else skipped if it was skipped or all of it was, else passed.
+    /// Returns the combined outcome: that of the worst step if one failed, else skipped if the node or all of its steps
+    /// were skipped, else flaky or passed.
     pub(super) fn outcome(&self, skipped: Option<&str>) -> (Outcome, Option<String>) {
         if let Some(worst) = self.worst {
             return (worst, self.blame.as_ref().map(Blame::line));
@@ -102,7 +103,7 @@ impl Tally {
 }
 
 impl Blame {
-    /// `step: reason`.
+    /// Formats the blame as `step: reason`.
     pub(super) fn line(&self) -> String {
         match &self.reason {
             Some(reason) if self.step.is_empty() => reason.clone(),

@@ -1,7 +1,7 @@
-//! A skipped step is told together with everything inside it: a line, an event and a report row each.
+//! Reports a skipped step together with everything inside it: each gets a line, an event and a report row.
 //!
-//! The core names the outermost item; [`expand`] walks its inside, [`Describe`] gives names and rows as far as they can be
-//! evaluated (what is unknown in a name stands there as `{expression}`).
+//! The core names the outermost item and [`expand`] walks its inside. [`Describe`] supplies names and rows as far as
+//! they can be evaluated; an unknown part of a name appears as `{expression}`.
 
 use super::effect::Item;
 use super::frame::{Frame, Value, View};
@@ -13,7 +13,7 @@ use phalanx_shared::time::Timestamp;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Defines can't contain themselves; should one, this ends it.
+/// Limit on the nesting depth. Defines can't contain themselves; the limit ends the walk if one does all the same.
 const MAX_DEPTH: usize = 64;
 
 /// An item that is skipped as a whole.
@@ -21,33 +21,33 @@ const MAX_DEPTH: usize = 64;
 pub struct Skipped {
     /// The phase or step.
     pub item: Item,
-    /// Where it stands; with the key of an instance.
+    /// Its path, with the key of an instance.
     pub path: StepPath,
-    /// The key, of an instance.
+    /// The key, if it is an instance.
     pub key: Option<Key>,
-    /// What it would have seen.
+    /// The scopes that it would have seen.
     pub view: View,
-    /// Rows that the groups around it name.
+    /// Rows of the coverage table that the groups around it name.
     pub rows: Vec<String>,
-    /// Why.
+    /// Reason, as shown in reports.
     pub reason: String,
-    /// Whether it was never reached.
+    /// Whether it was never reached; otherwise the spec decided to skip it.
     pub unreached: bool,
-    /// Whether only what is inside is told: the item itself has its event already.
+    /// Whether only the steps inside are reported, because the item itself has its event already.
     pub inside_only: bool,
 }
 
-/// Gives what can be known of a step that doesn't run.
+/// Describes a step that doesn't run, as far as that is possible.
 pub trait Describe {
-    /// Its name, as far as it is known.
+    /// Returns the step's name as far as it is known.
     fn name(&self, step: &Step, view: &View) -> String;
-    /// The rows that it names itself; of a `foreach` those of all its values, if they can be known.
+    /// Returns the rows that the item names itself; for a `foreach`, the rows of all its values if they can be known.
     fn rows(&self, item: &Item, view: &View) -> Vec<String>;
-    /// The arguments of a `use`, as far as they can be evaluated.
+    /// Returns the arguments of a `use` as far as they can be evaluated.
     fn params(&self, step: &Step, view: &View) -> BTreeMap<String, Value>;
 }
 
-/// The results of a skipped item and of everything inside it, outermost first.
+/// Returns the results of a skipped item and of everything inside it, outermost first.
 pub fn expand(
     skipped: &Skipped,
     spec: &Spec,
@@ -82,7 +82,7 @@ pub fn expand(
     walk.results
 }
 
-/// Adds rows that aren't there yet.
+/// Adds the rows that aren't present yet.
 pub(super) fn add_rows(rows: &mut Vec<String>, more: Vec<String>) {
     for row in more {
         if !rows.contains(&row) {
@@ -160,7 +160,7 @@ impl Walk<'_> {
     }
 }
 
-/// The body of a define.
+/// Returns the body of a define.
 pub(crate) fn body<'a>(spec: &'a Spec, define: &str) -> Option<&'a DefineBody> {
     spec.define
         .iter()
@@ -168,7 +168,7 @@ pub(crate) fn body<'a>(spec: &'a Spec, define: &str) -> Option<&'a DefineBody> {
         .map(|known| &known.body)
 }
 
-/// `name [key]` of an instance.
+/// Formats the name of an instance as `name [key]`.
 pub(super) fn with_key(name: &str, key: Option<&Key>) -> String {
     match key {
         Some(key) => format!("{name} [{key}]"),
@@ -176,7 +176,7 @@ pub(super) fn with_key(name: &str, key: Option<&Key>) -> String {
     }
 }
 
-/// The word of an action, as the spec writes it.
+/// Returns the keyword of an action in the spec.
 pub fn action_word(action: &Action) -> &'static str {
     match action {
         Action::Http(_) => "http",

@@ -1,4 +1,4 @@
-//! Skipping: a node that was reached, what is inside it, what is left of a group; and what later steps learn of it.
+//! Skips nodes that were reached, the steps inside them and the rest of groups, and records the skips for later steps.
 
 use super::core::Sequence;
 use super::effect::{Effect, Item, NodeId};
@@ -12,13 +12,13 @@ use phalanx_shared::spec::model::{Action, Step};
 use std::sync::Arc;
 
 impl Sequence {
-    /// Skips a node that was reached, with everything inside, and goes on.
+    /// Skips a node that was reached, with everything inside, and continues with the parent node.
     pub(super) fn skip_node(&mut self, id: NodeId, why: Why) {
         self.tell_skipped(id, &why);
         self.child_done(id, Outcome::Skipped, Some(&why.reason), None);
     }
 
-    /// Skips a node whose surroundings go on by themselves.
+    /// Skips a node without continuing with its parent node.
     pub(super) fn skip_quietly(&mut self, id: NodeId, why: Why) {
         self.tell_skipped(id, &why);
         if let Some(parent) = self.node(id).parent {
@@ -50,7 +50,7 @@ impl Sequence {
         }
     }
 
-    /// Skips what is inside a node that failed before it was entered.
+    /// Skips the steps inside a node that failed before it was entered.
     pub(super) fn skip_inside(&mut self, id: NodeId, why: Why) {
         let node = self.node(id);
         let (home, key) = (node.home, node.key.clone());
@@ -81,7 +81,7 @@ impl Sequence {
         }
     }
 
-    /// Remembers skipped steps under their ids, as far as later steps can name them.
+    /// Records skipped steps under their ids, as far as later steps can refer to them.
     fn record_skipped(&mut self, item: &Item, home: FrameId, key: Option<&Key>, reason: &str) {
         match item {
             Item::Phase(phase) => self.record_all(&phase.steps, home, reason),
@@ -115,7 +115,8 @@ impl Sequence {
         }
     }
 
-    /// The branch that isn't taken isn't told, but a step that reads from it learns why it can't.
+    /// Records the branch that isn't taken. Its steps aren't reported, but a step that reads from them learns why it
+    /// can't.
     pub(super) fn record_other(&mut self, id: NodeId) {
         let node = self.node(id);
         if let Some(Item::Step(step)) = node.item.clone() {
@@ -124,7 +125,7 @@ impl Sequence {
         }
     }
 
-    /// `skip` skips the group that the step stands in, from there on; a phase is none.
+    /// Skips the rest of the group that contains the step, because of its `skip`. A phase doesn't count as a group.
     pub(super) fn skip_group_around(&mut self, id: NodeId, reason: String) {
         let mut next = self.node(id).parent;
         while let Some(around) = next {

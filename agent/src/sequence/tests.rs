@@ -1,6 +1,7 @@
-//! The core without a runtime: random trees of steps with random ends, interrupted at random moments.
+//! Tests of the core without a runtime: random trees of steps with random ends, interrupted at random moments.
 //!
-//! The performer here is the simplest there is: it answers each effect at once, or in a random order where steps run side by side.
+//! The performer is as simple as possible: it answers each effect at once, or in a random order where steps run
+//! concurrently.
 
 #![allow(clippy::unwrap_used)]
 
@@ -22,20 +23,20 @@ use std::time::Duration;
 mod language;
 mod random;
 
-/// What a step's next tries come to, by its name; `passed` when nothing is left.
+/// The outcomes of each step's next tries, by its name; `passed` when none is left.
 type Script = BTreeMap<String, Vec<Outcome>>;
 
-/// Performs effects by a script.
+/// Performs effects according to a script.
 struct Performer {
     core: Sequence,
     spec: Arc<Spec>,
     script: Script,
-    /// Actions in progress, in the order begun.
+    /// The running actions, in the order they began.
     acting: Vec<(NodeId, String)>,
     armed: Vec<(Timer, Duration)>,
     results: Vec<StepResult>,
     events: Vec<EventKind>,
-    /// Names of the steps whose action began, in order.
+    /// Names of the steps whose action has begun, in order.
     acted: Vec<String>,
     whens: BTreeMap<String, bool>,
     finished: Option<(Outcome, Option<String>)>,
@@ -54,7 +55,7 @@ fn parse(yaml: &str) -> Arc<Spec> {
     }
 }
 
-/// Names as written, and keys in braces replaced by nothing: the performer evaluates nothing.
+/// Describes steps by their names as written, because this performer evaluates nothing.
 struct AsWritten;
 
 impl Describe for AsWritten {
@@ -108,7 +109,7 @@ impl Performer {
         }
     }
 
-    /// Steps without a script pass, phases and steps without an entry here run.
+    /// Sets whether a phase or step runs; those without an entry run.
     fn when(mut self, name: &str, runs: bool) -> Performer {
         self.whens.insert(name.to_owned(), runs);
         self
@@ -195,7 +196,7 @@ impl Performer {
         })
     }
 
-    /// Ends the action that began so many actions ago among those in progress.
+    /// Ends the running action with this index, in the order they began.
     fn end(&mut self, which: usize) {
         let (node, name) = self.acting.remove(which);
         let end = self.next_end(&name);
@@ -212,7 +213,7 @@ impl Performer {
         true
     }
 
-    /// Goes on until everything has ended: actions in order, then waits between tries.
+    /// Continues until everything has ended: first the actions in order, then the delays between tries.
     fn finish(mut self) -> Performer {
         while self.finished.is_none() {
             if !self.acting.is_empty() {
@@ -237,7 +238,7 @@ impl Performer {
         self.finished.as_ref().unwrap().0
     }
 
-    /// `path outcome` and the reason, in the order told.
+    /// Formats each result as `path outcome` and reason, in the order emitted.
     fn lines(&self) -> Vec<String> {
         self.results.iter().map(line).collect()
     }

@@ -1,4 +1,4 @@
-//! How the nodes of a sequence hang together: entering, skipping, going on to the next, closing a group.
+//! Relations between the nodes of a sequence: entering and skipping nodes, advancing to the next one, closing groups.
 
 use super::core::Sequence;
 use super::effect::{Effect, End, Item, NodeId, Timer};
@@ -25,7 +25,8 @@ impl Sequence {
         self.advance(id);
     }
 
-    /// A phase that is entered after a failure, for its `always` steps only, passes the reason on to the rest.
+    /// Returns the reason that a phase passes on to its steps if it is entered after a failure, for its `always` steps
+    /// only.
     fn inherited_stop(&self, id: NodeId) -> Option<Stop> {
         let node = self.node(id);
         let (Some(Item::Phase(phase)), Some(parent)) = (&node.item, node.parent) else {
@@ -35,7 +36,7 @@ impl Sequence {
         Some(Stop { why, over: false })
     }
 
-    /// Goes on with the next item of a block, or closes it.
+    /// Continues with the next item of a block, or closes the block.
     pub(super) fn advance(&mut self, id: NodeId) {
         loop {
             let Some(block) = self.node_mut(id).block() else {
@@ -57,7 +58,7 @@ impl Sequence {
         }
     }
 
-    /// Goes on with the next instance of a loop, or closes it.
+    /// Continues with the next instance of a loop, or closes the loop.
     pub(super) fn next_instance(&mut self, id: NodeId) {
         loop {
             let State::Looping(left) = &mut self.node_mut(id).state else {
@@ -85,7 +86,7 @@ impl Sequence {
         }
     }
 
-    /// A failed instance ends the loop unless `continue-on-failure`.
+    /// Returns why no further instance runs: a failed instance ends the loop unless `continue-on-failure` is set.
     fn loop_bar(&self, id: NodeId) -> Option<Why> {
         let node = self.node(id);
         let goes_on = node.item.as_ref().is_some_and(Item::continue_on_failure);
@@ -125,7 +126,7 @@ impl Sequence {
         id
     }
 
-    /// Asks, lists or opens a node, whichever comes first.
+    /// Begins a node: evaluates its `when`, lists its `foreach` or opens it, whichever comes first.
     fn begin(&mut self, id: NodeId) {
         let node = self.node(id);
         let Some(item) = node.item.clone() else {
@@ -175,7 +176,7 @@ impl Sequence {
         });
     }
 
-    /// Runs what is inside a phase, group, `use`, `parallel` or other branch.
+    /// Runs the steps inside a phase, group, `use`, `parallel` or other branch.
     pub(super) fn run_body(&mut self, id: NodeId) {
         let node = self.node(id);
         let (frame, path, other) = (node.frame, node.path.clone(), node.other_branch);
@@ -209,7 +210,7 @@ impl Sequence {
         }
     }
 
-    /// Begins all steps at once. Each records into a scope of its own, so that they don't see each other.
+    /// Begins all steps concurrently. Each one records into its own scope, so that they don't see each other.
     fn run_parallel(&mut self, id: NodeId, steps: &[Step]) {
         let (frame, path) = (self.node(id).frame, self.node(id).path.clone());
         let mut children = Vec::new();
@@ -229,7 +230,7 @@ impl Sequence {
         }
     }
 
-    /// Something inside ended; what it stands in goes on.
+    /// Handles the end of a child node and continues with its parent.
     pub(super) fn child_done(
         &mut self,
         child: NodeId,
@@ -263,7 +264,7 @@ impl Sequence {
         }
     }
 
-    /// All steps inside have their outcome.
+    /// Handles the end of a body: all steps inside have their outcome.
     fn body_done(&mut self, id: NodeId) {
         if let State::Parallel { branches, .. } = &self.node(id).state {
             let into = self.node(id).frame;
@@ -295,7 +296,7 @@ impl Sequence {
         }
     }
 
-    /// A name for messages when it could not be evaluated: as written.
+    /// Returns the name as written, for messages about a name that could not be evaluated.
     pub(super) fn plain_name(&self, id: NodeId) -> String {
         match &self.node(id).item {
             Some(Item::Phase(phase)) => phase.name.text.clone(),
@@ -311,7 +312,7 @@ impl Sequence {
         self.effects.push(Effect::Arm { timer, after });
     }
 
-    /// Disarms what a node had armed.
+    /// Disarms the timers that a node has armed.
     pub(super) fn disarm(&mut self, id: NodeId) {
         let node = self.node(id);
         if node.limit.is_some() {
@@ -325,7 +326,7 @@ impl Sequence {
 }
 
 impl Node {
-    /// The cell itself, and the blank that other nodes are made from.
+    /// Creates the node of the cell, which is also the template for other nodes.
     pub(super) fn root(frame: FrameId) -> Self {
         Node {
             parent: None,
@@ -358,7 +359,7 @@ impl Node {
     }
 }
 
-/// `after failed step NAME`.
+/// Formats the reason of steps that aren't reached: `after failed step NAME`.
 fn after(blame: &Blame) -> String {
     format!("after failed step {}", blame.step)
 }
@@ -368,7 +369,7 @@ fn items(steps: &[Step]) -> Vec<Item> {
     steps.map(|step| Item::Step(Arc::new(step))).collect()
 }
 
-/// Whether a group has something to evaluate after its body.
+/// Returns whether a group evaluates something after its body.
 fn concludes(step: &Step) -> bool {
     matches!(step.action, Action::Use(_))
         || step.skip.is_some()
@@ -376,7 +377,7 @@ fn concludes(step: &Step) -> bool {
         || !step.expect.is_empty()
 }
 
-/// Whether `when` names the `foreach` variable, and so is asked for each value.
+/// Returns whether `when` refers to the `foreach` variable, so that it is evaluated for each value.
 pub(super) fn asks_per_value(step: &Step) -> bool {
     match (&step.when, &step.foreach) {
         (Some(when), Some(each)) => super::key::names(&when.text, &each.variable.text),

@@ -1,6 +1,8 @@
-//! Whether a service is ready: its `ready` predicate, else its health check, else that it has started.
+//! Checks whether a service is ready: by its `ready` predicate, else by its health check, else as soon as it has
+//! started.
 //!
-//! Asked from milliseconds up, with pauses that grow with the time waited so far, until the predicate's timeout.
+//! The predicate is probed until its timeout. The pauses between two probes start at 5 ms and grow with the time waited
+//! so far.
 
 use crate::cell::context::CellContext;
 use crate::limits;
@@ -24,46 +26,47 @@ use tokio::time::timeout;
 
 const SHORTEST_PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_millis(250);
-/// A pause is such a part of the time waited so far: what is noticed late is late by a few percent of what it took.
+/// A pause is this fraction of the time waited so far, so that readiness is noticed at most a few percent late.
 const PART: u32 = 16;
-/// Of one question; a server that accepts and then hangs mustn't use up the whole time.
+/// Time limit for one probe: a server that accepts and then hangs must not use up the whole timeout.
 const ONE_ANSWER: Duration = Duration::from_secs(5);
-/// Without a `timeout` of the predicate's own.
+/// Timeout if the predicate doesn't set `timeout`.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(300);
-/// A health check's verdict is waited for so many times as long as it allows itself: `unhealthy` isn't final.
+/// The wait for a health check is this multiple of the time that the check allows itself, because `unhealthy` isn't
+/// final.
 const PATIENCE: u32 = 2;
-/// And at least so long.
+/// Minimum wait for a health check.
 const LEAST_PATIENCE: Duration = Duration::from_secs(30);
-/// A service that isn't ready by then is told, and again after each time twice as long.
+/// A service that isn't ready after this time is reported, and again each time the interval has doubled.
 const FIRST_TOLD: Duration = Duration::from_secs(5);
-/// Characters of a probe's answer that a line shows.
+/// Maximum number of characters of a probe's answer in a message.
 const ANSWER: usize = 300;
-/// How long a look at the last probe may take.
+/// Time limit for asking the engine about the last health probe.
 const LOOK: Duration = Duration::from_secs(3);
 
-/// Why a service isn't ready.
+/// The reason why a service isn't ready.
 #[derive(Clone, Debug)]
 pub struct NotReady {
-    /// `failed`, or `errored` when it could not even be asked.
+    /// `failed`, or `errored` if readiness could not be checked.
     pub outcome: Outcome,
-    /// Why.
+    /// Reason, as shown in reports.
     pub reason: String,
 }
 
-/// What must be set up before the start.
+/// Things that must be set up before a service starts.
 pub enum Prepared {
-    /// Nothing.
+    /// No preparation is needed.
     Nothing,
-    /// A line is watched for.
+    /// A receiver for the first line that matches the pattern.
     Line(watch::Receiver<Option<String>>, String),
 }
 
-/// Tells what keeps a service.
+/// Reports what a service is waiting for, as progress events.
 #[derive(Clone, Copy)]
 pub struct Teller<'a> {
-    /// Which.
+    /// Name of the service.
     pub service: &'a str,
-    /// Where it is told.
+    /// Receives the events.
     pub events: &'a EventSink,
 }
 
@@ -75,7 +78,7 @@ impl Teller<'_> {
     }
 }
 
-/// The last answer, for messages: empty or `: why`.
+/// The last answer, for messages: empty or `: REASON`.
 #[derive(Default)]
 struct Last(Mutex<String>);
 
@@ -92,13 +95,13 @@ impl Last {
     }
 }
 
-/// `: its last probe: exit code 1: …`; empty if nothing is known.
+/// Returns a text such as `: its last probe: exit code 1: …`, or an empty one if nothing is known.
 pub async fn last_probe(context: &CellContext, member: &dyn Member) -> String {
     let answer = timeout(LOOK, member.last_probe()).await;
     let Ok(Some(answer)) = answer else {
         return String::new();
     };
-    // Masked as a whole before it is cut (I4).
+    // Mask the whole answer before it is cut (I4).
     let masked = context.masks.mask(&answer);
     let line = masked.split_whitespace().collect::<Vec<_>>().join(" ");
     let short: String = line.chars().take(ANSWER).collect();
@@ -106,7 +109,7 @@ pub async fn last_probe(context: &CellContext, member: &dyn Member) -> String {
     format!(": its last probe: {short}{more}")
 }
 
-/// How long readiness is waited for when the spec doesn't say.
+/// Returns the readiness timeout for a service whose spec sets none.
 fn patience(predicate: bool, allows: Option<Duration>) -> Duration {
     match allows {
         Some(allows) if !predicate => allows.saturating_mul(PATIENCE).max(LEAST_PATIENCE),
@@ -114,7 +117,7 @@ fn patience(predicate: bool, allows: Option<Duration>) -> Duration {
     }
 }
 
-/// Sets up what must be there before the service prints its first line.
+/// Sets up what must exist before the service prints its first line.
 pub fn prepare(context: &CellContext, service: &Service) -> Result<Prepared, NotReady> {
     let Some(Probe::Log { pattern }) = service.ready.as_ref().map(|ready| &ready.probe) else {
         return Ok(Prepared::Nothing);
@@ -132,7 +135,7 @@ pub fn prepare(context: &CellContext, service: &Service) -> Result<Prepared, Not
     Ok(Prepared::Line(line, text))
 }
 
-/// Waits until a started service is ready, or its time is over.
+/// Waits until a started service is ready, or returns an error when the timeout is over.
 pub async fn ready(
     context: &CellContext,
     service: &Service,
@@ -141,7 +144,7 @@ pub async fn ready(
     start: u32,
     teller: Teller<'_>,
 ) -> Result<(), NotReady> {
-    // The span of this start's readiness, for the service's own spans of our questions.
+    // The span of this start's readiness becomes the parent of the spans that the service records for the probes.
     let traceparent = context.trace.as_ref().map(|trace| {
         let ready = trace.stage(&service.name.text, "ready", start);
         trace.parent(ready)
@@ -209,7 +212,7 @@ async fn ask(
     };
     if let Prepared::Line(mut line, pattern) = prepared {
         last.set(format!(": no line matched {pattern}"));
-        // The watch lives as long as the logs do, which outlive this.
+        // The watch lives as long as the logs, which outlive this call.
         let _ = line.wait_for(Option::is_some).await;
         return Ok(());
     }
@@ -229,15 +232,17 @@ async fn ask(
     }
 }
 
-/// Between two questions, by the time waited so far and what the last answer took: a question that is dear to whoever
-/// answers (a command in a container, on a busy engine) is followed by a rest as long, up to the longest pause.
+/// Returns the pause between two probes, from the time waited so far and the duration of the last probe. An expensive
+/// probe (a command in a container on a busy engine) is followed by a pause of the same length, up to the longest
+/// pause.
 fn pause(waited: Duration, answered_in: Duration) -> Duration {
     (waited / PART)
         .max(answered_in)
         .clamp(SHORTEST_PAUSE, LONGEST_PAUSE)
 }
 
-/// Healthy if the engine judges its health, else at once. `unhealthy` alone is not final, but told.
+/// Waits until the engine reports the service healthy; returns at once if it has no health check. `unhealthy` is
+/// reported but isn't final.
 async fn healthy(
     context: &CellContext,
     member: &dyn Member,
@@ -260,7 +265,7 @@ async fn healthy(
             }
             None => {}
         }
-        // The watch lives as long as the member, which outlives this.
+        // The watch lives as long as the member, which outlives this call.
         if health.changed().await.is_err() {
             return Ok(());
         }
@@ -282,7 +287,7 @@ async fn once(
     let never = |error: &EvalError| Answer::Never(unevaluable(context, error));
     match probe {
         Probe::Http { request, expect } => {
-            // Other services that the request names may still be starting.
+            // Other services that the request refers to may still be starting.
             let answer = match http::perform(context, request, scope, traceparent).await {
                 Ok(answer) => answer,
                 Err(fault @ Fault::Errored(_)) => {
@@ -330,7 +335,7 @@ async fn once(
     }
 }
 
-/// All checks hold; `status is 2xx` if none mentions the status.
+/// Requires all checks to hold; if none mentions the status, `status is 2xx` is implied.
 fn judge(
     context: &CellContext,
     expect: &[Expr],
@@ -344,7 +349,7 @@ fn judge(
     }
 }
 
-/// The port by its number or name; a number that `ports` does not list is tried on the address itself.
+/// Finds the port by its number or name. A number that `ports` doesn't list is tried on the service's own address.
 fn address(context: &CellContext, service: &str, port: &str) -> Option<SocketAddr> {
     let status = context.board.get(service)?;
     let addresses = status.addresses?;

@@ -1,4 +1,4 @@
-//! The secrets of a Compose file: their texts are masked before the service that gets them is created.
+//! Secrets of a Compose file: their contents are masked before the service that receives them is created.
 
 use crate::beneath;
 use crate::cell::context::CellContext;
@@ -6,10 +6,10 @@ use phalanx_shared::spec::service::{FileSource, ServiceConfig};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// Bytes of a file that is read. Masks take less, and say so.
+/// Maximum number of bytes read from a file. Masks accept less and return an error for more.
 const LARGEST: u64 = 16 << 20;
 
-/// Masks the texts of a service's secrets; what can't be masked is told.
+/// Masks the contents of a service's secrets. Returns a note for each secret that can't be masked.
 pub async fn mask(context: &Arc<CellContext>, config: &ServiceConfig) -> Vec<String> {
     let mut notes = Vec::new();
     for file in config.files.iter().filter(|file| file.secret) {
@@ -17,7 +17,7 @@ pub async fn mask(context: &Arc<CellContext>, config: &ServiceConfig) -> Vec<Str
             FileSource::Text(text) => Some(text.clone()),
             FileSource::Path(path) => text_of(context.workspace.clone(), path.into()).await,
         };
-        // What can't be read is an error of the service's creation.
+        // A file that can't be read fails later, when the service is created.
         if let Some(Err(why)) = text.map(|text| context.masks.add(&text)) {
             notes.push(format!(
                 "service {}: the secret {} is not masked: {why}",

@@ -1,4 +1,4 @@
-//! A service's start: definition ▸ dependencies ▸ pull or build ▸ create ▸ start ▸ ready.
+//! The start of a service: definition ▸ dependencies ▸ pull or build ▸ create ▸ start ▸ ready.
 
 use super::board::Stage;
 use super::container::{Do, Exited, Probed, ServiceActor, Unhealthy, of_send};
@@ -15,7 +15,7 @@ use phalanx_shared::spec::service::ServiceConfig;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A pull or build that takes longer is told.
+/// A pull or build that takes longer than this is reported as progress.
 const SLOW: Duration = Duration::from_secs(1);
 
 impl ServiceActor {
@@ -69,7 +69,7 @@ impl ServiceActor {
             .as_ref()
             .map_or(0, |exit| exit.start);
         let exits = member.exits();
-        // Before the start, so that the predicate of a log line sees the first line.
+        // Prepare the predicate before the start, so that it sees the first log line.
         let probe = probe::prepare(&self.args.context, &self.args.service);
         let addresses = member.start().await?;
         self.start += 1;
@@ -89,7 +89,7 @@ impl ServiceActor {
         Ok(())
     }
 
-    /// A step starts it: what it depends on is started too, and waited for.
+    /// When a step starts a service, starts its manual dependencies too and waits for all dependencies.
     pub(super) async fn dependencies(&self, config: &ServiceConfig) -> Result<(), RuntimeError> {
         let context = &self.args.context;
         let on: Vec<_> = config
@@ -179,7 +179,7 @@ impl ServiceActor {
         Ok(member)
     }
 
-    /// The result of a pull or build; one that takes a while is told, so that nobody wonders.
+    /// Waits for a pull or build. If it takes long, reports it as progress.
     async fn told_if_slow<T>(&self, config: &ServiceConfig, work: impl Future<Output = T>) -> T {
         let mut work = std::pin::pin!(work);
         if let Ok(done) = tokio::time::timeout(SLOW, &mut work).await {
@@ -247,8 +247,8 @@ impl ServiceActor {
         });
     }
 
-    /// Where the health check is what ready means, losing it in the middle is an end that nobody asked for.
-    /// A `ready` predicate outranks it.
+    /// If the health check defines readiness, a service that turns unhealthy later goes down. With a `ready` predicate
+    /// the health check doesn't count.
     pub(super) fn watch_health(&mut self, me: &ActorRef<Self>) {
         let Some(member) = &self.member else { return };
         if self.args.service.ready.is_some() || !member.has_healthcheck() {

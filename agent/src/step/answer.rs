@@ -1,4 +1,4 @@
-//! What an action came to: the results that expressions read, and what a failure shows of it.
+//! The answer of an action: the results that expressions read, and the evidence that a failure shows.
 
 use super::exhibit::Exhibit;
 use crate::cell::context::CellContext;
@@ -13,73 +13,73 @@ use std::sync::Arc;
 /// Computes a result when an expression first refers to it.
 pub type Compute = Arc<dyn Fn() -> Result<Value, String> + Send + Sync>;
 
-/// What an action came to.
+/// The answer of an action.
 #[derive(Clone, Default)]
 pub struct Answer {
     /// Results by bare name.
     pub results: Vec<(&'static str, Compute)>,
-    /// What is checked if no check mentions it.
+    /// The check that is implied if no check mentions its result.
     pub implied: Option<Implied>,
-    /// The request.
+    /// The request, for failures.
     pub request: Option<Exhibit>,
-    /// The answer.
+    /// The response, for failures.
     pub response: Option<Exhibit>,
-    /// What a command printed, if it did.
+    /// The output of a command, if it printed any.
     pub printed: Option<Printed>,
-    /// Bytes of output, for when it is withheld.
+    /// Size of the output in bytes, shown when the output is withheld.
     pub size: usize,
-    /// Of a command that failed: the last line of its errors, whole, and not masked yet.
+    /// The last line of a failed command's stderr: not shortened and not masked yet.
     pub last_words: Option<String>,
-    /// More lines for people.
+    /// Additional lines for failures.
     pub notes: Vec<Exhibit>,
-    /// Why results that were cut have no value.
+    /// Reasons why results that were cut have no value.
     pub cuts: Vec<String>,
 }
 
-/// What a command printed: what is kept of it if its step passes.
+/// The parts of a command's output that are kept if its step passes.
 #[derive(Clone, Default)]
 pub struct Printed {
-    /// Of its output.
+    /// Excerpt of the standard output.
     pub stdout: Exhibit,
-    /// Of its errors.
+    /// Excerpt of the standard error.
     pub stderr: Exhibit,
-    /// Bytes of both in all, as far as they are known.
+    /// Total size of both streams in bytes, as far as it is known.
     pub bytes: u64,
 }
 
-/// The check that is made first, unless a check of the step's own mentions the result.
+/// The check that is made first, unless one of the step's own checks mentions its result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Implied {
-    /// `status is 2xx`.
+    /// `status is 2xx`, with the actual status.
     Status(u16),
-    /// `exit_code == 0`.
+    /// `exit_code == 0`, with the actual exit code.
     ExitCode(i64),
 }
 
-/// Why an action came to nothing.
+/// Reasons why an action produced no result to judge.
 #[derive(Debug)]
 pub enum Fault {
-    /// The system under test is wrong: refused, dropped, timed out.
+    /// The system under test is wrong: the connection was refused or dropped, or the action timed out.
     Failed { reason: String, answer: Box<Answer> },
-    /// It could not be judged.
+    /// The system under test could not be judged.
     Errored(String),
-    /// There was too much of it to be judged.
+    /// A result was cut at its size limit, so it can't be judged.
     Cut { reason: String, answer: Box<Answer> },
-    /// A setting can't be evaluated.
+    /// A setting of the action can't be evaluated.
     Unevaluable(EvalError),
-    /// A service that it needs is down.
+    /// A service that the step needs is down.
     Down(Arc<Down>),
 }
 
 impl Answer {
-    /// Adds a result that is there already.
+    /// Adds a result whose value is known.
     #[must_use]
     pub fn value(self, name: &'static str, value: impl Into<Value>) -> Self {
         let value = value.into();
         self.lazy(name, move || Ok(value.clone()))
     }
 
-    /// Adds a result that is computed when it is used.
+    /// Adds a result that is computed on first use.
     #[must_use]
     pub fn lazy(
         mut self,
@@ -90,20 +90,20 @@ impl Answer {
         self
     }
 
-    /// Adds a result that isn't whole, and why: what refers to it can't be evaluated, so that nothing is said of a
-    /// part as if it were all.
+    /// Adds a result that isn't complete, with the reason. Expressions that refer to it can't be evaluated, so that no
+    /// check judges a part as if it were the whole.
     #[must_use]
     pub fn cut(mut self, name: &'static str, why: String) -> Self {
         self.cuts.push(why.clone());
         self.lazy(name, move || Err(why.clone()))
     }
 
-    /// Whether something could not be evaluated because a result isn't whole.
+    /// Returns whether an evaluation error was caused by a result that isn't complete.
     pub fn cut_off(&self, why: &str) -> bool {
         self.cuts.iter().any(|cut| why.contains(cut))
     }
 
-    /// The results as names.
+    /// Returns the results as names for expressions.
     pub fn layer(&self) -> Layer {
         self.results
             .iter()
@@ -115,7 +115,7 @@ impl Answer {
 }
 
 impl std::fmt::Debug for Answer {
-    /// Names only: values may hold secrets.
+    /// Prints the names only, because values may hold secrets.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_list()
             .entries(self.results.iter().map(|(name, _)| name))
@@ -124,7 +124,7 @@ impl std::fmt::Debug for Answer {
 }
 
 impl Fault {
-    /// Failed, with nothing to show.
+    /// Creates a failure with nothing to show.
     pub fn failed(reason: impl Into<String>) -> Self {
         Fault::Failed {
             reason: reason.into(),
@@ -132,7 +132,7 @@ impl Fault {
         }
     }
 
-    /// In one line.
+    /// Returns the reason in one line.
     pub fn reason(&self, context: &CellContext) -> String {
         match self {
             Fault::Failed { reason, .. } | Fault::Errored(reason) | Fault::Cut { reason, .. } => {
@@ -143,7 +143,7 @@ impl Fault {
         }
     }
 
-    /// How bad it is.
+    /// Returns the outcome of a step with this fault.
     pub fn outcome(&self) -> Outcome {
         match self {
             Fault::Failed { .. } | Fault::Unevaluable(_) => Outcome::Failed,
@@ -153,20 +153,20 @@ impl Fault {
     }
 }
 
-/// How much there was of something that is kept up to a limit.
+/// Total size of data that is kept only up to a limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Extent {
-    /// What was kept.
+    /// All data was kept.
     #[default]
     Whole,
-    /// So many bytes, more than was kept.
+    /// The data had this many bytes, more than were kept.
     Of(u64),
-    /// More than was kept; nobody knows how much.
+    /// The data was larger than the kept part, but its size is unknown.
     More,
 }
 
 impl Extent {
-    /// Completes the name of a result that was cut at a limit.
+    /// Returns a text that follows the name of a result that was cut (`was cut at …`), or `None` if it is complete.
     pub fn cut_at(self, limit: usize) -> Option<String> {
         let of = match self {
             Extent::Whole => return None,
@@ -178,7 +178,7 @@ impl Extent {
         ))
     }
 
-    /// `17825805 bytes in all`.
+    /// Formats the size, for example `17825805 bytes in all`.
     pub fn text(self, kept: usize) -> String {
         match self {
             Extent::Whole => format!("{kept} bytes in all"),
@@ -194,7 +194,7 @@ impl From<Option<u64>> for Extent {
     }
 }
 
-/// `message (help)` and where.
+/// Formats an evaluation error as `message (help) at PLACE`.
 pub fn eval_line(context: &CellContext, error: &EvalError) -> String {
     let help = error
         .help

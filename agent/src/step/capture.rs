@@ -1,7 +1,7 @@
-//! Captures: named values of a result, evaluated when first used, at the latest at the end of a passed step.
+//! Captures: named values of a result. They are evaluated on first use, at the latest at the end of a passed step.
 //!
-//! Secret ones come first: they are masked before anything else of the step is shown, and if one can't be had,
-//! nothing of the step's output is.
+//! Secret captures come first: they are masked before anything else of the step is shown. If one can't be evaluated,
+//! none of the step's output is shown.
 
 use super::answer::{Answer, eval_line};
 use crate::cell::context::CellContext;
@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 /// The captures of a step, in order.
 pub struct Captures {
-    /// Names and, once evaluated, values are read here; earlier captures are seen by later ones and by checks.
+    /// The results and the captures, evaluated on use. Later captures and the checks see earlier captures.
     pub scope: Scope,
     evaluated: Vec<(String, Arc<Lazy>)>,
 }
@@ -30,8 +30,8 @@ impl Lazy {
     }
 }
 
-/// Sets up captures over a scope of results. Secret ones are evaluated and masked now; the error says which can't be,
-/// without a word of its value.
+/// Sets up captures over a scope of results. Evaluates and masks secret captures immediately. The error names the one
+/// that can't be evaluated, without any part of its value.
 pub fn captures(
     context: &Arc<CellContext>,
     captures: &[Capture],
@@ -46,7 +46,7 @@ pub fn captures(
         let lazy = Arc::new(lazy(context, capture, &scope));
         if capture.secret {
             let value = lazy.get().map_err(|why| {
-                // Any other error may show a part of the value.
+                // Any other error may contain a part of the value.
                 let why = match answer.is_some_and(|answer| answer.cut_off(&why)) {
                     true => format!(": it {why}"),
                     false => String::new(),
@@ -71,7 +71,7 @@ pub fn captures(
 }
 
 impl Captures {
-    /// All values, or what is wrong with the first that has none.
+    /// Returns all values, or an error about the first capture that has none.
     pub fn finish(self) -> Result<BTreeMap<String, Value>, String> {
         let mut values = BTreeMap::new();
         for (name, lazy) in self.evaluated {
@@ -99,7 +99,7 @@ fn lazy(context: &Arc<CellContext>, capture: &Capture, scope: &Scope) -> Lazy {
     }
 }
 
-/// What is masked of a secret value: its text, or every text in it.
+/// Returns the texts of a secret value that must be masked: its own text, or every text inside it.
 fn texts(value: &Value) -> Vec<String> {
     match value {
         Value::Array(items) => items.iter().flat_map(texts).collect(),

@@ -1,30 +1,31 @@
-//! The text of an answer: by its byte order mark, else by the charset of its content type, else as UTF-8.
+//! The text of an answer: decoded by its byte order mark, else by the charset of its content type, else as UTF-8.
 //!
-//! Known are the charsets that answers still come in; what another charset makes of bytes beyond ASCII isn't guessed.
+//! Only charsets that are still in common use are known. Bytes beyond ASCII in other charsets are not guessed.
 
 use std::borrow::Cow;
 
-/// What ISO 8859-1 and ASCII mean on the web is Windows-1252: these are its characters from 0x80 to 0x9f.
+/// On the web, ISO 8859-1 and ASCII mean Windows-1252: these are its characters from 0x80 to 0x9f.
 const WINDOWS_1252: [u16; 32] = [
     0x20ac, 0x81, 0x201a, 0x192, 0x201e, 0x2026, 0x2020, 0x2021, 0x2c6, 0x2030, 0x160, 0x2039,
     0x152, 0x8d, 0x17d, 0x8f, 0x90, 0x2018, 0x2019, 0x201c, 0x201d, 0x2022, 0x2013, 0x2014, 0x2dc,
     0x2122, 0x161, 0x203a, 0x153, 0x9d, 0x17e, 0x178,
 ];
 
-/// How bytes become text.
+/// The known charsets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Charset {
-    /// What isn't valid becomes U+FFFD.
+    /// UTF-8; invalid bytes become U+FFFD.
     Utf8,
-    /// Little endian.
+    /// UTF-16, little endian.
     Utf16Le,
-    /// Big endian.
+    /// UTF-16, big endian.
     Utf16Be,
     /// ISO 8859-1 as browsers read it.
     Windows1252,
 }
 
-/// The charset of an answer and the length of its byte order mark; an error names a charset that isn't known.
+/// Returns the charset of an answer and the length in bytes of its byte order mark. The error is the name of an unknown
+/// charset.
 pub fn detect(content_type: &str, bytes: &[u8]) -> Result<(Charset, usize), String> {
     for (mark, charset) in [
         (&b"\xef\xbb\xbf"[..], Charset::Utf8),
@@ -49,7 +50,7 @@ pub fn detect(content_type: &str, bytes: &[u8]) -> Result<(Charset, usize), Stri
     Ok((charset, 0))
 }
 
-/// The text of an answer. A charset that isn't known is read as UTF-8.
+/// Decodes an answer. An unknown charset is decoded as UTF-8.
 pub fn text<'b>(content_type: &str, bytes: &'b [u8]) -> Cow<'b, str> {
     let (charset, mark) = detect(content_type, bytes).unwrap_or((Charset::Utf8, 0));
     let bytes = bytes.get(mark..).unwrap_or_default();
@@ -80,7 +81,7 @@ fn windows_1252(byte: u8) -> char {
         .unwrap_or(char::from(byte))
 }
 
-/// The charset parameter, without quotes.
+/// Returns the charset parameter without quotes.
 fn parameter(content_type: &str) -> Option<&str> {
     content_type.split(';').skip(1).find_map(|parameter| {
         let (name, value) = parameter.split_once('=')?;

@@ -1,4 +1,4 @@
-//! Checks: each expectation is one outcome, and a failed one shows its parts.
+//! Checks: each expectation has one outcome, and a failed one shows its parts.
 
 use super::answer::Implied;
 use crate::cell::context::CellContext;
@@ -6,7 +6,7 @@ use phalanx_shared::event::{CheckResult, Part};
 use phalanx_shared::expr::Scope;
 use phalanx_shared::spec::node::Expr;
 
-/// Evaluates all checks. The implied one is first, and alone if it fails.
+/// Evaluates all checks. The implied check comes first; if it fails, the others aren't evaluated.
 pub fn all(
     context: &CellContext,
     expect: &[Expr],
@@ -26,7 +26,7 @@ pub fn all(
     results
 }
 
-/// The check that is made when no other mentions its result.
+/// Evaluates an implied check.
 pub fn judge(implied: Implied) -> CheckResult {
     let (expression, name, value, passed) = match implied {
         Implied::Status(status) => (
@@ -49,7 +49,7 @@ pub fn judge(implied: Implied) -> CheckResult {
     }
 }
 
-/// One expectation; an error in it is a failure of it.
+/// Evaluates one expectation. An evaluation error counts as a failed check.
 pub fn one(context: &CellContext, expr: &Expr, scope: &Scope) -> CheckResult {
     let failed = |parts, error| CheckResult {
         expression: expr.text.trim().to_owned(),
@@ -82,7 +82,7 @@ pub fn one(context: &CellContext, expr: &Expr, scope: &Scope) -> CheckResult {
     }
 }
 
-/// A failed check in one line.
+/// Formats a failed check in one line.
 pub fn line(check: &CheckResult) -> String {
     match (&check.error, check.parts.first()) {
         (Some(error), _) => format!("check failed: {}: {error}", check.expression),

@@ -1,7 +1,8 @@
-//! HTTP clients and cookie jars: one jar per session for the life of the cell, one client per way of connecting.
+//! HTTP clients and cookie jars: one jar per session for the life of the cell, and one client per set of connection
+//! settings.
 //!
-//! No connection is kept between requests: a service may be restarted between two steps, and a test must not see that
-//! as an error of a stale connection.
+//! Connections aren't reused between requests: a service may be restarted between two steps, and a test must not fail
+//! because of a stale connection.
 
 use super::answer::Fault;
 use crate::{beneath, limits};
@@ -15,33 +16,33 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
-/// Bytes of a file of certificates; the usual bundles have a quarter of a megabyte.
+/// Maximum size in bytes of a file of certificates; the usual bundles have a quarter of a megabyte.
 const MAX_BUNDLE: u64 = 4 * 1024 * 1024;
-/// Redirects followed before giving up.
+/// Maximum number of redirects to follow.
 const MAX_REDIRECTS: usize = 10;
 
-/// How a request connects; requests of equal ways share a client.
+/// The connection settings of a request. Requests with equal settings share a client.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Way {
-    /// The session whose cookies it uses.
+    /// The session whose cookies the request uses.
     pub session: Option<String>,
     /// Whether certificates are verified.
     pub verify: bool,
-    /// A PEM bundle to trust, in the workspace.
+    /// Path of a PEM bundle to trust, in the workspace.
     pub ca: Option<String>,
     /// Whether redirects are followed.
     pub follow: bool,
 }
 
-/// Whether a request goes to a service of the stack.
+/// Returns whether an address belongs to a service of the stack.
 pub type IsOurs = Arc<dyn Fn(IpAddr) -> bool + Send + Sync>;
 
-/// Why there can't be a client.
+/// Reasons why a client can't be built.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NoClient {
     /// A setting is wrong.
     Wrong(String),
-    /// This machine can't make one.
+    /// This machine can't build one, for example because it has no file descriptors left.
     Unable(String),
 }
 
@@ -54,7 +55,7 @@ impl NoClient {
         }
     }
 
-    /// What becomes of the request.
+    /// Converts the error into the fault of the request.
     pub fn fault(self, span: Span) -> Fault {
         match self {
             NoClient::Wrong(why) => EvalError::new(span, why).into(),
@@ -73,15 +74,16 @@ pub struct Clients {
 
 /// The cookies of a session.
 ///
-/// `Secure` ones go to services of the stack over plain HTTP too, as browsers do for localhost, whichever way a container is
-/// reached: whether it is by 127.0.0.1 or by an address of its own is the engine's matter and not the test's.
+/// `Secure` cookies are sent to services of the stack over plain HTTP too, as browsers do for localhost. This holds for
+/// every address of a container: whether it is reached at 127.0.0.1 or at its own address depends on the engine, not on
+/// the test.
 pub struct Cookies {
     jar: RwLock<Jar>,
     ours: IsOurs,
 }
 
 impl Clients {
-    /// None yet. Certificates are read from the workspace.
+    /// Creates an empty set of clients. Certificates are read from the workspace.
     pub fn new(workspace: Option<PathBuf>, ours: IsOurs) -> Self {
         Clients {
             ours,
@@ -91,7 +93,7 @@ impl Clients {
         }
     }
 
-    /// The cookies of a session; the same each time.
+    /// Returns the cookies of a session; the same object each time.
     pub fn cookies(&self, session: &str) -> Arc<Cookies> {
         let mut jars = lock(&self.jars);
         let new = || {
@@ -103,7 +105,7 @@ impl Clients {
         Arc::clone(jars.entry(session.to_owned()).or_insert_with(new))
     }
 
-    /// The client of a way; or why there can't be one.
+    /// Returns the client for these settings, or the reason why it can't be built.
     pub fn client(&self, way: &Way) -> Result<reqwest::Client, NoClient> {
         if let Some(client) = lock(&self.clients).get(way) {
             return Ok(client.clone());
@@ -114,7 +116,7 @@ impl Clients {
     }
 
     fn build(&self, way: &Way) -> Result<reqwest::Client, NoClient> {
-        // Whoever is first wins; a provider that is there already is as good.
+        // An error means that a provider is already installed, which is just as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let redirects = match way.follow {
             true => reqwest::redirect::Policy::limited(MAX_REDIRECTS),
@@ -138,7 +140,7 @@ impl Clients {
         }
         builder.build().map_err(|error| match &way.ca {
             Some(_) => NoClient::new("tls", &error),
-            // No setting is to blame: it found no certificates on this machine, or could not open them.
+            // No setting is to blame: rustls found no certificates on this machine or could not open them.
             None => NoClient::Unable(format!("tls: {}", cause(&error))),
         })
     }
@@ -165,7 +167,7 @@ impl Cookies {
         self.jar.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The URL by which cookies for a request are looked for.
+    /// Returns the URL with which the cookies for a request are looked up.
     fn asked(&self, url: &reqwest::Url) -> reqwest::Url {
         let address = url
             .host_str()
@@ -176,7 +178,7 @@ impl Cookies {
         }
     }
 
-    /// The names of `Secure` cookies that a request over plain HTTP doesn't get.
+    /// Returns the names of the `Secure` cookies that a request over plain HTTP doesn't send.
     pub fn held_back(&self, url: &reqwest::Url) -> Vec<String> {
         let jar = self.jar();
         let asked = self.asked(url);
@@ -191,7 +193,7 @@ impl Cookies {
             .collect()
     }
 
-    /// All cookies by name; of equal names the newest.
+    /// Returns all cookies by name; among equal names the newest wins.
     pub fn all(&self) -> Value {
         let jar = self.jar();
         let all: Map<String, Value> = jar
@@ -225,12 +227,12 @@ impl reqwest::cookie::CookieStore for Cookies {
 
 fn secure(url: &reqwest::Url) -> reqwest::Url {
     let mut url = url.clone();
-    // Not refused between these two.
+    // Changing between these two schemes never fails.
     let _ = url.set_scheme("https");
     url
 }
 
-/// What an answer set, by name, for a request without a session.
+/// Returns the cookies that a response sets, by name, for a request without a session.
 pub fn set_by(headers: &reqwest::header::HeaderMap) -> Value {
     let all: Map<String, Value> = headers
         .get_all(reqwest::header::SET_COOKIE)
@@ -246,13 +248,13 @@ fn parse(header: &HeaderValue) -> Result<cookie_store::RawCookie<'static>, Strin
     cookie_store::RawCookie::parse(text.to_owned()).map_err(|error| error.to_string())
 }
 
-/// The innermost causes of an error, which say what happened; the outer ones only where.
+/// Returns the two innermost causes of an error, which say what happened; the outer ones only say where.
 pub fn cause(error: &dyn std::error::Error) -> String {
     let mut texts: Vec<String> = Vec::new();
     let mut next = Some(error);
     while let Some(error) = next {
         let text = error.to_string();
-        // Some errors repeat their source's text.
+        // Some errors repeat the text of their source.
         if let Some(last) = texts.last_mut()
             && last.contains(&text)
         {

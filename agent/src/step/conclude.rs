@@ -1,4 +1,4 @@
-//! After the action: `skip` ▸ secret captures ▸ checks and captures; and what all of it comes to.
+//! The end of a step after its action: `skip` ▸ secret captures ▸ checks and captures ▸ the step's outcome.
 
 use super::answer::{Answer, Fault, eval_line};
 use super::capture::{Captures, captures};
@@ -15,27 +15,27 @@ use phalanx_shared::spec::model::{Action, Capture, DefineBody, Step};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-/// Characters of a command's last line in a reason.
+/// Maximum number of characters of a command's last line in a reason.
 const LAST_WORDS: usize = 200;
 
-/// What is known when an action is over.
+/// The information available when an action is over.
 pub struct Conclusion<'a> {
-    /// The attempt.
+    /// The context of the attempt.
     pub context: &'a Arc<CellContext>,
-    /// The step.
+    /// The step in the spec.
     pub step: &'a Step,
-    /// What it sees.
+    /// The scopes that the step sees.
     pub view: &'a View,
-    /// What its expressions refer to.
+    /// The references in the step's expressions.
     pub references: &'a References,
-    /// The services concerned.
+    /// The services that the step uses.
     pub services: &'a BTreeSet<String>,
-    /// Repetitions of the action.
+    /// Number of repetitions of the action.
     pub polls: u32,
 }
 
 impl Conclusion<'_> {
-    /// Evaluates what comes after the action, in the scope of its results.
+    /// Evaluates everything after the action, in the scope of its results.
     pub async fn conclude(&self, scope: &Scope, answer: Option<&Answer>) -> End {
         match self.skipped(scope) {
             Ok(None) => {}
@@ -55,14 +55,14 @@ impl Conclusion<'_> {
         self.judge(captures, answer, BTreeMap::new()).await
     }
 
-    /// The conclusion of a `use` or group whose body passed: the define's captures are its results.
+    /// Concludes a `use` or group whose body passed. The results of a `use` are the define's captures.
     pub async fn of_group(&self, inner: &View) -> End {
         let inner_scope = self.context.scope(inner);
         let own = match captures(self.context, self.offered(), &inner_scope, None) {
             Ok(own) => own,
             Err(why) => return self.failed(why, None, Vec::new()).await,
         };
-        // Their scope hides nothing of the step's own: values are handed over by name.
+        // The values are handed over by name, so that the define's scope doesn't hide the step's own names.
         let offered = match own.finish() {
             Ok(offered) => offered,
             Err(why) => {
@@ -94,7 +94,7 @@ impl Conclusion<'_> {
         }
     }
 
-    /// The captures that a define offers.
+    /// Returns the captures that the define of a `use` offers.
     fn offered(&self) -> &[Capture] {
         let Action::Use(used) = &self.step.action else {
             return &[];
@@ -126,7 +126,7 @@ impl Conclusion<'_> {
         Ok(None)
     }
 
-    /// Checks and captures: passed if all of them are fine.
+    /// Evaluates checks and captures. The step passes if all of them succeed.
     async fn judge(
         &self,
         captures: Captures,
@@ -135,7 +135,7 @@ impl Conclusion<'_> {
     ) -> End {
         let implied = answer.and_then(|answer| answer.implied);
         let checks = check::all(self.context, &self.step.expect, implied, &captures.scope);
-        // A check that says something goes before one that could not be judged.
+        // Prefer a check that failed over one that could not be judged.
         let said = |check: &&CheckResult| {
             let error = check.error.as_deref();
             !check.passed && error.is_none_or(|error| !is_cut(answer, error))
@@ -154,7 +154,7 @@ impl Conclusion<'_> {
             };
             let mut line = format!("{}{more}", check::line(first));
             if let Some(words) = answer.and_then(|answer| answer.last_words.as_ref()) {
-                // Masked before it is shortened: now, since what is secret of this step is known by now.
+                // Mask before shortening. All secrets of this step are known by now.
                 let masked = self.context.masks.mask(&plain(words));
                 line.push_str(&format!(": {}", shortened(&masked, LAST_WORDS)));
             }
@@ -182,7 +182,7 @@ impl Conclusion<'_> {
         }
     }
 
-    /// What a passed step's command printed; of a cell that printed much already, how much it was.
+    /// Returns the output of a passed step's command, or only its size if the cell has already printed too much.
     fn output(&self, answer: &Answer) -> Option<Output> {
         let printed = answer.printed.as_ref()?;
         let masks = self.context.masks.current();
@@ -203,8 +203,8 @@ impl Conclusion<'_> {
         }
     }
 
-    /// A secret could not be captured: nothing of the output is shown, not even in the parts of checks. The implied check
-    /// says nothing but a number, and often why.
+    /// Ends a step whose secret could not be captured. None of its output is shown, not even in the parts of checks.
+    /// The implied check only contains a number and often explains the failure, so it is shown.
     async fn withheld(&self, why: String, answer: Option<&Answer>) -> End {
         if let Some(reason) = open::needs(self.references, self.view) {
             return self.skipped_for(reason);
@@ -224,7 +224,7 @@ impl Conclusion<'_> {
         }
     }
 
-    /// The action came to nothing.
+    /// Ends a step whose action produced no result to judge.
     pub async fn faulted(&self, fault: Fault) -> End {
         if let Fault::Unevaluable(error) = &fault {
             return self.unevaluable(error, None).await;
@@ -243,7 +243,7 @@ impl Conclusion<'_> {
             failure::of_step(self.context, self.step.span, answer, &services, withheld).await;
         if let Fault::Down(down) = &fault {
             failure.notes.extend(down.failure.notes.iter().cloned());
-            // Those of the service at the root, which this step may know nothing of.
+            // Adds the logs of the service that is the root cause, which this step may not refer to.
             for tail in down.failure.logs.iter().rev() {
                 if !failure
                     .logs
@@ -278,7 +278,8 @@ impl Conclusion<'_> {
         }
     }
 
-    /// Failed before the captures were reached: output that a secret capture would have masked is withheld.
+    /// Ends a step that failed before its captures were evaluated. Withholds output that a secret capture would have
+    /// masked.
     pub async fn failed_early(
         &self,
         reason: String,
@@ -308,12 +309,12 @@ impl Conclusion<'_> {
         }
     }
 
-    /// Whether the output may hold a secret that isn't masked yet.
+    /// Returns whether the output may hold a secret that isn't masked yet.
     fn holds_back(&self) -> bool {
         self.step.capture.iter().any(|capture| capture.secret)
     }
 
-    /// Failed after the secret captures, with what there is to show.
+    /// Ends a step that failed after its secret captures, with all evidence.
     async fn failed(
         &self,
         reason: String,
@@ -331,7 +332,7 @@ impl Conclusion<'_> {
     }
 }
 
-/// Failed, or errored if what was to be judged isn't whole.
+/// Returns failed, or errored if the judged result isn't complete.
 fn verdict(answer: Option<&Answer>, why: &str) -> Outcome {
     match is_cut(answer, why) {
         true => Outcome::Errored,

@@ -1,4 +1,4 @@
-//! `container`: what a step does to a service's life.
+//! `container`: actions on a service's life.
 
 use super::answer::{Answer, Fault};
 use super::exec::{MAX_OUTPUT, answer, unfinished};
@@ -9,7 +9,7 @@ use crate::stack::container::{Do, of_send};
 use phalanx_shared::expr::Scope;
 use phalanx_shared::spec::model::{ContainerAction, ContainerVerb};
 
-/// Does it; `start` and `restart` return when the service is ready, `run` when it has exited.
+/// Performs the action. `start` and `restart` return when the service is ready, `run` when it has exited.
 pub async fn perform(
     context: &CellContext,
     action: &ContainerAction,
@@ -26,7 +26,7 @@ pub async fn perform(
     }
     match verb {
         ContainerVerb::Start | ContainerVerb::Run => {}
-        // What isn't running any more needs no end; what is still starting is waited for.
+        // Wait for a service that is still starting. Stopping a service that isn't running is not an error here.
         ContainerVerb::Stop | ContainerVerb::Kill | ContainerVerb::Restart => {
             let _ = context.board.ready([&service]).await;
         }
@@ -38,7 +38,7 @@ pub async fn perform(
     };
     if let Err(error) = actor.ask(order).await {
         let error = of_send(error);
-        // A dependency that it can't have brings its evidence with it.
+        // If a dependency can't be met, its evidence is shown.
         let down = context.board.get(&service).and_then(|status| status.down);
         return Err(match down.filter(|down| down.reason == error.to_string()) {
             Some(down) => Fault::Down(down),
@@ -48,7 +48,7 @@ pub async fn perform(
     match verb {
         ContainerVerb::Start | ContainerVerb::Restart => {
             let ready = context.board.ready([&service]).await;
-            // A job may have done its work before anybody saw it ready.
+            // A job may have finished before it was seen as ready.
             let status = context.board.get(&service);
             let done = status.is_some_and(|status| {
                 status.stage == Stage::Exited && status.exit.is_some_and(|exit| exit.code == 0)
@@ -79,7 +79,7 @@ pub async fn perform(
     }
 }
 
-/// What a service that is to run to its end has printed so far, for when nobody waits for that any more.
+/// Returns the output so far of a service that `run` runs, for a step that ends before the service does.
 pub fn unfinished_run(context: &CellContext, action: &ContainerAction, scope: &Scope) -> Answer {
     match context.evaluate(scope).text(&action.service) {
         Ok(service) if action.verb == ContainerVerb::Run => {

@@ -1,4 +1,5 @@
-//! `cp`: files into and out of a service, one side written `SERVICE:/path`, the other a path in the workspace.
+//! `cp`: copies files into and out of a service. One side is written `SERVICE:/path`, the other is a path in the
+//! workspace.
 
 use super::answer::{Answer, Fault};
 use crate::beneath::{Place, Root};
@@ -13,7 +14,7 @@ use std::io::ErrorKind;
 use std::path::{Component, Path};
 use std::sync::Arc;
 
-/// Copies.
+/// Performs the copy.
 pub async fn perform(context: &CellContext, cp: &Cp, scope: &Scope) -> Result<Answer, Fault> {
     let evaluate = context.evaluate(scope);
     let (from, to) = (evaluate.text(&cp.from)?, evaluate.text(&cp.to)?);
@@ -45,7 +46,7 @@ pub async fn perform(context: &CellContext, cp: &Cp, scope: &Scope) -> Result<An
     })
 }
 
-/// Whether it is there, and inside.
+/// Checks that the file exists and lies inside the workspace.
 async fn exists(place: &Place) -> Result<(), Fault> {
     let looked_for = place.clone();
     let found = blocking(move || {
@@ -65,7 +66,7 @@ async fn exists(place: &Place) -> Result<(), Fault> {
     })
 }
 
-/// `SERVICE:/path` of a service that there is.
+/// Splits `SERVICE:/path`. Returns `None` if no such service exists.
 fn in_service<'t>(context: &CellContext, text: &'t str) -> Option<(&'t str, &'t str)> {
     let (service, path) = text.split_once(':')?;
     context.board.get(service)?;
@@ -80,7 +81,7 @@ async fn member(context: &CellContext, service: &str) -> Result<Arc<dyn Member>,
         .ok_or_else(|| Fault::failed(format!("service {service} isn't running")))
 }
 
-/// A path that stays in the workspace.
+/// Resolves a path, which must stay inside the workspace.
 fn in_workspace(
     context: &CellContext,
     template: &Template,

@@ -10,19 +10,19 @@ use std::time::Duration;
 /// A scope and the compiled expressions of its spec.
 #[derive(Clone, Copy)]
 pub struct Evaluate<'a> {
-    /// The names.
+    /// The names that expressions see.
     pub scope: &'a Scope,
     /// The compiled expressions.
     pub cache: &'a Cache,
 }
 
 impl<'a> Evaluate<'a> {
-    /// In a scope.
+    /// Creates an evaluator for a scope.
     pub fn new(scope: &'a Scope, cache: &'a Cache) -> Self {
         Evaluate { scope, cache }
     }
 
-    /// A text.
+    /// Evaluates a text.
     pub fn text(&self, template: &Template) -> Result<String, EvalError> {
         if !template.text.contains("${{") {
             return Ok(template.text.clone());
@@ -30,7 +30,7 @@ impl<'a> Evaluate<'a> {
         self.cache.template(template)?.eval_text(self.scope)
     }
 
-    /// A text as far as it is known, for names of what doesn't run.
+    /// Evaluates a text as far as possible, for names of steps that don't run.
     pub fn known_text(&self, template: &Template) -> String {
         match self.cache.template(template) {
             Ok(program) => program.eval_known(self.scope),
@@ -38,22 +38,23 @@ impl<'a> Evaluate<'a> {
         }
     }
 
-    /// A text that may be absent.
+    /// Evaluates a text that may be absent.
     pub fn optional_text(&self, template: Option<&Template>) -> Result<Option<String>, EvalError> {
         template.map(|template| self.text(template)).transpose()
     }
 
-    /// A condition.
+    /// Evaluates a condition.
     pub fn holds(&self, expr: &Expr) -> Result<bool, EvalError> {
         self.cache.program(expr)?.eval_bool(self.scope)
     }
 
-    /// A value.
+    /// Evaluates a value.
     pub fn value(&self, node: &Node) -> Result<Value, EvalError> {
         eval_node(node, self.scope, self.cache)
     }
 
-    /// A map whose values become text; null entries are as if they weren't written. A repeated name may be a list.
+    /// Evaluates a map and converts its values to text. Null entries are dropped. A list repeats the name for each of
+    /// its items.
     pub fn pairs(
         &self,
         node: Option<&Node>,
@@ -79,7 +80,7 @@ impl<'a> Evaluate<'a> {
         }
     }
 
-    /// A list of words; lists within it are spliced in.
+    /// Evaluates a list of words. Lists inside it are flattened.
     pub fn words(&self, node: &Node, what: &str) -> Result<Vec<String>, EvalError> {
         match self.value(node)? {
             Value::Array(items) => {
@@ -97,7 +98,7 @@ impl<'a> Evaluate<'a> {
         }
     }
 
-    /// A list of any values.
+    /// Evaluates a list of any values.
     pub fn list(&self, node: &Node, what: &str) -> Result<Vec<Value>, EvalError> {
         match self.value(node)? {
             Value::Array(items) => Ok(items),
@@ -105,7 +106,7 @@ impl<'a> Evaluate<'a> {
         }
     }
 
-    /// A duration (`1m30s`, or a number of seconds).
+    /// Evaluates a duration (`1m30s`, or a number of seconds).
     pub fn duration(&self, node: &Node, what: &str) -> Result<Duration, EvalError> {
         let value = self.value(node)?;
         let text = match &value {
@@ -116,7 +117,7 @@ impl<'a> Evaluate<'a> {
             .ok_or_else(|| self.wrong(node.span, what, "a duration such as 30s", &value))
     }
 
-    /// A duration that may be absent.
+    /// Evaluates a duration that may be absent.
     pub fn optional_duration(
         &self,
         node: Option<&Node>,
@@ -125,7 +126,7 @@ impl<'a> Evaluate<'a> {
         node.map(|node| self.duration(node, what)).transpose()
     }
 
-    /// A switch; `default` when absent or null.
+    /// Evaluates a boolean; returns `default` if it is absent or null.
     pub fn switch(
         &self,
         node: Option<&Node>,
@@ -144,7 +145,7 @@ impl<'a> Evaluate<'a> {
         }
     }
 
-    /// A count.
+    /// Evaluates a non-negative whole number.
     pub fn count(&self, node: &Node, what: &str) -> Result<u32, EvalError> {
         let value = self.value(node)?;
         let number = match &value {

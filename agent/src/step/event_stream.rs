@@ -1,17 +1,18 @@
-//! Server-sent events, read as the WHATWG's HTML standard says. Bytes in, events out; nothing here knows a connection.
+//! Parses server-sent events as specified by the WHATWG's HTML standard. It turns bytes into events and knows no
+//! connection.
 
 /// One event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// Its type, `message` unless the stream says otherwise.
+    /// Event type; `message` unless the stream sets another one.
     pub event: String,
-    /// The last id that the stream set; empty without one.
+    /// The last id that the stream set; empty if it set none.
     pub id: String,
-    /// Its data lines, joined.
+    /// The data lines, joined by line feeds.
     pub data: String,
 }
 
-/// Reads a stream piece by piece, however it is cut.
+/// An incremental parser: the stream may be split anywhere.
 #[derive(Debug, Default)]
 pub struct Reader {
     line: Vec<u8>,
@@ -23,8 +24,8 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// Takes bytes and gives the events that they complete. An event that the stream ends in the middle of is dropped,
-    /// as the standard wants.
+    /// Takes bytes and returns the events that they complete. An event is dropped if the stream ends in the middle of
+    /// it, as the standard requires.
     pub fn push(&mut self, bytes: &[u8]) -> Vec<Event> {
         let mut events = Vec::new();
         for byte in bytes {
@@ -38,7 +39,7 @@ impl Reader {
         events
     }
 
-    /// Bytes held of an event that isn't complete.
+    /// Returns the number of buffered bytes of an incomplete event.
     pub fn held(&self) -> usize {
         self.line.len() + self.data.len()
     }
@@ -61,7 +62,7 @@ impl Reader {
                 self.data.push('\n');
             }
             "id" if !value.contains('\0') => value.clone_into(&mut self.id),
-            // `retry` is about reconnecting, which a test doesn't; a line that begins with a colon is a comment.
+            // `retry` concerns reconnecting, which a test doesn't do; a line that begins with a colon is a comment.
             _ => {}
         }
         None

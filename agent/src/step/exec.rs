@@ -1,4 +1,4 @@
-//! `exec`: a command inside a service.
+//! `exec`: runs a command inside a service.
 
 use super::answer::{Answer, Extent, Fault, Implied, Printed};
 use super::exhibit::Exhibit;
@@ -14,13 +14,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Where programs look for their trace context.
+/// The environment variable in which programs look for their trace context.
 const TRACEPARENT: &str = "TRACEPARENT";
-/// Bytes kept of each output.
+/// Maximum number of bytes kept of each output stream.
 pub const MAX_OUTPUT: usize = 16 * 1024 * 1024;
-/// Bytes at the end of what a command said in which its last line is looked for.
+/// Number of bytes at the end of stderr in which the last line is searched.
 const LAST_LINE: usize = 64 * 1024;
-/// Characters of an output that a failure shows, and that are kept of a step that passes.
+/// Maximum number of characters of an output that a failure shows, and that are kept for a step that passes.
 const SHOWN: usize = 4_096;
 
 /// Runs the command.
@@ -38,7 +38,7 @@ pub async fn perform(
     let member = status
         .and_then(|status| status.member)
         .ok_or_else(|| Fault::failed(format!("service {service} isn't running")))?;
-    // A service that was given a trace context by its definition keeps it.
+    // A service whose definition sets a trace context keeps it.
     let traceparent = traceparent.filter(|_| !defines_traceparent(context, &service));
     let request = ExecRequest {
         command: command(context, &exec.command, scope)?,
@@ -61,7 +61,7 @@ pub async fn perform(
     })
 }
 
-/// The words of a command; a script is run by `sh -eu`.
+/// Returns the words of a command; a script is run by `sh -eu`.
 pub fn command(
     context: &CellContext,
     command: &Command,
@@ -83,7 +83,7 @@ pub fn command(
     }
 }
 
-/// The variables of a command, the trace context among them.
+/// Returns the environment variables of a command, including the trace context.
 pub fn env(
     context: &CellContext,
     node: Option<&Node>,
@@ -98,7 +98,7 @@ pub fn env(
     Ok(env)
 }
 
-/// Whether the spec itself sets `TRACEPARENT` for a service.
+/// Returns whether the spec itself sets `TRACEPARENT` for a service.
 fn defines_traceparent(context: &CellContext, service: &str) -> bool {
     let services = context.spec.services.iter();
     let mut defined = services.filter(|defined| defined.name.text == service);
@@ -114,7 +114,7 @@ fn defines_traceparent(context: &CellContext, service: &str) -> bool {
     }
 }
 
-/// The results of a command that ended.
+/// Returns the results of a command that has ended.
 pub fn answer(output: ExecOutput, elapsed: Duration) -> Answer {
     let ExecOutput {
         exit_code,
@@ -163,7 +163,7 @@ pub fn answer(output: ExecOutput, elapsed: Duration) -> Answer {
     }
 }
 
-/// What a command said until it was given up.
+/// Returns the output of a command up to the moment when it was given up.
 pub fn unfinished(so_far: [HeadTail; 2]) -> Answer {
     let mut answer = Answer::default();
     for (name, kept) in ["stdout", "stderr"].into_iter().zip(so_far) {
@@ -183,11 +183,11 @@ pub fn unfinished(so_far: [HeadTail; 2]) -> Answer {
     answer
 }
 
-/// The last line that says something.
+/// Returns the last line that isn't blank.
 fn last_line(bytes: &[u8]) -> Option<String> {
     let end = match bytes.len().checked_sub(LAST_LINE) {
         None => bytes,
-        // A line without its beginning may begin in the middle of a secret.
+        // Skip the first, partial line: it may begin in the middle of a secret.
         Some(from) => {
             let end = bytes.get(from..)?;
             end.get(end.iter().position(|byte| *byte == b'\n')?..)?
@@ -198,7 +198,7 @@ fn last_line(bytes: &[u8]) -> Option<String> {
     lines.find(|line| !line.is_empty()).map(str::to_owned)
 }
 
-/// What was run, for people; its variables may be secret and aren't shown.
+/// Describes a command for failures. Its environment variables may be secret and aren't shown.
 pub fn request_text(what: String, request: &ExecRequest) -> Exhibit {
     let words = match request.command.as_slice() {
         [sh, eu, c, script] if sh == "sh" && eu == "-eu" && c == "-c" => script.clone(),

@@ -1,11 +1,11 @@
-//! What a failure shows of a request or an answer. It is kept whole until it is shown: what a step declares secret is known by
-//! then, and masks look for whole values before anything is shortened.
+//! The excerpt of a request or an answer that a failure shows. The data is kept whole until it is shown: only then are
+//! all secrets of the step known, and masks look for whole values before anything is shortened.
 
 use phalanx_shared::mask::{Keep, Masks, Source};
 use serde_json::Value;
 use std::sync::Arc;
 
-/// Characters of a text of our own (a request line, headers, a command).
+/// Maximum number of characters of a text that Phalanx composes (a request line, headers, a command).
 const OWN: usize = 16_384;
 
 /// Pieces of text, one after the other.
@@ -32,18 +32,18 @@ enum Piece {
 }
 
 impl Exhibit {
-    /// Nothing yet.
+    /// Creates an empty exhibit.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// And a text.
+    /// Appends a text.
     #[must_use]
     pub fn text(self, text: impl Into<String>) -> Self {
         self.and(Piece::Text(text.into()))
     }
 
-    /// And a part of an output or a body.
+    /// Appends a part of an output or a body.
     #[must_use]
     pub fn part(self, bytes: impl Into<Arc<[u8]>>, keep: Keep) -> Self {
         let bytes = bytes.into();
@@ -54,27 +54,27 @@ impl Exhibit {
         })
     }
 
-    /// The same of what wasn't kept whole; `all` says how much there was.
+    /// Appends a part of data that wasn't kept whole; `all` says how large it was.
     #[must_use]
     pub fn part_of(self, bytes: impl Into<Arc<[u8]>>, keep: Keep, all: impl Into<String>) -> Self {
         let (bytes, all) = (bytes.into(), Some(all.into()));
         self.and(Piece::Part { bytes, keep, all })
     }
 
-    /// And the beginning of a body in quotes.
+    /// Appends the beginning of a body in quotes.
     #[must_use]
     pub fn quoted(self, bytes: impl Into<Arc<[u8]>>, limit: usize) -> Self {
         let bytes = bytes.into();
         self.and(Piece::Quoted { bytes, limit })
     }
 
-    /// And the beginning of a value, as JSON.
+    /// Appends the beginning of a value, as JSON.
     #[must_use]
     pub fn json(self, value: Arc<Value>, limit: usize) -> Self {
         self.and(Piece::Json { value, limit })
     }
 
-    /// And what another one shows.
+    /// Appends another exhibit.
     #[must_use]
     pub fn with(self, other: Exhibit) -> Self {
         self.and(Piece::Pieces(other))
@@ -85,9 +85,9 @@ impl Exhibit {
         self
     }
 
-    /// What is shown, now that all secrets of the step are known.
+    /// Returns the text to show. Call it when all secrets of the step are known.
     pub fn show(&self, masks: &Masks) -> String {
-        // Pieces are ours to join: nobody splits a secret over two of them.
+        // Phalanx chooses where pieces begin and end, so no secret spans two of them.
         self.0.iter().map(|piece| piece.show(masks)).collect()
     }
 }
@@ -105,7 +105,7 @@ impl Piece {
                 let shown = masks.excerpt(Source::whole(bytes), Keep::Head(*limit));
                 format!("{shown:?}")
             }
-            // Before it is quoted, and again: a text in it may be JSON itself.
+            // Mask the value before it is quoted, and the text again: a string in the value may be JSON itself.
             Piece::Json { value, limit } => {
                 let text = masks.json(value).to_string();
                 masks.excerpt(Source::whole(text.as_bytes()), Keep::Head(*limit))
@@ -122,7 +122,7 @@ impl From<String> for Exhibit {
 }
 
 impl std::fmt::Debug for Exhibit {
-    /// A count: it may hold secrets.
+    /// Prints the number of pieces only, because they may hold secrets.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Exhibit({} pieces)", self.0.len())
     }

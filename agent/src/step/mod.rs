@@ -1,7 +1,7 @@
-//! What one step does: wait for its services ▸ act (and poll) ▸ `skip` ▸ secret captures ▸ checks and captures.
+//! The execution of one step: wait for its services ▸ act (and poll) ▸ `skip` ▸ secret captures ▸ checks and captures.
 //!
-//! One file per action. `act` is one try of a step; when it is tried again, and what its end means for the others, is the
-//! sequence's. reqwest's types stay in [`client`], [`http`] and [`sse`].
+//! There is one file per action. A [`Try`] is one try of a step; the sequence decides about further tries and about the
+//! effect on other steps. reqwest's types stay in [`client`], [`http`] and [`sse`].
 
 pub mod answer;
 pub mod capture;
@@ -43,7 +43,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// What a try has heard of its command so far, for when somebody else ends it.
+/// The output of a try's command so far, for a try that is ended from outside.
 pub struct Witness {
     context: Arc<CellContext>,
     step: Arc<Step>,
@@ -52,7 +52,7 @@ pub struct Witness {
 }
 
 impl Witness {
-    /// What a failure shows of it: its output, or a note that it is withheld.
+    /// Adds the output so far to a failure, or a note that it is withheld.
     pub fn show(&self, failure: &mut Failure) {
         let answer = match &self.step.action {
             Action::Container(action) => {
@@ -80,12 +80,12 @@ pub struct Try {
     references: References,
     collected: sse::Collected,
     heard: Arc<Mutex<Heard>>,
-    /// For what the step calls: its own span.
+    /// Trace context for the calls that the step makes; its parent is the step's own span.
     traceparent: Option<String>,
 }
 
 impl Try {
-    /// A try that begins.
+    /// Creates a try.
     pub fn new(
         context: Arc<CellContext>,
         step: Arc<Step>,
@@ -108,7 +108,7 @@ impl Try {
         }
     }
 
-    /// Hears what its command prints.
+    /// Returns a witness of the command's output.
     pub fn witness(&self) -> Witness {
         Witness {
             context: Arc::clone(&self.context),
@@ -118,7 +118,7 @@ impl Try {
         }
     }
 
-    /// Runs it to its end. `acting` is called when its services are ready and the action begins.
+    /// Runs the try to its end. Awaits `acting` when the services are ready and the action begins.
     pub async fn run(self, acting: impl Future<Output = ()>) -> End {
         let services = services(&self.context, &self.references, &self.view);
         if let Err(unavailable) = self.context.board.ready(&services).await {
@@ -138,7 +138,7 @@ impl Try {
         }
     }
 
-    /// `timeout` limits one attempt of one action.
+    /// Returns the time limit for one attempt of the action, from `timeout` or a default.
     fn limit(&self) -> Result<Duration, EvalError> {
         let evaluate = self.context.evaluate(&self.scope);
         let own = evaluate.optional_duration(self.step.timeout.as_ref(), "timeout")?;
@@ -180,21 +180,21 @@ impl Try {
             Action::Container(action) => container::perform(context, action, scope).await,
             Action::Wait(wait) => wait::perform(context, wait, scope).await,
             Action::Cp(cp) => cp::perform(context, cp, scope).await,
-            // Groups are the sequence's; an `expect` alone has nothing to do before its checks.
+            // The sequence handles groups; an `expect` alone has no action before its checks.
             Action::Use(_) | Action::Steps(_) | Action::Parallel(_) | Action::Check => {
                 Ok(Answer::default())
             }
         }
     }
 
-    /// What the command says from now on is heard.
+    /// Starts collecting the output of a new command.
     fn listen(&self) -> Heard {
         let mut heard = lock(&self.heard);
         *heard = Heard::default();
         heard.clone()
     }
 
-    /// Repeats the action until `until` holds. A transport error, or an error in `until`, is "not yet".
+    /// Repeats the action until `until` holds. A transport error, or an error in `until`, counts as "not yet".
     async fn polled(&self, poll: &Poll, limit: Duration, services: &BTreeSet<String>) -> End {
         let clock = &self.context.clock;
         let (whole, interval) = match self.poll_limits(poll) {
@@ -222,7 +222,7 @@ impl Try {
                         Ok(false) | Err(_) => last = Some(Ok((answer, scope))),
                     }
                 }
-                // Cut short by the deadline, it says less than the answer before.
+                // The poll deadline cut this answer short, so the previous answer is more informative.
                 Err(Fault::Failed { .. }) if left < limit && matches!(last, Some(Ok(_))) => {}
                 Err(fault @ Fault::Failed { .. }) => last = Some(Err(fault)),
                 Err(fault) => return self.faulted(fault, services, polls).await,
@@ -247,7 +247,7 @@ impl Try {
         ))
     }
 
-    /// Polling's time is up: failed, with the last answer and its parts.
+    /// Ends a poll that ran out of time: failed, with the last answer and its parts.
     async fn never(
         &self,
         until: &Expr,
@@ -306,7 +306,7 @@ impl Try {
     }
 }
 
-/// What limits an action without a `timeout`.
+/// Returns the limit of an action without a `timeout`: 30 s for `http` and `exec`, else 300 s.
 fn usual_limit(action: &Action) -> Duration {
     Duration::from_secs(match action {
         Action::Http(_) | Action::Exec(_) => 30,
@@ -314,8 +314,8 @@ fn usual_limit(action: &Action) -> Duration {
     })
 }
 
-/// The services that a step waits for. One whose name is computed is found among the step's parameters and variables;
-/// if it isn't, all services that start by themselves are waited for.
+/// Returns the services that a step waits for. If a service's name is computed, it is looked up among the step's
+/// parameters and variables; if none of them is a service, the step waits for all services that start automatically.
 pub fn services(context: &CellContext, references: &References, view: &View) -> BTreeSet<String> {
     let mut services = references.services.clone();
     if references.computed_service {

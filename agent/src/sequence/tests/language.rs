@@ -1,4 +1,4 @@
-//! Each rule of the language about which step is next, on the core alone.
+//! Tests each rule of the language about which step is next, on the core alone.
 
 use super::*;
 
@@ -359,7 +359,7 @@ fn the_cells_timeout_fails_the_step_in_progress_and_is_errored_before_any_ran() 
         },
         Now::default(),
     );
-    // Waiting for its services still: no `Acting`.
+    // No `Acting` was sent: the step still waits for its services.
     let effects = core.handle(Input::Fired(Timer::Cell), Now::default());
     let finished = effects.iter().any(|effect| {
         matches!(effect, Effect::Finish { outcome: Errored, reason: Some(reason) } if reason.contains("before any step ran"))

@@ -1,9 +1,9 @@
-//! Properties over random trees, ends and interruptions.
+//! Tests properties over random trees, ends and interruptions.
 
 use super::*;
 use std::fmt::Write;
 
-/// A random step, and how deep groups may still nest.
+/// A random step and the remaining nesting depth of groups.
 #[derive(Clone, Debug)]
 struct RandomStep {
     kind: u8,
@@ -36,7 +36,7 @@ fn step(depth: u32) -> BoxedStrategy<RandomStep> {
         .boxed()
 }
 
-/// YAML in flow style; names are unique.
+/// Writes YAML in flow style with unique step names.
 fn write(steps: &[RandomStep], count: &mut usize, out: &mut String) {
     for step in steps {
         *count += 1;
@@ -56,7 +56,7 @@ fn write(steps: &[RandomStep], count: &mut usize, out: &mut String) {
             out.push_str(", timeout: 1m");
         }
         match step.kind {
-            // A variable of its own each: one may not hide another's.
+            // Each loop has its own variable, because one may not hide another.
             1 | 5 => {
                 let _ = write!(out, ", foreach: {{ v{count}: [a, b] }}");
             }
@@ -122,8 +122,8 @@ fn drive(
     (ran, yaml)
 }
 
-/// The paths of all steps that can have an outcome, as regular parts: every step of the tree is told at least once,
-/// under its own path or with a key.
+/// Collects the paths of all steps that can have an outcome. Every step of the tree is reported at least once, under
+/// its own path or with a key.
 fn expected(steps: &[RandomStep], path: &str, into: &mut BTreeSet<String>) {
     for (index, step) in steps.iter().enumerate() {
         let path = format!("{path}/{index}");
