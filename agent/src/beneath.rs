@@ -1,11 +1,12 @@
-//! Files below a directory that others write too: a workspace, a build context, a service's directory.
+//! Access to files below a directory that others write to as well: a workspace, a build context, a service's directory.
 //!
-//! Containers and processes put links there while the agent looks, so a path that was checked says nothing. Every open goes
-//! through a descriptor of the directory and the kernel's own resolution (`openat2` with `RESOLVE_BENEATH`), or, where a
-//! kernel or its filter hasn't got that, name by name without following anything. A link is followed as long as it stays
-//! inside. What lies above the directory is the agent's and isn't doubted.
+//! Containers and processes may create links there at any moment, so checking a path before opening it proves nothing.
+//! Every open goes through a descriptor of the directory and is resolved by the kernel (`openat2` with
+//! `RESOLVE_BENEATH`). If the kernel or its system call filter doesn't support that, the path is resolved name by name
+//! without letting the kernel follow links. A link is followed as long as it stays inside. The path above the directory
+//! belongs to the agent and is trusted.
 //!
-//! Everything here blocks.
+//! All functions here block.
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
@@ -18,31 +19,31 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Component, Path, PathBuf};
 
-/// Directories within directories that are read. Each costs descriptors.
+/// Maximum depth of nested directories that are read. Each level costs descriptors.
 pub const MAX_DEPTH: usize = 64;
-/// Links that one path may lead through, as in the kernel.
+/// Maximum links that one path may lead through, as in the kernel.
 const MAX_LINKS: usize = 40;
-/// How often the kernel may be asked again because names changed while it looked.
+/// How often the kernel call is retried because names changed during the lookup.
 const MAX_RACES: usize = 64;
 
-/// A directory, and nothing outside it.
+/// An open directory that confines all paths to itself.
 #[derive(Debug)]
 pub struct Root {
     directory: OwnedFd,
     path: PathBuf,
 }
 
-/// Something below a directory: what a `cp` step names on its side of the workspace, or where a command runs.
+/// A path below a directory: the workspace side of a `cp` step, or the directory where a command runs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Place {
-    /// The directory.
+    /// The directory that confines the path.
     pub root: PathBuf,
-    /// The path in it.
+    /// The path relative to `root`.
     pub path: PathBuf,
 }
 
 impl Place {
-    /// A path in a directory.
+    /// Creates a place from a directory and a path in it.
     pub fn new(root: impl Into<PathBuf>, path: impl Into<PathBuf>) -> Self {
         Place {
             root: root.into(),
@@ -50,7 +51,7 @@ impl Place {
         }
     }
 
-    /// From here on: a relative path stays in the directory, an absolute one is another directory.
+    /// Joins a path: a relative path stays within the root, an absolute path becomes a new root.
     #[must_use]
     pub fn join(&self, path: &str) -> Place {
         match Path::new(path).is_absolute() {
@@ -59,12 +60,12 @@ impl Place {
         }
     }
 
-    /// Opens it as a directory that can't be left.
+    /// Opens it as a directory that paths can't leave.
     pub fn open(&self) -> io::Result<Root> {
         Root::open(&self.root)?.below(&self.path)
     }
 
-    /// For people.
+    /// Returns the full path, for display.
     pub fn display(&self) -> String {
         match self.path.as_os_str().is_empty() {
             true => self.root.display().to_string(),
@@ -74,7 +75,7 @@ impl Place {
 }
 
 impl Root {
-    /// A directory of the agent's own word; links in its path are followed.
+    /// Opens a directory that the agent chose. Links in its own path are followed.
     pub fn open(path: &Path) -> io::Result<Root> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let directory = rustix::fs::open(path, flags, Mode::empty())?;
@@ -84,22 +85,22 @@ impl Root {
         })
     }
 
-    /// Where it was opened.
+    /// Returns the path at which it was opened.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Its descriptor, to keep.
+    /// Returns its descriptor and consumes the root.
     pub fn into_directory(self) -> OwnedFd {
         self.directory
     }
 
-    /// Its descriptor.
+    /// Borrows its descriptor.
     pub fn directory(&self) -> BorrowedFd<'_> {
         self.directory.as_fd()
     }
 
-    /// A directory below as a root of its own, which can't be left for this one.
+    /// Opens a subdirectory as its own root: paths in it can't lead back into this one.
     pub fn below(&self, path: &Path) -> io::Result<Root> {
         Ok(Root {
             directory: self.at(path, OFlags::RDONLY | OFlags::DIRECTORY)?,
@@ -107,22 +108,22 @@ impl Root {
         })
     }
 
-    /// A regular file, for reading. Devices and pipes, which may never end, are refused.
+    /// Opens a regular file for reading. Devices and pipes, whose content may never end, are rejected.
     pub fn file(&self, path: &Path) -> io::Result<File> {
         regular(self.at(path, OFlags::RDONLY | OFlags::NONBLOCK)?)
     }
 
-    /// A file's content, if it is no longer than that.
+    /// Reads a file. Returns an error if it is longer than `limit` bytes.
     pub fn read(&self, path: &Path, limit: u64) -> io::Result<Vec<u8>> {
         bounded(self.file(path)?, limit)
     }
 
-    /// Whatever is there, without opening it.
+    /// Locates a file of any type without opening it (`O_PATH`).
     pub fn find(&self, path: &Path) -> io::Result<OwnedFd> {
         self.at(path, OFlags::PATH)
     }
 
-    /// A directory below, made with those above it if it isn't there.
+    /// Opens a subdirectory; creates it and its parents if they don't exist.
     pub fn make(&self, path: &Path) -> io::Result<OwnedFd> {
         let mut made = PathBuf::from(".");
         let mut directory = self.at(&made, OFlags::RDONLY | OFlags::DIRECTORY)?;
@@ -150,7 +151,7 @@ impl Root {
         };
         let flags = flags | OFlags::CLOEXEC;
         let opened = match by_kernel(self.directory.as_fd(), path, flags) {
-            // No such call, or a filter of system calls that doesn't know it.
+            // No such system call, or a system call filter that doesn't know it.
             Err(Errno::NOSYS | Errno::PERM) => by_name(self.directory.as_fd(), path, flags),
             other => other,
         };
@@ -158,14 +159,15 @@ impl Root {
     }
 }
 
-/// A file named by an absolute path, which is whoever wrote the spec's word: regular, and no longer than that.
+/// Reads a regular file named by an absolute path, which is trusted because it comes from the spec's author. Returns an
+/// error if it is longer than `limit` bytes.
 pub fn read_absolute(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let opened = rustix::fs::open(path, flags, Mode::empty())?;
     bounded(regular(opened)?, limit)
 }
 
-/// A file in `root`, or named by an absolute path.
+/// Reads a file in `root`, or one named by an absolute path.
 pub fn read(root: &Path, path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     match path.is_absolute() {
         true => read_absolute(path, limit),
@@ -193,12 +195,12 @@ fn regular(opened: OwnedFd) -> io::Result<File> {
     }
 }
 
-/// What something is.
+/// Returns the file type.
 pub fn kind(stat: &Stat) -> FileType {
     FileType::from_raw_mode(stat.st_mode)
 }
 
-/// The names in a directory, sorted.
+/// Returns the names in a directory, sorted.
 pub fn names(directory: BorrowedFd<'_>) -> io::Result<Vec<OsString>> {
     let mut names = Vec::new();
     for entry in Dir::read_from(directory)? {
@@ -211,7 +213,7 @@ pub fn names(directory: BorrowedFd<'_>) -> io::Result<Vec<OsString>> {
     Ok(names)
 }
 
-/// What a name in a directory is; a link is a link.
+/// Returns the metadata of a name in a directory. Doesn't follow a link.
 pub fn stat(directory: BorrowedFd<'_>, name: &OsStr) -> io::Result<Stat> {
     Ok(rustix::fs::statat(
         directory,
@@ -220,25 +222,25 @@ pub fn stat(directory: BorrowedFd<'_>, name: &OsStr) -> io::Result<Stat> {
     )?)
 }
 
-/// A directory in a directory, not through a link.
+/// Opens a directory in a directory. Returns an error if the name is a link.
 pub fn open_directory(directory: BorrowedFd<'_>, name: &OsStr) -> io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     rustix::fs::openat(directory, name, flags, Mode::empty()).map_err(explained)
 }
 
-/// A regular file in a directory, not through a link.
+/// Opens a regular file in a directory. Returns an error if the name is a link.
 pub fn open_file(directory: BorrowedFd<'_>, name: &OsStr) -> io::Result<File> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     regular(rustix::fs::openat(directory, name, flags, Mode::empty()).map_err(explained)?)
 }
 
-/// Where a link leads.
+/// Returns the target of a link.
 pub fn read_link(directory: BorrowedFd<'_>, name: &OsStr) -> io::Result<PathBuf> {
     let target = rustix::fs::readlinkat(directory, name, Vec::new())?;
     Ok(PathBuf::from(OsString::from_vec(target.into_bytes())))
 }
 
-/// Makes a directory, unless it is there.
+/// Creates a directory unless the name exists.
 pub fn make_directory(directory: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
     match rustix::fs::mkdirat(directory, name, Mode::from_raw_mode(0o755)) {
         Ok(()) | Err(Errno::EXIST) => Ok(()),
@@ -246,17 +248,19 @@ pub fn make_directory(directory: BorrowedFd<'_>, name: &OsStr) -> io::Result<()>
     }
 }
 
-/// A new file instead of whatever had its name, unless that is a directory.
+/// Creates a file and replaces whatever had the name, unless that is a directory.
 pub fn new_file(directory: BorrowedFd<'_>, name: &OsStr, mode: u32) -> io::Result<File> {
     remove(directory, name)?;
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file = rustix::fs::openat(directory, name, flags, Mode::from_raw_mode(0o600))?;
-    // Not masked: the copy of a program that others may run is one too.
+    // Set explicitly, since the umask doesn't apply to `fchmod`: a copy of a program that others may run must stay
+    // executable for them.
     rustix::fs::fchmod(&file, Mode::from_raw_mode(mode & 0o777))?;
     Ok(File::from(file))
 }
 
-/// A new link instead of whatever had its name, unless that is a directory. Nothing here follows one that leads out.
+/// Creates a link and replaces whatever had the name, unless that is a directory. Nothing in this module follows a link
+/// that leads out.
 pub fn new_link(directory: BorrowedFd<'_>, name: &OsStr, target: &Path) -> io::Result<()> {
     remove(directory, name)?;
     Ok(rustix::fs::symlinkat(target, directory, name)?)
@@ -269,13 +273,13 @@ fn remove(directory: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
     }
 }
 
-/// Where something is that was found, by the kernel's word.
+/// Returns the path of an open descriptor, as the kernel reports it.
 pub fn real_path(found: BorrowedFd<'_>) -> io::Result<PathBuf> {
     use std::os::fd::AsRawFd;
     std::fs::read_link(format!("/proc/self/fd/{}", found.as_raw_fd()))
 }
 
-/// Whether two descriptors are of the same thing.
+/// Returns whether two descriptors refer to the same file.
 pub fn same(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> io::Result<bool> {
     let (one, other) = (rustix::fs::fstat(one)?, rustix::fs::fstat(other)?);
     Ok((one.st_dev, one.st_ino) == (other.st_dev, other.st_ino))
@@ -306,7 +310,8 @@ fn by_kernel(root: BorrowedFd<'_>, path: &Path, flags: OFlags) -> Result<OwnedFd
     }
 }
 
-/// The same, without the kernel's help: each name is opened in the directory that is held, and a link is read, not followed.
+/// Resolves a path without `openat2`: opens each name in the directory held so far, and reads links instead of
+/// following them.
 fn by_name(root: BorrowedFd<'_>, path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
     let mut above: Vec<OwnedFd> = Vec::new();
     let mut here = rustix::io::fcntl_dupfd_cloexec(root, 0)?;
@@ -332,7 +337,7 @@ fn by_name(root: BorrowedFd<'_>, path: &Path, flags: OFlags) -> Result<OwnedFd, 
             continue;
         }
         if left.is_empty() {
-            // A link that came in between is refused.
+            // Rejects a link that was created in the meantime.
             return rustix::fs::openat(&here, &name, flags | OFlags::NOFOLLOW, Mode::empty());
         }
         above.push(std::mem::replace(&mut here, found));

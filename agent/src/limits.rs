@@ -1,15 +1,15 @@
-//! Open files: as many as the machine allows us, and what it means when none is left.
+//! Limit of open files: raises it to the hard limit, and recognises errors that mean a resource is exhausted.
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::error::Error;
 use std::io;
 use std::sync::OnceLock;
 
-/// The soft limit that this program was started with; commands that it starts get it back.
+/// The soft limit that this program was started with. Commands that it starts get it back.
 static FIRST: OnceLock<u64> = OnceLock::new();
 
-/// Raises the soft limit of open files to the hard one: the usual soft limit is for programs that use `select`.
-/// What can't be raised stays as it is.
+/// Raises the soft limit of open files to the hard limit: the usual soft limit exists for programs that use `select`.
+/// If that fails, the limit stays as it is.
 pub fn raise_open_files() {
     let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
         return;
@@ -19,20 +19,20 @@ pub fn raise_open_files() {
     }
 }
 
-/// The soft limit for what this program starts, if it has raised its own.
+/// Returns the original soft limit, for child processes, if this program has raised its own.
 pub fn first_open_files() -> Option<u64> {
     FIRST.get().copied()
 }
 
-/// Sets the soft limit of this process. A single system call or two, so that it may be made between `fork` and `exec`.
+/// Sets the soft limit of this process. Makes at most two system calls, so it may be called between `fork` and `exec`.
 pub fn set_open_files(soft: u64) -> io::Result<()> {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, soft.min(hard), hard)?;
     Ok(())
 }
 
-/// Whether an error, or what caused it, is that this process or the machine has no open file, process or memory left: then
-/// nothing is said about the system under test.
+/// Returns whether an error, or one of its sources, means that this process or the machine has run out of file
+/// descriptors, processes or memory. Such an error says nothing about the system under test.
 pub fn is_exhausted(error: &(dyn Error + 'static)) -> bool {
     let mut next = Some(error);
     while let Some(error) = next {
@@ -46,16 +46,16 @@ pub fn is_exhausted(error: &(dyn Error + 'static)) -> bool {
     false
 }
 
-/// The same for what starting a process says.
+/// Like [`is_exhausted`], for an I/O error, such as one from starting a process.
 pub fn has_nothing_left(error: &io::Error) -> bool {
     use nix::libc::{EAGAIN, EMFILE, ENFILE, ENOMEM};
     let code = error.raw_os_error();
-    // Of starting a process EAGAIN is the limit of processes; of a socket it never gets here.
+    // When a process is started, EAGAIN means the limit of processes; EAGAIN from a socket never gets here.
     let known = [EMFILE, ENFILE, ENOMEM, EAGAIN];
     if code.is_some_and(|code| known.contains(&code)) {
         return true;
     }
-    // What wraps another error hides its code.
+    // A wrapping error hides the code of the inner one.
     let inner = error.get_ref();
     inner.is_some_and(|inner| {
         let inner: &(dyn Error + 'static) = inner;

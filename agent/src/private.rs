@@ -1,7 +1,7 @@
-//! Files and directories that are nobody else's: identities, spools and notes hold what specs hold.
+//! Files and directories that only their owner can access: identities, spools and notes contain data from specs.
 //!
-//! Below an identity's directory, which nobody else may enter, the files of cells keep the modes that they were given: containers read them as
-//! users of their own.
+//! Inside an identity's directory, which no other user can enter, the files of cells keep the modes they were given:
+//! containers read them as other users.
 
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write};
@@ -10,10 +10,10 @@ use std::path::Path;
 
 const DIRECTORY: u32 = 0o700;
 const FILE: u32 = 0o600;
-/// What lies in these is the cells' own.
+/// Directories whose content belongs to cells.
 const OF_CELLS: [&str; 2] = ["attempts", "workspaces"];
 
-/// Makes a directory, or takes one over from a version that let others in.
+/// Creates a directory, or restricts an existing one that an earlier version left open to others.
 pub fn directory(path: &Path) -> io::Result<()> {
     DirBuilder::new()
         .recursive(true)
@@ -22,7 +22,7 @@ pub fn directory(path: &Path) -> io::Result<()> {
     tighten(path, DIRECTORY)
 }
 
-/// Options of a file that others can't read, if it is made.
+/// Returns open options that create a file which others can't read.
 pub fn file() -> OpenOptions {
     let mut options = File::options();
     options.mode(FILE);
@@ -36,7 +36,7 @@ pub fn write(path: &Path, bytes: impl AsRef<[u8]>) -> io::Result<()> {
     options.open(path)?.write_all(bytes.as_ref())
 }
 
-/// Takes from others what they were allowed of an identity's directory by earlier versions.
+/// Revokes the permissions that earlier versions gave to others in an identity's directory.
 pub fn tighten_all(directory: &Path) {
     let Ok(entries) = std::fs::read_dir(directory) else {
         return;
@@ -70,7 +70,8 @@ fn tighten(path: &Path, mode: u32) -> io::Result<()> {
     std::fs::set_permissions(path, Permissions::from_mode(mode))
 }
 
-/// Keeps this process's memory, which holds secrets, out of core dumps and from other processes of its user. Programs that it starts aren't affected.
+/// Keeps this process's memory, which holds secrets, out of core dumps and away from other processes of its user.
+/// Programs that it starts aren't affected.
 pub fn memory() {
     if let Err(error) = nix::sys::prctl::set_dumpable(false) {
         tracing::debug!(%error, "the process's memory may be dumped");

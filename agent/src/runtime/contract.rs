@@ -1,23 +1,25 @@
-//! What a runtime promises. Docker, host processes and the fake all stand behind these three traits.
+//! The runtime contract: three traits that the Docker, host process and fake runtimes implement.
 //!
 //! # Order of calls
-//! `Runtime::open` once per attempt → per service `Stack::prepare` → `Stack::create` → `Member::start` (again after a stop,
-//! kill or exit) → anything on the running member → `Stack::close` once, whatever happened before, also after a failed or
-//! abandoned call. After `close` nothing of the attempt exists, unless it was told to keep it.
+//! `Runtime::open` once per attempt → per service `Stack::prepare` → `Stack::create` → `Member::start` (again after a
+//! stop, kill or exit) → any calls on the running member → `Stack::close` once, whatever happened before, even after a
+//! failed or abandoned call. After `close` nothing of the attempt exists, unless the caller asked to keep it.
 //!
 //! # Concurrency
-//! All methods take `&self` and may be called at once for different services; for one member the caller serialises
-//! `start`, `stop`, `kill`, `restart`, `pause`, `unpause`. `exec`, `copy_*`, `inspect`, `addresses` may run beside each other.
+//! All methods take `&self` and may be called concurrently for different services. For one member the caller serialises
+//! `start`, `stop`, `kill`, `pause` and `unpause`; `exec`, `copy_*`, `inspect` and `addresses` may run concurrently with
+//! them and with each other.
 //!
 //! # Cancellation
-//! Every future may be dropped at any await. What a dropped call had begun is still known to the stack, so that `close`
-//! removes it: implementations record an object's name (label, marker) *before* asking for it.
+//! Every future may be dropped at any await. The stack still knows the objects that a dropped call had begun to create,
+//! so `close` removes them: implementations record an object's name (label, marker) *before* they request the object.
 //!
 //! # Idempotence
-//! `stop`, `kill` of what isn't running, `close` of what is gone: `Ok`. `reap` may run at any time beside live attempts.
+//! `stop` and `kill` return `Ok` for a member that isn't running, and `close` succeeds if everything is already gone.
+//! `reap` may run at any time alongside live attempts.
 //!
 //! # Errors
-//! [`RuntimeError`] says whose fault it is: of the system under test (→ `failed`) or of the machinery (→ `errored`).
+//! [`RuntimeError`] says whose fault the error is: the system under test (→ `failed`) or the machinery (→ `errored`).
 
 use crate::beneath::Place;
 use crate::runtime::head_tail::HeadTail;
@@ -34,91 +36,94 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// Bytes of each output that are at hand while a command runs.
+/// Bytes of each output stream that are available while a command runs.
 const HEARD: usize = 32 * 1024;
 
-/// What an attempt's stack is made for; also what its objects are labelled with (I3).
+/// Identifies the attempt that a stack is created for. The stack's objects are labelled with it (I3).
 #[derive(Clone, Debug)]
 pub struct AttemptScope {
-    /// Run, cell, attempt, epoch.
+    /// Run, cell, attempt and epoch.
     pub token: Token,
-    /// The agent's identity.
+    /// Identity of the agent that runs the attempt.
     pub agent: AgentId,
-    /// The cell's name, for people who look at `docker ps`.
+    /// Name of the cell, shown to people in `docker ps`.
     pub cell_name: String,
-    /// A directory of the attempt's own: made by who puts something into it, removed by the caller after `close`.
+    /// Directory for this attempt only. Created by the first code that writes to it; removed by the caller after
+    /// `close`.
     pub scratch: PathBuf,
-    /// The unpacked workspace (or the spec's own directory in local mode), if any.
+    /// The unpacked workspace (or the directory of the spec in local mode), if any.
     pub workspace: Option<PathBuf>,
-    /// Whether the cell's network is dual stack.
+    /// Whether the cell's network is dual-stack (IPv4 and IPv6).
     pub ipv6: bool,
-    /// The attempt's place in a trace, if there is one; containers and processes get their service's as `TRACEPARENT`.
+    /// Trace context of the attempt, if it is traced. Containers and processes get the span of their service as
+    /// `TRACEPARENT`.
     pub trace: Option<AttemptTrace>,
 }
 
 impl AttemptScope {
-    /// `TRACEPARENT` of a service: its own span.
+    /// Returns the `TRACEPARENT` for a service: the service's own span. `None` if the attempt is not traced.
     pub fn traceparent(&self, service: &str) -> Option<String> {
         let trace = self.trace.as_ref()?;
         Some(trace.parent(trace.service(service)))
     }
 }
 
-/// Why a runtime could not do something.
+/// Error of a runtime operation.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum RuntimeError {
-    /// The system under test is wrong: a container exits, an exec's user doesn't exist.
+    /// The system under test is at fault: a container exits, or the user of an exec doesn't exist.
     #[error("{0}")]
     Failed(String),
-    /// It could not be judged: pull, build, daemon, disk, a bug of ours.
+    /// The outcome could not be judged: pull, build, daemon, disk, or a bug in Phalanx.
     #[error("{0}")]
     Errored(String),
 }
 
-/// How a member ended.
+/// How a member exited.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Exit {
-    /// The exit code; 128 + signal of a killed process.
+    /// Exit code; 128 + signal number if a signal killed the process.
     pub code: i64,
-    /// Whether the kernel killed it for want of memory.
+    /// Whether the kernel killed it because it ran out of memory.
     pub oom: bool,
-    /// Which start it was, from 1.
+    /// Number of the start that this exit ended, counted from 1.
     pub start: u32,
 }
 
-/// Where a running member is reached.
+/// Addresses at which a running member can be reached.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Addresses {
-    /// What other services use as its name.
+    /// Host name that other services use.
     pub host: String,
-    /// Its IPv4 address in the cell's network; 127.0.0.1 of a process.
+    /// IPv4 address in the cell's network; 127.0.0.1 for a host process.
     pub ip: Option<IpAddr>,
-    /// Its IPv6 address in the cell's network.
+    /// IPv6 address in the cell's network.
     pub ipv6: Option<IpAddr>,
-    /// For steps: container port (or a process port's name) as text → `address:port` to connect to, in the order of `ports`.
+    /// Ports for steps, in the order of `ports`: container port (or the name of a process port) as text →
+    /// `address:port` to connect to.
     pub ports: Vec<(String, std::net::SocketAddr)>,
 }
 
-/// A command inside a member.
+/// A command to run inside a member.
 #[derive(Clone, Debug, Default)]
 pub struct ExecRequest {
-    /// Words; never empty.
+    /// Program and arguments; never empty.
     pub command: Vec<String>,
-    /// Fed to it, then closed.
+    /// Bytes written to its standard input, which is then closed.
     pub stdin: Option<Vec<u8>>,
-    /// Variables added.
+    /// Variables added to the environment.
     pub env: BTreeMap<String, String>,
-    /// As whom.
+    /// User to run as.
     pub user: Option<String>,
-    /// In which directory.
+    /// Working directory.
     pub workdir: Option<String>,
-    /// Each output is kept up to so many bytes: the head and the tail half each, a marker line between.
+    /// Maximum bytes kept of each output stream: half from the head and half from the tail, with a marker line between.
     pub max_output: usize,
-    /// Hears it as it comes, for when nobody waits for the end.
+    /// Receives output as it arrives, so that it is available even if no caller waits for the end.
     pub heard: Heard,
 }
 
-/// The first and the last of what a command has said so far.
+/// The head and tail of the output that a command has produced so far.
 #[derive(Clone, Debug)]
 pub struct Heard(Arc<Mutex<[HeadTail; 2]>>);
 
@@ -132,7 +137,7 @@ impl Default for Heard {
 }
 
 impl Heard {
-    /// Adds bytes as they come.
+    /// Appends bytes to one stream.
     pub fn push(&self, stream: LogStream, bytes: &[u8]) {
         let mut heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let [stdout, stderr] = &mut *heard;
@@ -142,7 +147,7 @@ impl Heard {
         }
     }
 
-    /// Standard output and errors up to now.
+    /// Returns standard output and standard error up to now.
     pub fn so_far(&self) -> [HeadTail; 2] {
         self.0
             .lock()
@@ -151,60 +156,61 @@ impl Heard {
     }
 }
 
-/// What a command said.
+/// Exit code and output of a command.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ExecOutput {
-    /// 126/127 when it could not be run, as in a shell.
+    /// Exit code; 126 or 127 if the command could not be run, as in a shell.
     pub exit_code: i64,
-    /// Its output.
+    /// Standard output.
     pub stdout: Vec<u8>,
-    /// Its errors.
+    /// Standard error.
     pub stderr: Vec<u8>,
-    /// How many bytes its output was in all, if not all of it was kept.
+    /// Total bytes of standard output, if only a part was kept.
     pub stdout_cut: Option<u64>,
-    /// How many bytes its errors were in all, if not all of them were kept.
+    /// Total bytes of standard error, if only a part was kept.
     pub stderr_cut: Option<u64>,
 }
 
-/// What clean-up did.
+/// Result of a clean-up.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Closed {
-    /// Objects removed (containers, networks, volumes, processes).
+    /// Number of objects removed (containers, networks, volumes, processes).
     pub removed: u32,
-    /// Objects that could not be removed, with the reason, for people.
+    /// Objects that could not be removed, each with the reason, for display.
     pub left: Vec<String>,
 }
 
-/// A signal for [`Member::kill`], by name (`SIGKILL`).
+/// A signal name for [`Member::kill`], such as `SIGKILL`.
 pub type SignalName = String;
 
-/// A maker of stacks. One per agent process and kind.
+/// Creates stacks. One exists per agent process and runtime kind.
 #[async_trait]
 pub trait Runtime: Send + Sync + 'static {
-    /// `docker`, `process`, `fake`.
+    /// Returns `docker`, `process` or `fake`.
     fn kind(&self) -> &'static str;
-    /// Makes what the services of one attempt share (a network).
+    /// Creates what the services of one attempt share, such as a network.
     async fn open(&self, scope: AttemptScope) -> Result<Arc<dyn Stack>, RuntimeError>;
-    /// Removes what this agent identity left behind and no live attempt claims.
+    /// Removes leftover objects of this agent's identity that belong to no live attempt.
     async fn reap(&self, live: &HashSet<Token>) -> Result<Closed, RuntimeError>;
-    /// Ends background work (ready-made networks, watchers). Called once, when the agent goes away.
+    /// Ends background work (pools of prepared networks, watchers). Called once, when the agent exits.
     async fn shutdown(&self);
 }
 
 /// The services of one attempt.
 #[async_trait]
 pub trait Stack: Send + Sync {
-    /// Pulls or builds the image. Returns what it came to (`postgres:17, pulled in 3.1s`) for the `Pulled`/`Built` event, or `None` if there was nothing to do.
+    /// Pulls or builds the image. Returns a summary (`postgres:17, pulled in 3.1s`) for the `Pulled` or `Built` event,
+    /// or `None` if there was nothing to do.
     async fn prepare(&self, config: &ServiceConfig) -> Result<Option<Prepared>, RuntimeError>;
-    /// Creates the member, not started. Once per service name.
+    /// Creates the member without starting it. Called once per service name.
     async fn create(
         &self,
         config: &ServiceConfig,
         logs: LogSink,
     ) -> Result<Arc<dyn Member>, RuntimeError>;
-    /// Chooses a free port of 127.0.0.1 for each name and keeps it for the service until `close`, so that its definition
-    /// (`port.NAME`) can be evaluated before `create`. Asked again for the same names it answers the same.
-    /// Only for services that are host processes: containers have ports of their own.
+    /// Chooses a free port of 127.0.0.1 for each name and holds it for the service until `close`, so that the service's
+    /// definition (`port.NAME`) can be evaluated before `create`. Repeated calls with the same names return the same
+    /// ports. Only for services that run as host processes: containers have their own ports.
     async fn reserve_ports(
         &self,
         service: &str,
@@ -217,20 +223,21 @@ pub trait Stack: Send + Sync {
             "service {service}: only host processes have named ports"
         )))
     }
-    /// Runs a command on the agent's host, beside the services (a `run` step): in the workspace unless `workdir` says otherwise.
-    /// It and all its descendants are killed when the future is dropped, when the command itself has ended, or when the agent dies.
+    /// Runs a command on the agent's host, next to the services (a `run` step), in the workspace unless `workdir` says
+    /// otherwise. The command and all its descendants are killed when the future is dropped, when the command itself
+    /// exits, or when the agent dies.
     async fn run_on_host(&self, request: ExecRequest) -> Result<ExecOutput, RuntimeError> {
         let _ = request;
         Err(RuntimeError::Errored(
             "this runtime can't run commands on the host".to_owned(),
         ))
     }
-    /// Stops (by each service's signal, within `grace`) and removes everything, in the reverse order of creation as far as it matters.
-    /// With `keep` set nothing is removed and the objects are marked to be reaped after that time.
+    /// Stops every service (with its stop signal, within `grace`) and removes everything, in reverse order of creation
+    /// where the order matters. If `keep` is set, removes nothing and marks the objects to be reaped after that time.
     async fn close(&self, grace: Duration, keep: Option<Duration>) -> Closed;
 }
 
-/// What `prepare` did.
+/// Result of `prepare`, with a summary for the event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Prepared {
     /// An image was pulled.
@@ -242,50 +249,58 @@ pub enum Prepared {
 /// One service of a stack.
 #[async_trait]
 pub trait Member: Send + Sync {
-    /// Starts it; returns once it runs and its addresses are known. Output goes to the sink given at creation from the first byte on.
+    /// Starts the member. Returns once it runs and its addresses are known. Its output goes to the sink given to
+    /// `create`, from the first byte on.
     async fn start(&self) -> Result<Addresses, RuntimeError>;
-    /// The newest exit; `None` while it runs or before the first start. Sent only after all output of that start was handed to the log sink.
+    /// Returns a watch on the newest exit: `None` while the member runs or before its first start. An exit is sent only
+    /// after all output of that start has been handed to the log sink.
     fn exits(&self) -> watch::Receiver<Option<Exit>>;
-    /// Why the newest exit says nothing of the system under test, if so: the engine went away and the member ended with it.
-    /// Then what depended on it is `errored`, not `failed`.
+    /// Returns the reason if the newest exit says nothing about the system under test: the engine went away and the
+    /// member ended with it. Everything that depended on the member is then `errored`, not `failed`.
     fn ended_by_machinery(&self) -> Option<String> {
         None
     }
-    /// The engine's health if it judges one: `Some(true)` healthy, `Some(false)` unhealthy, `None` no health check or not known yet.
+    /// Returns a watch on the engine's health status: `Some(true)` healthy, `Some(false)` unhealthy, `None` if there is
+    /// no health check or no result yet.
     fn health(&self) -> watch::Receiver<Option<bool>>;
-    /// Whether the member has a health check of the engine's (its own or the image's). Known after `create`.
+    /// Returns whether the engine runs a health check for the member (from the service or from the image). Known after
+    /// `create`.
     fn has_healthcheck(&self) -> bool;
-    /// How long its health check allows from a start to `unhealthy`: its start period and all its retries; if it is known.
+    /// Returns how long after a start the health check can take to report `unhealthy`: its start period plus all its
+    /// retries. `None` if unknown.
     fn health_allows(&self) -> Option<Duration> {
         None
     }
-    /// What the last probe of its health check answered, for people.
+    /// Returns the output of the newest health probe, for display.
     async fn last_probe(&self) -> Option<String> {
         None
     }
-    /// Where it is now; resolved anew, since a restart may change it.
+    /// Returns the current addresses. Resolves them anew, since a restart may change them.
     async fn addresses(&self) -> Result<Addresses, RuntimeError>;
-    /// Asks it to stop by its stop signal, kills it after `grace` (its own if `None`). Returns when it has exited.
+    /// Sends the stop signal and kills the member after `grace` (the service's own if `None`). Returns when it has
+    /// exited.
     async fn stop(&self, grace: Option<Duration>) -> Result<(), RuntimeError>;
-    /// Sends a signal. With SIGKILL returns when it has exited.
+    /// Sends a signal. For SIGKILL, returns when the member has exited.
     async fn kill(&self, signal: SignalName) -> Result<(), RuntimeError>;
-    /// Freezes it.
+    /// Freezes all its processes.
     async fn pause(&self) -> Result<(), RuntimeError>;
-    /// Thaws it.
+    /// Resumes a paused member.
     async fn unpause(&self) -> Result<(), RuntimeError>;
-    /// Takes it off the cell's network.
+    /// Detaches it from the cell's network.
     async fn disconnect(&self) -> Result<(), RuntimeError>;
-    /// Puts it on again, with the same aliases.
+    /// Attaches it to the cell's network again, with the same aliases.
     async fn connect(&self) -> Result<(), RuntimeError>;
-    /// Runs a command in it.
+    /// Runs a command inside the member.
     async fn exec(&self, request: ExecRequest) -> Result<ExecOutput, RuntimeError>;
-    /// Copies a file or directory of the agent's into it. Neither leads out of its root, whoever else writes there.
+    /// Copies a file or directory from the agent into the member. Neither path can lead out of its root, even if others
+    /// write there at the same time.
     async fn copy_in(&self, from: Place, to: String) -> Result<(), RuntimeError>;
-    /// Copies a file or directory out of it.
+    /// Copies a file or directory out of the member.
     async fn copy_out(&self, from: String, to: Place) -> Result<(), RuntimeError>;
-    /// A summary for a failure: exit code, OOM, health log, restarts; lines for people, no environment, no secrets.
+    /// Returns a summary for a failure report, as lines of text: exit code, OOM, health log, restarts. Contains no
+    /// environment and no secrets.
     async fn inspect(&self) -> Vec<String>;
 }
 
-/// A convenience for implementations: which stream a chunk is of.
+/// Output stream of a chunk; an alias for implementations.
 pub type Stream = LogStream;

@@ -1,7 +1,7 @@
-//! The variables of a service: those of its files (`env_file`), then its own over them.
+//! Builds the environment of a service: the variables of its `env_file` files, overridden by its own `environment`.
 //!
-//! What a file's text means is [`phalanx_shared::spec::env_file`]'s. Nothing of the text is in any message: the file may be one of
-//! the host's.
+//! [`phalanx_shared::spec::env_file`] defines the syntax of the files. No message contains text from a file, since the
+//! file may belong to the host.
 
 use super::contract::RuntimeError;
 use super::process::blocking;
@@ -11,8 +11,8 @@ use phalanx_shared::spec::env_file;
 use phalanx_shared::spec::service::{EnvFile, ServiceConfig};
 use std::path::{Path, PathBuf};
 
-/// The service's variables: those of its files in their order, then its own over them. `None` as value takes a variable away.
-/// Paths are relative to `base`.
+/// Returns the service's environment: the variables of its files in order, overridden by its own. A value of `None`
+/// removes the variable. Paths are relative to `base`.
 pub async fn environment(
     config: &ServiceConfig,
     base: Option<&Path>,
@@ -27,14 +27,14 @@ pub async fn environment(
     Ok(merged)
 }
 
-/// What is worth telling about the service's files: variables that have a value nowhere.
+/// Returns notes about the service's files: variables that have no value anywhere.
 pub async fn notes(config: &ServiceConfig, base: Option<&Path>) -> Vec<String> {
-    // What can't be read is an error of the service's creation.
+    // If a file can't be read, creating the service returns the error.
     let read = read(config, base).await.unwrap_or_default();
     read.notes
 }
 
-/// What a service's files say.
+/// The variables and notes from a service's files.
 #[derive(Default)]
 struct FromFiles {
     set: IndexMap<String, String>,
@@ -75,7 +75,8 @@ async fn read(config: &ServiceConfig, base: Option<&Path>) -> Result<FromFiles, 
     Ok(found)
 }
 
-/// The file's text; none of one that is absent and needn't be there. A relative path is one of the base and doesn't lead out of it.
+/// Returns the content of the file, or `None` if the file doesn't exist and isn't required. A relative path is resolved
+/// below `base` and can't lead out of it.
 async fn text_of(
     config: &ServiceConfig,
     file: &EnvFile,

@@ -1,4 +1,4 @@
-//! Keeps a bounded part of an output: its head and its tail half each, with a line between that says what is missing.
+//! Keeps a bounded part of an output: half head, half tail, with a line between that says how much is missing.
 
 use std::collections::VecDeque;
 
@@ -12,7 +12,7 @@ pub struct HeadTail {
 }
 
 impl HeadTail {
-    /// Keeps up to `limit` bytes.
+    /// Creates a buffer that keeps up to `limit` bytes.
     pub fn new(limit: usize) -> HeadTail {
         HeadTail {
             half: limit / 2,
@@ -22,12 +22,12 @@ impl HeadTail {
         }
     }
 
-    /// Adds bytes.
+    /// Appends bytes.
     pub fn push(&mut self, bytes: &[u8]) {
         let room = self.half.saturating_sub(self.head.len());
         let (first, rest) = bytes.split_at(room.min(bytes.len()));
         self.head.extend_from_slice(first);
-        // Only the last `half` bytes of a big frame can stay.
+        // Only the last `half` bytes of a large frame can be kept.
         let (skipped, kept) = rest.split_at(rest.len().saturating_sub(self.half));
         self.tail.extend(kept);
         let surplus = self.tail.len().saturating_sub(self.half);
@@ -35,13 +35,13 @@ impl HeadTail {
         self.dropped += (skipped.len() + surplus) as u64;
     }
 
-    /// How many bytes came in all, if not all were kept.
+    /// Returns the total number of bytes pushed, if some of them were dropped.
     pub fn cut(&self) -> Option<u64> {
         let kept = (self.head.len() + self.tail.len()) as u64;
         (self.dropped > 0).then_some(kept + self.dropped)
     }
 
-    /// What was kept.
+    /// Returns the kept bytes, with a marker line where bytes were dropped.
     pub fn finish(self) -> Vec<u8> {
         let mut bytes = self.head;
         if self.dropped > 0 {

@@ -1,4 +1,4 @@
-//! Where services live: the contract, and its implementations (host processes, Docker, a fake for tests).
+//! The contract that runtimes implement, and its implementations: host processes, Docker, and a fake for tests.
 
 pub mod contract;
 pub mod docker;

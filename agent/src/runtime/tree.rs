@@ -1,8 +1,9 @@
-//! Files and trees on their way: into an archive, out of one, from one directory into another. `docker cp`'s rules say where
-//! they end up: a target that is a directory takes the source under its own name, any other is the new name.
+//! Copies files and directory trees: into an archive, out of an archive, and from one directory to another. The rules
+//! for the target are those of `docker cp`: a target that is a directory receives the source under the source's own
+//! name; any other target is the new name.
 //!
-//! All of it goes through descriptors ([`crate::beneath`]), since containers and processes write the same directories at the
-//! same time. Links within a tree are copied as links and never followed. Everything here blocks.
+//! All access goes through descriptors ([`crate::beneath`]), since containers and processes write to the same
+//! directories at the same time. Links within a tree are copied as links and never followed. All functions here block.
 
 use crate::beneath::{self, Root};
 use rustix::fs::{FileType, Mode, OFlags};
@@ -15,7 +16,7 @@ use std::path::{Component, Path};
 use std::time::{Duration, UNIX_EPOCH};
 use tar::HeaderMode;
 
-/// Puts a file or a directory with all that is in it into an archive, under a name.
+/// Adds a file, or a directory with everything in it, to an archive under a name.
 pub fn pack<W: Write>(
     archive: &mut tar::Builder<W>,
     root: &Root,
@@ -49,8 +50,8 @@ fn pack_within<W: Write>(
     Ok(())
 }
 
-/// Puts one thing into an archive; a directory without what is in it, which is returned. Sockets, pipes and devices have no
-/// content to send and are left out.
+/// Adds one entry to an archive. A directory is added without its content, and its descriptor is returned. Sockets,
+/// pipes and devices have no content to send and are skipped.
 pub fn append<W: Write>(
     archive: &mut tar::Builder<W>,
     directory: BorrowedFd<'_>,
@@ -89,7 +90,7 @@ fn append_file<W: Write>(
     let metadata = file.metadata()?;
     let mut header = tar::Header::new_gnu();
     header.set_metadata_in_mode(&metadata, mode);
-    // As long as the header says, also if it is written to meanwhile.
+    // Exactly as many bytes as the header says, even if the file is written to meanwhile.
     let content = file.chain(io::repeat(0)).take(metadata.len());
     archive.append_data(&mut header, path, content)
 }
@@ -106,7 +107,8 @@ fn append_directory<W: Write>(
     archive.append_data(&mut header, path, io::empty())
 }
 
-/// Takes what an archive holds, a file or a tree below one name, to a path below `root`. The archive is a container's word.
+/// Extracts an archive, which holds a file or a tree below one name, to a path below `root`. The archive comes from a
+/// container and is not trusted.
 pub fn unpack(archive: impl Read, root: &Root, to: &Path) -> io::Result<()> {
     let mut archive = tar::Archive::new(archive);
     let mut base: Option<Base> = None;
@@ -123,7 +125,7 @@ pub fn unpack(archive: impl Read, root: &Root, to: &Path) -> io::Result<()> {
             tar::EntryType::Directory => {
                 beneath::make_directory(directory, &name)?;
                 let made = beneath::open_directory(directory, &name)?;
-                // The agent's own files must be its to remove.
+                // The agent must be able to remove its own files.
                 let mode = entry.header().mode()? & 0o777 | 0o700;
                 rustix::fs::fchmod(&made, Mode::from_raw_mode(mode))?;
             }
@@ -156,11 +158,11 @@ pub fn unpack(archive: impl Read, root: &Root, to: &Path) -> io::Result<()> {
     }
 }
 
-/// Where the thing in an archive goes.
+/// The target of an extracted archive.
 struct Base {
     directory: OwnedFd,
     name: OsString,
-    /// Whether the paths of the archive begin with the thing's name.
+    /// Whether the paths in the archive begin with the name of the copied file or directory.
     named: bool,
 }
 
@@ -175,7 +177,7 @@ impl Base {
         })
     }
 
-    /// The directory of an entry, made if need be and never through a link, and the entry's name in it.
+    /// Returns the directory of an entry and the entry's name in it. Creates missing directories, never through a link.
     fn find(&self, parts: &[OsString]) -> io::Result<(OwnedFd, OsString)> {
         let rest = parts.get(usize::from(self.named)..).unwrap_or_default();
         let mut directory = self.directory.try_clone()?;
@@ -210,7 +212,7 @@ fn parts_of_link(target: Option<&Path>) -> io::Result<Vec<OsString>> {
     target.map_or_else(|| Ok(Vec::new()), parts)
 }
 
-/// Copies a file or a directory into another directory. `into` says that the target was written as a directory.
+/// Copies a file or a directory to another directory. `into` says that the target was written as a directory.
 pub fn copy(from: (&Root, &Path), to: (&Root, &Path), into: bool) -> io::Result<()> {
     let own = from.1.file_name();
     match from.0.file(from.1) {
@@ -229,7 +231,7 @@ pub fn copy(from: (&Root, &Path), to: (&Root, &Path), into: bool) -> io::Result<
     }
 }
 
-/// `top` is the copy, which may lie within what is copied.
+/// `top` is the copy, which may lie inside the source tree.
 fn copy_within(
     from: BorrowedFd<'_>,
     to: BorrowedFd<'_>,
@@ -262,7 +264,7 @@ fn copy_file(mut from: File, to: BorrowedFd<'_>, name: &OsStr) -> io::Result<()>
     Ok(())
 }
 
-/// The directory and the name that a copy to `to` gets.
+/// Returns the directory and the name for a copy to `to`.
 fn place(
     root: &Root,
     to: &Path,
@@ -444,7 +446,7 @@ mod tests {
             metadata.modified().unwrap(),
             UNIX_EPOCH + Duration::from_secs(1000)
         );
-        // Into a directory that is there: under its own name.
+        // Into an existing directory: under its own name.
         unpack(&bytes[..], &root, Path::new("new")).unwrap();
         assert_eq!(fs::read_to_string(at("new/t/d/f")).unwrap(), "text");
         assert!(unpack(&archive(&[])[..], &root, Path::new("x")).is_err());

@@ -1,4 +1,4 @@
-//! Where a running container is reached: read from what the engine says of it. Pure.
+//! Reads the addresses of a running container from the engine's inspect response. Pure.
 
 use super::convert;
 use super::reach::Way;
@@ -7,7 +7,7 @@ use bollard::models::{ContainerInspectResponse, EndpointSettings};
 use phalanx_shared::spec::service::ServiceConfig;
 use std::net::{IpAddr, SocketAddr};
 
-/// Where a container is reached, by what the engine says of it.
+/// Returns the addresses of a container.
 pub(super) fn of(
     config: &ServiceConfig,
     inspected: &ContainerInspectResponse,

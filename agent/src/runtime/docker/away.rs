@@ -1,9 +1,9 @@
-//! When the engine couldn't be reached at all: what ended with it says nothing of the system under test.
+//! Tracks when the engine could not be reached. An exit in that time says nothing about the system under test.
 
 use crate::clock::{Clock, SystemClock};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// The last time at which no connection came about. By wall time, since the engine tells that of exits.
+/// The newest period without a connection. Uses wall time, since the engine reports exit times in it.
 #[derive(Default)]
 pub(super) struct Away {
     span: Mutex<Option<Span>>,
@@ -13,19 +13,19 @@ pub(super) struct Away {
 #[derive(Clone, Copy, Debug)]
 struct Span {
     from_s: i64,
-    /// `None` while it is still away.
+    /// `None` while the engine is still away.
     to_s: Option<i64>,
 }
 
 impl Span {
-    /// With a little slack for clocks read to the second.
+    /// Allows one second of slack, since clocks are compared in whole seconds.
     fn covers(self, at_s: i64) -> bool {
         at_s >= self.from_s - 1 && self.to_s.is_none_or(|to| at_s <= to + 1)
     }
 }
 
 impl Away {
-    /// No connection came about.
+    /// Records that no connection could be made.
     pub fn begin(&self) {
         let now = self.now_s();
         let mut span = self.lock();
@@ -38,7 +38,7 @@ impl Away {
         }
     }
 
-    /// It answered.
+    /// Records that the engine answered.
     pub fn end(&self) {
         let now = self.now_s();
         if let Some(open) = self.lock().as_mut().filter(|span| span.to_s.is_none()) {
@@ -46,7 +46,7 @@ impl Away {
         }
     }
 
-    /// What to say of an exit at that second, if the engine was away then.
+    /// Returns the reason for an exit at that second (Unix time), if the engine was away then.
     pub fn at(&self, at_s: i64) -> Option<String> {
         let span = (*self.lock())?;
         span.covers(at_s).then(|| match span.to_s {

@@ -1,6 +1,6 @@
-//! The connection to the engine: made, versioned, and asked again when it breaks.
+//! The connection to the engine: connects, negotiates the version, and retries when the connection breaks.
 //!
-//! It knows nothing of cells; what is asked, the other files know.
+//! It knows nothing about cells; the other files know what to ask.
 
 use super::away::Away;
 use super::endpoint::{self, Surroundings};
@@ -17,20 +17,20 @@ use std::time::Duration;
 /// A connected engine. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Engine {
-    /// bollard's client.
+    /// Client of the bollard crate.
     pub docker: Docker,
-    /// The address it was reached at.
+    /// Address of the engine.
     pub host: String,
-    /// When it couldn't be reached.
+    /// When the engine could not be reached.
     pub away: Arc<Away>,
-    /// How many calls found their connection broken.
+    /// Number of calls whose connection broke.
     cuts: Arc<AtomicU64>,
-    /// How long a broken connection is tried again.
+    /// How long calls are retried when the connection is broken.
     reconnect: Duration,
 }
 
 impl Engine {
-    /// Connects and agrees on a version.
+    /// Connects to the engine and negotiates the API version.
     pub async fn connect(settings: &DockerSettings) -> Result<Engine, String> {
         let host = endpoint::resolve(settings.host.as_deref(), &Surroundings::of_process())?;
         let fail = |error: &Error| format!("engine {host}: {}", said(error));
@@ -51,7 +51,8 @@ impl Engine {
         })
     }
 
-    /// Asks, and asks again while the connection is broken, up to the reconnect time. Only for calls that may be repeated.
+    /// Calls the engine and retries while the connection is broken, up to the reconnect time. Only for calls that may
+    /// be repeated.
     pub async fn ask<T, Fut>(&self, mut call: impl FnMut() -> Fut) -> Result<T, Error>
     where
         Fut: Future<Output = Result<T, Error>>,
@@ -82,12 +83,12 @@ impl Engine {
         }
     }
 
-    /// How many calls found their connection broken so far.
+    /// Returns the number of calls so far whose connection broke.
     pub fn cuts(&self) -> u64 {
         self.cuts.load(Ordering::Acquire)
     }
 
-    /// What the engine says of a container.
+    /// Inspects a container.
     pub async fn inspect(&self, container: &str) -> Result<ContainerInspectResponse, Error> {
         let mut tries = 0;
         loop {
@@ -95,7 +96,7 @@ impl Engine {
                 .ask(|| self.docker.inspect_container(container, None))
                 .await;
             match seen {
-                // Podman's word for a container between its exit and the end of its bookkeeping; bollard doesn't know it.
+                // Podman's state between a container's exit and the end of its bookkeeping, which bollard doesn't know.
                 Err(Error::JsonDataError { message, .. })
                     if message.contains("`stopped`") && tries < 250 =>
                 {
@@ -107,7 +108,7 @@ impl Engine {
         }
     }
 
-    /// A client whose requests may take `longer` than usual to be answered.
+    /// Returns a client whose requests may take `longer` than usual.
     pub fn patient(&self, longer: Duration) -> Docker {
         self.docker
             .clone()
@@ -115,8 +116,8 @@ impl Engine {
     }
 }
 
-/// The engine reads registry credentials as URL-safe base64, bollard writes the standard alphabet: without
-/// this a password whose encoding has `+` or `/` is silently taken for none.
+/// Rewrites registry credentials as URL-safe base64, which the engine expects; bollard uses the standard alphabet.
+/// Without this the engine silently ignores a password whose encoding contains `+` or `/`.
 fn url_safe_auth(mut request: bollard::BollardRequest) -> bollard::BollardRequest {
     for name in ["X-Registry-Auth", "X-Registry-Config"] {
         let fixed = request

@@ -1,4 +1,4 @@
-//! Taking an attempt's stack down, and making sure of it: nothing counts as removed before a listing by label says so.
+//! Closes an attempt's stack and verifies it: nothing counts as removed until a listing by label confirms it.
 
 use super::error::said;
 use super::govern::Work;
@@ -12,10 +12,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-/// How long a killed container's last output is waited for.
+/// How long to wait for the last output of a killed container.
 const LAST_OUTPUT: Duration = Duration::from_secs(10);
 
-/// Closes the stack. Runs in a task of its own, so that a caller that goes away doesn't stop it half-way.
+/// Closes the stack. Runs in its own task, so that dropping the call doesn't stop it half-way.
 pub(super) async fn close(
     attempt: Arc<Attempt>,
     grace: Duration,
@@ -40,7 +40,7 @@ pub(super) async fn close(
 async fn closing(attempt: &Attempt, grace: Duration, keep: Option<Duration>) -> Closed {
     let first = !attempt.closing.swap(true, Ordering::AcqRel);
     attempt.tasks.close();
-    // What a dropped call had begun must exist (or have failed) before the listing can be trusted.
+    // Objects that a dropped call had begun to create must exist (or have failed) before the listing can be trusted.
     attempt.tasks.wait().await;
     if let Some(ttl) = keep {
         return mark_kept(attempt, ttl).await;
@@ -56,7 +56,8 @@ async fn closing(attempt: &Attempt, grace: Duration, keep: Option<Duration>) -> 
     verify(attempt, removed).await
 }
 
-/// Removes the containers, then the network, in its turn: nobody waits for it, so starts go first, within bounds.
+/// Removes the containers, then the network, when it is this clean-up's turn. Starts go first, within bounds, since no
+/// cell waits for a clean-up.
 async fn remove(attempt: &Attempt, members: &[Arc<Container>], first: bool) -> u32 {
     let _turn = attempt.shared.governor.turn(Work::CleanUp).await;
     let mut removed = remove_members(attempt, members).await;
@@ -75,7 +76,8 @@ async fn remove(attempt: &Attempt, members: &[Arc<Container>], first: bool) -> u
     removed
 }
 
-/// Asks all to stop at once, the last created first; whoever doesn't within `grace` is killed by the removal.
+/// Asks all to stop at the same time, beginning with the last created. The removal kills those that don't stop within
+/// `grace`.
 async fn stop_all(members: &[Arc<Container>], grace: Duration) {
     let stopping = members.iter().rev().map(|member| async move {
         let own = member.config.stop_grace_ms.map(Duration::from_millis);
@@ -98,7 +100,7 @@ async fn remove_members(attempt: &Attempt, members: &[Arc<Container>]) -> u32 {
     u32::try_from(done.into_iter().filter(Result::is_ok).count()).unwrap_or(u32::MAX)
 }
 
-/// Lists by label and removes what is there, until nothing is.
+/// Lists the objects by label and removes them, until none is left.
 async fn verify(attempt: &Attempt, mut removed: u32) -> Closed {
     let shared = &attempt.shared;
     let filter = labels::filter_attempt(&attempt.scope.agent, &attempt.scope.token);
@@ -123,7 +125,7 @@ async fn verify(attempt: &Attempt, mut removed: u32) -> Closed {
         removed += swept.removed;
         left = swept.left;
         if left.is_empty() {
-            // Seen gone at the next listing.
+            // The next listing confirms that they are gone.
             shared.networks.forget(&attempt.network);
             continue;
         }
@@ -136,7 +138,8 @@ async fn verify(attempt: &Attempt, mut removed: u32) -> Closed {
     Closed { removed, left }
 }
 
-/// Keeps everything, and says in the engine until when: labels can't change after creation, so a marker does it.
+/// Keeps everything and records the end time in the engine. Labels can't change after creation, so a marker object
+/// holds it.
 async fn mark_kept(attempt: &Attempt, ttl: Duration) -> Closed {
     let shared = &attempt.shared;
     let until = shared.now_s().saturating_add(ttl.as_secs());
@@ -165,7 +168,7 @@ async fn late(attempt: &Attempt, limit: Duration) -> Closed {
         _ => vec!["unknown, the engine doesn't answer".to_owned()],
     };
     left.push(format!("clean-up was given up after {} s", limit.as_secs()));
-    // From now on the reaper's.
+    // From now on the reaper is responsible.
     attempt.shared.release(&attempt.scope.token);
     Closed { removed: 0, left }
 }

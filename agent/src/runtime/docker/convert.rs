@@ -1,4 +1,5 @@
-//! A service's definition as the engine's create request. Pure: files were read and paths resolved before (see `mounts`).
+//! Converts a service's definition to the engine's create request. Pure: files have been read and paths resolved before
+//! (see `mounts`).
 
 use super::labels::{self, Labels};
 use bollard::models::{
@@ -11,59 +12,60 @@ use phalanx_shared::spec::service::{Healthcheck, Port, ServiceConfig};
 use std::collections::HashMap;
 use std::path::PathBuf;
 
-/// What the definition alone doesn't say.
+/// The parts of a create request that the definition alone doesn't contain.
 pub(super) struct Place<'a> {
-    /// The image to run: what was pulled or built.
+    /// Image to run: the one that was pulled or built.
     pub image: &'a str,
     /// Labels of the attempt.
     pub labels: &'a Labels,
-    /// The cell's network, by name.
+    /// Name of the cell's network.
     pub network: &'a str,
-    /// Variables in force.
+    /// Effective environment variables.
     pub environment: &'a IndexMap<String, Option<String>>,
-    /// Mounts with their sources resolved.
+    /// Mounts with resolved sources.
     pub mounts: &'a [PlacedMount],
     /// Which ports the engine publishes.
     pub publish: Publish<'a>,
-    /// Where the engine's own log file is cut.
+    /// Size in MiB at which the engine's log file is truncated.
     pub engine_log_mib: u64,
 }
 
 /// Which ports are published, and on which address of the engine's host.
 #[derive(Clone, Copy)]
 pub(super) enum Publish<'a> {
-    /// Those alone that name a host port (remapped to a free one).
+    /// Only ports that name a host port (remapped to a free one).
     Fixed(&'a str),
-    /// All, since steps reach the container that way.
+    /// All ports, since steps reach the container through them.
     All(&'a str),
 }
 
-/// A mount whose source is known to the engine.
+/// A mount whose source the engine knows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct PlacedMount {
-    /// What is mounted.
+    /// Source of the mount.
     pub source: Source,
-    /// Where.
+    /// Path in the container.
     pub target: String,
-    /// Read-only.
+    /// Whether the mount is read-only.
     pub read_only: bool,
 }
 
-/// What is mounted.
+/// Source of a mount.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Source {
-    /// A path of the engine's host.
+    /// A path on the engine's host.
     Path(PathBuf),
-    /// A volume by its name in the engine, or without one; a new one is filled from the image unless it is `no_copy`.
+    /// A volume by its name in the engine, or an anonymous one. A new volume is filled from the image unless `no_copy`
+    /// is set.
     Volume { name: Option<String>, no_copy: bool },
-    /// Memory, of so many bytes, with these permission bits.
+    /// A tmpfs with an optional size in bytes and optional permission bits.
     Memory {
         size: Option<u64>,
         mode: Option<u32>,
     },
 }
 
-/// The create request of a service.
+/// Builds the create request of a service.
 pub(super) fn create_body(config: &ServiceConfig, place: &Place<'_>) -> ContainerCreateBody {
     let exposed = exposed(config);
     ContainerCreateBody {
@@ -75,7 +77,7 @@ pub(super) fn create_body(config: &ServiceConfig, place: &Place<'_>) -> Containe
         healthcheck: config.healthcheck.as_ref().map(health),
         image: Some(place.image.to_owned()),
         working_dir: config.working_dir.clone(),
-        // An empty entrypoint clears the image's; the engine's word for that is one empty word.
+        // An empty entrypoint clears that of the image; the engine expresses that as one empty word.
         entrypoint: config
             .entrypoint
             .clone()
@@ -97,7 +99,7 @@ pub(super) fn create_body(config: &ServiceConfig, place: &Place<'_>) -> Containe
     }
 }
 
-/// How a member is attached to the cell's network, at first and again after a disconnect.
+/// Returns how a member is attached to the cell's network, at first and again after a disconnect.
 pub(super) fn endpoint(config: &ServiceConfig) -> EndpointSettings {
     EndpointSettings {
         aliases: Some(aliases(config)),
@@ -105,7 +107,7 @@ pub(super) fn endpoint(config: &ServiceConfig) -> EndpointSettings {
     }
 }
 
-/// The names a member has in the cell's network.
+/// Returns the names of a member in the cell's network.
 pub(super) fn aliases(config: &ServiceConfig) -> Vec<String> {
     let mut names = vec![config.name.clone()];
     for name in config.hostname.iter().chain(&config.aliases) {
@@ -138,7 +140,7 @@ fn environment(variables: &IndexMap<String, Option<String>>) -> Vec<String> {
         .iter()
         .map(|(name, value)| match value {
             Some(value) => format!("{name}={value}"),
-            // A name alone takes the image's variable away.
+            // A name alone removes the image's variable.
             None => name.clone(),
         })
         .collect()
@@ -153,7 +155,7 @@ fn exposed(config: &ServiceConfig) -> Vec<String> {
             (Ok(from), Ok(to)) => {
                 ports.extend((from..=to).map(|port| format!("{port}/{protocol}")))
             }
-            // Not a range: the engine says what it thinks of it.
+            // Not a range: the engine reports what is wrong with it.
             _ => ports.push(text.clone()),
         }
     }
@@ -162,7 +164,7 @@ fn exposed(config: &ServiceConfig) -> Vec<String> {
     ports
 }
 
-/// `80/tcp`, the engine's word for a port.
+/// Returns the engine's name of a port, such as `80/tcp`.
 pub(super) fn port_key(port: &Port) -> Option<String> {
     let protocol = match port.protocol.as_str() {
         "" => "tcp",
@@ -229,7 +231,7 @@ fn devices(lines: &[String]) -> Option<Vec<DeviceMapping>> {
         let mut parts = line.split(':');
         let host = parts.next().unwrap_or_default();
         let second = parts.next();
-        // `HOST:rwm` gives rights alone.
+        // `HOST:rwm` gives only the permissions.
         let rights_only = second.is_some_and(|s| !s.starts_with('/'));
         let inside = second.filter(|_| !rights_only).unwrap_or(host);
         let rights = match rights_only {
@@ -303,7 +305,7 @@ fn bindings(ports: &[Port], publish: Publish<'_>) -> Option<PortMap> {
     let free = || {
         Some(vec![PortBinding {
             host_ip: Some(address.to_owned()),
-            // Empty: the engine takes a free one.
+            // Empty: the engine chooses a free port.
             host_port: Some(String::new()),
         }])
     };

@@ -1,4 +1,4 @@
-//! Field by field: what a definition says is what the engine is asked for.
+//! Checks field by field that the request matches the definition.
 #![allow(clippy::unwrap_used)]
 
 use super::*;

@@ -1,4 +1,4 @@
-//! Files into and out of a container, as tar archives. How they are read and written on the agent's side is `tree`'s.
+//! Copies files into and out of a container, as tar archives. `tree` reads and writes them on the agent's side.
 
 use super::error::{runtime, said, status};
 use super::member::Container;
@@ -16,10 +16,10 @@ use std::path::Path;
 use tokio::io::AsyncWriteExt;
 use tokio_util::io::ReaderStream;
 
-/// The bit of Go's file mode that says directory.
+/// Directory bit of Go's file mode.
 const GO_DIRECTORY: u32 = 1 << 31;
 
-/// Copies a file or directory of the agent's into the container.
+/// Copies a file or directory from the agent into the container.
 pub(super) async fn copy_in(
     container: &Container,
     from: Place,
@@ -55,7 +55,7 @@ pub(super) async fn copy_in(
         })
 }
 
-/// In which directory of the container the copy goes, and under which name.
+/// Returns the container directory that receives the copy, and the name of the copy in it.
 async fn target(
     container: &Container,
     from: &Path,
@@ -71,7 +71,7 @@ async fn target(
         _ => "/".to_owned(),
     };
     let name = path.file_name().map(|n| n.to_string_lossy().into_owned());
-    // Asked beforehand: some engines make a missing directory, some refuse.
+    // Checked beforehand: some engines create a missing directory, some refuse.
     match name {
         Some(name) if !to.ends_with('/') && is_directory(container, &parent).await? => {
             Ok((parent, name))
@@ -95,7 +95,7 @@ async fn is_directory(container: &Container, path: &str) -> Result<bool, Runtime
         engine.ask(|| docker.get_container_archive_info(&container.id, Some(options.clone())));
     match asked.await {
         Ok(info) => Ok(info.file_mode & GO_DIRECTORY != 0),
-        // Any answer of the engine means that there is none to copy into; without one nothing is known.
+        // Any answer of the engine means that there is no directory to copy into; without an answer nothing is known.
         Err(error) if status(&error).is_none() => {
             let what = format!("service {}: looking at {path}", container.config.name);
             Err(runtime(&what, &error))
@@ -104,7 +104,8 @@ async fn is_directory(container: &Container, path: &str) -> Result<bool, Runtime
     }
 }
 
-/// What leads out of the workspace is a fault of what was copied, or of who put a link there.
+/// Classifies an error. A path that is missing, or that leads out of the workspace (perhaps by a link that was put
+/// there), is the fault of the system under test.
 fn judged(what: &str, error: &Error) -> RuntimeError {
     let text = format!("{what}: {error}");
     match error.kind() {
@@ -164,7 +165,7 @@ pub(super) async fn copy_out(
     .map_err(|error| judged(&what, &error))
 }
 
-/// A file that vanishes with its handle.
+/// Creates a file without a name, which vanishes when its handle is closed.
 pub(super) fn unnamed_file() -> Result<File, Error> {
     let path = std::env::temp_dir().join(format!("phalanx-{}.tar", uuid::Uuid::new_v4().simple()));
     let file = File::options()

@@ -1,12 +1,12 @@
-//! Which engine is meant: the setting, `DOCKER_HOST`, Docker's context, then the usual sockets, as the docker command does.
+//! Chooses the engine as the docker command does: the setting, `DOCKER_HOST`, Docker's context, then the usual sockets.
 //!
-//! Pure but for reading Docker's own files; it opens no connection.
+//! Pure except that it reads Docker's own files; it opens no connection.
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 
-/// What of the environment decides.
+/// Environment variables and directories that decide which engine is used.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Surroundings {
     /// `DOCKER_HOST`.
@@ -22,7 +22,7 @@ pub(super) struct Surroundings {
 }
 
 impl Surroundings {
-    /// Reads the process's environment.
+    /// Reads the environment of this process.
     pub fn of_process() -> Self {
         let var = |name: &str| std::env::var(name).ok().filter(|v| !v.is_empty());
         Surroundings {
@@ -35,14 +35,14 @@ impl Surroundings {
     }
 }
 
-/// Docker's configuration directory.
+/// Returns Docker's configuration directory.
 pub(super) fn config_dir() -> Option<PathBuf> {
     std::env::var_os("DOCKER_CONFIG")
         .map(PathBuf::from)
         .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".docker")))
 }
 
-/// The engine's address, or what is wrong with the one that was asked for.
+/// Returns the address of the engine, or an error that says what is wrong with the requested one.
 pub(super) fn resolve(setting: Option<&str>, around: &Surroundings) -> Result<String, String> {
     if let Some(host) = setting.or(around.docker_host.as_deref()) {
         return supported(host, around);
@@ -89,7 +89,7 @@ fn supported(host: &str, around: &Surroundings) -> Result<String, String> {
     ))
 }
 
-/// The endpoint of Docker's chosen context; `None` for the default one.
+/// Returns the endpoint of Docker's current context; `None` for the default context.
 fn context_host(around: &Surroundings) -> Result<Option<String>, String> {
     let Some(dir) = &around.config_dir else {
         return Ok(None);

@@ -1,9 +1,9 @@
-//! What the engine answered, turned into whose fault it is and a sentence that leads to the cause.
+//! Converts errors of the engine: classifies whose fault they are and adds a hint about the cause.
 
 use crate::runtime::contract::RuntimeError;
 use bollard::errors::Error;
 
-/// Whether the connection to the engine broke (or none came about), so that asking again may help.
+/// Returns whether the connection to the engine broke or could not be made, so that a retry may help.
 pub(super) fn is_cut(error: &Error) -> bool {
     matches!(
         error,
@@ -20,7 +20,7 @@ pub(super) fn is_cut(error: &Error) -> bool {
     )
 }
 
-/// Whether no connection came about at all: nobody listens.
+/// Returns whether no connection could be made at all: no engine listens.
 pub(super) fn is_refused(error: &Error) -> bool {
     match error {
         Error::HyperLegacyError { err } => err.is_connect(),
@@ -29,7 +29,7 @@ pub(super) fn is_refused(error: &Error) -> bool {
     }
 }
 
-/// The engine's status code, if it answered.
+/// Returns the engine's status code, if it answered.
 pub(super) fn status(error: &Error) -> Option<u16> {
     match error {
         Error::DockerResponseServerError { status_code, .. } => Some(*status_code),
@@ -37,7 +37,7 @@ pub(super) fn status(error: &Error) -> Option<u16> {
     }
 }
 
-/// What was said, without the client library's wrapping.
+/// Returns the error text without the client library's wrapping.
 pub(super) fn said(error: &Error) -> String {
     match error {
         Error::DockerResponseServerError {
@@ -67,7 +67,7 @@ fn chain(error: &Error) -> String {
     text
 }
 
-/// Texts by which the engine says that what the spec asked of the container can't run.
+/// Engine messages which mean that what the spec asked of the container can't run.
 const THE_CONTAINERS_FAULT: [&str; 10] = [
     "executable file not found",
     "no such file or directory: unknown",
@@ -81,7 +81,7 @@ const THE_CONTAINERS_FAULT: [&str; 10] = [
     "is paused",
 ];
 
-/// Texts of the engine with what to do about them.
+/// Engine messages with hints for the user.
 const HINTS: [(&str, &str); 10] = [
     (
         "no space left on device",
@@ -122,12 +122,12 @@ const HINTS: [(&str, &str); 10] = [
     ),
 ];
 
-/// The error of doing `what` (`start shop`), by whose fault it is.
+/// Converts the error of an operation `what` (such as `start shop`) and decides whose fault it is.
 pub(super) fn runtime(what: &str, error: &Error) -> RuntimeError {
     judge(what, &said(error))
 }
 
-/// As [`runtime`], of a text of the engine's.
+/// Like [`runtime`], for an error text of the engine.
 pub(super) fn judge(what: &str, said: &str) -> RuntimeError {
     let hint = HINTS
         .iter()

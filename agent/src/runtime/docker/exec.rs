@@ -1,4 +1,4 @@
-//! A command inside a container.
+//! Runs a command inside a container.
 
 use super::error::{runtime, said, status};
 use super::member::Container;
@@ -12,7 +12,7 @@ use phalanx_shared::event::LogStream;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 
-/// Runs it to its end.
+/// Runs the command until it exits.
 pub(super) async fn run(
     container: &Container,
     request: ExecRequest,
@@ -30,7 +30,7 @@ pub(super) async fn run(
         .await
         .map_err(|error| fail(&error))?;
     let breaks = container.shared.signs_of_breaks();
-    // From here on nothing is repeated: the command may have had its effect.
+    // From here on nothing is retried: the command may have had its effect.
     let options = StartExecOptions {
         output_capacity: Some(64 * 1024),
         ..StartExecOptions::default()
@@ -53,11 +53,11 @@ pub(super) async fn run(
     let mut stderr = HeadTail::new(request.max_output);
     let feed = async {
         if let Some(bytes) = &request.stdin {
-            // A command that doesn't read all of it is no error, as in a pipe.
+            // A command that doesn't read all of its input is no error, as in a pipe.
             let _ = input.write_all(bytes).await;
             let _ = input.shutdown().await;
         }
-        // Held until the output ends: dropping a half of the connection is left to the end.
+        // Keeps the input half until the output ends: both halves of the connection are dropped together.
         std::future::pending::<()>().await;
     };
     let read = async {
@@ -83,7 +83,7 @@ pub(super) async fn run(
     }
     let exit_code = exit_code(container, &created.id, &what).await?;
     if container.shared.signs_of_breaks() != breaks {
-        // It ended, but what it said may have been cut off; half an answer must not be judged.
+        // The command exited, but its output may have been cut off; a partial answer must not be judged.
         return Err(RuntimeError::Errored(format!(
             "{what}: the connection to the engine was cut while it ran; its output may be incomplete"
         )));
@@ -132,8 +132,8 @@ fn start_error(what: &str, request: &ExecRequest, error: &bollard::errors::Error
     }
 }
 
-/// The engine tells why a command could not be run on its stdout, as if the command had said it: moved to where
-/// a shell would write it. A user that doesn't exist is an error of its own.
+/// The engine reports why a command could not be run on stdout, as if the command had printed it. Moves that text to
+/// stderr, where a shell would write it. Returns an error if the user doesn't exist.
 fn could_not_run(
     out: &mut ExecOutput,
     what: &str,
@@ -158,7 +158,7 @@ fn could_not_run(
     Ok(())
 }
 
-/// The exit code; the engine may know it a moment after the output's end.
+/// Returns the exit code, which the engine may know only a moment after the end of the output.
 async fn exit_code(container: &Container, exec: &str, what: &str) -> Result<i64, RuntimeError> {
     let engine = &container.shared.engine;
     let mut pause = Duration::from_millis(2);
@@ -167,7 +167,7 @@ async fn exit_code(container: &Container, exec: &str, what: &str) -> Result<i64,
             .ask(|| engine.docker.inspect_exec(exec))
             .await
             .map_err(|error| {
-                // An engine that was restarted has forgotten what it executed.
+                // An engine that was restarted has forgotten its execs.
                 let why = match status(&error) {
                     Some(404) => "the engine was restarted, or the container went, while it ran: ",
                     _ => "",

@@ -1,5 +1,5 @@
-//! Secrets and configs of a Compose file as read-only mounts: a file of the workspace as it is, or, where its text stands in the
-//! Compose file or an owner or mode is asked for, a copy of the attempt's own.
+//! Secrets and configs of a Compose file as read-only mounts: the file in the workspace itself, or a copy that belongs
+//! to the attempt if its text is in the Compose file or an owner or mode is set.
 
 use super::convert::{PlacedMount, Source};
 use super::mounts;
@@ -11,13 +11,13 @@ use std::io::{Error, ErrorKind, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-/// A file that is copied is no longer.
+/// Maximum size of a file that is copied, in bytes.
 const MAX_BYTES: u64 = 16 << 20;
 
-/// Who may read a copy, unless a mode is asked for.
+/// Mode of a copy, unless one is set.
 const USUAL_MODE: u32 = 0o444;
 
-/// The service's files as mounts.
+/// Returns the service's files as mounts.
 pub(super) fn place(
     service: &str,
     files: &[PlacedFile],
@@ -58,7 +58,7 @@ fn read(workspace: Option<&Path>, path: &Path) -> Result<Vec<u8>, Error> {
     }
 }
 
-/// Writes a copy below the attempt's own directory. A new container of the service finds it there already.
+/// Writes a copy below the attempt's scratch directory. Replaces the copy of an earlier container of the service.
 fn copy(
     service: &str,
     at: usize,
@@ -80,7 +80,7 @@ fn copy(
     written.write_all(text)?;
     if file.uid.is_some() || file.gid.is_some() {
         match std::os::unix::fs::chown(&path, file.uid, file.gid) {
-            // Only root gives files away.
+            // Only root can give files away.
             Err(error) if error.kind() == ErrorKind::PermissionDenied => {}
             other => other?,
         }

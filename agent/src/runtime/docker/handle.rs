@@ -1,4 +1,4 @@
-//! The runtime contract's member, in terms of a container.
+//! Implements the runtime contract's member for a container.
 
 use super::convert;
 use super::error::{runtime, said};
@@ -14,13 +14,13 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// The caller's hold on a container.
+/// The caller's handle of a container.
 pub(super) struct Handle(pub Arc<Container>);
 
 #[async_trait]
 impl Member for Handle {
     async fn start(&self) -> Result<Addresses, RuntimeError> {
-        // In a task of its own: a caller that goes away must not leave a start that `close` doesn't know of.
+        // Runs in its own task: a dropped call must not leave a start that `close` doesn't know of.
         let container = self.0.clone();
         match self.0.tasks.spawn(container.begin()).await {
             Ok(answer) => answer,
@@ -168,7 +168,8 @@ impl Member for Handle {
     }
 }
 
-/// Whether an engine says that a container is on the network already: Docker's words, and Podman's.
+/// Returns whether an engine's message says that a container is already on the network. Docker and Podman word it
+/// differently.
 fn is_connected(said: &str) -> bool {
     said.contains("already exists in network") || said.contains("already connected to network")
 }

@@ -1,8 +1,8 @@
-//! How objects are named and labelled, so that whoever finds one knows whose it is (I3). Pure.
+//! Names and labels of objects, which identify the owner of every object (I3). Pure.
 //!
-//! An object of an attempt carries agent, run, cell, attempt and epoch; a ready-made network agent and pool.
-//! Nothing else is ever removed. Images carry no such label: containers inherit their image's labels, and a
-//! container that somebody starts from an image we built isn't ours.
+//! An object of an attempt carries agent, run, cell, attempt and epoch; a ready network carries agent and pool. Nothing
+//! else is ever removed. Images carry no such label: containers inherit the labels of their image, and a container that
+//! a user starts from an image built by Phalanx doesn't belong to Phalanx.
 
 use phalanx_shared::id::{AgentId, Token};
 use std::collections::HashMap;
@@ -18,10 +18,10 @@ pub(super) const CELL_NAME: &str = "phalanx.cell-name";
 pub(super) const POOL: &str = "phalanx.pool";
 pub(super) const KEEP_UNTIL: &str = "phalanx.keep-until";
 
-/// An object's labels.
+/// Labels of an object.
 pub(super) type Labels = HashMap<String, String>;
 
-/// The labels of an attempt's objects.
+/// Returns the labels for objects of an attempt.
 pub fn of_attempt(agent: &AgentId, token: &Token) -> Labels {
     [
         (AGENT, agent.0.clone()),
@@ -35,7 +35,7 @@ pub fn of_attempt(agent: &AgentId, token: &Token) -> Labels {
     .collect()
 }
 
-/// The labels of a ready-made network.
+/// Returns the labels for a ready network.
 pub(super) fn of_pool(agent: &AgentId) -> Labels {
     [(AGENT, agent.0.clone()), (POOL, "ready".to_owned())]
         .into_iter()
@@ -43,7 +43,7 @@ pub(super) fn of_pool(agent: &AgentId) -> Labels {
         .collect()
 }
 
-/// Which attempt an object belongs to, by its labels.
+/// Returns the attempt that an object belongs to, according to its labels.
 pub(super) fn token_of(labels: &Labels) -> Option<Token> {
     Some(Token {
         run: labels.get(RUN)?.as_str().into(),
@@ -53,7 +53,7 @@ pub(super) fn token_of(labels: &Labels) -> Option<Token> {
     })
 }
 
-/// The engine's filter for an attempt's objects.
+/// Returns the engine's filter for objects of an attempt.
 pub(super) fn filter_attempt(agent: &AgentId, token: &Token) -> HashMap<String, Vec<String>> {
     let labels = of_attempt(agent, token)
         .into_iter()
@@ -62,12 +62,12 @@ pub(super) fn filter_attempt(agent: &AgentId, token: &Token) -> HashMap<String, 
     HashMap::from([("label".to_owned(), labels)])
 }
 
-/// The engine's filter for everything of an agent.
+/// Returns the engine's filter for all objects of an agent.
 pub(super) fn filter_agent(agent: &AgentId) -> HashMap<String, Vec<String>> {
     HashMap::from([("label".to_owned(), vec![format!("{AGENT}={agent}")])])
 }
 
-/// `phalanx-RUN-CELL-ATTEMPT`: run ids begin with a time, so their end tells them apart.
+/// Returns `phalanx-RUN-CELL-ATTEMPT`. Uses the end of the run id, since run ids begin with a time.
 pub(super) fn stem(token: &Token) -> String {
     let alphanumeric = |text: &str| -> String {
         text.chars()
@@ -81,7 +81,7 @@ pub(super) fn stem(token: &Token) -> String {
     format!("phalanx-{run}-{cell}-{}", token.attempt)
 }
 
-/// The name of a member's container, or of a named volume.
+/// Returns the name of a member's container or of a named volume.
 pub(super) fn object(token: &Token, name: &str) -> String {
     let safe: String = name
         .chars()

@@ -1,6 +1,7 @@
-//! One service's container: started, followed until it exits, acted upon.
+//! The container of one service: starts it, follows it until it exits, and acts on it.
 //!
-//! The contract's calls stand in `handle`; what its output is handed to in `output`, commands in it in `exec`, files in `copy`.
+//! `handle` implements the calls of the contract; `output` forwards its output, `exec` runs commands in it, `copy`
+//! copies files.
 
 use super::error::{judge, runtime, said, status};
 use super::govern::Work;
@@ -23,7 +24,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
-/// Docker's own default between the stop signal and SIGKILL.
+/// Docker's default time between the stop signal and SIGKILL.
 const DEFAULT_GRACE: Duration = Duration::from_secs(10);
 
 /// A container of a stack.
@@ -34,9 +35,9 @@ pub(super) struct Container {
     pub network: Arc<Network>,
     pub logs: LogSink,
     pub signals: Arc<Signals>,
-    /// Bytes of each output handed over, over all starts, so that a broken stream goes on where it stopped.
+    /// Output forwarded so far, over all starts, so that a broken stream resumes where it stopped.
     pub carried: output::Carried,
-    /// How long its health check allows before it is unhealthy; `None` without one.
+    /// How long the health check can take to report unhealthy; `None` without a health check.
     pub health_allows: Option<Duration>,
     pub exits: watch::Sender<Option<Exit>>,
     starts: AtomicU32,
@@ -49,30 +50,30 @@ pub(super) struct Container {
     looking: tokio::sync::Mutex<()>,
     /// Whether the stack is being closed.
     closing: Arc<AtomicBool>,
-    /// Where its mounts are in the workspace.
+    /// Sources of its mounts in the workspace.
     pins: Vec<Pin>,
 }
 
-/// What `look` saw.
+/// Result of [`Container::look`].
 pub(super) enum Seen {
-    /// It runs (or is paused).
+    /// It runs or is paused.
     Running,
-    /// It ended.
+    /// It has exited.
     Ended(End),
-    /// The engine doesn't know it any more.
+    /// The engine doesn't know the container any more.
     Gone,
 }
 
-/// How a container ended.
+/// How a container exited.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct End {
     pub code: i64,
     pub oom: bool,
-    /// When, in seconds of wall time, by the engine's clock.
+    /// Unix time in seconds, by the engine's clock.
     pub at: Option<i64>,
 }
 
-/// What a container has in common with the others of its stack.
+/// State shared by all containers of a stack.
 pub(super) struct OfStack {
     pub network: Arc<Network>,
     pub tasks: TaskTracker,
@@ -81,7 +82,7 @@ pub(super) struct OfStack {
 }
 
 impl Container {
-    /// A container that the engine has created.
+    /// Wraps a container that the engine has created.
     pub fn new(
         shared: Arc<Shared>,
         config: ServiceConfig,
@@ -125,7 +126,8 @@ impl Container {
         format!("service {}: {doing}", self.config.name)
     }
 
-    /// Asks the engine how the container is. One look at a time, so that an older verdict never replaces a newer one.
+    /// Asks the engine for the state of the container. Only one call runs at a time, so that an older health verdict
+    /// never replaces a newer one.
     pub async fn look(&self) -> Result<Seen, Error> {
         let _turn = self.looking.lock().await;
         let inspected = match self.shared.engine.inspect(&self.id).await {
@@ -169,7 +171,7 @@ impl Container {
             ));
         }
         if let Some(follower) = self.take_follower() {
-            // It has told the exit and is about to end.
+            // The follower has published the exit and is about to end.
             let _ = follower.await;
         }
         let start = self.starts.fetch_add(1, Ordering::AcqRel) + 1;
@@ -180,7 +182,7 @@ impl Container {
         *lock(&self.ended_by_machinery) = None;
         self.paused.store(false, Ordering::Release);
         let looks = self.signals.look.subscribe();
-        // Attached before it runs, so that its first byte is seen.
+        // Attached before the container runs, so that the first byte is seen.
         let stream = output::Source::attach(&self)
             .await
             .map_err(|error| runtime(&self.what("attaching to its output"), &error))?;
@@ -229,7 +231,7 @@ impl Container {
         *lock(&self.follower) = Some(follower);
     }
 
-    /// Waits until its output was handed over, for the time given; then stops listening.
+    /// Waits up to `limit` for its output to be forwarded, then stops following it.
     pub async fn settle(&self, limit: Duration) {
         if let Some(mut follower) = self.take_follower()
             && tokio::time::timeout(limit, &mut follower).await.is_err()
@@ -238,20 +240,20 @@ impl Container {
         }
     }
 
-    /// Whether it was killed, and nobody has said by whom, while it had little memory.
+    /// Returns whether it was killed for no known reason while it had a memory limit.
     pub fn may_be_out_of_memory(&self, end: &End) -> bool {
         let limited = self.config.mem_limit.is_some();
         limited && end.code == 137 && !end.oom && !self.asked_to_end.load(Ordering::Acquire)
     }
 
-    /// Publishes an exit. Called by the follower once all output was handed over.
+    /// Publishes an exit. The follower calls this once all output has been forwarded.
     pub fn exited(&self, start: u32, end: End) {
         let exit = Exit {
             code: end.code,
             oom: end.oom,
             start,
         };
-        // What an engine leaves of containers that it ended itself; any other code is the container's own.
+        // Exit codes of containers that an engine ended itself; any other code comes from the container.
         let engines = matches!(end.code, 0 | 137 | 143 | 255) && !end.oom;
         let away = end.at.and_then(|at| self.shared.engine.away.at(at));
         let asked = self.asked_to_end.swap(false, Ordering::AcqRel);
@@ -275,7 +277,7 @@ impl Container {
         self.running.load(Ordering::Acquire)
     }
 
-    /// Stops it: unfreezes, sends its stop signal, kills after `grace`. Doesn't wait for its output.
+    /// Stops it: unpauses it, sends its stop signal and kills it after `grace`. Doesn't wait for its output.
     pub async fn ask_to_stop(&self, grace: Option<Duration>) -> Result<(), Error> {
         self.asked_to_end.store(true, Ordering::Release);
         if self.paused.swap(false, Ordering::AcqRel) {
@@ -292,7 +294,7 @@ impl Container {
             .await
     }
 
-    /// Removes it with its anonymous volumes, killing it if it runs.
+    /// Removes it with its anonymous volumes. Kills it if it runs.
     pub async fn remove(shared: &Shared, id: &str) -> Result<(), Error> {
         let options = RemoveContainerOptionsBuilder::default()
             .force(true)
@@ -304,7 +306,7 @@ impl Container {
             .ask(|| docker.remove_container(id, Some(options.clone())))
             .await;
         match removed {
-            // Gone, or going already.
+            // Already gone, or being removed.
             Err(error) if matches!(status(&error), Some(404 | 409)) => Ok(()),
             other => other,
         }
@@ -322,7 +324,7 @@ impl Container {
             .await;
         match sent {
             Err(error) if status(&error) == Some(409) && !self.runs() => Ok(()),
-            // The engine knows of an exit a moment before we do.
+            // The engine learns of an exit a moment before the agent does.
             Err(error) if said(&error).contains("is not running") => Ok(()),
             other => {
                 other.map_err(|error| runtime(&self.what(&format!("sending {signal}")), &error))
@@ -346,7 +348,7 @@ impl Container {
     }
 }
 
-/// What the engine says of a start that failed, with the service's own words beside it.
+/// Returns the engine's message about a failed start, with the related setting of the service.
 fn start_failure(said: &str, config: &ServiceConfig) -> String {
     let user = config
         .user
@@ -358,7 +360,8 @@ fn start_failure(said: &str, config: &ServiceConfig) -> String {
     }
 }
 
-/// By the health check of its own or its image's, with Docker's defaults; `None` without one.
+/// Returns the time until the health check of the service or its image can report unhealthy, with Docker's defaults;
+/// `None` without a health check.
 fn health_allows(created: &ContainerInspectResponse) -> Option<Duration> {
     let check = created.config.as_ref()?.healthcheck.as_ref()?;
     let kind = check.test.as_ref()?.first()?;

@@ -1,10 +1,11 @@
-//! Containers behind the runtime contract, through the engine's API. bollard's types stay in this folder.
+//! Implements the runtime contract with containers, through the engine's API. bollard's types stay in this folder.
 //!
-//! `client`, `endpoint`, `away` (connection) · `labels` (names) · `convert`, `mounts` (a definition becomes a request) ·
-//! `image` (pull, build) · `govern` (how much at once, and whose turn it is) · `network`, `subnet`, `reach` (the cell's network) · `stack`, `member`, `handle`, `address`, `output`, `exec`,
-//! `copy`, `summary` (what runs) · `watch` (the engine's events) · `close`, `sweep` (nothing is left).
+//! `client`, `endpoint`, `away` (connection) · `labels` (names) · `convert`, `mounts` (from definition to request) ·
+//! `image` (pull, build) · `govern` (limits concurrency and decides the order) · `network`, `subnet`, `reach` (the
+//! cell's network) · `stack`, `member`, `handle`, `address`, `output`, `exec`, `copy`, `summary` (running containers) ·
+//! `watch` (the engine's events) · `close`, `sweep` (clean-up).
 //!
-//! Decisions that these leave to the caller: when a service is ready, what an exit means, in which order services start.
+//! The caller decides when a service is ready, what an exit means and in which order services start.
 
 mod address;
 mod away;
@@ -56,7 +57,7 @@ use std::sync::{Arc, Mutex, Weak};
 use tokio::sync::{OnceCell, oneshot};
 use tokio::task::{AbortHandle, JoinHandle};
 
-/// What all stacks of one engine share.
+/// State shared by all stacks of one engine.
 struct Shared {
     settings: DockerSettings,
     engine: Engine,
@@ -74,8 +75,8 @@ impl Shared {
         self.way.get()
     }
 
-    /// How often a connection to the engine was seen to break. While this doesn't change, a stream's end may be believed
-    /// by those who have no other proof.
+    /// Counts how often a connection to the engine was seen to break. While the count doesn't change, the end of a
+    /// stream may be trusted where there is no other proof.
     fn signs_of_breaks(&self) -> u64 {
         self.watch.breaks() + self.engine.cuts()
     }
@@ -103,7 +104,7 @@ pub struct DockerRuntime {
 }
 
 impl DockerRuntime {
-    /// Connects, and begins to listen and to keep networks ready. The error says why no engine can be used.
+    /// Connects, and starts to listen for events and to prepare networks. The error says why no engine can be used.
     pub async fn connect(settings: DockerSettings) -> Result<Arc<DockerRuntime>, String> {
         if settings.agent.0.is_empty() {
             return Err(
@@ -144,12 +145,13 @@ impl DockerRuntime {
         }))
     }
 
-    /// How many networks (so cells) this agent can have at once: what `Hello` tells the scheduler.
+    /// Returns how many networks (and so cells) this agent can have at the same time, which `Hello` reports to the
+    /// scheduler.
     pub fn network_capacity(&self) -> u32 {
         self.shared.networks.capacity()
     }
 
-    /// Pulls an image before the cell that needs it is here, so that pulling overlaps with waiting.
+    /// Pulls an image before the cell that needs it arrives, so that pulling overlaps with waiting.
     pub async fn prefetch(&self, image: &str) -> Result<(), RuntimeError> {
         let shared = &self.shared;
         shared
@@ -158,7 +160,7 @@ impl DockerRuntime {
             .await
     }
 
-    /// The names (with tag) of the images that the engine has: what `Hello` tells the scheduler.
+    /// Returns the names (with tag) of the images on the engine, which `Hello` reports to the scheduler.
     pub async fn images_present(&self) -> Result<Vec<String>, RuntimeError> {
         let engine = &self.shared.engine;
         let options = || Some(ListImagesOptionsBuilder::default().build());
@@ -174,7 +176,7 @@ impl DockerRuntime {
         Ok(names)
     }
 
-    /// Everything with our labels in the engine, of this agent or (for `phalanx gc`) of any.
+    /// Lists all objects with Phalanx labels in the engine, of this agent or (for `phalanx gc`) of any agent.
     pub async fn list_ours(&self, any_agent: bool) -> Result<Vec<Found>, RuntimeError> {
         let filter = match any_agent {
             true => HashMap::from([("label".to_owned(), vec![labels::AGENT.to_owned()])]),
@@ -185,13 +187,14 @@ impl DockerRuntime {
             .map_err(|error| error::runtime("listing the engine's objects", &error))
     }
 
-    /// What these agents' attempts keep, their markers included.
+    /// Lists the objects that attempts of these agents keep, including their markers.
     pub async fn list_kept(&self, agents: &HashSet<AgentId>) -> Result<Vec<Found>, RuntimeError> {
         let all = self.list_ours(true).await?;
         Ok(sweep::kept(all, agents))
     }
 
-    /// Removes images that were built before a time (in seconds since 1970) and that no container uses; the tags, and the bytes freed.
+    /// Removes built images that are older than `before_s` (Unix time in seconds) and that no container uses. Returns
+    /// their tags and the bytes freed.
     pub async fn remove_built(
         &self,
         before_s: i64,
@@ -207,7 +210,7 @@ impl DockerRuntime {
         sweep::remove_all(&self.shared, objects).await
     }
 
-    /// A network for an attempt: a ready one, or one made now.
+    /// Returns a network for an attempt: a ready one, or one created now.
     async fn network(
         shared: Arc<Shared>,
         scope: &AttemptScope,
@@ -222,7 +225,7 @@ impl DockerRuntime {
         labels.extend(shared.settings.home_label());
         let (send, receive) = oneshot::channel();
         let ipv6 = scope.ipv6;
-        // In a task of its own: if the caller goes away, nobody else would remove it.
+        // Runs in its own task: if the caller drops the call, nothing else would remove the network.
         tokio::spawn(async move {
             let made = shared.networks.make(&name, labels, ipv6).await;
             if let Err(Ok(unwanted)) = send.send(made) {
@@ -244,7 +247,7 @@ impl Drop for DockerRuntime {
     }
 }
 
-/// Where in the pool an identity begins, so that two agents on one machine seldom meet.
+/// Returns where in the pool an identity begins, so that two agents on one machine rarely collide.
 fn spread(agent: &str) -> u32 {
     let digest = Sha256::digest(agent.as_bytes());
     digest
@@ -293,7 +296,7 @@ impl Runtime for DockerRuntime {
         self.shared.networks.stop();
         let keeper = lock(&self.keeper).take();
         if let Some(keeper) = keeper {
-            // What it is making must exist before it can be removed.
+            // A network that is being created must exist before it can be removed.
             let limit = self.shared.settings.close_timeout();
             let _ = tokio::time::timeout(limit, keeper).await;
         }

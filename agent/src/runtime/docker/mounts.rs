@@ -1,6 +1,6 @@
-//! Where a service's mounts and variable files are: paths of the workspace resolved, and kept inside it.
+//! Resolves a service's mounts and variable files, and keeps paths of the workspace inside it.
 //!
-//! Touches the agent's file system, not the engine.
+//! Accesses the agent's file system, not the engine.
 
 use super::convert::{PlacedMount, Source};
 use super::labels;
@@ -10,7 +10,7 @@ use phalanx_shared::spec::service::{Mount, MountKind};
 use std::os::fd::AsFd;
 use std::path::{Component, Path, PathBuf};
 
-/// The service's mounts with their sources resolved.
+/// Returns the service's mounts with resolved sources.
 pub(super) fn place(
     service: &str,
     mounts: &[Mount],
@@ -50,18 +50,18 @@ fn source(service: &str, mount: &Mount, scope: &AttemptScope) -> Result<Source, 
     })
 }
 
-/// Why a path can't be used.
+/// Reason why a path can't be used.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Misplaced {
-    /// Nothing is there.
+    /// The path doesn't exist.
     #[error("{0}")]
     Missing(String),
-    /// It lies where it mustn't.
+    /// The path leads out of the workspace.
     #[error("{0}")]
     Outside(String),
 }
 
-/// The real path of `path`: an absolute one as written, a relative one in the workspace and nowhere else.
+/// Returns the real path of `path`: an absolute path as written, a relative one in the workspace and nowhere else.
 pub(super) fn in_workspace(path: &str, workspace: Option<&Path>) -> Result<PathBuf, Misplaced> {
     let written = Path::new(path);
     if written.is_absolute() {
@@ -94,11 +94,11 @@ pub(super) fn in_workspace(path: &str, workspace: Option<&Path>) -> Result<PathB
     Ok(real)
 }
 
-/// A mount's source in the workspace.
+/// Source of a mount in the workspace.
 ///
-/// The engine takes a path and looks it up again at each start, while containers that have the workspace mounted may put a
-/// link in its place. So it is looked at before each start and after it. (A new file of that name is fine: a step may have
-/// written a new configuration.)
+/// The engine takes a path and resolves it again at each start, and containers that have the workspace mounted may
+/// meanwhile replace it with a link. So the path is checked before and after each start. (A new file of that name is
+/// fine: a step may have written a new configuration.)
 #[derive(Debug)]
 pub(super) struct Pin {
     written: String,
@@ -115,7 +115,8 @@ impl Pin {
         }
     }
 
-    /// Whether the path that the engine was given leads to where it says, through no link. Blocks, for microseconds.
+    /// Checks that the path given to the engine still leads to the same path, through no link. Blocks, for
+    /// microseconds.
     pub fn holds(&self) -> Result<(), String> {
         let moved = |why: &dyn std::fmt::Display| {
             format!(
@@ -139,7 +140,7 @@ impl Pin {
     }
 }
 
-/// Pins the sources of the workspace.
+/// Pins the sources that are in the workspace.
 pub(super) fn pins(mounts: &[Mount], placed: &[PlacedMount], scope: &AttemptScope) -> Vec<Pin> {
     let Some(workspace) = scope.workspace.as_deref() else {
         return Vec::new();
@@ -157,7 +158,7 @@ pub(super) fn pins(mounts: &[Mount], placed: &[PlacedMount], scope: &AttemptScop
     pins
 }
 
-/// Whether a relative path climbs above its start.
+/// Returns whether a relative path climbs above its start.
 fn leaves(path: &Path) -> bool {
     let mut depth = 0i64;
     path.components().any(|component| {
@@ -204,7 +205,7 @@ mod tests {
         std::fs::rename(root.join("a"), root.join("b")).unwrap();
         assert!(pin.holds().is_err());
         std::os::unix::fs::symlink("b", root.join("a")).unwrap();
-        // The same directory, but the engine would go through a link that a container may turn.
+        // The same directory, but the engine would follow a link that a container may change.
         assert!(pin.holds().is_err());
         std::fs::remove_file(root.join("a")).unwrap();
         std::os::unix::fs::symlink("/etc", root.join("a")).unwrap();

@@ -1,8 +1,8 @@
-//! Cells' networks: made in subnets of our own, a few kept ready, each used once.
+//! Networks of cells: created in Phalanx's own subnets, a few kept ready, each used once.
 //!
-//! Making one costs the engine about 70 ms and network calls queue up inside it, so a ready one saves that at the
-//! start of a cell. A ready network carries the agent's and the pool's label only (labels can't change afterwards);
-//! which cell took it, this process knows, and the reaper removes all that no process knows.
+//! Creating one costs the engine about 70 ms, and network calls queue up inside it, so a ready one saves that time at
+//! the start of a cell. A ready network only carries the labels of the agent and of the pool (labels can't change
+//! afterwards). This process knows which cell took it, and the reaper removes every network that no process knows.
 
 use super::client::Engine;
 use super::error::{runtime, said, status};
@@ -17,11 +17,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use tokio::sync::Notify;
 
-/// A network that this process made. While it is held the reaper leaves it alone and its subnet is taken.
+/// A network that this process created. While it is held, the reaper leaves it alone and its subnet is taken.
 pub(super) struct Network {
-    /// Its name in the engine; unique.
+    /// Name in the engine; unique.
     pub name: String,
-    /// Its IPv4 subnet.
+    /// IPv4 subnet of the network.
     pub subnet: Net4,
     owner: Weak<Networks>,
 }
@@ -35,21 +35,21 @@ impl Drop for Network {
 }
 
 impl Network {
-    /// The engine's own address in it.
+    /// Returns the engine's own address in the network.
     pub fn gateway(&self) -> Ipv4Addr {
         self.subnet.gateway()
     }
 }
 
-/// All networks of one engine that this process made.
+/// All networks of one engine that this process created.
 pub(super) struct Networks {
     engine: Engine,
     governor: Arc<Governor>,
-    /// Of those that are kept ready.
+    /// Labels of ready networks.
     of_pool: Labels,
     allocator: Mutex<Allocator>,
     ready: Mutex<Vec<Arc<Network>>>,
-    /// Names of all that this process made or is about to; the reaper leaves them alone.
+    /// Names of all networks that this process has created or is about to create; the reaper leaves them alone.
     known: Mutex<HashSet<String>>,
     target: usize,
     wanted: Notify,
@@ -61,7 +61,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Networks {
-    /// Looks at what is taken already.
+    /// Creates the registry and reads which subnets are already taken.
     pub async fn new(
         engine: Engine,
         governor: Arc<Governor>,
@@ -87,24 +87,24 @@ impl Networks {
         Ok(networks)
     }
 
-    /// A ready network, if there is one. Another is made in its place.
+    /// Takes a ready network, if there is one. Another one is created in its place.
     pub fn take_ready(&self) -> Option<Arc<Network>> {
         let taken = lock(&self.ready).pop();
         self.wanted.notify_one();
         taken
     }
 
-    /// Whether this process made it.
+    /// Returns whether this process created the network.
     pub fn knows(&self, name: &str) -> bool {
         lock(&self.known).contains(name)
     }
 
-    /// How many networks there can be at once.
+    /// Returns how many networks can exist at the same time.
     pub fn capacity(&self) -> u32 {
         lock(&self.allocator).total()
     }
 
-    /// Makes a network. Its name is known (and so removed by whoever closes) before the engine is asked.
+    /// Creates a network. Its name is recorded before the engine is asked, so that closing removes it.
     pub async fn make(
         self: &Arc<Self>,
         name: &str,
@@ -159,7 +159,7 @@ impl Networks {
                     }));
                 }
                 Err(error) if overlaps(&said(&error)) => {
-                    // Somebody else on this machine has it: the next one.
+                    // Another program on this machine has it: try the next one.
                     lock(&self.allocator).refuse(subnets.v4);
                 }
                 Err(error) => {
@@ -184,7 +184,8 @@ impl Networks {
                 let request = request(name, labels, subnets, ipv6);
                 let second = std::mem::replace(&mut again, true);
                 async move {
-                    // The engine allows two networks of one name: after a broken connection look before asking again.
+                    // The engine allows two networks with the same name: after a broken connection, check before asking
+                    // again.
                     if second && docker.inspect_network(name, None).await.is_ok() {
                         return Ok(());
                     }
@@ -194,7 +195,7 @@ impl Networks {
             .await
     }
 
-    /// Removes a network. One that is gone is fine.
+    /// Removes a network. Succeeds if it is already gone.
     pub async fn remove(&self, network: &Network) -> Result<(), String> {
         let docker = &self.engine.docker;
         match self
@@ -208,14 +209,15 @@ impl Networks {
         }
     }
 
-    /// Gives the subnet back, once. If the network still exists its fate is the reaper's, and the engine refuses the subnet until then.
+    /// Gives the subnet back, once. If the network still exists, the reaper removes it later, and the engine refuses
+    /// the subnet until then.
     pub fn forget(&self, network: &Network) {
         if lock(&self.known).remove(&network.name) {
             lock(&self.allocator).give_back(network.subnet);
         }
     }
 
-    /// Learns which subnets others use: the engine's networks and the host's routes.
+    /// Reads which subnets others use: the engine's networks and the host's routes.
     async fn look(&self) -> Result<(), bollard::errors::Error> {
         let docker = &self.engine.docker;
         let list = self.engine.ask(|| docker.list_networks(None)).await?;
@@ -230,7 +232,7 @@ impl Networks {
         Ok(())
     }
 
-    /// Keeps networks ready until told to stop. Whatever cells wait for goes first.
+    /// Keeps networks ready until stopped. Work that cells wait for goes first.
     pub async fn keep_ready(self: Arc<Self>) {
         while !self.stopping.load(Ordering::Acquire) {
             let missing = self.target.saturating_sub(lock(&self.ready).len());
@@ -238,7 +240,7 @@ impl Networks {
                 self.wanted.notified().await;
                 continue;
             }
-            // Told to stop, it doesn't wait for its turn.
+            // When stopped, don't wait for the turn.
             let turn = tokio::select! {
                 turn = self.governor.turn(Work::Spare) => turn,
                 () = self.wanted.notified() => continue,
@@ -260,7 +262,7 @@ impl Networks {
         }
     }
 
-    /// Lets `keep_ready` end, once what it is making exists.
+    /// Lets `keep_ready` end once the network it is creating exists.
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::Release);
         self.wanted.notify_one();

@@ -1,9 +1,9 @@
-//! A container's output, from its first byte to its exit.
+//! Forwards a container's output, from its first byte to its exit.
 //!
-//! The attached stream carries bytes with the least delay, but its end proves nothing: a cut connection looks the
-//! same. So what was handed over is held against the engine's log file once the container has ended, and the exit is
-//! published after that. The file is sent with an end of its own, so a torn answer is known and asked for again. What was
-//! handed over before is skipped (see `position`): nothing is lost or told twice.
+//! The attached stream has the least delay, but its end proves nothing: a broken connection looks the same. So once the
+//! container has exited, the forwarded output is compared with the engine's log file, and the exit is published after
+//! that. The file is sent with an explicit end, so an incomplete answer is recognised and requested again. Output that
+//! was already forwarded is skipped (see `position`), so nothing is lost or repeated.
 
 use super::error::{said, status};
 use super::member::{Container, End, Seen};
@@ -20,28 +20,28 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// How long an exited container's stream may stay open without a byte before its file is read instead.
+/// How long an exited container's stream may stay open without a byte before the log file is read instead.
 const STALLED: Duration = Duration::from_secs(5);
-/// How long the engine may take for the next piece of its file.
+/// How long the engine may take for the next piece of the log file.
 const STALLED_FILE: Duration = Duration::from_secs(60);
-/// How often in a row the file is asked for without getting further.
+/// How many times in a row the log file is requested without progress.
 const TRIES: u32 = 20;
-/// Longer outputs aren't read again without a sign of a break; their last lines are compared.
+/// Longer outputs are not read again without a sign of a break; their last lines are compared.
 const SMALL: u64 = 4 << 20;
-/// How many last lines are compared.
+/// Number of last lines that are compared.
 const LINES: &str = "50";
 
-/// What was handed over, over all starts.
+/// Output forwarded so far, over all starts.
 #[derive(Default)]
 pub(super) struct Carried {
     outputs: Mutex<[Output; 2]>,
-    /// Frames that came, known ones too.
+    /// Number of frames received, including already known ones.
     frames: AtomicU64,
-    /// Whether the receiver is being waited for.
+    /// Whether forwarding waits for the receiver.
     waiting: AtomicBool,
 }
 
-/// One output, as far as it was handed over.
+/// How far one output stream was forwarded.
 #[derive(Clone, Default)]
 struct Output {
     bytes: u64,
@@ -73,42 +73,42 @@ fn index(stream: LogStream) -> usize {
     }
 }
 
-/// How soon a container is looked at again when the engine could not tell its state.
+/// Delay before a container is inspected again if the engine could not report its state.
 const UNSURE: Duration = Duration::from_secs(1);
-/// How soon without any event: an engine drops events that a listener, on a machine with no time to spare, takes too
-/// slowly. Sooner while somebody may be waiting for the verdict of a health check.
+/// Delay before a container is inspected without any event: an engine drops events if the listener is too slow, as on
+/// an overloaded machine. Shorter while a caller may wait for the first health verdict.
 const QUIET: Duration = Duration::from_secs(30);
 const QUIET_UNJUDGED: Duration = Duration::from_secs(5);
 
-/// What a stream is of.
+/// Origin of a stream.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum From {
-    /// The container itself.
+    /// Attached to the container.
     Attached,
-    /// The engine's file, and on as it grows.
+    /// The engine's log file, followed as it grows.
     Growing,
-    /// The engine's file as it is.
+    /// The engine's log file as it is.
     File,
 }
 
 type Frames = Pin<Box<dyn Stream<Item = Result<LogOutput, Error>> + Send>>;
 
-/// A stream of frames, and how much of it was handed over before.
+/// A stream of frames, and how much of it was already forwarded.
 pub(super) struct Source {
     from: From,
     frames: Frames,
     skip: [Position; 2],
-    /// Signs of breaks when it began.
+    /// Count of breaks when the stream began.
     signs: u64,
 }
 
 /// How a stream ended.
 enum Ending {
-    /// All was handed over that there was, if the stream is to be believed.
+    /// Everything was forwarded, if the stream can be trusted.
     Whole,
-    /// In the middle of something.
+    /// The stream broke off.
     Torn,
-    /// The engine has nothing to give (it keeps no log, or no such container).
+    /// The engine has no output to give (it keeps no log, or the container doesn't exist).
     Refused(String),
 }
 
@@ -154,7 +154,7 @@ impl Source {
         }
     }
 
-    /// Hands everything over until the stream ends.
+    /// Forwards everything until the stream ends.
     async fn hand_over(mut self, container: &Container) -> Ending {
         let carried = &container.carried;
         loop {
@@ -176,14 +176,14 @@ impl Source {
     }
 }
 
-/// The next frame of a stream, or how it ended.
+/// Returns the next frame of a stream, or how the stream ended.
 async fn next(frames: &mut Frames, container: &Container) -> Result<(LogStream, Bytes), Ending> {
     loop {
         return match frames.next().await {
             Some(Ok(LogOutput::StdOut { message })) => Ok((LogStream::Stdout, message)),
             Some(Ok(LogOutput::StdErr { message })) => Ok((LogStream::Stderr, message)),
             Some(Ok(LogOutput::StdIn { .. })) => continue,
-            // Without a terminal every frame names its stream; one that doesn't was torn by a break.
+            // Without a terminal every frame names its stream; a frame without one comes from a broken connection.
             Some(Ok(LogOutput::Console { .. })) => Err(Ending::Torn),
             Some(Err(error)) => {
                 tracing::debug!(service = %container.config.name, error = %said(&error), "output broke off");
@@ -197,7 +197,7 @@ async fn next(frames: &mut Frames, container: &Container) -> Result<(LogStream, 
     }
 }
 
-/// Carries one start's output and publishes its exit afterwards.
+/// Forwards the output of one start and publishes its exit afterwards.
 pub(super) async fn follow(
     container: Arc<Container>,
     source: Source,
@@ -205,7 +205,7 @@ pub(super) async fn follow(
     start: u32,
 ) {
     let exit = watch::Sender::new(None);
-    // Beside each other all the time: both look at the container, in turns.
+    // Both run concurrently all the time; they take turns in inspecting the container.
     let waiting = async {
         let end = ended(&container, looks).await;
         exit.send_replace(Some(end));
@@ -218,7 +218,7 @@ pub(super) async fn follow(
     container.exited(start, end);
 }
 
-/// Carries all output, and says how the container ended.
+/// Forwards all output and returns how the container exited.
 async fn carry(container: &Container, source: Source, exit: &watch::Sender<Option<End>>) -> End {
     let (mut from, signs) = (source.from, source.signs);
     let mut ending = hand_over(container, source, exit).await;
@@ -228,10 +228,11 @@ async fn carry(container: &Container, source: Source, exit: &watch::Sender<Optio
             Ok(Seen::Ended(end)) => end,
             Ok(Seen::Running) => {
                 if from == From::Growing {
-                    // A short rest, in case the engine ends its file's stream early.
+                    // A short pause, in case the engine ends the stream of the file early.
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
-                // Its outputs are closed, or the stream broke; the file tells which, and stays open until the exit.
+                // Either the container closed its outputs or the stream broke. The file tells which, and its stream
+                // stays open until the exit.
                 from = match ending {
                     Ending::Refused(_) => return until(exit).await,
                     Ending::Whole | Ending::Torn => From::Growing,
@@ -281,11 +282,11 @@ async fn carry(container: &Container, source: Source, exit: &watch::Sender<Optio
 async fn until(exit: &watch::Sender<Option<End>>) -> End {
     let mut exit = exit.subscribe();
     let seen = exit.wait_for(Option::is_some).await;
-    // The sender is borrowed: it can't be gone.
+    // The sender is borrowed, so it can't be gone.
     seen.ok().and_then(|end| *end).unwrap_or(removed(-1))
 }
 
-/// Hands a stream over until it ends, or until it stands still after the exit.
+/// Forwards a stream until it ends, or until it stalls after the exit.
 async fn hand_over(
     container: &Container,
     source: Source,
@@ -316,8 +317,8 @@ async fn hand_over(
 }
 
 impl Container {
-    /// Whether the file of a long output ends as what was handed over, and nothing points to a break since `signs`.
-    /// A short one is read whole instead, which costs no more.
+    /// Returns whether the file of a long output ends like the forwarded output, with no sign of a break since `signs`.
+    /// A short output is read whole instead, which costs no more.
     async fn ends_like_its_file(&self, signs: u64) -> bool {
         if self.carried.total() <= SMALL || self.shared.signs_of_breaks() != signs {
             return false;
@@ -353,7 +354,7 @@ impl Container {
     }
 }
 
-/// Waits for the container's end, looking whenever the engine's events say so.
+/// Waits until the container has exited. Inspects it whenever an engine event suggests it.
 async fn ended(container: &Container, mut looks: watch::Receiver<u64>) -> End {
     let mut sure = true;
     loop {
@@ -365,14 +366,14 @@ async fn ended(container: &Container, mut looks: watch::Receiver<u64>) -> End {
             (true, false) => QUIET,
         };
         if let Ok(Err(_)) = tokio::time::timeout(patience, looks.changed()).await {
-            // The sender lives in the container: this can't come while we hold it.
+            // The sender lives in the container, so this can't happen while the container is borrowed.
             return removed(-1);
         }
         sure = true;
         match container.look().await {
             Ok(Seen::Running) => {}
             Ok(Seen::Ended(end)) if container.may_be_out_of_memory(&end) => {
-                // The engine hears of that from elsewhere than of the exit, and perhaps later.
+                // The engine learns of running out of memory from another source than of the exit, and perhaps later.
                 let _ = tokio::time::timeout(UNSURE, looks.changed()).await;
                 return match container.look().await {
                     Ok(Seen::Ended(again)) => again,
@@ -380,7 +381,7 @@ async fn ended(container: &Container, mut looks: watch::Receiver<u64>) -> End {
                 };
             }
             Ok(Seen::Ended(end)) => return end,
-            // Removed by somebody: as if killed.
+            // Removed by someone else: treated as killed.
             Ok(Seen::Gone) => return removed(137),
             Err(error) => {
                 tracing::warn!(service = %container.config.name, error = %said(&error), "its state is unknown");

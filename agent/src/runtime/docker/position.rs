@@ -1,8 +1,8 @@
-//! How far an output was handed over, counted so that it can be found again in the engine's log file.
+//! How far an output was forwarded, counted so that the place can be found again in the engine's log file.
 //!
-//! A log file is text: bytes that aren't UTF-8 stand in it as replacement characters, one of which is three bytes, and a
-//! character on the border of two of its pieces becomes several. ASCII bytes always stay what they are, so those are
-//! counted, and beyond the last of them only the bytes that follow it.
+//! A log file is text. Bytes that aren't UTF-8 are stored as replacement characters of three bytes each, and a
+//! character across the border of two chunks becomes several. ASCII bytes always stay the same, so those are counted,
+//! and after the last of them only the bytes that follow it.
 
 /// How many of the last ASCII bytes are kept for a comparison.
 const LAST: usize = 4096;
@@ -11,12 +11,12 @@ const LAST: usize = 4096;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Position {
     ascii: u64,
-    /// Other bytes since the last ASCII byte.
+    /// Number of other bytes since the last ASCII byte.
     others: u64,
 }
 
 impl Position {
-    /// Goes on behind the bytes.
+    /// Advances past the bytes.
     pub fn pass(&mut self, bytes: &[u8]) {
         let others = bytes.iter().rev().take_while(|b| !b.is_ascii()).count();
         if others == bytes.len() {
@@ -27,7 +27,7 @@ impl Position {
         self.others = others as u64;
     }
 
-    /// How many of the bytes, which come next in a repetition, lie before this place. Those are taken off it.
+    /// Returns how many of the bytes, which come next in a repetition, lie before this place. Subtracts them.
     pub fn known(&mut self, bytes: &[u8]) -> usize {
         let all = ascii(bytes);
         if all < self.ascii {
@@ -60,7 +60,7 @@ fn ascii(bytes: &[u8]) -> u64 {
 pub(super) struct Last(Vec<u8>);
 
 impl Last {
-    /// Adds bytes at the end.
+    /// Appends bytes.
     pub fn push(&mut self, bytes: &[u8]) {
         let newest = bytes.iter().rev().filter(|b| b.is_ascii()).take(LAST);
         let mut newest: Vec<u8> = newest.copied().collect();
@@ -70,7 +70,7 @@ impl Last {
         self.0.append(&mut newest);
     }
 
-    /// Whether both end alike, as far as the shorter one reaches.
+    /// Returns whether both end in the same bytes, as far as the shorter one reaches.
     pub fn ends_like(&self, other: &Last) -> bool {
         let length = self.0.len().min(other.0.len());
         self.0[self.0.len() - length..] == other.0[other.0.len() - length..]
@@ -81,7 +81,7 @@ impl Last {
 mod tests {
     use super::*;
 
-    /// What is fresh of a file's text after `carried` was handed over, the file in pieces of `size`.
+    /// Returns the new part of a file's text after `carried` was forwarded; the file comes in pieces of `size`.
     fn fresh(carried: &[u8], file: &[u8], size: usize) -> Vec<u8> {
         let mut position = Position::default();
         for piece in carried.chunks(3) {
@@ -113,7 +113,7 @@ mod tests {
     fn bytes_that_the_file_writes_otherwise_shift_nothing() {
         let said = b"a\xff\xfe\nb\xe4\nend\n";
         let file = "a\u{fffd}\u{fffd}\nb\u{fffd}\nend\n".as_bytes();
-        // Cut behind `b\xe4\n`.
+        // Cut after `b\xe4\n`.
         assert_eq!(fresh(&said[..7], file, 4), b"end\n");
         assert_eq!(fresh(said, file, 4), b"");
     }

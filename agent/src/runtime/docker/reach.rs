@@ -1,4 +1,4 @@
-//! How steps reach containers: by their address, or by ports published on the engine's host.
+//! How steps reach containers: at their address, or through ports published on the engine's host.
 
 use super::client::Engine;
 use super::network::Network;
@@ -6,18 +6,18 @@ use super::settings::Reach;
 use bollard::models::{NetworkConnectRequest, NetworkDisconnectRequest};
 use std::net::{IpAddr, Ipv4Addr, ToSocketAddrs, UdpSocket};
 
-/// What was decided for this engine.
+/// The way chosen for this engine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Way {
-    /// By container address.
+    /// At the container's address.
     Direct,
-    /// By container address, once the agent's own container (by this id) has joined the network.
+    /// At the container's address, once the agent's own container (with this id) has joined the network.
     Join(String),
-    /// By ports published there; `publish` is the address the engine binds.
+    /// Through ports published at `address`; `publish` is the address that the engine binds.
     Published { address: IpAddr, publish: String },
 }
 
-/// Decides, given a network that exists: what was made decides better than guesses at the platform.
+/// Chooses the way, given a network that exists: testing a real network is better than guessing from the platform.
 pub(super) async fn decide(setting: Reach, engine: &Engine, network: &Network) -> Way {
     match setting {
         Reach::Direct => Way::Direct,
@@ -34,12 +34,12 @@ pub(super) async fn decide(setting: Reach, engine: &Engine, network: &Network) -
     }
 }
 
-/// Whether the engine's side of the network is an address of this machine (and this network namespace).
+/// Returns whether the engine's side of the network is an address of this machine and network namespace.
 fn is_ours(gateway: Ipv4Addr) -> bool {
     UdpSocket::bind((gateway, 0)).is_ok()
 }
 
-/// The id of the container that this process runs in, if the same engine runs it.
+/// Returns the id of the container that this process runs in, if the same engine runs it.
 async fn own_container(engine: &Engine) -> Option<String> {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
     let name = name.trim();
@@ -78,7 +78,7 @@ fn published(host: &str) -> Way {
     }
 }
 
-/// Puts the agent's own container on the cell's network.
+/// Connects the agent's own container to the cell's network.
 pub(super) async fn join(engine: &Engine, own: &str, network: &Network) -> Result<(), String> {
     let docker = &engine.docker;
     engine
@@ -95,7 +95,7 @@ pub(super) async fn join(engine: &Engine, own: &str, network: &Network) -> Resul
         .map_err(|error| super::error::said(&error))
 }
 
-/// Takes it off again.
+/// Disconnects the agent's own container from the cell's network.
 pub(super) async fn leave(engine: &Engine, own: &str, network: &Network) {
     let docker = &engine.docker;
     let left = engine

@@ -1,4 +1,4 @@
-//! How the Docker runtime is set up. Read by the configuration package; every field has a default.
+//! Settings of the Docker runtime, read by the configuration package. Every field has a default.
 
 use super::labels;
 use crate::identity::Home;
@@ -7,43 +7,44 @@ use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// The Docker runtime's settings.
+/// Settings of the Docker runtime.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DockerSettings {
-    /// Whose objects these are; set by the agent, not by the configuration.
+    /// Agent that owns the objects; set by the agent, not by the configuration.
     #[serde(skip, default = "nobody")]
     pub agent: AgentId,
-    /// Where that agent's lock is; set by the agent.
+    /// Location of that agent's lock; set by the agent.
     #[serde(skip)]
     pub home: Option<Home>,
-    /// The engine (`unix:///…`, `tcp://…`); without it `DOCKER_HOST`, then Docker's context, then the usual sockets.
+    /// Engine address (`unix:///…`, `tcp://…`) [default: `DOCKER_HOST`, then Docker's context, then the usual sockets].
     pub host: Option<String>,
-    /// Docker's configuration directory, for registry credentials; without it `DOCKER_CONFIG`, then `~/.docker`.
+    /// Docker's configuration directory, for registry credentials [default: `DOCKER_CONFIG`, then `~/.docker`].
     pub docker_config: Option<PathBuf>,
     /// How steps reach containers.
     pub reach: Reach,
-    /// IPv4 ranges that cells' networks are cut from; the first without a clash is used first.
+    /// IPv4 ranges for the networks of cells, in order of preference; subnets that others use are skipped.
     pub subnets: Vec<String>,
     /// Prefix length of a cell's IPv4 network; 28 has room for 13 containers, 27 for 29.
     pub subnet_prefix: u8,
-    /// IPv6 range (ULA) that dual-stack networks get a /64 of.
+    /// IPv6 range (ULA, /48); each dual-stack network gets a /64 of it.
     pub subnets_v6: String,
-    /// Networks kept ready.
+    /// Number of networks kept ready.
     pub ready_networks: usize,
-    /// Networks and containers that are made, started and removed at once on this engine; 0 chooses by the number of CPUs.
+    /// Maximum number of networks and containers created, started or removed concurrently on this engine; 0 chooses by
+    /// the number of CPUs.
     pub concurrent_starts: usize,
-    /// How long a lost engine is waited for, in seconds.
+    /// How long to wait for a lost engine, in seconds.
     pub reconnect_s: u64,
-    /// Limit of one image's pull, retries included, in seconds.
+    /// Time limit for pulling one image, including retries, in seconds.
     pub pull_timeout_s: u64,
-    /// Tries of a pull that fails for want of network or registry.
+    /// Maximum number of tries of a pull that fails because of the network or the registry.
     pub pull_tries: u32,
-    /// Limit of one image's build, in seconds.
+    /// Time limit for building one image, in seconds.
     pub build_timeout_s: u64,
-    /// Limit of clean-up after one attempt, in seconds.
+    /// Time limit for the clean-up after one attempt, in seconds.
     pub close_timeout_s: u64,
-    /// The engine's log file of one container is cut at so many MiB (our own copy isn't).
+    /// Size in MiB at which the engine's log file of a container is truncated (the agent's own copy isn't).
     pub engine_log_mib: u64,
 }
 
@@ -51,14 +52,15 @@ pub struct DockerSettings {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reach {
-    /// `direct` where the engine's networks are this machine's, else `join` for an agent in a container of the same engine, else `published`.
+    /// `direct` if the engine's networks are on this machine, else `join` if the agent runs in a container of the same
+    /// engine, else `published`.
     #[default]
     Auto,
-    /// By container address.
+    /// At the container's address.
     Direct,
-    /// By ports published on the engine's host.
+    /// Through ports published on the engine's host.
     Published,
-    /// By container address, the agent's own container joining each cell's network.
+    /// At the container's address; the agent's own container joins each cell's network.
     Join,
 }
 
@@ -94,7 +96,7 @@ impl Default for DockerSettings {
 }
 
 impl DockerSettings {
-    /// The settings of an agent, all else by default.
+    /// Returns the settings of an agent, everything else by default.
     pub fn of(agent: AgentId) -> Self {
         DockerSettings {
             agent,
@@ -102,7 +104,7 @@ impl DockerSettings {
         }
     }
 
-    /// How much is asked of the engine at once: beyond a few per core it only slows down.
+    /// Returns how many operations may run on the engine concurrently: more than a few per core only slow it down.
     pub fn starts(&self) -> usize {
         match self.concurrent_starts {
             0 => 3 * std::thread::available_parallelism().map_or(2, usize::from),
@@ -115,7 +117,7 @@ impl DockerSettings {
             .clone()
             .or_else(super::endpoint::config_dir)
     }
-    /// What everything bears that is made under these settings, beside whose it is.
+    /// Returns the label with the location of the agent's lock. All objects carry it, in addition to the agent's label.
     pub(super) fn home_label(&self) -> Option<(String, String)> {
         let home = self.home.as_ref()?;
         Some((labels::HOME.to_owned(), home.to_label()))

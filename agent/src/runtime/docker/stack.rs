@@ -1,4 +1,4 @@
-//! The containers of one attempt: made here, taken down in `close`.
+//! The containers of one attempt: created here, removed in `close`.
 
 use super::convert::{self, Place, Publish};
 use super::error::{runtime, said, status};
@@ -24,23 +24,23 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio_util::task::TaskTracker;
 
-/// What an attempt has in the engine.
+/// The objects of an attempt in the engine.
 pub(super) struct Attempt {
     pub shared: Arc<Shared>,
     pub scope: AttemptScope,
     pub labels: Labels,
     pub network: Arc<Network>,
-    /// In the order of creation.
+    /// Containers in order of creation.
     pub members: Mutex<Vec<Arc<Container>>>,
-    /// Which image each service runs, since `prepare`.
+    /// Image of each service, known after `prepare`.
     images: Mutex<HashMap<String, String>>,
-    /// Calls that make objects; `close` waits for them, also for those whose caller went away.
+    /// Calls that create objects. `close` waits for them, including those whose caller has gone away.
     pub tasks: TaskTracker,
-    /// Starts that still wait for their turn are given up.
+    /// When set, starts that still wait for their turn are abandoned.
     pub closing: Arc<AtomicBool>,
 }
 
-/// The caller's hold on an attempt's stack.
+/// The caller's handle of an attempt's stack.
 pub(super) struct Hold(pub Arc<Attempt>);
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -125,7 +125,7 @@ impl Attempt {
         Ok(Arc::new(Handle(container)))
     }
 
-    /// The variables in force, and the trace context under them.
+    /// Returns the effective environment, including the trace context unless the service sets its own.
     async fn environment(
         &self,
         config: &ServiceConfig,
@@ -150,7 +150,8 @@ impl Attempt {
         Ok(all)
     }
 
-    /// Creates the container and looks at it; after a broken connection a container of this name and attempt is ours.
+    /// Creates the container and inspects it. After a broken connection, a container with this name belongs to this
+    /// attempt.
     async fn create(
         &self,
         name: &str,

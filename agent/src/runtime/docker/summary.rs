@@ -1,14 +1,15 @@
-//! What is worth knowing of a container when a step fails: state, exit code, OOM, restarts, the last health probes.
-//! No environment and no command line: they may hold secrets.
+//! Summarises a container when a step fails: state, exit code, OOM, restarts, the last health probes. Contains no
+//! environment and no command line: they may hold secrets.
 
 use super::error::said;
 use super::member::Container;
 use bollard::models::{ContainerInspectResponse, HealthcheckResult};
 
-/// Probes shown; the engine keeps up to 4,096 bytes of each one's output. Who shows them masks and then shortens them.
+/// Number of probes shown. The engine keeps up to 4,096 bytes of each one's output; the code that displays them masks
+/// them first and then shortens them.
 const PROBES: usize = 3;
 
-/// The lines for people.
+/// Returns the summary as lines of text.
 pub(super) async fn of(container: &Container) -> Vec<String> {
     let engine = &container.shared.engine;
     let name = &container.config.name;
@@ -18,7 +19,7 @@ pub(super) async fn of(container: &Container) -> Vec<String> {
     }
 }
 
-/// What the last probe of its health check answered.
+/// Returns the result of the newest health probe.
 pub(super) async fn last_probe(container: &Container) -> Option<String> {
     let engine = &container.shared.engine;
     let state = engine.inspect(&container.id).await.ok()?.state?;
@@ -75,7 +76,7 @@ fn probe(name: &str, probe: &HealthcheckResult) -> String {
     format!("{name}: health probe exit code {code}: {output}")
 }
 
-/// What a code of a killed process says.
+/// Describes an exit code of 126 or more.
 fn meaning(code: i64) -> &'static str {
     match code {
         126 => " (the command could not be executed)",

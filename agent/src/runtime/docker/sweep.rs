@@ -1,6 +1,6 @@
-//! What of ours is in the engine, found by label, and its removal: for clean-up, for the reaper, for `phalanx gc`.
+//! Finds objects of Phalanx in the engine by label and removes them: for clean-up, for the reaper, for `phalanx gc`.
 //!
-//! The reaper takes only what its own agent identity made, no live attempt claims and no keep-marker protects.
+//! The reaper only takes objects of its own agent identity that no live attempt claims and no keep marker protects.
 
 use super::error::{said, status};
 use super::labels::{self, KEEP_UNTIL, Labels, POOL};
@@ -19,10 +19,10 @@ use phalanx_shared::id::{AgentId, Token};
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 
-/// On a keep-marker: which ready-made network the kept stack uses.
+/// Label of a keep marker: the ready network that the kept stack uses.
 const NETWORK: &str = "phalanx.network";
 
-/// What kind of object.
+/// Kind of object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     /// A container.
@@ -33,16 +33,16 @@ pub enum Kind {
     Volume,
 }
 
-/// An object of ours in the engine.
+/// An object with Phalanx labels in the engine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
-    /// What it is.
+    /// Kind of the object.
     pub kind: Kind,
-    /// Its id (containers) or name.
+    /// Id of a container; name of a network or volume.
     pub id: String,
-    /// Its name, for people.
+    /// Name for display.
     pub name: String,
-    /// Its labels.
+    /// Labels of the object.
     pub labels: HashMap<String, String>,
 }
 
@@ -56,17 +56,17 @@ impl Found {
         }
     }
 
-    /// Which attempt it belongs to; none of a ready-made network.
+    /// Returns the attempt that it belongs to; `None` for a ready network.
     pub fn token(&self) -> Option<Token> {
         labels::token_of(&self.labels)
     }
 
-    /// Where that agent's lock is, if it says so.
+    /// Returns the location of the agent's lock, if the labels contain it.
     pub fn home(&self) -> Option<Home> {
         Home::from_label(self.labels.get(labels::HOME)?)
     }
 
-    /// Which agent made it.
+    /// Returns the agent that created it.
     pub fn agent(&self) -> Option<&str> {
         self.labels.get(labels::AGENT).map(String::as_str)
     }
@@ -83,7 +83,7 @@ impl fmt::Display for Found {
     }
 }
 
-/// Everything that the filter finds, containers first.
+/// Lists everything that matches the filter, containers first.
 pub(super) async fn list(
     engine: &Engine,
     filter: &HashMap<String, Vec<String>>,
@@ -137,7 +137,7 @@ pub(super) async fn list(
     Ok(containers.chain(networks).chain(volumes).collect())
 }
 
-/// Removes: containers, then networks and volumes, each kind at once.
+/// Removes containers first, then networks and volumes; objects of one stage concurrently.
 pub(super) async fn remove_all(shared: &Shared, found: &[Found]) -> Closed {
     let mut closed = Closed::default();
     for stage in [&[Kind::Container][..], &[Kind::Network, Kind::Volume]] {
@@ -173,7 +173,8 @@ async fn remove(shared: &Shared, object: &Found) -> Result<(), Error> {
     }
 }
 
-/// Writes into the engine until when an attempt's objects are kept: an empty volume whose labels say so.
+/// Records in the engine until when (Unix time in seconds) an attempt's objects are kept: creates an empty volume whose
+/// labels say so.
 pub(super) async fn mark_kept(
     shared: &Shared,
     scope: &AttemptScope,
@@ -196,13 +197,13 @@ pub(super) async fn mark_kept(
         })
         .await;
     if made.is_ok() {
-        // The marker protects it now; this process's claim would outlive the time.
+        // The marker protects the network now; the claim of this process would outlast the keep time.
         shared.networks.forget(network);
     }
     made.map(drop)
 }
 
-/// Removes what the agent's earlier attempts left.
+/// Removes what earlier attempts of the agent left.
 pub(super) async fn reap(shared: &Shared, live: &HashSet<Token>) -> Result<Closed, Error> {
     let filter = labels::filter_agent(&shared.settings.agent);
     let found = list(&shared.engine, &filter).await?;
@@ -212,7 +213,7 @@ pub(super) async fn reap(shared: &Shared, live: &HashSet<Token>) -> Result<Close
     Ok(remove_all(shared, &doomed).await)
 }
 
-/// Which objects these agents keep by a marker, the markers included, whether their time is over or not. Pure.
+/// Returns the objects that these agents keep with a marker, including the markers, expired or not. Pure.
 pub(super) fn kept(found: Vec<Found>, agents: &HashSet<AgentId>) -> Vec<Found> {
     let theirs = |object: &Found| agents.iter().any(|agent| object.agent() == Some(&agent.0));
     let marked = |object: &Found| {
@@ -230,7 +231,7 @@ pub(super) fn kept(found: Vec<Found>, agents: &HashSet<AgentId>) -> Vec<Found> {
     found.into_iter().filter(is_kept).collect()
 }
 
-/// Which objects nobody claims: the reaper's whole decision. Pure.
+/// Returns the objects that nothing claims: the reaper's whole decision. Pure.
 pub fn doomed(
     found: Vec<Found>,
     now_s: u64,

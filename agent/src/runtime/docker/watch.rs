@@ -1,9 +1,9 @@
-//! The engine's event stream: tells members when to look at their container.
+//! The engine's event stream: notifies members when to inspect their container.
 //!
-//! Events are hints: a member that is told looks for itself, so a late or repeated event can't make it wrong. They come
-//! in the order in which the engine publishes them, which isn't that of their times: of two containers that turn
-//! healthy at once, the earlier may be told second. After a break the stream goes on from a little before the last
-//! event's time and every member looks.
+//! Events are only hints: a notified member inspects its container itself, so a late or repeated event does no harm.
+//! Events arrive in the order in which the engine publishes them, which is not the order of their times: if two
+//! containers become healthy at once, the earlier one may be reported second. After a break, the stream resumes a
+//! little before the time of the last event, and every member inspects its container.
 
 use super::client::Engine;
 use super::labels;
@@ -17,13 +17,13 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// What a member hears of its container.
+/// Signals that a member receives about its container.
 pub(super) struct Signals {
-    /// Changes whenever the member should look.
+    /// Changes whenever the member should inspect its container.
     pub look: watch::Sender<u64>,
-    /// The engine's verdict on its health, as last looked at.
+    /// The engine's health verdict, as of the last inspection.
     pub health: watch::Sender<Option<bool>>,
-    /// Whether the kernel killed something in it for want of memory since its start.
+    /// Whether the kernel killed one of its processes for lack of memory since its start.
     pub oom: AtomicBool,
 }
 
@@ -37,7 +37,7 @@ impl Signals {
     }
 }
 
-/// The listener of one engine.
+/// Listener for the events of one engine.
 pub(super) struct Watch {
     engine: Engine,
     agent: AgentId,
@@ -55,14 +55,15 @@ impl Watch {
         })
     }
 
-    /// Tells `signals` of the container's events from now on.
+    /// Notifies `signals` of the container's events from now on.
     pub fn register(&self, container: &str, signals: &Arc<Signals>) {
         let mut members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
         members.retain(|_, held| held.strong_count() > 0);
         members.insert(container.to_owned(), Arc::downgrade(signals));
     }
 
-    /// How often the stream has broken. Other streams may break without it, and it learns of its own break later than they.
+    /// Returns how often the stream has broken. Other streams may break without it, and it notices its own break later
+    /// than they do.
     pub fn breaks(&self) -> u64 {
         self.breaks.load(Ordering::Acquire)
     }
@@ -71,7 +72,7 @@ impl Watch {
     pub async fn listen(self: Arc<Self>) {
         let mut seen = Seen::default();
         let mut pause = Duration::from_millis(20);
-        // The first subscription begins where the engine's clock stands, to the second.
+        // The first subscription begins at the engine's current time, in whole seconds.
         let mut since = self.engine_time().await;
         loop {
             let options = EventsOptionsBuilder::default()
@@ -108,7 +109,7 @@ impl Watch {
     }
 
     fn filters(&self) -> HashMap<String, Vec<String>> {
-        // Only what decides anything: every probe of every health check would emit three exec events more.
+        // Only events that matter: otherwise every health probe would emit three more exec events.
         let mut filters = labels::filter_agent(&self.agent);
         filters.insert("type".to_owned(), vec!["container".to_owned()]);
         filters.insert(
@@ -129,7 +130,7 @@ impl Watch {
         };
         match action {
             "oom" => signals.oom.store(true, Ordering::Release),
-            // An end or a change of health, in whatever words: Docker's have the verdict in them, Podman's have not.
+            // An exit or a change of health. The verdict is in Docker's event but not in Podman's.
             _ => signals.look.send_modify(|n| *n += 1),
         }
     }
@@ -142,10 +143,10 @@ impl Watch {
     }
 }
 
-/// How far, in seconds, an event may be behind one that was published before it.
+/// How many seconds older an event may be than one that was published before it.
 const LATE: i64 = 2;
 
-/// The events of the last seconds: after a break the engine repeats those since the time that it is asked for.
+/// Events of the last seconds: after a break the engine repeats the events since the requested time.
 #[derive(Default)]
 struct Seen {
     events: HashSet<(i64, String, String)>,

@@ -1,4 +1,5 @@
-//! The fake's member: prints and exits by the clock, and objects to calls in a wrong order or abreast.
+//! The fake's member: prints and exits by the clock, and reports calls that are out of order or concurrent where the
+//! contract forbids it.
 
 use super::record::Record;
 use super::script::{self, ExitScript, Printed, ServiceScript};
@@ -23,7 +24,7 @@ pub struct FakeMember {
     logs: LogSink,
     record: Arc<Record>,
     state: Mutex<State>,
-    /// Calls that the caller has to serialise hold it.
+    /// Held by calls that the caller has to serialise.
     serial: tokio::sync::Mutex<()>,
     exits: Arc<watch::Sender<Option<Exit>>>,
     health: Arc<watch::Sender<Option<bool>>>,
@@ -32,7 +33,7 @@ pub struct FakeMember {
 #[derive(Default)]
 struct State {
     starts: u32,
-    /// Of the newest start: the exit code it was given from outside.
+    /// Ends the newest start from outside, with an exit code.
     end: Option<watch::Sender<Option<i64>>>,
     paused: bool,
     disconnected: bool,
@@ -58,7 +59,7 @@ impl FakeMember {
         }
     }
 
-    /// For the stack's `close`, which may come in the middle of anything.
+    /// Called by the stack's `close`, which may come during any other call.
     pub async fn close(&self, grace: Duration) {
         self.state().closed = true;
         self.end(if self.script.deaf {
@@ -111,7 +112,7 @@ impl FakeMember {
         )))
     }
 
-    /// Ends the running start, after `delay` if it is deaf, and waits for its exit.
+    /// Ends the running start, after `delay` if it ignores its stop signal, and waits for its exit.
     async fn end(&self, delay: Duration) {
         if !self.is_running() {
             return;
@@ -138,7 +139,7 @@ impl FakeMember {
     }
 }
 
-/// The life of one start.
+/// Runs one start until it exits.
 async fn live(
     script: ServiceScript,
     start: u32,

@@ -1,7 +1,7 @@
-//! A runtime that only pretends, steered by data ([`script`]), for tests of what stands above the contract.
+//! A fake runtime, scripted by data ([`script`]), for tests of the code above the contract.
 //!
-//! It objects to misuse rather than agree with everything: each call that the contract forbids is kept as a violation
-//! ([`FakeRuntime::violations`]) that a test reads at its end. It uses tokio's clock only, so that paused time works.
+//! It checks its callers: each call that the contract forbids is recorded as a violation ([`FakeRuntime::violations`])
+//! for the test to assert on at its end. It only uses tokio's clock, so that paused time works.
 
 mod member;
 mod record;
@@ -17,7 +17,7 @@ use stack::FakeStack;
 use std::collections::HashSet;
 use std::sync::Arc;
 
-/// The fake. Cheap to clone: all clones share script and record.
+/// The fake runtime. Cheap to clone: all clones share the script and the record.
 #[derive(Clone)]
 pub struct FakeRuntime {
     script: Arc<Script>,
@@ -25,7 +25,7 @@ pub struct FakeRuntime {
 }
 
 impl FakeRuntime {
-    /// One that does what the script says.
+    /// Creates a runtime that follows the script.
     pub fn new(script: Script) -> FakeRuntime {
         FakeRuntime {
             script: Arc::new(script),
@@ -33,17 +33,17 @@ impl FakeRuntime {
         }
     }
 
-    /// What was done that the contract forbids, oldest first. Stacks that are still open count once they are dropped.
+    /// Returns all contract violations, oldest first. A stack that is still open is only reported once it is dropped.
     pub fn violations(&self) -> Vec<String> {
         self.record.violations()
     }
 
-    /// All calls, as `open r/c#1@1`, `create db`, `start db`, `close`, …, in the order in which they came.
+    /// Returns all calls in order, as `open r/c#1@1`, `create db`, `start db`, `close`, ….
     pub fn calls(&self) -> Vec<String> {
         self.record.calls()
     }
 
-    /// The attempts whose stack is open.
+    /// Returns the attempts whose stack is open.
     pub fn open_stacks(&self) -> HashSet<Token> {
         self.record.open_stacks()
     }

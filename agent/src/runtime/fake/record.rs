@@ -1,4 +1,4 @@
-//! What was asked of the fake, and what of it the contract forbids.
+//! Records the calls to the fake and the violations of the contract.
 
 use phalanx_shared::id::Token;
 use std::collections::HashSet;

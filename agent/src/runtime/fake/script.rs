@@ -1,31 +1,31 @@
-//! What a fake runtime does: plain data. Everything left out happens at once and succeeds.
+//! Scripts for the fake runtime, as plain data. Everything left out succeeds immediately.
 
 use crate::runtime::contract::{Addresses, Closed, ExecOutput, Prepared, RuntimeError};
 use phalanx_shared::event::LogStream;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// The whole of it.
+/// The whole script.
 #[derive(Clone, Debug, Default)]
 pub struct Script {
-    /// Services by name; others behave as the default.
+    /// Services by name. Services that aren't listed use the default.
     pub services: BTreeMap<String, ServiceScript>,
     /// Commands on the host.
     pub commands: Vec<CommandScript>,
-    /// Before a stack is open.
+    /// Delay before a stack is open.
     pub open_delay: Duration,
-    /// No stack can be opened.
+    /// Error returned by `open`.
     pub open_error: Option<RuntimeError>,
-    /// Before everything is removed.
+    /// Delay of `close`, after everything has stopped.
     pub close_delay: Duration,
-    /// What can't be removed.
+    /// Objects that `close` reports as not removed.
     pub left: Vec<String>,
-    /// What `reap` finds.
+    /// Result of `reap`.
     pub reaped: Closed,
 }
 
 impl Script {
-    /// With a service.
+    /// Adds a service.
     #[must_use]
     pub fn service(mut self, name: &str, script: ServiceScript) -> Script {
         self.services.insert(name.to_owned(), script);
@@ -33,50 +33,50 @@ impl Script {
     }
 }
 
-/// A service.
+/// Script of one service.
 #[derive(Clone, Debug, Default)]
 pub struct ServiceScript {
-    /// What `prepare` comes to, after its delay.
+    /// Result of `prepare`, after its delay.
     pub prepared: Option<Prepared>,
-    /// Of `prepare`.
+    /// Delay of `prepare`.
     pub prepare_delay: Duration,
-    /// `prepare` fails.
+    /// Error returned by `prepare`.
     pub prepare_error: Option<RuntimeError>,
-    /// `create` fails.
+    /// Error returned by `create`.
     pub create_error: Option<RuntimeError>,
-    /// Of `start`.
+    /// Delay of `start`.
     pub start_delay: Duration,
-    /// `start` fails.
+    /// Error returned by `start`.
     pub start_error: Option<RuntimeError>,
-    /// What each start prints, in the order of time.
+    /// Output of each start, in chronological order.
     pub output: Vec<Printed>,
-    /// How each start ends by itself.
+    /// How each start exits by itself.
     pub exit: Option<ExitScript>,
-    /// It has a health check, which holds so long after each start.
+    /// Adds a health check that passes this long after each start.
     pub healthy_after: Option<Duration>,
-    /// It doesn't react to its stop signal: only SIGKILL ends it.
+    /// Ignores the stop signal: only SIGKILL ends it.
     pub deaf: bool,
-    /// Where it is; the host is its name unless written.
+    /// Addresses of the service. The host defaults to the service's name.
     pub addresses: Addresses,
-    /// Commands in it.
+    /// Commands inside the service.
     pub commands: Vec<CommandScript>,
-    /// Lines of `inspect`.
+    /// Lines returned by `inspect`.
     pub inspect: Vec<String>,
 }
 
 /// A piece of output.
 #[derive(Clone, Debug)]
 pub struct Printed {
-    /// After the start.
+    /// Time after the start.
     pub after: Duration,
-    /// Where to.
+    /// Stream that it is written to.
     pub stream: LogStream,
-    /// As it is: write your own newlines.
+    /// Text as printed; contains its own newlines.
     pub text: String,
 }
 
 impl Printed {
-    /// A line on stdout.
+    /// Creates a line on stdout.
     pub fn line(after: Duration, text: &str) -> Printed {
         Printed {
             after,
@@ -86,30 +86,30 @@ impl Printed {
     }
 }
 
-/// An exit.
+/// A scripted exit.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ExitScript {
-    /// After the start.
+    /// Time after the start.
     pub after: Duration,
-    /// The exit code.
+    /// Exit code.
     pub code: i64,
-    /// Killed for want of memory.
+    /// Whether the exit counts as killed for lack of memory.
     pub oom: bool,
 }
 
-/// The answer to a command.
+/// Scripted result of a command.
 #[derive(Clone, Debug)]
 pub struct CommandScript {
-    /// For commands whose words, joined by spaces, contain this; the first that fits answers.
+    /// Matches commands whose words, joined by spaces, contain this text. The first match answers.
     pub contains: String,
-    /// How long it takes.
+    /// How long the command takes.
     pub delay: Duration,
-    /// What it says.
+    /// Result of the command.
     pub answer: Result<ExecOutput, RuntimeError>,
 }
 
 impl CommandScript {
-    /// Prints a text and exits with 0.
+    /// Creates a command that prints a text and exits with 0.
     pub fn prints(contains: &str, stdout: &str) -> CommandScript {
         CommandScript {
             contains: contains.to_owned(),
@@ -122,7 +122,7 @@ impl CommandScript {
     }
 }
 
-/// The answer of the first script that fits; a command that nothing fits isn't found, as in a shell.
+/// Returns the result of the first script that matches. Without a match the exit code is 127, as in a shell.
 pub(super) async fn answer(
     scripts: &[CommandScript],
     command: &[String],

@@ -1,4 +1,4 @@
-//! The fake's stack: knows what has been prepared, created and closed, and objects.
+//! The fake's stack: tracks what has been prepared, created and closed, and reports misuse.
 
 use super::member::FakeMember;
 use super::record::Record;
@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// Named ports without an address in the script count up from here; nothing listens there.
+/// First number for named ports without an address in the script; nothing listens there.
 const FIRST_PORT: u16 = 40_000;
 
 pub struct FakeStack {
@@ -46,7 +46,7 @@ impl FakeStack {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes a call; an error and a violation if the stack is closed.
+    /// Records a call. Returns an error and records a violation if the stack is closed.
     fn call(&self, call: String) -> Result<(), RuntimeError> {
         self.record.call(call.clone());
         if self.known().closed {

@@ -1,4 +1,4 @@
-//! Copies files and directories on the host for a member; and runs what blocks.
+//! Copies files and directories on the host for a member, and runs blocking work.
 
 use crate::beneath::{Place, Root};
 use crate::limits;
@@ -6,19 +6,19 @@ use crate::runtime::contract::RuntimeError;
 use crate::runtime::tree;
 use std::io;
 
-/// Runs what blocks on a thread of its own. A panic in it goes on in the caller.
+/// Runs blocking work on the blocking thread pool. A panic in it continues in the caller.
 pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(work).await {
         Ok(value) => value,
         Err(error) => match error.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),
-            // Only when the whole runtime shuts down: nobody is there to see the result.
+            // Happens only while the whole tokio runtime shuts down: nothing is left to receive the result.
             Err(_) => std::future::pending().await,
         },
     }
 }
 
-/// Copies, without blocking, for a member. `into` says that the target was written as a directory.
+/// Copies for a member without blocking the caller. `into` says that the target was written as a directory.
 pub async fn copied(from: Place, to: Place, into: bool) -> Result<(), RuntimeError> {
     let description = format!("{} to {}", from.display(), to.display());
     blocking(move || -> io::Result<()> {

@@ -1,4 +1,5 @@
-//! The agent's end of the fork server (see [`super::warden`]): started with the first command, started again if it was killed.
+//! The agent's end of the fork server (see [`super::warden`]). The server is started with the first command and
+//! restarted if it was killed.
 
 use super::spawn;
 use super::warden::{MARK_ROOM, WARDEN_COMMAND};
@@ -13,28 +14,28 @@ use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 
-/// Bytes of a warden's mark at most.
+/// Maximum size of a warden's mark, in bytes.
 const MARK_BYTES: usize = 8192;
 
-/// The program that answers [`WARDEN_COMMAND`].
+/// Program that answers [`WARDEN_COMMAND`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WardenProgram(pub PathBuf);
 
 impl Default for WardenProgram {
-    /// This very program, also if its file was replaced since.
+    /// Returns the running program itself, even if its file has been replaced since it started.
     fn default() -> Self {
         WardenProgram(PathBuf::from("/proc/self/exe"))
     }
 }
 
-/// Asks for wardens. Cheap to clone.
+/// Requests wardens. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct ForkServer {
     program: WardenProgram,
     running: Arc<Mutex<Option<Arc<Running>>>>,
 }
 
-/// A running server. Dropped: it goes.
+/// A running server. It exits when this is dropped.
 #[derive(Debug)]
 struct Running {
     requests: UnixStream,
@@ -42,7 +43,7 @@ struct Running {
 }
 
 impl ForkServer {
-    /// Starts nothing yet.
+    /// Creates a handle. Starts no process yet.
     pub fn new(program: WardenProgram) -> ForkServer {
         ForkServer {
             program,
@@ -50,24 +51,24 @@ impl ForkServer {
         }
     }
 
-    /// Asks for a warden with these standard streams.
+    /// Requests a warden with these standard streams.
     pub async fn fork(&self, streams: &[OwnedFd; 3]) -> io::Result<()> {
         let server = self.running(None)?;
         let Err(error) = server.request(streams).await else {
             return Ok(());
         };
-        // A full table of files is no reason to start another server.
+        // Running out of file descriptors is no reason to start another server.
         if !matches!(
             error.kind(),
             io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
         ) {
             return Err(error);
         }
-        // It was killed. Its wardens live on without it.
+        // The server was killed. Its wardens live on without it.
         self.running(Some(&server))?.request(streams).await
     }
 
-    /// Ends the server, if it runs. Wardens stay until what they watch over has ended.
+    /// Ends the server if it runs. A warden stays until the processes it watches have ended.
     pub async fn shutdown(&self) {
         let running = self
             .running
@@ -75,13 +76,14 @@ impl ForkServer {
             .unwrap_or_else(PoisonError::into_inner)
             .take();
         if let Some(server) = running {
-            // It sees the end of its requests and goes; one that can't be told is gone.
+            // The server exits when its request socket closes. If the shutdown call fails, the server has already
+            // exited.
             let _ = rustix::net::shutdown(&server.requests, rustix::net::Shutdown::Both);
             let _ = server.child.lock().await.wait().await;
         }
     }
 
-    /// The running server, or a new one in the place of one that is gone.
+    /// Returns the running server. Starts a new one if there is none, or if it is `gone`.
     fn running(&self, gone: Option<&Arc<Running>>) -> io::Result<Arc<Running>> {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         match running.as_ref() {
@@ -122,7 +124,8 @@ impl Running {
     }
 }
 
-/// A byte and the streams: descriptors can't travel alone, and never share a message with another byte's.
+/// Sends one byte with the streams: descriptors can't be sent without data, and the kernel never merges them with the
+/// byte of another message.
 fn send(requests: &UnixStream, streams: &[BorrowedFd<'_>; 3]) -> io::Result<()> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);

@@ -1,6 +1,7 @@
-//! The agent's end of a process under a warden: spawning it, giving orders, hearing how it ended.
+//! The agent's end of a process under a warden: spawns it, sends orders and receives how it ended.
 //!
-//! Dropping [`Orders`] closes the socket, and the warden kills everything: an abandoned call leaves nothing behind.
+//! Dropping [`Orders`] closes the socket, and the warden then kills everything: an abandoned call leaves nothing
+//! behind.
 
 use super::fork_server::ForkServer;
 use super::wardens::Wardens;
@@ -12,42 +13,42 @@ use tokio::net::UnixStream;
 use tokio::net::unix::pipe::Receiver as Pipe;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
-/// A process could not be started.
+/// Reason why a process could not be started.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refused {
-    /// The command's fault: as a shell would put it.
+    /// The command is at fault; code and message are those of a shell.
     Command {
         /// 126 or 127.
         exit_code: i64,
-        /// Why.
+        /// Reason, as shown to the user.
         message: String,
     },
-    /// The machine's or ours.
+    /// The machine or Phalanx is at fault.
     Machine(String),
 }
 
-/// A running process.
+/// A running process with its warden.
 pub struct Guarded {
-    /// The service's first process.
+    /// Pid of the service's first process.
     pub pid: i32,
-    /// The way to the warden.
+    /// Sends orders to the warden.
     pub orders: Orders,
-    /// Its end.
+    /// Reports how the process ended.
     pub end: End,
-    /// Its output.
+    /// Standard output.
     pub stdout: Pipe,
-    /// Its errors.
+    /// Standard error.
     pub stderr: Pipe,
 }
 
-/// Gives orders. Dropped: kills everything.
+/// Sends orders to a warden. When this is dropped, the warden kills everything.
 #[derive(Debug)]
 pub struct Orders {
     socket: OwnedWriteHalf,
 }
 
 impl Orders {
-    /// Gives an order. If the warden is gone, what the order is for has happened or is known from [`End`].
+    /// Sends an order. If the warden is gone, an error doesn't matter: [`End`] reports what happened.
     pub async fn give(&mut self, order: &Order) {
         if let Ok(mut line) = serde_json::to_vec(order) {
             line.push(b'\n');
@@ -56,14 +57,15 @@ impl Orders {
     }
 }
 
-/// Hears how it ended. Dropped before: clean-up still waits for it.
+/// Receives how the process ended. If this is dropped before that, clean-up still waits for the warden.
 pub struct End {
     below: Option<Below>,
     wardens: Wardens,
 }
 
 impl End {
-    /// Waits until nothing of it lives. `None`: the warden itself was killed, and descendants may still live.
+    /// Waits until no process below the warden lives. Returns `None` if the warden itself was killed: descendants may
+    /// still live.
     pub async fn wait(&mut self) -> Option<Ending> {
         let ending = self.below.as_mut()?.wait().await;
         self.over(ending.is_some());
@@ -85,14 +87,14 @@ impl Drop for End {
     }
 }
 
-/// What hears a warden.
+/// Reads the reports of one warden.
 #[derive(Debug)]
 pub struct Below {
     reports: Lines<BufReader<OwnedReadHalf>>,
 }
 
 impl Below {
-    /// Its last word: nothing lives below it. `None` if it went without.
+    /// Waits for the last report of the warden, which says that nothing below it lives. `None` if it exited without one.
     pub async fn wait(&mut self) -> Option<Ending> {
         let mut ending = None;
         while let Ok(Some(line)) = self.reports.next_line().await {
@@ -104,7 +106,7 @@ impl Below {
     }
 }
 
-/// Starts a process under a warden of its own, which counts among `wardens` until its end is told.
+/// Starts a process under its own warden, which is counted in `wardens` until it has reported its end.
 pub async fn start(
     server: &ForkServer,
     wardens: &Wardens,
@@ -150,7 +152,7 @@ pub async fn start(
     }
 }
 
-/// Asks for a warden: the way to it, and what its service prints.
+/// Requests a warden. Returns the socket to it, and its service's standard output and standard error.
 async fn ask_for_warden(server: &ForkServer) -> io::Result<(UnixStream, Pipe, Pipe)> {
     let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
     let (stdout, writes_stdout) = io::pipe()?;

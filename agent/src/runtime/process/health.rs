@@ -1,23 +1,24 @@
-//! Judges the health of a process by its `healthcheck`, as an engine would a container's, but asked from milliseconds up.
+//! Judges the health of a process by its `healthcheck`, as an engine does for a container, but with probes that start
+//! milliseconds after the start.
 
 use phalanx_shared::spec::service::Healthcheck;
 use std::time::Duration;
 
-/// What a healthcheck says, with Docker's defaults.
+/// A parsed healthcheck, with Docker's defaults.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Check {
-    /// The command.
+    /// Command of a probe.
     pub command: Vec<String>,
-    /// Between two probes once it is healthy, and at most before.
+    /// Time between two probes once it is healthy or unhealthy, and the maximum before.
     pub interval: Duration,
-    /// Of one probe.
+    /// Maximum duration of one probe.
     pub timeout: Duration,
     start_period: Duration,
     retries: u32,
 }
 
 impl Check {
-    /// `None` if there is none or it is switched off.
+    /// Parses a healthcheck. Returns `None` if there is none or it is disabled.
     pub fn of(healthcheck: Option<&Healthcheck>) -> Option<Check> {
         let healthcheck = healthcheck?;
         let (kind, rest) = healthcheck.test.split_first()?;
@@ -43,28 +44,28 @@ impl Check {
 }
 
 impl Check {
-    /// From the start to `unhealthy`, if no probe passes.
+    /// Returns the time from the start to `unhealthy` if no probe passes.
     pub fn allows(&self) -> Duration {
         let all = self.interval.saturating_mul(self.retries);
         self.start_period.saturating_add(all)
     }
 }
 
-/// What is known of the health of one start.
+/// Health of one start, judged from its probes so far.
 #[derive(Clone, Debug, Default)]
 pub struct Judge {
     healthy: Option<bool>,
     probes: u32,
-    /// Since when (after the start) it has failed without a success between.
+    /// Time after the start of the first failure since the last success.
     failing_since: Option<Duration>,
     failures: u32,
 }
 
 impl Judge {
-    /// Takes the result of a probe that ended `at` after the start; returns the judgement.
+    /// Records the result of a probe that ended `at` after the start. Returns the new verdict.
     ///
-    /// Early probes come faster than `interval`, so that failures alone don't make it unhealthy: only as many as
-    /// `retries` over as long as they would take at `interval`.
+    /// Early probes are more frequent than `interval`, so the number of failures alone doesn't make it unhealthy: there
+    /// must be at least `retries` failures, over at least the time that so many probes would take at `interval`.
     pub fn probed(&mut self, check: &Check, at: Duration, passed: bool) -> Option<bool> {
         self.probes += 1;
         if passed {
@@ -82,7 +83,7 @@ impl Judge {
         self.healthy
     }
 
-    /// How long to wait before the next probe.
+    /// Returns how long to wait before the next probe.
     pub fn pause(&self, check: &Check) -> Duration {
         if self.healthy == Some(true) || self.healthy == Some(false) {
             return check.interval;

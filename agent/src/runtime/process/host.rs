@@ -1,4 +1,4 @@
-//! What all processes of one attempt have in common: marker, base directory, environment.
+//! State shared by all processes of one attempt: marker, base directory and environment.
 
 use super::fork_server::ForkServer;
 use super::guarded::{Guarded, Refused};
@@ -17,22 +17,23 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use tokio::sync::watch;
 
-/// The kept output of a command, when no limit was asked for.
+/// Bytes kept of each output stream if the request sets no limit.
 const DEFAULT_OUTPUT: usize = 1024 * 1024;
-/// Variables of the agent that are its own business: settings, secrets, marks of an attempt around it.
+/// Prefix of the agent's own variables, which services don't inherit: settings, secrets, and marks if the agent itself
+/// runs within an attempt.
 const OWN_PREFIX: &str = "PHALANX_";
 
-/// The host as one attempt sees it.
+/// The host as seen by one attempt.
 #[derive(Debug)]
 pub struct AttemptHost {
     pub(super) scope: AttemptScope,
     pub(super) fork_server: ForkServer,
-    /// Those of this attempt.
+    /// Wardens of this attempt.
     pub(super) wardens: Wardens,
 }
 
 impl AttemptHost {
-    /// Relative paths of the spec start here.
+    /// Returns the directory that relative paths in the spec are resolved against.
     pub fn base(&self) -> &Path {
         self.scope
             .workspace
@@ -40,7 +41,7 @@ impl AttemptHost {
             .unwrap_or(&self.scope.scratch)
     }
 
-    /// Makes the directory of the attempt, if relative paths start there.
+    /// Creates the attempt's scratch directory if relative paths are resolved against it.
     pub async fn make_base(&self) -> Result<(), RuntimeError> {
         if self.scope.workspace.is_some() {
             return Ok(());
@@ -51,13 +52,14 @@ impl AttemptHost {
         })
     }
 
-    /// The directory in which something runs.
+    /// Returns the working directory of a process, given the one written in the spec.
     pub fn workdir(&self, written: Option<&str>) -> Place {
         Place::new(self.base(), "").join(written.unwrap_or_default())
     }
 
-    /// The agent's own environment, as with other runners, except what is the agent's own business; then a service's trace context (a step brings its own);
-    /// then `changes`, in which `None` takes a variable away.
+    /// Builds an environment: the agent's own, as with other runners, without the variables that are private to the
+    /// agent; then the trace context of the service (a step brings its own); then `changes`, in which `None` removes a
+    /// variable.
     pub fn environment(
         &self,
         service: Option<&str>,
@@ -79,7 +81,7 @@ impl AttemptHost {
         env
     }
 
-    /// The mark for what belongs to a service.
+    /// Returns the marker for the processes of a service.
     pub fn marker(&self, service: &str) -> Marker {
         Marker {
             agent: self.scope.agent.clone(),
@@ -88,7 +90,8 @@ impl AttemptHost {
         }
     }
 
-    /// Runs a command to its end and keeps what it says. Dropped: it is killed with all its descendants.
+    /// Runs a command until it exits and keeps its output. If the future is dropped, the command and all its
+    /// descendants are killed.
     pub async fn run(
         &self,
         service: &str,
@@ -164,7 +167,7 @@ async fn collect(guarded: Guarded, limit: usize, heard: Heard) -> Result<ExecOut
     } = guarded;
     let gone = watch::Sender::new(false);
     let ending = output::drain(stdout, stderr, end.wait(), &collected, &gone).await;
-    drop(orders); // Held until here: dropping them ends the command.
+    drop(orders); // Held until here: dropping the orders ends the command.
     let ending = ending.ok_or_else(|| {
         RuntimeError::Errored("the warden of the command was killed from outside".to_owned())
     })?;
@@ -179,7 +182,7 @@ async fn collect(guarded: Guarded, limit: usize, heard: Heard) -> Result<ExecOut
     })
 }
 
-/// `USER[:GROUP]`, by name or number, of this host.
+/// Parses `USER[:GROUP]`, by name or number, and looks it up on this host.
 fn user_and_group(text: &str) -> Result<(u32, u32), RuntimeError> {
     let failed = |message: String| RuntimeError::Failed(format!("user `{text}`: {message}"));
     let (user, group) = match text.split_once(':') {

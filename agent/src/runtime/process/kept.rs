@@ -1,4 +1,5 @@
-//! Notes of which attempts' processes may outlive them, and until when (`--keep`): a reaper leaves those alone.
+//! Notes about kept attempts (`--keep`): whose processes may outlive the attempt, and until when. The reaper leaves
+//! them alone.
 
 use crate::private;
 use phalanx_shared::id::Token;
@@ -9,7 +10,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// The notes of one agent identity: a file per kept attempt in a directory of its state.
+/// The notes of one agent identity: one file per kept attempt, in a directory of the agent's state.
 #[derive(Clone, Debug)]
 pub struct KeptNotes {
     directory: PathBuf,
@@ -22,14 +23,14 @@ struct Note {
 }
 
 impl KeptNotes {
-    /// In the agent's state directory.
+    /// Uses a directory within the agent's state directory.
     pub fn new(state_dir: &Path) -> KeptNotes {
         KeptNotes {
             directory: state_dir.join("kept-processes"),
         }
     }
 
-    /// Writes that an attempt's processes may live for so long.
+    /// Notes that the processes of an attempt may live for `ttl` from `now`.
     pub fn write(&self, token: &Token, now: Timestamp, ttl: Duration) -> io::Result<()> {
         let ttl_us = i64::try_from(ttl.as_micros()).unwrap_or(i64::MAX);
         let note = Note {
@@ -44,18 +45,18 @@ impl KeptNotes {
         private::write(&self.directory.join(name), serde_json::to_vec(&note)?)
     }
 
-    /// The attempts that were noted, whether their time is over or not.
+    /// Returns all noted attempts, expired or not.
     pub fn all(&self) -> HashSet<Token> {
         self.unexpired(Timestamp(i64::MIN))
     }
 
-    /// Nothing is to be left alone any more.
+    /// Deletes all notes.
     pub fn forget(&self) {
-        // There may be none.
+        // The directory may not exist.
         let _ = std::fs::remove_dir_all(&self.directory);
     }
 
-    /// The attempts that are still to be left alone. Notes whose time is over, or that can't be read, are removed.
+    /// Returns the attempts whose processes must still be left alone. Removes notes that have expired or can't be read.
     pub fn unexpired(&self, now: Timestamp) -> HashSet<Token> {
         let Ok(entries) = std::fs::read_dir(&self.directory) else {
             return HashSet::new();

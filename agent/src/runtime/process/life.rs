@@ -1,4 +1,4 @@
-//! The life of a process over its starts: what the member and the task that follows a start both know.
+//! The state of a process over its starts, shared by the member and the task that follows a start.
 
 use super::copy;
 use super::guarded::{End, Orders};
@@ -21,7 +21,7 @@ use tokio::net::unix::pipe::Receiver as Pipe;
 use tokio::sync::{Mutex, watch};
 use tokio::time::timeout;
 
-/// What the process is, evaluated.
+/// The evaluated definition of the process.
 pub struct Definition {
     pub(super) name: String,
     pub(super) command: Vec<String>,
@@ -33,26 +33,26 @@ pub struct Definition {
     pub(super) stop_grace: Duration,
 }
 
-/// What the member and the task of a start both need.
+/// State shared by the member and the task of a start.
 pub struct Shared {
     pub(super) host: Arc<AttemptHost>,
     pub(super) definition: Definition,
     pub(super) logs: LogSink,
     pub(super) life: Mutex<Life>,
     pub(super) exits: watch::Sender<Option<Exit>>,
-    /// Whether nothing of it lives; earlier than the exit, which waits for the output.
+    /// Whether no process of it lives. True before the exit is sent, since the exit waits for the output.
     pub(super) gone: watch::Sender<bool>,
     pub(super) health: watch::Sender<Option<bool>>,
-    /// What the last probe of its health check answered.
+    /// Answer of the newest health probe.
     pub(super) last_probe: watch::Sender<Option<String>>,
 }
 
-/// Its state at this moment.
+/// Current state of the process.
 #[derive(Default)]
 pub struct Life {
     pub(super) starts: u32,
     pub(super) pid: i32,
-    /// Of the running start.
+    /// Orders to the warden of the running start.
     pub(super) orders: Option<Orders>,
     pub(super) paused: bool,
     pub(super) closed: bool,
@@ -60,7 +60,7 @@ pub struct Life {
 }
 
 impl Shared {
-    /// Gives an order to the running start; false if there is none.
+    /// Sends an order to the running start. Returns false if there is none.
     pub async fn order(&self, order: Order) -> bool {
         let mut life = self.life.lock().await;
         match &mut life.orders {
@@ -72,7 +72,7 @@ impl Shared {
         }
     }
 
-    /// Follows one start to its end. The exit is sent last: after all output, and with nothing alive.
+    /// Follows one start to its end. Sends the exit last: after all output, and when no process of it lives.
     pub async fn follow(self: Arc<Self>, start: u32, parts: Followed) {
         let Followed {
             mut end,
@@ -105,7 +105,7 @@ impl Shared {
         }));
     }
 
-    /// The warden was killed from outside: what it watched over is found by its mark.
+    /// Cleans up after a warden that was killed from outside: finds its processes by their mark.
     async fn clean_up_after_warden(&self) -> Ending {
         let own = self.host.marker(&self.definition.name);
         copy::blocking(move || reap::end_marked(|marker| *marker == own)).await;
@@ -116,7 +116,7 @@ impl Shared {
         }
     }
 
-    /// Asks for its health until dropped.
+    /// Probes the health until the future is dropped.
     async fn probe(&self, check: &Check) -> std::convert::Infallible {
         let began = runtime_now();
         let mut judge = Judge::default();
@@ -146,7 +146,7 @@ impl Shared {
         }
     }
 
-    /// Runs a command in its environment and directory.
+    /// Runs a command in the environment and directory of the process.
     pub async fn exec(&self, request: ExecRequest) -> Result<ExecOutput, RuntimeError> {
         let mut env = self.definition.env.clone();
         env.extend(request.env.clone());
@@ -171,7 +171,7 @@ fn answer(output: &ExecOutput) -> String {
     text
 }
 
-/// A start as its task needs it: its end and its output.
+/// The parts of a start that its task follows: its end and its output.
 pub struct Followed {
     pub(super) end: End,
     pub(super) stdout: Pipe,

@@ -1,30 +1,31 @@
-//! The mark in the environment of every process that belongs to an attempt (I3): how a reaper knows what is whose.
+//! The mark in the environment of every process that belongs to an attempt (I3). The reaper uses it to tell whose a
+//! process is.
 //!
-//! Environment variables are inherited, also over `setsid`, double forks and the death of everybody above.
+//! Environment variables are inherited, even across `setsid`, double forks and the death of all ancestors.
 
 use phalanx_shared::id::{AgentId, CellId, RunId, Token};
 use serde::{Deserialize, Serialize};
 
-/// `AGENT/RUN/CELL/ATTEMPT/EPOCH`.
+/// Names the variable that holds `AGENT/RUN/CELL/ATTEMPT/EPOCH`.
 pub const ATTEMPT_VARIABLE: &str = "PHALANX_ATTEMPT";
-/// The service's name.
+/// Names the variable that holds the service's name.
 pub const SERVICE_VARIABLE: &str = "PHALANX_SERVICE";
-/// Only in the environment of a warden itself.
+/// Set only in the environment of the warden itself.
 const WARDEN_VARIABLE: &str = "PHALANX_WARDEN";
 
-/// To whom a process belongs.
+/// Identifies what a process belongs to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Marker {
-    /// The agent's identity.
+    /// Identity of the agent.
     pub agent: AgentId,
-    /// The attempt.
+    /// Token of the attempt.
     pub token: Token,
-    /// The service, or what else it is for (`run`).
+    /// Name of the service, or another purpose (`run`).
     pub service: String,
 }
 
 impl Marker {
-    /// The variables that carry it.
+    /// Returns the environment variables that carry the mark.
     pub fn variables(&self) -> [(&'static str, String); 2] {
         let Token {
             run,
@@ -39,7 +40,7 @@ impl Marker {
         ]
     }
 
-    /// The same and what tells a warden from its service, as the block of an environment.
+    /// Returns the mark as an environment block, with an extra variable that tells a warden from its service.
     pub fn block_of_warden(&self) -> Vec<u8> {
         let [attempt, service] = self.variables();
         let variables = [attempt, service, (WARDEN_VARIABLE, "1".to_owned())];
@@ -47,8 +48,8 @@ impl Marker {
         entries.concat().into_bytes()
     }
 
-    /// Reads it from the block of a process's environment (`NAME=value`, each ended by a zero byte).
-    /// `None` of a process that isn't ours, or whose mark can't be read.
+    /// Parses the mark from a process's environment block (`NAME=value` entries, each terminated by a zero byte).
+    /// Returns `None` if there is no mark or it can't be parsed.
     pub fn find(environment: &[u8]) -> Option<Marker> {
         let agent_and_token = variable(environment, ATTEMPT_VARIABLE)?;
         let mut parts = agent_and_token.rsplitn(5, '/');
@@ -70,7 +71,7 @@ impl Marker {
     }
 }
 
-/// Whether the environment is a warden's own.
+/// Returns whether an environment block is that of a warden.
 pub fn is_warden(environment: &[u8]) -> bool {
     variable(environment, WARDEN_VARIABLE).is_some()
 }

@@ -1,6 +1,6 @@
-//! One host process: its starts, its output, its end.
+//! One host process: its starts, its output and its end.
 //!
-//! Each start has a warden and a task of its own that carries the output on and says how it ended.
+//! Each start has its own warden and its own task, which forwards the output and reports how the process ended.
 
 use super::copy;
 use super::guarded::{self, Guarded, Refused};
@@ -23,12 +23,12 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-/// From SIGKILL to the end of all processes, unless one hangs in the kernel.
+/// Time from SIGKILL until all processes have ended, unless one hangs in the kernel.
 const KILL_TIME: Duration = Duration::from_secs(10);
-/// For the receiver of the logs to take what is left, once everything is dead and the stack goes away.
+/// Time for the log receiver to take the remaining output, once everything is dead and the stack is closing.
 const DRAIN_TIME: Duration = Duration::from_secs(10);
 
-/// A host process behind the contract.
+/// A host process that implements the [`Member`] contract.
 pub struct ProcessMember {
     shared: Arc<Shared>,
     ports: Arc<Ports>,
@@ -61,7 +61,7 @@ impl ProcessMember {
         &self.shared.definition.name
     }
 
-    /// Stops it for good. An error says what is left.
+    /// Stops it permanently. An error describes what is left.
     pub(super) async fn close(&self, grace: Duration) -> Result<(), String> {
         self.shared.life.lock().await.closed = true;
         let grace = grace.min(self.shared.definition.stop_grace);
@@ -78,7 +78,7 @@ impl ProcessMember {
         Ok(())
     }
 
-    /// Lets it live for `ttl`, also without the agent.
+    /// Lets it live for `ttl`, even without the agent.
     pub(super) async fn keep(&self, ttl: Duration) {
         let mut life = self.shared.life.lock().await;
         life.closed = true;
@@ -88,7 +88,7 @@ impl ProcessMember {
         }
     }
 
-    /// Stop signal, grace, SIGKILL. False if something lives even then.
+    /// Sends the stop signal, waits for `grace`, then sends SIGKILL. Returns false if something still lives.
     async fn ask_to_stop(&self, grace: Duration) -> bool {
         let signal = self.shared.definition.stop_signal;
         if !self.shared.order(Order::Signal(signal as i32)).await {
@@ -117,7 +117,7 @@ impl ProcessMember {
             .await;
     }
 
-    /// Gives an order that only makes sense while it runs.
+    /// Sends an order that only makes sense while the process runs. Returns an error if it doesn't.
     async fn order_running(&self, what: &str, order: Order) -> Result<(), RuntimeError> {
         if self.shared.order(order).await {
             return Ok(());
@@ -188,7 +188,7 @@ impl Member for ProcessMember {
             Refused::Command { message, .. } => self.failed(&message),
             Refused::Machine(message) => RuntimeError::Errored(message),
         })?;
-        // No await from here on: a start is followed or it isn't one.
+        // No await from here on: a start must always get its task.
         life.starts += 1;
         life.pid = pid;
         life.orders = Some(orders);
@@ -318,7 +318,7 @@ impl Member for ProcessMember {
     }
 }
 
-/// The directory of a process is to `cp` what a container's file system is: `/` is its top.
+/// `cp` treats the process's working directory as the root of its file system: a leading `/` refers to it.
 fn inside(path: &str) -> &str {
     path.trim_start_matches('/')
 }

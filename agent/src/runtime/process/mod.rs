@@ -2,16 +2,19 @@
 //!
 //! ```text
 //! agent ──asks for a warden──▶ fork server ──forks──▶ warden
-//! agent ──orders/reports (socket)──▶ warden ──spawns──▶ service ──▶ whatever it starts
+//! agent ──orders/reports (socket)──▶ warden ──spawns──▶ service ──▶ any descendants
 //!   ▲                                  └── adopts every orphan, kills all when the service ends or the agent is gone
 //!   └──────────── stdout, stderr (pipes) ─────────────┘
 //! ```
-//! * [`warden`]: the process in between, and the fork server. `guarded`, `fork_server`: the agent's ends of them.
-//! * `stack`, `member`, `life`: the contract. `host`: environment, directory, commands beside the services.
-//! * `wardens`: those that have not told their end yet. `marker`, `reap`: what is left when even the warden was killed is found by its environment.
+//! * [`warden`]: the process in between, and the fork server. `guarded` and `fork_server`: the agent's ends of them.
+//! * `stack`, `member`, `life`: the implementation of the contract. `host`: environment, directory, commands next to
+//!   the services.
+//! * `wardens`: the wardens that have not reported their end yet. `marker`, `reap`: find by their environment the
+//!   processes that are left when even the warden was killed.
 //!
-//! A service inherits the agent's environment (without `PHALANX_*`) and runs in the workspace. Its ports are on 127.0.0.1.
-//! When its first process exits, its descendants are killed, as in a container. Linux only (subreaper, pidfd, `/proc`).
+//! A service inherits the agent's environment (without `PHALANX_*`) and runs in the workspace. Its ports are on
+//! 127.0.0.1. When its first process exits, its descendants are killed, as in a container. Linux only (subreaper,
+//! pidfd, `/proc`).
 
 mod copy;
 mod fork_server;
@@ -48,7 +51,7 @@ use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
-/// Makes stacks of host processes for one agent identity.
+/// Creates stacks of host processes for one agent identity.
 pub struct ProcessRuntime {
     agent: AgentId,
     fork_server: ForkServer,
@@ -57,7 +60,8 @@ pub struct ProcessRuntime {
 }
 
 impl ProcessRuntime {
-    /// For the identity whose state directory this is. Wardens are this very program (see [`crate::entry`]).
+    /// Creates the runtime for the identity that owns this state directory. Wardens are forks of this program (see
+    /// [`crate::entry`]).
     pub fn new(agent: AgentId, state_dir: &Path, clock: Arc<dyn Clock>) -> ProcessRuntime {
         ProcessRuntime {
             agent,
@@ -67,7 +71,7 @@ impl ProcessRuntime {
         }
     }
 
-    /// With another program as warden: tests of a library aren't one that answers `__warden`.
+    /// Uses another program as warden: the test binary of a library doesn't answer [`warden::WARDEN_COMMAND`].
     #[must_use]
     pub fn with_warden(mut self, warden: WardenProgram) -> ProcessRuntime {
         self.fork_server = ForkServer::new(warden);

@@ -1,22 +1,24 @@
-//! Carries the output of a process on, in the frames it came in, until both streams have ended.
+//! Forwards the output of a process, frame by frame as it arrives, until both streams have ended.
 //!
-//! Back-pressure goes all the way: while the receiver is behind, the pipe fills and the process waits in its `write`.
+//! Back-pressure reaches the process: while the receiver is behind, the pipe fills up and the process blocks in
+//! `write`.
 
 use phalanx_shared::event::LogStream;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::watch;
 
-/// A pipe holds 64 KiB by default; a frame is at most what it holds.
+/// Maximum frame size: the default capacity of a pipe, 64 KiB.
 const FRAME: usize = 64 * 1024;
-/// After the end of all its processes a pipe may still be held by a stranger (a descriptor that was passed on).
-/// What the pipe held is there at once, so that silence means that nothing of the process's own comes any more.
+/// How long to wait for more output after all processes have ended. A pipe may still be held open by an unrelated
+/// process that was passed the descriptor. Everything in the pipe can be read at once, so silence means that the
+/// process's own output is complete.
 const SILENCE: Duration = Duration::from_secs(2);
 
-/// Where frames go.
+/// Receives frames of output.
 #[async_trait::async_trait]
 pub trait Receiver: Send + Sync {
-    /// Takes a frame; may wait.
+    /// Takes a frame. May wait.
     async fn frame(&self, stream: LogStream, bytes: Vec<u8>);
 }
 
@@ -27,8 +29,8 @@ impl Receiver for crate::sink::LogSink {
     }
 }
 
-/// Hands over all output and returns what `ended` did, which is how one learns that nothing of the process lives.
-/// `gone` is set at that moment, which may be long before all output has been taken.
+/// Forwards all output and returns the result of `ended`, a future that completes when no process lives. `gone` is set
+/// at that moment, which may be long before all output has been received.
 pub async fn drain<T>(
     stdout: impl AsyncRead + Unpin + Send,
     stderr: impl AsyncRead + Unpin + Send,

@@ -1,8 +1,10 @@
-//! Free ports of 127.0.0.1, held for a service by name so that nobody else gets them between the choice and the service's `bind`.
+//! Free ports of 127.0.0.1, reserved for a service by name so that no other process takes them between the choice and
+//! the service's `bind`.
 //!
-//! Chosen outside the kernel's ephemeral range, so that no connection or `bind(0)` of a stranger takes one; claimed among all
-//! Phalanx processes of the machine by an abstract socket's name, which the kernel frees when its holder dies, however it dies;
-//! and, until the service starts, bound (not listening: a connection is refused, as it should be).
+//! A port is chosen outside the kernel's ephemeral range, so that no unrelated connection or `bind(0)` takes it. It is
+//! claimed among all Phalanx processes of the machine by the name of an abstract socket, which the kernel frees when
+//! the holder dies, however it dies. Until the service starts, the port is also bound but not listening, so that
+//! connections are refused, as they should be.
 
 use crate::clock::Deadline;
 use std::collections::BTreeMap;
@@ -16,31 +18,31 @@ use std::time::Duration;
 use tokio::net::TcpSocket;
 use uuid::Uuid;
 
-/// The first port that may be chosen: below it are well-known services.
+/// The lowest port that may be chosen: well-known services use the ports below.
 const LOWEST: u16 = 10_000;
-/// How many ports are tried before giving up; each is free with a good chance.
+/// Number of ports tried before giving up; each one is likely to be free.
 const TRIES: u32 = 2_000;
 
-/// A port that is ours while this lives.
+/// A port that stays reserved while this value lives.
 #[derive(Debug)]
 pub struct Reservation {
     port: u16,
-    /// Among Phalanx processes, for the whole life of the stack.
+    /// Claim among Phalanx processes, for the whole life of the stack.
     _claim: UnixDatagram,
-    /// Against strangers, until the service starts.
+    /// Sockets that keep other programs off the port until the service starts.
     held: Option<(TcpSocket, UdpSocket)>,
 }
 
 impl Reservation {
-    /// Chooses a free port.
+    /// Chooses and reserves a free port.
     pub fn choose() -> io::Result<Reservation> {
         let candidates = candidates();
         let span = u32::from(candidates.1 - candidates.0) + 1;
         let mut last = io::Error::from(io::ErrorKind::AddrInUse);
-        // Any start will do, as long as agents that start at once begin at different ones.
+        // Any start is fine, as long as agents that start at the same time begin at different ports.
         let start = (Uuid::new_v4().as_u128() % u128::from(span)) as u32;
         for step in 0..TRIES {
-            // A stride that is prime to most spans: neighbours of a taken port are often taken too.
+            // A stride that is coprime to most spans: the neighbours of a taken port are often taken too.
             let offset = (start + step * 7919) % span;
             let port = candidates.0 + u16::try_from(offset).unwrap_or(0);
             match Reservation::claim(port) {
@@ -55,7 +57,7 @@ impl Reservation {
         let name = UnixAddr::from_abstract_name(format!("phalanx-port-{port}"))?;
         let claim = UnixDatagram::bind_addr(&name)?;
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        // Without SO_REUSEADDR: a port with remains of old connections is left alone.
+        // Without SO_REUSEADDR: a port with remains of old connections is skipped.
         let tcp = TcpSocket::new_v4()?;
         tcp.bind(address)?;
         let udp = UdpSocket::bind(address)?;
@@ -66,25 +68,25 @@ impl Reservation {
         })
     }
 
-    /// The port.
+    /// Returns the port number.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// Lets the service bind it. It stays claimed among Phalanx processes.
+    /// Unbinds the port so that the service can bind it. It stays claimed among Phalanx processes.
     pub fn hand_over(&mut self) {
         self.held = None;
     }
 }
 
-/// The ports of all services of an attempt.
+/// The reserved ports of all services of an attempt.
 #[derive(Debug, Default)]
 pub struct Ports {
     reserved: Mutex<BTreeMap<(String, String), Reservation>>,
 }
 
 impl Ports {
-    /// The port of a service's name; the same at each call.
+    /// Returns the port for a name of a service. The same at each call.
     pub fn reserve(&self, service: &str, name: &str) -> io::Result<u16> {
         match self.lock().entry((service.to_owned(), name.to_owned())) {
             Entry::Occupied(reserved) => Ok(reserved.get().port()),
@@ -92,7 +94,7 @@ impl Ports {
         }
     }
 
-    /// Lets the service bind its ports, and says which. They are free a moment later ([`wait_until_free`]).
+    /// Lets the service bind its ports, and returns them. They become free a moment later ([`wait_until_free`]).
     pub fn hand_over(&self, service: &str) -> Vec<u16> {
         let mut reserved = self.lock();
         let own = reserved
@@ -105,7 +107,7 @@ impl Ports {
         .collect()
     }
 
-    /// Gives all of them up.
+    /// Releases all ports.
     pub fn release(&self) {
         self.lock().clear();
     }
@@ -115,15 +117,16 @@ impl Ports {
     }
 }
 
-/// Waits until ports can be bound as the service will bind them; says which one can't.
+/// Waits until the ports can be bound as the service will bind them. Returns an error that names a port which can't.
 ///
-/// A closed socket may live on for a moment: a child that another thread of the agent forks has copies of all descriptors,
-/// close-on-exec ones too, until it gets the CPU to finish its `exec`. Nothing tells when that is over, so it is tried. Blocks.
+/// A closed socket may live on for a moment: a child forked by another thread of the agent has copies of all
+/// descriptors, even close-on-exec ones, until it gets the CPU to finish its `exec`. There is no notification for the
+/// end of that, so this retries. Blocks.
 pub fn wait_until_free(ports: &[u16], at_most: Duration) -> Result<(), String> {
     let deadline = Deadline::within(at_most);
     for port in ports {
         let address = (Ipv4Addr::LOCALHOST, *port);
-        // The standard library's listeners reuse addresses, as servers do.
+        // The standard library's listeners set SO_REUSEADDR, as servers do.
         while let Err(error) = TcpListener::bind(address).and(UdpSocket::bind(address)) {
             if deadline.is_over() {
                 return Err(format!(
@@ -136,7 +139,7 @@ pub fn wait_until_free(ports: &[u16], at_most: Duration) -> Result<(), String> {
     Ok(())
 }
 
-/// The ports below the ephemeral range, or above it, or, should it leave no room, all.
+/// Returns the ports below the ephemeral range, or those above it, or all if neither leaves enough room.
 fn candidates() -> (u16, u16) {
     let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range");
     outside(

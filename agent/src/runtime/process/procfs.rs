@@ -1,27 +1,28 @@
-//! Reads `/proc`: which processes there are, below whom, and with which environment.
+//! Reads `/proc`: which processes exist, their parents and their environment.
 //!
-//! A process may vanish at any moment; what can't be read is left out. A pid alone is no identity: it is reused.
-//! To signal a process, it is opened first ([`open`]) and looked at again while the descriptor pins it.
+//! A process may vanish at any moment; entries that can't be read are skipped. A pid alone doesn't identify a process,
+//! since pids are reused. To signal a process, open it first ([`open`]); its identity is checked again while the
+//! descriptor pins it.
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::os::fd::{AsFd, OwnedFd};
 
-/// A line of `/proc/PID/stat`, as far as it is needed.
+/// The needed fields of `/proc/PID/stat`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stat {
-    /// The process.
+    /// Pid of the process.
     pub pid: i32,
-    /// Its parent.
+    /// Pid of its parent.
     pub parent: i32,
-    /// Its process group.
+    /// Id of its process group.
     pub group: i32,
-    /// Clock ticks after boot at which it began: with the pid an identity.
+    /// Start time in clock ticks after boot. Together with the pid it identifies the process.
     pub began: u64,
-    /// Whether it is dead and only waits to be reaped by its parent.
+    /// Whether it is dead and waits to be reaped by its parent.
     pub zombie: bool,
 }
 
-/// All processes.
+/// Returns all processes.
 pub fn processes() -> Vec<Stat> {
     let Ok(entries) = std::fs::read_dir("/proc") else {
         return Vec::new();
@@ -33,14 +34,15 @@ pub fn processes() -> Vec<Stat> {
         .collect()
 }
 
-/// The children of a process of one thread. Only its own reading of them is reliable: nobody else takes one off the list meanwhile.
+/// Returns the children of a single-threaded process. The list is only reliable if the parent itself reads it, since
+/// then no child is removed from it meanwhile.
 pub fn children(parent: i32) -> Vec<i32> {
     match std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")) {
         Ok(list) => list
             .split_ascii_whitespace()
             .filter_map(|pid| pid.parse().ok())
             .collect(),
-        // A kernel without that list.
+        // The kernel doesn't provide that list.
         Err(_) => processes()
             .into_iter()
             .filter(|stat| stat.parent == parent && !stat.zombie)
@@ -49,17 +51,18 @@ pub fn children(parent: i32) -> Vec<i32> {
     }
 }
 
-/// One process.
+/// Returns the status of one process, or `None` if it doesn't exist.
 pub fn stat(pid: i32) -> Option<Stat> {
     parse_stat(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
 }
 
-/// The block of its environment as it was when its program began; `None` if it is gone or somebody else's.
+/// Returns the process's environment block as it is in its memory; `None` if the process is gone or belongs to another
+/// user.
 pub fn environment(pid: i32) -> Option<Vec<u8>> {
     std::fs::read(format!("/proc/{pid}/environ")).ok()
 }
 
-/// Its resident memory, for people (`1234 kB`).
+/// Returns its resident memory, for display (`1234 kB`).
 pub fn resident(pid: i32) -> Option<String> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status
@@ -68,7 +71,7 @@ pub fn resident(pid: i32) -> Option<String> {
     Some(line.trim().to_owned())
 }
 
-/// The second field, the program's name, may contain spaces and brackets: fields are counted after its last bracket.
+/// The second field, the program's name, may contain spaces and brackets, so fields are counted after the last bracket.
 fn parse_stat(line: &str) -> Option<Stat> {
     let (head, tail) = line.rsplit_once(')')?;
     let fields: Vec<&str> = tail.split_ascii_whitespace().collect();
@@ -81,7 +84,7 @@ fn parse_stat(line: &str) -> Option<Stat> {
     })
 }
 
-/// The processes of the list that stand below `root`, at any depth, itself left out.
+/// Returns the processes of the list that are descendants of `root`, at any depth, without `root` itself.
 pub fn below(processes: &[Stat], root: i32) -> Vec<Stat> {
     let mut found: Vec<Stat> = Vec::new();
     let mut parents = vec![root];
@@ -96,13 +99,13 @@ pub fn below(processes: &[Stat], root: i32) -> Vec<Stat> {
     found
 }
 
-/// A process that can't be mistaken for another any more.
+/// A process pinned by a descriptor, so that it can't be mistaken for another one.
 #[derive(Debug)]
 pub struct Pinned {
     descriptor: OwnedFd,
 }
 
-/// Pins the process that was seen as `seen`; `None` if it is gone, even if its pid is in use again.
+/// Pins the process that was seen as `seen`. Returns `None` if it is gone, even if its pid is in use again.
 pub fn open(seen: Stat) -> Option<Pinned> {
     let pid = Pid::from_raw(seen.pid)?;
     let descriptor = pidfd_open(pid, PidfdFlags::empty()).ok()?;
@@ -111,7 +114,7 @@ pub fn open(seen: Stat) -> Option<Pinned> {
 }
 
 impl Pinned {
-    /// Sends a signal. One that is gone already has what it was meant to get.
+    /// Sends a signal. Succeeds if the process is already gone.
     pub fn signal(&self, signal: Signal) -> Result<(), String> {
         match pidfd_send_signal(self.descriptor.as_fd(), signal) {
             Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
@@ -119,7 +122,7 @@ impl Pinned {
         }
     }
 
-    /// Waits until it has ended (or is a zombie); false if it hasn't within the time.
+    /// Waits until it has ended (or is a zombie). Returns false if it hasn't within `at_most`.
     pub fn wait(&self, at_most: std::time::Duration) -> bool {
         use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
         let timeout = PollTimeout::try_from(at_most).unwrap_or(PollTimeout::MAX);

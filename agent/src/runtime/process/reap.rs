@@ -1,7 +1,8 @@
-//! Finds processes by their mark and ends them (I3): what is left when a warden was killed, or an agent and its wardens at once.
+//! Finds processes by their mark and ends them (I3): those left when a warden was killed, or an agent and its wardens
+//! together.
 //!
-//! Another identity's processes are never touched, nor those of live or kept attempts. A process is pinned before
-//! it is looked at, so that a reused pid can't be hit. Everything here blocks: call it on a blocking thread.
+//! Processes of another agent identity, and those of live or kept attempts, are never touched. A process is pinned
+//! before its mark is read, so that a reused pid can't be hit. Everything here blocks: call it on a blocking thread.
 
 use super::marker::{self, Marker};
 use super::procfs::{self, Pinned, Stat};
@@ -9,11 +10,11 @@ use crate::runtime::contract::Closed;
 use rustix::process::Signal;
 use std::time::Duration;
 
-/// A warden ends everything below it by itself, and more surely than this can.
+/// Time for a warden to end everything below it, which it does more reliably than this module can.
 pub(super) const WARDEN_TIME: Duration = Duration::from_secs(5);
-/// From SIGKILL to the end, unless the process hangs in the kernel.
+/// Time from SIGKILL to the end of a process, unless it hangs in the kernel.
 const KILL_TIME: Duration = Duration::from_secs(5);
-/// Processes fork while they are looked at: so many looks, each of which kills all it finds.
+/// Maximum number of scans. Processes may fork during a scan; each scan kills everything it finds.
 const LOOKS: usize = 20;
 
 /// Ends all processes whose mark is `condemned`. Blocks until they are gone.
@@ -29,7 +30,7 @@ pub fn end_marked(condemned: impl Fn(&Marker) -> bool) -> Closed {
         if found.is_empty() {
             break;
         }
-        // First the wardens: what they have adopted may have no mark any more (`env -i`).
+        // Wardens first: processes that they have adopted may have no mark any more (`env -i`).
         let (wardens, others): (Vec<Found>, Vec<Found>) =
             found.into_iter().partition(|found| found.warden);
         let now = if wardens.is_empty() { others } else { wardens };
@@ -54,9 +55,9 @@ struct Found {
 }
 
 impl Found {
-    /// Pins the process, then reads its mark: the mark read is then that of the pinned one.
+    /// Pins the process, then reads its mark, so that the mark belongs to the pinned process.
     fn look(stat: Stat, condemned: &impl Fn(&Marker) -> bool) -> Option<Found> {
-        // Most processes aren't ours: one cheap look before.
+        // Most processes don't belong to Phalanx: a cheap check first.
         Marker::find(&procfs::environment(stat.pid)?)?;
         let pinned = procfs::open(stat)?;
         let environment = procfs::environment(stat.pid)?;
@@ -72,7 +73,7 @@ impl Found {
     }
 }
 
-/// Signals all, then waits for each.
+/// Signals all processes, then waits for each.
 fn end_all(found: &[Found]) -> Vec<Result<(), (i32, String)>> {
     let signalled: Vec<Result<(), String>> = found
         .iter()

@@ -1,9 +1,9 @@
-//! Names of signals as people write them.
+//! Parses names of signals as people write them.
 
 use crate::runtime::contract::RuntimeError;
 use nix::sys::signal::Signal;
 
-/// `SIGTERM`, `term` or `15`.
+/// Parses a signal such as `SIGTERM`, `term` or `15`.
 pub fn parse(text: &str) -> Result<Signal, RuntimeError> {
     let name = text.trim().to_ascii_uppercase();
     let number = name.parse::<i32>().ok();

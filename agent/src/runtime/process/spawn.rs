@@ -1,4 +1,5 @@
-//! The one place with unsafe code: `fork`, what a service's process does between `fork` and `exec`, and a warden's mark in its own environment.
+//! The only module with unsafe code: `fork`, the setup of a service's process between `fork` and `exec`, and a warden's
+//! mark in its own environment.
 
 use crate::limits;
 use nix::libc::c_char;
@@ -9,8 +10,9 @@ use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-/// Lets the fork server begin in a session of its own, and with every signal blocked that can be; wardens inherit that. Signals meant for the
-/// agent reach its group (Ctrl-C) and its unit (SIGTERM): a warden that was hit before it could block them would be taken for a broken machine.
+/// Starts the fork server in its own session with every blockable signal blocked; wardens inherit both. Signals for the
+/// agent reach its process group (Ctrl-C) and its unit (SIGTERM). If one hit a warden before the warden could block it,
+/// the warden's death would look like a failure of the machine.
 #[allow(unsafe_code)]
 pub fn out_of_reach(command: &mut Command) {
     let prepare = || -> io::Result<()> {
@@ -24,8 +26,9 @@ pub fn out_of_reach(command: &mut Command) {
     }
 }
 
-/// Lets the command begin in a session of its own (no terminal, a group that can be signalled as a whole),
-/// with no signal blocked (the warden's are), with the usual limit of open files rather than ours, and die with its parent, should that be killed before it can end its children.
+/// Starts the command in its own session (no terminal, and a group that can be signalled as a whole), with no signal
+/// blocked (the warden's are) and with the original limit of open files. It dies with its parent, in case the parent is
+/// killed before it can end its children.
 #[allow(unsafe_code)]
 pub fn own_session_tied_to_parent(command: &mut Command, open_files: Option<u64>) {
     let parent = nix::unistd::getpid();
@@ -37,7 +40,7 @@ pub fn own_session_tied_to_parent(command: &mut Command, open_files: Option<u64>
         }
         nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
         if nix::unistd::getppid() != parent {
-            // The parent died before the tie was made.
+            // The parent died before `PR_SET_PDEATHSIG` took effect.
             return Err(io::Error::from(io::ErrorKind::BrokenPipe));
         }
         Ok(())
@@ -49,15 +52,16 @@ pub fn own_session_tied_to_parent(command: &mut Command, open_files: Option<u64>
     }
 }
 
-/// Forks this process, which must have a single thread.
+/// Forks this process, which must be single-threaded.
 #[allow(unsafe_code)]
 pub fn fork() -> nix::Result<ForkResult> {
     // SAFETY: the fork server has one thread, so that no lock can be held by a thread that the child doesn't have.
     unsafe { nix::unistd::fork() }
 }
 
-/// Replaces this process's environment block, as others read it in `/proc/PID/environ`, by `variables` (`NAME=value`, each ended by a zero byte).
-/// The block must have begun with one variable that is at least as long: a process can't make its block longer.
+/// Replaces this process's environment block, which others read in `/proc/PID/environ`, with `variables` (`NAME=value`
+/// entries, each terminated by a zero byte). The original block must begin with a variable that is at least as long: a
+/// process can't extend its block.
 #[allow(unsafe_code)]
 pub fn replace_environment(variables: &[u8]) -> io::Result<()> {
     unsafe extern "C" {

@@ -23,10 +23,10 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// The mark of what `run` steps start.
+/// Service name in the mark of processes started by `run` steps.
 const RUN: &str = "run";
 
-/// Host processes, their ports, and commands beside them.
+/// The host processes of an attempt, their ports, and commands next to them.
 pub struct ProcessStack {
     host: Arc<AttemptHost>,
     ports: Arc<Ports>,
@@ -65,7 +65,8 @@ impl ProcessStack {
         self.members.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A free port for each that has a name, the fixed one of the others.
+    /// Returns the address of each port: a free port for one that has only a name, the given port for one with a fixed
+    /// number.
     fn addresses_of_ports(
         &self,
         config: &ServiceConfig,
@@ -91,7 +92,7 @@ impl ProcessStack {
         }
     }
 
-    /// Keeps everything for a while; the agent may go.
+    /// Keeps everything for `ttl`, even if the agent exits.
     async fn keep(&self, ttl: Duration, members: &[Arc<ProcessMember>]) -> Closed {
         let mut closed = Closed::default();
         let token = &self.host.scope.token;
@@ -197,7 +198,7 @@ impl Stack for ProcessStack {
             }
         }
         if !self.host.wardens.all_ended(reap::WARDEN_TIME).await {
-            // What a killed warden left has the mark.
+            // Processes left by a killed warden still have the mark.
             let (agent, token) = (self.host.scope.agent.clone(), self.host.scope.token.clone());
             let swept = copy::blocking(move || {
                 reap::end_marked(|marker| marker.agent == agent && marker.token == token)

@@ -1,23 +1,24 @@
-//! The wardens that an attempt started, until each has told that nothing lives below it any more.
+//! Tracks the wardens that an attempt started until each has reported that nothing below it lives.
 //!
-//! Clean-up then knows whether anything can be left: a warden's word is proof (it is the parent of every orphan below it), so the machine's
-//! processes are looked through only if a warden was killed from outside or doesn't answer.
+//! Clean-up then knows whether anything can be left. A warden's report is proof, since the warden is the parent of
+//! every orphan below it. So the machine's processes are scanned only if a warden was killed from outside or doesn't
+//! answer.
 
 use super::guarded::Below;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// Those of one attempt. Cheap to clone.
+/// The wardens of one attempt. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Wardens(Arc<Mutex<Open>>);
 
 #[derive(Debug, Default)]
 struct Open {
-    /// Started, and not known to have ended.
+    /// Number of wardens that were started and are not known to have ended.
     number: usize,
-    /// Ended without a word: what was below may live.
+    /// Whether a warden ended without a report: processes below it may still live.
     lost: bool,
-    /// Their calls were dropped; they are ending everything, and will tell.
+    /// Wardens whose calls were dropped. They end everything and then report.
     abandoned: Vec<Below>,
 }
 
@@ -26,24 +27,25 @@ impl Wardens {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// One more was started.
+    /// Counts one more started warden.
     pub fn started(&self) {
         self.lock().number += 1;
     }
 
-    /// One has ended; `clean` if it said that nothing is left below it.
+    /// Counts an ended warden. `clean` says that it reported that nothing is left below it.
     pub fn ended(&self, clean: bool) {
         let mut open = self.lock();
         open.number = open.number.saturating_sub(1);
         open.lost |= !clean;
     }
 
-    /// Nobody waits for this one any more.
+    /// Takes over a warden that no call waits for any more.
     pub fn abandoned(&self, below: Below) {
         self.lock().abandoned.push(below);
     }
 
-    /// Waits for those whose calls were dropped. False if something may live that no warden has told the end of.
+    /// Waits for the wardens whose calls were dropped. Returns false if a process may live whose end no warden has
+    /// reported.
     pub async fn all_ended(&self, at_most: Duration) -> bool {
         let abandoned = std::mem::take(&mut self.lock().abandoned);
         let waiting = abandoned.into_iter().map(|mut below| async move {

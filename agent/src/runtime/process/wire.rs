@@ -1,17 +1,18 @@
-//! What the agent and a warden say to each other: one JSON object per line over the warden's standard input, a socket.
+//! Messages between the agent and a warden: one JSON object per line, over the socket that is the warden's standard
+//! input.
 //!
-//! Service output doesn't travel here, it goes through pipes of its own.
+//! The output of the service doesn't travel here; it has its own pipes.
 
 use super::marker::Marker;
 use crate::beneath::Place;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// From the agent to the warden.
+/// A message from the agent to the warden.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Order {
-    /// The first message: what to run.
+    /// Starts the service. Always the first message.
     Start(Box<Start>),
     /// Sends a signal, by number, to the service's process group.
     Signal(i32),
@@ -19,64 +20,64 @@ pub enum Order {
     Kill,
     /// Stops every process below the warden (SIGSTOP).
     Pause,
-    /// Lets them go on (SIGCONT).
+    /// Resumes every process below the warden (SIGCONT).
     Unpause,
-    /// The agent will go; everything may live on for so many milliseconds.
+    /// Lets everything live for this many milliseconds, even after the agent exits.
     Keep(u64),
 }
 
-/// What to run.
+/// Describes the process to start.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Start {
-    /// Words; the first is looked up in the `PATH` of `env`.
+    /// Program and arguments. The program is looked up in the `PATH` of `env`.
     pub command: Vec<String>,
-    /// The whole environment, the marker apart.
+    /// The whole environment, without the marker.
     pub env: BTreeMap<String, String>,
-    /// The working directory.
+    /// Working directory.
     pub workdir: Place,
-    /// What is fed to it (base64); nothing without.
+    /// Content of its standard input, in base64; empty if `None`.
     pub stdin: Option<String>,
-    /// User and group ids, if it shall not be the agent's.
+    /// User and group ids, if they differ from the agent's.
     pub user: Option<(u32, u32)>,
-    /// Ports of 127.0.0.1 that are its own: it is started once they are free.
+    /// The service's ports on 127.0.0.1. The process starts once they are free.
     pub ports: Vec<u16>,
-    /// The soft limit of open files that it begins with, if not the warden's.
+    /// Initial soft limit of open files, if it differs from the warden's.
     pub open_files: Option<u64>,
-    /// Says to whom it belongs.
+    /// Mark that says what the process belongs to.
     pub marker: Marker,
 }
 
-/// From the warden to the agent.
+/// A message from the warden to the agent.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Report {
-    /// It runs.
+    /// The process runs.
     Started {
-        /// The process.
+        /// Pid of the process.
         pid: i32,
     },
-    /// It could not be started. The warden goes.
+    /// The command could not be started. The warden exits.
     Refused {
-        /// 127 not found, 126 otherwise, as in a shell.
+        /// 127 if not found, else 126, as in a shell.
         exit_code: i64,
-        /// Why.
+        /// Reason, as shown to the user.
         message: String,
     },
-    /// The machine is in the way, not the command. The warden goes.
+    /// The machine is at fault, not the command. The warden exits.
     Unable {
-        /// Why.
+        /// Reason, as shown to the user.
         message: String,
     },
-    /// It exited, and nothing below the warden lives. The warden goes.
+    /// The process exited and nothing below the warden lives. The warden exits.
     Ended(Ending),
 }
 
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ending {
-    /// The exit code; 128 + signal of a killed one.
+    /// Exit code; 128 + signal number if a signal killed it.
     pub code: i64,
-    /// The signal that killed it.
+    /// Number of the signal that killed it.
     pub signal: Option<i32>,
     /// Peak memory of the largest of its processes, in KiB.
     pub peak_kib: i64,

@@ -1,36 +1,36 @@
-//! Who may ask the engine for something costly next. Pure.
+//! Decides which costly engine operation runs next. Pure.
 //!
-//! An engine does these things slower the more of them it does at once, and cells that all advance a little end all at the end.
-//! So a few at a time, and of those that wait whoever is nearest to its first step goes first: of cells that came together the
-//! first ones are done while the last ones have not begun. Clean-up comes after all starts, since nobody waits for it,
-//! until it is overdue: then it goes before them, also when starts that hang hold every place, but while others wait
-//! there are never more clean-ups than half of the places.
+//! An engine performs these operations more slowly the more of them run at once, and if all cells advance a little at a
+//! time, all of them finish late. So only a few run at a time, and among those that wait, the one nearest to its cell's
+//! first step goes first: of cells that arrive together, the first are done while the last have not begun. Clean-up
+//! comes after all starts, since no cell waits for it, until it is overdue. Then it goes before them, even if hanging
+//! starts hold every place; but while other work waits, clean-ups never take more than half of the places.
 
 use std::collections::{BTreeSet, HashMap};
 
-/// What the engine is asked for, in the order of who goes first.
+/// Kinds of work, in order of precedence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Work {
-    /// To start a container.
+    /// Start a container.
     Start,
-    /// To create one.
+    /// Create a container.
     Create,
-    /// To make a cell's network.
+    /// Create a cell's network.
     Network,
-    /// To remove what an attempt had.
+    /// Remove an attempt's objects.
     CleanUp,
-    /// To make a network that nobody waits for yet.
+    /// Create a spare network that no cell waits for yet.
     Spare,
 }
 
 impl Work {
-    /// Whether a cell's steps wait for it.
+    /// Returns whether a cell's steps wait for it.
     fn is_waited_for(self) -> bool {
         matches!(self, Work::Start | Work::Create | Work::Network)
     }
 }
 
-/// A request, in the order in which they came.
+/// A request, numbered in order of arrival.
 pub type Ticket = u64;
 
 /// The requests that wait and those that are being served.
@@ -39,13 +39,13 @@ pub struct Core {
     at_once: usize,
     next: Ticket,
     waiting: BTreeSet<(Work, Ticket)>,
-    /// Clean-ups that have waited long enough; not in `waiting` any more.
+    /// Clean-ups that have waited long enough; no longer in `waiting`.
     overdue: BTreeSet<Ticket>,
     served: HashMap<Ticket, Work>,
 }
 
 impl Core {
-    /// Serves so many at once; at least one.
+    /// Creates a core that serves `at_once` requests at a time; at least one.
     pub fn new(at_once: usize) -> Core {
         Core {
             at_once: at_once.max(1),
@@ -56,28 +56,28 @@ impl Core {
         }
     }
 
-    /// Somebody wants something. Whether it is its turn, [`Core::grant`] says.
+    /// Adds a request. [`Core::grant`] returns it when it is its turn.
     pub fn ask(&mut self, work: Work) -> Ticket {
         self.next += 1;
         self.waiting.insert((work, self.next));
         self.next
     }
 
-    /// A clean-up has waited long enough.
+    /// Marks a clean-up as overdue.
     pub fn overdue(&mut self, ticket: Ticket) {
         if self.waiting.remove(&(Work::CleanUp, ticket)) {
             self.overdue.insert(ticket);
         }
     }
 
-    /// Somebody is done, or waits no more.
+    /// Removes a request that is done or no longer waits.
     pub fn leave(&mut self, ticket: Ticket) {
         if self.served.remove(&ticket).is_none() && !self.overdue.remove(&ticket) {
             self.waiting.retain(|(_, waiting)| *waiting != ticket);
         }
     }
 
-    /// Whose turn it is now. Asked after every change.
+    /// Returns the requests whose turn it is now. Call it after every change.
     pub fn grant(&mut self) -> Vec<Ticket> {
         std::iter::from_fn(|| {
             let (work, ticket) = self.pick()?;
@@ -103,7 +103,7 @@ impl Core {
         self.waiting.pop_first()
     }
 
-    /// How many overdue clean-ups are served whatever else there is, beyond the places if they are all taken.
+    /// Returns how many overdue clean-ups are served regardless of other work, beyond the places if they are all taken.
     fn share(&self) -> usize {
         (self.at_once / 2).max(1)
     }
@@ -211,8 +211,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever comes, goes and falls due: never more than the places and the share of clean-up, no place empty while somebody
-        /// waits, everybody served in the end.
+        /// Whatever requests arrive, leave and become overdue: the places plus the clean-up share are never exceeded,
+        /// no place is empty while a request waits, and every request is served in the end.
         #[test]
         fn places_are_never_exceeded_nor_wasted_and_everybody_is_served(
             at_once in 1usize..6,

@@ -1,4 +1,4 @@
-//! The governor of one engine: what is costly waits here for its turn. `core` decides whose it is.
+//! The governor of one engine: costly operations wait here for their turn. `core` decides the order.
 
 pub(super) mod core;
 
@@ -13,7 +13,7 @@ pub(super) use self::core::Work;
 /// How long a clean-up waits at most before it goes ahead of starts. Its deadline is a minute.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Gives turns.
+/// Grants turns.
 pub(super) struct Governor(Mutex<State>);
 
 struct State {
@@ -21,14 +21,14 @@ struct State {
     waiting: HashMap<Ticket, oneshot::Sender<()>>,
 }
 
-/// A turn, or the wait for one: it ends when this is dropped.
+/// A turn, or the wait for one. Dropping it ends either.
 pub(super) struct Turn<'a> {
     governor: &'a Governor,
     ticket: Ticket,
 }
 
 impl Governor {
-    /// Serves so many at once.
+    /// Creates a governor that serves this many operations at once.
     pub fn new(at_once: usize) -> Governor {
         Governor(Mutex::new(State {
             core: Core::new(at_once),
@@ -49,7 +49,7 @@ impl Governor {
                 ticket,
             }
         };
-        // The sender is dropped only with this turn: an error can't come.
+        // The sender is only dropped together with this turn, so an error can't occur.
         if work == Work::CleanUp && tokio::time::timeout(PATIENCE, &mut granted).await.is_ok() {
             return turn;
         }
@@ -71,7 +71,7 @@ impl State {
     fn grant(&mut self) {
         for ticket in self.core.grant() {
             if let Some(waiting) = self.waiting.remove(&ticket) {
-                // Whoever has stopped waiting leaves by itself.
+                // A receiver that has stopped waiting gives up its turn when it is dropped.
                 let _ = waiting.send(());
             }
         }

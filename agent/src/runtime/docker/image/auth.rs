@@ -1,6 +1,6 @@
-//! Registry credentials from the user's Docker configuration: `credHelpers`, `credsStore`, `auths`.
+//! Reads registry credentials from the user's Docker configuration: `credHelpers`, `credsStore`, `auths`.
 //!
-//! A helper's output is never quoted in an error (I4).
+//! The output of a helper is never quoted in an error (I4).
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
-/// How long a helper may think.
+/// Time limit for a credential helper.
 const HELPER_LIMIT: Duration = Duration::from_secs(20);
 
 /// The part of Docker's `config.json` that is read.
@@ -35,7 +35,7 @@ struct AuthEntry {
     identitytoken: Option<String>,
 }
 
-/// What a helper prints.
+/// The output of a credential helper.
 #[derive(Deserialize)]
 struct HelperAnswer {
     #[serde(rename = "Username")]
@@ -44,7 +44,7 @@ struct HelperAnswer {
     secret: String,
 }
 
-/// The credentials for a registry; `None` if the user has none for it.
+/// Returns the credentials for a registry; `None` if the user has none for it.
 pub(super) async fn credentials(
     config_dir: Option<&Path>,
     registry: &str,
@@ -58,7 +58,7 @@ pub(super) async fn credentials(
         Err(error) => return Err(format!("{}: {error}", path.display())),
     };
     let config: ConfigFile = serde_json::from_slice(&bytes).map_err(|error| {
-        // Only where, not what: the text may hold a password.
+        // Only the position, not the text, which may hold a password.
         format!(
             "{} is not Docker's configuration (line {}, column {})",
             path.display(),
@@ -86,7 +86,7 @@ pub(super) async fn credentials(
     Ok(entry.and_then(|entry| of_entry(entry, registry)))
 }
 
-/// Whether two ways of writing a registry mean the same.
+/// Returns whether two spellings name the same registry.
 fn same(written: &str, registry: &str) -> bool {
     fn bare(text: &str) -> &str {
         let text = text
@@ -112,7 +112,7 @@ fn of_entry(entry: AuthEntry, registry: &str) -> Option<DockerCredentials> {
         None => (entry.username, entry.password),
     };
     let token = entry.identitytoken.filter(|token| !token.is_empty());
-    // An empty entry says that a store holds the real one.
+    // An empty entry means that a store holds the real one.
     if username.is_none() && token.is_none() {
         return None;
     }

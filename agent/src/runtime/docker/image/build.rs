@@ -1,9 +1,9 @@
-//! Building an image with the engine's classic builder.
+//! Builds an image with the engine's classic builder.
 //!
-//! The image's tag is made of its inputs (context, Dockerfile, arguments, bases), so an image that was built already
-//! isn't built again, and two cells that build different images under one name can't take each other's. A name that
-//! the spec gives is set besides. The builder removes its intermediate containers also when we go away: the build
-//! ends with the connection.
+//! The image's tag is derived from its inputs (context, Dockerfile, arguments, base images). So an image is not built
+//! twice, and two cells that build different images with the same name can't get each other's. A name given in the spec
+//! is set in addition. The builder removes its intermediate containers even if the agent dies: the build ends with the
+//! connection.
 
 use super::Ready;
 use super::{auth, context, dockerfile, reference};
@@ -24,30 +24,30 @@ use std::path::Path;
 use std::time::Duration;
 use tokio_util::io::ReaderStream;
 
-/// Where a Dockerfile written in the spec is put in the context.
+/// Path in the context of a Dockerfile that is written in the spec.
 const INLINE: &str = ".phalanx.Dockerfile";
-/// Bytes of a Dockerfile.
+/// Maximum size of a Dockerfile, in bytes.
 const MAX_DOCKERFILE: u64 = 1024 * 1024;
-/// Lines of the build's output shown when it fails.
+/// Number of output lines shown when a build fails.
 const LAST_LINES: usize = 25;
-/// Characters of a line of it that are kept.
+/// Maximum characters kept of one output line.
 const LONGEST_LINE: usize = 16_384;
 
-/// What is to be built.
+/// Describes a build.
 pub(super) struct Order {
     build: Build,
     place: Context,
-    /// The tag that the spec gives.
+    /// Image name given in the spec.
     name: Option<String>,
     platform: Option<String>,
-    /// Whether it is built though an image of the same inputs exists.
+    /// Whether to build even if an image with the same inputs exists.
     anew: bool,
 }
 
-/// Where the context is.
+/// Location of the context.
 enum Context {
     Directory(Place),
-    /// Fetched by the engine.
+    /// URL that the engine fetches.
     Remote(String),
 }
 
@@ -96,7 +96,7 @@ impl Order {
         })
     }
 
-    /// Tells orders of one run apart.
+    /// Returns a digest that distinguishes the builds of one run.
     pub fn identity(&self) -> String {
         let place = match &self.place {
             Context::Directory(place) => place.display(),
@@ -123,7 +123,7 @@ fn digest(parts: &[&str]) -> String {
     hex::encode(hash.finalize())
 }
 
-/// Builds it, unless an image of the same inputs is there.
+/// Builds the image unless one with the same inputs exists.
 pub(super) async fn build(
     engine: Engine,
     settings: DockerSettings,
@@ -176,7 +176,7 @@ async fn building(
     let body = inputs.archive.map(|archive| {
         bollard::body_try_stream(ReaderStream::new(tokio::fs::File::from_std(archive)))
     });
-    // bollard wants a body even where the engine fetches the context.
+    // bollard requires a body even if the engine fetches the context.
     let body = body.unwrap_or_else(|| bollard::body_full(bytes::Bytes::new()));
     let options = options(order, &tag);
     let stream = engine
@@ -195,7 +195,7 @@ async fn building(
             }
         }
     }
-    // The stream ends without an error also when the connection was cut in the middle.
+    // The stream also ends without an error if the connection breaks in the middle.
     if let Err(error) = engine.ask(|| engine.docker.inspect_image(&tag)).await {
         return Err(RuntimeError::Errored(format!(
             "building {name} ended without an image: {}. Its last lines:\n{}",
@@ -208,7 +208,7 @@ async fn building(
     Ok((tag, Some(Prepared::Built(detail))))
 }
 
-/// What the image is made of.
+/// The inputs of an image.
 struct Inputs {
     digest: String,
     bases: Vec<String>,
@@ -259,7 +259,7 @@ async fn inputs(engine: &Engine, order: &Order) -> Result<Inputs, RuntimeError> 
     let bases = dockerfile::bases(&text);
     let mut parts = vec![packed.digest.clone(), settled];
     for base in &bases {
-        // A base that was replaced meanwhile makes another image.
+        // A base image that was replaced meanwhile gives a different image.
         let found = engine.ask(|| engine.docker.inspect_image(base)).await;
         parts.push(found.ok().and_then(|image| image.id).unwrap_or_default());
     }
@@ -342,7 +342,7 @@ fn note(last: &mut VecDeque<String>, info: BuildInfo) {
         if last.len() == LAST_LINES {
             last.pop_front();
         }
-        // Shortened for showing where it is masked.
+        // The line is shortened further where it is masked for display.
         last.push_back(line.chars().take(LONGEST_LINE).collect());
     }
 }

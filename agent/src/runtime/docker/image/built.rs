@@ -1,4 +1,4 @@
-//! Images that were built from contexts are a cache under `phalanx-build`; this empties it.
+//! Images built from contexts are a cache in the repository `phalanx-build`; this file prunes it.
 
 use crate::runtime::docker::client::Engine;
 use crate::runtime::docker::error::{said, status};
@@ -9,11 +9,11 @@ use bollard::query_parameters::{
 };
 use std::collections::{HashMap, HashSet};
 
-/// Their repository.
+/// Repository of built images.
 pub(super) const REPOSITORY: &str = "phalanx-build";
 
-/// Removes those made before a time (in seconds since 1970) that no container uses: tags, and the bytes that this freed, or would.
-/// An image that a spec named stays under that name.
+/// Removes built images that are older than `before_s` (Unix time in seconds) and that no container uses. Returns their
+/// tags and the bytes that this freed, or would free. An image that a spec named stays under that name.
 pub(in crate::runtime::docker) async fn remove_built(
     engine: &Engine,
     before_s: i64,
@@ -38,7 +38,7 @@ pub(in crate::runtime::docker) async fn remove_built(
             match removed {
                 Ok(_) => {}
                 Err(error) if status(&error) == Some(404) => {}
-                // A container was made of it meanwhile.
+                // A container was created from it meanwhile.
                 Err(error) if status(&error) == Some(409) => {
                     tracing::info!(tag, error = %said(&error), "still used");
                     continue;
@@ -51,7 +51,7 @@ pub(in crate::runtime::docker) async fn remove_built(
     Ok(gone)
 }
 
-/// Tags to remove, with what each frees: nothing if the image has other names. Pure.
+/// Returns the tags to remove with the bytes that each frees: 0 if the image has other names. Pure.
 fn unused(listed: Vec<ImageSummary>, used: &HashSet<String>, before_s: i64) -> Vec<(String, u64)> {
     let old = listed
         .into_iter()

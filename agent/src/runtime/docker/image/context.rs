@@ -1,5 +1,5 @@
-//! A build context as a tar archive: what `.dockerignore` leaves of a directory, in a fixed order and without times,
-//! so that the same content gives the same digest.
+//! A build context as a tar archive: the files of a directory that `.dockerignore` doesn't exclude, in a fixed order
+//! and without times, so that the same content gives the same digest.
 
 use crate::beneath::{self, Root};
 use crate::runtime::tree;
@@ -10,18 +10,19 @@ use std::io::{self, Seek, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
-/// Bytes of a `.dockerignore`.
+/// Maximum size of a `.dockerignore`, in bytes.
 const MAX_IGNORE: u64 = 1024 * 1024;
 
 /// A packed context.
 pub(super) struct Packed {
-    /// The archive, at its beginning. It has no name and goes with its handle.
+    /// The archive, positioned at its beginning. The file has no name and vanishes with its handle.
     pub archive: File,
-    /// Of its content.
+    /// SHA-256 digest of the archive, in hex.
     pub digest: String,
 }
 
-/// Packs `directory`; `extra` are further files (path, content) that no pattern leaves out.
+/// Packs `directory`. The paths in `always` are never excluded; `extra` adds files (path, content) that no pattern
+/// excludes.
 pub(super) fn pack(
     directory: &Root,
     always: &[&str],
@@ -45,7 +46,7 @@ pub(super) fn pack(
     write(directory, &paths, extra).map_err(|error| format!("packing {shown}: {error}"))
 }
 
-/// Finds what is sent.
+/// Collects the paths that are sent.
 struct Walk<'a> {
     ignore: &'a Ignore,
     always: &'a [&'a str],
@@ -63,7 +64,7 @@ impl Walk<'_> {
             let is_directory = kind == rustix::fs::FileType::Directory;
             let needed = self.always.iter().any(|a| Path::new(a).starts_with(&path));
             let left_out = self.ignore.leaves_out(&path) && !needed;
-            // A directory that is left out may still hold what a later `!pattern` takes in again.
+            // An excluded directory may still contain files that a later `!pattern` includes again.
             if is_directory && (!left_out || self.ignore.has_exceptions) {
                 let inner = beneath::open_directory(directory, &name)?;
                 self.within(inner.as_fd(), &path, depth + 1)?;
@@ -76,7 +77,7 @@ impl Walk<'_> {
     }
 }
 
-/// Writes through a digest.
+/// A writer that also computes the digest.
 struct Hashing {
     file: File,
     digest: Sha256,
@@ -102,7 +103,7 @@ fn write(root: &Root, paths: &[PathBuf], extra: &[(&str, &str)]) -> io::Result<P
     for path in paths {
         let parent = root.below(path.parent().unwrap_or(Path::new("")))?;
         let name = path.file_name().unwrap_or_default();
-        // Without times, owners and the umask: only content, kind and whether it is executable.
+        // Without times, owners and umask: only content, kind and the executable bit.
         let mode = tar::HeaderMode::Deterministic;
         tree::append(&mut archive, parent.directory(), name, path, mode)?;
     }
@@ -122,7 +123,7 @@ fn write(root: &Root, paths: &[PathBuf], extra: &[(&str, &str)]) -> io::Result<P
     })
 }
 
-/// The patterns of a `.dockerignore`, in order; the last that matches decides.
+/// The patterns of a `.dockerignore`, in order; the last match decides.
 #[derive(Default)]
 struct Ignore {
     rules: Vec<(GlobMatcher, bool)>,
@@ -156,7 +157,7 @@ impl Ignore {
         Ok(ignore)
     }
 
-    /// A pattern matches a path itself or any directory above it.
+    /// Returns whether a path is excluded. A pattern matches a path itself or any directory above it.
     fn leaves_out(&self, path: &Path) -> bool {
         let matches = |glob: &GlobMatcher| {
             path.ancestors()

@@ -1,15 +1,15 @@
-//! What a Dockerfile asks that the engine's classic builder can't do, and which images it stands on. Pure.
+//! Finds what a Dockerfile uses that the engine's classic builder doesn't support, and its base images. Pure.
 
-/// An instruction with the line it begins at.
+/// An instruction and the number of its first line.
 struct Instruction<'a> {
     line: usize,
     word: String,
     rest: &'a str,
-    /// Flags right after the word, over continuation lines too.
+    /// Flags directly after the word, including those on continuation lines.
     flags: Vec<String>,
 }
 
-/// The instructions, continuation lines joined as far as flags go. Here-documents are kept as one instruction.
+/// Splits a Dockerfile into instructions and joins continuation lines as far as needed for flags.
 fn instructions(text: &str) -> Vec<Instruction<'_>> {
     let mut all = Vec::new();
     let mut lines = text.lines().enumerate().peekable();
@@ -47,7 +47,7 @@ fn instructions(text: &str) -> Vec<Instruction<'_>> {
     all
 }
 
-/// What the classic builder can't do, with its line; `None` if nothing was found.
+/// Returns an error about the first unsupported feature, with its line; `None` if there is none.
 pub(super) fn beyond_classic(name: &str, text: &str) -> Option<String> {
     instructions(text).iter().find_map(|instruction| {
         let at = format!("{name}:{}", instruction.line);
@@ -76,7 +76,7 @@ pub(super) fn beyond_classic(name: &str, text: &str) -> Option<String> {
     })
 }
 
-/// The images that stages begin with, other stages and `scratch` left out.
+/// Returns the base images of all stages, without other stages and `scratch`.
 pub(super) fn bases(text: &str) -> Vec<String> {
     let mut stages: Vec<String> = Vec::new();
     let mut bases: Vec<String> = Vec::new();

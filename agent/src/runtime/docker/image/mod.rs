@@ -1,5 +1,5 @@
-//! Where a service's image comes from: it is there, is pulled or is built. One pull or build of an image at a time,
-//! whoever waits for it; when nobody waits any more it is given up.
+//! Provides a service's image: it is present, pulled or built. At most one pull or build of an image runs at a time,
+//! shared by all that wait for it; it is cancelled when none waits any more.
 
 mod auth;
 mod build;
@@ -21,15 +21,15 @@ use std::collections::{HashMap, VecDeque};
 use std::future::Future;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Results kept, so that a long-lived agent's memory stays small.
+/// Number of results remembered; bounded so that the memory of a long-lived agent stays small.
 const REMEMBERED: usize = 512;
 
-/// The image to run, and what it took.
+/// The image to run, and what was done to get it.
 pub(super) type Ready = (String, Option<Prepared>);
 type Answer = Result<Ready, RuntimeError>;
 type Flight = BoxFuture<'static, Answer>;
 
-/// The pulls and builds under way, and those that a run had already.
+/// The pulls and builds in progress, and those that a run has already completed.
 #[derive(Default)]
 pub(super) struct Images {
     under_way: Mutex<HashMap<String, WeakShared<Flight>>>,
@@ -41,7 +41,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Images {
-    /// The image that the service's container is created from.
+    /// Returns the image to create the service's container from.
     pub async fn prepare(
         &self,
         engine: &Engine,
@@ -93,7 +93,7 @@ impl Images {
             }
         }
         let subject = pull_subject(image, platform);
-        // `always` means once in a run: a matrix of a hundred cells is one `up`.
+        // `always` means once per run: a matrix of a hundred cells counts as one `up`.
         let memo = format!("{subject} {}", scope.token.run);
         if self.recall(&memo).is_some() {
             return Ok((image.to_owned(), None));
@@ -111,7 +111,7 @@ impl Images {
         answer.map_err(|error| in_service(&config.name, error))
     }
 
-    /// Pulls an image that a cell will need, unless it is there. A cell that asks for it meanwhile joins this pull.
+    /// Pulls an image that a cell will need, unless it is present. A cell that requests it meanwhile joins this pull.
     pub async fn prefetch(
         &self,
         engine: &Engine,
@@ -135,7 +135,7 @@ impl Images {
         let order = build::Order::new(config, scope).map_err(|why| {
             RuntimeError::Errored(format!("service {}: build: {why}", config.name))
         })?;
-        // A run's workspace doesn't change: within it the same order gives the same image.
+        // The workspace of a run doesn't change, so the same order gives the same image.
         let memo = format!("build {} {}", scope.token.run, order.identity());
         if let Some(image) = self.recall(&memo) {
             return Ok((image, None));
@@ -148,7 +148,7 @@ impl Images {
         answer.map_err(|error| in_service(&config.name, error))
     }
 
-    /// Joins the work under way for `subject`, or begins it.
+    /// Joins the work in progress for `subject`, or starts it.
     async fn fly(
         &self,
         subject: &str,

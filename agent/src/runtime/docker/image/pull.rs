@@ -1,4 +1,5 @@
-//! Pulling an image: with the user's credentials, again with growing pauses when the network or the registry fails, within its own deadline.
+//! Pulls an image with the user's credentials. Retries with growing pauses if the network or the registry fails, within
+//! a deadline.
 
 use super::Ready;
 use super::{auth, reference};
@@ -15,7 +16,7 @@ use std::collections::HashMap;
 use std::sync::Mutex;
 use std::time::Duration;
 
-/// Whether the engine has the image (for that platform).
+/// Returns whether the engine has the image (for that platform, if one is given).
 pub(super) async fn present(
     engine: &Engine,
     image: &str,
@@ -33,7 +34,7 @@ pub(super) async fn present(
     }
 }
 
-/// Pulls it.
+/// Pulls an image.
 pub(super) async fn pull(
     engine: Engine,
     settings: DockerSettings,
@@ -99,7 +100,7 @@ fn errored(error: RuntimeError) -> RuntimeError {
     RuntimeError::Errored(error.to_string())
 }
 
-/// What no further try will change.
+/// Returns whether an error is permanent, so that a retry won't help.
 fn is_final(said: &str) -> bool {
     [
         "manifest unknown",
@@ -134,14 +135,14 @@ async fn once(
     while let Some(line) = stream.next().await {
         progress.note(image, line.map_err(|error| said(&error))?);
     }
-    // The stream ends without an error also when the connection was cut in the middle.
+    // The stream also ends without an error if the connection breaks in the middle.
     match engine.ask(|| engine.docker.inspect_image(image)).await {
         Ok(_) => Ok(()),
         Err(error) => Err(format!("it is not there after the pull: {}", said(&error))),
     }
 }
 
-/// How far a pull is, by layer.
+/// Progress of a pull, by layer.
 #[derive(Default)]
 struct Progress {
     layers: Mutex<HashMap<String, String>>,

@@ -1,9 +1,9 @@
-//! Image references: which registry one names, and the tag that is meant when there is none. Pure.
+//! Image references: their registry, and the default tag. Pure.
 
-/// Docker Hub's key in Docker's configuration.
+/// Key of Docker Hub in Docker's configuration.
 pub(super) const HUB: &str = "https://index.docker.io/v1/";
 
-/// The registry's key in Docker's configuration.
+/// Returns the registry's key in Docker's configuration.
 pub(super) fn registry(reference: &str) -> &str {
     match reference.split_once('/') {
         Some((host, _)) if host.contains(['.', ':']) || host == "localhost" => match host {
@@ -14,7 +14,7 @@ pub(super) fn registry(reference: &str) -> &str {
     }
 }
 
-/// The reference with its tag: without one the engine would pull every tag there is.
+/// Returns the reference with a tag: without one the engine would pull every tag.
 pub(super) fn tagged(reference: &str) -> String {
     let last = reference.rsplit('/').next().unwrap_or(reference);
     match last.contains([':', '@']) {

@@ -1,4 +1,4 @@
-//! Which subnet a cell's network gets. Pure: what is taken comes in, a subnet goes out.
+//! Chooses the subnet of a cell's network. Pure: the input is what is taken, the output a subnet.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -12,7 +12,7 @@ pub struct Net4 {
 }
 
 impl Net4 {
-    /// The network that `address` with `prefix` lies in.
+    /// Returns the network of length `prefix` that contains `address`. `None` if the prefix is longer than 32.
     pub fn of(address: Ipv4Addr, prefix: u8) -> Option<Net4> {
         (prefix <= 32).then(|| Net4 {
             base: u32::from(address) & mask(prefix),
@@ -20,24 +20,24 @@ impl Net4 {
         })
     }
 
-    /// Reads `10.0.0.0/8`.
+    /// Parses a network such as `10.0.0.0/8`.
     pub fn parse(text: &str) -> Option<Net4> {
         let (address, prefix) = text.trim().split_once('/')?;
         Net4::of(address.parse().ok()?, prefix.parse().ok()?)
     }
 
-    /// Whether any address is in both.
+    /// Returns whether the networks share an address.
     pub fn overlaps(&self, other: &Net4) -> bool {
         let wider = mask(self.prefix.min(other.prefix));
         self.base & wider == other.base & wider
     }
 
-    /// The first address after the network's own: the gateway.
+    /// Returns the gateway: the first address after the network's own.
     pub fn gateway(&self) -> Ipv4Addr {
         Ipv4Addr::from(self.base.wrapping_add(1))
     }
 
-    /// How many networks of `prefix` fit.
+    /// Returns how many networks of length `prefix` fit into this one.
     fn parts(&self, prefix: u8) -> u32 {
         match prefix.checked_sub(self.prefix) {
             Some(bits) => 1u32.checked_shl(u32::from(bits)).unwrap_or(u32::MAX),
@@ -68,30 +68,31 @@ fn mask(prefix: u8) -> u32 {
         .unwrap_or(0)
 }
 
-/// The subnets of one cell: an IPv4 one, and the IPv6 one with the same number.
+/// The subnets of one cell: an IPv4 subnet, and the IPv6 subnet with the same number.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Subnets {
-    /// IPv4.
+    /// IPv4 subnet.
     pub v4: Net4,
-    /// IPv6, as `PREFIX/64`.
+    /// IPv6 subnet, as `PREFIX/64`.
     pub v6: String,
 }
 
-/// Gives out subnets, each once until it is given back.
+/// Allocates subnets; each one is used once until it is given back.
 #[derive(Debug)]
 pub struct Allocator {
     pools: Vec<Net4>,
     prefix: u8,
     v6: [u16; 3],
-    /// Given out by us.
+    /// Allocated by this process.
     ours: HashSet<Net4>,
-    /// Taken by others: networks and routes that were there, and what the engine refused.
+    /// Taken by others: existing networks and routes, and subnets that the engine refused.
     foreign: Vec<Net4>,
     next: u32,
 }
 
 impl Allocator {
-    /// An allocator over `pools`, cut into networks of `prefix`. `start` spreads processes over the pool, so that they seldom meet.
+    /// Creates an allocator over `pools`, divided into networks of length `prefix`. `start` spreads processes over the
+    /// pool, so that they rarely collide.
     pub fn new(pools: &[String], prefix: u8, v6: &str, start: u32) -> Result<Allocator, String> {
         if !(8..=29).contains(&prefix) {
             return Err(format!(
@@ -121,14 +122,14 @@ impl Allocator {
         })
     }
 
-    /// How many subnets there are at most.
+    /// Returns the maximum number of subnets.
     pub fn total(&self) -> u32 {
         self.pools.iter().fold(0u32, |sum, pool| {
             sum.saturating_add(pool.parts(self.prefix))
         })
     }
 
-    /// Replaces what is known to be taken by others.
+    /// Replaces the list of subnets that others use.
     pub fn set_foreign(&mut self, taken: Vec<Net4>) {
         self.foreign = taken
             .into_iter()
@@ -142,9 +143,9 @@ impl Allocator {
         self.foreign.push(net);
     }
 
-    /// A subnet that nobody is known to use; `None` if there is none left.
+    /// Takes a subnet that is not known to be in use; `None` if there is none left.
     pub fn take(&mut self) -> Option<Subnets> {
-        // Pools in their order: the second is used only when the first is full or taken.
+        // Pools in order: the second is used only when the first is full or taken.
         for (rank, pool) in self.pools.iter().enumerate() {
             let parts = pool.parts(self.prefix);
             for step in 0..parts {
@@ -189,7 +190,7 @@ fn parse_v6(text: &str) -> Result<[u16; 3], String> {
     Ok([a, b, c])
 }
 
-/// The IPv4 networks of the host's routes, from the text of `/proc/net/route`; default routes are no network.
+/// Returns the IPv4 networks of the host's routes, from the text of `/proc/net/route`, without default routes.
 pub fn routes(proc_net_route: &str) -> Vec<Net4> {
     let hex = |text: &str| u32::from_str_radix(text, 16).ok().map(u32::swap_bytes);
     proc_net_route

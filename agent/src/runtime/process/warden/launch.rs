@@ -1,4 +1,5 @@
-//! Starts the service: its words, environment, directory, input and user; or says why it can't be, as a shell would.
+//! Starts the service with its command, environment, directory, input and user, or reports why it can't, as a shell
+//! would.
 
 use super::spawn;
 use crate::limits;
@@ -12,26 +13,26 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// Names of a directory of programs that are looked at for a suggestion.
+/// Maximum names of a program directory that are considered for a suggestion.
 const MAX_NAMES: usize = 10_000;
 
-/// Why it could not be started.
+/// Reason why the service could not be started.
 pub enum Unlaunched {
-    /// It has no directory to run in.
+    /// The working directory can't be entered.
     Directory(io::Error),
-    /// The program.
+    /// The program can't be executed.
     Program(io::Error),
 }
 
-/// Starts it. Its outputs are the warden's own.
+/// Starts the service. It inherits the warden's standard output and standard error.
 pub fn launch(start: &Start) -> Result<Pid, Unlaunched> {
-    // Entered by the warden: a path would be looked up once more, by whoever it runs as.
+    // The warden enters the directory by its descriptor: a path would be resolved a second time, as the service's user.
     let entered = start.workdir.open().and_then(|directory| {
         rustix::process::fchdir(directory.directory()).map_err(io::Error::from)
     });
     entered.map_err(Unlaunched::Directory)?;
     let launched = spawn(start);
-    // What is told must not be held by the warden.
+    // The warden must not hold the directory.
     let _ = std::env::set_current_dir("/");
     launched.map_err(Unlaunched::Program)
 }
@@ -59,7 +60,7 @@ fn spawn(start: &Start) -> io::Result<Pid> {
         .map_err(io::Error::other)
 }
 
-/// Nothing, or a file in memory with what shall be read.
+/// Returns the standard input: empty, or an in-memory file with the content to read.
 fn stdin_of(start: &Start) -> io::Result<Stdio> {
     let Some(encoded) = &start.stdin else {
         return Ok(Stdio::null());
@@ -74,7 +75,7 @@ fn stdin_of(start: &Start) -> io::Result<Stdio> {
     Ok(Stdio::from(file))
 }
 
-/// Why it could not be started, as a shell would put it.
+/// Returns the report that says why the service could not be started, as a shell would.
 pub fn refusal(start: &Start, why: &Unlaunched) -> Report {
     let (Unlaunched::Directory(error) | Unlaunched::Program(error)) = why;
     if limits::has_nothing_left(error) {
@@ -121,7 +122,7 @@ fn program_refused(start: &Start, error: &io::Error) -> (i64, String) {
     (127, message)
 }
 
-/// The names in the directories of its `PATH`.
+/// Returns the names in the directories of its `PATH`.
 fn programs(start: &Start) -> Vec<String> {
     let path = start.env.get("PATH").map_or("", String::as_str);
     std::env::split_paths(path)

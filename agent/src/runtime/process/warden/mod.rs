@@ -1,12 +1,13 @@
-//! The warden: a tiny process between the agent and one service, which never leaves anything of the service behind.
+//! The warden: a tiny process between the agent and one service that makes sure nothing of the service stays behind.
 //!
-//! It is a fork of the fork server ([`WARDEN_COMMAND`], a hidden subcommand of both binaries), single-threaded, without an async runtime. Its
-//! standard input is a socket to the agent, its output and errors are the service's pipes, which it hands on and closes for itself.
-//! As subreaper it becomes the parent of every orphan below it, whatever sessions those made. When the service's
-//! first process exits, when it is told to, or when the socket closes (the agent is gone, also by `kill -9`), it kills all below it and goes.
-//! It doesn't read the service's output, and knows nothing of cells.
+//! It is a fork of the fork server ([`WARDEN_COMMAND`], a hidden subcommand of both binaries): single-threaded, without
+//! an async runtime. Its standard input is a socket to the agent. Its standard output and standard error are the
+//! service's pipes, which it passes on and then closes for itself. As a subreaper it becomes the parent of every orphan
+//! below it, whatever sessions those created. It kills everything below it and exits when the service's first process
+//! exits, when the agent orders it to, or when the socket closes (the agent is gone, even by `kill -9`). It doesn't
+//! read the service's output and doesn't know about cells.
 //!
-//! `server` forks wardens, `launch` starts the service, `watch` waits for what happens and ends it.
+//! `server` forks wardens, `launch` starts the service, `watch` waits for events and ends the service.
 
 mod launch;
 mod server;
@@ -25,22 +26,22 @@ use std::process::ExitCode;
 use std::time::Duration;
 use watch::{Outputs, Warden};
 
-/// The first argument that makes a binary of ours the fork server of wardens.
+/// First argument that makes a Phalanx binary run as the fork server of wardens.
 pub const WARDEN_COMMAND: &str = "__wardens";
-/// The variable of the fork server in whose place each warden writes its mark.
+/// Variable of the fork server whose space each warden overwrites with its mark.
 pub const MARK_ROOM: &str = "PHALANX_MARK_ROOM";
 
-/// For the ports of the service to become free.
+/// Time for the service's ports to become free.
 const PORT_TIME: Duration = Duration::from_secs(5);
 
-/// Runs the fork server, and in its children a warden. `main` of both binaries calls it, before anything else, if its first argument is
-/// [`WARDEN_COMMAND`].
+/// Runs the fork server, and in its children a warden. `main` of both binaries calls this first, if the first argument
+/// is [`WARDEN_COMMAND`].
 pub fn main() -> ExitCode {
     let served = server::serve().and_then(|forked| if forked { guard() } else { Ok(()) });
     match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // Its output is the service's: this is read where the service's last words are.
+            // Standard error is the service's, so this message appears after the service's last output.
             eprintln!("phalanx warden: {error}");
             ExitCode::FAILURE
         }
@@ -55,7 +56,7 @@ fn guard() -> io::Result<()> {
     let mut first = String::new();
     orders.read_line(&mut first)?;
     let Ok(Order::Start(start)) = serde_json::from_str(&first) else {
-        return Ok(()); // The agent went away, or this is no agent.
+        return Ok(()); // The agent exited, or the peer is no agent.
     };
     spawn::replace_environment(&start.marker.block_of_warden())?;
     let outputs = Outputs::open();
@@ -68,7 +69,7 @@ fn guard() -> io::Result<()> {
     };
     let _ = rename_after(&start.marker.service);
     close_standard_streams()?;
-    // An error here means that nobody reads: the loop sees the end of the socket.
+    // An error here means that the agent doesn't read: the loop then sees the end of the socket.
     let _ = report(
         &control,
         &Report::Started {
@@ -80,7 +81,8 @@ fn guard() -> io::Result<()> {
     Ok(())
 }
 
-/// What can arrive is read from a descriptor instead; the service begins with an empty mask (`spawn`).
+/// Blocks the signals that can arrive and returns a descriptor to read them from. The service begins with an empty mask
+/// (`spawn`).
 fn block_signals() -> io::Result<SignalFd> {
     let mut mask = SigSet::empty();
     for signal in [
@@ -99,13 +101,13 @@ fn block_signals() -> io::Result<SignalFd> {
     )?)
 }
 
-/// Shows in `ps -o comm` whose warden it is.
+/// Sets the process name, so that `ps -o comm` shows the service of the warden.
 fn rename_after(service: &str) -> io::Result<()> {
     let name = std::ffi::CString::new(format!("warden:{service}")).map_err(io::Error::other)?;
     Ok(nix::sys::prctl::set_name(&name)?)
 }
 
-/// The service alone shall hold its pipes: their end tells the agent that all has been said.
+/// Only the service may hold its pipes: their end tells the agent that the output is complete.
 fn close_standard_streams() -> io::Result<()> {
     let null = OpenOptions::new()
         .read(true)

@@ -1,8 +1,9 @@
-//! The fork server: a small process of one thread that becomes a warden by `fork`, for each process that the agent starts.
+//! The fork server: a small single-threaded process that forks a warden for each process that the agent starts.
 //!
-//! A warden that is a start of the whole program costs several milliseconds of linking; a fork of a process that has touched little memory
-//! costs some hundred microseconds. The agent starts the server with its first command and asks for wardens over a socket; each request brings
-//! the three standard streams of the warden to be. When the socket closes (the agent is gone), the server goes. Wardens don't depend on it.
+//! Starting the whole program as a warden costs several milliseconds of linking; a fork of a process that has touched
+//! little memory costs some hundred microseconds. The agent starts the server with its first command and requests
+//! wardens over a socket. Each request carries the three standard streams of the new warden. When the socket closes
+//! (the agent is gone), the server exits. Wardens don't depend on it.
 
 use super::{block_signals, report};
 use crate::runtime::process::spawn;
@@ -18,10 +19,10 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
-/// The standard input, output and errors of a warden to be.
+/// Standard input, output and error of the next warden.
 type Streams = [OwnedFd; 3];
 
-/// Forks a warden for each request. Returns in the server when the agent is gone, and in each warden with true.
+/// Forks a warden for each request. Returns false in the server when the agent is gone, and true in each warden.
 pub fn serve() -> io::Result<bool> {
     let requests = io::stdin().as_fd().try_clone_to_owned()?;
     let _ = prctl::set_name(c"phalanx-wardens");
@@ -36,7 +37,7 @@ pub fn serve() -> io::Result<bool> {
             Ok(ForkResult::Parent { .. }) => {}
             Err(error) => {
                 let message = format!("can't start a warden process: {error}");
-                // Nobody reads any more: then nobody waits for the warden either.
+                // If the report can't be sent, nothing waits for the warden either.
                 let _ = report(&UnixStream::from(control), &Report::Unable { message });
             }
         }
@@ -52,12 +53,13 @@ fn become_warden(control: &OwnedFd, stdout: &OwnedFd, stderr: &OwnedFd) -> io::R
     Ok(())
 }
 
-/// The streams of the next request; `None` when the agent is gone. Waits for wardens that ended meanwhile, so that what they cost counts as the agent's.
+/// Returns the streams of the next request, or `None` when the agent is gone. Also reaps wardens that have ended, so
+/// that their resource usage counts as the agent's.
 fn next_request(requests: &OwnedFd, signals: &SignalFd) -> io::Result<Option<Streams>> {
     loop {
         let mut either =
             [requests.as_fd(), signals.as_fd()].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
-        // An interruption is as good as an event.
+        // An interrupted call is treated like an event.
         let _ = poll(&mut either, PollTimeout::NONE);
         while let Ok(Some(_)) = signals.read_signal() {}
         while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG))
@@ -92,7 +94,8 @@ fn next_request(requests: &OwnedFd, signals: &SignalFd) -> io::Result<Option<Str
             })
             .flatten()
             .collect();
-        // Fewer arrive if this process has no descriptor left: they are closed, and who asked hears it by that.
+        // Fewer descriptors arrive if this process has none left. Those that arrived are closed, which tells the
+        // requester.
         if let Ok(streams) = Streams::try_from(streams) {
             return Ok(Some(streams));
         }

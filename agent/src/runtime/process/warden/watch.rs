@@ -1,4 +1,4 @@
-//! Waits for the end of the service, of the agent, or for an order; then kills everything below.
+//! Waits for the end of the service, for the end of the agent, or for an order, and then kills everything below.
 
 use crate::clock::Deadline;
 use crate::runtime::process::procfs;
@@ -18,13 +18,13 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::time::Duration;
 
-/// Read ends of the service's pipes, for the time after the agent: a kept service must not die of a broken pipe.
+/// Read ends of the service's pipes, used after the agent is gone: a kept service must not die of a broken pipe.
 pub struct Outputs {
     pipes: Vec<File>,
 }
 
 impl Outputs {
-    /// Opens what the standard streams lead to, as far as they are pipes.
+    /// Opens the standard streams for reading, as far as they are pipes.
     pub fn open() -> Outputs {
         let pipes = ["/proc/self/fd/1", "/proc/self/fd/2"]
             .iter()
@@ -54,17 +54,17 @@ impl Outputs {
     }
 }
 
-/// What a warden knows of its service.
+/// State of a warden.
 pub struct Warden {
     service: Pid,
-    /// Set when the service's first process was waited for: from then on its pid and group may be somebody else's.
+    /// Exit status of the service's first process, once it was reaped. From then on its pid and group may be reused.
     exited: Option<ExitStatus>,
     keep_until: Option<Deadline>,
     outputs: Outputs,
 }
 
 impl Warden {
-    /// Of a service that was just started.
+    /// Creates the state for a service that was just started.
     pub fn new(service: Pid, outputs: Outputs) -> Warden {
         Warden {
             service,
@@ -74,7 +74,8 @@ impl Warden {
         }
     }
 
-    /// Waits for the end of the service, of the agent, or for an order, until nothing lives below.
+    /// Waits for the end of the service, for the end of the agent, or for an order, then ends everything and returns
+    /// how it ended.
     pub fn watch(
         mut self,
         mut orders: BufReader<UnixStream>,
@@ -107,7 +108,7 @@ impl Warden {
                             self.obey(order);
                         }
                     }
-                    Ok(_) => agent_gone = true, // Half a line, then the end.
+                    Ok(_) => agent_gone = true, // An incomplete line, then the end.
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                     Err(_) => agent_gone = true,
                 }
@@ -118,7 +119,7 @@ impl Warden {
         }
     }
 
-    /// Without the agent everything ends, unless it was said to stay for a while.
+    /// Returns whether everything must end: the agent is gone and no keep time is left.
     fn keep_is_over(&self, agent_gone: bool) -> bool {
         let over = self.keep_until.is_none_or(|until| until.is_over());
         agent_gone && over
@@ -146,7 +147,7 @@ impl Warden {
         } else {
             fds.push(PollFd::new(control, PollFlags::POLLIN));
         }
-        // An interruption is as good as an event: the loop looks at everything again.
+        // An interrupted call is treated like an event: the loop checks everything again.
         let _ = poll(&mut fds, timeout);
     }
 
@@ -166,7 +167,7 @@ impl Warden {
         }
     }
 
-    /// The group at once, then those who left it, each pinned before it is signalled.
+    /// Signals the whole group at once, then the processes that left it, each pinned first.
     fn signal_everything(&self, signal: rustix::process::Signal) {
         if let Ok(number) = Signal::try_from(signal.as_raw()) {
             let _ = killpg(self.service, number);
@@ -180,7 +181,7 @@ impl Warden {
         }
     }
 
-    /// Waits for what has already exited: the service's first process and adopted orphans.
+    /// Reaps what has already exited: the service's first process and adopted orphans.
     fn reap_dead(&mut self) {
         while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG)) {
             if status == WaitStatus::StillAlive {
@@ -202,9 +203,10 @@ impl Warden {
 
     /// Kills everything below, generation by generation.
     ///
-    /// Only own children are signalled: a pid of theirs can't be reused before the warden waits for it. Whoever dies leaves its
-    /// children to the warden (subreaper) before it can be waited for, so that each return of `waitpid` is followed by a new look,
-    /// and `ECHILD` means that nothing lives any more, however fast it forked.
+    /// Only the warden's own children are signalled: a child's pid can't be reused before the warden reaps it. A dying
+    /// process leaves its children to the warden (the subreaper) before it can be reaped. So each return of `waitpid`
+    /// is followed by a new look at the children, and `ECHILD` means that nothing lives any more, however fast it
+    /// forked.
     fn end_all(mut self) -> Ending {
         if self.exited.is_none() {
             let _ = killpg(self.service, Signal::SIGKILL);
@@ -212,7 +214,7 @@ impl Warden {
         let mut how = Some(WaitPidFlag::WNOHANG);
         loop {
             match waitpid(None, how) {
-                // Only at first: most commands leave nobody behind, and then there is nothing to look for.
+                // Happens only at first: most commands leave no process behind, and then there is nothing to look for.
                 Ok(WaitStatus::StillAlive) => {}
                 Ok(status) => {
                     self.note(status);
