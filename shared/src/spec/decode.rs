@@ -1,8 +1,8 @@
-//! Tree → [`Spec`](super::model::Spec), with every error at once.
+//! Decodes a tree into a [`Spec`](super::model::Spec), and reports every error at once.
 //!
-//! The shape ([`super::shape`]) says first what is structurally wrong; the decoders here then take what is there
-//! and report what shapes can't say (ids that repeat, a default that is no option). A decoder never reports what
-//! the shape check has reported already: where a value doesn't fit it takes nothing.
+//! The shape check ([`super::shape`]) runs first and reports structural errors. The decoders then take the values that
+//! are present and report what shapes can't express, such as repeated ids or a default that is not an option. A decoder
+//! never repeats an error of the shape check: it treats a value that doesn't fit as absent.
 
 mod define;
 mod extends;

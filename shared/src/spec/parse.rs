@@ -1,9 +1,9 @@
-//! YAML 1.2 text → a tree with positions ([`Node`]).
+//! Parses YAML 1.2 text into a tree with positions ([`Node`]).
 //!
-//! Reads no files and knows nothing of specs: what the tree means is [`super::decode`]'s. Anchors, aliases and
-//! merge keys (`<<`) are resolved here, duplicate keys and everything that JSON couldn't hold are reported here.
-//! All input is hostile: sizes, depth and the growth by aliases are bounded ([`Limits`]), and nothing recurses
-//! deeper than the tree may be.
+//! Reads no files and knows nothing about specs; [`super::decode`] interprets the tree. Anchors, aliases and merge keys
+//! (`<<`) are resolved here. Duplicate keys, and everything that JSON couldn't hold, are reported here. All input is
+//! treated as hostile: size, depth and growth by aliases are bounded ([`Limits`]), and no recursion is deeper than the
+//! maximum depth of the tree.
 
 mod build;
 mod explain;
@@ -18,16 +18,16 @@ use flow::Moved;
 use position::Places;
 use saphyr_parser::{Event, Parser, ScanError};
 
-/// What a file may cost. Enough for any spec that a person or a generator would write.
+/// Limits on the cost of a file. They are enough for any spec that a person or a generator would write.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Bytes of the text.
+    /// Maximum size of the text in bytes.
     pub bytes: usize,
-    /// Nodes of the tree after aliases were put in.
+    /// Maximum number of nodes in the tree, with aliases expanded.
     pub nodes: usize,
-    /// Bytes of all scalars after aliases were put in.
+    /// Maximum size of all scalars in bytes, with aliases expanded.
     pub scalar_bytes: usize,
-    /// Levels of lists and maps.
+    /// Maximum number of levels of lists and maps.
     pub depth: usize,
 }
 
@@ -42,13 +42,13 @@ impl Default for Limits {
     }
 }
 
-/// Parses one document. `file` goes into the spans. Returns the tree unless the text is no YAML at all;
-/// everything that is wrong with it is in `diagnostics`.
+/// Parses one document and reports every error in `diagnostics`. Returns `None` if the text is not YAML. `file` is the
+/// file's index in the spans.
 pub fn parse(file: u32, text: &str, diagnostics: &mut Vec<Diagnostic>) -> Option<Node> {
     parse_within(Limits::default(), file, text, diagnostics)
 }
 
-/// [`parse`] with other limits.
+/// Parses one document like [`parse`], with other limits.
 pub fn parse_within(
     limits: Limits,
     file: u32,
@@ -92,9 +92,9 @@ pub fn parse_within(
     }
 }
 
-/// Why reading ended early.
+/// Reason why parsing ended early.
 enum Stop {
-    /// It isn't YAML, or the parser thinks so.
+    /// The text is not YAML, according to the parser.
     Syntax(ScanError),
     Other(Box<Diagnostic>),
 }
@@ -105,7 +105,7 @@ impl From<Box<Diagnostic>> for Stop {
     }
 }
 
-/// The first character of a file.
+/// Returns an empty span at the first character of a file.
 pub(crate) fn start_of(file: u32) -> Span {
     Span {
         file,

@@ -1,4 +1,4 @@
-//! Defines: step groups with parameters, and functions for expressions.
+//! Decodes defines: groups of steps with parameters, and functions for expressions.
 
 use super::fields::Fields;
 use super::step;
@@ -7,7 +7,7 @@ use crate::spec::model::{Define, DefineBody, Param};
 use crate::spec::node::{Entry, NodeValue};
 use crate::spec::shape::name::NameRule;
 
-/// A define, if it has a body.
+/// Decodes a define. Returns `None` if it has no body.
 pub fn define(entry: &Entry, diagnostics: &mut Vec<Diagnostic>) -> Option<Define> {
     let fields = Fields::of(&entry.value);
     let params = params(&fields, diagnostics);
@@ -35,7 +35,7 @@ pub fn define(entry: &Entry, diagnostics: &mut Vec<Diagnostic>) -> Option<Define
     })
 }
 
-/// `params`: a list of names, or a map from names to settings.
+/// Decodes `params`: a list of names, or a map from names to settings.
 fn params(fields: &Fields<'_>, diagnostics: &mut Vec<Diagnostic>) -> Vec<Param> {
     let mut params: Vec<Param> = step::names(fields.items("params"))
         .into_iter()

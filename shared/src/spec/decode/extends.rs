@@ -1,8 +1,8 @@
-//! `extends`, and a service over one of a Compose file: Compose's rules for merging.
+//! Merges services by Compose's rules: for `extends`, and for a service of a spec over one of a Compose file.
 //!
-//! Scalars, `command`, `entrypoint` and `healthcheck.test` are replaced, maps are merged by key, lists are
-//! appended. Where a side is an expression or of another form (a list over a map) the merge is put off: the
-//! value becomes a list of both, which [`crate::spec::service`] resolves once it is evaluated.
+//! Scalars, `command`, `entrypoint` and `healthcheck.test` are replaced, maps are merged by key, and lists are
+//! appended. If one side is an expression or has another form (a list over a map), the merge is deferred: the value
+//! becomes a list of both, which [`crate::spec::service`] merges once it is evaluated.
 
 use super::fields::is_extension;
 use crate::diagnostic::Diagnostic;
@@ -10,7 +10,7 @@ use crate::spec::node::{Entry, Node, NodeValue, Text};
 use crate::spec::shape::check::closest;
 use indexmap::IndexMap;
 
-/// Keys whose values of both sides count.
+/// Keys whose values are combined with those of the base.
 const ADDED: [&str; 20] = [
     "environment",
     "labels",
@@ -46,10 +46,10 @@ const MERGED: [&str; 8] = [
     "restart_policy",
 ];
 
-/// Keys that are a service's own and no part of its definition.
+/// Keys that belong to one service only, so `extends` doesn't inherit them.
 const OWN: [&str; 3] = ["extends", "ready", "start"];
 
-/// `over` merged onto `base`.
+/// Merges `over` onto `base`.
 pub(crate) fn merge_service(base: &Node, over: &Node) -> Node {
     let mut entries: Vec<Entry> = base.entries().to_vec();
     for entry in over.entries().iter().filter(|entry| !entry.value.is_null()) {
@@ -93,7 +93,7 @@ fn merge_value(key: &str, base: &Node, over: &Node) -> Node {
     }
 }
 
-/// The map that a value is; `build: DIR` is `build: { context: DIR }`.
+/// Returns the value as a map; `build: DIR` becomes `build: { context: DIR }`.
 fn context_of(key: &str, node: &Node) -> Option<Node> {
     match &node.value {
         NodeValue::Map(_) => Some(node.clone()),
@@ -128,7 +128,7 @@ fn merge_by_key(base: &Node, over: &Node) -> Node {
     }
 }
 
-/// A service's definition without what is its own, `env` of a process as `environment`.
+/// Returns a service's definition without the keys that are its own. `env` of a process becomes `environment`.
 fn definition(node: &Node) -> Node {
     let entries = node.entries().iter();
     let entries = entries
@@ -146,7 +146,7 @@ fn definition(node: &Node) -> Node {
     }
 }
 
-/// A definition whose base is missing, so that nothing is said of what the base would have.
+/// Adds an image to a definition whose base is missing, so that no further error is reported for the missing parts.
 fn with_some_image(mut definition: Node) -> Node {
     let known = |key: &str| definition.get(key).is_some();
     if !known("image") && !known("build") && !known("process") {
@@ -168,13 +168,13 @@ fn with_some_image(mut definition: Node) -> Node {
     definition
 }
 
-/// Which service another extends.
+/// Returns the name of the service that another one extends.
 fn base_of(node: &Node) -> Option<Text> {
     let extends = node.get("extends")?;
     super::fields::text_of(extends.get("service").unwrap_or(extends))
 }
 
-/// The definitions of all services with `extends` resolved, by name.
+/// Returns the definitions of all services by name, with `extends` resolved.
 pub fn resolve(
     services: &IndexMap<String, Entry>,
     diagnostics: &mut Vec<Diagnostic>,
@@ -187,7 +187,7 @@ pub fn resolve(
     resolved
 }
 
-/// Follows a service's bases to the first that is resolved or extends nothing, then merges on the way back.
+/// Follows a service's bases to the first one that is resolved or extends nothing, then merges on the way back.
 fn resolve_one(
     name: &str,
     services: &IndexMap<String, Entry>,

@@ -1,19 +1,19 @@
-//! Reading the keys of a map whose shape was checked: what doesn't fit is absent.
+//! Reads the keys of a map whose shape has been checked. A value that doesn't fit is treated as absent.
 
 use crate::diagnostic::{Diagnostic, Span};
 use crate::spec::node::{Entry, Expr, Node, NodeValue, Template, Text, holds_interpolation};
 use crate::spec::quantity;
 
-/// Keys that start with `x-` are the user's own, as in Compose: a place for anchors.
+/// Returns whether a key starts with `x-`. Such keys are free for the user, as in Compose: a place for anchors.
 pub(crate) fn is_extension(key: &str) -> bool {
     key.starts_with("x-")
 }
 
-/// The keys of a map; of anything else none.
+/// Keys of a map; any other value has none.
 #[derive(Clone, Copy)]
 pub(crate) struct Fields<'a> {
     entries: &'a [Entry],
-    /// Where the map stands.
+    /// Place of the map.
     pub span: Span,
 }
 
@@ -28,7 +28,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// The key's entry, if it is written and not null.
+    /// Returns the key's entry, if it is present and not null.
     pub fn entry(&self, key: &str) -> Option<&'a Entry> {
         self.entries
             .iter()
@@ -39,7 +39,7 @@ impl<'a> Fields<'a> {
         self.entry(key).map(|entry| &entry.value)
     }
 
-    /// The value as it is, for later evaluation.
+    /// Returns the value unchanged, for later evaluation.
     pub fn node(&self, key: &str) -> Option<Node> {
         self.get(key).cloned()
     }
@@ -48,7 +48,7 @@ impl<'a> Fields<'a> {
         self.get(key).and_then(template)
     }
 
-    /// A plain text.
+    /// Returns the value of a key that takes a plain text.
     pub fn text(&self, key: &str) -> Option<Text> {
         self.get(key).and_then(text_of)
     }
@@ -77,7 +77,7 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// A scalar as a template.
+/// Returns a scalar as a template.
 pub(crate) fn template(node: &Node) -> Option<Template> {
     Some(Template {
         text: quantity::spelling(node)?,
@@ -85,7 +85,7 @@ pub(crate) fn template(node: &Node) -> Option<Template> {
     })
 }
 
-/// A text that is no template.
+/// Returns a text that is not a template.
 pub(crate) fn text_of(node: &Node) -> Option<Text> {
     Some(Text {
         text: node.as_text()?.to_owned(),
@@ -93,7 +93,7 @@ pub(crate) fn text_of(node: &Node) -> Option<Text> {
     })
 }
 
-/// A scalar as an expression; the one allowed `${{ }}` around the whole is taken off.
+/// Returns a scalar as an expression, without the optional `${{ }}` around the whole.
 pub(crate) fn expression(node: &Node, diagnostics: &mut Vec<Diagnostic>) -> Option<Expr> {
     let whole = quantity::spelling(node)?;
     let exact = node.span.len as usize == whole.len();
@@ -120,7 +120,7 @@ pub(crate) fn expression(node: &Node, diagnostics: &mut Vec<Diagnostic>) -> Opti
     Some(expr)
 }
 
-/// Part of a text without the space around it, and where that stands.
+/// Returns part of a text without surrounding white space, with its place.
 fn trimmed(whole: &str, start: usize, end: usize, span: Span, exact: bool) -> Expr {
     let part = whole.get(start..end).unwrap_or_default();
     let text = part.trim();
@@ -136,7 +136,8 @@ fn trimmed(whole: &str, start: usize, end: usize, span: Span, exact: bool) -> Ex
     }
 }
 
-/// The span of `len` bytes from byte `start` of a text that stands at `span` letter for letter.
+/// Returns the span of `len` bytes from byte `start` of a text. The source must hold the text at `span` character by
+/// character.
 pub(crate) fn within(span: Span, text: &str, start: usize, len: usize) -> Span {
     let before = text.get(..start).unwrap_or_default();
     let (lines, column) = match before.rfind('\n') {

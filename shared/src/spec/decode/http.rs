@@ -1,4 +1,4 @@
-//! Requests: of `http` and `sse` steps, of readiness predicates; their TLS settings.
+//! Decodes requests of `http` and `sse` steps and of readiness predicates, and their TLS settings.
 
 use super::fields::Fields;
 use crate::spec::model::{Body, Http, Method, SessionRef, Tls};
@@ -13,7 +13,7 @@ const METHODS: [(&str, Method); 6] = [
     ("head", Method::Head),
 ];
 
-/// The request in a map, if it has a method.
+/// Decodes the request in a map. Returns `None` if it has no method.
 pub fn request(node: &Node) -> Option<Http> {
     let fields = Fields::of(node);
     let (method, url) = METHODS
@@ -46,7 +46,7 @@ pub fn request(node: &Node) -> Option<Http> {
     })
 }
 
-/// TLS settings.
+/// Decodes TLS settings.
 pub fn tls(node: &Node) -> Tls {
     let fields = Fields::of(node);
     Tls {

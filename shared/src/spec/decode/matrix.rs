@@ -1,11 +1,11 @@
-//! `strategy` and `cell`.
+//! Decodes `strategy` and `cell`.
 
 use super::fields::Fields;
 use crate::diagnostic::Span;
 use crate::spec::model::{CellSettings, Strategy};
 use crate::spec::node::Node;
 
-/// The strategy; without one there is one cell.
+/// Decodes the strategy. Without one there is a single cell.
 pub fn strategy(node: Option<&Node>, whole: Span) -> Strategy {
     let Some(node) = node else {
         return Strategy {
@@ -40,7 +40,7 @@ pub fn strategy(node: Option<&Node>, whole: Span) -> Strategy {
     }
 }
 
-/// What every cell has.
+/// Decodes the settings of every cell.
 pub fn cell(node: Option<&Node>) -> CellSettings {
     let Some(node) = node else {
         return CellSettings::default();

@@ -1,4 +1,4 @@
-//! Services: definition, readiness, start.
+//! Decodes services: their definition, readiness and start.
 
 use super::extends;
 use super::fields::Fields;
@@ -8,7 +8,7 @@ use crate::spec::model::{Probe, Ready, Service};
 use crate::spec::node::{Entry, Node};
 use indexmap::IndexMap;
 
-/// All services, `extends` resolved.
+/// Decodes all services, with `extends` resolved.
 pub(crate) fn services(
     written: &IndexMap<String, Entry>,
     diagnostics: &mut Vec<Diagnostic>,

@@ -1,4 +1,4 @@
-//! Phases and steps.
+//! Decodes phases and steps.
 
 use super::fields::{Fields, expression, template, text_of};
 use super::http;
@@ -21,7 +21,7 @@ const VERBS: [(&str, ContainerVerb); 9] = [
     ("run", ContainerVerb::Run),
 ];
 
-/// A phase: a list of steps, or a map with `steps`.
+/// Decodes a phase: a list of steps, or a map with `steps`.
 pub fn phase(entry: &Entry, diagnostics: &mut Vec<Diagnostic>) -> Phase {
     let fields = Fields::of(&entry.value);
     let list = match &entry.value.value {
@@ -46,7 +46,7 @@ pub fn phase(entry: &Entry, diagnostics: &mut Vec<Diagnostic>) -> Phase {
     }
 }
 
-/// A list of steps.
+/// Decodes a list of steps.
 pub fn steps(items: &[Node], diagnostics: &mut Vec<Diagnostic>) -> Vec<Step> {
     items.iter().map(|item| step(item, diagnostics)).collect()
 }
@@ -74,7 +74,7 @@ fn step(node: &Node, diagnostics: &mut Vec<Diagnostic>) -> Step {
     }
 }
 
-/// The first key of the step: enough to show which it is.
+/// Returns the span of the step's first key, which is enough to identify the step.
 fn step_span(node: &Node) -> Span {
     Fields::of(node).span
 }
@@ -230,7 +230,7 @@ fn skip(fields: &Fields<'_>, diagnostics: &mut Vec<Diagnostic>) -> Option<SkipIf
     })
 }
 
-/// The entries of `capture`.
+/// Decodes the entries of `capture`.
 pub fn captures(fields: &Fields<'_>, diagnostics: &mut Vec<Diagnostic>) -> Vec<Capture> {
     let entries = fields.entries("capture").iter();
     entries
@@ -246,7 +246,7 @@ pub fn captures(fields: &Fields<'_>, diagnostics: &mut Vec<Diagnostic>) -> Vec<C
         .collect()
 }
 
-/// `expect`: one expression or a list.
+/// Decodes `expect`: one expression or a list.
 pub fn expectations(fields: &Fields<'_>, diagnostics: &mut Vec<Diagnostic>) -> Vec<Expr> {
     let Some(node) = fields.get("expect") else {
         return Vec::new();
@@ -260,7 +260,7 @@ pub fn expectations(fields: &Fields<'_>, diagnostics: &mut Vec<Diagnostic>) -> V
     }
 }
 
-/// The names of a list of texts.
+/// Returns the names in a list of texts.
 pub fn names(items: &[Node]) -> Vec<crate::spec::node::Text> {
     items.iter().filter_map(text_of).collect()
 }

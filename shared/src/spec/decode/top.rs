@@ -1,4 +1,4 @@
-//! The top level of a spec, and of a file that it includes.
+//! Decodes the top level of a spec, and of a file that it includes.
 
 use super::fields::{Fields, is_extension};
 use super::{define, http, matrix, step};
@@ -11,21 +11,21 @@ use crate::spec::node::{Entry, Node, NodeValue, Text};
 use crate::spec::quantity;
 use crate::spec::shape::check;
 
-/// What any file of a spec may hold.
+/// Parts that any file of a spec may hold.
 #[derive(Debug, Default)]
 pub(crate) struct Parts {
-    /// Paths of further files.
+    /// Paths of the files to include.
     pub include: Vec<Text>,
     pub inputs: Vec<InputDecl>,
     pub coverage: Vec<CoverageRow>,
     pub vars: Vec<(Text, Node)>,
-    /// Services as written; `extends` is resolved when all files are there.
+    /// Services as written; `extends` is resolved once all files have been read.
     pub services: Vec<Entry>,
     pub sessions: Vec<Session>,
     pub define: Vec<Define>,
 }
 
-/// What only the main file holds.
+/// Parts that only the main file may hold.
 #[derive(Debug)]
 pub(crate) struct Main {
     pub name: Option<String>,
@@ -38,7 +38,7 @@ pub(crate) struct Main {
     pub compose: Option<Text>,
     /// Values of the Compose file's variables.
     pub variables: Vec<(Text, Node)>,
-    /// Files of further values.
+    /// Files with further values.
     pub env_files: Vec<Text>,
     pub default_session: Option<Text>,
     pub phases: Vec<Phase>,
@@ -140,7 +140,7 @@ fn parts(fields: &Fields<'_>, diagnostics: &mut Vec<Diagnostic>) -> Parts {
     }
 }
 
-/// `env-file` of `stack`: one path or several.
+/// Decodes `env-file` of `stack`: one path or a list.
 fn env_files(stack: &Node) -> Vec<Text> {
     let fields = Fields::of(stack);
     match fields.text("env-file") {
@@ -211,7 +211,7 @@ fn input(entry: &Entry, diagnostics: &mut Vec<Diagnostic>) -> InputDecl {
     input
 }
 
-/// What an input's shape can't say: options and default fit the type.
+/// Checks what an input's shape can't express: whether options and default fit the type.
 fn check_input(input: &InputDecl, fields: &Fields<'_>, diagnostics: &mut Vec<Diagnostic>) {
     let name = &input.name.text;
     let options = fields.entry("options");

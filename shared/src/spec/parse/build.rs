@@ -1,4 +1,5 @@
-//! From the parser's events to the tree: anchors, aliases, merge keys, duplicate keys, and the budget.
+//! Builds the tree from the parser's events: resolves anchors, aliases and merge keys, finds duplicate keys, and
+//! enforces the limits.
 
 use super::super::node::{Entry, Node, NodeValue, Text};
 use super::position::Places;
@@ -11,27 +12,27 @@ use std::collections::HashMap;
 
 type Fatal = Box<Diagnostic>;
 
-/// A finished value with what it costs to repeat it.
+/// A finished value, with the cost of repeating it.
 #[derive(Clone)]
 struct Built {
     node: Node,
-    /// Nodes in it, itself included.
+    /// Number of nodes in the value, including itself.
     nodes: usize,
     scalar_bytes: usize,
-    /// Levels of lists and maps below and with it.
+    /// Levels of lists and maps in the value, including itself.
     height: usize,
-    /// Whether it is the plain scalar `<<`.
+    /// Whether the value is the plain scalar `<<`.
     merge: bool,
 }
 
-/// An open list or map.
+/// A list or map that is not complete yet.
 struct Frame {
     map: bool,
     anchor: usize,
     span: Span,
     items: Vec<Node>,
     entries: Vec<Entry>,
-    /// A key that waits for its value; `None` inside for a key that can't be one.
+    /// Key that waits for its value; the inner `None` stands for a value that can't be a key.
     key: Option<Option<Key>>,
     merged: Vec<Node>,
     nodes: usize,
@@ -44,7 +45,7 @@ enum Key {
     Merge(Span),
 }
 
-/// Takes events, gives the tree.
+/// Builds a tree from events.
 pub struct Builder<'a, 'd> {
     limits: Limits,
     places: &'d Places<'a>,
@@ -74,7 +75,7 @@ impl<'a, 'd> Builder<'a, 'd> {
         }
     }
 
-    /// The tree, once all events are in.
+    /// Returns the tree, after the last event.
     pub fn finish(self) -> Option<Node> {
         if self.root.is_none() {
             self.diagnostics.push(Diagnostic::error(
@@ -85,7 +86,7 @@ impl<'a, 'd> Builder<'a, 'd> {
         self.root
     }
 
-    /// A list or map begins.
+    /// Starts a list or map.
     pub fn open(
         &mut self,
         map: bool,
@@ -115,7 +116,7 @@ impl<'a, 'd> Builder<'a, 'd> {
         Ok(())
     }
 
-    /// A list or map ends.
+    /// Completes a list or map.
     pub fn close(&mut self, start: usize, end: usize) -> Result<(), Fatal> {
         let Some(mut frame) = self.frames.pop() else {
             return Ok(());
@@ -137,7 +138,8 @@ impl<'a, 'd> Builder<'a, 'd> {
         let value = if frame.map {
             let mut entries = self.without_duplicates(std::mem::take(&mut frame.entries));
             merge(&mut entries, std::mem::take(&mut frame.merged));
-            // Most maps are small, and room for four entries each is what big files would spend most on.
+            // Shrink: most maps are small, and spare room for four entries each would be most of the memory for big
+            // files.
             entries.shrink_to_fit();
             NodeValue::Map(entries)
         } else {
@@ -159,7 +161,7 @@ impl<'a, 'd> Builder<'a, 'd> {
         self.put(built, frame.anchor)
     }
 
-    /// A scalar.
+    /// Adds a scalar.
     pub fn scalar(
         &mut self,
         text: Cow<'_, str>,
@@ -184,7 +186,7 @@ impl<'a, 'd> Builder<'a, 'd> {
         self.put(built, anchor)
     }
 
-    /// A repetition of something anchored.
+    /// Adds another copy of an anchored value.
     pub fn alias(&mut self, anchor: usize, start: usize, end: usize) -> Result<(), Fatal> {
         let span = self.places.span(start, end);
         let Some(built) = self.anchors.get(&anchor).cloned() else {
@@ -225,7 +227,7 @@ impl<'a, 'd> Builder<'a, 'd> {
         )))
     }
 
-    /// Puts a finished value where it belongs.
+    /// Adds a finished value to the list or map that is open, or makes it the root.
     fn put(&mut self, built: Built, anchor: usize) -> Result<(), Fatal> {
         if anchor > 0 {
             self.spend(built.nodes, built.scalar_bytes, built.node.span)?;
@@ -267,7 +269,7 @@ impl<'a, 'd> Builder<'a, 'd> {
         Ok(())
     }
 
-    /// What a node is as a key. Numbers and bools are keys by their spelling.
+    /// Returns a node as a key. Numbers and bools become keys by their spelling.
     fn key(&mut self, node: Node, merge: bool) -> Option<Key> {
         if merge {
             return Some(Key::Merge(node.span));
@@ -319,8 +321,8 @@ impl<'a, 'd> Builder<'a, 'd> {
         entries
     }
 
-    /// The text between the quotes where the source holds it letter for letter (offsets into the text are then
-    /// offsets into the file), else the whole scalar.
+    /// Returns the span of the text between the quotes if the source holds it character by character, so that offsets
+    /// into the text are offsets into the file. Otherwise returns the span of the whole scalar.
     fn scalar_span(&self, text: &str, style: ScalarStyle, start: usize, end: usize) -> Span {
         let quoted = matches!(style, ScalarStyle::SingleQuoted | ScalarStyle::DoubleQuoted);
         let first = start + usize::from(quoted);
@@ -328,8 +330,8 @@ impl<'a, 'd> Builder<'a, 'd> {
         if written.starts_with(text) {
             return self.places.span_of(first, text.len());
         }
-        // Whoever maps offsets tells the two apart by their lengths (`expr::place`). A line break that became a space,
-        // or an escape as long as its character, can make them equal by chance: then the span stops short of that.
+        // `expr::place` tells the two cases apart by their lengths. A line break that became a space, or an escape as
+        // long as its character, can make the lengths equal by chance. Shorten the span in that case.
         let mut whole = self.places.slice(start, end).trim_end();
         while whole.len() == text.len() || whole.len() == text.len() + 2 {
             let Some((at, _)) = whole.char_indices().next_back() else {
@@ -390,7 +392,7 @@ impl<'a, 'd> Builder<'a, 'd> {
         }
     }
 
-    /// Reports a tag that isn't `!!wanted`. Most are a CEL `!` that should have been quoted.
+    /// Reports a tag other than `!!wanted`. Most such tags are a CEL `!` that should have been quoted.
     fn check_tag(&mut self, tag: Option<&Tag>, wanted: &str, span: Span) {
         let Some(tag) = tag else { return };
         if tag.is_yaml_core_schema() && tag.suffix == wanted {
@@ -410,7 +412,7 @@ impl<'a, 'd> Builder<'a, 'd> {
     }
 }
 
-/// Collects what `<<` brings: a map, or a list of maps.
+/// Collects the maps that `<<` merges: one map, or a list of maps.
 fn take_merged(merged: &mut Vec<Node>, node: Node, key: Span) -> Result<(), Fatal> {
     match node.value {
         NodeValue::Map(_) => merged.push(node),
@@ -431,8 +433,8 @@ fn take_merged(merged: &mut Vec<Node>, node: Node, key: Span) -> Result<(), Fata
     Ok(())
 }
 
-/// Adds the entries of merged maps that aren't written: what stands in the map outranks what is merged, and of
-/// several merged maps the first.
+/// Adds the entries of merged maps whose keys the map doesn't have. The map's own entries take precedence over merged
+/// ones, and earlier merged maps over later ones.
 fn merge(entries: &mut Vec<Entry>, merged: Vec<Node>) {
     if merged.is_empty() {
         return;

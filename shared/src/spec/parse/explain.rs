@@ -1,9 +1,9 @@
-//! What the YAML parser's complaints mean to somebody who writes a spec.
+//! Explains the YAML parser's errors to the author of a spec.
 
 use super::position::Places;
 use crate::diagnostic::Diagnostic;
 
-/// A syntax error with the advice that its line suggests.
+/// Returns a syntax error with advice based on the text of its line.
 pub fn syntax(places: &Places<'_>, info: &str, index: usize) -> Diagnostic {
     let line = places.line(index);
     if info.contains("recursion limit") {
@@ -76,7 +76,7 @@ fn advice(info: &str, line: &str) -> Option<&'static str> {
     None
 }
 
-/// Whether a `${{` on the line stands outside of quotes.
+/// Returns whether the line has a `${{` outside quotes.
 fn unquoted_interpolation(line: &str) -> bool {
     let mut quote = None;
     let mut previous = ' ';
@@ -95,7 +95,7 @@ fn unquoted_interpolation(line: &str) -> bool {
                 }
             }
         }
-        // Remembered, not looked for: a line may have megabytes.
+        // Remember this instead of searching for it, because a line may be megabytes long.
         inside_flow |= matches!(character, '{' | '[');
         previous = character;
     }

@@ -1,41 +1,43 @@
-//! Lists and maps in brackets whose lines stand left of where the parser wants them.
+//! Lists and maps in brackets whose lines are indented less than the parser requires.
 //!
-//! YAML asks for an indentation inside of brackets too, and nobody else insists: go-yaml, libyaml, PyYAML, SnakeYAML and
-//! YamlDotNet read a `]` in the column of its key. Our parser does so after some values and not after others
-//! (saphyr-rs/saphyr#73). Where it complains, the line is moved to the right and the text is read anew; nothing inside of
-//! brackets depends on how far. Positions are translated back, so that every place is one of the file as it is.
+//! YAML requires an indentation inside brackets too, but no other parser enforces it: go-yaml, libyaml, PyYAML,
+//! SnakeYAML and YamlDotNet accept a `]` in the column of its key. Our parser does so after some values and not after
+//! others (saphyr-rs/saphyr#73). Where it reports an error, this module moves the line to the right and parses the text
+//! again. The amount makes no difference inside brackets. Positions are translated back, so that every place refers to
+//! the original file.
 
 use super::position::Places;
 use saphyr_parser::ScanError;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-/// Characters that may be read again because of moved lines, over all attempts.
+/// Maximum number of characters to parse again because of moved lines, over all attempts.
 const MOST_READ: usize = 16 << 20;
 
-/// The farthest that a line is moved.
+/// Maximum number of spaces by which a line is moved.
 const FARTHEST: usize = 1024;
 
-/// Which lines are moved, and how far.
+/// Lines that are moved, and how far.
 #[derive(Default)]
 pub struct Moved {
-    /// Spaces to put before a character, by its index.
+    /// Number of spaces to insert before a character, by the character's index.
     spaces: BTreeMap<usize, usize>,
-    /// Of each move: its index in the file, the index after it in the moved text, and how many spaces were put in up to there.
+    /// For each move: its index in the file, the index after it in the moved text, and the number of spaces inserted so
+    /// far.
     shifts: Vec<(usize, usize, usize)>,
     read: usize,
-    /// The first complaint of something else than a closing bracket: if the rest can't be read either, that was it.
+    /// First error at anything but a closing bracket. If the rest can't be parsed either, this is the error to report.
     doubt: Option<(String, usize)>,
 }
 
 impl Moved {
-    /// The complaint to report when nothing helped: what it says, and where in the file.
+    /// Returns the error to report if no move helped: message and index in the file.
     pub fn complaint(&self, last: &ScanError) -> (String, usize) {
         let last = || (last.info().to_owned(), self.original(last.marker().index()));
         self.doubt.clone().unwrap_or_else(last)
     }
 
-    /// The text with its lines moved.
+    /// Returns the text with its lines moved.
     pub fn text<'a>(&self, places: &Places<'a>) -> Cow<'a, str> {
         if self.spaces.is_empty() {
             return Cow::Borrowed(places.content());
@@ -51,21 +53,21 @@ impl Moved {
         Cow::Owned(text)
     }
 
-    /// The index in the file of a character of the moved text.
+    /// Returns the index in the file of a character of the moved text.
     pub fn original(&self, index: usize) -> usize {
         let before = self.shifts.partition_point(|(_, after, _)| *after <= index);
         let shift = match before.checked_sub(1).and_then(|at| self.shifts.get(at)) {
             Some((.., shift)) => *shift,
             None => 0,
         };
-        // Within the spaces that were put in, what follows them is meant.
+        // An index within inserted spaces refers to the character after them.
         match self.shifts.get(before) {
             Some((at, ..)) => (index - shift).min(*at),
             None => index - shift,
         }
     }
 
-    /// Moves the line that the parser complains of to the right; `false` if that is no remedy.
+    /// Moves the line that the parser's error refers to. Returns `false` if moving lines doesn't help.
     pub fn remedy(&mut self, places: &Places<'_>, error: &ScanError) -> bool {
         let complaint = matches!(
             error.info(),

@@ -1,19 +1,19 @@
-//! From the parser's character indices to [`Span`]s with line, column and byte offset.
+//! Converts the parser's character indices into [`Span`]s with line, column and byte offset.
 
 use crate::diagnostic::Span;
 
-/// Every so many characters the byte offset is written down, so that a lookup scans at most that many.
+/// Number of characters between two stored byte offsets. A lookup scans at most this many.
 const STRIDE: usize = 128;
 const BOM: &str = "\u{feff}";
 
-/// A text and where its characters stand.
+/// A text, with the positions of its characters.
 pub struct Places<'a> {
     file: u32,
-    /// The text without its byte order mark.
+    /// Text without its byte order mark.
     content: &'a str,
-    /// Bytes of the byte order mark.
+    /// Size of the byte order mark in bytes.
     skipped: usize,
-    /// Byte offsets of characters 0, STRIDE, 2·STRIDE …; empty if all is ASCII.
+    /// Byte offsets of characters 0, STRIDE, 2·STRIDE …; empty if the whole text is ASCII.
     checkpoints: Vec<usize>,
     /// Byte offset and character index of each line's first character.
     lines: Vec<(usize, usize)>,
@@ -42,12 +42,12 @@ impl<'a> Places<'a> {
         }
     }
 
-    /// The file's index in the spec's sources.
+    /// Returns the file's index in the spec's sources.
     pub fn file(&self) -> u32 {
         self.file
     }
 
-    /// The text of a span that this made.
+    /// Returns the text of a span that these places returned.
     pub fn text_of(&self, span: Span) -> &'a str {
         let start = (span.offset as usize).saturating_sub(self.skipped);
         self.content
@@ -55,12 +55,12 @@ impl<'a> Places<'a> {
             .unwrap_or_default()
     }
 
-    /// The text that the indices refer to.
+    /// Returns the text that the indices refer to.
     pub fn content(&self) -> &'a str {
         self.content
     }
 
-    /// The byte offset in [`Self::content`] of a character, at most its length.
+    /// Returns the byte offset of a character in [`Self::content`], at most the length of the text.
     pub fn byte(&self, index: usize) -> usize {
         if self.checkpoints.is_empty() {
             return index.min(self.content.len());
@@ -74,20 +74,20 @@ impl<'a> Places<'a> {
             .map_or(self.content.len(), |(byte, _)| start + byte)
     }
 
-    /// The text between two characters.
+    /// Returns the text from one character up to another.
     pub fn slice(&self, start: usize, end: usize) -> &'a str {
         self.content
             .get(self.byte(start)..self.byte(end.max(start)))
             .unwrap_or_default()
     }
 
-    /// The span from one character up to another.
+    /// Returns the span from one character up to another.
     pub fn span(&self, start: usize, end: usize) -> Span {
         let len = self.byte(end.max(start)) - self.byte(start);
         self.span_of(start, len)
     }
 
-    /// The span of `len` bytes from a character.
+    /// Returns the span of `len` bytes from a character.
     pub fn span_of(&self, start: usize, len: usize) -> Span {
         let byte = self.byte(start);
         let line = self.lines.partition_point(|&(first, _)| first <= byte);
@@ -101,7 +101,7 @@ impl<'a> Places<'a> {
         }
     }
 
-    /// The line on which a character stands, without its line break.
+    /// Returns the line of a character, without its line break.
     pub fn line(&self, index: usize) -> &'a str {
         let byte = self.byte(index);
         let line = self.lines.partition_point(|&(first, _)| first <= byte);
@@ -111,7 +111,7 @@ impl<'a> Places<'a> {
     }
 }
 
-/// The file's size is limited far below 4 GiB, so this loses nothing.
+/// Converts an offset. This loses nothing, because the file's size is limited far below 4 GiB.
 fn narrow(value: usize) -> u32 {
     u32::try_from(value).unwrap_or(u32::MAX)
 }

@@ -1,16 +1,16 @@
-//! YAML 1.2's core schema: what a plain scalar is. Only `true` and `false` are bools (`yes`, `on`, `No` are text).
+//! Resolves plain scalars by YAML 1.2's core schema. Only `true` and `false` are bools; `yes`, `on` and `No` are texts.
 
 use super::super::node::NodeValue;
 
-/// Why a plain scalar has no value.
+/// Reason why a plain scalar has no value.
 pub enum Unfit {
     /// An integer beyond 64 bits.
     TooBig,
-    /// `.inf`, `.nan`: JSON has no such number.
+    /// `.inf` or `.nan`: JSON has no such numbers.
     NotFinite,
 }
 
-/// The value of a plain scalar.
+/// Returns the value of a plain scalar.
 pub fn resolve(text: &str) -> Result<NodeValue, Unfit> {
     match text {
         "" | "~" | "null" | "Null" | "NULL" => return Ok(NodeValue::Null),
@@ -37,7 +37,7 @@ pub fn resolve(text: &str) -> Result<NodeValue, Unfit> {
     Ok(NodeValue::Text(text.to_owned()))
 }
 
-/// `Some(None)` if it is written as an integer but doesn't fit.
+/// Parses an integer. Returns `Some(None)` for one that doesn't fit into 64 bits.
 fn integer(text: &str) -> Option<Option<i64>> {
     for (prefix, radix) in [("0x", 16), ("0o", 8)] {
         if let Some(digits) = text.strip_prefix(prefix) {
@@ -50,7 +50,7 @@ fn integer(text: &str) -> Option<Option<i64>> {
     fits.then(|| text.parse().ok())
 }
 
-/// `[0-9]* . [0-9]* ( [eE] [-+]? [0-9]+ )?` with a digit before the exponent.
+/// Returns whether a text matches `[0-9]* . [0-9]* ( [eE] [-+]? [0-9]+ )?` with a digit before the exponent.
 fn is_decimal(text: &str) -> bool {
     let (mantissa, exponent) = match text.split_once(['e', 'E']) {
         Some((mantissa, exponent)) => (mantissa, Some(exponent)),
@@ -65,7 +65,7 @@ fn is_decimal(text: &str) -> bool {
     digits(whole) && digits(fraction) && !(whole.is_empty() && fraction.is_empty()) && exponent
 }
 
-/// How a number would be read back, if that isn't how it was written: `1.10` is the number 1.1.
+/// Returns how a number is spelled when read back, if that differs from the source: `1.10` is the number 1.1.
 pub fn changed_spelling(text: &str, value: &NodeValue) -> Option<String> {
     let NodeValue::Float(number) = value else {
         return None;

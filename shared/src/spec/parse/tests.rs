@@ -169,7 +169,8 @@ fn bombs_end_in_a_message() {
     assert!(problem(&"x".repeat(20 << 20)).contains("the file is too big"));
 }
 
-/// Each text is what the other is, with its brackets elsewhere: so go-yaml, libyaml, PyYAML and YamlDotNet read them.
+/// Both texts of a pair are equal apart from the position of brackets, as read by go-yaml, libyaml, PyYAML and
+/// YamlDotNet.
 #[test]
 fn brackets_may_stand_left_of_what_they_close() {
     let pairs = [
