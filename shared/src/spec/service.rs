@@ -1,6 +1,6 @@
 //! A service's definition after evaluation: Compose's keys with Compose's meaning, typed.
 //!
-//! The same decoder checks the unevaluated definition (`validate`) and makes this from the evaluated one.
+//! One decoder both checks the definition before evaluation (`validate`) and returns the configuration after it.
 
 mod decode;
 mod image;
@@ -19,142 +19,144 @@ use crate::diagnostic::Span;
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
-/// What a runtime needs to make a service. Absent options are Docker's defaults.
+/// Everything that a runtime needs to create a service. Options that are absent have Docker's defaults.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ServiceConfig {
-    /// The service's name.
+    /// Name of the service.
     pub name: String,
-    /// Where its definition stands.
+    /// Place of its definition.
     pub span: Span,
-    /// A host process: its command words. Then only `environment`, `env_file`, `working_dir`, `ports`, `depends_on`, `stop_*` and `healthcheck` apply.
+    /// Command of a host process, as words. With it, only `environment`, `env_file`, `working_dir`, `ports`,
+    /// `depends_on`, `stop_*` and `healthcheck` apply.
     pub process: Option<Vec<String>>,
-    /// Image reference; with `build` the tag given to what is built.
+    /// Image reference; with `build`, the tag to give to the image that is built.
     pub image: Option<String>,
-    /// How the image is built.
+    /// Settings for building the image.
     pub build: Option<Build>,
-    /// Overrides the image's command.
+    /// Command that overrides the image's.
     pub command: Option<Vec<String>>,
-    /// Overrides the image's entrypoint.
+    /// Entrypoint that overrides the image's.
     pub entrypoint: Option<Vec<String>>,
-    /// Variables, already merged over those of `env_file`; `None` as value takes nothing (unset).
+    /// Environment variables, which take precedence over those of `env_file`. A variable whose value is `None` is
+    /// unset.
     pub environment: IndexMap<String, Option<String>>,
     /// Files of variables, relative to the workspace, read when the service is created.
     pub env_file: Vec<EnvFile>,
-    /// Mounts.
+    /// Mounts of the container.
     pub volumes: Vec<Mount>,
-    /// Files of their own: secrets and configs of a Compose file.
+    /// Files to place in the container: secrets and configs of a Compose file.
     pub files: Vec<PlacedFile>,
-    /// Paths of in-memory file systems, `PATH[:options]`.
+    /// Paths of in-memory file systems, as `PATH[:options]`.
     pub tmpfs: Vec<String>,
     /// Ports that steps may reach.
     pub ports: Vec<Port>,
-    /// Ports that other containers may reach (documentation to Docker).
+    /// Ports that other containers may reach (only documentation for Docker).
     pub expose: Vec<String>,
-    /// How the engine judges health; overrides the image's.
+    /// Health check that overrides the image's.
     pub healthcheck: Option<Healthcheck>,
-    /// What must have happened before it starts.
+    /// Conditions on other services that must hold before it starts, by service name.
     pub depends_on: IndexMap<String, Dependency>,
-    /// `USER[:GROUP]`.
+    /// User, as `USER[:GROUP]`.
     pub user: Option<String>,
-    /// The working directory.
+    /// Working directory.
     pub working_dir: Option<String>,
-    /// `HOST:ADDRESS` lines.
+    /// Lines of the hosts file, as `HOST:ADDRESS`.
     pub extra_hosts: Vec<String>,
-    /// DNS servers.
+    /// Addresses of DNS servers.
     pub dns: Vec<String>,
-    /// The host name; the service's name without one.
+    /// Host name (default: the service's name).
     pub hostname: Option<String>,
-    /// Further names in the cell's network.
+    /// Additional names in the cell's network.
     pub aliases: Vec<String>,
     /// Whether an init process reaps zombies.
     pub init: Option<bool>,
-    /// Extended privileges.
+    /// Whether the container has extended privileges.
     pub privileged: bool,
-    /// Capabilities added.
+    /// Capabilities to add.
     pub cap_add: Vec<String>,
-    /// Capabilities dropped.
+    /// Capabilities to drop.
     pub cap_drop: Vec<String>,
-    /// `HOST[:CONTAINER[:rwm]]`.
+    /// Devices, as `HOST[:CONTAINER[:rwm]]`.
     pub devices: Vec<String>,
-    /// Security options.
+    /// Security options, as Docker takes them.
     pub security_opt: Vec<String>,
-    /// Limits by name.
+    /// Resource limits (ulimits) by name.
     pub ulimits: IndexMap<String, Ulimit>,
-    /// Bytes of /dev/shm.
+    /// Size of /dev/shm in bytes.
     pub shm_size: Option<u64>,
-    /// Limit in bytes.
+    /// Memory limit in bytes.
     pub mem_limit: Option<u64>,
-    /// Limit in billionths of a CPU.
+    /// CPU limit in billionths of a CPU.
     pub nano_cpus: Option<u64>,
-    /// Limit of processes.
+    /// Maximum number of processes.
     pub pids_limit: Option<i64>,
-    /// Read-only root file system.
+    /// Whether the root file system is read-only.
     pub read_only: bool,
-    /// Signal that asks it to stop.
+    /// Signal that asks the service to stop.
     pub stop_signal: Option<String>,
-    /// Between that signal and SIGKILL, in milliseconds (10 s).
+    /// Milliseconds between that signal and SIGKILL (default: 10,000).
     pub stop_grace_ms: Option<u64>,
-    /// Labels of the user's own.
+    /// Labels that the user sets.
     pub labels: IndexMap<String, String>,
-    /// `os/arch`.
+    /// Platform, as `os/arch`.
     pub platform: Option<String>,
-    /// When to pull.
+    /// When to pull the image.
     pub pull_policy: PullPolicy,
-    /// Whether it may end by itself.
+    /// Restart policy, which tells whether the service may exit by itself.
     pub restart: Restart,
 }
 
-/// What `restart` says. Nothing is restarted; it tells whether an end is expected.
+/// Value of `restart`. Services are never restarted; the policy only tells whether an exit is expected.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Restart {
-    /// Nothing.
+    /// No policy is set.
     #[default]
     Unsaid,
-    /// `no`: a job, if it ends with exit code 0.
+    /// `no`: an exit with code 0 is expected.
     No,
-    /// `on-failure`: likewise.
+    /// `on-failure`: same as `no`.
     OnFailure,
-    /// `always`, `unless-stopped`: it stays.
+    /// `always` or `unless-stopped`: no exit is expected.
     Always,
 }
 
-/// When an image is pulled.
+/// When to pull an image.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[allow(missing_docs)]
 pub enum PullPolicy {
-    /// When the engine hasn't got it.
+    /// Pull if the engine doesn't have the image.
     #[default]
     Missing,
     Always,
     Never,
-    /// Build it rather than pull.
+    /// Build the image instead of pulling it.
     Build,
 }
 
-/// How an image is built.
+/// Settings for building an image.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Build {
-    /// A directory in the workspace, or a URL (git or tarball) that the engine fetches; `.` without one.
+    /// Directory in the workspace, or URL (git or tarball) that the engine fetches (default: `.`).
     pub context: String,
-    /// Path in the context (`Dockerfile`).
+    /// Path of the Dockerfile in the context (default: `Dockerfile`).
     pub dockerfile: Option<String>,
-    /// The Dockerfile itself.
+    /// Text of the Dockerfile.
     pub dockerfile_inline: Option<String>,
     /// Build arguments.
     pub args: IndexMap<String, Option<String>>,
-    /// Stage.
+    /// Stage to build.
     pub target: Option<String>,
     /// Labels of the image.
     pub labels: IndexMap<String, String>,
     /// Network mode of the build's RUN steps.
     pub network: Option<String>,
-    /// Whether the cache is not used.
+    /// Whether to build without the cache.
     pub no_cache: bool,
-    /// Whether bases are always pulled.
+    /// Whether to always pull base images.
     pub pull: bool,
 }
 
@@ -163,112 +165,112 @@ pub struct Build {
 pub struct EnvFile {
     /// Path in the workspace.
     pub path: String,
-    /// Whether its absence is an error.
+    /// Whether a missing file is an error.
     pub required: bool,
-    /// `format: raw`: values are taken as they stand.
+    /// Whether values are taken unchanged (`format: raw`).
     #[serde(default)]
     pub raw: bool,
 }
 
-/// A mount.
+/// A mount of a container.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mount {
-    /// What is mounted.
+    /// Source of the mount.
     pub kind: MountKind,
     /// Absolute path in the container.
     pub target: String,
-    /// Read-only.
+    /// Whether the mount is read-only.
     pub read_only: bool,
-    /// Bytes, of a tmpfs.
+    /// Size of a tmpfs in bytes.
     pub tmpfs_size: Option<u64>,
     /// Permission bits of a tmpfs.
     #[serde(default)]
     pub tmpfs_mode: Option<u32>,
-    /// A new volume stays empty instead of taking over what the image has there.
+    /// Whether a new volume stays empty instead of receiving the image's files at that path.
     #[serde(default)]
     pub no_copy: bool,
 }
 
-/// A file in a container that is no part of its image.
+/// A file in a container that is not part of its image.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlacedFile {
-    /// How it is called in the Compose file.
+    /// Name in the Compose file.
     pub name: String,
     /// Absolute path in the container.
     pub target: String,
-    /// Where its text comes from.
+    /// Source of the file's text.
     pub source: FileSource,
-    /// Its text is a secret.
+    /// Whether the text is a secret.
     pub secret: bool,
-    /// Its owner.
+    /// User id of the owner.
     pub uid: Option<u32>,
-    /// Its group.
+    /// Group id of the owner.
     pub gid: Option<u32>,
-    /// Its permission bits.
+    /// Permission bits of the file.
     pub mode: Option<u32>,
 }
 
-/// Where a file's text comes from.
+/// Source of a file's text.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FileSource {
-    /// A file: relative to the workspace, or absolute on the agent's host.
+    /// File at a path relative to the workspace, or absolute on the agent's host.
     Path(String),
     /// The text itself.
     Text(String),
 }
 
-/// What is mounted.
+/// Source of a mount.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MountKind {
-    /// A file or directory: relative to the workspace, or absolute on the agent's host.
+    /// File or directory at a path relative to the workspace, or absolute on the agent's host.
     Bind(String),
-    /// A volume of the cell, by name.
+    /// Volume of the cell, by name.
     Named(String),
-    /// A volume without a name.
+    /// Volume without a name.
     Anonymous,
-    /// Memory.
+    /// In-memory file system.
     Tmpfs,
 }
 
 /// A port that steps may reach.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Port {
-    /// In the container; `None` of a process (a free host port is chosen).
+    /// Port in the container; `None` for a process, which gets a free host port.
     pub target: Option<u16>,
-    /// The name, of a process's port (`port.NAME`) or as Compose's `name`.
+    /// Name of a process's port (`port.NAME`), or Compose's `name`.
     pub name: Option<String>,
-    /// `tcp` or `udp`.
+    /// Protocol: `tcp` or `udp`.
     pub protocol: String,
-    /// `http` unless set; the first port's decides the scheme of `.url`.
+    /// Application protocol (default: `http`). That of the first port is the scheme of `.url`.
     pub app_protocol: Option<String>,
-    /// A host port that the user fixed; remapped to a free one on 127.0.0.1.
+    /// Host port that the user fixed. It is replaced by a free one on 127.0.0.1.
     pub published: Option<String>,
 }
 
-/// How health is judged.
+/// Health check of a service.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Healthcheck {
-    /// `["CMD", …]`, `["CMD-SHELL", text]` or `["NONE"]`; empty takes the image's.
+    /// Test: `["CMD", …]`, `["CMD-SHELL", text]` or `["NONE"]`; empty for the image's test.
     pub test: Vec<String>,
-    /// Milliseconds.
+    /// Time between tests, in milliseconds.
     pub interval_ms: Option<u64>,
-    /// Milliseconds.
+    /// Time limit of one test, in milliseconds.
     pub timeout_ms: Option<u64>,
-    /// Milliseconds.
+    /// Time after the start during which failures don't count, in milliseconds.
     pub start_period_ms: Option<u64>,
-    /// Failures in a row that make it unhealthy.
+    /// Number of consecutive failures that make the service unhealthy.
     pub retries: Option<u32>,
 }
 
-/// What must have happened to another service.
+/// Condition on another service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Dependency {
-    /// What.
+    /// State that the other service must reach.
     pub condition: Condition,
-    /// Whether its absence is an error.
+    /// Whether it is an error if the other service doesn't exist.
     pub required: bool,
 }
 
@@ -282,11 +284,11 @@ pub enum Condition {
     ServiceCompletedSuccessfully,
 }
 
-/// A limit.
+/// Limits of one resource (ulimit).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ulimit {
-    /// Soft.
+    /// Soft limit.
     pub soft: i64,
-    /// Hard.
+    /// Hard limit.
     pub hard: i64,
 }

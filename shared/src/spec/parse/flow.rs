@@ -1,6 +1,6 @@
 //! Lists and maps in brackets whose lines are indented less than the parser requires.
 //!
-//! YAML requires an indentation inside brackets too, but no other parser enforces it: go-yaml, libyaml, PyYAML,
+//! YAML requires an indentation inside brackets too, but other parsers don't enforce it: go-yaml, libyaml, PyYAML,
 //! SnakeYAML and YamlDotNet accept a `]` in the column of its key. Our parser does so after some values and not after
 //! others (saphyr-rs/saphyr#73). Where it reports an error, this module moves the line to the right and parses the text
 //! again. The amount makes no difference inside brackets. Positions are translated back, so that every place refers to

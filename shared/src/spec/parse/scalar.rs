@@ -1,4 +1,5 @@
-//! Resolves plain scalars by YAML 1.2's core schema. Only `true` and `false` are bools; `yes`, `on` and `No` are texts.
+//! Resolves plain scalars by YAML 1.2's core schema. Only `true` and `false` (also capitalized) are bools; `yes`, `on`
+//! and `No` are texts.
 
 use super::super::node::NodeValue;
 

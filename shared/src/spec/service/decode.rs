@@ -1,5 +1,5 @@
-//! Definition → [`ServiceConfig`]. One decoder for both: with values evaluated it gives the configuration, before
-//! that it checks what is known already and takes a text with `${{ }}` for fine.
+//! Decodes a definition into a [`ServiceConfig`]. One decoder serves both cases: after evaluation it returns the
+//! configuration. Before evaluation it checks the values that are known, and accepts any text with `${{ }}`.
 
 use super::reader::Reader;
 use super::{
@@ -11,7 +11,7 @@ use crate::spec::keys::service::DEFINITION;
 use crate::spec::node::{Entry, Node, NodeValue};
 use crate::spec::shape::check;
 
-/// What applies to a process too.
+/// Keys that also apply to a process.
 const OF_PROCESS: [&str; 14] = [
     "process",
     "environment",
@@ -29,7 +29,7 @@ const OF_PROCESS: [&str; 14] = [
     "init",
 ];
 
-/// Decodes an evaluated definition. What is wrong is in `diagnostics`; then the result is incomplete.
+/// Decodes an evaluated definition and adds every problem to `diagnostics`. If there is one, the result is incomplete.
 pub fn decode_service(
     name: &str,
     definition: &Node,
@@ -45,7 +45,7 @@ pub fn decode_service(
     decode(name, &settled, &mut Reader::new(diagnostics, true))
 }
 
-/// Checks a definition before evaluation: what holds `${{ }}` may be anything.
+/// Checks a definition before evaluation. A text with `${{ }}` is accepted as any value.
 pub fn check_service(name: &str, definition: &Node, diagnostics: &mut Vec<Diagnostic>) {
     let settled = splice::settle(definition);
     decode(name, &settled, &mut Reader::new(diagnostics, false));
@@ -131,7 +131,7 @@ fn decode(name: &str, node: &Node, read: &mut Reader<'_>) -> ServiceConfig {
     }
 }
 
-/// An image reference that the engine will take.
+/// Returns an image reference, after checking that the engine will accept it.
 fn reference(node: &Node, read: &mut Reader<'_>) -> Option<String> {
     let text = read.text(node)?;
     let Some(problem) = image::problem(text.trim()) else {
@@ -151,7 +151,7 @@ fn reference(node: &Node, read: &mut Reader<'_>) -> Option<String> {
     None
 }
 
-/// `restart`, or what `deploy` says of it.
+/// Returns the policy of `restart`, or else the one in `deploy`.
 fn restart(node: &Node, read: &mut Reader<'_>) -> Restart {
     let get = |node: &Node, key: &str| {
         let found = node.get(key).filter(|node| !node.is_null());
@@ -189,7 +189,7 @@ fn restart(node: &Node, read: &mut Reader<'_>) -> Restart {
     }
 }
 
-/// The files that `secrets` and `configs` place; of two with one target the later counts.
+/// Returns the files of `secrets` and `configs`. If two have the same target, the later one wins.
 fn all_files(node: &Node, read: &mut Reader<'_>) -> Vec<PlacedFile> {
     let mut all: Vec<PlacedFile> = Vec::new();
     for key in ["secrets", "configs"] {
@@ -204,7 +204,7 @@ fn all_files(node: &Node, read: &mut Reader<'_>) -> Vec<PlacedFile> {
     all
 }
 
-/// What one of them places.
+/// Returns the files of `secrets` or `configs`.
 fn files(key: &str, node: &Node, read: &mut Reader<'_>) -> Vec<PlacedFile> {
     let mut files = Vec::new();
     for item in node.items() {
@@ -249,7 +249,7 @@ fn files(key: &str, node: &Node, read: &mut Reader<'_>) -> Vec<PlacedFile> {
     files
 }
 
-/// The number of a user or a group.
+/// Returns the id of a user or a group.
 fn owner(node: &Node, read: &mut Reader<'_>) -> Option<u32> {
     let text = read.text(node)?;
     let number = text.parse().ok();
@@ -262,7 +262,7 @@ fn owner(node: &Node, read: &mut Reader<'_>) -> Option<u32> {
     number
 }
 
-/// A service is a container, with `image` or `build`, or a process.
+/// Checks that a service is either a container, with `image` or `build`, or a process.
 fn what_it_is(name: &str, node: &Node, process: bool, read: &mut Reader<'_>) {
     let place = node
         .entries()
@@ -375,7 +375,7 @@ fn env_files(node: &Node, read: &mut Reader<'_>) -> Vec<EnvFile> {
     files
 }
 
-/// The mounts; of two with one target the later counts, as in Compose.
+/// Returns the mounts. If two have the same target, the later one wins, as in Compose.
 fn mounts(node: &Node, read: &mut Reader<'_>) -> Vec<Mount> {
     let mut mounts: Vec<Mount> = Vec::new();
     for item in node.items() {
@@ -451,12 +451,12 @@ fn long_mount(node: &Node, read: &mut Reader<'_>) -> Option<Mount> {
     })
 }
 
-/// Permission bits, as Compose reads them: `0755`, `0o755` and a text are octal, any other number is decimal.
+/// Parses permission bits as Compose does: `0755`, `0o755` and texts are octal, any other number is decimal.
 fn mode(node: &Node, read: &mut Reader<'_>) -> Option<u32> {
     let text = read.text(node)?;
     let octal = || u32::from_str_radix(text.trim_start_matches("0o"), 8).ok();
     let bits = match node.value {
-        // YAML 1.2 reads `0755` as 755: it was written with one more digit.
+        // YAML 1.2 reads `0755` as 755, so the source is one digit longer than the number.
         NodeValue::Int(_) if node.span.len as usize == text.len() + 1 => octal(),
         NodeValue::Int(bits) => u32::try_from(bits).ok(),
         _ => octal(),
@@ -577,7 +577,7 @@ fn dependencies(node: &Node) -> indexmap::IndexMap<String, Dependency> {
     node.entries().iter().map(one).collect()
 }
 
-/// `HOST:ADDRESS` lines from a map (lists were made one).
+/// Returns `HOST:ADDRESS` lines from a map. Lists have already been turned into maps.
 fn extra_hosts(node: &Node, read: &mut Reader<'_>) -> Vec<String> {
     let mut lines = Vec::new();
     for entry in node.entries() {
@@ -598,7 +598,7 @@ fn extra_hosts(node: &Node, read: &mut Reader<'_>) -> Vec<String> {
     lines
 }
 
-/// `aliases`, and those that Compose has under `networks`.
+/// Returns `aliases`, and those under Compose's `networks`.
 fn aliases(node: &Node, read: &mut Reader<'_>) -> Vec<String> {
     let mut aliases = node
         .get("aliases")

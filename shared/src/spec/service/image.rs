@@ -1,9 +1,9 @@
-//! References of images: `[HOST[:PORT]/]NAME[:TAG][@DIGEST]`.
+//! Checks image references: `[HOST[:PORT]/]NAME[:TAG][@DIGEST]`.
 
-/// The longest tag.
+/// Maximum length of a tag.
 const MAX_TAG: usize = 128;
 
-/// What is wrong with a reference, if anything.
+/// Returns the problem with a reference, if there is one.
 pub fn problem(text: &str) -> Option<&'static str> {
     if text.contains('$') {
         return Some("it holds `$`");
@@ -38,7 +38,7 @@ pub fn problem(text: &str) -> Option<&'static str> {
     }
 }
 
-/// Whether the first part of a name is a registry's.
+/// Returns whether the first part of a name is a registry's host.
 fn is_host(part: &str) -> bool {
     part == "localhost" || part.contains(['.', ':']) || part.chars().any(|c| c.is_ascii_uppercase())
 }

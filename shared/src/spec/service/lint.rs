@@ -1,4 +1,4 @@
-//! What is accepted in a service and works otherwise than in Compose: warnings that say how.
+//! Warns about keys of a service that are accepted but don't work as in Compose, and explains the difference.
 
 use crate::diagnostic::{Diagnostic, Severity, Span};
 use crate::spec::interpolation;
@@ -51,7 +51,7 @@ const INSTEAD: &[(&str, &str)] = &[
 
 const LIMITS: &str = "limits are `mem_limit`, `cpus` and `pids_limit`";
 
-/// Reports what is not used in a definition.
+/// Reports the keys of a definition that are not used.
 pub fn lint(definition: &Node, diagnostics: &mut Vec<Diagnostic>) {
     for entry in definition
         .entries()
@@ -78,7 +78,7 @@ fn unused(span: Span, key: &str, instead: &str) -> Diagnostic {
     Diagnostic::warning(span, format!("`{key}` is not used")).with_help(instead)
 }
 
-/// Points at policies that would start a service again.
+/// Warns about policies that would restart a service.
 fn restart(entry: &Entry, diagnostics: &mut Vec<Diagnostic>) {
     let policy = entry.value.as_text().unwrap_or_default();
     let instead = match policy.split(':').next().unwrap_or_default() {
@@ -93,7 +93,7 @@ fn restart(entry: &Entry, diagnostics: &mut Vec<Diagnostic>) {
     diagnostics.push(unused(entry.key.span, "restart", instead));
 }
 
-/// Points at addresses that a configuration may rely on.
+/// Warns about addresses that a configuration may rely on.
 fn addresses(node: &Node, diagnostics: &mut Vec<Diagnostic>) {
     for item in node.items() {
         addresses(item, diagnostics);
@@ -163,7 +163,7 @@ fn deploy(node: &Node, diagnostics: &mut Vec<Diagnostic>) {
     }
 }
 
-/// Points at fixed host ports.
+/// Warns about fixed host ports.
 fn published(node: &Node, diagnostics: &mut Vec<Diagnostic>) {
     for item in node.items() {
         let span = match &item.value {
@@ -189,7 +189,7 @@ fn published(node: &Node, diagnostics: &mut Vec<Diagnostic>) {
     }
 }
 
-/// Points at variables that Compose would take from the machine's environment.
+/// Warns about variables that Compose would take from the machine's environment.
 fn without_value(entry: &Entry, diagnostics: &mut Vec<Diagnostic>) {
     let mut point = |span: Span, name: &str| {
         diagnostics.push(
@@ -215,16 +215,16 @@ fn without_value(entry: &Entry, diagnostics: &mut Vec<Diagnostic>) {
     }
 }
 
-/// Keys of a spec's service that Compose doesn't have.
+/// Keys in which `$` is not reported: those that Compose does not have, and `extends`.
 const OWN: [&str; 4] = ["process", "ready", "start", "extends"];
 
-/// Points at `$VAR`, `${VAR}` and `$$` of a spec's own service, which Compose would expand in a file of its own.
+/// Reports `$VAR`, `${VAR}` and `$$` in a spec's own service. Compose would expand them in its own file.
 pub fn expansions(service: &Node, diagnostics: &mut Vec<Diagnostic>) {
     let entries = service.entries().iter();
     for entry in entries.filter(|entry| !OWN.contains(&entry.key.text.as_str())) {
         let node = &entry.value;
         match entry.key.text.as_str() {
-            // Without expressions it is an error, which its decoder reports.
+            // Without expressions this is an error, which the image's decoder reports.
             "image" if !node.is_template() => {}
             "image" => point(node, Severity::Error, diagnostics),
             _ => point(node, Severity::Warning, diagnostics),
@@ -236,7 +236,7 @@ fn point(node: &Node, severity: Severity, diagnostics: &mut Vec<Diagnostic>) {
     for item in node.items() {
         point(item, severity, diagnostics);
     }
-    // The builder expands a Dockerfile's own variables.
+    // The builder expands the Dockerfile's own variables.
     let entries = node.entries().iter();
     for entry in entries.filter(|entry| entry.key.text != "dockerfile_inline") {
         point(&entry.value, severity, diagnostics);

@@ -1,8 +1,8 @@
-//! Mounts: Compose's short form `SOURCE:TARGET[:OPTIONS]`, and the rules for paths.
+//! Parses mounts in Compose's short form `SOURCE:TARGET[:OPTIONS]`, and checks their paths.
 
 use super::{Mount, MountKind};
 
-/// What is wrong with a mount, and how to write it.
+/// Problem with a mount, and advice on how to write it.
 pub struct Unfit {
     pub problem: String,
     pub help: &'static str,
@@ -10,7 +10,7 @@ pub struct Unfit {
 
 const HOW: &str = "write `./path:/target:ro` for a path of the workspace, `name:/target` for a volume of the cell, or `/target`";
 
-/// `[SOURCE:]TARGET[:OPTIONS]`.
+/// Parses `[SOURCE:]TARGET[:OPTIONS]`.
 pub fn short(text: &str) -> Result<Mount, Unfit> {
     let unfit = |why: &str| Unfit {
         problem: format!("`{text}` is no mount: {why}"),
@@ -54,7 +54,7 @@ pub fn short(text: &str) -> Result<Mount, Unfit> {
     })
 }
 
-/// What a source is: a path, or a volume's name.
+/// Returns whether a source is a path or a volume's name.
 fn kind(source: &str) -> Result<MountKind, String> {
     if source.starts_with(['.', '/', '~']) {
         return path(source).map(|()| MountKind::Bind(source.to_owned()));
@@ -62,7 +62,7 @@ fn kind(source: &str) -> Result<MountKind, String> {
     volume_name(source).map(|()| MountKind::Named(source.to_owned()))
 }
 
-/// What is wrong with a path of the workspace or of the host.
+/// Checks a path in the workspace or on the host. Returns the problem with it.
 pub fn path(source: &str) -> Result<(), String> {
     if source.starts_with('~') {
         return Err("there is no home directory".into());
@@ -87,7 +87,7 @@ pub fn path(source: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// What is wrong with a volume's name.
+/// Checks the name of a volume. Returns the problem with it.
 pub fn volume_name(name: &str) -> Result<(), String> {
     if name.contains('/') {
         return Err("a path of the workspace starts with `./`".into());

@@ -1,9 +1,9 @@
-//! Ports: Compose's short and long form, and the names of a process's ports.
+//! Parses ports in Compose's short and long form, and the names of a process's ports.
 
 use super::Port;
 use crate::spec::shape::name::NameRule;
 
-/// What is wrong with a port, and how to write it.
+/// Problem with a port, and advice on how to write it.
 pub struct Unfit {
     pub problem: String,
     pub help: &'static str,
@@ -11,10 +11,10 @@ pub struct Unfit {
 
 const HOW: &str =
     "write a container port such as `8080`, `127.0.0.1:80:8080/tcp`, or `{ target: 8080 }`";
-/// A range of ports that is longer is taken for a mistake.
+/// Longest range of ports. A longer one is considered a mistake.
 const MAX_RANGE: u16 = 1000;
 
-/// `[[IP:]HOST:]CONTAINER[/PROTOCOL]`, each of HOST and CONTAINER a port or a range.
+/// Parses `[[IP:]HOST:]CONTAINER[/PROTOCOL]`, where HOST and CONTAINER are each a port or a range.
 pub fn short(text: &str) -> Result<Vec<Port>, Unfit> {
     let unfit = |why: &str| Unfit {
         problem: format!("`{text}` is no port: {why}"),
@@ -51,7 +51,7 @@ pub fn short(text: &str) -> Result<Vec<Port>, Unfit> {
         .collect())
 }
 
-/// The name of a process's port.
+/// Parses the name of a process's port.
 pub fn of_process(text: &str) -> Result<Port, Unfit> {
     if NameRule::Dotted.problem(text).is_some() {
         return Err(Unfit {
@@ -68,7 +68,7 @@ pub fn of_process(text: &str) -> Result<Port, Unfit> {
     })
 }
 
-/// A container port in the long form.
+/// Parses a container port in the long form.
 pub fn target(text: &str) -> Result<u16, Unfit> {
     match range(text) {
         Some((first, last)) if first == last => Ok(first),

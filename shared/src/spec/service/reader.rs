@@ -1,5 +1,5 @@
-//! Reads values of a service's definition. Types were checked by shape; before evaluation a text with `${{ }}`
-//! is a value that isn't known.
+//! Reads the values of a service's definition. The shape check has already checked their types. Before evaluation, the
+//! value of a text with `${{ }}` is unknown.
 
 use super::words;
 use crate::diagnostic::{Diagnostic, Span};
@@ -7,7 +7,7 @@ use crate::spec::node::{Node, NodeValue};
 use crate::spec::quantity;
 use indexmap::IndexMap;
 
-/// A reader, and where it reports to.
+/// A reader, with the diagnostics that it adds to.
 pub struct Reader<'d> {
     diagnostics: &'d mut Vec<Diagnostic>,
     evaluated: bool,
@@ -21,7 +21,7 @@ impl<'d> Reader<'d> {
         }
     }
 
-    /// Whether the value is there, rather than an expression for it.
+    /// Returns whether the value is known, as opposed to an expression for it.
     pub fn is_known(&self, node: &Node) -> bool {
         self.evaluated || !node.is_template()
     }
@@ -32,14 +32,14 @@ impl<'d> Reader<'d> {
         &mut self.diagnostics[last]
     }
 
-    /// A scalar as text.
+    /// Returns a scalar as text.
     pub fn text(&self, node: &Node) -> Option<String> {
         self.is_known(node)
             .then(|| quantity::spelling(node))
             .flatten()
     }
 
-    /// A scalar as text that isn't empty.
+    /// Returns a scalar as text, and reports an empty one.
     pub fn filled(&mut self, node: &Node) -> Option<String> {
         let text = self.text(node)?;
         if text.trim().is_empty() {
@@ -50,7 +50,7 @@ impl<'d> Reader<'d> {
         Some(text)
     }
 
-    /// A list of scalars, or one.
+    /// Returns a list of scalars, or a single scalar, as texts.
     pub fn texts(&self, node: &Node) -> Vec<String> {
         match &node.value {
             NodeValue::List(items) => items.iter().filter_map(|item| self.text(item)).collect(),
@@ -58,7 +58,7 @@ impl<'d> Reader<'d> {
         }
     }
 
-    /// The words of a command: a list, or a text that is split as a shell does.
+    /// Returns the words of a command: a list, or a text that is split as a shell does.
     pub fn words(&mut self, node: &Node) -> Vec<String> {
         if matches!(node.value, NodeValue::List(_)) {
             return self.texts(node);
@@ -73,7 +73,7 @@ impl<'d> Reader<'d> {
         })
     }
 
-    /// A map of texts. An entry without a value is as if it weren't written.
+    /// Returns a map of texts. An entry without a value is left out.
     pub fn variables(&mut self, node: &Node, key: &str) -> IndexMap<String, Option<String>> {
         let mut variables = IndexMap::new();
         for entry in node.entries() {

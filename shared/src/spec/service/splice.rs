@@ -1,11 +1,12 @@
-//! Settles what `extends` had to put off: lists in lists, maps in lists, `NAME=value` beside `NAME: value`.
+//! Performs the merges that `extends` deferred: lists in lists, maps in lists, and `NAME=value` together with
+//! `NAME: value`.
 
 use crate::spec::node::{Entry, Node, NodeValue, Text};
 
-/// Keys that are lists of `NAME=value` or maps, `extra_hosts` also of `NAME:address`.
+/// Keys that take lists of `NAME=value` or maps. `extra_hosts` also takes `NAME:address`.
 const PAIRS: [&str; 4] = ["environment", "labels", "extra_hosts", "args"];
 
-/// Keys that are lists.
+/// Keys that take lists.
 const LISTS: [&str; 14] = [
     "volumes",
     "ports",
@@ -23,7 +24,7 @@ const LISTS: [&str; 14] = [
     "configs",
 ];
 
-/// The definition with each of these keys in one form. What isn't evaluated yet stays as it is.
+/// Returns the definition with each of these keys in one form. Values that are not evaluated yet stay unchanged.
 pub fn settle(definition: &Node) -> Node {
     let entries = definition.entries().iter();
     Node {
@@ -54,7 +55,7 @@ fn settle_value(key: &str, node: &Node) -> Node {
     }
 }
 
-/// The items of a list and of the lists in it; nothing is left out.
+/// Returns the items of a list and of the lists in it, without nulls.
 fn flat(node: &Node) -> Vec<Node> {
     let mut items = Vec::new();
     for item in node.items() {
@@ -67,7 +68,8 @@ fn flat(node: &Node) -> Vec<Node> {
     items
 }
 
-/// A list of `NAME=value` texts and of maps as one map; later ones count. As it was if a part isn't evaluated.
+/// Merges a list of `NAME=value` texts and maps into one map, where later entries win. Returns the list unchanged if a
+/// part is not evaluated yet.
 fn pairs(key: &str, node: &Node) -> Node {
     let mut entries: Vec<Entry> = Vec::new();
     let mut put = |entry: Entry| match entries
@@ -115,7 +117,7 @@ fn pairs(key: &str, node: &Node) -> Node {
     }
 }
 
-/// The names under `depends_on`, where they stand.
+/// Returns the names under `depends_on`, with their places.
 pub fn dependencies(definition: &Node) -> Vec<Text> {
     let Some(node) = definition.get("depends_on") else {
         return Vec::new();
@@ -128,7 +130,7 @@ pub fn dependencies(definition: &Node) -> Vec<Text> {
         .collect()
 }
 
-/// Those of them whose absence matters: not marked `required: false`, as written.
+/// Returns the names under `depends_on` that are required as written: `required` is absent or `true`.
 pub fn required_dependencies(definition: &Node) -> Vec<Text> {
     let Some(node) = definition.get("depends_on") else {
         return Vec::new();
@@ -147,7 +149,7 @@ pub fn required_dependencies(definition: &Node) -> Vec<Text> {
         .collect()
 }
 
-/// A list of names and of maps as one map.
+/// Merges a list of names and maps into one map.
 fn one_map_of_names(node: &Node) -> Node {
     let mut entries: Vec<Entry> = Vec::new();
     for item in flat(node) {
@@ -173,7 +175,7 @@ fn one_map_of_names(node: &Node) -> Node {
     }
 }
 
-/// Later entries of a name take the place of earlier ones.
+/// Sets an entry, replacing an earlier one with the same key.
 fn set(entries: &mut Vec<Entry>, entry: Entry) {
     let known = entries.iter_mut().find(|e| e.key.text == entry.key.text);
     match known {
@@ -182,7 +184,7 @@ fn set(entries: &mut Vec<Entry>, entry: Entry) {
     }
 }
 
-/// A list of maps as one map; later entries count. As it was if a part isn't a map.
+/// Merges a list of maps into one map, where later entries win. Returns the list unchanged if a part is not a map.
 fn merged_maps(node: &Node) -> Node {
     let mut entries: Vec<Entry> = Vec::new();
     for item in flat(node) {

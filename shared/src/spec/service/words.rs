@@ -1,6 +1,6 @@
-//! A text as the words of a command, split as a POSIX shell does it: quotes and backslashes, nothing expanded.
+//! Splits a text into the words of a command as a POSIX shell does: with quotes and backslashes, but without expansion.
 
-/// The words, or what is wrong.
+/// Returns the words, or the problem with the text.
 pub fn split(text: &str) -> Result<Vec<String>, &'static str> {
     let mut words = Vec::new();
     let mut word: Option<String> = None;
