@@ -1,4 +1,4 @@
-//! Settings of the Docker runtime, read by the configuration package. Every field has a default.
+//! Settings of the Docker runtime, filled from the `docker.*` settings of the client. Every field has a default.
 
 use super::labels;
 use crate::identity::Home;
