@@ -1,4 +1,4 @@
-//! The agents: what each is, holds and has free; and sending one away gently.
+//! Lists agents with their state and capacity, and drains them.
 
 use super::status::of_actor;
 use crate::dispatch::contract::{AgentInfo, ToAgents};
@@ -12,7 +12,7 @@ use phalanx_shared::id::AgentId;
 use std::collections::BTreeMap;
 use tonic::Status;
 
-/// Agents that are here, and those that went since the start.
+/// Returns the agents that are connected or were since the start.
 pub(super) async fn list(handle: &Handle) -> Result<v1::ListAgentsResponse, Status> {
     let views = handle.scheduling.ask(Agents).await.map_err(of_actor)?;
     let mut views: BTreeMap<AgentId, AgentView> = views
@@ -64,7 +64,7 @@ fn summary(view: Option<AgentView>, presence: Presence) -> v1::AgentSummary {
     }
 }
 
-/// Lets an agent finish what it has and go.
+/// Drains an agent: it finishes its attempts and leaves.
 pub(super) async fn drain(
     handle: &Handle,
     request: v1::DrainAgentRequest,

@@ -1,4 +1,4 @@
-//! Cancel: the end of a run, with or without its `always` steps.
+//! Cancel: ends a run, with or without its `always` steps.
 
 use super::find;
 use super::status::of_actor;
@@ -9,7 +9,7 @@ use phalanx_proto::v1;
 use std::time::Duration;
 use tonic::Status;
 
-/// Asks a run to end. Returns at once; `Watch` tells how it goes.
+/// Cancels a run. Returns immediately; `Watch` shows the progress.
 pub(super) async fn cancel(
     handle: &Handle,
     request: v1::CancelRequest,
@@ -40,12 +40,12 @@ pub(super) async fn cancel(
         grace_ms: u64::try_from(grace).unwrap_or(u64::MAX),
         force,
     };
-    // A run that ends meanwhile needs no order.
+    // A run that ends in the meantime needs no order.
     let _ = run.actor.tell(Tell(Input::Cancel(order))).await;
     Ok(v1::CancelResponse { finished })
 }
 
-/// Ends every open run and waits until nothing of them is left, within a bound. Returns whether that was seen.
+/// Cancels every open run and waits until all are settled, at most for `within`. Returns whether they are.
 pub async fn cancel_all(handle: &Handle, within: Duration) -> bool {
     let order = CancelOrder {
         reason: "the coordinator stops".to_owned(),
@@ -60,7 +60,7 @@ pub async fn cancel_all(handle: &Handle, within: Duration) -> bool {
     }
     let settled = async {
         for mut tail in tails {
-            // A tail whose run is gone says no more.
+            // If the run's actor is gone, nothing more comes from its tail.
             let _ = tail.wait_for(|tail| tail.settled).await;
         }
     };

@@ -1,4 +1,4 @@
-//! What people mean by a run or a cell: an id, the beginning of one, a name.
+//! Resolves a user's reference to a run or cell: an id, a prefix of one, or a name.
 
 use super::status::of_store;
 use crate::journal::{RunRow, Store};
@@ -9,7 +9,7 @@ use phalanx_shared::plan::Plan;
 use phalanx_shared::run_state::RunState;
 use tonic::Status;
 
-/// The run of an id, or of the beginning of one.
+/// Returns the run with this id or id prefix.
 pub(super) async fn run(store: &dyn Store, text: &str) -> Result<RunRow, Status> {
     let text = text.trim();
     if text.is_empty() {
@@ -33,7 +33,7 @@ pub(super) async fn run(store: &dyn Store, text: &str) -> Result<RunRow, Status>
     })
 }
 
-/// A run's plan, without reading the rest of its journal.
+/// Returns a run's plan without reading the rest of its journal.
 pub(super) async fn plan(store: &dyn Store, run: &RunId) -> Result<Plan, Status> {
     let first = store.events(run, 1, 1).await.map_err(of_store)?;
     match first.into_iter().next().map(|recorded| recorded.event.kind) {
@@ -44,13 +44,13 @@ pub(super) async fn plan(store: &dyn Store, run: &RunId) -> Result<Plan, Status>
     }
 }
 
-/// A run's state, from its journal.
+/// Returns a run's state, folded from its journal.
 pub(super) async fn state(store: &dyn Store, run: &RunId) -> Result<RunState, Status> {
     let (state, _) = replay(store, run).await.map_err(of_store)?;
     Ok(state)
 }
 
-/// The cell of an id, of the beginning of one, or of a name.
+/// Returns the cell with this id, id prefix or name.
 pub(super) fn cell(plan: &Plan, text: &str) -> Result<CellId, Status> {
     let text = text.trim();
     let exact = plan

@@ -12,12 +12,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tonic::Status;
 
-/// The directory below the state directory that holds one directory of logs per run.
+/// Subdirectory of the state directory for logs, with one directory per run.
 pub const LOGS: &str = "logs";
-/// The directory below the state directory that holds packed workspaces, `DIGEST.tar`.
+/// Subdirectory of the state directory for packed workspaces, `DIGEST.tar`.
 pub const WORKSPACES: &str = "workspaces";
 
-/// Removes what isn't needed any more, or says what would go.
+/// Removes what isn't needed any more, or lists what would be removed.
 pub(super) async fn gc(
     handle: &Handle,
     workspaces: &Workspaces,
@@ -40,7 +40,7 @@ pub(super) async fn gc(
     remove(handle, workspaces, state_dir, old, dry_run).await
 }
 
-/// What a coordinator removes by itself from time to time: runs that finished longer ago than it keeps them, with their logs.
+/// Removes runs that finished longer ago than `keep`, with their logs. A coordinator does this periodically.
 pub(crate) async fn tidy(
     handle: &Handle,
     workspaces: &Workspaces,
@@ -75,11 +75,11 @@ async fn remove(
             .await
             .map_err(of_store)?;
     }
-    // Before the rows are read: a run that begins meanwhile has logs only when it has a row.
+    // Before the rows are read: a run that starts in the meantime has logs only once it has a row.
     let logs = state_dir.join(LOGS);
     let listed = tokio::task::spawn_blocking(move || entries(&logs));
     let listed = listed.await.map_err(|e| Status::internal(e.to_string()))?;
-    // Those of the runs that went aren't among them.
+    // Doesn't include the workspaces of the removed runs.
     let digests = store.workspaces().await.map_err(of_store)?;
     let rows = store.runs(u32::MAX, false).await.map_err(of_store)?;
     let kept = rows.iter().filter(|row| !gone.contains(&row.run));
@@ -97,7 +97,7 @@ async fn remove(
     Ok(v1::GcResponse { removed, bytes })
 }
 
-/// Runs that can't go on and were submitted before a time: they will never finish.
+/// Returns parked runs that were submitted before a time. They can't continue, so they will never finish.
 async fn parked_before(handle: &Handle, before: Timestamp) -> Result<Vec<RunId>, Status> {
     let mut old = Vec::new();
     for (run, _) in handle.registry.all_parked() {
@@ -112,7 +112,7 @@ fn entries(directory: &Path) -> Vec<PathBuf> {
     entries.map(|entry| entry.path()).collect()
 }
 
-/// Entries whose names nobody claims, removed unless it is a dry run; with their sizes.
+/// Returns the entries whose names aren't in `claimed`, with their sizes. Removes them unless it is a dry run.
 fn orphans(listed: Vec<PathBuf>, claimed: &HashSet<String>, dry_run: bool) -> Vec<(String, u64)> {
     let mut found = Vec::new();
     for path in listed {

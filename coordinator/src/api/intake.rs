@@ -1,7 +1,9 @@
-//! Large requests of clients, before they are read: a submission may have 105 MiB, and a crowd of them would have all memory.
+//! Limits the memory of large client requests before they are read: a submission may have 105 MiB, and many of them at
+//! once would use up all memory.
 //!
-//! Each message says its length before it comes. What is larger than its call may bring is refused; what is large waits for a turn, which is as many
-//! bytes of a budget. Nobody has more than half of it, and whoever waits too long is told to try again. Who has a turn has to send, or loses it.
+//! Each message announces its length. A message that is too large for its call is rejected. A large message waits for a
+//! turn, which takes its bytes from a shared budget. One address gets at most half of the budget, and a client that
+//! waits too long is told to try again. A client with a turn must send fast enough, or it loses the turn.
 
 mod turns;
 
@@ -22,13 +24,13 @@ use tonic::server::NamedService;
 use turns::Turn;
 pub use turns::Turns;
 
-/// What comes without a turn: most submissions, and everything that only asks.
+/// Largest message that needs no turn: most submissions, and all plain queries.
 const SMALL: usize = 256 << 10;
-/// A message of a call that brings no submission: a piece of a workspace and its envelope.
+/// Largest message of a call that brings no submission: a piece of a workspace with its envelope.
 const OTHER: usize = 1 << 20;
-/// How often it is looked at how fast a client sends.
+/// Interval at which a client's speed is checked.
 const LOOK: Duration = Duration::from_millis(500);
-/// Before each message of gRPC: whether it is compressed, and its length.
+/// Bytes before each gRPC message: the compression flag and the length.
 const ENVELOPE: usize = 5;
 
 /// A service whose large requests take turns.
@@ -39,7 +41,7 @@ pub struct Intake<S> {
 }
 
 impl<S> Intake<S> {
-    /// The service behind its intake.
+    /// Puts an intake in front of a service.
     pub fn new(inner: S, turns: Turns) -> Self {
         Intake {
             inner,
@@ -69,7 +71,7 @@ where
 
     fn call(&mut self, request: http::Request<tonic::body::Body>) -> Self::Future {
         let clone = self.inner.clone();
-        // The one that is ready, not its clone.
+        // Call the instance that was polled ready, not its clone.
         let mut inner = std::mem::replace(&mut self.inner, clone);
         let turns = self.turns.clone();
         Box::pin(async move {
@@ -81,7 +83,8 @@ where
     }
 }
 
-/// The request as it comes, or wholly read if it is large; with its turn, to be kept until it is answered.
+/// Returns the request unread, or completely read if it is large, then with its turn. Keep the turn until the request
+/// is answered.
 async fn admit(
     turns: &Arc<Turns>,
     request: http::Request<tonic::body::Body>,
@@ -89,7 +92,7 @@ async fn admit(
     let (head, body) = request.into_parts();
     let limit = match head.uri.path() {
         "/phalanx.v1.Control/Submit" => CLIENT_REQUEST_BYTES,
-        // Options, a choice of cells, secrets.
+        // Options, a selection of cells, secrets.
         "/phalanx.v1.Control/Rerun" => 3 * VALUES_BYTES,
         _ => OTHER,
     };
@@ -110,7 +113,7 @@ async fn admit(
     Ok((http::Request::from_parts(head, incoming.into_body()), turn))
 }
 
-/// A request's body, with what was read of it.
+/// The body of a request, with the bytes read so far.
 struct Incoming {
     data: BodyDataStream,
     meter: Meter,
@@ -118,7 +121,7 @@ struct Incoming {
 }
 
 impl Incoming {
-    /// Waits for more; how many bytes came, none at the end.
+    /// Waits for more bytes and returns their number; 0 at the end.
     async fn more(&mut self) -> Result<usize, Status> {
         let Some(next) = self.data.next().await else {
             return Ok(0);
@@ -130,7 +133,7 @@ impl Incoming {
         Ok(length)
     }
 
-    /// Reads the first message to its end, from a client that has a turn and has to use it.
+    /// Reads the first message to its end. The client has a turn, so it must send fast enough.
     async fn whole(&mut self, turn: &Turn) -> Result<(), Status> {
         let mut pace = Pace::of("the submission");
         while self.meter.left > 0 {
@@ -140,7 +143,7 @@ impl Incoming {
             let rate = Pace::wanted(turn.is_wanted());
             match came {
                 Err(_) => pace.check(waited, 0, rate)?,
-                // Half a message: whoever decodes it says so.
+                // An incomplete message: the decoder reports it.
                 Ok(Ok(0)) => return Ok(()),
                 Ok(more) => pace.check(waited, more?, rate)?,
             }
@@ -148,7 +151,7 @@ impl Incoming {
         Ok(())
     }
 
-    /// What was read and what follows, as whoever answers reads it.
+    /// Returns a body that consists of the bytes read so far and the rest.
     fn into_body(self) -> Body {
         let Incoming {
             data,
@@ -166,15 +169,15 @@ impl Incoming {
     }
 }
 
-/// Follows the messages of a stream of bytes by the lengths that they announce.
+/// Follows the messages in a stream of bytes by the lengths that they announce.
 struct Meter {
-    /// Bytes of a message.
+    /// Maximum bytes of a message.
     limit: usize,
-    /// What came of the envelope of the next message.
+    /// The part of the next message's envelope that has arrived.
     envelope: Vec<u8>,
-    /// What is missing of the message before.
+    /// Bytes of the current message that are still missing.
     left: usize,
-    /// The length of the newest message.
+    /// Length of the newest message.
     announced: Option<usize>,
 }
 

@@ -1,4 +1,4 @@
-//! The list of runs.
+//! Lists runs.
 
 use super::status::of_store;
 use crate::journal::{RunEnd, RunHead, Store};
@@ -14,7 +14,7 @@ use tonic::Status;
 const DEFAULT_LIMIT: u32 = 100;
 const LIMIT: u32 = 10_000;
 
-/// Runs, newest first.
+/// Returns runs, newest first.
 pub(super) async fn list_runs(
     handle: &Handle,
     request: v1::ListRunsRequest,
@@ -28,7 +28,7 @@ pub(super) async fn list_runs(
     let rows = handle.journal.store().runs(limit, open).await;
     let mut runs = Vec::new();
     for row in rows.map_err(of_store)? {
-        // Settled means cleaned up as well; a client asks for what has no outcome yet.
+        // "Settled" includes clean-up, but a client asks for runs without an outcome.
         if !(open && row.end.is_some()) {
             runs.push(summary(handle, row).await);
         }
@@ -36,7 +36,7 @@ pub(super) async fn list_runs(
     Ok(v1::ListRunsResponse { runs })
 }
 
-/// A run in one row; what can't be read of it is named and harms no other's row.
+/// Returns the summary of a run. If a part can't be read, the summary names the problem; other runs aren't affected.
 async fn summary(handle: &Handle, row: RunHead) -> v1::RunSummary {
     let RunHead {
         run,
@@ -90,8 +90,8 @@ async fn summary(handle: &Handle, row: RunHead) -> v1::RunSummary {
     }
 }
 
-/// Where the cells of an open run are that nobody acts for: its program was killed. What its journal says of running
-/// cells is over; they wait for a resumption.
+/// Returns the counts of an open run without an actor, because its program was killed. Cells that run according to the
+/// journal no longer do: they wait until the run is resumed.
 async fn cut_off(store: &dyn Store, run: &RunId) -> Result<(Counts, Option<String>), String> {
     let (state, _) = replay(store, run).await.map_err(|e| e.to_string())?;
     let mut counts = state.counts();

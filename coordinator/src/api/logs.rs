@@ -1,4 +1,4 @@
-//! Logs of an attempt, from any record or offset, while they are written.
+//! Streams the logs of an attempt from any record or offset, also while they are being written.
 
 use super::find;
 use crate::dispatch::logs::read::{Query, read};
@@ -9,7 +9,7 @@ use phalanx_proto::v1;
 use tokio_stream::{Stream, StreamExt};
 use tonic::Status;
 
-/// An attempt's logs.
+/// Returns the log records of an attempt.
 pub(super) async fn logs(
     handle: &Handle,
     store_of_logs: &LogStore,

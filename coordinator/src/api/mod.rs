@@ -1,7 +1,7 @@
-//! The server side of `phalanx.v1.Control`: what clients ask, one file per question.
+//! The server side of `phalanx.v1.Control`: one file per client request.
 //!
-//! Reads come from the journal and from what actors say of themselves; changes go to the supervisor and the runs. Nothing here decides.
-//! `Control` is behind every client, the CLI in local mode included.
+//! Reads come from the journal and from actors; changes go to the supervisor and the runs. This module makes no
+//! decisions. All clients use `Control`, including the CLI in local mode.
 
 mod agents;
 mod cancel;
@@ -34,21 +34,21 @@ use std::pin::Pin;
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
-/// Bytes of large requests that may come in at the same time.
+/// Default for the bytes of large requests that may arrive concurrently.
 pub const REQUEST_BYTES: u64 = 256 << 20;
 
-/// Answers clients.
+/// Implements the `Control` service.
 #[derive(Clone)]
 pub struct Api {
     handle: Handle,
     logs: LogStore,
     workspaces: Workspaces,
-    /// Where logs are, for `gc`.
+    /// The coordinator's state directory, for `gc`.
     state_dir: PathBuf,
 }
 
 impl Api {
-    /// An API of a coordinator.
+    /// Creates the API of a coordinator.
     pub fn new(handle: Handle, logs: LogStore, workspaces: Workspaces, state_dir: PathBuf) -> Self {
         Api {
             handle,
@@ -58,7 +58,7 @@ impl Api {
         }
     }
 
-    /// As a service for a tonic server; large requests share so many bytes of memory.
+    /// Converts the API to a service for a tonic server. Large requests share `request_bytes` of memory.
     pub fn into_service(self, request_bytes: u64) -> Intake<ControlServer<Api>> {
         let service = ControlServer::new(self)
             .max_decoding_message_size(limit::CLIENT_REQUEST_BYTES)
@@ -67,7 +67,7 @@ impl Api {
     }
 }
 
-/// What a client is told, within what it can receive.
+/// Wraps a result for the client, and shortens an error to what the client can receive.
 fn answer<T>(result: Result<T, Status>) -> Result<Response<T>, Status> {
     result.map(Response::new).map_err(fitting)
 }

@@ -1,4 +1,4 @@
-//! Rerun: cells of a run once more, as a new run of the same submission.
+//! Rerun: runs cells of a run again, as a new run of the same submission.
 
 use super::submit::NotStarted;
 use super::{find, submit};
@@ -9,7 +9,7 @@ use phalanx_shared::run_state::RunState;
 use std::collections::BTreeSet;
 use tonic::Status;
 
-/// Starts a new run of the chosen cells.
+/// Starts a new run of the selected cells.
 pub(super) async fn rerun(
     handle: &Handle,
     request: v1::RerunRequest,
@@ -31,7 +31,8 @@ pub(super) async fn rerun(
     }
     let state = find::state(&**store, &run).await?;
     let mut submission = row.new.submission;
-    // The client's files are not asked for again: what its expressions read is in the plan, its workspace is held for its runs.
+    // The client doesn't send its files again: the plan contains the files that expressions read, and the coordinator
+    // keeps the workspace for its runs.
     submission.read = state
         .plan
         .as_ref()

@@ -1,22 +1,22 @@
-//! Our errors as gRPC statuses.
+//! Converts the coordinator's errors to gRPC statuses.
 
 use crate::journal::StoreError;
 use kameo::error::SendError;
 use tonic::Status;
 
-/// A journal's error.
+/// Converts a journal error.
 pub(super) fn of_store(error: StoreError) -> Status {
     match error {
         StoreError::Unavailable(_) | StoreError::InUse { .. } => {
             Status::unavailable(error.to_string())
         }
-        // Asking again changes nothing.
+        // A retry changes nothing.
         StoreError::Read(_) | StoreError::Damaged { .. } => Status::data_loss(error.to_string()),
         StoreError::Refused(_) | StoreError::Unusable { .. } => Status::internal(error.to_string()),
     }
 }
 
-/// An actor that doesn't answer.
+/// Converts the error of an actor that doesn't answer.
 pub(super) fn of_actor<M, E: std::fmt::Debug>(error: SendError<M, E>) -> Status {
     let why = match error {
         SendError::ActorNotRunning(_) | SendError::ActorStopped => "it has stopped",
@@ -28,7 +28,7 @@ pub(super) fn of_actor<M, E: std::fmt::Debug>(error: SendError<M, E>) -> Status 
     Status::unavailable(format!("the coordinator can't answer: {why}"))
 }
 
-/// An actor's own error, or that it doesn't answer.
+/// Converts a journal error that an actor returned, or the error that it doesn't answer.
 pub(super) fn of_store_actor<M>(error: SendError<M, StoreError>) -> Status {
     match error {
         SendError::HandlerError(error) => of_store(error),

@@ -1,4 +1,4 @@
-//! Submit: a spec as text becomes a plan and a run, or a refusal with every finding.
+//! Submit: turns the text of a spec into a plan and a run, or returns a refusal with every finding.
 
 use super::status::{of_actor, of_store_actor};
 use crate::journal::Submission;
@@ -17,11 +17,11 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tonic::Status;
 
-/// Why nothing was started.
+/// Why no run was started.
 pub(super) enum NotStarted {
-    /// The spec or what belongs to it is wrong.
+    /// The spec or something that belongs to it is invalid.
     Refused(Refusal),
-    /// Anything else.
+    /// Any other error.
     Failed(Status),
 }
 
@@ -31,7 +31,7 @@ impl From<Status> for NotStarted {
     }
 }
 
-/// A refusal as the client wants it: whole, in the answer, or what a status can carry of it.
+/// Returns a refusal in the form that the client wants: complete in the answer, or shortened to fit a status.
 pub(super) fn answered(
     result: Result<v1::SubmitResponse, NotStarted>,
     refusal_in_answer: bool,
@@ -47,14 +47,14 @@ pub(super) fn answered(
     }
 }
 
-/// Plans that are made at the same moment.
+/// Limits how many plans are made concurrently.
 static PLANNERS: Semaphore = Semaphore::const_new(2);
 
-/// How often, and how long in between, a local run's agents are looked for.
+/// How often, and at which interval, to look for a local run's agents.
 const LOOKS: u32 = 200;
 const BETWEEN_LOOKS: Duration = Duration::from_millis(10);
 
-/// Plans and starts a run.
+/// Plans and starts a run from a client's request.
 pub(super) async fn submit(
     handle: &Handle,
     request: v1::SubmitRequest,
@@ -63,7 +63,7 @@ pub(super) async fn submit(
     launch(handle, submission, secrets).await
 }
 
-/// Plans and starts a run of a checked submission.
+/// Plans and starts a run from a checked submission.
 #[tracing::instrument(name = "submit", skip_all, fields(run = tracing::field::Empty))]
 pub(super) async fn launch(
     handle: &Handle,
@@ -75,13 +75,13 @@ pub(super) async fn launch(
             format!("no run can be started, the coordinator's journal can't be written: {reason}");
         return Err(Status::unavailable(reason).into());
     }
-    // What planning may take is bounded; so is how many do it at once, whoever asks.
+    // Each planning is bounded; this bounds how many run concurrently, for all clients together.
     let turn = PLANNERS.acquire().await;
     let turn = turn.map_err(|_| Status::unavailable("no more runs are planned"))?;
     let planner = handle.planner.clone();
-    // Planning 100,000 cells takes a second of computing; the runtime's own threads are for waiting.
+    // Planning 100,000 cells takes a second of computing, so it must not block a runtime thread.
     let plan = move || {
-        // Until it is done, also if nobody waits for it any more.
+        // Held until planning is done, even if the client has gone.
         let _turn = turn;
         planner
             .plan(&submission)
@@ -115,10 +115,11 @@ pub(super) async fn launch(
     })
 }
 
-/// Where a run's origin names the secrets of its spec, for whoever runs it again.
+/// Key in a run's origin that holds the names of the spec's secrets, for a client that reruns it.
 pub const SECRETS: &str = "secrets";
 
-/// The values of the secrets that a spec names, each of which somebody has to have and masks have to find.
+/// Returns the given values of the secrets that a spec names. Returns an error if a secret has no value, neither given
+/// nor known to the coordinator, or if its value can't be masked.
 fn named_secrets(
     handle: &Handle,
     named: &[String],
@@ -148,7 +149,8 @@ fn named_secrets(
     )))
 }
 
-/// The command line outranks the spec's strategy. It isn't part of the digest: the cells are the same.
+/// Applies the options that override the spec's strategy. They aren't part of the plan's digest, because the cells are
+/// the same.
 fn overridden(mut planned: Planned, submission: &Submission) -> Planned {
     if let Some(fail_fast) = submission.fail_fast {
         planned.plan.fail_fast = fail_fast;
@@ -159,7 +161,7 @@ fn overridden(mut planned: Planned, submission: &Submission) -> Planned {
     planned
 }
 
-/// The agents of a local run. They are connected by now; that the scheduler has heard of it may take a moment.
+/// Returns the agents of a local run. They are already connected, but the scheduler may learn of them a moment later.
 async fn local_agents(handle: &Handle) -> Result<Vec<AgentView>, Status> {
     let mut looks = 0;
     loop {
@@ -172,7 +174,7 @@ async fn local_agents(handle: &Handle) -> Result<Vec<AgentView>, Status> {
     }
 }
 
-/// Every cell's labels are offered by one of the agents, and no other will come.
+/// Returns an error if no agent offers all labels of some cell. No other agents will come.
 fn offered(plan: &Plan, agents: &[AgentView]) -> Result<(), Status> {
     let offer = |agent: &AgentView, label: &String| agent.info.labels.contains(label);
     let homeless = |cell: &&PlannedCell| {
@@ -219,7 +221,7 @@ fn from_wire(request: v1::SubmitRequest) -> Result<(Submission, BTreeMap<String,
         cells,
         options,
         secrets,
-        // A path on the client's machine, or anything else: nothing here is read by it.
+        // A path on the client's machine, or anything else: the coordinator never opens it.
         workspace_root: _,
         workspace_digest,
         origin_json,
@@ -255,7 +257,8 @@ fn from_wire(request: v1::SubmitRequest) -> Result<(Submission, BTreeMap<String,
     Ok((submission, secrets.into_iter().collect()))
 }
 
-/// What the journal keeps of a submission, and memory for as long as its run is open, is bounded part by part.
+/// Checks the size of one part of a submission. Returns an error if it exceeds its limit. The journal keeps every part,
+/// and memory does while the run is open.
 fn within(what: &str, bytes: usize, limit: usize) -> Result<(), Status> {
     if bytes <= limit {
         return Ok(());
@@ -266,13 +269,13 @@ fn within(what: &str, bytes: usize, limit: usize) -> Result<(), Status> {
     )))
 }
 
-/// Secrets within bounds.
+/// Returns an error if the secrets exceed their limit.
 pub(super) fn given(secrets: &BTreeMap<String, String>) -> Result<(), Status> {
     let bytes = secrets.iter().map(|(name, value)| name.len() + value.len());
     within("secrets", bytes.sum(), VALUES_BYTES)
 }
 
-/// A choice of cells within bounds.
+/// Returns an error if a selection of cells exceeds its limits.
 pub(super) fn selected(only: &[String], cells: &[String]) -> Result<(), Status> {
     let bytes = only.iter().chain(cells).map(String::len);
     within("names of cells", bytes.sum(), VALUES_BYTES)?;
@@ -285,7 +288,8 @@ pub(super) fn selected(only: &[String], cells: &[String]) -> Result<(), Status> 
     Ok(())
 }
 
-/// The files that expressions read, within bounds: the journal keeps them.
+/// Converts the files that expressions read. Returns an error if they exceed their limits, since the journal keeps
+/// them.
 fn read_files(files: Vec<v1::SourceFile>) -> Result<BTreeMap<String, String>, Status> {
     let bytes: usize = files.iter().map(|f| f.name.len() + f.text.len()).sum();
     if files.len() > READ_FILES || bytes > READ_BYTES {
@@ -300,17 +304,17 @@ fn read_files(files: Vec<v1::SourceFile>) -> Result<BTreeMap<String, String>, St
     Ok(files.collect())
 }
 
-/// What a caller decides beside the spec.
+/// Applies the client's options to a submission.
 pub(super) fn set_options(submission: &mut Submission, options: v1::Options) -> Result<(), Status> {
     let v1::Options {
         keep,
         fail_fast,
         max_parallel,
-        // Whether a run outlives its client is the client's to see to: it cancels, or it doesn't.
+        // The client decides whether a run outlives it: it cancels the run, or it doesn't.
         detach: _,
         traceparent,
         priority,
-        // How the answer is written.
+        // Only concerns the form of the answer.
         refusal_in_answer: _,
     } = options;
     if let Some(keep) = keep {

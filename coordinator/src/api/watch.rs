@@ -1,6 +1,6 @@
-//! Watch: a run's journal from a position, then what happens.
+//! Watch: streams a run's journal from a position on, then further events as they happen.
 //!
-//! Every watcher reads the journal at its own pace and is woken by the run's tail; a slow one holds up nobody but itself.
+//! Every watcher reads the journal at its own pace and is woken by the run's tail. A slow one holds up only itself.
 
 use super::{find, status::of_store};
 use crate::incoming::Busy;
@@ -13,14 +13,14 @@ use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
-/// Events read at once.
+/// Maximum number of events read at once.
 const BATCH: u32 = 128;
-/// Events that may wait for the client. Each watcher may hold these and a batch: those of a slow one aren't to be many.
+/// Events that may wait for the client. Each watcher may hold these and a batch, so slow watchers must not hold many.
 const AHEAD: usize = 16;
 
 type Item = Result<v1::Recorded, Status>;
 
-/// Events from a position on.
+/// Returns a stream of events from a position on.
 pub(super) async fn watch(
     handle: &Handle,
     request: v1::WatchRequest,
@@ -51,16 +51,16 @@ struct Reader {
     handle: Handle,
     run: RunId,
     next: u64,
-    /// Of an open run that is followed.
+    /// Set while an open run is followed.
     tail: Option<watch::Receiver<RunTail>>,
     out: mpsc::Sender<Item>,
 }
 
 impl Reader {
-    /// Whether it came to the end: the client was there for all of it.
+    /// Streams the events. Returns whether the client received all of them.
     async fn read(mut self) -> bool {
         loop {
-            // Asked before reading: what comes in between is read now or wakes the next round.
+            // Marked as seen before reading: events that arrive in between are read now or wake the next round.
             let (settled, known) = match &mut self.tail {
                 Some(tail) => {
                     let tail = tail.borrow_and_update();
@@ -84,7 +84,7 @@ impl Reader {
         }
     }
 
-    /// Sends what is there; `None` when the client is gone or the journal can't be read.
+    /// Sends the next events and returns their number; `None` if the client is gone or the journal can't be read.
     async fn send_batch(&mut self) -> Option<usize> {
         let store = self.handle.journal.store();
         let events = match store.events(&self.run, self.next, BATCH).await {
@@ -102,7 +102,7 @@ impl Reader {
         Some(count)
     }
 
-    /// Waits for more; `false` when nothing more can come.
+    /// Waits for more events. Returns `false` if no more can come.
     async fn wait(&mut self) -> bool {
         let Some(tail) = &mut self.tail else {
             return false;
@@ -113,7 +113,7 @@ impl Reader {
             () = out.closed() => return false,
         };
         if gone {
-            // The run's actor is gone: settled, or brought back under a new one.
+            // The run's actor is gone: the run settled, or a new actor has taken over.
             self.tail = self.handle.registry.get(&self.run).map(|run| run.tail);
         }
         true

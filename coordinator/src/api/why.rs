@@ -1,4 +1,4 @@
-//! Why a cell waits, and why those of a run do.
+//! Explains why a cell waits, and why the cells of a run do.
 
 use super::find;
 use super::status::of_actor;
@@ -13,7 +13,7 @@ use phalanx_shared::id::{CellId, RunId};
 use std::time::Duration;
 use tonic::Status;
 
-/// Where a cell is, and each constraint that it waits for.
+/// Returns a cell's status and each constraint that it waits for.
 pub(super) async fn why(
     handle: &Handle,
     request: v1::WhyRequest,
@@ -49,13 +49,15 @@ pub(super) async fn why(
     })
 }
 
-/// Cells that a group names one by one.
+/// Maximum number of cells listed per group.
 const NAMED: usize = 2_000;
 
-/// A run that is busy (with a journal that can't be written, for example) is asked again by the next question.
+/// How long to wait for a run that is busy (because its journal can't be written, for example). The client's next
+/// request asks again.
 const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 
-/// The waiting cells of a run by reason, none of a run that is over; and what keeps the coordinator from doing its work.
+/// Returns the waiting cells of a run grouped by reason (no groups if the run is over), and what keeps the coordinator
+/// from working.
 pub(super) async fn waiting(
     handle: &Handle,
     logs: &LogStore,
@@ -97,7 +99,7 @@ async fn groups(handle: &Handle, run: RunId) -> Result<Vec<v1::WaitingCells>, St
             cells: cells.iter().take(NAMED).map(ToString::to_string).collect(),
         }
     });
-    // One that waits for nothing is about to be placed.
+    // A group without reasons is about to be placed.
     let groups = groups.filter(|group| group.count > 0 && !group.reasons.is_empty());
     Ok(groups.collect())
 }

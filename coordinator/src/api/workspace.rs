@@ -1,7 +1,7 @@
-//! The files that clients send: asked for by digest, taken in part by part.
+//! Workspaces that clients send: looked up by digest, received in parts.
 //!
-//! Parts are checked here one by one; what they make together is for `workspace::receive`, which writes in a thread of its own. A client that
-//! goes away ends both, and nothing is left.
+//! This module checks each part by itself. `workspace::receive` puts the parts together and writes them in a thread of
+//! its own. If the client goes away, both end and leave nothing behind.
 
 use crate::workspace::{Refused, Turn, Workspaces};
 use phalanx_proto::convert::{InvalidPart, workspace_digest};
@@ -15,18 +15,18 @@ use tokio::sync::mpsc;
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Code, Status};
 
-/// Parts that may wait to be written; a client waits beyond that.
+/// Parts that may wait to be written; beyond that, the client waits.
 const WAITING: usize = 8;
-/// A client that doesn't say within this time what it sends doesn't get a turn.
+/// Time within which a client must send the digest; otherwise it gets no turn.
 const NAME_WITHIN: Duration = Duration::from_secs(10);
-/// How often it is looked at how fast a client sends.
+/// Interval at which a client's speed is checked.
 const LOOK: Duration = Duration::from_millis(500);
-/// What a client sends at least: so many bytes in such a time of waiting for it. Our own disk's time doesn't count.
+/// Minimum speed of a client, per time spent waiting for it. Time that the coordinator's disk takes doesn't count.
 const AT_LEAST: Rate = Rate {
     bytes: 256 << 10,
     within: Duration::from_secs(60),
 };
-/// The same while others wait for a turn.
+/// Minimum speed while others wait for a turn.
 const WHILE_OTHERS_WAIT: Rate = Rate {
     bytes: 1 << 20,
     within: Duration::from_secs(5),
@@ -38,16 +38,16 @@ pub(super) struct Rate {
     within: Duration,
 }
 
-/// How fast a client sends.
+/// Measures how fast a client sends.
 pub(super) struct Pace {
     what: &'static str,
     bytes: u64,
-    /// Time spent waiting for it.
+    /// Time spent waiting for the client.
     waited: Duration,
 }
 
 impl Pace {
-    /// Of something that is about to come.
+    /// Starts to measure; `what` names the upload in errors.
     pub(super) fn of(what: &'static str) -> Self {
         Pace {
             what,
@@ -56,7 +56,7 @@ impl Pace {
         }
     }
 
-    /// What is demanded, depending on whether others wait for a turn.
+    /// Returns the minimum speed, depending on whether others wait for a turn.
     pub(super) fn wanted(by_others: bool) -> Rate {
         match by_others {
             true => WHILE_OTHERS_WAIT,
@@ -64,7 +64,7 @@ impl Pace {
         }
     }
 
-    /// More was waited for, and perhaps came. An error if that is too slow.
+    /// Adds time waited and bytes received. Returns an error if the client is too slow.
     pub(super) fn check(
         &mut self,
         waited: Duration,
@@ -90,7 +90,7 @@ impl Pace {
     }
 }
 
-/// Whether a workspace is here; if so, it stays for a while.
+/// Returns whether the coordinator has a workspace. If so, it keeps it for a while.
 pub(super) async fn has(
     workspaces: &Workspaces,
     request: v1::HasWorkspaceRequest,
@@ -108,7 +108,7 @@ async fn held(workspaces: &Workspaces, digest: String) -> Result<bool, Status> {
     held.map_err(|error| refusal(Refused::Io(error)))
 }
 
-/// Takes a workspace in.
+/// Receives a workspace.
 pub(super) async fn put(
     workspaces: &Workspaces,
     peer: Option<IpAddr>,
@@ -131,14 +131,14 @@ pub(super) async fn put(
     let taken = taking
         .await
         .map_err(|error| Status::internal(format!("taking in a workspace failed: {error}")))?;
-    // What broke off is the cause; that it wasn't whole follows from it.
+    // A broken stream is the cause; an incomplete workspace only follows from it.
     fed?;
     taken.map_err(refusal)?;
     tracing::info!(digest, "a workspace came");
     Ok(v1::PutWorkspaceResponse {})
 }
 
-/// Hands all parts on, as long as they are wanted.
+/// Passes on all parts while the receiver wants them.
 async fn feed(
     parts: &mut (impl Stream<Item = Result<v1::WorkspacePart, Status>> + Unpin),
     wire: mpsc::Sender<Part>,
@@ -160,7 +160,7 @@ async fn feed(
         };
         let bytes = match &part {
             Part::Data(data) => data.len(),
-            // Each costs a look at the disk of the client.
+            // Each member costs the client a disk access.
             _ => MEMBER_BYTES,
         };
         pace.check(waited, bytes, rate)?;
@@ -170,7 +170,7 @@ async fn feed(
     }
 }
 
-/// What a file or link counts beside its bytes.
+/// Bytes that a file or link counts in addition to its content.
 const MEMBER_BYTES: usize = 4 << 10;
 
 fn invalid(error: InvalidPart) -> Status {

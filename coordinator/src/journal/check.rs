@@ -1,6 +1,6 @@
-//! Looks at a journal before anything is done with it: what is damaged is reported with what to do, and no run is gone without a word.
+//! Checks a journal before it is used: damage is reported with what to do about it, so that no run is lost silently.
 //!
-//! Rows whose text can't be read are not looked for here: each concerns one run, which is parked alone.
+//! It doesn't look for rows with unreadable text: each concerns only one run, which is parked by itself.
 
 use super::mark::Mark;
 use super::store::StoreError;
@@ -8,13 +8,14 @@ use sqlx::migrate::MigrateError;
 use sqlx::sqlite::SqlitePool;
 use std::path::Path;
 
-/// A file up to this size is checked before the start: about two seconds for each GiB that is in memory, as long as the disk takes else.
-/// A larger one is checked beside the running coordinator, and what is found is in `/healthz`.
+/// Files up to this size are checked before the start. This takes about two seconds per GiB if the file is in memory,
+/// otherwise as long as the disk needs. Larger files are checked while the coordinator runs, and findings appear in
+/// `/healthz`.
 pub(super) const AT_START_BYTES: u64 = 2 << 30;
 /// The tables that this version reads and writes.
 const TABLES: [&str; 4] = ["durations", "events", "runs", "terms"];
 
-/// The error of a damaged journal, with what to do.
+/// Returns the error for a damaged journal, with what to do.
 pub(super) fn damaged(path: &Path, found: &str) -> StoreError {
     let file = path.display();
     StoreError::Damaged {
@@ -27,7 +28,7 @@ pub(super) fn damaged(path: &Path, found: &str) -> StoreError {
     }
 }
 
-/// An error on the way to an open journal.
+/// Converts an error that occurred while opening the journal.
 pub(super) fn opening(path: &Path, error: &sqlx::Error) -> StoreError {
     let text = error.to_string();
     if says_damaged(&text) {
@@ -39,12 +40,12 @@ pub(super) fn opening(path: &Path, error: &sqlx::Error) -> StoreError {
     }
 }
 
-/// Whether SQLite says that a file isn't what it should be.
+/// Returns whether an error text of SQLite means that the file is damaged.
 pub(super) fn says_damaged(text: &str) -> bool {
     text.contains("malformed") || text.contains("not a database") || text.contains("corrupt")
 }
 
-/// Refuses what a later version wrote.
+/// Returns an error if a later version wrote the database.
 pub(super) async fn version(pool: &SqlitePool, path: &Path) -> Result<(), StoreError> {
     let version: i64 = sqlx::query_scalar("PRAGMA user_version")
         .fetch_one(pool)
@@ -56,7 +57,7 @@ pub(super) async fn version(pool: &SqlitePool, path: &Path) -> Result<(), StoreE
     Ok(())
 }
 
-/// An error of the migrations.
+/// Converts an error of the migrations.
 pub(super) fn migrating(path: &Path, error: MigrateError) -> StoreError {
     match error {
         MigrateError::VersionMissing(number) => later(path, &format!("it has the change {number}")),
@@ -85,7 +86,7 @@ fn later(path: &Path, what: &str) -> StoreError {
     }
 }
 
-/// Whether all tables are there.
+/// Returns an error if a table is missing.
 pub(super) async fn tables(pool: &SqlitePool, path: &Path) -> Result<(), StoreError> {
     let names: Vec<String> =
         sqlx::query_scalar("SELECT name FROM sqlite_master WHERE type = 'table'")
@@ -101,9 +102,9 @@ pub(super) async fn tables(pool: &SqlitePool, path: &Path) -> Result<(), StoreEr
     }
 }
 
-/// SQLite's own look at every page: what it finds, if anything.
+/// Lets SQLite check every page. Returns its findings as an error.
 pub(super) async fn pages(pool: &SqlitePool) -> Result<(), String> {
-    // Five findings are enough to tell.
+    // Five findings are enough for a report.
     let found: Result<Vec<String>, sqlx::Error> = sqlx::query_scalar("PRAGMA quick_check(5)")
         .fetch_all(pool)
         .await;
@@ -114,7 +115,7 @@ pub(super) async fn pages(pool: &SqlitePool) -> Result<(), String> {
     }
 }
 
-/// Whether everything is there that was durable when the journal was written last.
+/// Returns an error if entries are missing that were durable when the journal was last written.
 pub(super) async fn newest(pool: &SqlitePool, path: &Path, mark: &Mark) -> Result<(), StoreError> {
     let lost = |what: String| {
         let file = path.display();

@@ -1,4 +1,4 @@
-//! One coordinator per database: a file lock beside it, freed by the kernel however its holder ends.
+//! Allows one coordinator per database, by a file lock beside it. The kernel releases the lock however its holder ends.
 
 use super::store::StoreError;
 use std::fs::{File, TryLockError};
@@ -6,7 +6,7 @@ use std::io::{Read, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-/// Held as long as this lives.
+/// Holds the lock until dropped.
 pub(super) struct Lock {
     _file: File,
 }
@@ -35,7 +35,7 @@ impl Lock {
             }
             Err(TryLockError::Error(error)) => return Err(unusable(error)),
         }
-        // The process id is for the message of the next who tries; failing to leave it harms nothing.
+        // The process id is for the error message of the next process that tries. Failing to write it is harmless.
         let _ = file.set_len(0);
         let _ = file.rewind();
         let _ = write!(file, "{}", std::process::id());

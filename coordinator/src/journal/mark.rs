@@ -1,8 +1,9 @@
-//! How far the journal is, in a file of its own beside it: a database that lost its newest commits (its `-wal` file was removed, cut or
-//! changed, the file was emptied or replaced) is whole as far as SQLite can see, and its runs would be gone without a word.
+//! Records how far the journal is, in a separate file beside the database. A database that lost its newest commits
+//! (because its `-wal` file was removed, cut or changed, or the file was emptied or replaced) looks intact to SQLite,
+//! and its runs would be lost silently.
 //!
-//! Written after each commit and never synced, so it costs no more than a copy of a few bytes: after a crash it may be older than the
-//! database, never newer, unless the database lost something.
+//! The file is written after each commit and never synced, so it costs no more than copying a few bytes. After a crash
+//! it may be older than the database. It is newer only if the database lost something.
 
 use phalanx_shared::id::RunId;
 use serde::{Deserialize, Serialize};
@@ -12,25 +13,25 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-/// Bytes of the file, always: writing over them needs no room on a full disk.
+/// Fixed size of the file in bytes, so that overwriting it needs no space on a full disk.
 const SIZE: usize = 512;
 
-/// What was durable last.
+/// The newest durable entries.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Mark {
-    /// The newest term of office.
+    /// Epoch of the newest term.
     pub epoch: u64,
-    /// The newest event.
+    /// Run and position of the newest event.
     pub newest: Option<(RunId, u64)>,
 }
 
-/// The file.
+/// The open mark file.
 pub(super) struct MarkFile {
     file: File,
     last: Mutex<Mark>,
 }
 
-/// Where the mark of a database is.
+/// Returns the path of a database's mark file.
 pub(super) fn path(database: &Path) -> PathBuf {
     let mut path = database.as_os_str().to_owned();
     path.push(".mark");
@@ -38,7 +39,7 @@ pub(super) fn path(database: &Path) -> PathBuf {
 }
 
 impl MarkFile {
-    /// Opens it, made if need be. One that can't be read marks nothing.
+    /// Opens the file, creating it if necessary. An unreadable file counts as an empty mark.
     pub fn open(database: &Path) -> io::Result<MarkFile> {
         let mut options = File::options();
         options.create(true).truncate(false).read(true).write(true);
@@ -55,7 +56,7 @@ impl MarkFile {
         })
     }
 
-    /// What it says.
+    /// Returns the current mark.
     pub fn get(&self) -> Mark {
         self.last
             .lock()
@@ -63,7 +64,7 @@ impl MarkFile {
             .clone()
     }
 
-    /// Changes it. A mark that can't be written stays older than the database, which harms nothing.
+    /// Changes the mark. If it can't be written, it stays older than the database, which is harmless.
     pub fn set(&self, change: impl FnOnce(&mut Mark)) {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let before = last.clone();

@@ -1,7 +1,8 @@
-//! The journal: the durable, ordered record of all runs. An event that was acknowledged is in it (I1).
+//! The journal: the durable, ordered record of all runs. It contains every event that was acknowledged (I1).
 //!
-//! [`Journal`] is the handle that everybody has: appends go to the one writer ([`writer`]), which commits many at once; reads go to
-//! the [`Store`] directly. A store knows rows, not what they mean: state is a fold of the events, made elsewhere.
+//! [`Journal`] is the handle that all components share. Appends go to the single writer ([`writer`]), which commits
+//! many at once; reads go to the [`Store`] directly. A store knows rows, not what they mean: state is a fold of the
+//! events, computed elsewhere.
 
 mod check;
 mod lock;

@@ -21,30 +21,31 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Rows of one INSERT: eight columns each stay below SQLite's bound on variables.
+/// Maximum rows of one INSERT: with eight columns each, they stay below SQLite's limit on variables.
 const ROWS: usize = 2_000;
-/// Bytes of events read at once; one alone may be larger.
+/// Maximum bytes of events read at once; a single larger event is read alone.
 const READ_BYTES: usize = 8 << 20;
-/// Rows that are read before they are asked for: each wait for one wakes a thread, and one may have some megabytes.
+/// Rows read ahead. Each wait for a row wakes a thread, but a row may have several megabytes.
 const AHEAD: usize = 16;
-/// Connections that read.
+/// Number of connections that read.
 const READERS: u32 = 4;
 
 /// A journal in one SQLite file.
 pub struct SqliteStore {
-    /// None of a store that is open for reading only.
+    /// `None` if the store is open for reading only.
     writer: Option<SqlitePool>,
     readers: SqlitePool,
     path: PathBuf,
-    /// None of a store that is open for reading only.
+    /// `None` if the store is open for reading only.
     mark: Option<MarkFile>,
-    /// Whether all of it was looked at when it was opened.
+    /// Whether all pages were checked when it was opened.
     checked: bool,
     _lock: Option<Lock>,
 }
 
 impl SqliteStore {
-    /// Opens a database, made if need be, looks for damage, and brings its schema up to date. Refused while another coordinator has it.
+    /// Opens a database and creates it if necessary. Checks it for damage and updates its schema. Returns an error
+    /// while another coordinator has it open.
     pub async fn open(path: &Path) -> Result<SqliteStore, StoreError> {
         let unusable = |reason: String| StoreError::Unusable {
             path: path.to_owned(),
@@ -83,7 +84,7 @@ impl SqliteStore {
         check::newest(&writer, path, &mark.get()).await?;
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS)
-            // Rows are read ahead, and each may be as large as an event is.
+            // Rows are read ahead, and each may be as large as an event.
             .connect_with(
                 options
                     .read_only(true)
@@ -102,7 +103,7 @@ impl SqliteStore {
         })
     }
 
-    /// Opens a database for reading only, beside a coordinator that may write to it.
+    /// Opens a database for reading only, even while a coordinator writes to it.
     pub async fn open_for_reading(path: &Path) -> Result<SqliteStore, StoreError> {
         let options = SqliteConnectOptions::new()
             .filename(path)
@@ -126,7 +127,7 @@ impl SqliteStore {
         self.writer.as_ref().ok_or_else(refused)
     }
 
-    /// Notes how far the journal is.
+    /// Updates the mark after a commit.
     fn mark(&self, writes: &[Write]) {
         let Some(mark) = &self.mark else { return };
         mark.set(|mark| {
@@ -146,7 +147,7 @@ impl SqliteStore {
         });
     }
 
-    /// The database's file.
+    /// Returns the path of the database.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -162,7 +163,8 @@ impl Store for SqliteStore {
             .await
             .map_err(written)?;
         let epoch = unsigned(row.try_get("epoch").map_err(read)?);
-        // The row came before it was on disk: on a full one it isn't, and the next start would have the same epoch.
+        // SQLite returned the row before it was on disk. If the commit fails (full disk), the next start would get the
+        // same epoch.
         transaction.commit().await.map_err(written)?;
         if let Some(mark) = &self.mark {
             mark.set(|mark| mark.epoch = epoch);
@@ -176,8 +178,9 @@ impl Store for SqliteStore {
         if committed.is_ok() {
             self.mark(writes);
         } else {
-            // SQLite may have rolled a failed transaction back by itself (a full disk), and then the library's count of open ones is wrong: a later
-            // commit would be a savepoint within a transaction that nobody ends. So the next try begins with a connection of its own.
+            // SQLite may have rolled back a failed transaction by itself (full disk). Then sqlx's count of open
+            // transactions is wrong: a later commit would be a savepoint within a transaction that never ends. So the
+            // next try uses a new connection.
             if let Err(error) = connection.close().await {
                 tracing::debug!(%error, "closing a connection to the journal");
             }
@@ -195,7 +198,7 @@ impl Store for SqliteStore {
     }
 
     async fn runs(&self, limit: u32, open: bool) -> Result<Vec<RunHead>, StoreError> {
-        // Exactly what the index holds.
+        // Exactly the columns that the index holds.
         let rows = sqlx::query(
             "SELECT run, submitted_us, spec, digest, cells, finished_us, outcome, counts, cancel, settled FROM runs \
              WHERE settled = 0 OR NOT ? ORDER BY submitted_us DESC, run DESC LIMIT ?",
@@ -209,7 +212,7 @@ impl Store for SqliteStore {
     }
 
     async fn beginning_with(&self, text: &str, limit: u32) -> Result<Vec<RunId>, StoreError> {
-        // A range of the key, of which no row is read.
+        // A range of the key, so that no row is read.
         let rows = sqlx::query(
             "SELECT run FROM runs WHERE run >= ? AND run < ? || char(1114111) ORDER BY run LIMIT ?",
         )
@@ -318,7 +321,7 @@ impl Store for SqliteStore {
 
 type Transaction<'a> = sqlx::Transaction<'a, Sqlite>;
 
-/// Everything or nothing.
+/// Commits all writes in one transaction.
 async fn commit_on(
     connection: &mut PoolConnection<Sqlite>,
     writes: &[Write],
@@ -335,10 +338,10 @@ async fn commit_on(
                     events.clear();
                 }
             }
-            // Nothing else reads or writes them: their place among the others doesn't matter.
+            // No other write depends on durations, so their order among the others doesn't matter.
             Write::Duration { spec, past, at } => durations.push((spec, past, *at)),
             _ => {
-                // Events first: a run's end must not overtake them.
+                // Events first: a run's end must not be written before them.
                 insert_events(&mut transaction, &events).await?;
                 events.clear();
                 write_one(&mut transaction, write).await?;
@@ -352,7 +355,7 @@ async fn commit_on(
     transaction.commit().await.map_err(written)
 }
 
-/// Of two durations of a cell the later one stays.
+/// Inserts durations. The later of two durations of a cell replaces the earlier one.
 async fn insert_durations(
     tx: &mut Transaction<'_>,
     durations: &[(&String, &Past, Timestamp)],
@@ -440,7 +443,7 @@ async fn write_one(tx: &mut Transaction<'_>, write: &Write) -> Result<(), StoreE
     Ok(())
 }
 
-/// The row without its submission, with what can't be read of it left out and named.
+/// Reads a row without its submission. Unreadable columns get their default and are reported in `problem`.
 fn run_head(row: &SqliteRow) -> RunHead {
     let mut problem = None;
     let mut note = |error: StoreError| {
@@ -474,7 +477,7 @@ fn run_head(row: &SqliteRow) -> RunHead {
     }
 }
 
-/// The whole row, likewise.
+/// Reads a whole row, with the same treatment of unreadable columns.
 fn run_row(row: &SqliteRow) -> RunRow {
     let RunHead {
         run,
@@ -512,7 +515,7 @@ fn run_row(row: &SqliteRow) -> RunRow {
     }
 }
 
-/// A column's value, or nothing.
+/// Returns a column's value, or the default if it can't be read.
 fn column<'r, T>(row: &'r SqliteRow, name: &str, note: &mut impl FnMut(StoreError)) -> T
 where
     T: Default + sqlx::Decode<'r, Sqlite> + sqlx::Type<Sqlite>,
@@ -539,7 +542,7 @@ fn run_end(row: &SqliteRow) -> Result<Option<RunEnd>, StoreError> {
     )
 }
 
-/// A column that holds what it shouldn't.
+/// Returns the error for a column with an invalid value.
 fn named(column: &str, error: serde_json::Error) -> StoreError {
     StoreError::Read(format!("its {column} can't be read: {error}"))
 }
@@ -565,7 +568,7 @@ fn recorded(run: &RunId, row: &SqliteRow) -> Result<Recorded, StoreError> {
     })
 }
 
-/// SQLite's integers are signed; nothing that is counted here comes near the bound.
+/// SQLite's integers are signed; no number here comes near the limit.
 fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
@@ -574,7 +577,7 @@ fn unsigned(number: i64) -> u64 {
     u64::try_from(number).unwrap_or(0)
 }
 
-/// A failed write: a contradiction with what is there is final, everything else (disk full, I/O) may pass.
+/// Converts a write error: a conflict with existing rows is final, everything else (disk full, I/O) may pass.
 fn written(error: sqlx::Error) -> StoreError {
     match &error {
         sqlx::Error::Database(database) if database.is_unique_violation() => {
@@ -601,7 +604,7 @@ fn malformed(error: serde_json::Error) -> StoreError {
     StoreError::Read(format!("this version can't read it: {error}"))
 }
 
-/// Makes the file if need be, and lets nobody else read it.
+/// Creates the file if necessary and makes it accessible to its owner only.
 fn private(path: &Path) -> std::io::Result<()> {
     let mut options = std::fs::File::options();
     options.create(true).truncate(false).write(true);

@@ -1,11 +1,13 @@
-//! What a journal's storage promises; SQLite keeps it today ([`super::SqliteStore`]), another database may tomorrow.
+//! The contract of a journal's storage. SQLite implements it today ([`super::SqliteStore`]); another database may
+//! later.
 //!
 //! # Order
-//! [`Store::commit`] is called by one writer only, one call at a time; reads may run beside it and see committed rows.
+//! A single writer calls [`Store::commit`], one call at a time. Reads may run concurrently and see committed rows.
 //! # Durability
-//! When `commit` returns `Ok`, all of its writes survive a power cut; when it returns an error, none of them happened.
+//! When `commit` returns `Ok`, all of its writes survive a power cut; when it returns an error, none of them took
+//! effect.
 //! # Errors
-//! [`StoreError::Unavailable`] may pass (disk full, I/O): the writer tries again. The others are for people.
+//! [`StoreError::Unavailable`] may pass (disk full, I/O error), so the writer retries. The others need a person.
 
 use crate::schedule::expected::Past;
 use async_trait::async_trait;
@@ -21,193 +23,196 @@ use serde_json::{Map, Value};
 use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 
-/// Why the journal couldn't.
+/// An error of the journal.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum StoreError {
-    /// Somebody else writes to it.
+    /// Another process has the journal open for writing.
     #[error("the journal {} is in use by another coordinator{}: stop it, or give this one another state directory", .path.display(), .holder.as_ref().map(|pid| format!(" (process {pid})")).unwrap_or_default())]
     InUse {
-        /// The database.
+        /// Path of the database.
         path: PathBuf,
-        /// The other's process id, if it left one.
+        /// Process id of the holder, if it left one.
         holder: Option<String>,
     },
-    /// It is of a later version, or broken.
+    /// The database is from a later version, or can't be opened.
     #[error("can't open the journal {}: {reason}", .path.display())]
     Unusable {
-        /// The database.
+        /// Path of the database.
         path: PathBuf,
-        /// Why.
+        /// Reason, as shown to the user.
         reason: String,
     },
-    /// It isn't what was written.
+    /// The content isn't what was written.
     #[error("the journal {} is damaged: {found}: {help}", .path.display())]
     Damaged {
-        /// The database.
+        /// Path of the database.
         path: PathBuf,
-        /// What was found.
+        /// The damage that was found.
         found: String,
-        /// What to do.
+        /// What the user can do.
         help: String,
     },
-    /// It can't be written at the moment.
+    /// The journal can't be written at the moment.
     #[error("can't write to the journal: {0}")]
     Unavailable(String),
-    /// The rows contradict what is there; trying again changes nothing.
+    /// The rows contradict existing ones; a retry changes nothing.
     #[error("the journal refuses a write: {0}")]
     Refused(String),
-    /// A row isn't what it should be.
+    /// A row can't be read.
     #[error("can't read the journal: {0}")]
     Read(String),
 }
 
-/// Everything a run is made from; with it a restart plans the run anew, and `rerun` another one. Secrets are in it by name only.
+/// Everything that a run is created from. A restart uses it to plan the run again, and `rerun` to create another one.
+/// It contains secrets by name only.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Submission {
-    /// The spec's files, the main one first.
+    /// Files of the spec, the main one first.
     pub files: Vec<Source>,
     /// Values passed for inputs.
     pub inputs: Map<String, Value>,
-    /// `axis=value` filters.
+    /// Filters of the form `axis=value`.
     pub only: Vec<String>,
-    /// Cells by id or name; empty for all.
+    /// Ids or names of the selected cells; empty for all.
     pub cells: Vec<String>,
     /// Whether stacks are kept.
     pub keep: Keep,
-    /// Overrides the spec's.
+    /// Overrides the spec's fail-fast setting.
     pub fail_fast: Option<bool>,
-    /// Overrides the spec's.
+    /// Overrides the spec's limit of concurrent cells.
     pub max_parallel: Option<u32>,
-    /// Among runs; higher first.
+    /// Priority among runs; higher comes first.
     #[serde(default)]
     pub priority: i32,
-    /// The trace that the run is a part of.
+    /// Parent context of the run's trace, if it is part of one.
     pub traceparent: Option<String>,
-    /// The files that expressions read while the spec is planned, by the paths that they name. The journal has them in the plan.
+    /// Files that expressions read during planning, by the paths that the expressions name. The journal keeps them in
+    /// the plan.
     #[serde(skip)]
     pub read: BTreeMap<String, String>,
     /// Digest of the packed workspace, if there is one.
     pub workspace_digest: Option<String>,
-    /// What it came from, for people.
+    /// Where the submission came from, for display.
     pub origin: Map<String, Value>,
 }
 
-/// A run that begins.
+/// A run that was just submitted.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NewRun {
-    /// Its id.
+    /// Id of the run.
     pub run: RunId,
-    /// When.
+    /// Time of the submission.
     pub submitted: Timestamp,
-    /// The spec's name.
+    /// Name of the spec.
     pub spec: String,
-    /// The plan's digest.
+    /// Digest of the plan.
     pub digest: String,
-    /// How many cells.
+    /// Number of cells.
     pub cells: u32,
-    /// What it was made from.
+    /// What the run was created from.
     pub submission: Submission,
 }
 
 /// How a run ended, for lists.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RunEnd {
-    /// When.
+    /// When the run finished.
     pub finished: Timestamp,
-    /// Its outcome.
+    /// Outcome of the run.
     pub outcome: Outcome,
-    /// How many cells ended how.
+    /// Number of cells by status.
     pub counts: Counts,
-    /// Why it was cancelled, if it was.
+    /// Reason why the run was cancelled, if it was.
     pub cancel: Option<String>,
 }
 
-/// A row of the list of runs: all but what the run was made from, which is long.
+/// A row of the list of runs: everything but the submission, which is large.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RunHead {
-    /// Its id.
+    /// Id of the run.
     pub run: RunId,
-    /// When it was submitted.
+    /// Time of the submission.
     pub submitted: Timestamp,
-    /// The spec's name.
+    /// Name of the spec.
     pub spec: String,
-    /// The plan's digest.
+    /// Digest of the plan.
     pub digest: String,
-    /// How many cells.
+    /// Number of cells.
     pub cells: u32,
-    /// As it ended.
+    /// How the run ended; none while it is unfinished.
     pub end: Option<RunEnd>,
-    /// Whether nothing more will happen.
+    /// Whether nothing more will happen in the run.
     pub settled: bool,
-    /// What of the row can't be read, if anything; its place holds nothing then.
+    /// Which part of the row can't be read, if any. That part has its default value.
     pub problem: Option<String>,
 }
 
-/// A run with what it was made from.
+/// A run with its submission.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RunRow {
-    /// As it began.
+    /// The run as it was submitted.
     pub new: NewRun,
-    /// As it ended.
+    /// How the run ended; none while it is unfinished.
     pub end: Option<RunEnd>,
-    /// Whether nothing more will happen.
+    /// Whether nothing more will happen in the run.
     pub settled: bool,
-    /// What of the row can't be read, if anything; its place holds nothing then.
+    /// Which part of the row can't be read, if any. That part has its default value.
     pub problem: Option<String>,
 }
 
-/// One change.
+/// One change to the journal.
 #[derive(Clone, Debug, PartialEq)]
-// Nearly all writes are events, so that boxing them would cost an allocation each and save nothing.
+// Nearly all writes are events, so boxing them would cost an allocation each and save nothing.
 #[allow(clippy::large_enum_variant)]
 pub enum Write {
-    /// A run begins.
+    /// Add a run.
     Run(Box<NewRun>),
-    /// An event of a run. Positions are the caller's, from 1 without holes.
+    /// Add an event of a run. The caller assigns positions, from 1 without gaps.
     Event(Recorded),
-    /// The run has its outcome.
+    /// Record that the run has its outcome.
     Finished { run: RunId, end: RunEnd },
-    /// Nothing more will happen in the run.
+    /// Record that nothing more will happen in the run.
     Settled { run: RunId },
-    /// A cell was judged and took so long.
+    /// Record how long a cell took.
     Duration {
         spec: String,
         past: Past,
         at: Timestamp,
     },
-    /// A run goes, with its events.
+    /// Remove a run with its events.
     Forget { run: RunId },
 }
 
-/// Where runs and events are kept.
+/// Storage of runs and events.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
-    /// Begins a term of office; every later one is higher.
+    /// Begins a term of office and returns its epoch, which is higher than all earlier ones.
     async fn begin_term(&self, now: Timestamp) -> Result<u64, StoreError>;
     /// Makes all writes durable, or none.
     async fn commit(&self, writes: &[Write]) -> Result<(), StoreError>;
-    /// One run.
+    /// Returns one run, if it exists.
     async fn run(&self, run: &RunId) -> Result<Option<RunRow>, StoreError>;
-    /// Runs, newest first; `open` leaves out the settled ones. What they were made from isn't read.
+    /// Returns up to `limit` runs, newest first; `open` leaves out the settled ones. Doesn't read submissions.
     async fn runs(&self, limit: u32, open: bool) -> Result<Vec<RunHead>, StoreError>;
-    /// At most so many runs whose ids begin with a text.
+    /// Returns up to `limit` ids of runs that begin with `text`.
     async fn beginning_with(&self, text: &str, limit: u32) -> Result<Vec<RunId>, StoreError>;
-    /// The digests of all workspaces that runs have.
+    /// Returns the digests of all workspaces that runs have.
     async fn workspaces(&self) -> Result<HashSet<String>, StoreError>;
-    /// Settled runs that finished before a time, oldest first.
+    /// Returns the settled runs that finished before a time, oldest first.
     async fn settled_before(&self, before: Timestamp) -> Result<Vec<RunId>, StoreError>;
-    /// Events of a run from a position on without a hole, at most so many, and fewer if they are large: there may be more until none come.
+    /// Returns events of a run from a position on, without gaps: up to `limit`, and fewer if they are large. More may
+    /// follow unless the result is empty. Returns an error if an event is missing.
     async fn events(&self, run: &RunId, from: u64, limit: u32)
     -> Result<Vec<Recorded>, StoreError>;
-    /// What the cells of a spec took, oldest first.
+    /// Returns the recorded durations of a spec's cells, oldest first.
     async fn history(&self, spec: &str) -> Result<Vec<Past>, StoreError>;
-    /// Looks at the whole storage, which may take a while: what is damaged, if anything.
+    /// Checks the whole storage, which may take a while. Returns the damage found as an error.
     async fn check(&self) -> Result<(), String>;
-    /// Closes the files; nothing may be written afterwards.
+    /// Closes the files. Nothing may be written afterwards.
     async fn close(&self);
 }
 
-/// A cell's past, as its row tells it.
+/// Converts a row to a cell's earlier execution; none if the row is invalid.
 pub(super) fn past(cell: String, matrix: &str, elapsed_ms: i64) -> Option<Past> {
     let matrix: Vec<(String, Value)> = serde_json::from_str(matrix).ok()?;
     Some(Past {

@@ -144,7 +144,7 @@ async fn lists_look_ups_and_clean_up_read_no_submission() {
     assert_eq!(store.workspaces().await.unwrap(), ["d1".to_owned()].into());
     let whole = store.run(&"abd".into()).await.unwrap().unwrap();
     assert_eq!(whole.new.submission, long);
-    // What a list reads is in the index alone.
+    // The list is read from the index alone.
     let path = place.path().join("journal.db");
     let options = sqlx::sqlite::SqliteConnectOptions::new().filename(path);
     let mut connection = sqlx::ConnectOptions::connect(&options).await.unwrap();

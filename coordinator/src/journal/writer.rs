@@ -1,7 +1,8 @@
-//! The one writer: takes what waits, commits it in one transaction, tells everybody at once (group commit).
+//! The single writer: it takes the waiting appends, commits them in one transaction, and notifies all callers at once
+//! (group commit).
 //!
-//! A full or failing disk stops nothing but time: the writer says so once, tries again until it works, and the bounded channel
-//! slows everybody down meanwhile. Nothing is dropped.
+//! A full or failing disk only causes delay: the writer logs it once and retries until it works, while the bounded
+//! channel slows the callers down. Nothing is dropped.
 
 use super::store::{Store, StoreError, Write};
 use crate::metrics::METRICS;
@@ -15,14 +16,14 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
-/// Appends taken into one commit.
+/// Maximum number of appends in one commit.
 const BATCH: usize = 1_024;
-/// Appends that may wait; more slow their callers down.
+/// Maximum number of waiting appends. Further callers wait.
 const QUEUE: usize = 4_096;
-/// Pause before a failed commit is tried again: from the first to the second, doubling.
+/// Pause before a failed commit is retried: doubles from the first value up to the second.
 const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
-/// Why the journal isn't written at the moment; `None` while all is well.
+/// Why the journal can't be written at the moment; `None` while it can.
 pub type Health = Option<String>;
 
 struct Append {
@@ -36,12 +37,12 @@ pub struct Journal {
     appends: mpsc::Sender<Append>,
     store: Arc<dyn Store>,
     health: watch::Receiver<Health>,
-    /// What was found in its file while it was in use.
+    /// Damage found in the database file since the start.
     damage: Arc<OnceLock<String>>,
     epoch: u64,
 }
 
-/// Comes when an append is on disk.
+/// Resolves when an append is on disk.
 pub struct Durable(oneshot::Receiver<Result<(), StoreError>>);
 
 impl Future for Durable {
@@ -56,7 +57,7 @@ impl Future for Durable {
 }
 
 impl Journal {
-    /// Begins a term on a store and starts its writer. The writer ends when every handle is gone.
+    /// Begins a term on a store and starts its writer. The writer ends when every handle is dropped.
     pub async fn start(
         store: Arc<dyn Store>,
         now: Timestamp,
@@ -75,7 +76,7 @@ impl Journal {
         Ok((journal, writer))
     }
 
-    /// A handle that only reads: every append is refused.
+    /// Returns a handle that only reads: every append fails.
     pub fn read_only(store: Arc<dyn Store>) -> Journal {
         let (appends, _) = mpsc::channel(1);
         let (_, health) = watch::channel(Some("the journal is open for reading only".to_owned()));
@@ -88,36 +89,36 @@ impl Journal {
         }
     }
 
-    /// The term of office that began with this handle.
+    /// Returns the epoch of the term that began with this handle.
     pub fn epoch(&self) -> u64 {
         self.epoch
     }
 
-    /// Queues writes, in the order of calls; they become durable together. Waits only while the queue is full.
+    /// Queues writes in the order of calls; they become durable together. Waits only while the queue is full.
     pub async fn append(&self, writes: Vec<Write>) -> Durable {
         let (done, durable) = oneshot::channel();
-        // A writer that is gone drops `done`, which `Durable` reports.
+        // If the writer has stopped, `done` is dropped, which `Durable` reports as an error.
         let _ = self.appends.send(Append { writes, done }).await;
         Durable(durable)
     }
 
-    /// For reading.
+    /// Returns the store, for reading.
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.store
     }
 
-    /// Damage that was found in its file since the start.
+    /// Returns the damage found in the database file since the start.
     pub fn damage(&self) -> Option<&str> {
         self.damage.get().map(String::as_str)
     }
 
-    /// Damage was found.
+    /// Records damage that was found.
     pub fn report_damage(&self, found: String) {
         // The first finding stays.
         let _ = self.damage.set(found);
     }
 
-    /// Whether it can be written at the moment.
+    /// Returns whether the journal can be written at the moment, as a watch channel.
     pub fn health(&self) -> watch::Receiver<Health> {
         self.health.clone()
     }
@@ -141,7 +142,7 @@ async fn write(
             Ok(()) => waiting.into_iter().for_each(|(_, done)| {
                 let _ = done.send(Ok(()));
             }),
-            // One of them contradicts the database. Each by itself, so that it takes no other down with it.
+            // One append contradicts the database. Commit each separately, so that the others succeed.
             Err(_) => {
                 for (range, done) in waiting {
                     let own = writes.get(range).unwrap_or_default();
@@ -153,7 +154,7 @@ async fn write(
     store.close().await;
 }
 
-/// Commits, however long the disk takes. Only a contradiction is an error.
+/// Commits, however long the disk takes. Returns an error only if the writes contradict the database.
 #[tracing::instrument(level = "debug", name = "commit", skip_all, fields(writes = writes.len()))]
 async fn commit(
     store: &dyn Store,

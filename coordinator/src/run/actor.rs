@@ -1,4 +1,4 @@
-//! One actor per run: journals what the core decides and hands the effects to the courier.
+//! One actor per run: it journals the core's decisions and hands the effects to the courier.
 
 use super::core::{Decision, Effect, Input, RunCore};
 use super::courier::{self, Courier, Load, Parcel, Resumed, Tail};
@@ -29,37 +29,37 @@ use tracing::Instrument;
 
 pub use super::courier::Tail as RunTail;
 
-/// Jobs of one run that are made at once.
+/// Maximum number of jobs of one run that are built concurrently.
 const MAKERS: usize = 2;
 
-/// Secret values by name; in memory only (I4).
+/// Secret values by name, kept in memory only (I4).
 pub type Secrets = Arc<BTreeMap<String, String>>;
 
-/// What a run is started with.
+/// Arguments of a run's actor.
 pub struct Args {
-    /// Its state so far.
+    /// The run's state so far.
     pub core: RunCore,
-    /// Makes cells into jobs.
+    /// Builds the jobs of cells.
     pub jobs: Arc<dyn Jobs>,
-    /// What its secrets are; names without a value hold its cells back.
+    /// Values of the secrets. Secrets without a value hold the cells back.
     pub secrets: Secrets,
-    /// How long its cells took before.
+    /// Durations of the spec's cells in earlier runs.
     pub history: History,
-    /// The journal.
+    /// Journal for the run's events.
     pub journal: Journal,
-    /// Where cells are queued.
+    /// Scheduler that queues the cells.
     pub scheduling: ActorRef<Scheduling>,
     /// Commands to agents.
     pub to_agents: mpsc::UnboundedSender<ToAgents>,
-    /// Where watchers see how far it is.
+    /// Publishes to watchers how much of the run is durable.
     pub tail: watch::Sender<Tail>,
-    /// The coordinator's clock.
+    /// Clock for deadlines and timestamps.
     pub clock: Arc<dyn Clock>,
-    /// The run's own span, if runs are traced.
+    /// Trace context of the run's own span, if runs are traced.
     pub trace: Option<TraceContext>,
 }
 
-/// The actor.
+/// The actor of one run.
 pub struct Run {
     core: RunCore,
     jobs: Arc<dyn Jobs>,
@@ -69,9 +69,9 @@ pub struct Run {
     clock: Arc<dyn Clock>,
     trace: Option<TraceContext>,
     loads: mpsc::UnboundedSender<Load>,
-    /// Since when cells wait for an agent.
+    /// Since when each cell has waited for an agent.
     waiting: HashMap<CellId, Duration>,
-    /// Who makes jobs, a few at a time.
+    /// Limits how many jobs are built concurrently.
     making: Arc<Semaphore>,
 }
 
@@ -137,7 +137,7 @@ impl Actor for Run {
     }
 }
 
-/// An input for the core.
+/// Passes an input to the core.
 pub struct Tell(pub Input);
 
 impl Message<Tell> for Run {
@@ -159,7 +159,7 @@ impl Message<Tell> for Run {
     }
 }
 
-/// A cell's job is made, or can't be; its agent was found before.
+/// The result of building a cell's job, with the agent that was found before.
 struct Made {
     token: Token,
     agent: AgentId,
@@ -175,13 +175,13 @@ impl Message<Made> for Run {
     }
 }
 
-/// An attempt's events, to be made durable.
+/// Events of an attempt, to be made durable.
 pub struct AgentEvents {
-    /// Whose.
+    /// Token of the attempt.
     pub token: Token,
-    /// In sequence.
+    /// The events, in sequence.
     pub events: Vec<Event>,
-    /// Told when they are on disk.
+    /// Notified when the events are on disk.
     pub durable: oneshot::Sender<()>,
 }
 
@@ -197,19 +197,19 @@ impl Message<AgentEvents> for Run {
         let decision = self
             .core
             .handle(Input::Events { token, events }, self.clock.wall());
-        // Acknowledged before the gate closes behind the attempt.
+        // Acknowledged before the gate closes for the attempt.
         self.perform(decision, vec![Parcel::Durable(durable)], None)
             .await;
     }
 }
 
-/// An agent connected with these attempts of the run.
+/// An agent connected and holds these attempts of the run.
 pub struct Connected {
-    /// The agent.
+    /// Id of the agent.
     pub agent: AgentId,
-    /// Its attempts of this run.
+    /// The attempts of this run that it holds.
     pub inventory: Vec<InventoryItem>,
-    /// With which it goes on.
+    /// Receives the attempts that it continues.
     pub answer: oneshot::Sender<Resumed>,
 }
 
@@ -228,7 +228,7 @@ impl Message<Connected> for Run {
     }
 }
 
-/// More secret values; cells that waited for them start.
+/// Adds secret values. Cells that waited for them start.
 pub struct GiveSecrets(pub BTreeMap<String, String>);
 
 impl Message<GiveSecrets> for Run {
@@ -243,16 +243,16 @@ impl Message<GiveSecrets> for Run {
     }
 }
 
-/// What a run looks like from outside.
+/// Summary of a run's state.
 #[derive(Clone, Debug)]
 pub struct Glance {
-    /// How many cells are where.
+    /// Number of cells by status.
     pub counts: Counts,
-    /// Why it was cancelled.
+    /// Reason why the run was cancelled, if it was.
     pub cancel: Option<String>,
-    /// Whether it has its outcome.
+    /// Whether the run has its outcome.
     pub finished: bool,
-    /// Agents that hold attempts of it.
+    /// Agents that hold attempts of the run.
     pub agents: Vec<AgentId>,
 }
 
@@ -277,7 +277,7 @@ impl Message<Look> for Run {
     }
 }
 
-/// Where a cell is, and what the run itself holds it back for.
+/// Asks for a cell's status and why the run itself holds it back, if it does.
 pub struct LookAtCell(pub CellId);
 
 impl Message<LookAtCell> for Run {
@@ -303,20 +303,20 @@ impl Message<LookAtCell> for Run {
     }
 }
 
-/// Cells that no agent has, and what the run itself holds them back for.
+/// Cells that no agent holds, and why the run itself holds them back.
 #[derive(Clone, Debug, Default)]
 pub struct HeldBack {
-    /// Why; empty if they wait for an agent.
+    /// Reasons; empty if the cells wait for an agent.
     pub reasons: Vec<String>,
-    /// Which.
+    /// The queued cells.
     pub cells: Vec<CellId>,
-    /// Those among them that no agent has begun yet.
+    /// The cells among them that no agent has started yet.
     pub never_started: Vec<CellId>,
-    /// Whether some cell of the run has neither begun nor ended.
+    /// Whether some cell of the run has neither started nor ended.
     pub some_never_started: bool,
 }
 
-/// Asks for what is [`HeldBack`].
+/// Asks for [`HeldBack`].
 pub struct LookAtWaiting;
 
 impl Message<LookAtWaiting> for Run {
@@ -360,7 +360,7 @@ impl Run {
         self.perform(decision, Vec::new(), None).await;
     }
 
-    /// Lets a cell's job be made, beside the actor: what agents say of other cells isn't to wait for it.
+    /// Builds a cell's job outside the actor, so that events of other cells don't wait for it.
     fn make(&mut self, token: Token, agent: AgentId, agent_name: String, me: WeakActorRef<Self>) {
         if let Some(since) = self.waiting.remove(&token.cell) {
             let now = self.clock.monotonic();
@@ -369,7 +369,7 @@ impl Run {
         let (jobs, making) = (Arc::clone(&self.jobs), Arc::clone(&self.making));
         let span = tracing::info_span!("offer a cell", run = %token.run, cell = %token.cell, attempt = token.attempt, agent = %agent_name);
         let make = async move {
-            // Kept until the job is handed over, so that what agents say never queues behind many of them.
+            // Kept until the job is handed over, so that agents' events never queue behind many jobs.
             let Ok(_turn) = making.acquire().await else {
                 return;
             };
@@ -432,7 +432,7 @@ impl Run {
         }
     }
 
-    /// Journals a decision and hands its effects on.
+    /// Journals a decision and passes its effects to the courier.
     async fn perform(
         &mut self,
         decision: Decision,
@@ -468,7 +468,7 @@ impl Run {
         let _ = self.loads.send(load);
     }
 
-    /// Rows that repeat an event in another shape.
+    /// Returns further rows that repeat an event in another form.
     fn also_written(&self, event: &Event) -> Vec<Write> {
         if event.kind.speaker() != Speaker::Coordinator || event.attempt.is_some() {
             return Vec::new();
@@ -538,7 +538,7 @@ impl Run {
                 }
                 Parcel::Schedule(ScheduleInput::Withdrawn { run, tokens })
             }
-            // Offers are made where the job is at hand.
+            // Offers are made in `made`, which has the job.
             Effect::Offer { .. } => return None,
             Effect::Accepted(token) => Parcel::Schedule(ScheduleInput::Accepted { token }),
             Effect::Declined { token, reason } => {

@@ -1,4 +1,5 @@
-//! What happens to attempts: offered, taken, given back, told of, lost. The fence against late ones is [`RunCore::holds`].
+//! Handles what happens to attempts: offered, accepted, returned, reported on, lost. [`RunCore::holds`] rejects late
+//! messages.
 
 use super::core::{Decision, Effect, RunCore};
 use crate::dispatch::budget::size;
@@ -36,7 +37,8 @@ impl RunCore {
         d.effects.push(Effect::Offer { token, agent });
     }
 
-    /// Whether a token is its cell's newest attempt, and an agent holds it: the fence of the run.
+    /// Returns whether a token is that of its cell's newest attempt and an agent holds it. This is the run's check for
+    /// stale tokens.
     fn holds(&self, token: &Token) -> bool {
         self.held.get(&token.cell) == Some(token)
     }
@@ -77,7 +79,7 @@ impl RunCore {
         }
     }
 
-    /// An offer came to nothing: the cell waits again, or ends if the run does.
+    /// Returns a cell whose offer failed to the queue, or finishes it if the run is cancelled.
     fn give_back(
         &mut self,
         token: &Token,
@@ -142,7 +144,7 @@ impl RunCore {
         }
     }
 
-    /// Whether an attempt says more than its agent should have let it: the agent is none of ours, or lies.
+    /// Returns why an attempt must be revoked if it has sent more than a correct agent would ever let it send.
     fn too_much(&mut self, token: &Token, event: &Event) -> Option<String> {
         let said = self.said.entry(token.cell.clone()).or_default();
         *said += size(&event.kind);
@@ -157,7 +159,7 @@ impl RunCore {
         })
     }
 
-    /// Which attempts a connecting agent goes on with.
+    /// Decides which attempts a connecting agent continues.
     pub(super) fn connected(
         &mut self,
         agent: AgentId,
@@ -185,11 +187,11 @@ impl RunCore {
                 d.effects.push(Effect::Cancel { token, order });
             }
         }
-        // Before the cancels: an agent must know that it goes on before it is told to end.
+        // Before the cancels: the agent must know that it continues an attempt before it is told to cancel it.
         d.effects.insert(0, Effect::Resume { agent, attempts });
     }
 
-    /// An attempt was taken from its agent, which lives and isn't asked again for a while.
+    /// Handles an attempt that was revoked from its agent. The agent is alive, but gets no offers for a while.
     pub(super) fn revoked(
         &mut self,
         token: &Token,
@@ -207,7 +209,7 @@ impl RunCore {
         self.lose_and(token, &reason, scheduler, now, d);
     }
 
-    /// An attempt's agent is gone. One that was offered and never taken only goes back.
+    /// Handles an attempt whose agent is gone. An offer that was never accepted only returns the cell to the queue.
     pub(super) fn lose(&mut self, token: &Token, reason: &str, now: Timestamp, d: &mut Decision) {
         let release = Effect::Release(token.clone());
         self.lose_and(token, reason, release, now, d);

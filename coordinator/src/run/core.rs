@@ -1,7 +1,8 @@
-//! The pure core of a run: an input comes in, events to journal and effects to carry out come out.
+//! The pure core of a run: it takes an input and returns events to journal and effects to perform.
 //!
-//! Whoever calls [`RunCore::handle`] must make the events durable before it carries out the effects of the same decision. The state is
-//! the fold of the events and nothing else, so that a restart ([`RunCore::recovered`]) goes on where the journal ends.
+//! The caller of [`RunCore::handle`] must make a decision's events durable before it performs the decision's effects.
+//! The state is the fold of the events and nothing else, so that a restart ([`RunCore::recovered`]) continues where the
+//! journal ends.
 
 use super::verdict::{Verdict, verdict};
 use crate::dispatch::contract::{GoesOn, InventoryItem};
@@ -13,12 +14,12 @@ use phalanx_shared::time::Timestamp;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// What a run is told.
+/// Input of a run.
 #[derive(Clone, Debug)]
 pub enum Input {
-    /// Begin, or go on after a restart.
+    /// Start the run, or continue it after a restart.
     Start,
-    /// Which secrets have no value. While any is missing no cell starts.
+    /// Sets which secrets have no value. While any is missing, no cell starts.
     Secrets { missing: Vec<String> },
     /// The scheduler found an agent for a waiting cell.
     Assigned {
@@ -26,92 +27,92 @@ pub enum Input {
         agent: AgentId,
         agent_name: String,
     },
-    /// A cell can't be made into a job.
+    /// The job for a cell could not be built.
     Unrunnable { token: Token, reason: String },
-    /// An offer was taken.
+    /// The agent accepted an offer.
     Accepted { token: Token },
-    /// An offer came to nothing.
+    /// An offer was declined, or failed.
     Declined { token: Token, reason: String },
-    /// An attempt was taken from its agent.
+    /// An attempt was revoked from its agent.
     Revoked { token: Token, reason: String },
-    /// An attempt's events, in sequence.
+    /// Events of an attempt, in sequence.
     Events { token: Token, events: Vec<Event> },
-    /// An agent connected and says which attempts of this run it holds.
+    /// An agent connected and reported the attempts of this run that it holds.
     Connected {
         agent: AgentId,
         inventory: Vec<InventoryItem>,
     },
     /// An agent is gone for good.
     AgentLost { agent: AgentId, reason: String },
-    /// These have waited for their first start as long as they may; each with what it waited for.
+    /// These cells have waited for their first start as long as they may; each comes with what it waited for.
     NeverStarted {
         cells: Vec<(CellId, String)>,
         limit: Duration,
     },
-    /// Somebody wants the end.
+    /// A request to cancel the run.
     Cancel(CancelOrder),
 }
 
-/// How a run is to end.
+/// How a run should be cancelled.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CancelOrder {
-    /// Why.
+    /// Reason, as shown in reports.
     pub reason: String,
-    /// For `always` steps and stopping services.
+    /// Time for `always` steps and stopping services, in milliseconds.
     pub grace_ms: u64,
-    /// Skips the `always` steps.
+    /// Whether to skip the `always` steps.
     pub force: bool,
 }
 
-/// A time limit for people: `90s`, `0.5s`.
+/// Formats a time limit for display: `90s`, `0.5s`.
 fn seconds(limit: Duration) -> String {
     format!("{}s", limit.as_secs_f64())
 }
 
-/// What is to be done once the decision's events are durable.
+/// An effect to perform once the decision's events are durable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// These want to run.
+    /// Queue these attempts with the scheduler.
     Queue(Vec<Token>),
-    /// These no longer want to.
+    /// Withdraw these attempts from the scheduler.
     Withdraw(Vec<Token>),
     /// Offer an attempt to an agent.
     Offer { token: Token, agent: AgentId },
-    /// Tell the scheduler that an offer was taken.
+    /// Tell the scheduler that the agent accepted an offer.
     Accepted(Token),
     /// Tell the scheduler that an agent declined.
     Declined { token: Token, reason: String },
-    /// Nothing of an attempt is left; its reservation ends.
+    /// Release the reservation of an attempt: nothing of it is left.
     Release(Token),
-    /// End an attempt.
+    /// Cancel an attempt.
     Cancel { token: Token, order: CancelOrder },
-    /// Close the gate behind an attempt.
+    /// Close the token of an attempt at the gate.
     Retire(Token),
-    /// An agent goes on with these; with all others of this run it doesn't.
+    /// Let an agent continue these attempts of the run, and no others.
     Resume {
         agent: AgentId,
         attempts: Vec<GoesOn>,
     },
-    /// The run has its outcome.
+    /// Report that the run has its outcome.
     Finished(Outcome),
-    /// Nothing more will happen.
+    /// Report that nothing more will happen in the run.
     Settled,
 }
 
-/// Events to journal, then effects to carry out.
+/// Events to journal, then effects to perform.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Decision {
-    /// In order, positions assigned.
+    /// Events to journal, in order, with their positions.
     pub events: Vec<Recorded>,
-    /// In order.
+    /// Effects to perform afterwards, in order.
     pub effects: Vec<Effect>,
 }
 
-/// A run's state and what is in flight.
+/// The state of a run and its attempts in flight.
 #[derive(Clone, Debug)]
 pub struct RunCore {
     pub(super) state: RunState,
-    /// Of the newest event.
+    /// Position of the newest event.
     pub(super) position: u64,
     pub(super) epoch: u64,
     /// Attempts that agents hold.
@@ -121,17 +122,17 @@ pub struct RunCore {
     /// Bytes of events of the attempts that agents hold, since this term began.
     pub(super) said: BTreeMap<CellId, u64>,
     pub(super) missing_secrets: Vec<String>,
-    /// The harshest order given.
+    /// The strictest cancel order so far.
     pub(super) order: Option<CancelOrder>,
-    /// Cells without outcome.
+    /// Number of cells without an outcome.
     pub(super) open: usize,
     pub(super) settled: bool,
-    /// The grace of a cancel whose order was lost in a restart, and of fail-fast.
+    /// Grace period in milliseconds for fail-fast, and for a cancel whose order was lost in a restart.
     pub(super) default_grace_ms: u64,
 }
 
 impl RunCore {
-    /// A run in the state that its events give. `position` is the newest event's.
+    /// Restores a run from the fold of its events. `position` is that of the newest event.
     pub fn recovered(state: RunState, position: u64, epoch: u64, default_grace_ms: u64) -> Self {
         let mut held = BTreeMap::new();
         for (cell, seen) in &state.cells {
@@ -159,22 +160,22 @@ impl RunCore {
         }
     }
 
-    /// The fold.
+    /// Returns the fold of the run's events.
     pub fn state(&self) -> &RunState {
         &self.state
     }
 
-    /// The newest event's position.
+    /// Returns the position of the newest event.
     pub fn position(&self) -> u64 {
         self.position
     }
 
-    /// Secrets without a value, for which the run waits.
+    /// Returns the names of secrets without a value, which the run waits for.
     pub fn missing_secrets(&self) -> &[String] {
         &self.missing_secrets
     }
 
-    /// Attempts that an agent holds.
+    /// Returns the tokens of the attempts that an agent holds.
     pub fn held_by(&self, agent: &AgentId) -> Vec<Token> {
         let mine = self.held.iter().filter(|(cell, _)| {
             let attempt = self.state.cells.get(*cell).and_then(|c| c.attempts.last());
@@ -183,7 +184,7 @@ impl RunCore {
         mine.map(|(_, token)| token.clone()).collect()
     }
 
-    /// Agents that hold attempts.
+    /// Returns the agents that hold attempts.
     pub fn agents(&self) -> Vec<AgentId> {
         let attempts = self.held.keys().filter_map(|cell| {
             let attempt = self.state.cells.get(cell)?.attempts.last()?;
@@ -195,7 +196,7 @@ impl RunCore {
         agents
     }
 
-    /// Takes one input and decides what follows.
+    /// Handles one input and returns what follows from it.
     pub fn handle(&mut self, input: Input, now: Timestamp) -> Decision {
         let mut d = Decision::default();
         match input {
@@ -211,7 +212,7 @@ impl RunCore {
             } => self.assigned(token, agent, agent_name, now, &mut d),
             Input::Unrunnable { token, reason } => {
                 d.effects.push(Effect::Release(token.clone()));
-                // Withdrawn while its job was being made: somebody else has decided about it.
+                // If the cell was withdrawn while its job was being built, it has already been decided about.
                 if self.waiting.get(&token.cell) == Some(&token) {
                     self.waiting.remove(&token.cell);
                     let reason = Some(reason);
@@ -241,7 +242,7 @@ impl RunCore {
         d
     }
 
-    /// Journals and folds one of the coordinator's own events.
+    /// Records and folds one of the coordinator's own events.
     pub(super) fn record(&mut self, kind: EventKind, now: Timestamp, d: &mut Decision) {
         let event = Event {
             run: self.state.run.clone(),
@@ -261,7 +262,7 @@ impl RunCore {
         d.events.push(Recorded { position, event });
     }
 
-    /// Queues every cell that waits for nothing but an agent; judges those whose attempt ended just before a restart.
+    /// Queues every cell that only waits for an agent. Judges cells whose attempt ended just before a restart.
     fn enqueue_idle(&mut self, now: Timestamp, d: &mut Decision) {
         let idle = |(cell, seen): (&CellId, &phalanx_shared::run_state::CellState)| {
             let idle = seen.outcome.is_none()
@@ -281,7 +282,7 @@ impl RunCore {
         if !queue.is_empty() {
             d.effects.push(Effect::Queue(queue));
         }
-        // Attempts that ended while the coordinator was down, their clean-up not: judge them too.
+        // Also judge attempts that ended while the coordinator was down and still clean up.
         let ended = self.held.keys().filter(|cell| {
             let seen = self.state.cells.get(*cell);
             seen.is_some_and(|c| c.outcome.is_none() && c.status == CellStatus::Ended)
@@ -291,7 +292,7 @@ impl RunCore {
         }
     }
 
-    /// The token of a cell's next attempt, entered as waiting.
+    /// Returns the token of a cell's next attempt and records it as waiting.
     fn next_token(&mut self, cell: &CellId) -> Option<Token> {
         let seen = self.state.cells.get(cell)?;
         let token = Token {
@@ -312,7 +313,7 @@ impl RunCore {
         }
     }
 
-    /// Decides about a cell that isn't being tried at the moment.
+    /// Decides about a cell whose attempt ended, or that has no current attempt.
     pub(super) fn judge(&mut self, cell: &CellId, now: Timestamp, d: &mut Decision) {
         let (Some(planned), Some(seen)) = (self.state.planned(cell), self.state.cells.get(cell))
         else {
@@ -332,7 +333,7 @@ impl RunCore {
             (Some(Verdict::Finish(outcome, reason)), _) => {
                 self.finish(cell, outcome, reason, now, d);
             }
-            // The next try begins when nothing of this one is left.
+            // The next attempt begins when nothing of this one is left.
             (Some(Verdict::Again), _) if self.held.contains_key(cell) => {}
             (Some(Verdict::Again), _) => self.requeue(cell, d),
             (None, Some(reason)) => {
@@ -343,7 +344,7 @@ impl RunCore {
         }
     }
 
-    /// A cell has its one outcome (I2).
+    /// Gives a cell its one outcome (I2).
     pub(super) fn finish(
         &mut self,
         cell: &CellId,
@@ -378,7 +379,7 @@ impl RunCore {
         }
     }
 
-    /// Ends a cell that no agent has begun. One that was offered meanwhile goes on.
+    /// Ends a cell that no agent has started. Does nothing if the cell was offered in the meantime.
     fn never_started(
         &mut self,
         cell: &CellId,
@@ -436,7 +437,7 @@ impl RunCore {
             }
         }
         if order.force {
-            // Clean-up in progress may be hurried too.
+            // Also speed up clean-up in progress.
             for (cell, token) in &self.held {
                 if self
                     .state
@@ -451,7 +452,7 @@ impl RunCore {
         }
     }
 
-    /// Ends the run when its last cell has its outcome, and settles it when its last stack is gone.
+    /// Finishes the run when its last cell has its outcome, and settles it when its last stack is gone.
     fn close(&mut self, now: Timestamp, d: &mut Decision) {
         if self.open == 0
             && !self.state.is_finished()
@@ -466,7 +467,7 @@ impl RunCore {
         }
     }
 
-    /// The run.
+    /// Returns the run's id.
     pub fn run(&self) -> &RunId {
         &self.state.run
     }

@@ -1,7 +1,7 @@
-//! Carries out a run's effects, in order, each decision's once its events are durable.
+//! Performs a run's effects in order, those of each decision once its events are durable.
 //!
-//! The run itself doesn't wait for the disk: it decides on while the courier waits, so that many decisions share a commit. Nobody
-//! outside sees a decision before it is on disk: not agents, not the scheduler, not watchers.
+//! The run itself doesn't wait for the disk. It makes further decisions while the courier waits, so that many decisions
+//! share a commit. No agent, scheduler or watcher sees a decision before it is on disk.
 
 use super::core::CancelOrder;
 use crate::dispatch::contract::{GoesOn, ToAgents};
@@ -13,47 +13,47 @@ use phalanx_shared::id::{RunId, Token};
 use phalanx_shared::outcome::Outcome;
 use tokio::sync::{mpsc, oneshot, watch};
 
-/// How far a run's journal is durable, for watchers.
+/// How much of a run is durable, for watchers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tail {
-    /// The newest durable position.
+    /// Newest durable position.
     pub position: u64,
-    /// The run's outcome.
+    /// Outcome of the run, once it has one.
     pub outcome: Option<Outcome>,
-    /// Nothing more will come.
+    /// Whether nothing more will come.
     pub settled: bool,
 }
 
-/// What is carried.
+/// One effect to deliver.
 pub(super) enum Parcel {
     Queue(Vec<CellRequest>),
     Schedule(ScheduleInput),
     ToAgent(ToAgents),
-    /// An agent's answer: the attempts that go on.
+    /// Answer to a connecting agent: the attempts that continue.
     Resume(oneshot::Sender<Resumed>, Resumed),
-    /// An agent's events are on disk.
+    /// Report that an agent's events are on disk.
     Durable(oneshot::Sender<()>),
     Finished(Outcome),
     Settled,
 }
 
-/// The attempts of one run with which a connecting agent goes on.
+/// The attempts of one run that a connecting agent continues.
 #[derive(Clone, Debug, Default)]
 pub struct Resumed {
-    /// Which.
+    /// The attempts, with their durable sequence numbers.
     pub attempts: Vec<GoesOn>,
-    /// What each reserves.
+    /// The scheduling request of each attempt, for its reservation.
     pub requests: Vec<CellRequest>,
 }
 
-/// One decision's load.
+/// The effects of one decision, and the write that they wait for.
 pub(super) struct Load {
     pub durable: Option<Durable>,
     pub position: u64,
     pub parcels: Vec<Parcel>,
 }
 
-/// Where things are carried to.
+/// The receivers of the effects.
 pub(super) struct Courier {
     pub run: RunId,
     pub scheduling: ActorRef<Scheduling>,
@@ -62,7 +62,8 @@ pub(super) struct Courier {
 }
 
 impl Courier {
-    /// Carries until the run is over. Returns whether it settled; otherwise the journal refused, and the run must not go on.
+    /// Delivers effects until the run is over. Returns whether it settled. Otherwise the journal refused a write, and
+    /// the run must not continue.
     pub async fn carry(self, mut loads: mpsc::UnboundedReceiver<Load>) -> bool {
         while let Some(load) = loads.recv().await {
             if let Some(durable) = load.durable
@@ -82,7 +83,7 @@ impl Courier {
         false
     }
 
-    /// Delivers one parcel; `true` after the last one. A receiver that is gone is going away with the coordinator.
+    /// Delivers one parcel. Returns `true` after the last one. A receiver that is gone shuts down with the coordinator.
     async fn deliver(&self, parcel: Parcel) -> bool {
         match parcel {
             Parcel::Queue(cells) => {
@@ -117,7 +118,7 @@ impl Courier {
     }
 }
 
-/// The command that ends an attempt.
+/// Returns the command that cancels an attempt.
 pub(super) fn cancel(token: Token, order: CancelOrder) -> ToAgents {
     let CancelOrder {
         reason,

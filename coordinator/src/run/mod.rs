@@ -1,8 +1,8 @@
-//! A run's life: which cell is tried (again) when, when it has its outcome, when the run is over.
+//! The life of a run: when each cell is tried or retried, when it gets its outcome, and when the run is over.
 //!
-//! [`core`] decides over the fold of the run's events (attempts in `attempt`, what becomes of a cell in `verdict`); [`actor`] journals
-//! each decision, and `courier` carries it out once it is durable. Doesn't know where a cell runs best (`schedule`) or how an agent is
-//! reached (`dispatch`).
+//! [`core`] decides from the fold of the run's events (`attempt` handles attempts, `verdict` judges cells). [`actor`]
+//! journals each decision, and `courier` carries it out once it is durable. This module doesn't know where a cell runs
+//! best (`schedule`) or how to reach an agent (`dispatch`).
 
 pub mod actor;
 mod attempt;

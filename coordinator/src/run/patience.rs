@@ -1,4 +1,5 @@
-//! `strategy.queue-timeout`: cells that no agent has begun by then end `errored`, with what they waited for.
+//! Implements `strategy.queue-timeout`: cells that no agent has started by then end as `errored`, with what they waited
+//! for.
 
 use super::actor::{LookAtWaiting, Run, Tell};
 use super::core::Input;
@@ -8,20 +9,20 @@ use phalanx_shared::id::{CellId, RunId};
 use std::collections::HashMap;
 use std::time::Duration;
 
-/// Between two looks once the time is over: an offer may come to nothing after it.
+/// Interval between checks once the time is over, since an offer may still fail after it.
 const AGAIN: Duration = Duration::from_secs(2);
 
 /// How long a run's cells may wait for their first start.
 pub(super) struct Patience {
     pub run: RunId,
-    /// The limit as the spec says it.
+    /// The limit from the spec.
     pub limit: Duration,
-    /// How much of it was over when the actor began.
+    /// Time that had already passed when the actor started.
     pub waited: Duration,
 }
 
 impl Patience {
-    /// Waits, then ends what has never begun; until every cell has begun or the run is gone.
+    /// Waits, then ends the cells that never started. Returns when every cell has started or the run is gone.
     pub async fn last(self, run: WeakActorRef<Run>, scheduling: ActorRef<Scheduling>) {
         tokio::time::sleep(self.limit.saturating_sub(self.waited)).await;
         loop {

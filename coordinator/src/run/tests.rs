@@ -56,7 +56,7 @@ pub fn plan(cells: usize, change: impl Fn(&mut PlannedCell)) -> Plan {
 struct Held {
     accepted: bool,
     events: Vec<Event>,
-    /// Events that the coordinator has.
+    /// Number of events that the coordinator has received.
     told: usize,
     cancelled: bool,
 }
@@ -71,7 +71,7 @@ struct World {
     epoch: u64,
     settled: bool,
     effects: VecDeque<Effect>,
-    /// Everything that some agent was ever offered.
+    /// Every attempt that was ever offered to an agent.
     offered: Vec<Token>,
 }
 
@@ -110,7 +110,7 @@ impl World {
         world
     }
 
-    /// A new coordinator on the same journal; agents aren't connected yet.
+    /// Starts a new coordinator on the same journal. Agents aren't connected yet.
     fn restart(&mut self) {
         self.epoch += 1;
         let mut state = RunState::new("r".into());
@@ -273,7 +273,7 @@ impl World {
         pairs.collect()
     }
 
-    /// The agent does its next thing with an attempt: take it, start, end, clean up.
+    /// Lets the agent take its next step with an attempt: accept, start, end, clean up.
     fn step(&mut self, agent: &AgentId, token: &Token, outcome: Outcome) {
         let held = self.agents.get_mut(agent).unwrap().get_mut(token).unwrap();
         if !held.accepted {
@@ -319,7 +319,7 @@ impl World {
         self.report(agent, token);
     }
 
-    /// Everything not told yet, and one event again.
+    /// Sends all events not sent yet, and one event again.
     fn report(&mut self, agent: &AgentId, token: &Token) {
         let held = self.agents.get_mut(agent).unwrap().get_mut(token).unwrap();
         let events = held.events[held.told.saturating_sub(1)..].to_vec();
@@ -466,7 +466,7 @@ fn an_attempt_that_was_taken_from_its_agent_is_lost_and_the_agent_isnt_asked_at_
         "{lost:?}"
     );
     assert!(w.holdings().is_empty(), "its agent rests");
-    // Late news of the same changes nothing.
+    // A late repetition changes nothing.
     let before = w.journal.len();
     w.tell(Input::Revoked { token, reason });
     assert_eq!(w.journal.len(), before);
@@ -509,7 +509,7 @@ fn cells_wait_for_a_missing_secret_and_start_when_it_comes() {
     w.tell(Input::Secrets {
         missing: vec!["key".into()],
     });
-    // What was queued before stays; a restarted run begins with the question.
+    // Cells queued before stay queued. A restarted run begins by asking for secrets.
     let mut state = RunState::new("r".into());
     w.journal.iter().for_each(|r| state.apply(&r.event));
     let mut core = RunCore::recovered(state, 1, 2, 100);
@@ -571,7 +571,7 @@ proptest! {
                     w.tell(Input::Secrets { missing: vec![] });
                 }
                 (4, _) if !w.offered.is_empty() => {
-                    // A late word of an old attempt.
+                    // A late event of an old attempt.
                     let token = index.get(&w.offered).clone();
                     if !w.holdings().iter().any(|(_, t)| *t == token) {
                         let attempt = AttemptRef { cell: token.cell.clone(), attempt: token.attempt };
@@ -608,7 +608,7 @@ fn cells_that_no_agent_began_in_time_end_errored_and_those_that_an_agent_has_go_
         let cells = world.core.state().cells.keys().cloned();
         cells.map(|cell| (cell, "no agent".to_owned())).collect()
     };
-    // One is on an agent when the time is over.
+    // One cell is on an agent when the time is over.
     let token = Token {
         run: "r".into(),
         cell: "c0".into(),
@@ -639,13 +639,13 @@ fn cells_that_no_agent_began_in_time_end_errored_and_those_that_an_agent_has_go_
     assert!(withdrawn, "{decision:?}");
 }
 
-/// An agent that doesn't keep to its own limits: one attempt has too many events, the next too many bytes of them.
+/// The agent doesn't keep to its own limits: the first attempt has too many events, the next too many bytes of events.
 #[test]
 fn an_attempt_that_is_flooded_ends_and_its_cell_after_the_second_one() {
     use phalanx_proto::limit::{ATTEMPT_EVENT_BYTES_TAKEN, ATTEMPT_EVENTS_TAKEN};
     let mut world = World::new(plan(1, |_| ()), 2);
     let large = 8 << 20;
-    // Each is a little more than its message.
+    // Each event is slightly larger than its message.
     let enough = ATTEMPT_EVENT_BYTES_TAKEN / large;
     let floods: [Vec<(u64, u64)>; 2] = [
         vec![(ATTEMPT_EVENTS_TAKEN + 1, 1)],

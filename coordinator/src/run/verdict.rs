@@ -1,4 +1,4 @@
-//! What becomes of a cell whose attempt ended: its outcome, or another try.
+//! Decides about a cell whose attempt ended: its outcome, or another attempt.
 
 use phalanx_shared::id::AgentId;
 use phalanx_shared::outcome::Outcome;
@@ -6,25 +6,27 @@ use phalanx_shared::plan::PlannedCell;
 use phalanx_shared::run_state::CellState;
 use std::collections::BTreeSet;
 
-/// A cell that was on this many agents when they were lost isn't given to another.
+/// A cell that this many agents were running when they were lost isn't given to another.
 pub const QUARANTINE: usize = 2;
-/// Nor is one that was lost so often, on whatever agent: something is wrong there, and it isn't tried for ever.
+/// A cell whose attempts were lost this often, on any agents, isn't tried again either: something is wrong, and it must
+/// not be retried forever.
 pub const LOSSES: usize = 4;
 
-/// What becomes of a cell.
+/// Decision about a cell.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It is tried again.
+    /// Try the cell again.
     Again,
-    /// It has its outcome.
+    /// Finish the cell with this outcome and reason.
     Finish(Outcome, Option<String>),
 }
 
 /// Judges a cell whose newest attempt ended; `None` while it hasn't.
 ///
-/// A lost agent is no word about the cell: it runs again (I8) until a second one is lost under it. The same agent lost twice (a machine that starts again and
-/// again) is one agent. An `errored` attempt is tried
-/// `attempts` times in all, a failed one `retries` times more, and passing then is flaky.
+/// Losing the agent says nothing about the cell's outcome: the cell runs again (I8), until a second agent is lost while
+/// running it or attempts were lost [`LOSSES`] times. The same agent lost twice (a machine that keeps restarting)
+/// counts as one agent. A cell gets `attempts` attempts in total if they are `errored`, and `retries` more after a
+/// failed one; passing after a failure is flaky.
 pub fn verdict(
     planned: &PlannedCell,
     cell: &CellState,
@@ -35,7 +37,8 @@ pub fn verdict(
     let outcome = newest.outcome?;
     let reason = newest.reason.clone();
     if newest.lost {
-        // Agents that went together with their coordinator say nothing about the cell.
+        // Attempts lost in an earlier term don't count: agents that went down together with their coordinator say
+        // nothing about the cell.
         let lost = || cell.attempts.iter().filter(|a| a.lost && a.epoch == epoch);
         let agents: BTreeSet<&AgentId> = lost().map(|attempt| &attempt.agent).collect();
         if let Some(why) = cancelled {

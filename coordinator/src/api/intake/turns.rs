@@ -1,4 +1,4 @@
-//! Who may send a large request now, and who is next.
+//! Decides which clients may send a large request now, and which come next.
 
 use phalanx_proto::limit::CLIENT_REQUEST_BYTES;
 use std::collections::{HashMap, VecDeque};
@@ -8,12 +8,12 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tonic::Status;
 
-/// A client that has no turn by then is told so.
+/// Time after which a client without a turn gets an error.
 const WAIT: Duration = Duration::from_secs(5);
-/// Requests that wait; each holds what its connection has received already.
+/// Maximum number of waiting requests. Each holds what its connection has received already.
 const WAITING: usize = 64;
 
-/// A budget of bytes that requests share.
+/// A budget of bytes that large requests share.
 pub struct Turns {
     budget: u64,
     state: Mutex<State>,
@@ -23,7 +23,7 @@ pub struct Turns {
 struct State {
     taken: u64,
     requests: usize,
-    /// Bytes by who sends them; those without an address come over a socket of this machine.
+    /// Bytes by address. Clients without an address use a socket of this machine.
     peers: HashMap<Option<IpAddr>, u64>,
     waiting: VecDeque<Waiting>,
 }
@@ -34,7 +34,7 @@ struct Waiting {
     granted: oneshot::Sender<Turn>,
 }
 
-/// So many bytes may come in, as long as this lives.
+/// Permission to send a number of bytes, valid until dropped.
 pub struct Turn {
     turns: Arc<Turns>,
     peer: Option<IpAddr>,
@@ -42,7 +42,7 @@ pub struct Turn {
 }
 
 impl Turns {
-    /// As many bytes at once, or one request of the largest size.
+    /// Creates a budget. It has room for at least one request of the largest size.
     pub fn new(budget: u64) -> Self {
         Turns {
             budget: budget.max(CLIENT_REQUEST_BYTES as u64),
@@ -51,11 +51,11 @@ impl Turns {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // Counts are whole between any two statements that could panic.
+        // No statement that could panic leaves the counts inconsistent.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What one peer may have: half is for others, but any request fits.
+    /// Returns how much one address may use: half the budget is left for others, but any request fits.
     fn of_a_peer(&self, peer: Option<IpAddr>) -> u64 {
         match peer {
             Some(_) => (self.budget / 2).max(CLIENT_REQUEST_BYTES as u64),
@@ -63,7 +63,7 @@ impl Turns {
         }
     }
 
-    /// A turn for a request of this size; waited for briefly.
+    /// Waits briefly for a turn for a request of this size. Returns an error if none is granted in time.
     pub async fn take(self: &Arc<Self>, peer: Option<IpAddr>, bytes: u64) -> Result<Turn, Status> {
         let (granted, turn) = oneshot::channel();
         let queued = {
@@ -93,8 +93,8 @@ impl Turns {
         )))
     }
 
-    /// Gives turns to those that wait, in their order. Who has too much already holds nobody else up; who wants more than there is at the moment does,
-    /// or small requests would keep large ones out.
+    /// Grants turns to waiting requests, in order. A peer that is over its own share doesn't hold up others. A request
+    /// that exceeds the rest of the budget does, because otherwise small requests would keep large ones out.
     fn serve(self: &Arc<Self>) {
         let mut served = Vec::new();
         {
@@ -127,14 +127,14 @@ impl Turns {
         } in served
         {
             let turns = self.clone();
-            // One that doesn't wait any more gives it back by dropping it.
+            // If the request doesn't wait any more, dropping the turn returns its bytes.
             let _ = granted.send(Turn { turns, peer, bytes });
         }
     }
 }
 
 impl Turn {
-    /// Whether somebody waits for a turn.
+    /// Returns whether another request waits for a turn.
     pub fn is_wanted(&self) -> bool {
         !self.turns.state().waiting.is_empty()
     }
@@ -210,7 +210,7 @@ mod tests {
         drop(held);
         let (large, small) = (large.await.unwrap().unwrap(), small.await.unwrap().unwrap());
         drop((large, small));
-        // A crowd has no room to wait in.
+        // If too many wait, the rest are refused.
         let all = turns.take(None, 256 * MIB).await.unwrap();
         let crowd: Vec<_> = (0..200).map(|_| wait(5, MIB)).collect();
         for waits in crowd {
