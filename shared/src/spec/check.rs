@@ -1,7 +1,7 @@
-//! What is wrong with a decoded spec beyond its shape: expressions that don't parse, names that aren't known where
-//! they stand, circles, rows that nothing verifies.
+//! Checks a decoded spec beyond its shape: expressions that don't parse, names that aren't known at their place,
+//! dependency cycles, and coverage rows that nothing verifies.
 //!
-//! Nothing is evaluated but `verifies` over written values. What depends on inputs is the planner's to find.
+//! Evaluates only `verifies` over written values. The planner finds errors that depend on inputs.
 
 mod circle;
 mod coverage;
@@ -28,7 +28,7 @@ use reference::Checker;
 use scope::Scope;
 use std::collections::{HashMap, HashSet};
 
-/// Reports everything that can be known without inputs.
+/// Reports every error that can be found without inputs.
 pub fn check(spec: &Spec, diagnostics: &mut Vec<Diagnostic>) {
     let mut checker = Checker {
         names: Names::of(spec),
@@ -47,7 +47,7 @@ pub fn check(spec: &Spec, diagnostics: &mut Vec<Diagnostic>) {
     checker.coverage();
 }
 
-/// The steps of a group.
+/// Returns the steps of a group.
 fn inner_steps(step: &Step) -> &[Step] {
     match &step.action {
         Action::Steps(steps) | Action::Parallel(steps) => steps,

@@ -1,18 +1,18 @@
-//! Circles among things that need each other.
+//! Finds cycles among items that need each other.
 
 use crate::diagnostic::Span;
 use indexmap::IndexMap;
 use std::collections::HashSet;
 
-/// Reports each circle once: the names on it, the place that closes it, the name it goes back to.
-/// Needs of names that aren't in the map are left to others.
+/// Reports each cycle once: the names on it, the place that closes it, and the name it goes back to. Ignores needs for
+/// names that aren't in the map; other checks report them.
 pub fn each(
     needs: &IndexMap<&str, Vec<(String, Span)>>,
     mut report: impl FnMut(&[&str], Span, &str),
 ) {
     let mut done: HashSet<&str> = HashSet::new();
     for (&start, first) in needs {
-        // A path of names, each with the needs that are still to be followed.
+        // Path of names, each with the needs that have not been followed yet.
         let mut path: Vec<&str> = Vec::new();
         let mut rest: Vec<std::slice::Iter<'_, (String, Span)>> = Vec::new();
         let mut on_path: HashSet<&str> = HashSet::new();

@@ -1,4 +1,4 @@
-//! `coverage` and `verifies`: each names the other.
+//! Checks that `coverage` and `verifies` name each other.
 
 use super::position::{Level, Position};
 use super::reference::{Checker, suggest};
@@ -8,7 +8,7 @@ use crate::expr::{Layer, Scope, TemplateProgram};
 use crate::spec::node::Template;
 
 impl<'s> Checker<'s, '_> {
-    /// Checks what a step or phase verifies, and remembers the rows.
+    /// Checks the row that a step or phase verifies, and remembers it as verified.
     pub fn verifies(&mut self, verifies: &Template, at: &Position<'s>) {
         if !verifies.text.contains("${{") {
             return self.row(&verifies.text, verifies.span);
@@ -17,7 +17,7 @@ impl<'s> Checker<'s, '_> {
             Ok(program) => program,
             Err(problem) => return self.diagnostics.push(problem),
         };
-        // Rows are planned: only what is known then may choose them.
+        // Rows are planned, so only names known at planning may select them.
         let mut planned = Position::at(Level::Planned);
         planned.variables = at.variables.clone();
         planned.bare = vec!["params"];
@@ -65,7 +65,7 @@ impl<'s> Checker<'s, '_> {
         self.report(span, format!("there is no row `{key}` in `coverage`"), help);
     }
 
-    /// Reports rows that nothing names.
+    /// Reports rows that no step or phase verifies.
     pub fn coverage(&mut self) {
         for row in &self.names.spec.coverage {
             let key = row.key.text.as_str();

@@ -1,4 +1,4 @@
-//! Defines and `use`: parameters, scopes, and what a body needs from the steps before it.
+//! Checks defines and `use`: parameters, scopes, and the earlier steps that a body refers to.
 
 use super::circle;
 use super::position::{Level, Position};
@@ -8,7 +8,7 @@ use crate::spec::model::{Action, Define, DefineBody, Step, Use};
 use indexmap::IndexMap;
 
 impl<'s> Checker<'s, '_> {
-    /// Checks the bodies of all groups, those first that others use.
+    /// Checks the bodies of all groups. A group is checked after the groups that it uses.
     pub fn defines(&mut self) {
         let uses: IndexMap<&str, Vec<(String, Span)>> = self
             .names
@@ -89,7 +89,7 @@ impl<'s> Checker<'s, '_> {
         self.outward_of.insert(name, outward);
     }
 
-    /// The names that a `use` of a define offers.
+    /// Returns the captures that a `use` of a define offers.
     pub fn captures_of(&self, define: &str) -> Vec<&'s str> {
         match self.names.groups.get(define).map(|define| &define.body) {
             Some(DefineBody::Steps { capture, .. }) => capture
@@ -100,7 +100,7 @@ impl<'s> Checker<'s, '_> {
         }
     }
 
-    /// Checks a `use`: the define, its parameters, the steps that it needs before it.
+    /// Checks a `use`: the define, its parameters, and the steps that must run before it.
     pub fn use_define(&mut self, call: &'s Use, at: &Position<'s>) {
         for (_, value) in &call.with {
             self.node(value, at);
@@ -180,7 +180,7 @@ impl<'s> Checker<'s, '_> {
     }
 }
 
-/// The defines that a define's steps use.
+/// Returns the defines that a define's steps use.
 fn uses_of(define: &Define) -> Vec<(String, Span)> {
     let DefineBody::Steps { steps, .. } = &define.body else {
         return Vec::new();

@@ -1,4 +1,4 @@
-//! Secrets among the words of a command: masks can't keep them from the machine's other users.
+//! Warns about secrets in the words of a command. Masking can't hide them from the machine's other users.
 
 use super::reference::Checker;
 use crate::diagnostic::Diagnostic;
@@ -6,7 +6,7 @@ use crate::expr::TemplateProgram;
 use crate::spec::node::{Node, NodeValue, Template};
 
 impl Checker<'_, '_> {
-    /// Warns of secrets in a word or script.
+    /// Warns about secrets in a word or script.
     pub fn exposed(&mut self, template: &Template) {
         let Ok(program) = TemplateProgram::parse(template) else {
             return;
@@ -23,7 +23,7 @@ impl Checker<'_, '_> {
         }
     }
 
-    /// The same for all words of a tree.
+    /// Warns about secrets in all words of a tree.
     pub fn exposed_in(&mut self, node: &Node) {
         match &node.value {
             NodeValue::Text(text) => self.exposed(&Template {
@@ -38,7 +38,7 @@ impl Checker<'_, '_> {
         }
     }
 
-    /// The same for what a service's definition runs.
+    /// Warns about secrets in the commands of a service's definition.
     pub fn exposed_by_service(&mut self, definition: &Node) {
         let health = definition.get("healthcheck");
         let commands = [

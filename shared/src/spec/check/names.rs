@@ -1,4 +1,4 @@
-//! What a spec declares, by name: what expressions and steps may refer to.
+//! Collects the names that a spec declares, to which expressions and steps may refer.
 
 use crate::expr::MatrixKeys;
 use crate::spec::model::{Define, DefineBody, Spec, Step};
@@ -6,28 +6,28 @@ use crate::spec::node::{Node, NodeValue};
 use indexmap::IndexMap;
 use std::collections::{HashMap, HashSet};
 
-/// The names of a spec.
+/// Names that a spec declares.
 pub struct Names<'s> {
     pub spec: &'s Spec,
     pub inputs: HashSet<&'s str>,
-    /// Axes and keys that `include` adds; `None` if an expression gives `include`.
+    /// Axes, and keys that `include` adds; `None` if an expression gives `include`.
     pub matrix: Option<HashSet<&'s str>>,
-    /// The same as expressions read them.
+    /// Keys of `matrix`, in the form for parsing expressions.
     pub keys: MatrixKeys,
     pub vars: HashSet<&'s str>,
     pub secrets: HashSet<&'s str>,
     pub services: HashSet<&'s str>,
     pub sessions: HashSet<&'s str>,
     pub coverage: HashSet<&'s str>,
-    /// Functions with their number of parameters.
+    /// Functions, with their number of parameters.
     pub functions: IndexMap<&'s str, usize>,
-    /// Groups of steps.
+    /// Groups of steps, by name.
     pub groups: IndexMap<&'s str, &'s Define>,
-    /// Ids of steps in the phases, groups and branches included.
+    /// Ids of all steps in the phases, including those in groups and branches.
     pub ids: HashSet<&'s str>,
-    /// Ids that are seen only from inside: of a define, of the body of a `foreach`.
+    /// Ids that are visible only inside a define, or inside the body of a `foreach`.
     pub inner_ids: HashSet<&'s str>,
-    /// The step that captures a name, for suggestions.
+    /// For each captured name, the step that captures it; used in suggestions.
     pub captures: HashMap<&'s str, &'s str>,
 }
 
@@ -100,7 +100,7 @@ impl<'s> Names<'s> {
     }
 }
 
-/// In the order written, each in its first spelling: what differs in case only is the same key.
+/// Returns the keys of `matrix` in the order written. Keys that differ only in case are one key, in its first spelling.
 fn keys(spec: &Spec) -> MatrixKeys {
     let axes = spec
         .strategy
@@ -121,7 +121,7 @@ fn keys(spec: &Spec) -> MatrixKeys {
     }
 }
 
-/// Keys that `matrix` has in some cell.
+/// Returns the keys that `matrix` has in some cell, or `None` if an expression gives them.
 fn matrix(spec: &Spec) -> Option<HashSet<&str>> {
     let mut keys: HashSet<&str> = spec
         .strategy

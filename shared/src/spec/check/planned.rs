@@ -1,4 +1,4 @@
-//! What is known before a cell runs: requirements, matrix, cell settings, variables, functions.
+//! Checks everything that is evaluated before a cell runs: requirements, matrix, cell settings, variables, functions.
 
 use super::position::{Level, Position};
 use super::reference::{Checker, suggest};
@@ -9,7 +9,7 @@ use crate::spec::node::{Node, Template};
 use indexmap::IndexMap;
 
 impl<'s> Checker<'s, '_> {
-    /// Checks everything that is planned.
+    /// Checks everything that is evaluated at planning.
     pub fn planned(&mut self) {
         let spec = self.names.spec;
         let at = Position::at(Level::Requirement);
@@ -99,7 +99,7 @@ impl<'s> Checker<'s, '_> {
     }
 }
 
-/// Reports variables that need each other, `cell.name` among them.
+/// Reports variables, including `cell.name`, that need each other in a cycle.
 fn circles(spec: &Spec, diagnostics: &mut Vec<Diagnostic>) {
     let mut needs: IndexMap<&str, Vec<(String, Span)>> = IndexMap::new();
     for (name, value) in &spec.vars {

@@ -1,31 +1,31 @@
-//! Which names are known where.
+//! Defines which names are known at which place.
 
 use crate::spec::model::Param;
 use crate::spec::node::Node;
 
-/// The contexts that are known at a place.
+/// Kind of place, which determines the contexts that are known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Level {
-    /// `require`: before anything is planned.
+    /// `require`: before planning.
     Requirement,
-    /// `strategy`: while cells are made.
+    /// `strategy`: while cells are created.
     Strategy,
     /// `cell.name`.
     CellName,
-    /// `cell`, `vars`, `network`: when a cell is planned.
+    /// `cell`, `vars` and `network`: when a cell is planned.
     Planned,
-    /// A service's definition: when the stack is made.
+    /// Definition of a service: when the stack is created.
     Definition,
     /// `ready` and sessions: while the stack runs.
     Running,
-    /// Steps.
+    /// Phases and steps.
     Step,
-    /// The value of a function.
+    /// Value of a function.
     Function,
 }
 
 impl Level {
-    /// The contexts.
+    /// Returns the contexts that are known.
     pub fn contexts(self) -> &'static [&'static str] {
         match self {
             Level::Requirement => &["inputs"],
@@ -61,7 +61,7 @@ impl Level {
         }
     }
 
-    /// Where that is, for messages: "is not known …".
+    /// Describes the place, for messages such as "is not known …".
     pub fn place(self) -> &'static str {
         match self {
             Level::Requirement => "in `require`: nothing is planned yet",
@@ -73,32 +73,32 @@ impl Level {
         }
     }
 
-    /// Whether `file()` can be called: the workspace is read on the coordinator.
+    /// Returns whether `file()` can be called: only where the coordinator evaluates, because it reads the workspace.
     pub fn reads_files(self) -> bool {
         matches!(self, Level::Strategy | Level::CellName | Level::Planned)
     }
 }
 
-/// A `foreach` variable.
+/// Variable of a `foreach`.
 #[derive(Clone, Copy, Debug)]
 pub struct Variable<'s> {
     pub name: &'s str,
     pub items: &'s Node,
 }
 
-/// A place in a spec, as seen by its expressions.
+/// A place in a spec, with the names that its expressions may use.
 #[derive(Clone, Debug)]
 pub struct Position<'s> {
     pub level: Level,
-    /// `foreach` variables, outermost first.
+    /// Variables of `foreach`, outermost first.
     pub variables: Vec<Variable<'s>>,
-    /// Results of the action, captures, or a function's parameters: known by bare name.
+    /// Names known without a context: results of the action, captures, or a function's parameters.
     pub bare: Vec<&'s str>,
-    /// Of the define around it.
+    /// Parameters of the enclosing define.
     pub params: Option<&'s [Param]>,
     /// Names of a process's own ports.
     pub ports: Option<Vec<String>>,
-    /// What the action is, for messages on results.
+    /// Name of the action, for messages about results.
     pub action: &'static str,
 }
 
@@ -114,14 +114,14 @@ impl<'s> Position<'s> {
         }
     }
 
-    /// The same place with further names.
+    /// Returns the same place with additional names.
     pub fn with(&self, names: impl IntoIterator<Item = &'s str>) -> Self {
         let mut position = self.clone();
         position.bare.extend(names);
         position
     }
 
-    /// Whether a name is known without a context.
+    /// Returns whether a name is known without a context.
     pub fn knows(&self, name: &str) -> bool {
         self.bare.contains(&name) || self.variables.iter().any(|variable| variable.name == name)
     }

@@ -1,4 +1,4 @@
-//! Expressions: that they parse, and that every name in them is known where they stand.
+//! Checks that expressions parse, and that every name in them is known at their place.
 
 use super::names::Names;
 use super::position::{Level, Position};
@@ -13,44 +13,45 @@ use crate::spec::shape::check::{closest, list};
 use crate::spec::shape::name::{CONTEXTS, RESULTS};
 use std::collections::{HashMap, HashSet};
 
-/// What an event of a stream has.
+/// Fields of an event of a stream.
 pub const OF_EVENT: [&str; 4] = ["event", "id", "data", "json"];
 
-/// What steps know of a service.
+/// Fields of a service that steps can read.
 pub const OF_SERVICE: [&str; 6] = ["host", "ip", "ipv6", "url", "internal_url", "port"];
 
-/// Fields of the contexts that are the same for every spec.
+/// Returns the fields of a context, if they are the same for every spec.
 fn fields(context: &str, level: Level) -> Option<&'static [&'static str]> {
     match context {
         "workspace" => Some(&["digest"]),
         "run" => Some(&["id", "attempt"]),
         "phalanx" => Some(&["demo_server"]),
-        // The id is made from what is planned.
+        // The id is computed from planned values, so it is not known yet.
         "cell" if level == Level::Planned => Some(&["name"]),
         "cell" => Some(&["name", "id"]),
         _ => None,
     }
 }
 
-/// Checks a spec's expressions, steps in order.
+/// Checks the expressions of a spec, and its steps in order.
 pub struct Checker<'s, 'd> {
     pub names: Names<'s>,
     pub diagnostics: &'d mut Vec<Diagnostic>,
-    /// The steps seen so far.
+    /// Steps seen so far.
     pub scope: Scope,
-    /// Inside a define: references to steps that its `use` has to have before it.
+    /// Inside a define: references to steps that must run before a `use` of it.
     pub outward: Option<Outward>,
-    /// Of each define that was checked.
+    /// References to outer steps of each define that has been checked.
     pub outward_of: HashMap<&'s str, Vec<Reference>>,
     /// References to steps in each session.
     pub sessions: HashMap<&'s str, Vec<Reference>>,
-    /// Keys of `coverage` that are named.
+    /// Keys of `coverage` that are verified.
     pub verified: HashSet<String>,
-    /// Beginning and end of keys that depend on the cell.
+    /// Beginnings and ends of verified keys that depend on the cell.
     pub verified_like: Vec<(String, String)>,
 }
 
-/// References of a define's body to steps outside of it, each once: defines use each other several times.
+/// References of a define's body to steps outside it. Each is kept once, because defines may use each other several
+/// times.
 #[derive(Debug, Default)]
 pub struct Outward {
     pub references: Vec<Reference>,
@@ -132,7 +133,7 @@ impl<'s> Checker<'s, '_> {
         }
     }
 
-    /// A result that is a number is compared with something that isn't.
+    /// Reports a comparison of a numeric result with something that is not a number.
     fn comparison(&mut self, comparison: &Comparison, at: &Position<'s>) {
         let name = comparison.name.as_str();
         let number = matches!(name, "status" | "exit_code" | "elapsed");
@@ -165,7 +166,7 @@ impl<'s> Checker<'s, '_> {
         self.report(comparison.span, message, Some(help));
     }
 
-    /// A result of the step itself is read by a part that it doesn't have.
+    /// Reports a reference to a part that a result of the step itself doesn't have.
     fn result(&mut self, reference: &Reference, at: &Position<'s>) {
         let root = reference.root.as_str();
         if at.action.is_empty() || !RESULTS.contains(&root) {
@@ -280,7 +281,7 @@ impl<'s> Checker<'s, '_> {
         }
     }
 
-    /// `cell.X` and the like: the context has the field.
+    /// Checks that a context such as `cell` has the field.
     fn field(&mut self, reference: &Reference, context: &str, known: &[&str]) {
         let Some(first) = reference.path.first().filter(|segment| !segment.optional) else {
             return;
@@ -292,7 +293,7 @@ impl<'s> Checker<'s, '_> {
         self.report(first.span, format!("`{context}` has no `{name}`"), help);
     }
 
-    /// `inputs.X` and the like: X is declared.
+    /// Checks that a name after a context such as `inputs` is declared.
     fn member(
         &mut self,
         reference: &Reference,
@@ -334,10 +335,10 @@ impl<'s> Checker<'s, '_> {
         }
     }
 
-    /// `steps.ID…`: the step runs before this one and captures the name.
+    /// Checks `steps.ID…`: the step must run before this one and capture the name.
     pub fn step_reference(&mut self, reference: &Reference, at: &Position<'s>) {
         if at.level != Level::Step {
-            // A session's steps are checked where it is used.
+            // The steps of a session are checked where it is used.
             return;
         }
         match self.scope.check(&reference.path) {
@@ -353,7 +354,7 @@ impl<'s> Checker<'s, '_> {
         }
     }
 
-    /// What is wrong with a step that can't be seen from here.
+    /// Returns the error for a step that can't be seen from here.
     pub fn unseen_step(&self, reference: &Reference) -> Diagnostic {
         let first = reference.path.first();
         let id = first
@@ -453,7 +454,7 @@ impl<'s> Checker<'s, '_> {
         self.report(reference.root_span, format!("unknown name `{root}`"), help);
     }
 
-    /// What an unknown name probably stands for.
+    /// Returns advice on what an unknown name probably means.
     fn meant(&self, root: &str, at: &Position<'s>) -> Option<String> {
         let contexts = at.level.contexts();
         let declared = [
@@ -499,7 +500,7 @@ impl<'s> Checker<'s, '_> {
     }
 }
 
-/// "did you mean", or what there is.
+/// Returns "did you mean …", or a list of the known names.
 pub fn suggest<'n>(
     name: &str,
     known: impl IntoIterator<Item = &'n str>,

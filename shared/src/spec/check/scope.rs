@@ -1,11 +1,11 @@
-//! The steps that a step can see: those before it, by id, with what they capture.
+//! The steps that a step can see: the steps before it, by id, with their captures.
 
 use crate::diagnostic::Span;
 use crate::expr::Segment;
 use crate::spec::shape::check::{closest, list};
 use indexmap::IndexMap;
 
-/// What every finished step has beside its captures.
+/// Fields that every finished step has, other than its captures.
 const ALWAYS: [&str; 3] = ["outcome", "reason", "attempt"];
 
 /// A step with an id.
@@ -13,29 +13,29 @@ const ALWAYS: [&str; 3] = ["outcome", "reason", "attempt"];
 pub struct Known {
     pub span: Span,
     pub captures: Vec<String>,
-    /// Whether it has instances: `steps.ID[key].NAME`.
+    /// Whether the step has instances: `steps.ID[key].NAME`.
     pub keyed: bool,
-    /// Whether it is over from here: a step beside this one in `parallel` isn't.
+    /// Whether the step has finished at this place. A step in the same `parallel` has not.
     visible: bool,
 }
 
-/// The steps of a scope, in order.
+/// Steps of a scope, in order.
 #[derive(Debug, Default)]
 pub struct Scope {
     steps: IndexMap<String, Known>,
 }
 
-/// What is wrong with a reference to a step.
+/// Problem with a reference to a step.
 #[derive(Debug)]
 pub enum Unseen {
-    /// There is no such step before this one.
+    /// No such step runs before this one.
     Unknown,
-    /// There is, but it has no such capture: the problem and the advice.
+    /// The step has no such capture. Holds the place, the problem and the advice.
     Part(Span, String, String),
 }
 
 impl Scope {
-    /// Adds a step; gives the place of an earlier one with this id.
+    /// Adds a step. Returns the place of an earlier step with the same id.
     pub fn add(
         &mut self,
         id: &str,
@@ -56,12 +56,12 @@ impl Scope {
         None
     }
 
-    /// A mark to come back to.
+    /// Returns a mark for [`Self::forget_since`] and [`Self::show_since`].
     pub fn mark(&self) -> usize {
         self.steps.len()
     }
 
-    /// Forgets the steps since a mark: they are seen from inside only.
+    /// Removes the steps since a mark, because they are visible only from inside.
     pub fn forget_since(&mut self, mark: usize) {
         self.steps.truncate(mark);
     }
@@ -73,7 +73,7 @@ impl Scope {
         }
     }
 
-    /// The ids that can be seen.
+    /// Returns the ids of visible steps.
     pub fn ids(&self) -> impl Iterator<Item = &str> {
         self.steps
             .iter()
@@ -81,7 +81,7 @@ impl Scope {
             .map(|(id, _)| id.as_str())
     }
 
-    /// Checks `steps.ID…`.
+    /// Checks a reference `steps.ID…`.
     pub fn check(&self, path: &[Segment]) -> Result<(), Unseen> {
         let Some((first, rest)) = path.split_first() else {
             return Ok(());

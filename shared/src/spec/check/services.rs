@@ -1,4 +1,4 @@
-//! Services: their definitions, readiness, and what depends on what; sessions.
+//! Checks services (definitions, readiness, dependencies) and sessions.
 
 use super::circle;
 use super::position::{Level, Position};
@@ -13,7 +13,7 @@ use crate::spec::service;
 use indexmap::IndexMap;
 use std::collections::HashSet;
 
-/// Results of a request.
+/// Results of an HTTP request.
 pub const HTTP_RESULTS: [&str; 6] = ["status", "headers", "body", "json", "cookies", "elapsed"];
 
 impl<'s> Checker<'s, '_> {
@@ -82,7 +82,7 @@ impl<'s> Checker<'s, '_> {
         }
     }
 
-    /// A session that reads steps can't be used before the first step.
+    /// Reports a session that reads steps if a service uses it to become ready, because no step has run by then.
     fn session_of_ready(&mut self, service: &Service, name: &Text) {
         let reads = self
             .sessions
@@ -100,7 +100,7 @@ impl<'s> Checker<'s, '_> {
         }
     }
 
-    /// Checks the parts of a request, its session's name included.
+    /// Checks the parts of a request, including the name of its session.
     pub fn request(&mut self, request: &Http, at: &Position<'s>) {
         self.template(&request.url, at);
         match &request.body {
@@ -187,7 +187,7 @@ impl<'s> Checker<'s, '_> {
 }
 
 impl Checker<'_, '_> {
-    /// An automatic service waits for ever for one that a step is to start, and none does.
+    /// Reports an automatic service that would wait forever for a manual service that no step starts.
     fn never_started(&mut self) {
         let spec = self.names.spec;
         let Some(started) = started_by_steps(spec) else {
@@ -214,7 +214,7 @@ impl Checker<'_, '_> {
     }
 }
 
-/// The services that steps start, and with them what those depend on. `None` if a step computes the name.
+/// Returns the services that steps start, and their dependencies. Returns `None` if a step computes the name.
 fn started_by_steps(spec: &Spec) -> Option<HashSet<&str>> {
     let mut next = Vec::new();
     let phases = spec.phases.iter().flat_map(|phase| &phase.steps);
@@ -255,7 +255,7 @@ fn starts(step: &Step, names: &mut Vec<String>) {
     step.otherwise.iter().for_each(|step| starts(step, names));
 }
 
-/// The names under `ports` of a process.
+/// Returns the names under `ports` of a process.
 fn port_names(definition: &Node) -> Vec<String> {
     let ports = definition.get("ports").map_or(&[][..], Node::items).iter();
     ports

@@ -1,4 +1,4 @@
-//! Phases and steps, in the order in which they run.
+//! Checks phases and steps, in the order in which they run.
 
 use super::position::{Level, Position, Variable};
 use super::reference::{Checker, suggest};
@@ -10,7 +10,7 @@ use crate::spec::model::{
 };
 use crate::spec::node::{Node, Template};
 
-/// Results of a stream.
+/// Results of an event stream.
 pub const SSE_RESULTS: [&str; 5] = ["status", "headers", "event", "events", "elapsed"];
 /// Results of a command.
 pub const COMMAND_RESULTS: [&str; 4] = ["exit_code", "stdout", "stderr", "elapsed"];
@@ -64,7 +64,7 @@ impl<'s> Checker<'s, '_> {
         self.remember(step);
     }
 
-    /// What is asked before the action.
+    /// Checks everything that is evaluated before the action.
     fn around(&mut self, step: &'s Step, at: &Position<'s>) {
         if let Some(when) = &step.when {
             self.expr(when, at);
@@ -89,7 +89,7 @@ impl<'s> Checker<'s, '_> {
         }
     }
 
-    /// What is asked after the action.
+    /// Checks everything that is evaluated after the action.
     fn after(&mut self, step: &'s Step, at: &Position<'s>) {
         let (action, results) = self.results(&step.action);
         let mut at = at.with(results);
@@ -114,7 +114,7 @@ impl<'s> Checker<'s, '_> {
         }
     }
 
-    /// The results of an action by bare name, and what it is called.
+    /// Returns the name of an action, and its results, which are read without a context.
     fn results(&self, action: &'s Action) -> (&'static str, Vec<&'s str>) {
         match action {
             Action::Http(_) => ("http", HTTP_RESULTS.to_vec()),
@@ -244,7 +244,7 @@ impl<'s> Checker<'s, '_> {
         self.maybe_template(run.workdir.as_ref(), at);
     }
 
-    /// A service that a step names: known, or an expression for one.
+    /// Checks the name of a service that a step uses: it must be known, or an expression.
     fn service_name(&mut self, name: &Template, at: &Position<'s>) {
         if name.text.contains("${{") {
             return self.template(name, at);
@@ -264,7 +264,7 @@ impl<'s> Checker<'s, '_> {
         self.template(&cp.to, at);
         let services = [&cp.from, &cp.to].map(|side| {
             let (name, path) = side.text.split_once(':')?;
-            // `SERVICE:path` too, where the name is a service's: a path of the workspace may hold a colon.
+            // Also accept `SERVICE:path` if a service has that name. A path in the workspace may hold a colon.
             let is_one = path.starts_with('/') || self.names.services.contains(name);
             let name = is_one.then_some(name);
             name.filter(|name| !name.contains('/') && !name.contains('.'))
@@ -287,7 +287,8 @@ impl<'s> Checker<'s, '_> {
         }
     }
 
-    /// A request of a step: it has a whole URL, or a session with a base; what the session reads is there.
+    /// Checks a step's request: it needs a whole URL or a session with a base, and the steps that the session reads
+    /// must have run.
     fn step_request(&mut self, request: &Http, at: &Position<'s>) {
         self.request(request, at);
         let spec = self.names.spec;
@@ -334,7 +335,7 @@ impl<'s> Checker<'s, '_> {
     }
 }
 
-/// The beginning of a text, and where that stands.
+/// Returns the beginning of a text, with its place.
 fn part(whole: &Template, text: &str) -> Template {
     let exact = whole.span.len as usize == whole.text.len();
     Template {
@@ -350,14 +351,14 @@ fn part(whole: &Template, text: &str) -> Template {
     }
 }
 
-/// Whether nothing in a tree is interpolated.
+/// Returns whether nothing in a tree is interpolated.
 pub fn is_static(node: &Node) -> bool {
     !node.is_template()
         && node.items().iter().all(is_static)
         && node.entries().iter().all(|entry| is_static(&entry.value))
 }
 
-/// Whether a template refers to nothing but these names.
+/// Returns whether a template refers only to the given names.
 pub fn refers_only_to(program: &TemplateProgram, names: &[&str]) -> bool {
     program
         .references()
