@@ -1,8 +1,8 @@
-//! How a call that broke is told: transports say "h2 protocol error", people want to know that a connection was cut off.
+//! Describes a broken call. Transports report "h2 protocol error"; users need to know that the connection was cut off.
 
 use tonic::Status;
 
-/// What became of a call, without the transport's own words where these say nothing.
+/// Describes the failure of a call, without the transport's own message if that says nothing useful.
 pub fn broken(status: &Status) -> String {
     let said = status.message();
     let of_transport = said.starts_with("h2 protocol error") || said == "transport error";

@@ -1,9 +1,10 @@
-//! Statuses that arrive: what is longer than a peer takes of trailers ends the whole call as cut off, and nobody learns why.
+//! Limits the size of statuses. A status larger than the trailers that a peer accepts makes the whole call look cut
+//! off, and its reason is lost.
 
 use crate::limit::{STATUS_DETAILS_BYTES, STATUS_MESSAGE_BYTES};
 use tonic::Status;
 
-/// The same status, with its message cut and its details left out if they are too long.
+/// Returns the status with a shortened message and without details if they are too long.
 pub fn fitting(status: Status) -> Status {
     let (message, details) = (status.message(), status.details());
     if message.len() <= STATUS_MESSAGE_BYTES && details.len() <= STATUS_DETAILS_BYTES {
@@ -22,7 +23,7 @@ pub fn fitting(status: Status) -> Status {
     )
 }
 
-/// As much of a message as fits.
+/// Returns as much of a message as fits.
 pub(crate) fn cut(message: &str) -> String {
     if message.len() <= STATUS_MESSAGE_BYTES {
         return message.to_owned();

@@ -1,7 +1,9 @@
-//! The wire: generated messages and services of `phalanx.v1`, and the only conversions between them and the domain.
+//! The wire protocol: generated messages and services of `phalanx.v1`, and the only conversions between them and the
+//! domain.
 //!
-//! Read `phalanx/v1/agent_link.proto` first: its header tells lifecycle, resume, fencing and cancellation. [`link`], [`log`] and
-//! [`workspace`] are the same messages as checked domain types; the cores of both sides speak these. [`limit`] bounds everything. Nothing here does I/O.
+//! Read `phalanx/v1/agent_link.proto` first: its header describes lifecycle, resume, fencing and cancellation.
+//! [`link`], [`log`] and [`workspace`] contain the same messages as checked domain types, which the cores of both sides
+//! use. [`limit`] bounds everything. Nothing here does I/O.
 
 #[allow(clippy::all, clippy::unwrap_used, missing_docs)]
 pub mod v1 {
@@ -24,8 +26,8 @@ pub use fitting::fitting;
 /// The descriptor set of `phalanx.v1`, for reflection.
 pub const DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/phalanx.v1.binpb"));
 
-/// The protocol versions that this build speaks.
+/// Protocol versions that this build supports.
 pub const PROTOCOLS: std::ops::RangeInclusive<u32> = 1..=2;
 
-/// From this version on a spec travels once in a session, and offers name it.
+/// First protocol version in which a spec is sent once per session and offers refer to it by digest.
 pub const SPECS_BY_DIGEST: u32 = 2;

@@ -1,6 +1,6 @@
-//! The messages of a session as checked domain types: what the cores of both sides take in and give out.
+//! The messages of a session as checked domain types: inputs and outputs of the cores of both sides.
 //!
-//! The generated types stay at the two edges; between them and these stand [`crate::convert`]'s conversions.
+//! The generated types stay at the edges of both sides; [`crate::convert`] converts between them and these types.
 
 use phalanx_shared::event::Event;
 use phalanx_shared::id::{AgentId, Token};
@@ -10,127 +10,127 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What an agent says of itself when it connects.
+/// An agent's description of itself when it connects.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Hello {
-    /// Its identity, stable over restarts.
+    /// Identity of the agent, stable over restarts.
     pub agent: AgentId,
-    /// Its name for people.
+    /// Display name.
     pub name: String,
-    /// Its program version.
+    /// Version of the agent program.
     pub version: String,
-    /// The lowest and highest protocol version it speaks.
+    /// Lowest and highest protocol version that the agent supports.
     pub protocols: (u32, u32),
-    /// `k=v`, or `k` alone.
+    /// Labels: `k=v`, or `k` alone.
     pub labels: Vec<String>,
-    /// Attempts at once.
+    /// Maximum concurrent attempts.
     pub slots: u32,
-    /// What it has.
+    /// Total resources of the agent.
     pub resources: Resources,
-    /// Images that its engine holds.
+    /// References of the images in its engine.
     pub images: Vec<String>,
-    /// Attempts it still holds.
+    /// Attempts that the agent still holds.
     pub inventory: Vec<Held>,
-    /// Of its process: another at each start; empty of agents of earlier versions.
+    /// Identifies the agent's process: different at each start; empty for agents of earlier versions.
     pub instance: String,
 }
 
-/// An agent's process is gone.
+/// Report that an agent's process has died.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Obituary {
-    /// Whose.
+    /// Identity of the agent.
     pub agent: AgentId,
-    /// Which process of it.
+    /// Instance of the process that died.
     pub instance: String,
 }
 
 /// An attempt that a connecting agent holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Held {
-    /// Which.
+    /// Token of the attempt.
     pub token: Token,
-    /// The last event it made.
+    /// `seq` of the last event that the agent made.
     pub last_seq: u64,
-    /// Whether only unacknowledged events are left of it.
+    /// Whether the attempt is over and only unacknowledged events are left.
     pub finished: bool,
 }
 
-/// The answer to a Hello.
+/// The response to a Hello.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Welcome {
-    /// The chosen version.
+    /// Chosen protocol version.
     pub protocol: u32,
-    /// The coordinator's term of office.
+    /// Epoch (term of office) of the coordinator.
     pub epoch: u64,
-    /// How long an answered heartbeat gives the right to run.
+    /// How long an answered heartbeat gives the agent the right to run.
     pub lease: Duration,
-    /// How often the agent sends one.
+    /// Interval at which the agent sends heartbeats.
     pub heartbeat: Duration,
-    /// Attempts that go on, each with its last durable sequence; all others of the inventory are abandoned.
+    /// Attempts that continue, each with its last durable sequence; all others of the inventory are abandoned.
     pub resume: Vec<(Token, u64)>,
-    /// The coordinator's program version.
+    /// Version of the coordinator program.
     pub coordinator_version: String,
 }
 
-/// From an agent to the coordinator.
+/// A message from an agent to the coordinator.
 #[derive(Clone, Debug, PartialEq)]
 pub enum FromAgent {
-    /// The first message.
+    /// First message of a session.
     Hello(Hello),
-    /// An offer is taken.
+    /// The agent accepts an offer.
     Accept { token: Token },
-    /// An offer isn't taken.
+    /// The agent declines an offer.
     Decline { token: Token, reason: String },
-    /// Events of one attempt, in sequence without holes, never empty.
+    /// Events of one attempt, in sequence without gaps, never empty.
     Events { token: Token, events: Vec<Event> },
     /// Asks for the lease to be renewed.
     Heartbeat { number: u64 },
-    /// A cancel has arrived.
+    /// The agent has received a cancellation.
     Cancelling { token: Token },
-    /// It takes nothing new.
+    /// The agent accepts no further offers.
     Draining,
-    /// It goes.
+    /// The agent leaves.
     Goodbye { reason: String },
 }
 
-/// From the coordinator to an agent.
+/// A message from the coordinator to an agent.
 #[derive(Clone, PartialEq)]
 pub enum ToAgent {
-    /// The first message.
+    /// First message of a session.
     Welcome(Welcome),
-    /// Run one attempt.
+    /// Offers one attempt to run.
     Offer(Offer),
-    /// All up to this sequence is durable.
+    /// All events up to this sequence are durable.
     Ack { token: Token, seq: u64 },
-    /// Send again from this sequence on.
+    /// Asks for the events from this sequence on again.
     Resend { token: Token, from_seq: u64 },
-    /// End an attempt.
+    /// Asks the agent to end an attempt.
     Cancel {
         token: Token,
         grace: Duration,
         reason: String,
         force: bool,
     },
-    /// The attempt isn't the coordinator's any more: end it and forget it.
+    /// The attempt no longer belongs to the coordinator: the agent ends and forgets it.
     Abandon { token: Token, reason: String },
-    /// The lease is renewed as of the heartbeat of this number.
+    /// Renews the lease as of the heartbeat with this number.
     Heartbeat { number: u64 },
-    /// Take nothing new, then go.
+    /// Asks the agent to accept no further offers, and then to leave.
     Drain,
-    /// Pull these images.
+    /// Asks the agent to pull these images.
     Prefetch { images: Vec<String> },
 }
 
-/// The order to run one attempt.
+/// An offer to run one attempt.
 #[derive(Clone, PartialEq)]
 pub struct Offer {
-    /// The right to run it.
+    /// Token of the attempt: the right to run it.
     pub token: Token,
-    /// What to run.
+    /// Job to run.
     pub job: Arc<CellJob>,
     /// Secret values by name (I4: memory only).
     pub secrets: Arc<BTreeMap<String, String>>,
-    /// How long the coordinator waits for an answer.
+    /// How long the coordinator waits for a response.
     pub accept_within: Duration,
     /// W3C trace context of the run, if traced.
     pub traceparent: Option<String>,
@@ -138,7 +138,7 @@ pub struct Offer {
 
 impl fmt::Debug for Offer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // By hand, so that secret values can't reach a log through it.
+        // Written by hand, so that secret values can't reach a log through it.
         write!(f, "Offer({}, {})", self.token, self.job.cell.name)
     }
 }

@@ -1,15 +1,15 @@
 //! The messages of the log stream as checked domain types.
 //!
-//! Records of an attempt (chunks, gaps, the end) are numbered from 1 without holes; acknowledgements are cumulative.
+//! The records of an attempt (chunks, gaps, the end) are numbered from 1 without gaps; acknowledgements are cumulative.
 
 use phalanx_shared::event::LogStream;
 use phalanx_shared::id::{AgentId, Token};
 use phalanx_shared::time::Timestamp;
 
-/// From an agent to the coordinator.
+/// A message from an agent to the coordinator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LogUp {
-    /// The first message.
+    /// First message of the stream.
     Hello { agent: AgentId },
     /// A record of an attempt's logs.
     Record { token: Token, record: Record },
@@ -18,22 +18,22 @@ pub enum LogUp {
 /// One record of an attempt's logs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
-    /// From 1 without holes.
+    /// Number of the record, from 1 without gaps.
     pub number: u64,
-    /// What it holds.
+    /// Content of the record.
     pub body: Body,
 }
 
-/// What a record holds.
+/// Content of a record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Body {
-    /// Bytes as they came.
+    /// Bytes as the source wrote them.
     Chunk {
-        /// Where they came from.
+        /// Source of the bytes.
         source: Source,
-        /// Of the first byte in the source's stream.
+        /// Offset of the first byte in the source's stream.
         offset: u64,
-        /// When the first byte came.
+        /// Wall time at which the first byte arrived.
         at: Timestamp,
         /// Never empty, never more than [`crate::limit::LOG_CHUNK_BYTES`].
         bytes: Vec<u8>,
@@ -45,26 +45,26 @@ pub enum Body {
         to: u64,
         reason: String,
     },
-    /// Nothing follows.
+    /// The logs are complete; no records follow.
     End,
 }
 
-/// One output of one service.
+/// One output stream of one service.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Source {
-    /// The service; `agent` for the agent's own notes.
+    /// Name of the service; `agent` for the agent's own notes.
     pub service: String,
-    /// Which output.
+    /// Output stream of the service.
     pub stream: LogStream,
 }
 
-/// From the coordinator to an agent.
+/// A message from the coordinator to an agent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LogDown {
-    /// The first message: so many bytes of one attempt may be unacknowledged.
+    /// First message of the stream: up to `window_bytes` bytes of one attempt may be unacknowledged.
     Welcome { window_bytes: u64 },
     /// All records up to this number are stored.
     Ack { token: Token, number: u64 },
-    /// The token is stale, send no more of it.
+    /// The token is stale; the agent must send no more of it.
     Refused { token: Token, reason: String },
 }

@@ -1,4 +1,4 @@
-//! `Debug` of the messages that carry secret values, without the values (I4): a message can't reach a log with them.
+//! `Debug` of the messages that carry secrets, without the values (I4), so that no log can contain them.
 
 use crate::v1::{Offer, RerunRequest, SubmitRequest};
 use std::collections::BTreeMap;

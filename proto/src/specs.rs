@@ -1,7 +1,9 @@
-//! Specs travel once in a session (protocol 2): what the coordinator has sent, and what the agent holds.
+//! Sends each spec only once per session (protocol 2). Tracks the specs that the coordinator has sent and those that
+//! the agent holds.
 //!
-//! Both sides keep the same few, in the order in which offers named them last, so that the coordinator knows what the agent has without
-//! asking. One of each per connection. An agent that speaks protocol 1 gets whole jobs.
+//! Both sides keep the same few specs, ordered by the last offer that named them, so the coordinator knows without
+//! asking which specs the agent has. There is one of each type per connection. An agent that uses protocol 1 gets whole
+//! jobs.
 
 use crate::SPECS_BY_DIGEST;
 use crate::convert::InvalidToAgent;
@@ -16,10 +18,10 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use v1::to_agent::Message as Down;
 
-/// How many specs both sides keep.
+/// Number of specs that both sides keep.
 const KEPT: usize = 16;
 
-/// The specs that were named last, by digest; the newest first.
+/// The most recently named specs by digest, newest first.
 #[derive(Debug)]
 struct Recent<T>(VecDeque<(String, T)>);
 
@@ -28,7 +30,7 @@ impl<T> Recent<T> {
         Recent(VecDeque::with_capacity(KEPT))
     }
 
-    /// Finds a spec, which is then the newest.
+    /// Finds a spec and makes it the newest.
     fn named(&mut self, digest: &str) -> Option<&T> {
         let at = self.0.iter().position(|(known, _)| known == digest)?;
         let found = self.0.remove(at)?;
@@ -36,7 +38,7 @@ impl<T> Recent<T> {
         self.0.front().map(|(_, value)| value)
     }
 
-    /// Adds a spec; the one that was named longest ago goes.
+    /// Adds a spec and drops the least recently named one.
     fn add(&mut self, digest: String, value: T) {
         self.0.truncate(KEPT - 1);
         self.0.push_front((digest, value));
@@ -51,7 +53,7 @@ pub struct SpecsSent {
 }
 
 impl SpecsSent {
-    /// Of a connection that has just agreed on this protocol version.
+    /// Starts for a connection that uses this protocol version.
     pub fn new(protocol: u32) -> SpecsSent {
         SpecsSent {
             by_digest: protocol >= SPECS_BY_DIGEST,
@@ -59,7 +61,7 @@ impl SpecsSent {
         }
     }
 
-    /// A message as it is sent: an offer of a spec that the agent doesn't have is two.
+    /// Returns the messages to send: an offer whose spec the agent doesn't have becomes two.
     pub fn wire(&mut self, message: ToAgent) -> Vec<v1::ToAgent> {
         match message {
             ToAgent::Offer(offer) if self.by_digest => self.offer(offer),
@@ -78,7 +80,7 @@ impl SpecsSent {
                 source_json: packed.json.clone(),
             }));
         }
-        // Serialising to memory fails only for maps with keys that aren't text, which a job has none of.
+        // Serializing to memory fails only for maps with keys that aren't text, and a job has none.
         let job_json = serde_json::to_vec(&Part::of(&offer.job)).unwrap_or_default();
         messages.push(Down::Offer(offer_to_wire(offer, job_json, digest)));
         let wire = |message| v1::ToAgent {
@@ -93,21 +95,21 @@ impl SpecsSent {
 pub struct SpecsHeld(Recent<Arc<SpecSource>>);
 
 impl Default for SpecsHeld {
-    /// Of a new connection.
+    /// Starts for a new connection.
     fn default() -> SpecsHeld {
         SpecsHeld(Recent::new())
     }
 }
 
 impl SpecsHeld {
-    /// What a message says; `None` of one that only brings a spec.
+    /// Converts a message; returns `None` if it only carries a spec.
     pub fn domain(&mut self, wire: v1::ToAgent) -> Result<Option<ToAgent>, InvalidToAgent> {
         match wire.message {
             Some(Down::Spec(v1::Spec {
                 digest,
                 source_json,
             })) => {
-                // One that can't be read is told by the offers that name it: those can be declined.
+                // A spec that can't be read is reported by the offers that name it, because those can be declined.
                 if let Ok(source) = serde_json::from_slice(&source_json) {
                     self.0.add(digest, Arc::new(source));
                 }
@@ -123,7 +125,7 @@ impl SpecsHeld {
     }
 }
 
-/// A job without what it shares with others.
+/// A job without the parts that it shares with others.
 #[derive(Serialize, Deserialize)]
 struct Part<'a> {
     cell: Cow<'a, PlannedCell>,

@@ -1,26 +1,26 @@
-//! The parts of a workspace on its way to the coordinator, as a checked domain type.
+//! The parts of a workspace being sent to the coordinator, as a checked domain type.
 
 /// One message of an upload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Part {
-    /// The first one: SHA-256 in lower-case hexadecimal.
+    /// First message: the SHA-256 in lower-case hexadecimal.
     Digest(String),
-    /// A file begins.
+    /// Start of a file.
     File {
-        /// Relative, tidy, without control characters.
+        /// Path: relative, normalized, without control characters.
         path: String,
-        /// Whether it may be executed.
+        /// Whether the file is executable.
         executable: bool,
-        /// Its bytes; they follow.
+        /// Number of bytes; they follow.
         size: u64,
     },
-    /// A link.
+    /// A symbolic link.
     Link {
-        /// As a file's.
+        /// Path, with the same rules as for a file.
         path: String,
-        /// Where it leads, relative to its directory. Whether that is inside is the receiver's to see.
+        /// Target, relative to the link's directory. The receiver checks that it is inside the workspace.
         target: String,
     },
-    /// Bytes of the file that began last; some, and at most [`crate::limit::CHUNK_BYTES`].
+    /// Bytes of the file that started last; at least one and at most [`crate::limit::CHUNK_BYTES`].
     Data(Vec<u8>),
 }

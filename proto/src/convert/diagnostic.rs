@@ -1,4 +1,4 @@
-//! Findings about a spec, and the refusal of a submission, which travels as the details of a gRPC status.
+//! Diagnostics of a spec, and the refusal of a submission, which travels as the details of a gRPC status.
 
 use crate::fitting::cut;
 use crate::limit::STATUS_DETAILS_BYTES;
@@ -7,13 +7,13 @@ use phalanx_shared::diagnostic::{Diagnostic, Severity, Source, Sources, Span};
 use prost::Message;
 use tonic::{Code, Status};
 
-/// Why a finding isn't one.
+/// Why a wire diagnostic is invalid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidDiagnostic {
-    /// A number that this version has no severity for.
+    /// The severity's number is unknown to this version.
     #[error("severity {0} is not known to this version")]
     Severity(i32),
-    /// The second place has no position.
+    /// The related place has no position.
     #[error("a related place has no span")]
     RelatedSpan,
 }
@@ -130,18 +130,18 @@ impl From<Diagnostic> for v1::Diagnostic {
     }
 }
 
-/// Why a submission was refused: every finding, and the files that they point into.
+/// Why a submission was refused: every diagnostic, and the files to which they refer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Refusal {
-    /// The findings.
+    /// Diagnostics of the spec.
     pub diagnostics: Vec<Diagnostic>,
-    /// The files.
+    /// Files to which the diagnostics refer.
     pub sources: Sources,
 }
 
 impl Refusal {
-    /// As a status that a client can take apart again, for clients that want no refusal in the answer. What trailers can't carry is left out: the
-    /// sources first, then the last findings.
+    /// Converts the refusal to a status that carries it as details, for clients that don't want it in the response.
+    /// Parts that don't fit into trailers are dropped: the sources first, then the last diagnostics.
     pub fn into_status(mut self) -> Status {
         let errors = self
             .diagnostics
@@ -165,7 +165,7 @@ impl Refusal {
         Status::with_details(Code::InvalidArgument, cut(&message), details.into())
     }
 
-    /// The refusal that a status carries, if it does.
+    /// Returns the refusal that a status carries, if any.
     pub fn from_status(status: &Status) -> Option<Refusal> {
         if status.code() != Code::InvalidArgument || status.details().is_empty() {
             return None;

@@ -8,19 +8,19 @@ use phalanx_shared::event::{AttemptRef, Event, EventKind, Recorded};
 use phalanx_shared::id::RunId;
 use phalanx_shared::time::Timestamp;
 
-/// Why an event isn't one.
+/// Why a wire event is invalid.
 #[derive(Debug, thiserror::Error)]
 pub enum InvalidEvent {
-    /// The run's id.
+    /// The run's id is invalid.
     #[error(transparent)]
     Run(#[from] InvalidId),
-    /// The attempt.
+    /// The attempt is invalid.
     #[error("the event's attempt: {0}")]
     Attempt(#[from] InvalidToken),
-    /// Larger than any event that this program makes.
+    /// The payload is larger than any event that this program makes.
     #[error("event {kind:?} has {length} bytes, the limit is {EVENT_BYTES}")]
     TooLarge { kind: String, length: usize },
-    /// Not the kind that it says.
+    /// The payload doesn't match the kind.
     #[error("the payload of event {kind:?}: {error}")]
     Payload {
         kind: String,
@@ -31,7 +31,8 @@ pub enum InvalidEvent {
 impl TryFrom<v1::Event> for Event {
     type Error = InvalidEvent;
 
-    /// The payload's size isn't checked here: a coordinator's first event holds a whole plan. See [`from_agent`].
+    /// The payload's size isn't checked here, because a coordinator's first event contains a whole plan. See
+    /// [`from_agent`].
     fn try_from(wire: v1::Event) -> Result<Self, InvalidEvent> {
         let v1::Event {
             run,
@@ -55,7 +56,7 @@ impl TryFrom<v1::Event> for Event {
     }
 }
 
-/// An event that an agent sent: bounded.
+/// Converts an event from an agent; its size is limited.
 pub(crate) fn from_agent(wire: v1::Event) -> Result<Event, InvalidEvent> {
     if wire.payload_json.len() > EVENT_BYTES {
         return Err(InvalidEvent::TooLarge {
@@ -76,7 +77,7 @@ impl From<Event> for v1::Event {
             mono_us,
             kind,
         } = event;
-        // Serialising to memory fails only for maps with keys that aren't text, which no kind has.
+        // Serializing to memory fails only for maps with keys that aren't text, and no kind has any.
         let payload_json = serde_json::to_vec(&kind).unwrap_or_default();
         let kind = kind.name().to_owned();
         v1::Event {
@@ -91,16 +92,16 @@ impl From<Event> for v1::Event {
     }
 }
 
-/// Why a journal's entry isn't one.
+/// Why a wire journal entry is invalid.
 #[derive(Debug, thiserror::Error)]
 pub enum InvalidRecorded {
-    /// Positions count from 1.
+    /// The position is 0; positions count from 1.
     #[error("position 0: positions count from 1")]
     ZeroPosition,
-    /// No event in it.
+    /// The entry has no event.
     #[error("the entry has no event")]
     Missing,
-    /// The event.
+    /// The event is invalid.
     #[error(transparent)]
     Event(#[from] InvalidEvent),
 }

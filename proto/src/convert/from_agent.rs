@@ -1,4 +1,4 @@
-//! Messages from an agent.
+//! Converts messages from an agent.
 
 use super::event::{InvalidEvent, from_agent};
 use super::identity::{InvalidId, id, printable, short};
@@ -13,41 +13,41 @@ use phalanx_shared::event::{AttemptRef, Event};
 use phalanx_shared::id::{AgentId, Token};
 use v1::from_agent::Message as Up;
 
-/// Why a message from an agent isn't one.
+/// Why a message from an agent is invalid.
 #[derive(Debug, thiserror::Error)]
 pub enum InvalidFromAgent {
-    /// Empty, or of a kind that this version doesn't know.
+    /// The message is empty, or of a kind that this version doesn't know.
     #[error("an empty message, or one of a later version")]
     Unknown,
-    /// A token.
+    /// A token is invalid.
     #[error(transparent)]
     Token(#[from] InvalidToken),
-    /// An id or a text.
+    /// An id or a text is invalid.
     #[error(transparent)]
     Id(#[from] InvalidId),
-    /// A Hello without resources.
+    /// A Hello has no resources.
     #[error(transparent)]
     Resources(#[from] MissingResources),
-    /// A version range the wrong way round.
+    /// The lowest protocol version is above the highest one.
     #[error("protocol range {0}..={1} is empty")]
     Protocols(u32, u32),
-    /// A list over its limit.
+    /// A list is longer than its limit.
     #[error("{what} has {length} entries, the limit is {limit}")]
     TooMany {
         what: &'static str,
         length: usize,
         limit: usize,
     },
-    /// More slots than an agent can have.
+    /// The number of slots is above the limit.
     #[error("{0} slots, the limit is {SLOTS}")]
     Slots(u32),
-    /// An event.
+    /// An event is invalid.
     #[error(transparent)]
     Event(#[from] InvalidEvent),
-    /// A batch without events, or one that starts at 0.
+    /// A batch has no events, or starts at sequence 0.
     #[error("a batch of {token} has no events or starts at sequence 0")]
     EmptyBatch { token: Token },
-    /// An event that isn't the one expected at its place.
+    /// An event in a batch belongs to another attempt or has the wrong sequence.
     #[error(
         "a batch of {token} has at sequence {expected} an event of another attempt or sequence ({found})"
     )]
@@ -58,7 +58,7 @@ pub enum InvalidFromAgent {
     },
 }
 
-/// Refuses a list over its limit.
+/// Returns an error if a list is longer than its limit.
 fn bounded<T>(what: &'static str, list: Vec<T>, limit: usize) -> Result<Vec<T>, InvalidFromAgent> {
     let length = list.len();
     if length > limit {
@@ -98,7 +98,7 @@ impl TryFrom<v1::FromAgent> for FromAgent {
     }
 }
 
-/// Events of one attempt: all of the token's run, cell and try, in sequence without holes.
+/// Converts a batch. All events must belong to the token's run, cell and attempt, in sequence without gaps.
 fn batch(wire: v1::Events) -> Result<FromAgent, InvalidFromAgent> {
     let v1::Events {
         token,

@@ -1,31 +1,31 @@
-//! Texts that name things. Ids become file names and parts of paths, so only harmless characters get in.
+//! Checks texts that name things. Ids become file names and parts of paths, so only harmless characters are allowed.
 
 use crate::limit::{ID_CHARS, TEXT_BYTES};
 
-/// Why a text names nothing.
+/// Why a name is invalid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidId {
-    /// Nothing there.
+    /// The text is empty.
     #[error("{what} is empty")]
     Empty { what: &'static str },
-    /// More than the limit.
+    /// The text is longer than its limit.
     #[error("{what} has {length} bytes, the limit is {limit}")]
     TooLong {
         what: &'static str,
         length: usize,
         limit: usize,
     },
-    /// A character that moves the cursor, or worse.
+    /// The text has a control character, which could move a terminal's cursor or do worse.
     #[error("{what} has a control character")]
     Control { what: &'static str },
-    /// A character that could change a path or a line.
+    /// The text has a character that could change a path or a line.
     #[error(
         "{what} has the character {character:?}; letters, digits, '.', '_' and '-' are allowed, the first not a '.'"
     )]
     Character { what: &'static str, character: char },
 }
 
-/// The text as an id: letters, digits, `.`, `_`, `-`, not starting with a dot.
+/// Checks an id: letters, digits, `.`, `_`, `-`, not starting with a dot.
 pub(crate) fn id(what: &'static str, text: String) -> Result<String, InvalidId> {
     let Some(first) = text.chars().next() else {
         return Err(InvalidId::Empty { what });
@@ -48,7 +48,7 @@ pub(crate) fn id(what: &'static str, text: String) -> Result<String, InvalidId> 
     }
 }
 
-/// The text if it is within the limit for short texts.
+/// Checks that a text is within the limit for short texts.
 pub(crate) fn short(what: &'static str, text: String) -> Result<String, InvalidId> {
     if text.len() > TEXT_BYTES {
         return Err(InvalidId::TooLong {
@@ -60,7 +60,7 @@ pub(crate) fn short(what: &'static str, text: String) -> Result<String, InvalidI
     Ok(text)
 }
 
-/// The text if it is within a limit and has no control characters: it is shown in tables, on terminals.
+/// Checks that a text is within a limit and has no control characters, because it is shown in tables and on terminals.
 pub(crate) fn printable(
     what: &'static str,
     text: String,

@@ -1,9 +1,9 @@
-//! Whether stacks outlive their attempts.
+//! Converts the rules for keeping stacks after their attempts.
 
 use crate::v1;
 use phalanx_shared::plan::Keep;
 
-/// A number that this version has no rule for.
+/// The rule's number is unknown to this version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("keep rule {0} is not known to this version")]
 pub struct InvalidKeep(pub i32);

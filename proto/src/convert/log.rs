@@ -1,4 +1,4 @@
-//! The messages of the log stream.
+//! Converts the messages of the log stream.
 
 use super::identity::{InvalidId, id, short};
 use super::token::{InvalidToken, required};
@@ -11,12 +11,12 @@ use phalanx_shared::time::Timestamp;
 use v1::log_down::Message as Down;
 use v1::log_up::Message as Up;
 
-/// A number that this version has no stream for.
+/// The log stream's number is unknown to this version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("log stream {0} is not known to this version")]
 pub struct UnknownLogStream(pub i32);
 
-/// The stream of a wire number; unspecified is both, or none.
+/// Converts a wire number to a stream; unspecified (both or neither) becomes `None`.
 pub fn stream_from_wire(number: i32) -> Result<Option<LogStream>, UnknownLogStream> {
     Ok(
         match v1::LogStream::try_from(number).map_err(|_| UnknownLogStream(number))? {
@@ -27,7 +27,7 @@ pub fn stream_from_wire(number: i32) -> Result<Option<LogStream>, UnknownLogStre
     )
 }
 
-/// The wire's word for a stream, or for both.
+/// Converts a stream to its wire value; `None` becomes unspecified.
 pub fn stream_to_wire(stream: Option<LogStream>) -> v1::LogStream {
     match stream {
         None => v1::LogStream::Unspecified,
@@ -36,28 +36,28 @@ pub fn stream_to_wire(stream: Option<LogStream>) -> v1::LogStream {
     }
 }
 
-/// Why a message up the log stream isn't one.
+/// Why a log message from an agent is invalid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidLogUp {
-    /// Empty, or of a kind that this version doesn't know.
+    /// The message is empty, or of a kind that this version doesn't know.
     #[error("an empty message, or one of a later version")]
     Unknown,
-    /// A token.
+    /// A token is invalid.
     #[error(transparent)]
     Token(#[from] InvalidToken),
-    /// An id or a text.
+    /// An id or a text is invalid.
     #[error(transparent)]
     Id(#[from] InvalidId),
-    /// A stream.
+    /// The stream's number is unknown.
     #[error(transparent)]
     Stream(#[from] UnknownLogStream),
-    /// Neither stdout nor stderr.
+    /// The record names neither stdout nor stderr.
     #[error("a log record names no stream")]
     NoStream,
-    /// Records count from 1.
+    /// The record's number is 0; records count from 1.
     #[error("log record 0: records count from 1")]
     ZeroNumber,
-    /// Nothing in it, too much, or an end before its start.
+    /// The record is empty or too large, or it ends before its start.
     #[error(
         "a log record of {length} bytes from {from}; 1 to {LOG_CHUNK_BYTES} bytes are allowed, ends beyond 2^64 are not"
     )]
@@ -194,13 +194,13 @@ fn record_to_wire(token: Token, record: Record) -> Up {
     }
 }
 
-/// Why a message down the log stream isn't one.
+/// Why a log message from the coordinator is invalid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidLogDown {
-    /// Empty, or of a kind that this version doesn't know.
+    /// The message is empty, or of a kind that this version doesn't know.
     #[error("an empty message, or one of a later version")]
     Unknown,
-    /// A token.
+    /// A token is invalid.
     #[error(transparent)]
     Token(#[from] InvalidToken),
 }

@@ -1,5 +1,6 @@
-//! Wire ↔ domain, both ways, one file per type with its `Invalid*` error. Every value is destructured, so that a new field breaks the build
-//! here instead of being forgotten. Bounds of [`crate::limit`] are checked on the way in.
+//! Conversions between wire and domain, in both directions: one file per type, with its `Invalid*` error. Every value
+//! is destructured, so that a new field breaks the build here instead of being forgotten. The bounds of
+//! [`crate::limit`] are checked on incoming messages.
 
 mod diagnostic;
 mod event;
@@ -25,7 +26,7 @@ pub use to_agent::InvalidToAgent;
 pub use token::InvalidToken;
 pub use workspace::{InvalidPart, workspace_digest};
 
-/// Milliseconds of a duration, as far as they fit.
+/// Returns a duration in milliseconds, saturating.
 pub(crate) fn millis(duration: std::time::Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -1,14 +1,14 @@
-//! Outcomes. Unspecified is "none yet".
+//! Converts outcomes. Unspecified means "no outcome yet".
 
 use crate::v1;
 use phalanx_shared::outcome::Outcome;
 
-/// A number that this version has no outcome for.
+/// The outcome's number is unknown to this version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("outcome {0} is not known to this version")]
 pub struct UnknownOutcome(pub i32);
 
-/// The outcome of a wire number; unspecified is none.
+/// Converts a wire number to an outcome; unspecified becomes `None`.
 pub fn outcome_from_wire(number: i32) -> Result<Option<Outcome>, UnknownOutcome> {
     let wire = v1::Outcome::try_from(number).map_err(|_| UnknownOutcome(number))?;
     Ok(match wire {
@@ -22,7 +22,7 @@ pub fn outcome_from_wire(number: i32) -> Result<Option<Outcome>, UnknownOutcome>
     })
 }
 
-/// The wire's word for an outcome, or for none yet.
+/// Converts an outcome to its wire value; `None` becomes unspecified.
 pub fn outcome_to_wire(outcome: Option<Outcome>) -> v1::Outcome {
     match outcome {
         None => v1::Outcome::Unspecified,

@@ -1,9 +1,9 @@
-//! Reservations and what an agent has. Any numbers are valid.
+//! Converts resources: those that a cell reserves and those that an agent has. All numbers are valid.
 
 use crate::v1;
 use phalanx_shared::plan::Resources;
 
-/// The message had no resources.
+/// The message has no resources.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the resources are missing")]
 pub struct MissingResources;

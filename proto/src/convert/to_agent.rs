@@ -1,4 +1,4 @@
-//! Messages to an agent.
+//! Converts messages to an agent.
 
 use super::millis;
 use super::token::{InvalidToken, required};
@@ -10,16 +10,16 @@ use std::sync::Arc;
 use std::time::Duration;
 use v1::to_agent::Message as Down;
 
-/// Why a message from the coordinator isn't one.
+/// Why a message from the coordinator is invalid.
 #[derive(Debug, thiserror::Error)]
 pub enum InvalidToAgent {
-    /// Empty, or of a kind that this version doesn't know.
+    /// The message is empty, or of a kind that this version doesn't know.
     #[error("an empty message, or one of a later version")]
     Unknown,
-    /// A token.
+    /// A token is invalid.
     #[error(transparent)]
     Token(#[from] InvalidToken),
-    /// A job that this version can't read. The offer can still be declined.
+    /// This version can't read the job. The agent can still decline the offer.
     #[error("the job of {token}: {error}")]
     Job { token: Token, error: String },
 }
@@ -58,7 +58,7 @@ impl TryFrom<v1::ToAgent> for ToAgent {
             Down::Heartbeat(v1::Heartbeat { number }) => ToAgent::Heartbeat { number },
             Down::Drain(v1::Drain {}) => ToAgent::Drain,
             Down::Prefetch(v1::Prefetch { images }) => ToAgent::Prefetch { images },
-            // It belongs to a session: `specs` takes it.
+            // A spec belongs to a session, so `specs` handles it.
             Down::Spec(_) => return Err(InvalidToAgent::Unknown),
         })
     }
@@ -117,7 +117,7 @@ impl From<Welcome> for v1::Welcome {
     }
 }
 
-/// An offer whose job `decode` reads.
+/// Converts an offer; `decode` reads its job.
 pub(crate) fn offer_from_wire(
     wire: v1::Offer,
     decode: impl FnOnce(&[u8]) -> Result<CellJob, String>,
@@ -144,7 +144,7 @@ pub(crate) fn offer_from_wire(
     })
 }
 
-/// An offer with its job as it was encoded.
+/// Converts an offer with its encoded job.
 pub(crate) fn offer_to_wire(offer: Offer, job_json: Vec<u8>, spec_digest: String) -> v1::Offer {
     let Offer {
         token,
@@ -175,7 +175,7 @@ impl TryFrom<v1::Offer> for Offer {
 
 impl From<Offer> for v1::Offer {
     fn from(offer: Offer) -> Self {
-        // Serialising to memory fails only for maps with keys that aren't text, which a job has none of.
+        // Serializing to memory fails only for maps with keys that aren't text, and a job has none.
         let job_json = serde_json::to_vec(&*offer.job).unwrap_or_default();
         offer_to_wire(offer, job_json, String::new())
     }

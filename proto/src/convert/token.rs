@@ -1,25 +1,25 @@
-//! Tokens.
+//! Converts tokens.
 
 use super::identity::{InvalidId, id};
 use crate::v1;
 use phalanx_shared::event::AttemptRef;
 use phalanx_shared::id::{CellId, RunId, Token};
 
-/// Why a token isn't one.
+/// Why a wire token is invalid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidToken {
-    /// Not there.
+    /// The message has no token.
     #[error("the token is missing")]
     Missing,
-    /// An id that is none.
+    /// An id is invalid.
     #[error(transparent)]
     Id(#[from] InvalidId),
-    /// Attempts count from 1.
+    /// The attempt is 0; attempts count from 1.
     #[error("attempt 0: attempts count from 1")]
     ZeroAttempt,
 }
 
-/// The token of a message, which must be there.
+/// Converts the token of a message that must have one.
 pub(crate) fn required(wire: Option<v1::Token>) -> Result<Token, InvalidToken> {
     Token::try_from(wire.ok_or(InvalidToken::Missing)?)
 }

@@ -1,49 +1,50 @@
-//! The parts of a workspace. Digests and paths become file names, so nothing gets in that names another one.
+//! Converts the parts of a workspace. Digests and paths become file names, so they are checked to name nothing outside
+//! the workspace.
 
 use crate::limit::{CHUNK_BYTES, PATH_BYTES, WORKSPACE_BYTES};
 use crate::v1;
 use crate::v1::workspace_part::Part as Wire;
 use crate::workspace::Part;
 
-/// Why a message is no part of a workspace.
+/// Why a part of a workspace is invalid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidPart {
-    /// Nothing in it, or something of a later version.
+    /// The message is empty, or of a kind that this version doesn't know.
     #[error("a message holds no part of a workspace that this version knows")]
     Unknown,
-    /// It isn't 64 hexadecimal digits.
+    /// The digest isn't 64 lower-case hexadecimal digits.
     #[error("{0:?} is not the digest of a workspace: 64 digits, hexadecimal, lower case")]
     Digest(String),
-    /// It is too long to be a path.
+    /// The path is too long.
     #[error("a path has {0} bytes, the limit is {PATH_BYTES}")]
     LongPath(usize),
-    /// It leads out, isn't tidy, or has characters that no path should have.
+    /// The path leads out of the workspace, isn't normalized, or has forbidden characters.
     #[error(
         "{0:?} is not a path in a workspace: relative, without `.`, `..`, empty parts and control characters"
     )]
     Path(String),
-    /// It leads nowhere, or not from the link's own directory.
+    /// The link's target is empty, absolute, or has control characters.
     #[error("the link {path:?} leads to {target:?}: a relative path is needed")]
     Target {
-        /// Of the link.
+        /// Path of the link.
         path: String,
-        /// What it says.
+        /// Target of the link.
         target: String,
     },
-    /// More than a workspace may have.
+    /// The file is larger than a workspace may be.
     #[error("{path:?} has {size} bytes, a workspace has at most {WORKSPACE_BYTES}")]
     Size {
-        /// Of the file.
+        /// Path of the file.
         path: String,
-        /// What it says.
+        /// Announced number of bytes.
         size: u64,
     },
-    /// No bytes, or too many.
+    /// The piece has no bytes, or too many.
     #[error("a piece of a file has {0} bytes: between 1 and {CHUNK_BYTES} are allowed")]
     Piece(usize),
 }
 
-/// The text as the digest of a workspace.
+/// Checks the digest of a workspace.
 pub fn workspace_digest(text: String) -> Result<String, InvalidPart> {
     let digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
     if text.len() == 64 && text.bytes().all(digit) {
@@ -52,7 +53,7 @@ pub fn workspace_digest(text: String) -> Result<String, InvalidPart> {
     Err(InvalidPart::Digest(text.chars().take(100).collect()))
 }
 
-/// The text as a path in a workspace. A line break in it could make two workspaces have one digest.
+/// Checks a path in a workspace. A line break in it could give two workspaces the same digest.
 fn path(text: String) -> Result<String, InvalidPart> {
     if text.len() > PATH_BYTES {
         return Err(InvalidPart::LongPath(text.len()));
