@@ -1,9 +1,9 @@
-//! What keeps a coordinator from doing its work, in words for people: `/healthz` and waiting clients show it.
+//! Problems that keep a coordinator from working, as text. `/healthz` and waiting clients show them.
 
 use crate::dispatch::logs::store::LogStore;
 use crate::supervisor::Handle;
 
-/// Everything that is wrong at the moment; nothing while all is well.
+/// Returns all current problems; empty if there are none.
 pub fn problems(handle: &Handle, logs: &LogStore) -> Vec<String> {
     let journal = handle.journal.health().borrow().clone();
     let journal = journal.map(|reason| format!("the journal can't be written: {reason}"));

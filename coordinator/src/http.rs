@@ -1,4 +1,4 @@
-//! The HTTP side of a coordinator, for what watches over it: `/healthz` and Prometheus' `/metrics`. Nothing here changes anything.
+//! The HTTP endpoints for monitoring: `/healthz` and Prometheus' `/metrics`. They are read-only.
 
 use crate::dispatch::logs::store::LogStore;
 use crate::health::problems;
@@ -13,7 +13,7 @@ use axum::routing::get;
 use std::future::Future;
 use tokio::net::TcpListener;
 
-/// Serves until told to stop.
+/// Serves the endpoints until `stopped` completes.
 pub async fn serve(
     handle: Handle,
     logs: LogStore,
@@ -35,7 +35,8 @@ pub async fn serve(
         .await
 }
 
-/// 200 while work can go on, 503 with the reasons while it can't. A run that is parked holds up nothing else: it is only named.
+/// Returns 200 while the coordinator can work, otherwise 503 with the reasons. Parked runs are listed but don't count
+/// as a problem, because they hold up nothing else.
 fn healthz(handle: &Handle, logs: &LogStore) -> (StatusCode, String) {
     let problems = problems(handle, logs);
     let parked = handle.registry.all_parked().into_iter();

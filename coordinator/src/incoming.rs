@@ -1,9 +1,10 @@
-//! Connections of a network, before anything is known of who is behind them.
+//! Guards network connections before anything is known about their peers.
 //!
-//! Whoever doesn't say what it wants is dropped after a while: nothing, one byte, half a greeting or half a request are the same. When there are too
-//! many, of one peer or in all, the oldest that want nothing go: first those that never finished their greeting, then those that do nothing at the
-//! moment. Only when all of them are busy is a new one turned away, and no peer can have all the room there is. So a crowd of sleeping connections
-//! costs memory for a moment and keeps nobody out.
+//! A connection that doesn't make a request in time is dropped, whether it sent nothing, one byte, half a greeting or
+//! half a request. When there are too many connections, from one peer or in total, the oldest idle ones are dropped:
+//! first those that never finished their greeting, then those without an open call. A new connection is rejected only
+//! when all others are busy, and no peer can use all the room. So a crowd of idle connections costs memory for a moment
+//! and keeps no one out.
 
 mod greeting;
 
@@ -25,26 +26,26 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::server::Connected;
 use tonic::{Request, Status};
 
-/// A connection that hasn't said by then what it wants is dropped.
+/// Time within which a new connection must make its first request.
 const GREET_WITHIN: Duration = Duration::from_secs(10);
-/// Pause after an `accept` that failed: no file descriptors, for example.
+/// Pause after a failed `accept`, for example for lack of file descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// What is spoken on a port.
+/// Protocol of a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Speech {
-    /// gRPC.
+    /// HTTP/2, for gRPC.
     Http2,
-    /// Pages for monitoring.
+    /// HTTP/1, for the monitoring endpoints.
     Http1,
 }
 
-/// For how long a connection may do nothing.
+/// How long a connection may be idle.
 #[derive(Clone, Copy, Debug)]
 struct Patience {
-    /// Before it has said what it wants.
+    /// Before its first request.
     greet: Duration,
-    /// Afterwards; clients make another when they need it.
+    /// After its first request. Clients reconnect when they need to.
     idle: Duration,
 }
 
@@ -60,18 +61,18 @@ impl Patience {
     }
 }
 
-/// How much room there is.
+/// Limits of a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Room {
-    /// Connections.
+    /// Maximum number of connections.
     pub connections: usize,
-    /// Calls that go on for as long as their client likes: sessions, watchers, logs that are followed.
+    /// Maximum number of calls that last as long as the client wants: sessions, watchers, followed logs.
     pub streams: usize,
 }
 
 impl Room {
-    /// The room of a port in a process that may open so many files. Half of them are for connections of agents and clients: logs, the journal and
-    /// workspaces need the others.
+    /// Returns the limits of a port in a process that may open `files` files. Half of them are for connections of
+    /// agents and clients; logs, the journal and workspaces need the others.
     pub fn of(speech: Speech, files: u64) -> Room {
         let files = usize::try_from(files).unwrap_or(usize::MAX);
         match speech {
@@ -86,20 +87,20 @@ impl Room {
         }
     }
 
-    /// The room of a port in this process.
+    /// Returns the limits of a port in this process.
     pub fn here(speech: Speech) -> Room {
         use nix::sys::resource::{Resource, getrlimit};
         let files = getrlimit(Resource::RLIMIT_NOFILE).map_or(1_024, |(soft, _)| soft);
         Room::of(speech, files)
     }
 
-    /// What one peer may have of something: a quarter is for the others.
+    /// Returns how much of a limit one peer may use; a quarter is left for others.
     fn of_a_peer(all: usize) -> usize {
         all - all / 4
     }
 }
 
-/// A port with a door.
+/// A listener whose connections are guarded.
 pub struct Guard {
     listener: TcpListener,
     door: Door,
@@ -108,7 +109,7 @@ pub struct Guard {
 }
 
 impl Guard {
-    /// The connections of a listener, guarded.
+    /// Creates a guarded listener.
     pub fn new(listener: TcpListener, speech: Speech, room: Room) -> Self {
         Guard {
             listener,
@@ -118,7 +119,7 @@ impl Guard {
         }
     }
 
-    /// As tonic takes them.
+    /// Returns the guarded connections as a stream, for tonic.
     pub fn stream(self) -> impl Stream<Item = io::Result<Guarded>> {
         futures::stream::unfold(self, |mut guard| async {
             let guarded = guard.next().await;
@@ -148,7 +149,7 @@ impl Guard {
         loop {
             match self.listener.accept().await {
                 Ok((stream, address)) => {
-                    // Messages are small and waited for.
+                    // Messages are small, and the peer waits for each.
                     let _ = stream.set_nodelay(true);
                     if let Some(guarded) = self.enter(stream, address) {
                         return guarded;
@@ -178,14 +179,14 @@ impl axum::serve::Listener for Guard {
     }
 }
 
-/// Knows who is in.
+/// Keeps track of the open connections.
 #[derive(Clone)]
 struct Door(Arc<Mutex<Inside>>);
 
 struct Inside {
     room: Room,
     arrivals: u64,
-    /// By their arrival, oldest first.
+    /// Connections by order of arrival, oldest first.
     guests: BTreeMap<u64, Guest>,
     peers: HashMap<IpAddr, Peer>,
     streams: usize,
@@ -194,7 +195,7 @@ struct Inside {
 struct Guest {
     peer: IpAddr,
     greeted: bool,
-    /// Streams that are open.
+    /// Number of open streams.
     busy: usize,
     out: CancellationToken,
 }
@@ -205,7 +206,8 @@ struct Peer {
     streams: usize,
 }
 
-/// Whoever has one address of a network's last 64 bits has them all.
+/// Returns the peer of an address. IPv6 addresses with the same first 64 bits count as one peer, because whoever has
+/// one of them can use them all.
 fn peer_of(address: SocketAddr) -> IpAddr {
     match address.ip().to_canonical() {
         IpAddr::V4(v4) => IpAddr::V4(v4),
@@ -228,11 +230,11 @@ impl Door {
     }
 
     fn inside(&self) -> MutexGuard<'_, Inside> {
-        // Counts are whole between any two statements that could panic.
+        // No statement that could panic leaves the counts inconsistent.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A place inside for a new connection, if there is room.
+    /// Admits a new connection if there is room.
     fn enter(&self, address: SocketAddr, out: CancellationToken) -> Option<Visit> {
         let peer = peer_of(address);
         let mut inside = self.inside();
@@ -258,7 +260,7 @@ impl Door {
 }
 
 impl Inside {
-    /// Whether one more of a peer may come in, perhaps in the place of another.
+    /// Makes room for a connection of a peer, if necessary by dropping another one. Returns whether there is room.
     fn make_room(&mut self, peer: IpAddr) -> bool {
         let own = self.peers.get(&peer).map_or(0, |known| known.connections);
         let oldest = |of: &dyn Fn(IpAddr) -> bool| {
@@ -308,7 +310,7 @@ impl Inside {
     }
 }
 
-/// A connection's place inside, as its calls see it.
+/// A connection's place among the open ones, as its calls see it.
 #[derive(Clone)]
 pub struct Visit {
     door: Door,
@@ -317,27 +319,27 @@ pub struct Visit {
 }
 
 impl Visit {
-    /// Of the connection that a call came over; none over a socket of this machine.
+    /// Returns the visit of the connection that a call uses; none for a socket of this machine.
     pub fn of<T>(request: &Request<T>) -> Option<Visit> {
         request.extensions().get::<Visit>().cloned()
     }
 
-    /// Where it comes from.
+    /// Returns the address that the connection comes from.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Who that is, as far as can be told.
+    /// Returns the peer that the address belongs to.
     pub fn peer(&self) -> IpAddr {
         peer_of(self.address)
     }
 }
 
-/// A call that goes on: its connection isn't dropped for others.
+/// A long-lasting call. While it lives, its connection isn't dropped to make room.
 pub struct Busy(Option<Visit>);
 
 impl Busy {
-    /// A call begins that goes on for as long as its client likes.
+    /// Registers a long-lasting call. Returns an error if the peer or the port has too many.
     pub fn with<T>(request: &Request<T>) -> Result<Busy, Status> {
         let Some(visit) = Visit::of(request) else {
             return Ok(Busy(None));
@@ -354,7 +356,7 @@ impl Busy {
             );
             return Err(Status::resource_exhausted(message));
         }
-        // One whose connection was dropped meanwhile is nobody's.
+        // The connection was dropped in the meantime.
         let Some(guest) = inside.guests.get_mut(&visit.arrival) else {
             return Err(Status::unavailable("the connection is over"));
         };
@@ -381,21 +383,21 @@ impl Drop for Busy {
     }
 }
 
-/// A connection that has to say what it wants, and to go on wanting something.
+/// A connection that is dropped if it makes no request in time.
 pub struct Guarded {
     stream: TcpStream,
     greeting: Greeting,
     visit: Visit,
     patience: Patience,
-    /// What it had asked for when it was looked at last.
+    /// Number of requests when it was last checked.
     asked: u64,
-    /// When it is looked at next.
+    /// When it is checked next.
     until: Pin<Box<Sleep>>,
     pushed_out: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
 impl Guarded {
-    /// Why it ends, if it does.
+    /// Returns why the connection ends, if it does.
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<&'static str> {
         if self.pushed_out.as_mut().poll(cx).is_ready() {
             return Poll::Ready("it does nothing, and others need the room");
@@ -444,7 +446,7 @@ impl AsyncRead for Guarded {
             }
             me.until = Box::pin(tokio::time::sleep(me.patience.idle));
         }
-        // Bytes alone are no excuse: whoever sends one every few seconds never says anything either.
+        // Bytes alone don't count: a peer that sends one every few seconds never makes a request either.
         if let Poll::Ready(reason) = me.poll_end(cx) {
             METRICS.connections_dropped.count();
             tracing::debug!(from = %me.visit.address, reason, "dropping a connection");
@@ -502,7 +504,7 @@ mod tests {
         connections: 8,
         streams: 4,
     };
-    /// The preface, empty settings, and headers without a payload.
+    /// The preface, an empty SETTINGS frame, and a HEADERS frame without a payload.
     const GREETING: &[u8] =
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0\0\0\0\x01\x04\0\0\0\x01";
 
@@ -538,7 +540,7 @@ mod tests {
     #[tokio::test]
     async fn who_never_finished_its_greeting_makes_room_first_then_who_does_nothing() {
         let mut port = Port::open().await;
-        // Six are what one peer may have.
+        // One peer may have six.
         let (_a, mut idle) = port.enter(GREETING).await;
         let (_b, mut half) = port.enter(&GREETING[..20]).await;
         let (mut c, mut busy) = port.enter(GREETING).await;
@@ -568,7 +570,7 @@ mod tests {
         for n in 0..6 {
             let (client, server) = port.enter(GREETING).await;
             let stream = Busy::with(&call(&server));
-            // Three streams of four are what one peer may have.
+            // One peer may have three of four streams.
             assert_eq!(stream.is_ok(), n < 3);
             if let Ok(stream) = stream {
                 kept.push((client, server, Some(stream)));
@@ -578,7 +580,7 @@ mod tests {
         }
         let more = Busy::with(&call(&kept[0].1)).err().unwrap();
         assert_eq!(more.code(), tonic::Code::ResourceExhausted);
-        // As if those without a stream were busy as well.
+        // Mark the connections without a stream as busy, too.
         for guest in port.guard.door.inside().guests.values_mut() {
             guest.busy = 1;
         }
@@ -597,7 +599,7 @@ mod tests {
         port.guard.patience.greet = Duration::from_millis(300);
         let (mut client, mut server) = port.enter(b"").await;
         let trickle = tokio::spawn(async move {
-            // Never to the end, however often a byte comes.
+            // It never completes a greeting, however often it sends a byte.
             while client.write_all(b"P").await.is_ok() {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }

@@ -1,5 +1,5 @@
-//! The coordinator: plans submissions, schedules cells, keeps the journal, serves clients and agents. A server and nothing else: what reads a user's
-//! files, settings or terminal is the client's.
+//! The coordinator: plans submissions, schedules cells, keeps the journal, and serves clients and agents. It is only a
+//! server: code that reads a user's files, settings or terminal belongs to the client.
 
 #![cfg_attr(test, allow(clippy::disallowed_methods))]
 

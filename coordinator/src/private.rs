@@ -1,4 +1,5 @@
-//! Files and directories that are nobody else's: the journal and logs hold what specs hold, and what their systems said.
+//! Keeps files and directories private to their owner: the journal and logs contain what specs contain, and the output
+//! of the systems under test.
 
 use std::fs::{DirBuilder, Permissions};
 use std::io;
@@ -8,7 +9,8 @@ use std::path::Path;
 const DIRECTORY: u32 = 0o700;
 const FILE: u32 = 0o600;
 
-/// Makes a directory, or takes one over from a version that let others in: then everything below it is tightened, too.
+/// Creates a private directory. If it exists and others have access (from an earlier version), restricts it and
+/// everything below it.
 pub fn directory(path: &Path) -> io::Result<()> {
     DirBuilder::new()
         .recursive(true)
@@ -16,7 +18,7 @@ pub fn directory(path: &Path) -> io::Result<()> {
         .create(path)?;
     let before = path.metadata()?.permissions().mode();
     if before & 0o077 != 0 {
-        // First the way in, so that nothing that is made meanwhile can be reached.
+        // First the directory itself, so that others can't reach what is created in the meantime.
         std::fs::set_permissions(path, Permissions::from_mode(DIRECTORY))?;
         below(path);
     }
@@ -27,7 +29,7 @@ pub fn directory(path: &Path) -> io::Result<()> {
 pub fn memory() {
     use nix::sys::resource::{Resource, setrlimit};
     let kept = nix::sys::prctl::set_dumpable(false);
-    // It starts nothing that could want a dump.
+    // The process starts no other that could need a core dump.
     let kept = kept.and(setrlimit(Resource::RLIMIT_CORE, 0, 0));
     if let Err(error) = kept {
         tracing::debug!(%error, "the process's memory may be dumped");

@@ -1,4 +1,5 @@
-//! Which runs are open and who acts for them. Written by the supervisor, read by everybody who has a run's id.
+//! The open runs with their actors, and the known agents. The supervisor and the routing write it; all requests about a
+//! run read it.
 
 use crate::dispatch::contract::AgentInfo;
 use crate::dispatch::heard::Heard;
@@ -10,35 +11,35 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, watch};
 
-/// A run's actor, and how far its journal is.
+/// An open run's actor, and how much of the run is durable.
 #[derive(Clone)]
 pub struct RunHandle {
-    /// The actor.
+    /// Actor of the run.
     pub actor: ActorRef<Run>,
-    /// Newest durable position, outcome, end.
+    /// The newest durable position, the outcome, and whether the run is settled.
     pub tail: watch::Receiver<RunTail>,
 }
 
-/// An agent as its sessions last told.
+/// An agent and whether it is connected.
 #[derive(Clone, Debug)]
 pub struct Presence {
-    /// What it said of itself.
+    /// The agent as it described itself.
     pub info: AgentInfo,
-    /// When something came from it last; when it went, if it is away.
+    /// When its last message arrived; when it left, if it is away.
     pub heard: Timestamp,
     /// Why it is away, if it is: disconnected or lost.
     pub gone: Option<String>,
     lost: bool,
 }
 
-/// Lost agents that are remembered.
+/// Maximum number of lost agents to remember.
 const LOST: usize = 100;
 
 #[derive(Default)]
 struct Inner {
     runs: BTreeMap<RunId, RunHandle>,
     agents: BTreeMap<AgentId, Presence>,
-    /// Open runs that nobody acts for, and why.
+    /// Open runs without an actor, and why.
     parked: BTreeMap<RunId, String>,
 }
 
@@ -48,21 +49,21 @@ pub struct Registry(Arc<Mutex<Inner>>, Arc<Notify>, Heard);
 
 impl Registry {
     fn inner(&self) -> MutexGuard<'_, Inner> {
-        // Nothing panics while it is locked; if it did, the maps would still be whole.
+        // Nothing panics while it is locked; if something did, the maps would still be consistent.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// When agents were heard of: the sessions note it.
+    /// Returns the times of the agents' last messages, which the sessions record.
     pub fn heard(&self) -> &Heard {
         &self.2
     }
 
-    /// An open run.
+    /// Returns an open run.
     pub fn get(&self, run: &RunId) -> Option<RunHandle> {
         self.inner().runs.get(run).cloned()
     }
 
-    /// All open runs, oldest first.
+    /// Returns all open runs, oldest first.
     pub fn all(&self) -> Vec<(RunId, RunHandle)> {
         let inner = self.inner();
         let runs = inner.runs.iter();
@@ -76,23 +77,23 @@ impl Registry {
         inner.runs.insert(run, handle);
     }
 
-    /// An open run can't go on, whatever the reason; all others do.
+    /// Parks an open run that can't continue, for whatever reason. All others continue.
     pub(crate) fn park(&self, run: RunId, reason: String) {
         tracing::error!(%run, reason, "the run is parked");
         self.inner().parked.insert(run, reason);
     }
 
-    /// A parked run is forgotten.
+    /// Removes a parked run that is forgotten.
     pub(crate) fn unpark(&self, run: &RunId) {
         self.inner().parked.remove(run);
     }
 
-    /// Why an open run doesn't go on, if it doesn't.
+    /// Returns why an open run is parked, if it is.
     pub fn parked(&self, run: &RunId) -> Option<String> {
         self.inner().parked.get(run).cloned()
     }
 
-    /// All runs that don't go on, with the reason.
+    /// Returns all parked runs with the reason.
     pub fn all_parked(&self) -> Vec<(RunId, String)> {
         let inner = self.inner();
         let parked = inner.parked.iter();
@@ -101,7 +102,7 @@ impl Registry {
             .collect()
     }
 
-    /// Takes out the run of an actor.
+    /// Removes the run of an actor and returns its id.
     pub(crate) fn remove_actor(&self, actor: ActorId) -> Option<RunId> {
         let mut inner = self.inner();
         let found = inner.runs.iter().find(|(_, h)| h.actor.id() == actor);
@@ -110,7 +111,7 @@ impl Registry {
         Some(run)
     }
 
-    /// All agents since the start, the newest lost ones included.
+    /// Returns all agents since the start, including the most recently lost ones.
     pub fn agents(&self) -> Vec<(AgentId, Presence)> {
         let inner = self.inner();
         let agents = inner.agents.iter();
@@ -136,12 +137,12 @@ impl Registry {
         self.1.notify_waiters();
     }
 
-    /// Returns when so many agents are here.
+    /// Waits until at least `many` agents are connected.
     pub async fn wait_for_agents(&self, many: usize) {
         loop {
             let came = self.1.notified();
             tokio::pin!(came);
-            // Listening before looking: who comes in between wakes us.
+            // Register before checking, so that an agent that connects in between isn't missed.
             came.as_mut().enable();
             let here = self
                 .inner()
@@ -156,7 +157,7 @@ impl Registry {
         }
     }
 
-    /// It is away; for good if `lost`.
+    /// Marks an agent as away; for good if `lost`.
     pub(crate) fn agent_away(&self, agent: &AgentId, reason: String, lost: bool, now: Timestamp) {
         let mut inner = self.inner();
         if let Some(presence) = inner.agents.get_mut(agent) {
@@ -177,7 +178,7 @@ impl Registry {
         }
     }
 
-    /// Whether an agent has connected since the start and isn't lost.
+    /// Returns whether an agent has connected since the start and isn't lost.
     pub(crate) fn is_present(&self, agent: &AgentId) -> bool {
         self.inner().agents.get(agent).is_some_and(|p| !p.lost)
     }

@@ -1,4 +1,4 @@
-//! Takes what the sessions say of agents to scheduling and to the runs concerned.
+//! Routes facts about agents from the sessions to scheduling and to the affected runs.
 
 use crate::clock::Clock;
 use crate::dispatch::contract::{AgentInfo, FromAgents, GoesOn, InventoryItem, ToAgents};
@@ -12,21 +12,21 @@ use phalanx_shared::id::{AgentId, RunId, Token};
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
-/// Where things are taken to.
+/// The receivers of the facts.
 #[derive(Clone)]
 pub struct Routing {
     /// The open runs.
     pub registry: Registry,
-    /// Scheduling.
+    /// The scheduling actor.
     pub scheduling: ActorRef<Scheduling>,
-    /// When agents were heard of.
+    /// Clock for the times at which agents come and go.
     pub clock: Arc<dyn Clock>,
-    /// Back to the sessions: tokens of runs that don't exist any more.
+    /// Commands to the sessions, to retire tokens of runs that don't exist any more.
     pub to_agents: mpsc::UnboundedSender<ToAgents>,
 }
 
 impl Routing {
-    /// Takes along what comes until the sessions end.
+    /// Routes facts until the sessions end.
     pub async fn run(self, mut from_agents: mpsc::Receiver<FromAgents>) {
         while let Some(fact) = from_agents.recv().await {
             self.route(fact).await;
@@ -84,7 +84,7 @@ impl Routing {
         }
     }
 
-    /// Asks every open run which attempts the agent goes on with; only then may it be given more.
+    /// Asks every open run which attempts the agent continues. Only then may the scheduler give it more.
     async fn connected(
         &self,
         agent: AgentInfo,
@@ -108,7 +108,7 @@ impl Routing {
         }
         let (mut resumed, mut holding) = (Vec::new(), Vec::new());
         for receiver in asked {
-            // A run that ends meanwhile answers for nothing.
+            // A run that ends in the meantime continues no attempts.
             if let Ok(answer) = receiver.await {
                 resumed.extend(answer.attempts);
                 holding.extend(answer.requests);
@@ -119,7 +119,7 @@ impl Routing {
         let _ = answer.send(resumed);
     }
 
-    /// An agent is gone for good.
+    /// Handles an agent that is gone for good.
     pub async fn lost(&self, agent: AgentId, reason: String) {
         tracing::warn!(%agent, reason, "agent lost");
         self.registry
@@ -136,13 +136,13 @@ impl Routing {
 
     async fn tell(&self, run: &RunId, input: Input) {
         if let Some(run) = self.registry.get(run) {
-            // A run that just ended needs to hear nothing.
+            // A run that just ended needs no input.
             let _ = run.actor.tell(Tell(input)).await;
         }
     }
 
     async fn schedule(&self, input: ScheduleInput) {
-        // Scheduling ends with the coordinator only.
+        // Scheduling ends only with the coordinator.
         let _ = self.scheduling.tell(input).await;
     }
 

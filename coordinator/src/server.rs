@@ -1,6 +1,7 @@
-//! A whole coordinator behind one listener: the engine, the sessions of agents, the control service, health and reflection.
+//! A complete coordinator behind one listener: the engine, the sessions of agents, the control service, health and
+//! reflection.
 //!
-//! `phalanx serve` and local mode are this with different listeners. Everything of it is below one directory.
+//! `phalanx serve` and local mode use it with different listeners. All of its files are below one directory.
 
 use crate::api::gc::{self, LOGS, WORKSPACES};
 use crate::api::{Api, REQUEST_BYTES};
@@ -24,40 +25,40 @@ use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Router;
 
-/// The file that tells which process is which agent.
+/// File that records which process is which agent.
 const HOLDERS: &str = "holders";
-/// Facts of agents that may wait for the engine; sessions wait beyond that.
+/// Facts about agents that may wait for the engine; beyond that, sessions wait.
 const FACTS: usize = 1_024;
-/// How long the rest of a trace may take at the end.
+/// How long exporting the rest of the traces may take at shutdown.
 const TRACE_WITHIN: Duration = Duration::from_secs(5);
-/// How long open connections are waited for at the end.
+/// How long to wait for open connections at shutdown.
 const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 
-/// What an operator decides.
+/// Settings of the operator.
 #[derive(Clone)]
 pub struct Options {
-    /// Journal, logs and workspaces are below it.
+    /// Directory for the journal, logs and workspaces.
     pub directory: PathBuf,
-    /// Of the engine.
+    /// Settings of the engine.
     pub settings: Settings,
-    /// How much of logs is kept.
+    /// Limits on stored logs.
     pub logs: LogLimits,
-    /// Of the sessions; the epoch is the journal's.
+    /// Settings of the sessions. The epoch comes from the journal instead.
     pub sessions: SessionSettings,
-    /// Values for secrets that a submission doesn't bring.
+    /// Provides the secrets that a submission doesn't include.
     pub own_secrets: OwnSecrets,
-    /// Bytes of large submissions that may come in at the same time.
+    /// Bytes of large submissions that may arrive concurrently.
     pub submission_bytes: u64,
-    /// Whether agents outlive it and come back to the next one of the same directory.
+    /// Whether agents outlive the coordinator and reconnect to the next one in the same directory.
     pub agents_return: bool,
-    /// The most cells of a run, if that is limited.
+    /// Maximum number of cells of a run; `None` for no limit.
     pub max_cells: Option<usize>,
-    /// How it begins.
+    /// How the coordinator starts.
     pub begin: Begin,
 }
 
 impl Options {
-    /// Everything by default.
+    /// Returns the default options for this directory.
     pub fn below(directory: impl Into<PathBuf>) -> Self {
         Options {
             directory: directory.into(),
@@ -73,17 +74,17 @@ impl Options {
     }
 }
 
-/// Where connections come from.
+/// The socket that clients and agents connect to.
 pub enum Listener {
-    /// From this machine.
+    /// A socket of this machine.
     Unix(UnixListener),
-    /// From a network.
+    /// A network port.
     Tcp(TcpListener),
 }
 
 /// A running coordinator.
 pub struct Server {
-    /// The engine.
+    /// Handle to the engine.
     pub handle: Handle,
     logs: LogStore,
     stop: CancellationToken,
@@ -91,12 +92,12 @@ pub struct Server {
     writer: JoinHandle<()>,
 }
 
-/// The journal's file in a coordinator's directory.
+/// Returns the path of the journal in a coordinator's directory.
 pub fn journal_path(directory: &Path) -> PathBuf {
     directory.join("journal.db")
 }
 
-/// Starts a coordinator. Refused while another one has the directory's journal.
+/// Starts a coordinator. Returns an error while another one has the directory's journal open.
 pub async fn start(options: Options, listener: Listener) -> Result<Server, StoreError> {
     let directory = options.directory;
     private::directory(&directory).map_err(|error| StoreError::Unusable {
@@ -172,7 +173,7 @@ pub async fn start(options: Options, listener: Listener) -> Result<Server, Store
     })
 }
 
-/// Forgets old runs and removes what they left, again and again.
+/// Removes old runs and their files periodically.
 async fn tidy(handle: Handle, workspaces: Workspaces, directory: PathBuf, keep: Duration) {
     loop {
         match gc::tidy(&handle, &workspaces, &directory, keep).await {
@@ -186,7 +187,7 @@ async fn tidy(handle: Handle, workspaces: Workspaces, directory: PathBuf, keep: 
     }
 }
 
-/// Looks for damage in a journal that is too large to be looked at before the start.
+/// Checks a journal for damage in the background if it is too large to be checked before the start.
 fn look_at_pages(journal: Journal) {
     tokio::spawn(async move {
         if let Err(found) = journal.store().check().await {
@@ -196,7 +197,7 @@ fn look_at_pages(journal: Journal) {
     });
 }
 
-/// Health and reflection, as gRPC's tools expect them.
+/// Adds health and reflection, as gRPC's tools expect them.
 fn with_standard_services(router: Router) -> Router {
     let (health, service) = tonic_health::server::health_reporter();
     tokio::spawn(async move {
@@ -220,7 +221,7 @@ fn with_standard_services(router: Router) -> Router {
 }
 
 impl Server {
-    /// Answers `/healthz` and `/metrics` as well, until it is stopped.
+    /// Also serves `/healthz` and `/metrics`, until the coordinator is stopped.
     pub fn observe(&self, listener: TcpListener) {
         let stopped = self.stop.clone().cancelled_owned();
         let serving = crate::http::serve(self.handle.clone(), self.logs.clone(), listener, stopped);
@@ -231,7 +232,8 @@ impl Server {
         });
     }
 
-    /// Ends it: nothing new is taken, connections are closed, the journal is left whole. Open runs go on at the next start.
+    /// Stops the coordinator: it accepts nothing new, closes connections and leaves the journal intact. Open runs
+    /// continue at the next start.
     pub async fn stop(self) {
         let Server {
             handle,
@@ -246,7 +248,7 @@ impl Server {
             .is_err()
         {
             served.abort();
-            // An aborted task's error says only that.
+            // The error of an aborted task contains no more than that.
             let _ = served.await;
         }
         // While the journal can still be read.
@@ -256,7 +258,7 @@ impl Server {
         handle.stop().await;
         let store = handle.journal.store().clone();
         drop(handle);
-        // Queries of clients that are gone may hold handles for a moment; the journal is whole either way.
+        // Requests of disconnected clients may hold handles for a moment; the journal is intact either way.
         let _ = tokio::time::timeout(CLOSE_WITHIN, writer).await;
         store.close().await;
     }

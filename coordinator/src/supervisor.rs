@@ -1,4 +1,5 @@
-//! The root: wires everything last to first, starts and supervises runs, brings the open ones back after a restart.
+//! The root of the coordinator: starts all components, starts and supervises runs, and recovers the open ones after a
+//! restart.
 //!
 //! ```text
 //! journal ◀─ run × n ◀─▶ scheduling        sessions ─▶ routing ─▶ run × n, scheduling
@@ -30,24 +31,24 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-/// What an operator decides.
+/// Settings of the operator.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// How long attempts wait for their agent after the coordinator's restart.
+    /// How long attempts wait for their agent after a restart of the coordinator.
     pub reconnect_within: Duration,
-    /// Grace of a cancel that names none.
+    /// Grace period of a cancel.
     pub cancel_grace: Duration,
-    /// At most so many cells at once that ask for a label.
+    /// Maximum number of cells with a label that run concurrently, by label.
     pub label_limits: BTreeMap<String, u32>,
     /// Runs that finished longer ago are forgotten; `None` keeps all.
     pub keep_runs_for: Option<Duration>,
-    /// How often it is looked for them.
+    /// Interval at which old runs are removed.
     pub tidy_every: Duration,
-    /// Whether no agent will come beside those that are there: a cell that none of them may take is refused.
+    /// Whether no further agents will connect: then a submission with a cell that none of them can take is rejected.
     pub agents_are_all_here: bool,
-    /// Where runs are traced to, if they are.
+    /// Exporter of the runs' traces, if runs are traced.
     pub tracer: Option<Tracer>,
-    /// Where it is noted that a run is being brought back, for the next start if this one doesn't survive it.
+    /// Directory for notes about runs being recovered, for the next start if this process doesn't survive a recovery.
     pub trials: Option<PathBuf>,
 }
 
@@ -66,37 +67,38 @@ impl Default for Settings {
     }
 }
 
-/// Values for secrets that a submission doesn't bring, by name.
+/// Returns the value of a secret that a submission doesn't include, by name.
 pub type OwnSecrets = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
 
-/// What a coordinator is made of.
+/// Arguments of [`start`].
 pub struct Args {
-    /// Where runs and events are kept.
+    /// Storage of runs and events.
     pub store: Arc<dyn Store>,
-    /// Expands submissions.
+    /// Expands submissions to plans.
     pub planner: Arc<dyn Planner>,
-    /// Values for secrets that a submission doesn't bring.
+    /// Provides the secrets that a submission doesn't include.
     pub own_secrets: OwnSecrets,
     /// Facts from the sessions.
     pub from_agents: mpsc::Receiver<FromAgents>,
-    /// Commands to the sessions. Unbounded, so that no run ever waits for a session; bounded by live attempts.
+    /// Commands to the sessions. Unbounded, so that no run ever waits for a session; the live attempts bound their
+    /// number.
     pub to_agents: mpsc::UnboundedSender<ToAgents>,
-    /// The clock.
+    /// Clock for deadlines and timestamps.
     pub clock: Arc<dyn Clock>,
-    /// What an operator decides.
+    /// Settings of the operator.
     pub settings: Settings,
-    /// How it begins.
+    /// How the coordinator starts.
     pub begin: Begin,
 }
 
-/// How a coordinator begins.
+/// How a coordinator starts.
 #[derive(Clone, Debug)]
 pub struct Begin {
-    /// Whether runs that weren't over go on.
+    /// Whether unfinished runs continue.
     pub bring_open_runs: bool,
-    /// The id of the first run that is launched; a new one without it.
+    /// Id of the first run that is launched; `None` for a new one.
     pub first_run: Option<RunId>,
-    /// Secret values for runs that go on.
+    /// Secret values for runs that continue.
     pub secrets: BTreeMap<String, String>,
 }
 
@@ -110,31 +112,32 @@ impl Default for Begin {
     }
 }
 
-/// A running coordinator, for whoever answers clients. Cheap to clone.
+/// A running coordinator, for the code that serves clients. Cheap to clone.
 #[derive(Clone)]
 pub struct Handle {
-    /// The root actor: launches runs.
+    /// The root actor, which launches runs.
     pub coordinator: ActorRef<Coordinator>,
-    /// Where cells wait.
+    /// The scheduling actor.
     pub scheduling: ActorRef<Scheduling>,
     /// The open runs.
     pub registry: Registry,
-    /// All runs.
+    /// Journal of all runs.
     pub journal: Journal,
-    /// Expands submissions.
+    /// Expands submissions to plans.
     pub planner: Arc<dyn Planner>,
-    /// Values for secrets that a submission doesn't bring.
+    /// Provides the secrets that a submission doesn't include.
     pub own_secrets: OwnSecrets,
     /// Commands to agents.
     pub to_agents: mpsc::UnboundedSender<ToAgents>,
-    /// The clock.
+    /// Clock for deadlines and timestamps.
     pub clock: Arc<dyn Clock>,
-    /// What an operator decided.
+    /// Settings of the operator.
     pub settings: Settings,
 }
 
-/// Starts everything: journal, scheduling, the open runs, then the ears for agents. Sessions may connect from now on.
-/// The task is the journal's writer; it ends when the handle and everything started here is gone.
+/// Starts everything: the journal, scheduling, the open runs, and then the routing of facts about agents. Sessions may
+/// connect afterwards. The returned task is the journal's writer; it ends when the handle and everything started here
+/// are gone.
 pub async fn start(args: Args) -> Result<(Handle, JoinHandle<()>), StoreError> {
     let Args {
         store,
@@ -172,7 +175,7 @@ pub async fn start(args: Args) -> Result<(Handle, JoinHandle<()>), StoreError> {
     Ok((handle, writer))
 }
 
-/// A handle for looking at a journal that nobody writes to: nothing is started, nothing can be launched.
+/// Returns a handle for reading a journal without a coordinator: no run is started, and none can be launched.
 pub fn look_at(store: Arc<dyn Store>, planner: Arc<dyn Planner>, clock: Arc<dyn Clock>) -> Handle {
     let (to_agents, _) = mpsc::unbounded_channel();
     let journal = Journal::read_only(store);
@@ -188,7 +191,7 @@ pub fn look_at(store: Arc<dyn Store>, planner: Arc<dyn Planner>, clock: Arc<dyn 
     )
 }
 
-/// The actors that are there once, last to first.
+/// Starts the actors that exist once.
 fn wire(
     journal: Journal,
     planner: Arc<dyn Planner>,
@@ -234,9 +237,9 @@ fn wire(
 }
 
 impl Handle {
-    /// Ends every actor at once. What is journaled stays; open runs go on at the next start.
+    /// Stops every actor immediately. Journaled events stay; open runs continue at the next start.
     pub async fn stop(&self) {
-        // The root first: it would bring its runs back.
+        // The root first, because it would restart its runs.
         self.coordinator.kill();
         self.coordinator.wait_for_shutdown().await;
         for (_, run) in self.registry.all() {

@@ -1,15 +1,16 @@
-//! Reads along how a connection begins, no further than to tell who asks for something from who doesn't. What it says is judged by whoever serves it.
+//! Reads the beginning of a connection far enough to tell whether the peer makes requests. The server behind it
+//! interprets and validates them.
 
 use super::Speech;
 
-/// `PRI * HTTP/2.0`, two blank lines around `SM`.
+/// Length of the HTTP/2 preface: `PRI * HTTP/2.0` and `SM`, each followed by a blank line.
 const PREFACE: u64 = 24;
-/// The head of an HTTP/2 frame.
+/// Length of an HTTP/2 frame header in bytes.
 const HEAD: usize = 9;
-/// Its type when a call begins.
+/// Type of the frame that begins a call.
 const HEADERS: u8 = 1;
 
-/// What was heard so far.
+/// State of reading a connection's beginning.
 #[derive(Debug)]
 pub(super) enum Greeting {
     Frames(Frames),
@@ -29,7 +30,7 @@ impl Greeting {
         }
     }
 
-    /// More came.
+    /// Processes further bytes.
     pub fn hear(&mut self, bytes: &[u8]) {
         match self {
             Greeting::Frames(frames) => frames.hear(bytes),
@@ -37,7 +38,7 @@ impl Greeting {
         }
     }
 
-    /// How often it has asked for something.
+    /// Returns the number of requests so far.
     pub fn asked(&self) -> u64 {
         match self {
             Greeting::Frames(frames) => frames.asked,
@@ -45,19 +46,19 @@ impl Greeting {
         }
     }
 
-    /// Whether it has asked for anything.
+    /// Returns whether the peer has made a request.
     pub fn is_over(&self) -> bool {
         self.asked() > 0
     }
 }
 
-/// HTTP/2: counts the frames that begin calls.
+/// Counts the HTTP/2 frames that begin calls.
 #[derive(Debug)]
 pub(super) struct Frames {
-    /// Bytes before the next head.
+    /// Bytes before the next frame header.
     skip: u64,
     head: [u8; HEAD],
-    /// Bytes of it.
+    /// Bytes of the header read so far.
     read: usize,
     asked: u64,
 }
@@ -88,10 +89,10 @@ impl Frames {
     }
 }
 
-/// HTTP/1: counts blank lines, which end the heads of requests.
+/// Counts blank lines in HTTP/1, which end the headers of requests.
 #[derive(Debug, Default)]
 pub(super) struct Lines {
-    /// Of `\r\n\r\n`.
+    /// How many bytes of `\r\n\r\n` have matched.
     matched: usize,
     asked: u64,
 }
@@ -133,7 +134,7 @@ mod tests {
         };
         bytes.extend(frame(4, &[]));
         let greeted = bytes.len();
-        // A payload that looks like the head of a call.
+        // A payload that looks like the header of a HEADERS frame.
         bytes.extend(frame(0, &frame(1, &[])));
         bytes.extend(frame(1, b"headers"));
         bytes.extend(frame(1, b"more"));

@@ -1,5 +1,5 @@
-//! Makes a run's cells into jobs. What is compiled for the plan is shared. Where cells have variables, whose expressions may take a while, each job is
-//! made where blocking is allowed.
+//! Builds jobs from a run's cells. All jobs share what is compiled for the plan. If cells have variables, evaluating
+//! their expressions may take a while, so those jobs are built on a blocking thread.
 
 use super::Jobs;
 use async_trait::async_trait;

@@ -1,7 +1,8 @@
-//! From a submission to a plan and its jobs.
+//! Turns a submission into a plan and its jobs.
 //!
-//! The client prepares: what lies beside the spec is read on its machine and nowhere else. The coordinator plans once, when a run is
-//! submitted: the plan is in the journal. A restarted one makes the jobs again from the spec's text and that plan.
+//! The client prepares: files beside the spec are read only on its machine. The coordinator plans once, when a run is
+//! submitted, and the journal keeps the plan. After a restart, the coordinator builds the jobs again from the spec's
+//! text and that plan.
 
 mod jobs;
 pub mod planner;
@@ -16,37 +17,37 @@ use std::sync::Arc;
 
 pub use planner::SpecPlanner;
 
-/// Makes the cells of one plan into jobs for agents.
+/// Builds jobs for agents from the cells of one plan.
 #[async_trait]
 pub trait Jobs: Send + Sync + 'static {
-    /// What an agent needs to run a cell, or why it can't be made.
+    /// Returns what an agent needs to run a cell, or the reason why the job can't be built.
     async fn job(&self, cell: &CellId) -> Result<Arc<CellJob>, String>;
-    /// Images that a cell needs, as far as they are known before it runs.
+    /// Returns the images that a cell needs, as far as they are known before it runs.
     fn images(&self, cell: &CellId) -> Vec<String>;
-    /// Names of the secrets that its cells need.
+    /// Returns the names of the secrets that the plan's cells need.
     fn secrets(&self) -> Vec<String>;
 }
 
-/// A plan, and what its cells are made from.
+/// A plan and the jobs of its cells.
 #[derive(Clone)]
 pub struct Planned {
-    /// The plan.
+    /// The expanded plan.
     pub plan: Plan,
-    /// Its cells as jobs.
+    /// Builds the jobs of its cells.
     pub jobs: Arc<dyn Jobs>,
-    /// What is frowned upon.
+    /// Warnings about the spec.
     pub warnings: Vec<Diagnostic>,
 }
 
-/// Expands submissions.
+/// Expands submissions to plans.
 pub trait Planner: Send + Sync + 'static {
-    /// The plan of a submission, or everything that is wrong with it.
+    /// Returns the plan of a submission, or a refusal with every error in it.
     fn plan(&self, submission: &Submission) -> Result<Planned, Refusal>;
-    /// The jobs of a plan that was made of this submission before.
+    /// Returns the jobs of a plan that was made from this submission earlier.
     fn jobs(&self, submission: &Submission, plan: &Plan) -> Result<Arc<dyn Jobs>, Refusal>;
 }
 
-/// Stands for the jobs of a run that can't be planned any more: none of its cells can start.
+/// Stands in for the jobs of a run that can't be planned any more: none of its cells can start. Holds the reason.
 pub struct NoJobs(pub String);
 
 #[async_trait]

@@ -1,6 +1,7 @@
-//! The real planner: the spec's text through parser, checks and expansion.
+//! The planner of the coordinator: parses, checks and expands the text of a spec.
 //!
-//! Everything it is made of is in the submission, or in the store by the digest that the submission names. No path of a client is opened here.
+//! All input comes from the submission, or from the workspace store by the digest that the submission names. The
+//! planner never opens a client's path.
 
 use super::jobs::SpecJobs;
 use super::{Jobs, Planned, Planner};
@@ -21,11 +22,11 @@ use std::sync::Arc;
 pub struct SpecPlanner {
     /// The workspaces that submissions may name.
     pub workspaces: Workspaces,
-    /// The most cells of a run, if that is limited.
+    /// Maximum number of cells of a run; `None` for no limit.
     pub max_cells: Option<usize>,
 }
 
-/// A submission's spec.
+/// The spec of a submission, parsed and checked.
 pub struct Loaded {
     pub spec: Arc<Spec>,
     pub sources: Sources,
@@ -33,7 +34,7 @@ pub struct Loaded {
 }
 
 impl Loaded {
-    /// The submission is refused for these findings.
+    /// Returns a refusal with these findings.
     pub fn refuse(&self, diagnostics: Vec<Diagnostic>) -> Refusal {
         Refusal {
             diagnostics,
@@ -41,13 +42,13 @@ impl Loaded {
         }
     }
 
-    /// Where the workspace is asked for.
+    /// Returns where the spec asks for a workspace.
     pub fn workspace_span(&self) -> Span {
         let first = self.spec.workspace.first();
         first.map(|pattern| pattern.span).unwrap_or_default()
     }
 
-    /// The plan with the files that expressions read.
+    /// Expands the plan. `files` provides the files that expressions read.
     pub fn expand(
         &self,
         submission: &Submission,
@@ -93,7 +94,8 @@ impl Planner for SpecPlanner {
 }
 
 impl SpecPlanner {
-    /// Why the submission's workspace can't be had, if so. Otherwise it is held until the run is in the journal.
+    /// Returns an error if the submission's workspace is missing. Otherwise keeps the workspace until the run is in the
+    /// journal.
     fn missing_workspace(&self, loaded: &Loaded, submission: &Submission) -> Option<Diagnostic> {
         let error = |message: String, help: &str| {
             Some(Diagnostic::error(loaded.workspace_span(), message).with_help(help))
@@ -121,7 +123,7 @@ impl SpecPlanner {
     }
 }
 
-/// Reads a submission's spec.
+/// Parses and checks the spec of a submission.
 pub fn load(submission: &Submission) -> Result<Loaded, Refusal> {
     let Some(main) = submission.files.first().cloned() else {
         return Err(Refusal {
@@ -163,7 +165,8 @@ fn jobs(loaded: Loaded, plan: &Plan, submission: &Submission) -> Result<Arc<dyn 
     }
 }
 
-/// Text is converted to the declared type, whether it came from the command line or a file; the rest is typed already.
+/// Converts the submission's inputs. Strings count as text to be parsed as the declared type, whether they came from
+/// the command line or a file; other values are typed already.
 fn given(submission: &Submission) -> Given {
     let mut given = Given::default();
     for (name, value) in &submission.inputs {
@@ -177,7 +180,7 @@ fn given(submission: &Submission) -> Given {
     given
 }
 
-/// Answers `file(path)` with what the submission brought.
+/// Returns a reader that answers `file(path)` with the files of the submission.
 fn brought(submission: &Submission) -> ReadFile {
     let read = submission.read.clone();
     Arc::new(move |path: &str| {
@@ -186,7 +189,7 @@ fn brought(submission: &Submission) -> ReadFile {
     })
 }
 
-/// An error about the whole submission.
+/// Returns an error about the submission as a whole.
 pub fn without_place(message: &str) -> Diagnostic {
     Diagnostic {
         severity: Severity::Error,

@@ -1,4 +1,4 @@
-//! The root actor: launches runs, and brings one back from the journal when its actor died.
+//! The root actor: launches runs, and recovers a run from the journal when its actor crashed.
 
 use super::recovery::replay;
 use super::{Begin, OwnSecrets, Settings};
@@ -27,9 +27,9 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 
-/// How often a run whose actor died is brought back before it is left alone until the next start.
+/// How often a run whose actor crashed is recovered before it is parked until the next start.
 const REVIVALS: u32 = 3;
-/// Messages that may wait for one run; its producers wait beyond that.
+/// Messages that may wait for one run; beyond that, the senders wait.
 const RUN_MAILBOX: usize = 256;
 
 /// The root actor.
@@ -43,7 +43,7 @@ pub struct Coordinator {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) settings: Settings,
     pub(super) begin: Begin,
-    /// Of open runs, so that a run whose actor died can go on.
+    /// Secrets of the open runs, so that a run whose actor crashed can continue.
     pub(super) secrets: HashMap<RunId, Secrets>,
     pub(super) revivals: HashMap<RunId, u32>,
 }
@@ -56,7 +56,8 @@ impl Actor for Coordinator {
         Ok(args)
     }
 
-    /// A run's actor ended. One that died (a bug of ours) is brought back from the journal, which is the normal way of recovery.
+    /// Handles the end of a run's actor. If it crashed (a bug in the coordinator), recovers the run from the journal,
+    /// the same way as after a restart.
     async fn on_link_died(
         &mut self,
         me: WeakActorRef<Self>,
@@ -101,9 +102,9 @@ impl Actor for Coordinator {
 pub struct Launch {
     /// The plan and its jobs.
     pub planned: Planned,
-    /// What it was made from.
+    /// The submission that the plan was made from.
     pub submission: Submission,
-    /// Secret values that came with it.
+    /// Secret values that came with the submission.
     pub secrets: BTreeMap<String, String>,
 }
 
@@ -124,7 +125,7 @@ impl Message<Launch> for Coordinator {
         let run = self.begin.first_run.take().unwrap_or_else(new_id);
         let now = self.clock.wall();
         let mut submission = submission;
-        // A run that is run again is traced anew, or not.
+        // The submission of a rerun names the old run's trace; the new run gets its own, or none.
         submission.origin.remove(TRACE);
         if self.settings.tracer.is_some() {
             let trace = TraceContext::of_run(&run, within(&submission)).trace;
@@ -165,7 +166,7 @@ impl Message<Launch> for Coordinator {
     }
 }
 
-/// Brings an open run back from its journal.
+/// Recovers an open run from its journal.
 pub(super) struct Bring(pub(super) Box<RunRow>);
 
 impl Message<Bring> for Coordinator {
@@ -191,7 +192,7 @@ impl Coordinator {
         self.spawn_run(state, position, jobs, &submission, me).await
     }
 
-    /// The jobs of a run that goes on, or why its cells can't start any more.
+    /// Returns the jobs of a recovered run. If they can't be built any more, returns a stand-in that says why.
     async fn jobs_again(&self, submission: &Submission, state: &RunState) -> Arc<dyn Jobs> {
         let Some(plan) = state.plan.clone() else {
             return no_jobs("the run's journal holds no plan");
@@ -264,18 +265,18 @@ impl Coordinator {
             limits,
             actor: actor.clone(),
         };
-        // Both are alive as long as this actor is.
+        // Both live as long as this actor does.
         let _ = self.scheduling.tell(add).await;
         let _ = actor.tell(Tell(Input::Start)).await;
         Ok(())
     }
 
-    /// What came with the submission outranks the coordinator's own.
+    /// Returns the secrets of a run. Values from the submission take precedence over the coordinator's own.
     fn with_own_secrets(&mut self, run: &RunId, jobs: &dyn Jobs) -> Secrets {
         let given = self.secrets.get(run).cloned().unwrap_or_default();
         let mut secrets = (*given).clone();
         let named = jobs.secrets();
-        // Nothing else is kept, and nothing else goes to an agent.
+        // No other secret is kept or sent to an agent.
         secrets.retain(|name, _| named.contains(name));
         for name in named {
             if !secrets.contains_key(&name)
@@ -290,7 +291,7 @@ impl Coordinator {
     }
 }
 
-/// The trace that a run was submitted in. What is no trace context is ignored, as the standard wants.
+/// Returns the trace context in which a run was submitted. An invalid one is ignored, as the standard demands.
 fn within(submission: &Submission) -> Option<TraceContext> {
     let parent = submission.traceparent.as_deref();
     parent.and_then(TraceContext::parse)

@@ -1,4 +1,4 @@
-//! A coordinator's start after an earlier one's end: open runs come back, agents that don't are given up, old runs are
+//! Recovery when a coordinator starts: open runs continue, agents that don't reconnect are given up, and old runs are
 //! forgotten. Recovery is the normal path: the same fold over the same journal.
 
 use super::coordinator::Bring;
@@ -13,22 +13,23 @@ use phalanx_shared::run_state::RunState;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Events read at once when a run is brought back.
+/// Events read at once when a run is recovered.
 const REPLAY: u32 = 5_000;
-/// Open runs that are brought back; there is no use for more at once.
+/// Maximum number of open runs to recover.
 const OPEN_RUNS: u32 = 100_000;
 
-/// Starts of the coordinator that may have ended while the same run was brought back.
+/// A run is parked if this many starts of the coordinator ended while it was being recovered.
 const DEATHS: u32 = 3;
 
-/// Brings back the runs that weren't over; whether there are any. One that can't be brought back is parked, the others go on.
+/// Recovers the unfinished runs and returns whether there are any. A run that can't be recovered is parked; the others
+/// continue.
 pub(super) async fn bring_open(handle: &Handle) -> Result<bool, StoreError> {
     let mut open = handle.journal.store().runs(OPEN_RUNS, true).await?;
     open.reverse();
     let any = !open.is_empty();
     for head in open {
         let run = head.run;
-        // One after the other: what they were made from is long.
+        // One after the other, because submissions are large.
         let row = match handle.journal.store().run(&run).await {
             Ok(Some(row)) => row,
             Ok(None) => continue,
@@ -61,7 +62,8 @@ pub(super) async fn bring_open(handle: &Handle) -> Result<bool, StoreError> {
     Ok(any)
 }
 
-/// A run that is being brought back. Its note outlives this process if the run is the end of it: one that ended it time and again isn't tried once more.
+/// A run that is being recovered. A note about it on disk outlives the process if the recovery ends it, so that a run
+/// that did so repeatedly isn't tried again.
 struct Trial {
     note: PathBuf,
 }
@@ -78,7 +80,7 @@ impl Trial {
                 note.display()
             ));
         }
-        // Failing to note it costs the protection, not the run.
+        // If the note can't be written, only this protection is lost.
         let _ = crate::private::directory(directory);
         let _ = std::fs::write(&note, (deaths + 1).to_string());
         Ok(Trial { note })
@@ -91,7 +93,7 @@ impl Drop for Trial {
     }
 }
 
-/// Gives up on agents that held attempts before the restart and didn't come back.
+/// Gives up agents that held attempts before the restart and didn't reconnect.
 pub(super) async fn expire(routing: Routing, within: Duration) {
     tokio::time::sleep(within).await;
     let mut away = Vec::new();
@@ -109,7 +111,7 @@ pub(super) async fn expire(routing: Routing, within: Duration) {
     }
 }
 
-/// Bounds what is kept of old runs.
+/// Removes the runs that finished longer ago than the settings allow.
 pub(super) async fn forget_old(
     journal: &Journal,
     settings: &Settings,
@@ -130,7 +132,7 @@ pub(super) async fn forget_old(
     Ok(())
 }
 
-/// Folds a run's whole journal.
+/// Folds a run's whole journal. Returns the state and the position of the newest event.
 pub async fn replay(store: &dyn Store, run: &RunId) -> Result<(RunState, u64), StoreError> {
     let mut state = RunState::new(run.clone());
     let mut position = 0;
