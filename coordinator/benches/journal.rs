@@ -1,9 +1,10 @@
-//! Durable journal events per second, beside what the disk under it can do:
+//! Durable journal events per second, compared with what the disk can do:
 //! `cargo bench -p phalanx-coordinator --bench journal [-- SECONDS DIRECTORY]`.
 //!
-//! The floor is the same disk asked directly, in the same process, before and after: one file, one appended page and one
-//! `fdatasync` at a time, which is what a commit of one event needs at least. Writers append one event and wait until it is
-//! durable, as a run does; with more of them one commit carries many events (group commit). The store is the real one.
+//! The baseline uses the same disk directly, in the same process, before and after: it appends one page to a file and
+//! calls `fdatasync`, which is the minimum that a commit of one event needs. Each writer appends one event and waits
+//! until it is durable, as a run does. With more writers, one commit carries many events (group commit). The store is
+//! the real one.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
 use phalanx_coordinator::journal::{Journal, SqliteStore, Write};
@@ -15,9 +16,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Appenders at once.
+/// Numbers of concurrent writers.
 const WRITERS: [usize; 4] = [1, 10, 100, 1_000];
-/// What a small event's page in the write-ahead log takes.
+/// Size of a page in the write-ahead log, which holds a small event.
 const PAGE: usize = 4_096;
 
 fn main() {
@@ -58,7 +59,7 @@ fn main() {
     floor(place.path(), within).print("the disk again", floor_rate);
 }
 
-/// How long each of a number of appends took, and all of them.
+/// The duration of each append, and of all of them.
 struct Measured {
     latencies: Vec<Duration>,
     took: Duration,
@@ -95,7 +96,7 @@ fn human(time: Duration) -> String {
     }
 }
 
-/// The disk without us.
+/// Measures the disk without the journal.
 fn floor(place: &Path, within: Duration) -> Measured {
     let mut file = File::create(place.join("floor")).unwrap();
     let page = [7_u8; PAGE];
@@ -112,7 +113,7 @@ fn floor(place: &Path, within: Duration) -> Measured {
     }
 }
 
-/// Appenders that each wait for their own event, on a journal of its own; read back at the end.
+/// Measures writers that each wait for their own event, on a new journal. Checks at the end that it can be read back.
 async fn journal(file: &Path, writers: usize, within: Duration) -> Measured {
     let store = Arc::new(SqliteStore::open(file).await.unwrap());
     let (journal, _writer) = Journal::start(store, Timestamp(1)).await.unwrap();
@@ -136,7 +137,7 @@ async fn journal(file: &Path, writers: usize, within: Duration) -> Measured {
     let mut latencies = Vec::new();
     for (n, appender) in appenders.into_iter().enumerate() {
         let own = appender.await.unwrap();
-        // What was acknowledged is there.
+        // The acknowledged events must be there.
         let last = own.len() as u64;
         let read = journal
             .store()
@@ -156,7 +157,7 @@ fn run(n: usize) -> String {
     format!("run-{n}")
 }
 
-/// The size of an ordinary event: the end of a step without checks.
+/// An event of typical size, such as the end of a step without checks.
 fn event(n: usize, position: u64) -> Write {
     let message = format!("step {position} said something of the length that such a note has");
     Write::Event(Recorded {

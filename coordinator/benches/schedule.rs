@@ -1,5 +1,5 @@
-//! The scheduler alone: how long a run takes over the shortest time possible, how many decisions it makes in a second, how much memory
-//! its queues take. Simulated time for the first, real time for the others.
+//! Measures the scheduler alone: the makespan of a run compared with its lower bound (in simulated time), decisions per
+//! second, and the memory of its queues (both in real time).
 //!
 //! `cargo bench -p phalanx-coordinator --bench schedule` prints the tables of docs/performance.md.
 
@@ -22,7 +22,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::time::{Duration, Instant};
 
-/// The shape 3 × 10 × 2 × 3.
+/// A matrix of 3 × 10 × 2 × 3 cells.
 const AXES: [(&str, u64); 4] = [("a", 3), ("b", 10), ("c", 2), ("d", 3)];
 const SLOTS: u32 = 8;
 const ROUNDS: u64 = 200;
@@ -39,13 +39,13 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// From 0 (never 0 itself) to 1.
+    /// Returns a number above 0, up to 1.
     fn share(&mut self) -> f64 {
         ((self.number() >> 11) as f64 + 1.0) / (1u64 << 53) as f64
     }
 }
 
-/// Milliseconds that a cell takes; `axes` are its place on each axis.
+/// Returns the milliseconds that a cell takes; the last argument is its place on each axis.
 type Lengths = fn(&mut Random, &[f64; 4], [u64; 4]) -> f64;
 
 const DISTRIBUTIONS: [(&str, Lengths); 6] = [
@@ -104,16 +104,16 @@ fn cells() -> Vec<(PlannedCell, [u64; 4])> {
         .collect()
 }
 
-/// What a run expects of its cells.
+/// What a run knows about the durations of its cells.
 #[derive(Clone, Copy)]
 enum Known {
-    /// All took the same last time.
+    /// All took exactly as long last time.
     Exactly,
-    /// Last time each took up to 20 % more or less.
+    /// Each took up to 20 % more or less last time.
     Roughly,
-    /// As roughly, and a third of the cells is new: their nearest kin says.
+    /// As `Roughly`, but a third of the cells is new and predicted from similar cells.
     Kin,
-    /// Nothing: first in, first out.
+    /// Nothing, so the order is first in, first out.
     Nothing,
 }
 
@@ -184,7 +184,7 @@ fn request(run: &RunId, cell: CellId, expected_ms: u64) -> CellRequest {
     }
 }
 
-/// When the last cell ends.
+/// Returns when the last cell ends, in milliseconds.
 fn makespan(cells: &[(PlannedCell, [u64; 4])], lengths: &[u64], history: &History) -> u64 {
     let of: BTreeMap<&CellId, u64> = cells
         .iter()
@@ -269,7 +269,7 @@ fn makespans() {
     }
 }
 
-/// Resident memory of this process, in KiB.
+/// Returns the resident memory of this process, in KiB.
 fn resident() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
@@ -294,7 +294,7 @@ fn decisions() {
         tell(up(agent(format!("agent{number:04}"), 8)), &mut placed);
     }
     let began = Instant::now();
-    // Ten runs, seven sizes: agents fill up unevenly, and runs take turns.
+    // Ten runs and seven sizes, so that agents fill up unevenly and runs take turns.
     for run in 0..10 {
         let run = RunId(format!("run{run}"));
         let cells = (0..CELLS / 10).map(|number| CellRequest {

@@ -254,7 +254,7 @@ mod tests {
             let piece = Duration::from_secs(1);
             pace.check(piece, 300 << 10, WHILE_OTHERS_WAIT).unwrap();
         }
-        // Silence while nobody waits is forgiven for a while.
+        // Silence is tolerated for a while if no other client waits.
         pace.check(Duration::from_secs(30), 0, AT_LEAST).unwrap();
     }
 

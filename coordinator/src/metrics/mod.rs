@@ -1,7 +1,7 @@
-//! What is counted of a coordinator, and its text for Prometheus.
+//! The metrics of a coordinator, and their text format for Prometheus.
 //!
-//! Counters live for the process, which is one coordinator: where something is counted, no handle has to be passed. What is a state
-//! and not an event (open runs, cells, agents, slots) is asked of its owner when somebody scrapes ([`scrape`]).
+//! Counters are global to the process, which is one coordinator, so no handle has to be passed around. States (open
+//! runs, cells, agents, slots) aren't counted: each scrape asks their owners ([`scrape`]).
 
 pub mod scrape;
 mod text;
@@ -10,10 +10,10 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 pub use text::Text;
 
-/// Everything that is counted in this process.
+/// All counters of this process.
 pub static METRICS: Metrics = Metrics::new();
 
-/// A number that only grows.
+/// A counter that only grows.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
 
@@ -22,27 +22,27 @@ impl Counter {
         Counter(AtomicU64::new(0))
     }
 
-    /// One more.
+    /// Adds one.
     pub fn count(&self) {
         self.add(1);
     }
 
-    /// So many more.
+    /// Adds a number.
     pub fn add(&self, more: u64) {
         self.0.fetch_add(more, Ordering::Relaxed);
     }
 
-    /// So many so far.
+    /// Returns the current value.
     pub fn value(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-/// How many there are at the moment.
+/// A number that can rise and fall.
 #[derive(Debug, Default)]
 pub struct Gauge(AtomicI64);
 
-/// One that is there until it is dropped.
+/// One unit in a gauge, until dropped.
 #[derive(Debug)]
 pub struct Present(&'static Gauge);
 
@@ -51,13 +51,13 @@ impl Gauge {
         Gauge(AtomicI64::new(0))
     }
 
-    /// One more, as long as the answer lives.
+    /// Adds one to the gauge, until the returned value is dropped.
     pub fn enter(&'static self) -> Present {
         self.0.fetch_add(1, Ordering::Relaxed);
         Present(self)
     }
 
-    /// So many now.
+    /// Returns the current value.
     pub fn value(&self) -> i64 {
         self.0.load(Ordering::Relaxed)
     }
@@ -69,7 +69,7 @@ impl Drop for Present {
     }
 }
 
-/// Upper bounds of a histogram's buckets, in microseconds: from a millisecond to ten minutes.
+/// Upper bounds of a histogram's buckets in microseconds, from a millisecond to ten minutes.
 pub const BOUNDS_US: [u64; 14] = [
     1_000,
     2_000,
@@ -87,7 +87,7 @@ pub const BOUNDS_US: [u64; 14] = [
     600_000_000,
 ];
 
-/// How long something took.
+/// A histogram of durations.
 #[derive(Debug)]
 pub struct Histogram {
     buckets: [AtomicU64; BOUNDS_US.len()],
@@ -104,7 +104,7 @@ impl Histogram {
         }
     }
 
-    /// It took so long.
+    /// Adds a duration.
     pub fn observe(&self, took: Duration) {
         let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         let place = BOUNDS_US.iter().position(|bound| us <= *bound);
@@ -115,7 +115,7 @@ impl Histogram {
         self.sum_us.fetch_add(us, Ordering::Relaxed);
     }
 
-    /// Observations within each bound, not cumulative.
+    /// Returns the number of observations in each bucket; not cumulative.
     pub fn buckets(&self) -> [u64; BOUNDS_US.len()] {
         let mut counts = [0; BOUNDS_US.len()];
         for (count, bucket) in counts.iter_mut().zip(&self.buckets) {
@@ -124,47 +124,47 @@ impl Histogram {
         counts
     }
 
-    /// Observations, and their sum in microseconds.
+    /// Returns the number of observations and their sum in microseconds.
     pub fn total(&self) -> (u64, u64) {
         let count = self.count.load(Ordering::Relaxed);
         (count, self.sum_us.load(Ordering::Relaxed))
     }
 }
 
-/// See [`METRICS`].
+/// The type of [`METRICS`].
 #[derive(Debug)]
 pub struct Metrics {
-    /// From a cell wanting to run to an agent being found.
+    /// Time from a cell being queued to an agent being found.
     pub queue_wait: Histogram,
-    /// From an offer being sent to its being taken.
+    /// Time from sending an offer to its acceptance.
     pub offer_accept: Histogram,
-    /// Offers that came to nothing.
+    /// Offers that were declined or failed.
     pub offers_declined: Counter,
-    /// A commit of the journal.
+    /// Duration of a journal commit.
     pub journal_commit: Histogram,
-    /// Events made durable.
+    /// Number of events made durable.
     pub events: Counter,
     /// Bytes of logs stored.
     pub log_bytes: Counter,
-    /// Watchers connected.
+    /// Number of connected watchers.
     pub watchers: Gauge,
-    /// Watchers that went, or stopped reading, before what they watched was over.
+    /// Number of watchers that disconnected or stopped reading before their stream was complete.
     pub watchers_dropped: Counter,
     /// Connections of agents that were refused or closed with a reason.
     pub agents_refused: Counter,
-    /// Connections that were dropped, or not taken, because they asked for nothing or were too many.
+    /// Connections that were dropped or rejected because they made no requests or were too many.
     pub connections_dropped: Counter,
-    /// Agents lost.
+    /// Number of agents lost.
     pub agents_lost: Counter,
-    /// Messages with a token that isn't the newest.
+    /// Messages rejected because their token is stale.
     pub stale: Counter,
-    /// Runs by how they ended, in the order of [`OUTCOMES`].
+    /// Finished runs by outcome, in the order of [`OUTCOMES`].
     pub runs_finished: [Counter; OUTCOMES.len()],
-    /// Cells by how they ended, in the order of [`OUTCOMES`].
+    /// Finished cells by outcome, in the order of [`OUTCOMES`].
     pub cells_finished: [Counter; OUTCOMES.len()],
 }
 
-/// Outcomes in the order of the arrays here.
+/// All outcomes, in the order of the arrays above.
 pub const OUTCOMES: [phalanx_shared::outcome::Outcome; 6] = {
     use phalanx_shared::outcome::Outcome::*;
     [Passed, Flaky, Skipped, Cancelled, Failed, Errored]
@@ -191,7 +191,7 @@ impl Metrics {
     }
 }
 
-/// One more of an outcome.
+/// Counts one outcome.
 pub fn count_outcome(
     counters: &[Counter; OUTCOMES.len()],
     outcome: phalanx_shared::outcome::Outcome,

@@ -1,4 +1,4 @@
-//! One scrape: counters as they are, states as their owners tell them.
+//! Produces the text of one scrape: counters with their values, and states as their owners report them.
 
 use super::{Counter, METRICS, OUTCOMES, Text};
 use crate::run::actor::Look;
@@ -6,7 +6,7 @@ use crate::schedule::actor::Agents;
 use crate::supervisor::Handle;
 use phalanx_shared::run_state::Counts;
 
-/// All metrics of a coordinator as Prometheus reads them.
+/// Returns all metrics of a coordinator in Prometheus' text format.
 pub async fn scrape(handle: &Handle) -> String {
     let mut text = Text::default();
     about(&mut text, handle);
@@ -47,7 +47,7 @@ async fn runs(text: &mut Text, handle: &Handle) {
     );
     let mut sum = Counts::default();
     for (_, run) in open {
-        // One that ends at this moment has nothing open.
+        // A run that ends at this moment has nothing open.
         if let Ok(glance) = run.actor.ask(Look).await {
             sum.queued += glance.counts.queued;
             sum.running += glance.counts.running;

@@ -3,19 +3,19 @@
 use super::{BOUNDS_US, Histogram};
 use std::fmt::{Display, Write};
 
-/// Text that grows metric by metric.
+/// Builds the text metric by metric.
 #[derive(Debug, Default)]
 pub struct Text(String);
 
 impl Text {
-    /// A metric begins; its samples follow.
+    /// Starts a metric; its samples follow.
     pub fn metric(&mut self, name: &str, kind: &str, help: &str) -> &mut Self {
         self.line(format_args!("# HELP {name} {help}"));
         self.line(format_args!("# TYPE {name} {kind}"));
         self
     }
 
-    /// A sample of the metric that began last.
+    /// Adds a sample to the current metric.
     pub fn sample(
         &mut self,
         name: &str,
@@ -33,12 +33,12 @@ impl Text {
         self
     }
 
-    /// A metric with one sample.
+    /// Adds a metric with one sample.
     pub fn single(&mut self, name: &str, kind: &str, help: &str, value: impl Display) -> &mut Self {
         self.metric(name, kind, help).sample(name, &[], value)
     }
 
-    /// A histogram in seconds.
+    /// Adds a histogram, in seconds.
     pub fn histogram(&mut self, name: &str, help: &str, histogram: &Histogram) -> &mut Self {
         self.metric(name, "histogram", help);
         let bucket = format!("{name}_bucket");
@@ -48,7 +48,7 @@ impl Text {
             self.sample(&bucket, &[("le", &seconds(*bound))], so_far);
         }
         let (count, sum) = histogram.total();
-        // Read after the buckets: never less than they say.
+        // Read after the buckets, so it should be at least their sum.
         self.sample(&bucket, &[("le", "+Inf")], count.max(so_far));
         self.sample(&format!("{name}_sum"), &[], seconds(sum));
         self.sample(&format!("{name}_count"), &[], count.max(so_far))
@@ -59,7 +59,7 @@ impl Text {
         let _ = writeln!(self.0, "{line}");
     }
 
-    /// All of it.
+    /// Returns the text.
     pub fn into_string(self) -> String {
         self.0
     }

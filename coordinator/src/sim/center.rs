@@ -1,5 +1,6 @@
-//! The coordinator: the real sessions, scheduler and runs, wired as `supervisor.rs`, `routing.rs` and `courier.rs` wire them, on a journal
-//! whose writes are durable only after a commit. What a decision wants done happens after its events are durable.
+//! The coordinator: the real sessions, scheduler and runs, wired as in `supervisor.rs`, `routing.rs` and `courier.rs`,
+//! on a journal whose writes are durable only after a commit. The effects of a decision happen after its events are
+//! durable.
 
 use super::checks::broken;
 use super::disasters::IMPOSTOR;
@@ -21,7 +22,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 const GRACE_MS: u64 = 2_000;
-/// What an attempt may take beyond its cell's timeout and what comes before that.
+/// Time that an attempt may take beyond its cell's timeout and the preparation.
 pub const ATTEMPT_MARGIN: Duration = Duration::from_secs(30);
 const RECONNECT_WITHIN: Duration = Duration::from_secs(20);
 
@@ -30,7 +31,7 @@ pub struct Center {
     pub epoch: u64,
     pub gate: SharedGate,
     pub sessions: BTreeMap<AgentId, AgentSession>,
-    /// The newest connection of each agent that said Hello.
+    /// The current connection of each agent that said Hello.
     pub wires: BTreeMap<AgentId, ConnectionId>,
     pub scheduler: Scheduler,
     pub runs: BTreeMap<RunId, RunCore>,
@@ -40,10 +41,10 @@ pub struct Center {
     pub gathers: BTreeMap<u64, Gather>,
     pub gathered: u64,
     pub present: BTreeSet<AgentId>,
-    /// What runs know of earlier ones.
+    /// The durations of earlier cells, as each run knows them.
     pub histories: BTreeMap<RunId, History>,
     pub started: Duration,
-    /// When each agent was heard last.
+    /// When each agent's last message arrived.
     pub heard: BTreeMap<AgentId, Duration>,
 }
 
@@ -81,7 +82,7 @@ impl Center {
     }
 }
 
-/// Fewer than there are slots for such cells.
+/// Limits that are lower than the number of slots for such cells.
 pub fn label_limits() -> BTreeMap<String, u32> {
     [("big".to_owned(), 3)].into()
 }
@@ -98,7 +99,7 @@ fn settings(epoch: u64, switch: Switch) -> Settings {
 }
 
 impl World {
-    /// Starts a term: replays the journal, goes on where it ends.
+    /// Starts a term: replays the journal and continues where it ends.
     pub fn start_center(&mut self) -> Res {
         self.disk.epoch += 1;
         let epoch = self.disk.epoch;
@@ -134,7 +135,7 @@ impl World {
         Ok(())
     }
 
-    /// A run begins, durably.
+    /// Starts a run, durably.
     pub fn submit(&mut self, run: RunId, shape: u64) -> Res {
         let first = self.disk.runs.is_empty();
         let text = plan::spec(shape, first, false);
@@ -188,7 +189,7 @@ impl World {
         self.tell_run(&run, Input::Start)
     }
 
-    /// `kill -9`.
+    /// Simulates `kill -9`.
     pub fn crash_center(&mut self) {
         let Some(center) = self.center.take() else {
             return;
@@ -203,7 +204,7 @@ impl World {
         }
     }
 
-    /// Agents that held attempts before the restart and didn't come back.
+    /// Gives up agents that held attempts before the restart and didn't reconnect.
     pub fn expire(&mut self, epoch: u64) -> Res {
         let Some(center) = self.center.as_ref().filter(|c| c.epoch == epoch) else {
             return Ok(());
@@ -239,7 +240,7 @@ impl World {
             .map_or_else(Vec::new, |c| c.runs.keys().cloned().collect())
     }
 
-    /// A message arrived over a connection.
+    /// Handles a message that arrived over a connection.
     pub fn arrived(&mut self, connection: ConnectionId, message: FromAgent) -> Res {
         let now = self.now;
         let Some(agent) = self
@@ -254,7 +255,8 @@ impl World {
         };
         let impostor = matches!(&message, FromAgent::Hello(hello) if hello.instance == IMPOSTOR);
         if impostor {
-            // Who takes an identity that nobody holds is that agent from then on, as far as anybody can tell: no business of ours.
+            // An impostor that takes an identity that no process holds can't be distinguished from the agent, so this
+            // isn't checked.
             let held = center.sessions.get(&agent);
             if !held.is_some_and(AgentSession::is_held) {
                 self.tally.count("identity free for an impostor");
@@ -288,7 +290,7 @@ impl World {
                 }
                 effects
             }
-            // The server refuses what doesn't begin with a Hello.
+            // The server rejects a connection that doesn't begin with a Hello.
             (false, _) => {
                 self.hang_up(connection, true, false);
                 return Ok(());
@@ -405,7 +407,7 @@ impl World {
         self.tell_run(run, Input::Cancel(order))
     }
 
-    /// A run decides; what it wants is done after the commit.
+    /// Lets a run decide. The effects happen after the commit.
     pub fn decide(
         &mut self,
         run: &RunId,
@@ -463,13 +465,13 @@ impl World {
         Ok(())
     }
 
-    /// Everything decided so far becomes durable, then its effects happen in order.
+    /// Makes all decisions so far durable, then performs their effects in order.
     pub fn commit(&mut self, epoch: u64) -> Res {
         let Some(center) = self.center.as_mut().filter(|c| c.epoch == epoch) else {
             return Ok(());
         };
         if self.now < self.disk.full_until && self.switch != Switch::LosesWhenFull {
-            // As the journal's writer does: nothing is dropped, it is tried again until there is room.
+            // Like the journal's writer: nothing is dropped, and the commit is retried until there is room.
             self.tally.count("journal waited for room");
             let until = self.disk.full_until;
             self.at(until, Happening::Commit { epoch });

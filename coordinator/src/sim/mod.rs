@@ -1,6 +1,6 @@
-//! The simulator: the real cores of both sides (scheduler, runs, sessions, links, spools, sequences, verdicts, the reaper's decision, plan,
-//! fold and masks) in one thread, with simulated time, network, disks, clocks and engines, and faults of each. After every step the
-//! invariants are checked.
+//! The simulator: runs the real cores of both sides (scheduler, runs, sessions, links, spools, sequences, verdicts, the
+//! reaper's decision, plan, fold and masks) in one thread, with simulated time, network, disks, clocks and engines, and
+//! with faults in each. It checks the invariants after every step.
 //!
 //! ```text
 //! world.rs    the agenda: what happens next                         disasters.rs  crashes, cuts, partitions, freezes, jumps, lies
@@ -9,9 +9,10 @@
 //! center.rs, facts.rs, deliver.rs   the coordinator: sessions, scheduler, runs, a journal durable only after a commit
 //! checks.rs   I1, I2, I4, I5, the lease    seats.rs  I6    losses.rs  I7, I8      tally.rs  which faults and recoveries were seen
 //! ```
-//! A world has three or four agents, two of them on one engine, two or three runs with twenty cells and more, and a day of disasters within
-//! half a simulated minute; then it is calm, and everything must come to its end with nothing left. One number decides everything: a
-//! failing seed is printed as the line that repeats it. What is not simulated: bytes of logs, planning on another machine.
+//! A world has three or four agents, two of them on one engine, and two or three runs with twenty or more cells. It
+//! suffers many disasters within half a simulated minute. Then it is calm, and everything must end and leave nothing
+//! behind. The seed decides everything, so a failure prints the command line that reproduces it. Not simulated: bytes
+//! of logs, and planning on another machine.
 
 mod agents;
 mod cell;
@@ -33,40 +34,40 @@ mod world;
 use tally::Tally;
 use world::World;
 
-/// Breaks one promise on purpose, to show that the simulator sees it.
+/// Breaks one promise on purpose, to show that the simulator detects it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Switch {
-    /// Nothing is broken.
+    /// Breaks nothing.
     None,
     /// The gate lets everything in (I2).
     GateOff,
-    /// A second outcome is journaled for each cell (I2).
+    /// Each cell gets a second outcome in the journal (I2).
     OutcomeTwice,
     /// Events are acknowledged before the commit (I1).
     AcknowledgedEarly,
     /// A restarted coordinator plans another matrix (I5).
     PlanChanges,
-    /// What the scheduler decides isn't carried out (I6).
+    /// The scheduler's decisions aren't carried out (I6).
     SchedulerIdle,
-    /// Agents believe in a longer lease than they were given.
+    /// Agents assume a longer lease than they were given.
     LeaseStretched,
-    /// Nobody removes what clean-up left (I3).
+    /// The reaper doesn't remove what clean-up left (I3).
     ReaperIdle,
     /// Secrets aren't masked (I4).
     MaskOff,
-    /// A restarted coordinator takes no notice of what agents still run (I7).
+    /// A restarted coordinator ignores the attempts that agents still run (I7).
     Forgetful,
-    /// A full disk swallows what should be journaled (I1).
+    /// A full disk loses events that should be journaled (I1).
     LosesWhenFull,
-    /// A dead agent is believed to go on (I8).
+    /// A dead agent is treated as alive (I8).
     DeadAgentKept,
-    /// A cut connection is taken for a dead agent (I8).
+    /// A cut connection is treated as a dead agent (I8).
     CutIsDeath,
-    /// An agent that lives may hold an attempt for ever.
+    /// A live agent may hold an attempt forever.
     NeverOverdue,
 }
 
-/// Runs one world to its end; what it saw, or which promise broke.
+/// Runs one world to its end. Returns what it saw, or which promise broke.
 fn simulate(seed: u64, switch: Switch) -> Result<Tally, String> {
     World::new(seed, switch).run()
 }
@@ -83,7 +84,7 @@ fn every_seed_keeps_the_promises() {
         return;
     }
     let seeds = number_from("PHALANX_SIM_SEEDS").unwrap_or(300);
-    // Two workers: CI machines are small, and every world is alone anyway.
+    // Two workers, since CI machines are small; the worlds are independent anyway.
     let halves: Vec<_> = (0..2)
         .map(|worker| {
             std::thread::spawn(move || {
@@ -114,7 +115,8 @@ fn every_seed_keeps_the_promises() {
     }
 }
 
-/// To the real stdout: what was seen is worth reading when the test passes, too. `.ci/run` looks for the first word.
+/// Writes to the real stdout, because the output is useful even when the test passes. `.ci/run` looks for the first
+/// word.
 fn say(text: &str) {
     use std::io::Write;
     let lines: String = text
@@ -130,7 +132,7 @@ fn reproduction(seed: u64, broken: &str) -> String {
     )
 }
 
-/// Some seed among the first ones must show that the promise is broken, and say which.
+/// Checks that one of the first seeds detects the broken promise and names it.
 fn turns_red(switch: Switch, promise: &str) {
     let broken = (0..200).find_map(|seed| simulate(seed, switch).err());
     match broken {

@@ -1,4 +1,4 @@
-//! The world: an agenda of what happens next, the machines, and the disasters that befall them until it becomes calm.
+//! The world: an agenda of what happens next, the machines, and the disasters that hit them until it becomes calm.
 
 use super::Switch;
 use super::cell::InCell;
@@ -24,10 +24,10 @@ use std::time::Duration;
 pub type Res = Result<(), Violation>;
 
 pub const TICK: Duration = Duration::from_millis(250);
-/// After the calm everything must come to its end within this time.
+/// After the calm begins, everything must end within this time.
 const PATIENCE: Duration = Duration::from_secs(400);
 
-/// What can happen.
+/// An entry of the agenda.
 #[derive(Debug)]
 pub enum Happening {
     StartCenter,
@@ -64,12 +64,12 @@ pub enum Happening {
         connection: ConnectionId,
         agent: usize,
     },
-    /// The agent learns it.
+    /// The agent learns that a connection is gone.
     DownBroken {
         connection: ConnectionId,
         agent: usize,
     },
-    /// A connection that was given up in peace ends.
+    /// The end of a connection that was given up in peace.
     HangUp {
         connection: ConnectionId,
     },
@@ -99,7 +99,7 @@ pub enum Happening {
 }
 
 impl Happening {
-    /// What kind of thing it is, for the message of a broken promise.
+    /// Returns the kind of event, for the message of a broken promise.
     fn what(&self) -> &'static str {
         match self {
             Happening::StartCenter => "start of the coordinator",
@@ -125,7 +125,7 @@ impl Happening {
     }
 }
 
-/// See the module.
+/// The simulated world. See the module documentation.
 pub struct World {
     pub random: Random,
     pub switch: Switch,
@@ -136,34 +136,34 @@ pub struct World {
     pub engines: Vec<Engine>,
     pub center: Option<Center>,
     pub disk: Disk,
-    /// Connections that said Hello.
+    /// Connections that sent a Hello.
     pub greeted: BTreeSet<ConnectionId>,
     weather: Weather,
     pub agenda: BTreeMap<(Duration, u64), Happening>,
     arranged: u64,
     unsubmitted: usize,
     pub calm: bool,
-    /// The coordinator's process does nothing until then.
+    /// Until when the coordinator's process is frozen.
     pub center_frozen_until: Duration,
-    /// How far the coordinator's wall clock is off, in microseconds.
+    /// Offset of the coordinator's wall clock, in microseconds.
     pub center_clock_off: i64,
     /// How long cells took, for later runs.
     pub past: Vec<Past>,
-    /// Of each run's secret.
+    /// The mask of each run's secret.
     pub masks: BTreeMap<RunId, Arc<Masks>>,
-    /// Which agent began an attempt.
+    /// The agent that began each attempt.
     pub holders: BTreeMap<Token, AgentId>,
-    /// When attempts began.
+    /// When each attempt began.
     pub begun: BTreeMap<Token, Duration>,
-    /// Attempts of which an agent said what it may not.
+    /// Attempts for which an agent sent events that it may not send.
     pub forged: BTreeSet<Token>,
     /// Attempts held by processes that are gone, and since when.
     pub orphaned: BTreeMap<Token, Duration>,
-    /// The scheduler was told something since the last check.
+    /// The scheduler received an input since the last check.
     pub crowded: bool,
     /// Time has passed since the last check.
     pub ticked: bool,
-    /// Tells what happens, for a person who looks for the cause.
+    /// Prints what happens, to help find a cause.
     trace: bool,
 }
 
@@ -231,7 +231,7 @@ impl World {
         self.later(TICK, Happening::Tick);
     }
 
-    /// Until every run is settled, or a promise is broken.
+    /// Runs until every run is settled or a promise is broken.
     pub fn run(mut self) -> Result<Tally, String> {
         let mut end = None;
         while let Some(((at, _), happening)) = self.agenda.pop_first() {
@@ -239,7 +239,8 @@ impl World {
             if self.trace && !matches!(happening, Happening::Tick) {
                 println!("{at:?} {}", cut(&format!("{happening:?}")));
             }
-            // Writing out what happens would take most of the time; the seed repeats it, and the trace tells all.
+            // Formatting every event would take most of the time. The seed reproduces the run, and the trace shows
+            // everything.
             let what = happening.what();
             let step = self.happen(happening).and_then(|()| self.check());
             if let Err(violation) = step {
@@ -272,12 +273,12 @@ impl World {
         self.at(self.now + pause, happening);
     }
 
-    /// An agent's wall clock.
+    /// Returns an agent's wall-clock time.
     pub fn wall(&self, agent: usize) -> Timestamp {
         self.stamp(self.machines[agent].clock_off)
     }
 
-    /// The coordinator's wall clock.
+    /// Returns the coordinator's wall-clock time.
     pub fn center_wall(&self) -> Timestamp {
         self.stamp(self.center_clock_off)
     }
@@ -288,7 +289,7 @@ impl World {
         Timestamp(now.saturating_add(day).saturating_add(off))
     }
 
-    /// Until when whoever would take this stands still. What came meanwhile waits, in order.
+    /// Returns until when the receiver is frozen, if it is. What arrives in the meantime waits, in order.
     fn frozen(&self, happening: &Happening) -> Option<Duration> {
         let agent = match happening {
             Happening::Commit { .. }
@@ -386,7 +387,7 @@ impl World {
         Ok(())
     }
 
-    /// What a run that is over teaches later ones, as the journal's history does.
+    /// Records the durations of a finished run for later ones, like the journal's history.
     pub fn learn(&mut self, run: &RunId) {
         let Some(kept) = self.disk.runs.get(run) else {
             return;
@@ -405,7 +406,7 @@ impl World {
         }
     }
 
-    /// Puts a message on its way.
+    /// Sends a message.
     pub fn transmit(&mut self, connection: ConnectionId, message: Message) {
         let up = matches!(message, Message::Up(_));
         let times = self.network.send(
@@ -431,7 +432,7 @@ impl World {
         }
     }
 
-    /// Ends a connection: what is under way is lost; each end learns it, or not.
+    /// Ends a connection: messages in flight are lost. Each end may or may not learn of it.
     pub fn hang_up(&mut self, connection: ConnectionId, agent_learns: bool, center_learns: bool) {
         let Some(agent) = self.network.agent(connection) else {
             return;
@@ -448,7 +449,7 @@ impl World {
     }
 }
 
-/// Enough of what happened to recognise it.
+/// Shortens a text; enough to recognise what happened.
 fn cut(text: &str) -> String {
     text.chars().take(300).collect()
 }

@@ -1,4 +1,4 @@
-//! Our spans as OpenTelemetry's.
+//! Converts Phalanx's spans to OpenTelemetry's.
 
 use opentelemetry::trace::{
     Event, SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState,
@@ -9,10 +9,10 @@ use phalanx_shared::time::Timestamp;
 use phalanx_shared::trace::{self, Span};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// What a run's spans are made by; the program's own spans are of another scope.
+/// Instrumentation scope of runs' spans. The program's own spans have another scope.
 pub const SCOPE: &str = "phalanx.run";
 
-/// One span.
+/// Converts one span.
 pub fn span_data(span: Span) -> SpanData {
     let Span {
         trace,
@@ -87,7 +87,7 @@ fn of_value(value: trace::Value) -> Value {
     }
 }
 
-/// Times before 1970 don't occur; one that a wrong clock made is 1970.
+/// Times before 1970 don't occur; one from a wrong clock becomes 1970.
 fn system_time(at: Timestamp) -> SystemTime {
     UNIX_EPOCH + Duration::from_micros(u64::try_from(at.0).unwrap_or(0))
 }

@@ -1,12 +1,12 @@
-//! Runs as OTLP traces, where `OTEL_EXPORTER_OTLP_ENDPOINT` is set.
+//! Exports runs as OTLP traces if `OTEL_EXPORTER_OTLP_ENDPOINT` is set.
 //!
 //! ```text
 //! journal ─▶ reader (one per run) ─▶ shared::trace::Spans ─┐
 //!                                                          ├─▶ queue ─▶ exporter ─▶ OTLP
 //! tracing spans of this program ─▶ program.rs ─────────────┘
 //! ```
-//! A run's spans are made of what is durable and nothing else; the reader is a watcher like any other, so a slow backend slows the
-//! reader and never a run. Without an endpoint there is no [`Tracer`], and nothing of this is started.
+//! A run's spans are made only from durable events. The reader is a watcher like any other, so a slow backend slows
+//! down the reader and never a run. Without an endpoint there is no [`Tracer`], and none of this is started.
 
 mod convert;
 mod pipeline;

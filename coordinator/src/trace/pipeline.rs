@@ -1,7 +1,7 @@
-//! The queue and the task behind it that exports in batches: while one batch is on its way, the next one gathers.
+//! The queue of spans and the task that exports them in batches: while one batch is being sent, the next one gathers.
 //!
-//! A backend that is down or slow costs spans, never a run: readers wait for the queue and nobody waits for readers. What
-//! could not be delivered is counted, and said once at the end.
+//! A slow or unreachable backend costs spans, never a run: readers wait for the queue, and nothing waits for readers.
+//! Undelivered spans are counted and reported once at the end.
 
 use super::reader::Reader;
 use super::settings::Target;
@@ -20,30 +20,30 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// Spans that may wait for the exporter.
+/// Maximum number of spans that wait for the exporter.
 const QUEUE: usize = 4_096;
-/// Spans sent at once.
+/// Maximum number of spans per batch.
 const BATCH: usize = 512;
-/// A batch that isn't taken by then is lost, whatever the exporter's own time-outs are.
+/// Time within which the backend must accept a batch; otherwise it is lost. Independent of the exporter's own timeouts.
 const BATCH_WITHIN: Duration = Duration::from_secs(10);
 
-/// What the exporter's task takes.
+/// Input of the exporter's task.
 enum Item {
     Span(Box<SpanData>),
-    /// Answered when all before it is sent or lost.
+    /// Answered when everything before it is sent or lost.
     Flush(oneshot::Sender<()>),
 }
 
-/// Takes spans to a backend. Cheap to clone.
+/// Sends spans to a backend. Cheap to clone.
 #[derive(Clone)]
 pub struct Tracer(Arc<Inner>);
 
 struct Inner {
     target: Target,
-    /// `service.name`, unless the environment has another one.
+    /// Default for `service.name`; the environment may override it.
     service: &'static str,
     queue: mpsc::Sender<Item>,
-    /// Until it is started.
+    /// The queue's receiver until the exporter is started.
     waiting: Mutex<Option<mpsc::Receiver<Item>>>,
     readers: TaskTracker,
     following: Mutex<HashSet<RunId>>,
@@ -58,16 +58,16 @@ struct Tally {
     error: Mutex<Option<String>>,
 }
 
-/// What came of the spans.
+/// Result of delivering the spans.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Delivery {
-    /// Spans that the backend took.
+    /// Number of spans that the backend accepted.
     pub delivered: u64,
-    /// Spans that it didn't.
+    /// Number of spans that it didn't accept.
     pub lost: u64,
-    /// Whether there may have been more that were never made.
+    /// Whether time ran out, so that further spans may never have been made.
     pub cut: bool,
-    /// Why the last ones were lost, if anything is known.
+    /// The last delivery error, if there was one.
     pub error: Option<String>,
 }
 
@@ -78,7 +78,7 @@ impl std::fmt::Debug for Tracer {
 }
 
 impl Tracer {
-    /// A tracer; nothing is sent before [`Tracer::start`].
+    /// Creates a tracer; it sends nothing before [`Tracer::start`].
     pub fn new(target: Target, service: &'static str) -> Tracer {
         let (queue, waiting) = mpsc::channel(QUEUE);
         Tracer(Arc::new(Inner {
@@ -93,7 +93,7 @@ impl Tracer {
         }))
     }
 
-    /// Starts the exporter, once; later calls do nothing. Within a runtime.
+    /// Starts the exporter; later calls do nothing. Must be called within a tokio runtime.
     pub fn start(&self) {
         let Some(queue) = locked(&self.0.waiting).take() else {
             return;
@@ -108,12 +108,12 @@ impl Tracer {
                 exporter.set_resource(&resource(self.0.service));
                 tokio::spawn(export(queue, exporter, tally));
             }
-            // The queue's end is dropped: nothing is taken any more, and the end says why.
+            // The queue's receiver is dropped: nothing is accepted any more, and `finish` reports the error.
             Err(error) => *locked(&tally.error) = Some(error.to_string()),
         }
     }
 
-    /// Follows a run's journal to its end. A run that is followed already, or whose trace isn't recorded, is left alone.
+    /// Follows a run's journal to its end. Does nothing if the run is already followed or its trace isn't sampled.
     pub fn follow(
         &self,
         run: &RunId,
@@ -141,14 +141,14 @@ impl Tracer {
         });
     }
 
-    /// Queues a span; waits while the exporter is behind.
+    /// Queues a span. Waits while the exporter is behind.
     pub(super) async fn send(&self, span: SpanData) {
         self.0.tally.made.fetch_add(1, Ordering::Relaxed);
-        // Without an exporter the span counts as lost.
+        // Without an exporter, the span counts as lost.
         let _ = self.0.queue.send(Item::Span(Box::new(span))).await;
     }
 
-    /// Queues a span if there is room.
+    /// Queues a span if there is room; otherwise drops it.
     pub(super) fn offer(&self, span: SpanData) {
         self.0.tally.made.fetch_add(1, Ordering::Relaxed);
         let _ = self.0.queue.try_send(Item::Span(Box::new(span)));
@@ -162,7 +162,8 @@ impl Tracer {
         self.0.stopping.cancelled().await;
     }
 
-    /// Sends what the journals hold so far and ends, within a bound; says once if something was lost.
+    /// Sends the spans of all events journaled so far and stops, at most within `within`. Logs a warning if spans were
+    /// lost.
     pub async fn finish(&self, within: Duration) -> Delivery {
         self.0.stopping.cancel();
         self.0.readers.close();
@@ -170,7 +171,7 @@ impl Tracer {
             self.0.readers.wait().await;
             let (flushed, done) = oneshot::channel();
             if self.0.queue.send(Item::Flush(flushed)).await.is_ok() {
-                // An exporter that is gone has dropped it.
+                // If the exporter is gone, it has dropped the sender.
                 let _ = done.await;
             }
         };
@@ -221,7 +222,7 @@ async fn export(mut queue: mpsc::Receiver<Item>, exporter: SpanExporter, tally: 
             }
         }
         for done in flushed {
-            // Whoever asked may have given up.
+            // The receiver may have given up.
             let _ = done.send(());
         }
     }
@@ -238,7 +239,7 @@ fn resource(service: &'static str) -> Resource {
     builder.with_service_name(service).build()
 }
 
-/// Nothing panics while one of these is locked; if it did, what is in it would still be whole.
+/// Nothing panics while one of these is locked; if something did, the data would still be consistent.
 fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,6 +1,7 @@
-//! The inside of this program: its `tracing` spans (a submission, an offer, a commit of the journal) on the same way out.
+//! Exports this program's own `tracing` spans (a submission, an offer, a journal commit) through the same queue.
 //!
-//! They are diagnostics, each a trace of its own. When the queue is full they are dropped and counted; they never wait.
+//! They are diagnostics, each in a trace of its own. They never wait: when the queue is full, they are dropped and
+//! counted.
 
 use super::pipeline::Tracer;
 use opentelemetry::trace::TracerProvider as _;
@@ -11,10 +12,10 @@ use tracing::Subscriber;
 use tracing_subscriber::Layer;
 use tracing_subscriber::registry::LookupSpan;
 
-/// The scope of these spans.
+/// Instrumentation scope of these spans.
 const SCOPE: &str = "phalanx";
 
-/// Hands finished spans to the queue.
+/// Passes finished spans to the queue.
 struct Queue(Tracer);
 
 impl std::fmt::Debug for Queue {
@@ -40,7 +41,7 @@ impl SpanProcessor for Queue {
 }
 
 impl Tracer {
-    /// A layer that takes the program's spans.
+    /// Returns a `tracing` layer that exports the program's spans.
     pub fn layer<S>(&self) -> impl Layer<S> + use<S>
     where
         S: Subscriber + for<'span> LookupSpan<'span>,

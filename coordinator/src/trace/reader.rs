@@ -1,7 +1,7 @@
-//! Reads one run's journal as it grows and hands its spans to the queue.
+//! Reads one run's journal as it grows and passes its spans to the queue.
 //!
-//! From the first event on, also after a restart: what was sent before the restart is sent again under the same ids, since
-//! nobody knows what the backend had got when the program died.
+//! It reads from the first event, also after a restart. Spans sent before the restart are sent again under the same
+//! ids, since it is unknown which ones the backend had received.
 
 use super::convert::span_data;
 use super::pipeline::Tracer;
@@ -13,7 +13,7 @@ use phalanx_shared::trace::{Span, Spans, TraceContext};
 use std::sync::Arc;
 use tokio::sync::watch;
 
-/// Events read at once.
+/// Maximum number of events read at once.
 const BATCH: u32 = 512;
 
 pub(super) struct Reader {
@@ -26,13 +26,13 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    /// Reads until the run is settled, or the tracer stops.
+    /// Reads until the run is settled or the tracer stops.
     pub async fn read(mut self) {
         let mut spans = Spans::new(self.run.clone(), self.within);
         let mut next = 1;
         let mut gone = false;
         loop {
-            // Asked before reading: what comes in between is read now or wakes the next round.
+            // Marked as seen before reading: events that arrive in between are read now or wake the next round.
             let stopping = self.tracer.is_stopping();
             let (settled, known) = match gone {
                 true => (true, u64::MAX),
@@ -57,7 +57,7 @@ impl Reader {
         }
     }
 
-    /// Takes a batch of events; the position after it, or `None` if the journal can't be read.
+    /// Processes a batch of events. Returns the position after it, or `None` if the journal can't be read.
     async fn batch(&self, spans: &mut Spans, from: u64) -> Option<u64> {
         let events = match self.store.events(&self.run, from, BATCH).await {
             Ok(events) => events,
@@ -80,7 +80,7 @@ impl Reader {
         }
     }
 
-    /// Waits for more; whether nothing more can come.
+    /// Waits for more events. Returns whether no more can come.
     async fn wait(&mut self) -> bool {
         let closed = tokio::select! {
             changed = self.tail.changed() => changed.is_err(),
@@ -89,7 +89,7 @@ impl Reader {
         if !closed {
             return false;
         }
-        // The run's actor is gone: settled, or brought back under a new one.
+        // The run's actor is gone: the run settled, or a new actor has taken over.
         match self.registry.get(&self.run) {
             Some(run) => {
                 self.tail = run.tail;

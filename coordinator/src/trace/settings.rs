@@ -1,19 +1,19 @@
-//! The standard's environment variables, as far as they decide whether and where traces go.
+//! Reads the standard environment variables that decide whether and where to send traces.
 //!
-//! Headers, time-outs, compression and resource attributes are read by the OpenTelemetry crates themselves.
+//! The OpenTelemetry crates themselves read headers, timeouts, compression and resource attributes.
 
 use tonic::transport::Uri;
 
-/// Where traces go.
+/// Where traces are sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
-    /// The endpoint, as it was given.
+    /// The endpoint, as configured.
     pub endpoint: String,
 }
 
 impl Target {
-    /// Reads the environment through `variable`. `Ok(None)`: nothing is to be traced. An error says what can't be done and how to fix it;
-    /// it is no reason not to run.
+    /// Reads the environment through `variable`. Returns `Ok(None)` if tracing is off. An error says what isn't
+    /// possible and how to fix it; the program should still run.
     pub fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Option<Target>, String> {
         let set = |name: &str| variable(name).filter(|value| !value.trim().is_empty());
         let of_traces = |name: &str| {

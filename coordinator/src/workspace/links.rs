@@ -1,10 +1,12 @@
-//! Where the links of a workspace lead, as far as their names tell: nothing is asked of a file system, because there is none yet.
+//! Checks where the links of a workspace lead, by their names only: the files don't exist yet, so no file system is
+//! used.
 //!
-//! A link alone may look harmless and still lead out through another one (`a/b/up` to `../..`, `out` to `a/b/up/..`), so they are followed.
+//! A link alone may look harmless and still lead out of the workspace through another one (`a/b/up` to `../..`, `out`
+//! to `a/b/up/..`), so links are followed.
 
 use std::collections::BTreeMap;
 
-/// Names looked at on the way to where one link leads: more is a circle, or meant to be one.
+/// Maximum number of path components to follow per link. More means a circle, or an attempt to cause one.
 const STEPS: usize = 4096;
 
 /// The links of a workspace, by path.
@@ -20,7 +22,7 @@ impl Links {
         self.0.len()
     }
 
-    /// The link that a member with this path would be written through.
+    /// Returns the link that a member with this path would be written through, if there is one.
     pub fn above(&self, path: &str) -> Option<&str> {
         if self.0.is_empty() {
             return None;
@@ -30,7 +32,7 @@ impl Links {
         link.map(|(link, _)| link.as_str())
     }
 
-    /// A link that leads out of the workspace or in a circle, and where it says that it leads.
+    /// Returns a link that leads out of the workspace or in a circle, with its target.
     pub fn astray(&self) -> Option<(&str, &str)> {
         let mut all = self.0.iter().map(|(path, target)| (&**path, &**target));
         all.find(|(path, target)| !self.stays(path, target))
@@ -41,7 +43,7 @@ impl Links {
             .rsplit_once('/')
             .map_or("", |(parent, _)| parent)
             .to_owned();
-        // What is still to be walked, the next name last.
+        // The components still to follow, the next one last.
         let mut ahead: Vec<&str> = target.rsplit('/').collect();
         for _ in 0..STEPS {
             let Some(name) = ahead.pop() else {

@@ -1,5 +1,5 @@
-//! Parts of a workspace become an archive. They come from anybody: order, sizes, links and digest are checked, and the archive is written
-//! anew, so that its bytes depend on nothing but what the digest names.
+//! Turns the parts of a workspace into an archive. The sender isn't trusted: order, sizes, links and digest are
+//! checked. The archive is created here, so that its bytes depend only on what the digest covers.
 
 use super::links::Links;
 use phalanx_proto::limit::{WORKSPACE_BYTES, WORKSPACE_LINKS, WORKSPACE_MEMBERS};
@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};
 
-/// Why a workspace isn't taken.
+/// Why a workspace is rejected.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum Refused {
@@ -44,10 +44,10 @@ pub enum Refused {
     Io(#[from] io::Error),
 }
 
-/// Where parts come from; `None` after the last one.
+/// Returns the next part; `None` after the last one.
 pub type Next<'n> = &'n mut dyn FnMut() -> Option<Part>;
 
-/// Writes the archive of the members that come, synced; their digest.
+/// Writes an archive of the received members, syncs it, and returns their digest.
 pub(super) fn receive(archive: File, next: Next<'_>) -> Result<String, Refused> {
     let mut receiving = Receiving::new(archive);
     while let Some(part) = next() {
@@ -69,7 +69,7 @@ struct Receiving {
     tar: tar::Builder<BufWriter<File>>,
     naming: Naming,
     links: Links,
-    /// The path of the member before.
+    /// Path of the previous member.
     last: String,
     members: usize,
     bytes: u64,
@@ -87,7 +87,7 @@ impl Receiving {
         }
     }
 
-    /// Checks what is the same for all members.
+    /// Performs the checks that apply to all members.
     fn admit(&mut self, path: &str) -> Result<(), Refused> {
         if self.members > 0 && path <= self.last.as_str() {
             return Err(Refused::Order {
@@ -177,14 +177,14 @@ impl Receiving {
     }
 }
 
-/// The bytes of one file, piece by piece.
+/// Reads the content of one file from its parts.
 struct Body<'n> {
     path: &'n str,
     left: u64,
     piece: io::Cursor<Vec<u8>>,
     next: Next<'n>,
     hasher: Sha256,
-    /// Why reading failed.
+    /// Why reading failed, if it did.
     refused: Option<Refused>,
 }
 

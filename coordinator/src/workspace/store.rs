@@ -1,7 +1,8 @@
-//! The workspaces that a coordinator holds: `DIGEST.tar` in one directory.
+//! The workspaces that a coordinator holds: files `DIGEST.tar` in one directory.
 //!
-//! A workspace that no run uses yet has a client that is about to submit it. So each is held for an hour from when it was last asked for,
-//! sent or submitted; the time is that of the file's last change, and outlives the coordinator.
+//! A workspace that no run uses yet may belong to a client that is about to submit it. So each is kept for an hour
+//! after it was last asked for, sent or submitted. The file's modification time records this, so it survives a restart
+//! of the coordinator.
 
 use super::receive::{Next, Refused, receive};
 use phalanx_shared::time::Timestamp;
@@ -16,23 +17,23 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, UNIX_EPOCH};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// How long a workspace is held for a client.
+/// How long a workspace is kept for a client.
 const HOLD: Duration = Duration::from_secs(3600);
-/// Workspaces that come in at once; further ones wait. Each has a thread and a file.
+/// Maximum number of workspaces received concurrently; further ones wait. Each needs a thread and a file.
 const AT_ONCE: usize = 24;
-/// Of one peer: the others are for others.
+/// Maximum number from one peer, which leaves some for others.
 const OF_A_PEER: usize = 16;
 
-/// See the module. Clones are the same.
+/// The store of workspaces. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Workspaces {
     directory: PathBuf,
-    /// Holding one and removing it exclude each other.
+    /// Locked while a workspace is held or removed, so that these exclude each other.
     change: Arc<Mutex<()>>,
     turns: Arc<Turns>,
 }
 
-/// Who sends, and who waits to.
+/// Limits on concurrent uploads.
 #[derive(Debug)]
 struct Turns {
     all: Arc<Semaphore>,
@@ -40,7 +41,7 @@ struct Turns {
     waiting: AtomicUsize,
 }
 
-/// A workspace may come in, as long as this lives.
+/// Permission to send a workspace, valid until dropped.
 #[derive(Debug)]
 pub struct Turn {
     turns: Arc<Turns>,
@@ -49,13 +50,13 @@ pub struct Turn {
 }
 
 impl Turn {
-    /// Whether somebody waits for a turn.
+    /// Returns whether another upload waits for a turn.
     pub fn is_wanted(&self) -> bool {
         self.turns.waiting.load(Ordering::Relaxed) > 0
     }
 }
 
-/// One that waits for a turn, until it has one or gives up.
+/// Counts an upload as waiting until dropped.
 struct Waits<'t>(&'t AtomicUsize);
 
 impl<'t> Waits<'t> {
@@ -72,7 +73,7 @@ impl Drop for Waits<'_> {
 }
 
 impl Workspaces {
-    /// Those in a directory, which is made when the first one comes.
+    /// Creates a store in a directory, which is created with the first workspace.
     pub fn new(directory: impl Into<PathBuf>) -> Self {
         Workspaces {
             directory: directory.into(),
@@ -85,7 +86,7 @@ impl Workspaces {
         }
     }
 
-    /// Waits until one more of a peer may come in.
+    /// Waits until one more workspace of a peer may be received.
     pub async fn turn(&self, peer: Option<IpAddr>) -> Turn {
         let turns = &self.turns;
         let _waits = Waits::begin(&turns.waiting);
@@ -99,7 +100,7 @@ impl Workspaces {
                 new
             })
         });
-        // Neither is ever closed.
+        // Neither semaphore is ever closed.
         let own = match of_peer {
             Some(of_peer) => of_peer.acquire_owned().await.ok(),
             None => None,
@@ -111,12 +112,12 @@ impl Workspaces {
         }
     }
 
-    /// The archive of a workspace, if it is here.
+    /// Returns the path where the archive of a workspace is, or would be.
     pub fn path(&self, digest: &str) -> PathBuf {
         self.directory.join(file_name(digest))
     }
 
-    /// Whether it is here. If so, it stays for [`HOLD`].
+    /// Returns whether the workspace exists. If so, keeps it for [`HOLD`].
     pub fn hold(&self, digest: &str) -> io::Result<bool> {
         let _changing = self.changing();
         match File::open(self.path(digest)) {
@@ -126,7 +127,8 @@ impl Workspaces {
         }
     }
 
-    /// Takes a workspace in. It is here once it is whole, on disk, and what its digest says; otherwise nothing is left of it.
+    /// Receives a workspace. It exists once it is complete and synced and matches its digest. On an error, nothing of
+    /// it is left.
     pub fn take(&self, digest: &str, next: Next<'_>) -> Result<(), Refused> {
         crate::private::directory(&self.directory)?;
         let partial = Partial(
@@ -143,12 +145,12 @@ impl Workspaces {
             });
         }
         fs::rename(&partial.0, self.path(digest))?;
-        // The name, too, survives a power cut.
+        // So that the name, too, survives a power cut.
         File::open(&self.directory)?.sync_all()?;
         Ok(())
     }
 
-    /// Removes what a killed coordinator had begun to take in. Nothing may come in yet.
+    /// Removes the partial uploads of a killed coordinator. Call it before any upload starts.
     pub fn clear(&self) {
         for path in entries(&self.directory) {
             if path
@@ -161,7 +163,8 @@ impl Workspaces {
         }
     }
 
-    /// Removes those that nobody claims and nobody is about to submit, or says what would go; paths with sizes.
+    /// Removes workspaces that no run uses and no client is about to submit, or lists them for a dry run. Returns paths
+    /// and sizes in bytes.
     pub fn remove_unclaimed(
         &self,
         claimed: &HashSet<String>,
@@ -201,7 +204,7 @@ fn entries(directory: &Path) -> impl Iterator<Item = PathBuf> {
     entries.map(|entry| entry.path())
 }
 
-/// The file's last change is now.
+/// Sets the file's modification time to now.
 fn touch(file: &File) -> io::Result<()> {
     use nix::sys::stat::futimens;
     use nix::sys::time::TimeSpec;
@@ -209,12 +212,12 @@ fn touch(file: &File) -> io::Result<()> {
     futimens(file, now, now).map_err(io::Error::from)
 }
 
-/// A file that goes unless it was renamed.
+/// A file that is removed on drop unless it was renamed.
 struct Partial(PathBuf);
 
 impl Drop for Partial {
     fn drop(&mut self) {
-        // Absent is the good case.
+        // Fails if the file was renamed, which is the normal case.
         let _ = fs::remove_file(&self.0);
     }
 }
@@ -227,7 +230,7 @@ mod tests {
     use phalanx_shared::workspace_name::Naming;
     use sha2::{Digest, Sha256};
 
-    /// A workspace of one file: its digest, and its parts without that.
+    /// Returns a workspace of one file: its digest, and its parts without the digest.
     fn one_file(text: &str) -> (String, Vec<Part>) {
         let mut naming = Naming::default();
         naming.file("a", false, &hex::encode(Sha256::digest(text)));
@@ -302,7 +305,7 @@ mod tests {
         };
         let soon = at(HOLD - Duration::from_secs(1));
         assert!(store.remove_unclaimed(&claimed, soon, false).is_empty());
-        // A client asked, long after the upload: the hour begins anew.
+        // A client asks long after the upload, so the hour starts again.
         let old = File::options()
             .write(true)
             .open(store.path(&unused))
