@@ -1,4 +1,4 @@
-//! Signing in to the shop: bearer tokens for programs, a form with CSRF protection and a session cookie for people.
+//! Signing in to the shop: bearer tokens for programs; a form with CSRF protection and a session cookie for people.
 
 use super::routes::{State, refuse};
 use super::{PASSWORD, USER};
@@ -11,9 +11,9 @@ use serde::Deserialize;
 use serde_json::json;
 use uuid::Uuid;
 
-/// The session's cookie.
+/// Name of the session's cookie.
 const SESSION: &str = "sessionid";
-/// The cookie that the form's hidden field has to repeat.
+/// Name of the cookie that the form's hidden field must repeat.
 const CSRF: &str = "csrftoken";
 
 #[derive(Deserialize)]
@@ -22,7 +22,7 @@ struct Credentials {
     password: String,
 }
 
-/// `POST /tokens`.
+/// Handles `POST /tokens`.
 pub async fn make_token(Extract(state): Extract<State>, body: Bytes) -> Response {
     let credentials: Credentials = match serde_json::from_slice(&body) {
         Ok(credentials) => credentials,
@@ -36,7 +36,7 @@ pub async fn make_token(Extract(state): Extract<State>, body: Bytes) -> Response
     (StatusCode::CREATED, Json(json!({ "token": token }))).into_response()
 }
 
-/// Lets bearers of a token pass.
+/// Requires a valid bearer token. Returns the 401 response otherwise.
 pub fn bearer(state: &State, headers: &HeaderMap) -> Result<(), Box<Response>> {
     let token = headers
         .get(header::AUTHORIZATION)
@@ -53,7 +53,7 @@ pub fn bearer(state: &State, headers: &HeaderMap) -> Result<(), Box<Response>> {
     Err(Box::new((challenge, refused).into_response()))
 }
 
-/// `GET /login`: the form, and the cookie that belongs to it.
+/// Handles `GET /login`: returns the form and its CSRF cookie.
 pub async fn login_page() -> Response {
     let csrf = Uuid::new_v4().simple().to_string();
     let cookie = [(
@@ -78,7 +78,7 @@ pub struct LoginForm {
     credentials: Credentials,
 }
 
-/// `POST /login`: field and cookie must agree.
+/// Handles `POST /login`: the form's CSRF field and the cookie must agree.
 pub async fn login(
     Extract(state): Extract<State>,
     headers: HeaderMap,
@@ -102,7 +102,7 @@ pub async fn login(
     (StatusCode::FOUND, headers).into_response()
 }
 
-/// `GET /account`: a page for who is signed in; others are sent to the form.
+/// Handles `GET /account`: returns a page if the user is signed in, else redirects to the form.
 pub async fn page(Extract(state): Extract<State>, headers: HeaderMap) -> Response {
     match cookie(&headers, SESSION) {
         Some(session) if state.shop().has_session(&session) => Html(format!(

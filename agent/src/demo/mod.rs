@@ -1,4 +1,4 @@
-//! `phalanx demo-server`: a small shop over HTTP, for the quickstart and for tests of steps. Needs nothing but this binary.
+//! `phalanx demo-server`: a small shop over HTTP, for the quickstart and for tests of steps. It needs only this binary.
 //!
 //! | route | answer |
 //! |---|---|
@@ -12,7 +12,7 @@
 //! | `GET /events?count=N` | a stream of `progress` events and one `summary`; 404 before v1.9 |
 //! | `GET /slow?ms=N`, `/status/CODE`, `/flaky/KEY?fails=N`, `/echo` | late; that status; 503 N times, then 200; the request itself |
 //!
-//! `shop` is the pure part, `routes` the HTTP around it. Each request is a line on stdout.
+//! `shop` is the pure part and `routes` the HTTP around it. The server prints one line per request to standard output.
 
 mod account;
 mod routes;
@@ -32,27 +32,27 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// The subcommand of both binaries.
 pub const DEMO_COMMAND: &str = "demo-server";
-/// Who may sign in.
+/// The user who can sign in.
 pub const USER: &str = "admin@example.com";
-/// With which password. No secret: it stands in the examples.
+/// The user's password. It is not a secret: the examples contain it.
 pub const PASSWORD: &str = "correct horse battery";
 
 /// A small shop over HTTP, for the quickstart and for trying steps.
 #[derive(Clone, Debug, clap::Args)]
 pub struct DemoServer {
-    /// Port to listen on; 0 takes a free one and prints it
+    /// Port to listen on; 0 picks a free port and prints it
     #[arg(long, default_value_t = 0)]
     pub port: u16,
     /// Address to listen on
     #[arg(long, default_value = "127.0.0.1")]
     pub host: IpAddr,
-    /// Which release of the shop it plays: before v1.9 it has no event stream
+    /// Release of the shop to simulate; before v1.9 it has no event stream
     #[arg(long, default_value = "v2.0", value_name = "vMAJOR.MINOR")]
     pub version: Version,
-    /// How long it answers 503 after its start, in milliseconds
+    /// Time in milliseconds during which `/health` answers 503 after the start
     #[arg(long, default_value_t = 0, value_name = "MS")]
     pub startup_delay: u64,
-    /// How long an order waits until it is billed, in milliseconds
+    /// Time in milliseconds until an order is billed
     #[arg(long, default_value_t = 300, value_name = "MS")]
     pub billing_delay: u64,
 }
@@ -64,7 +64,7 @@ struct Program {
     server: DemoServer,
 }
 
-/// Runs the server with the arguments that follow the subcommand, until SIGTERM.
+/// Runs the server with the arguments after the subcommand, until SIGTERM.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let arguments = std::iter::once(OsString::from(DEMO_COMMAND)).chain(arguments);
     let program = match Program::try_parse_from(arguments) {
@@ -87,8 +87,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-/// The words that start the server: what specs see as `phalanx.demo_server` (a list within a command's list is spliced in).
-/// It is this very executable, for both binaries answer the subcommand.
+/// Returns the command that starts the server. Specs see it as `phalanx.demo_server` (a list inside a command's list is
+/// flattened). The program is this executable, because both binaries answer the subcommand.
 pub fn command() -> io::Result<Vec<String>> {
     let program = std::env::current_exe()?;
     let program = program.into_os_string().into_string().map_err(|path| {
@@ -100,7 +100,7 @@ pub fn command() -> io::Result<Vec<String>> {
     Ok(vec![program, DEMO_COMMAND.to_owned()])
 }
 
-/// Serves until SIGTERM or SIGINT.
+/// Serves requests until SIGTERM or SIGINT.
 pub async fn serve(args: DemoServer) -> io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -129,7 +129,8 @@ pub async fn serve(args: DemoServer) -> io::Result<()> {
     Ok(())
 }
 
-/// A line on stdout. A reader that went away is no reason to stop.
+/// Prints a line to standard output. Errors are ignored, because the server must not stop when the reader has gone
+/// away.
 fn say(line: &str) {
     let mut out = io::stdout().lock();
     let _ = writeln!(out, "{line}").and_then(|()| out.flush());

@@ -1,4 +1,4 @@
-//! The shop's HTTP: health, orders, streams and the odd ones out. Signing in is in [`super::account`].
+//! The shop's HTTP: health, orders, streams and miscellaneous routes. Signing in is in [`super::account`].
 
 use super::account;
 use super::shop::{Order, Shop, Version};
@@ -19,12 +19,12 @@ use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// Between two events of the stream.
+/// Pause between two events of the stream.
 const EVENT_PAUSE: Duration = Duration::from_millis(20);
-/// A stream has no more events than this.
+/// Maximum number of events in a stream.
 const MOST_EVENTS: u64 = 100_000;
 
-/// What every handler sees.
+/// State shared by all handlers.
 #[derive(Clone)]
 pub struct State {
     pub clock: Arc<dyn Clock>,
@@ -48,7 +48,7 @@ impl State {
     }
 }
 
-/// All routes.
+/// Returns the router with all routes.
 pub fn router(state: State) -> Router {
     Router::new()
         .route("/", get(root))
@@ -69,7 +69,7 @@ pub fn router(state: State) -> Router {
         .with_state(state)
 }
 
-/// An answer that says what is wrong.
+/// Returns an error response with a message.
 pub fn refuse(status: StatusCode, message: impl Into<String>) -> Response {
     (status, Json(json!({ "error": message.into() }))).into_response()
 }
@@ -179,7 +179,7 @@ async fn events(Extract(state): Extract<State>, Query(Count { count }): Query<Co
     Sse::new(progress(count.unwrap_or(3).min(MOST_EVENTS))).into_response()
 }
 
-/// `progress` events, numbered from 1, then one `summary`.
+/// Returns `progress` events, numbered from 1, followed by one `summary`.
 fn progress(count: u64) -> impl Stream<Item = Result<Event, Infallible>> {
     futures::stream::unfold(1u64, move |number| async move {
         if number > count + 1 {

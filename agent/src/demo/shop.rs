@@ -1,4 +1,4 @@
-//! The shop itself: orders, tokens, sessions. Pure: time is a parameter, random values are too.
+//! The shop itself: orders, tokens and sessions. It is pure: time and random values are parameters.
 
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -6,7 +6,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// What it sells.
+/// The articles on sale.
 pub const SKUS: [&str; 3] = ["book", "lamp", "pen"];
 
 /// A release, such as `v1.8`.
@@ -44,7 +44,7 @@ impl fmt::Display for Version {
     }
 }
 
-/// What was ordered and who is signed in.
+/// The orders, and the tokens and sessions that are signed in.
 #[derive(Debug, Default)]
 pub struct Shop {
     orders: BTreeMap<u64, Placed>,
@@ -61,21 +61,21 @@ struct Placed {
     at: Duration,
 }
 
-/// An order as clients see it.
+/// An order, as clients see it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Order {
-    /// From 1.
+    /// Number of the order, counted from 1.
     pub id: u64,
-    /// One of [`SKUS`].
+    /// Article; one of [`SKUS`].
     pub sku: String,
-    /// At least 1.
+    /// Quantity, at least 1.
     pub quantity: u64,
     /// `received`, then `billed`.
     pub state: &'static str,
 }
 
 impl Shop {
-    /// Takes an order, or says what is wrong with it.
+    /// Places an order, or returns an error if it is invalid.
     pub fn order(&mut self, sku: &str, quantity: u64, now: Duration) -> Result<Order, String> {
         if !SKUS.contains(&sku) {
             return Err(format!(
@@ -96,12 +96,12 @@ impl Shop {
         Ok(view(self.next, &placed, now, Duration::MAX))
     }
 
-    /// An order; billed once it is older than `billing`.
+    /// Returns an order; it is billed once it is older than `billing`.
     pub fn find(&self, id: u64, now: Duration, billing: Duration) -> Option<Order> {
         Some(view(id, self.orders.get(&id)?, now, billing))
     }
 
-    /// All orders, or those in a state, oldest first.
+    /// Returns all orders, or those in a state, oldest first.
     pub fn list(&self, state: Option<&str>, now: Duration, billing: Duration) -> Vec<Order> {
         self.orders
             .iter()
@@ -110,32 +110,33 @@ impl Shop {
             .collect()
     }
 
-    /// Removes an order; false if there is none.
+    /// Removes an order. Returns `false` if it doesn't exist.
     pub fn remove(&mut self, id: u64) -> bool {
         self.orders.remove(&id).is_some()
     }
 
-    /// Lets a bearer of the token in.
+    /// Adds a valid bearer token.
     pub fn admit(&mut self, token: String) {
         self.tokens.insert(token);
     }
 
-    /// Whether the token lets in.
+    /// Returns whether the token is valid.
     pub fn admits(&self, token: &str) -> bool {
         self.tokens.contains(token)
     }
 
-    /// Signs somebody in.
+    /// Opens a session for a user who has signed in.
     pub fn open_session(&mut self, session: String) {
         self.sessions.insert(session);
     }
 
-    /// Whether somebody is signed in under that session.
+    /// Returns whether the session is open.
     pub fn has_session(&self, session: &str) -> bool {
         self.sessions.contains(session)
     }
 
-    /// Counts the requests for a key: the first `fails` fail.
+    /// Counts the requests for a key; the first `fails` requests fail. Returns whether this one succeeds, and its
+    /// number from 1.
     pub fn try_flaky(&mut self, key: &str, fails: u64) -> (bool, u64) {
         let attempt = self.attempts.entry(key.to_owned()).or_default();
         *attempt += 1;

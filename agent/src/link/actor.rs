@@ -1,10 +1,11 @@
-//! The agent's root actor: owns the link's core, performs its effects, holds the cells' orders.
+//! The agent's root actor: owns the link's core, performs its effects and holds the cells' cancel orders.
 //!
 //! ```text
 //! connection ──▶ Agent ──▶ cells (start, cancel)      cells ──events──▶ Agent ──▶ connection
 //!                                                     cells ──bytes───▶ logs  ──▶ a connection of their own
 //! ```
-//! Nobody is waited for: the connection takes what fits, cells hear orders through a watch.
+//! The actor never waits: the connection takes as much as fits, and cells receive cancel orders through a watch
+//! channel.
 
 use super::cells::{CellSpawner, Starter};
 use super::connect::Coordinator;
@@ -34,47 +35,48 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-/// The resolution of heartbeats and leases.
+/// Resolution of heartbeats and leases.
 const TICK: Duration = Duration::from_millis(250);
-/// Inputs that may wait; producers wait beyond that.
+/// Capacity of the mailbox; producers wait when it is full.
 const MAILBOX: usize = 1024;
 
 /// Pulls images ahead of the cells that need them.
 pub trait Prefetcher: Send + Sync + 'static {
-    /// Begins to pull and returns.
+    /// Starts the pulls and returns immediately.
     fn prefetch(&self, images: Vec<String>);
 }
 
-/// What an agent is made of.
+/// Arguments of an agent's link.
 pub struct Args {
-    /// What it says of itself.
+    /// The agent's description for the coordinator.
     pub about: About,
-    /// Of this process, if somebody will tell of its death ([`crate::mourner`]); else empty.
+    /// Id of this process, which differs from other processes with the same identity; [`crate::mourner`] reports its
+    /// death.
     pub instance: String,
-    /// Where its coordinator is.
+    /// The coordinator to connect to.
     pub coordinator: Coordinator,
-    /// Its own directory: spools and workspaces are kept below it.
+    /// The agent's state directory; spools and workspaces are kept below it.
     pub state_dir: PathBuf,
     /// Runs attempts.
     pub cells: Arc<dyn CellSpawner>,
-    /// Pulls images; none if there is no engine.
+    /// Pulls images; `None` if there is no engine.
     pub images: Option<Arc<dyn Prefetcher>>,
-    /// The clock.
+    /// The agent's clock.
     pub clock: Arc<dyn Clock>,
-    /// How many unacknowledged events are kept.
+    /// Limits for unacknowledged events.
     pub events: Limits,
-    /// How much of logs is kept.
+    /// Limits for logs.
     pub logs: LogLimits,
 }
 
-/// A running agent. Cheap to clone.
+/// Handle to a running agent. Cheap to clone.
 #[derive(Clone)]
 pub struct Handle {
     agent: ActorRef<Agent>,
     left: CancellationToken,
 }
 
-/// Starts an agent; it connects, and goes on connecting, until it is told to leave.
+/// Starts an agent's link. It connects, and reconnects, until the agent has left.
 ///
 /// # Errors
 /// The state directory can't be used.
@@ -98,7 +100,7 @@ pub async fn start(args: Args) -> io::Result<Handle> {
     let left = CancellationToken::new();
     let workspaces = Workspaces::new(state_dir.join("workspaces"));
     let (old, now) = (workspaces.clone(), clock.wall());
-    // Beside the start: there may be many.
+    // In the background, because there may be many.
     tokio::task::spawn_blocking(move || old.prune(now));
     let starter = Starter {
         cells,
@@ -132,36 +134,37 @@ pub async fn start(args: Args) -> io::Result<Handle> {
 }
 
 impl Handle {
-    /// Takes nothing new and leaves when the attempts are over.
+    /// Accepts no new offers and leaves when all attempts are over.
     pub async fn drain(&self) {
         let _ = self.agent.tell(Input::Drain).await;
     }
 
-    /// Ends every attempt.
+    /// Cancels every attempt.
     pub async fn cancel_all(&self, order: CancelOrder) {
         let _ = self.agent.tell(Input::CancelAll(order)).await;
     }
 
-    /// The images that the engine holds have changed; said in the next Hello.
+    /// Reports that the engine's images have changed; the next Hello contains them.
     pub async fn holds_images(&self, images: Vec<String>) {
         let _ = self.agent.tell(Input::Images(images)).await;
     }
 
-    /// Attempts whose clean-up isn't over: the reaper must leave them alone.
+    /// Returns the attempts whose clean-up isn't over: the reaper must leave them alone.
     pub async fn live(&self) -> Vec<Token> {
         self.agent.ask(Live).await.unwrap_or_default()
     }
 
-    /// Returns when the agent has left: drained, everything told.
+    /// Waits until the agent has left: it is drained and all events are delivered.
     pub async fn left(&self) {
         tokio::select! {
             () = self.left.cancelled() => {}
-            // A panic of the actor is the end, too.
+            // A panic of the actor ends the agent too.
             () = self.agent.wait_for_shutdown() => {}
         }
     }
 
-    /// Ends the agent as if its process had been killed, for tests and for a coordinator that goes away with it: nothing is said, cells are told to end.
+    /// Ends the agent as if its process had been killed, for tests and for a coordinator that ends together with it:
+    /// sends nothing more and cancels the cells.
     pub async fn stop(&self) {
         let order = CancelOrder {
             grace: Duration::ZERO,
@@ -196,7 +199,7 @@ async fn take_overs(mut overs: mpsc::Receiver<Over>, agent: WeakActorRef<Agent>)
     }
 }
 
-/// See the module.
+/// The agent's root actor; see the module.
 pub(super) struct Agent {
     core: Link<Directory>,
     instance: String,
@@ -210,7 +213,7 @@ pub(super) struct Agent {
     left: CancellationToken,
 }
 
-/// What happens to an agent.
+/// Inputs of the actor.
 pub(super) enum Input {
     Connected {
         generation: u64,
@@ -292,7 +295,7 @@ impl Agent {
                 self.core.disconnected();
                 Vec::new()
             }
-            // Of a connection that was given up.
+            // They belong to a connection that was given up.
             Input::Received { .. } | Input::Say { .. } | Input::Broken { .. } => Vec::new(),
             Input::Emitted(event) => self.core.emitted(now, event),
             Input::CellGone { token, at } => {
@@ -354,7 +357,7 @@ impl Agent {
         self.orders.insert(token, order);
     }
 
-    /// Hands a message to the transport. One that doesn't take it for so long is dead.
+    /// Hands a message to the transport. If the transport's queue is full, the connection is dead.
     fn send(&mut self, message: FromAgent) {
         let Some((_, wire)) = &self.wire else { return };
         if wire.sender.try_send(message.into()).is_err() {

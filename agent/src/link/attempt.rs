@@ -1,4 +1,4 @@
-//! What the link knows of one attempt: how it is to end, what is held back, what is under way.
+//! The link's state of one attempt: its cancel order, the events held back, and the messages in flight.
 
 use super::budget::Budget;
 use crate::cell_contract::CancelOrder;
@@ -8,34 +8,35 @@ use phalanx_shared::outcome::Outcome;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// Messages with events of one attempt that may be unacknowledged. What is made meanwhile waits and goes together.
+/// Maximum number of unacknowledged messages with events of one attempt. Events emitted meanwhile wait and are sent
+/// together.
 const MESSAGES_UNDER_WAY: usize = 4;
 
 /// One attempt on this agent.
 #[derive(Debug, Default)]
 pub struct Attempt {
-    /// The harshest order so far.
+    /// The harshest cancel order so far.
     pub cancel: Option<CancelOrder>,
-    /// Not the coordinator's any more: it ends, and its events vanish.
+    /// Whether the coordinator has given the attempt up: it is ended, and its events are dropped.
     pub abandoned: bool,
-    /// `AttemptFinished` came: its slot is free, what follows is clean-up.
+    /// Whether `AttemptFinished` was emitted: its slot is free, and only clean-up follows.
     pub finished: bool,
-    /// `TornDown` came: nothing follows.
+    /// Whether `TornDown` was emitted: no event follows.
     pub torn_down: bool,
-    /// Its logs are stored or declared lost.
+    /// Whether its logs are stored or declared lost.
     pub logs_over: bool,
-    /// `AttemptFinished` and what follows, until its logs are over.
+    /// `AttemptFinished` and all later events, held back until its logs are over.
     held: VecDeque<Stamped>,
-    /// What it has said.
+    /// Events and bytes emitted so far.
     pub budget: Budget,
-    /// Gaps of logs that were over before the verdict came.
+    /// Gaps in logs that were over before the verdict was emitted.
     gaps: Vec<EventKind>,
-    /// The last sequence of each message under way, and when it was sent.
+    /// For each message in flight, its last sequence number and when it was sent.
     under_way: VecDeque<(u64, Duration)>,
 }
 
 impl Attempt {
-    /// Takes an event; gives those that may be numbered now.
+    /// Takes an event and returns the events that may be numbered now.
     pub fn take(&mut self, mut event: Stamped) -> Vec<Stamped> {
         if let Some(over) = self.budget.over() {
             match &mut event.kind {
@@ -43,7 +44,7 @@ impl Attempt {
                     (*outcome, *reason) = (Outcome::Errored, Some(over.to_owned()));
                 }
                 EventKind::TornDown { .. } => {}
-                // It has said too much already.
+                // It has exceeded its budget already.
                 _ => return Vec::new(),
             }
         }
@@ -53,7 +54,7 @@ impl Attempt {
             _ => {}
         }
         if self.finished && !self.logs_over {
-            // A verdict waits for its logs.
+            // All logs must precede the verdict.
             self.held.push_back(event);
             return Vec::new();
         }
@@ -62,7 +63,7 @@ impl Attempt {
         numbered
     }
 
-    /// The logs are over: what waited for them may be numbered, after the gaps in them.
+    /// Handles the end of the logs: returns the events that were held back for them, preceded by the gaps.
     pub fn release(&mut self, gaps: Vec<EventKind>) -> Vec<Stamped> {
         self.logs_over = true;
         let Some(verdict) = self.held.front() else {
@@ -74,17 +75,17 @@ impl Attempt {
         released
     }
 
-    /// Whether the cell has nothing more to say.
+    /// Returns whether the cell will emit no more events.
     pub fn is_over(&self) -> bool {
         self.torn_down
     }
 
-    /// Whether all its events are numbered.
+    /// Returns whether all its events are numbered.
     pub fn is_told(&self) -> bool {
         self.torn_down && self.held.is_empty()
     }
 
-    /// Whether an order is harsher than the one before; if so it replaces it.
+    /// Returns whether an order is harsher than the previous one, and replaces that if so.
     pub fn harsher(&mut self, order: &CancelOrder) -> bool {
         let harsher = self.cancel.as_ref().is_none_or(|before| {
             (order.force && !before.force)
@@ -96,33 +97,33 @@ impl Attempt {
         harsher
     }
 
-    /// Whether one more message may be under way.
+    /// Returns whether one more message may be sent.
     pub fn may_send(&self) -> bool {
         self.under_way.len() < MESSAGES_UNDER_WAY
     }
 
-    /// A message up to this sequence was sent.
+    /// Records that a message up to this sequence number was sent.
     pub fn sent(&mut self, seq: u64, now: Duration) {
         self.under_way.push_back((seq, now));
     }
 
-    /// Everything up to this sequence is durable.
+    /// Records that everything up to this sequence number is durable.
     pub fn acknowledged(&mut self, seq: u64) {
         self.under_way.retain(|(last, _)| *last > seq);
     }
 
-    /// Nothing is under way any more: a new connection, or everything is to be sent again.
+    /// Forgets the messages in flight: there is a new connection, or everything is to be sent again.
     pub fn nothing_under_way(&mut self) {
         self.under_way.clear();
     }
 
-    /// When the oldest unacknowledged message was sent.
+    /// Returns when the oldest unacknowledged message was sent.
     pub fn waiting_since(&self) -> Option<Duration> {
         self.under_way.front().map(|(_, at)| *at)
     }
 }
 
-/// Events that are told just before another one.
+/// Returns events to be emitted just before another one.
 fn before(event: &Stamped, kinds: Vec<EventKind>) -> Vec<Stamped> {
     let stamp = |kind| Stamped {
         kind,

@@ -1,22 +1,23 @@
-//! How long to wait before the next try to connect: doubling, bounded, with jitter, so that a thousand agents don't come back at once.
+//! The pause before the next connection attempt: doubling, bounded, and with jitter, so that a thousand agents don't
+//! reconnect at once.
 
 use std::time::Duration;
 
-/// The first pause, before jitter.
+/// Shortest pause, before jitter.
 pub const FIRST: Duration = Duration::from_millis(50);
-/// The longest pause, before jitter: well below a lease.
+/// Longest pause, before jitter: well below a lease.
 pub const LONGEST: Duration = Duration::from_secs(2);
 
-/// The pause before try number `failed` (from 0, counted since the last success). `random` is any number.
+/// Returns the pause after `failed` failures since the last success. `random` is any random number.
 pub fn pause(failed: u32, random: u64) -> Duration {
     let whole = FIRST.saturating_mul(1 << failed.min(16)).min(LONGEST);
-    // Between half and the whole.
+    // Between half of the pause and all of it.
     let half = whole / 2;
     let jitter = random % (u64::try_from(half.as_micros()).unwrap_or(u64::MAX) + 1);
     half + Duration::from_micros(jitter)
 }
 
-/// A number by chance, for [`pause`].
+/// Returns a random number for [`pause`].
 pub fn chance() -> u64 {
     use std::hash::{BuildHasher, Hasher};
     std::hash::RandomState::new().build_hasher().finish()

@@ -1,17 +1,18 @@
-//! What one attempt may say: a cell that reports without end would fill the coordinator's disk and every restart's memory.
+//! Limits the events of one attempt: a cell that emits events without end would fill the coordinator's disk, and its
+//! memory on every restart.
 //!
-//! Whoever exceeds it is ended as `errored` with the reason; its verdict and clean-up are told in any case. The coordinator has somewhat
-//! higher limits of its own, for agents that don't keep to these.
+//! An attempt that exceeds the limits is ended as `errored` with the reason; its verdict and clean-up are reported in
+//! any case. The coordinator has somewhat higher limits of its own, for agents that don't enforce these.
 
 use phalanx_proto::limit::{ATTEMPT_EVENT_BYTES, ATTEMPT_EVENTS, EVENT_MADE_BYTES};
 use phalanx_shared::event::{EventKind, StepResult};
 
-/// Characters that are kept of a text that is too long.
+/// Number of characters kept of a text that is too long.
 const TEXT: usize = 1_000;
-/// Entries that are kept of a list.
+/// Number of entries kept of a list that is too long.
 const ENTRIES: usize = 100;
 
-/// What an attempt has said so far.
+/// The events that an attempt has emitted so far, counted.
 #[derive(Debug, Default)]
 pub struct Budget {
     events: u64,
@@ -20,7 +21,7 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// Counts an event. The reason, the first time that it is too much.
+    /// Counts an event of this size. Returns the reason the first time that a limit is exceeded.
     pub fn spend(&mut self, bytes: usize) -> Option<String> {
         self.events += 1;
         self.bytes += bytes as u64;
@@ -48,13 +49,13 @@ impl Budget {
         Some(over)
     }
 
-    /// Why the attempt ends, if it said too much.
+    /// Returns why the attempt is ended, if it exceeded a limit.
     pub fn over(&self) -> Option<&str> {
         self.over.as_deref()
     }
 }
 
-/// An event that is too large, with what matters of it.
+/// Reduces an event that is too large to its essential parts.
 pub fn slim(kind: EventKind) -> EventKind {
     let long = "left out: the event was too large";
     match kind {

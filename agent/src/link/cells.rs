@@ -1,4 +1,4 @@
-//! Starts cells and takes what they say to the link: events to the agent's actor, bytes to the logs.
+//! Starts cells and forwards their output to the link: events to the agent's actor, bytes to the logs.
 
 use super::actor::{Agent, Input};
 use super::connect::Coordinator;
@@ -17,18 +17,18 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 
-/// Events of one cell that may wait for the spool.
+/// Number of events of one cell that may wait for the spool.
 const EVENTS: usize = 64;
-/// Chunks of one cell that may wait for the log spool.
+/// Number of chunks of one cell that may wait for the log spool.
 const CHUNKS: usize = 64;
 
-/// Runs attempts: the real cells, or scripted ones in tests.
+/// Runs attempts: real cells, or scripted ones in tests.
 pub trait CellSpawner: Send + Sync + 'static {
-    /// Starts an attempt and returns. Everything further is said through the assignment's channels.
+    /// Starts an attempt and returns immediately. The attempt reports through the assignment's channels.
     fn spawn(&self, assignment: Assignment);
 }
 
-/// What starting a cell needs.
+/// The parts needed to start a cell.
 #[derive(Clone)]
 pub(super) struct Starter {
     pub cells: Arc<dyn CellSpawner>,
@@ -36,12 +36,12 @@ pub(super) struct Starter {
     pub workspaces: Workspaces,
     pub clock: Arc<dyn Clock>,
     pub logs: Logs,
-    /// Whether the spool takes more.
+    /// Whether the spool accepts more events.
     pub room: watch::Receiver<bool>,
 }
 
 impl Starter {
-    /// Starts a cell in the background; the order to end it can be given at once.
+    /// Starts a cell in the background. Its cancel order can be sent at once.
     pub fn start(
         &self,
         agent: ActorRef<Agent>,
@@ -76,7 +76,7 @@ impl Starter {
         order
     }
 
-    /// Fetches the job's workspace, if it has one, and begins. Without it the attempt can't be judged.
+    /// Fetches the job's workspace, if it has one, and starts the cell. If that fails, the attempt is errored.
     async fn with_workspace(&self, mut assignment: Assignment) {
         let digest = assignment.job.workspace.get("digest");
         let digest = digest.and_then(|digest| digest.as_str()).map(str::to_owned);
@@ -136,13 +136,13 @@ impl Starter {
                 mono_us: 0,
                 kind,
             };
-            // The receiver is ours and lives as long as the channel.
+            // The receiver belongs to the link and lives as long as the channel.
             let _ = events.send(stamped).await;
         }
     }
 }
 
-/// Takes a cell's events while there is room, then says that it is gone.
+/// Forwards a cell's events while there is room, then reports that the cell is gone.
 async fn take_events(
     agent: ActorRef<Agent>,
     clock: Arc<dyn Clock>,
@@ -151,7 +151,7 @@ async fn take_events(
     mut emitted: mpsc::Receiver<Stamped>,
 ) {
     while let Some(event) = emitted.recv().await {
-        // No room: the cell waits, nothing is lost. A closed channel means that the agent is going away.
+        // Without room the cell waits; no event is lost. A closed channel means that the agent is shutting down.
         if room.wait_for(|room| *room).await.is_err()
             || agent.tell(Input::Emitted(event)).await.is_err()
         {

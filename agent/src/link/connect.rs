@@ -1,4 +1,5 @@
-//! Connections to the coordinator: one for control, one for bytes, so that bytes can never block control.
+//! Connections to the coordinator: one for control messages and one for bytes, so that bytes never block control
+//! messages.
 
 use phalanx_proto::limit::{
     FROM_AGENT_BYTES, LOG_MESSAGE_BYTES, STREAM_WINDOW_BYTES, TO_AGENT_BYTES,
@@ -12,13 +13,13 @@ use tonic::transport::{Channel, Endpoint};
 
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 
-/// Where the coordinator is.
+/// Address and connection settings of a coordinator.
 #[derive(Clone, Debug)]
 pub struct Coordinator {
     endpoint: Endpoint,
 }
 
-/// The text isn't an address.
+/// An invalid coordinator address.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{text:?} isn't a coordinator's address ({reason}): give `http://HOST:PORT`, or `unix:PATH`"
@@ -29,7 +30,7 @@ pub struct InvalidAddress {
 }
 
 impl Coordinator {
-    /// A coordinator at `http://HOST:PORT` or `unix:PATH`.
+    /// Parses the address of a coordinator: `http://HOST:PORT` or `unix:PATH`.
     pub fn at(text: &str) -> Result<Coordinator, InvalidAddress> {
         let invalid = |reason: &str| InvalidAddress {
             text: text.to_owned(),
@@ -58,7 +59,7 @@ impl Coordinator {
         })
     }
 
-    /// A connection for control.
+    /// Opens a connection for control messages.
     pub async fn control(&self) -> Result<AgentLinkClient<Channel>, String> {
         let channel = connect(&self.endpoint).await?;
         Ok(AgentLinkClient::new(channel)
@@ -66,7 +67,7 @@ impl Coordinator {
             .max_encoding_message_size(FROM_AGENT_BYTES))
     }
 
-    /// A connection for bytes.
+    /// Opens a connection for bytes.
     pub async fn bytes(&self) -> Result<AgentLinkClient<Channel>, String> {
         let endpoint = self
             .endpoint
@@ -77,7 +78,7 @@ impl Coordinator {
             .max_decoding_message_size(LOG_MESSAGE_BYTES))
     }
 
-    /// Fetches a workspace's archive into an unnamed file.
+    /// Downloads a workspace's archive into an unnamed file.
     pub async fn workspace(&self, digest: &str) -> Result<File, String> {
         let failed = |error: String| format!("fetching workspace {digest}: {error}");
         let mut client = self.bytes().await.map_err(failed)?;
@@ -103,13 +104,13 @@ impl Coordinator {
 
 async fn connect(endpoint: &Endpoint) -> Result<Channel, String> {
     endpoint.connect().await.map_err(|error| {
-        // The cause says more than "transport error".
+        // The cause is more specific than "transport error".
         let source = std::error::Error::source(&error).map(ToString::to_string);
         source.unwrap_or_else(|| error.to_string())
     })
 }
 
-/// A file that is gone when it is closed, however the process ends.
+/// Opens a file that disappears when it is closed, even if the process is killed.
 fn unnamed_file() -> std::io::Result<File> {
     let path = std::env::temp_dir().join(format!("phalanx-{}", uuid::Uuid::new_v4()));
     let file = File::options()

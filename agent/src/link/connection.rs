@@ -1,4 +1,5 @@
-//! Keeps a control stream to the coordinator: connects, tells the agent's actor what comes, starts over with back-off.
+//! Keeps a control stream to the coordinator: connects, forwards messages to the agent's actor, and reconnects with
+//! back-off.
 
 use super::actor::{Agent, Input};
 use super::backoff;
@@ -15,22 +16,22 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 
-/// Messages on their way into the transport. More than all attempts may have under way.
+/// Capacity of the queue into the transport; more than all attempts together may have in flight.
 const UNDER_WAY: usize = 4096;
-/// The coordinator says no for a reason that a quick retry doesn't change.
+/// Pause after the coordinator refused the agent for a reason that a quick retry doesn't change.
 const REFUSED_PAUSE: Duration = Duration::from_secs(10);
-/// How long a Goodbye may take to leave.
+/// Time limit for sending the Goodbye.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-/// One connection as the actor holds it.
+/// One connection, as the actor holds it.
 pub(super) struct Wire {
-    /// To the coordinator. Dropping it ends the stream after what is in it.
+    /// Sends to the coordinator. Dropping it ends the stream after the queued messages.
     pub sender: mpsc::Sender<v1::FromAgent>,
-    /// Ends it at once.
+    /// Ends the connection at once.
     pub cut: CancellationToken,
 }
 
-/// Connects again and again until the actor is gone or `leave` is set.
+/// Connects repeatedly until the actor is gone or `leave` is cancelled.
 pub(super) async fn keep(
     coordinator: Coordinator,
     agent: WeakActorRef<Agent>,
@@ -69,13 +70,13 @@ pub(super) async fn keep(
 }
 
 enum Ended {
-    /// The actor is gone, or it left in peace.
+    /// The actor is gone, or the agent has left.
     Gone,
-    /// There was a session.
+    /// The session was established and then lost.
     Broken(String),
-    /// There was none.
+    /// No session was established.
     Unreachable(String),
-    /// The coordinator doesn't want this agent.
+    /// The coordinator refused this agent.
     Refused(String),
 }
 
@@ -98,7 +99,7 @@ async fn session(
     let Some(told) = agent.upgrade() else {
         return Ended::Gone;
     };
-    // The Hello has to be in the stream before the call is answered.
+    // The Hello must be in the stream before the call is answered.
     if told
         .tell(Input::Connected { generation, wire })
         .await
@@ -142,7 +143,7 @@ async fn session(
                 message: Box::new(message),
             },
             Ok(None) => continue,
-            // An offer that can't be read can still be declined.
+            // An offer that can't be decoded can still be declined.
             Err(InvalidToAgent::Job { token, error }) => Input::Say {
                 generation,
                 message: FromAgent::Decline {
@@ -150,7 +151,7 @@ async fn session(
                     reason: format!("this agent can't read the job: {error}; upgrade the agent"),
                 },
             },
-            // Of a later version: no news.
+            // Ignore messages of a later version.
             Err(InvalidToAgent::Unknown) => continue,
             Err(InvalidToAgent::Token(error)) => {
                 return Ended::Broken(format!("the coordinator sent nonsense: {error}"));
@@ -162,13 +163,13 @@ async fn session(
     }
 }
 
-/// Waits for the leave, and then for the Goodbye to get out.
+/// Waits until the agent leaves, and then until the Goodbye has been sent.
 async fn farewell(leave: &CancellationToken) {
     leave.cancelled().await;
     tokio::time::sleep(FAREWELL).await;
 }
 
-/// Something accepted the connection and gave no Welcome.
+/// Handles a peer that accepted the connection but sent no Welcome.
 fn unanswered(status: &Status) -> Ended {
     let not_one = || {
         format!(
@@ -180,7 +181,7 @@ fn unanswered(status: &Status) -> Ended {
         Code::Unavailable | Code::DeadlineExceeded | Code::Aborted => {
             Ended::Unreachable(broken(status))
         }
-        // It speaks HTTP and doesn't know what we ask for.
+        // The peer speaks HTTP but doesn't know the service.
         Code::Unimplemented => Ended::Refused(not_one()),
         code if refused(code) => Ended::Refused(status.message().to_owned()),
         _ => Ended::Unreachable(not_one()),

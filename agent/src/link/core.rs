@@ -1,7 +1,8 @@
-//! Decides what the link does: greets, takes or declines offers, numbers and sends events, keeps the lease, gives up what isn't its own any more.
+//! The link's decisions: greets the coordinator, accepts or declines offers, numbers and sends events, keeps the lease,
+//! and gives up attempts that no longer belong to this agent.
 //!
-//! Pure: what happens comes in with the time, effects go out as data; `actor.rs` performs them. It never waits and never loses an event;
-//! when [`Link::has_room`] turns false the producers have to wait.
+//! It is pure: inputs come with the time, and effects are returned as data, which `actor.rs` performs. It never waits
+//! and never loses an event; when [`Link::has_room`] turns false, the producers have to wait.
 
 use super::attempt::Attempt;
 use super::lease::Lease;
@@ -20,56 +21,56 @@ use phalanx_shared::time::Timestamp;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// What an agent says of itself in each Hello.
+/// The agent's description in each Hello.
 #[derive(Clone, Debug, PartialEq)]
 pub struct About {
-    /// Its identity.
+    /// The agent's id.
     pub agent: AgentId,
-    /// Its name for people.
+    /// Display name.
     pub name: String,
-    /// Its program version.
+    /// Program version.
     pub version: String,
-    /// What it offers.
+    /// Labels that it offers.
     pub labels: Vec<String>,
-    /// Attempts at once.
+    /// Maximum number of concurrent attempts.
     pub slots: u32,
-    /// What it has.
+    /// Capacity of the machine.
     pub resources: Resources,
-    /// Images that its engine holds.
+    /// Names of the images that its engine holds.
     pub images: Vec<String>,
 }
 
-/// What the link wants done.
+/// Effects that the link wants performed.
 #[derive(Debug, PartialEq)]
 pub enum Effect {
-    /// To the coordinator.
+    /// Send a message to the coordinator.
     Send(FromAgent),
     /// Run an attempt.
     Start(Box<Offer>),
-    /// Tell a cell to end.
+    /// Send a cancel order to a cell.
     Cancel { token: Token, order: CancelOrder },
-    /// Drop an attempt's logs: nobody wants them.
+    /// Drop an attempt's logs, because they are no longer wanted.
     DropLogs { token: Token, reason: String },
     /// Pull images.
     Prefetch(Vec<String>),
-    /// Drop the connection and make a new one.
+    /// Drop the connection and open a new one.
     Reconnect(String),
-    /// Everything is over and said: the agent may go.
+    /// Last effect: every attempt is over and every event is delivered.
     Leave,
 }
 
-/// Where the connection is.
+/// State of the connection.
 #[derive(Debug)]
 pub(super) enum Connection {
     Down,
-    /// A Hello was sent.
+    /// A Hello was sent at this time and isn't answered yet.
     Greeting {
         since: Duration,
     },
     Up,
 }
 
-/// See the module.
+/// The link's core; see the module.
 #[derive(Debug)]
 pub struct Link<O> {
     pub(super) about: About,
@@ -84,7 +85,7 @@ pub struct Link<O> {
 pub(super) type Effects = Vec<Effect>;
 
 impl<O: Overflow> Link<O> {
-    /// A link of an agent that holds nothing.
+    /// Creates the link of an agent that has no attempts.
     pub fn new(about: About, spool: Spool<O>) -> Self {
         Link {
             about,
@@ -97,18 +98,18 @@ impl<O: Overflow> Link<O> {
         }
     }
 
-    /// Whether cells may go on emitting.
+    /// Returns whether cells may continue to emit events.
     pub fn has_room(&self) -> bool {
         self.spool.has_room()
     }
 
-    /// Attempts whose clean-up isn't over.
+    /// Returns the attempts whose clean-up isn't over.
     pub fn live(&self) -> impl Iterator<Item = &Token> {
         let live = |(token, attempt): (_, &Attempt)| (!attempt.is_over()).then_some(token);
         self.attempts.iter().filter_map(live)
     }
 
-    /// Attempts that still run and may: neither finished nor abandoned.
+    /// Returns the attempts that run and may continue: neither finished nor abandoned.
     pub fn running(&self) -> impl Iterator<Item = &Token> {
         let running = |(token, attempt): (_, &Attempt)| {
             (!attempt.finished && !attempt.abandoned).then_some(token)
@@ -116,24 +117,24 @@ impl<O: Overflow> Link<O> {
         self.attempts.iter().filter_map(running)
     }
 
-    /// Whether it still answers for an attempt: the next Hello names it.
+    /// Returns whether the link still holds an attempt, so that the next Hello lists it.
     pub fn answers_for(&self, token: &Token) -> bool {
         self.attempts
             .get(token)
             .is_some_and(|attempt| !attempt.abandoned)
     }
 
-    /// What isn't acknowledged yet.
+    /// Returns the spool of unacknowledged events.
     pub fn spool(&self) -> &Spool<O> {
         &self.spool
     }
 
-    /// The images that the engine holds, for the next Hello.
+    /// Sets the images that the next Hello lists.
     pub fn holds_images(&mut self, images: Vec<String>) {
         self.about.images = images;
     }
 
-    /// A connection stands: greet.
+    /// Handles a new connection: sends the Hello.
     pub fn connected(&mut self, now: Duration) -> Effects {
         self.end_if_ran_out(now, |link| {
             link.connection = Connection::Greeting { since: now };
@@ -171,17 +172,17 @@ impl<O: Overflow> Link<O> {
                 .filter(|(_, attempt)| !attempt.abandoned)
                 .map(held)
                 .collect(),
-            // Whoever sends it knows the process.
+            // The actor fills this in when it sends the Hello.
             instance: String::new(),
         }
     }
 
-    /// The connection is gone. Attempts go on while the lease lasts.
+    /// Handles the loss of the connection. Attempts continue while the lease lasts.
     pub fn disconnected(&mut self) {
         self.connection = Connection::Down;
     }
 
-    /// A message came.
+    /// Handles a message from the coordinator.
     pub fn received(&mut self, now: Duration, message: ToAgent) -> Effects {
         match (&self.connection, message) {
             (Connection::Greeting { since }, ToAgent::Welcome(welcome)) => {
@@ -189,7 +190,7 @@ impl<O: Overflow> Link<O> {
                 self.welcomed(now, asked, welcome)
             }
             (Connection::Up, message) => self.ordered(now, message),
-            // Before the Welcome nothing counts; what matters will be said again.
+            // Messages before the Welcome are ignored; the coordinator repeats the important ones.
             _ => Vec::new(),
         }
     }
@@ -215,7 +216,7 @@ impl<O: Overflow> Link<O> {
         }
         let here = |token: &Token| self.attempts.get(token).is_some_and(|a| !a.abandoned);
         if let Some(token) = resume.keys().find(|token| !here(token)) {
-            // Only a new Hello can say so.
+            // Only a new Hello can tell the coordinator so.
             let reason = format!("the coordinator resumes {token}, which isn't here");
             effects.push(Effect::Reconnect(reason));
             return effects;
@@ -245,7 +246,7 @@ impl<O: Overflow> Link<O> {
                     reason,
                     force,
                 };
-                // An order for an attempt that isn't here (yet) isn't confirmed, so it is repeated.
+                // An order for an unknown attempt isn't confirmed, so the coordinator repeats it.
                 if self.attempts.contains_key(&token) {
                     let token = token.clone();
                     effects.push(Effect::Send(FromAgent::Cancelling { token }));
@@ -260,7 +261,7 @@ impl<O: Overflow> Link<O> {
             }
             ToAgent::Drain => return self.drain(now),
             ToAgent::Prefetch { images } => effects.push(Effect::Prefetch(images)),
-            // One Welcome per connection; another changes nothing.
+            // There is one Welcome per connection; another one has no effect.
             ToAgent::Welcome(_) => {}
         }
         self.flush(now, &mut effects);
@@ -283,7 +284,7 @@ impl<O: Overflow> Link<O> {
         if !self.spool.rewind(token, from_seq) {
             let reason = "the coordinator asks for events that it had acknowledged";
             self.abandon(token, reason, effects);
-            // The next Hello tells it that the attempt is gone.
+            // The next Hello tells the coordinator that the attempt is gone.
             effects.push(Effect::Reconnect(format!(
                 "{reason}: {token} from {from_seq}"
             )));
@@ -302,7 +303,8 @@ impl<O: Overflow> Link<O> {
         }
     }
 
-    /// Ends an attempt that isn't ours any more. Its slot stays taken until its stack is gone (I3); nothing of it is told.
+    /// Ends an attempt that no longer belongs to this agent. Its slot stays taken until its stack is gone (I3); its
+    /// events are dropped.
     pub(super) fn abandon(&mut self, token: &Token, reason: &str, effects: &mut Effects) {
         let Some(attempt) = self.attempts.get_mut(token) else {
             return;
@@ -335,7 +337,7 @@ impl<O: Overflow> Link<O> {
         self.attempts.remove(token);
     }
 
-    /// A cell emitted an event.
+    /// Handles an event of a cell.
     pub fn emitted(&mut self, now: Duration, event: Stamped) -> Effects {
         let token = event.token.clone();
         let mut effects = Vec::new();
@@ -364,7 +366,7 @@ impl<O: Overflow> Link<O> {
                 }
             }
             if let Some(reason) = over {
-                // Its `always` steps would say even more.
+                // Skip its `always` steps, which would emit even more.
                 let order = CancelOrder {
                     grace: Duration::ZERO,
                     reason,
@@ -377,7 +379,8 @@ impl<O: Overflow> Link<O> {
         }
     }
 
-    /// A cell's channel is closed. One that didn't say how it ended is a bug of ours, and says so.
+    /// Handles the closing of a cell's channel. A cell that has emitted no verdict is a bug in the agent and is
+    /// reported as one.
     pub fn cell_gone(&mut self, now: Duration, at: Timestamp, token: &Token) -> Effects {
         let mut effects = Vec::new();
         let Some(attempt) = self.attempts.get(token) else {
@@ -416,7 +419,7 @@ impl<O: Overflow> Link<O> {
         effects
     }
 
-    /// An attempt's logs are stored or declared lost: its verdict may go.
+    /// Handles the end of an attempt's logs, which are stored or declared lost: its verdict may be sent.
     pub fn logs_over(&mut self, now: Duration, over: Over) -> Effects {
         let mut effects = Vec::new();
         let Over { token, gaps } = over;
@@ -429,7 +432,7 @@ impl<O: Overflow> Link<O> {
         effects
     }
 
-    /// Sends what may be sent.
+    /// Sends the events that may be sent now.
     pub(super) fn flush(&mut self, now: Duration, effects: &mut Effects) {
         if !matches!(self.connection, Connection::Up) {
             return;

@@ -1,26 +1,27 @@
-//! The agent's right to run, by its own clock: it counts from the moment a heartbeat was *sent*, so it ends before the coordinator's patience.
+//! The agent's lease, measured by its own clock. It counts from the moment when a heartbeat was *sent*, so it ends
+//! before the coordinator considers the agent lost.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// A lease of this agent; times are readings of its monotonic clock.
+/// The lease of this agent. All times are readings of its monotonic clock.
 #[derive(Clone, Debug)]
 pub struct Lease {
     length: Duration,
     interval: Duration,
-    /// When the last answered heartbeat (or the Hello) was sent.
+    /// Time when the last answered heartbeat (or the Hello) was sent.
     renewed: Duration,
-    /// Unanswered heartbeats and when they were sent.
+    /// Unanswered heartbeats and the times when they were sent.
     sent: VecDeque<(u64, Duration)>,
     next_number: u64,
     next_at: Duration,
 }
 
-/// Unanswered heartbeats that are remembered; older ones renew nothing.
+/// Maximum number of unanswered heartbeats that are remembered; an answer to an older one doesn't renew the lease.
 const REMEMBERED: usize = 64;
 
 impl Lease {
-    /// A lease that a Welcome gave in answer to a Hello sent at `asked`.
+    /// Creates the lease granted by a Welcome, in answer to a Hello sent at `asked`.
     pub fn new(length: Duration, interval: Duration, asked: Duration) -> Self {
         Lease {
             length,
@@ -32,7 +33,7 @@ impl Lease {
         }
     }
 
-    /// The number of the heartbeat to send now, if one is due.
+    /// Returns the number of the heartbeat to send now, if one is due.
     pub fn beat(&mut self, now: Duration) -> Option<u64> {
         if now < self.next_at {
             return None;
@@ -47,7 +48,7 @@ impl Lease {
         Some(number)
     }
 
-    /// The coordinator answered a heartbeat: the lease counts from when that was sent.
+    /// Handles the answer to a heartbeat: the lease counts from the time when that heartbeat was sent.
     pub fn answered(&mut self, number: u64) {
         while let Some((sent, at)) = self.sent.front().copied() {
             if sent > number {
@@ -60,12 +61,13 @@ impl Lease {
         }
     }
 
-    /// Whether the right to run is over.
+    /// Returns whether the lease has expired.
     pub fn ran_out(&self, now: Duration) -> bool {
         now >= self.renewed + self.length
     }
 
-    /// Whether the connection is probably dead: half the lease without an answer. A fresh one may still save the lease.
+    /// Returns whether the connection is probably dead: no answer for more than half of the lease. A new connection may
+    /// still save the lease.
     pub fn silent(&self, now: Duration) -> bool {
         now >= self.renewed + self.length / 2 + self.interval
     }
@@ -83,7 +85,7 @@ mod tests {
         assert_eq!(lease.beat(S(1)), None);
         assert_eq!(lease.beat(S(2)), Some(1));
         assert_eq!(lease.beat(S(4)), Some(2));
-        lease.answered(1); // arrives late, at 9 say
+        lease.answered(1); // arrives late, for example at 9
         assert!(!lease.ran_out(S(11)));
         assert!(lease.ran_out(S(12)));
     }

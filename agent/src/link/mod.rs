@@ -1,4 +1,4 @@
-//! The link to the coordinator: offers come in, events and logs go out, and a lost connection costs nothing.
+//! The link to the coordinator: receives offers and sends events and logs. A lost connection loses no data.
 
 pub mod actor;
 pub mod attempt;

@@ -1,4 +1,4 @@
-//! Whether an offer is taken, and why not.
+//! Decides whether an offer is accepted, or why not.
 
 use super::attempt::Attempt;
 use super::core::{Effect, Effects, Link};
@@ -8,7 +8,7 @@ use phalanx_shared::id::Token;
 use std::time::Duration;
 
 impl<O: Overflow> Link<O> {
-    /// Takes an offer if there is room, else says why not.
+    /// Accepts an offer if there is room, else declines it with the reason.
     pub(super) fn offered(&mut self, now: Duration, offer: Offer, effects: &mut Effects) {
         let token = offer.token.clone();
         if self.attempts.get(&token).is_some_and(|a| !a.abandoned) {
@@ -26,7 +26,7 @@ impl<O: Overflow> Link<O> {
     }
 
     fn refusal(&self, now: Duration, token: &Token) -> Option<String> {
-        // Clean-up is off the critical path: an attempt gives its slot back with its verdict.
+        // Clean-up is off the critical path: an attempt frees its slot with its verdict.
         let busy = self.attempts.values().filter(|a| !a.finished).count();
         if self.draining {
             Some("the agent is draining".to_owned())

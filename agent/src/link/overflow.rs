@@ -1,5 +1,5 @@
-//! Where events and log bytes go that have no room in memory. Nothing here outlives the agent's process: attempts die with it,
-//! so a new process starts with an empty directory.
+//! Storage for events and log bytes that don't fit into memory. It doesn't outlive the agent's process: attempts end
+//! with the process, so a new one starts with an empty directory.
 
 use crate::private;
 use std::collections::BTreeMap;
@@ -8,26 +8,26 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
-/// Bytes kept by an [`Overflow`].
+/// Location of bytes in an [`Overflow`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
     /// Position in the file.
     pub offset: u64,
-    /// Their number.
+    /// Number of bytes.
     pub len: usize,
 }
 
-/// Append-only files by name, removed as a whole. Calls are small and synchronous.
+/// Append-only files, identified by name and removed as a whole. Calls are small and synchronous.
 pub trait Overflow: Send {
-    /// Appends bytes to a file, which begins to exist with its first bytes. An error leaves what was there readable.
+    /// Appends bytes to a file, which is created on the first call. After an error the earlier bytes stay readable.
     fn append(&mut self, name: &str, bytes: &[u8]) -> io::Result<Place>;
-    /// Reads what was appended.
+    /// Reads bytes that were appended.
     fn read(&mut self, name: &str, place: Place) -> io::Result<Vec<u8>>;
-    /// Removes a file; one that doesn't exist is fine.
+    /// Removes a file, if it exists.
     fn remove(&mut self, name: &str);
 }
 
-/// Files in a directory that is the process's own.
+/// Files in a directory that belongs to this process.
 #[derive(Debug)]
 pub struct Directory {
     path: PathBuf,
@@ -35,7 +35,7 @@ pub struct Directory {
 }
 
 impl Directory {
-    /// An empty directory at this path; what a killed process left there goes.
+    /// Creates an empty directory at this path. Removes the files that a killed process left there.
     pub fn create(path: PathBuf) -> io::Result<Directory> {
         match std::fs::remove_dir_all(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -64,7 +64,7 @@ impl Overflow for Directory {
             .open
             .get_mut(name)
             .ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
-        // At a position: what a failed write left half done is overwritten by the next one.
+        // Write at a fixed position, so that the next write overwrites the remains of a failed one.
         file.write_all_at(bytes, *end)?;
         let place = Place {
             offset: *end,

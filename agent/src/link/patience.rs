@@ -1,4 +1,4 @@
-//! What the link does as time passes: heartbeats, the lease's end, sending again; and how it comes to its own end.
+//! Handles the passing of time: heartbeats, the end of the lease, retransmission, and the end of the link itself.
 
 use super::core::{Connection, Effect, Effects, Link};
 use super::overflow::Overflow;
@@ -6,13 +6,13 @@ use crate::cell_contract::CancelOrder;
 use phalanx_proto::link::FromAgent;
 use std::time::Duration;
 
-/// After so long without an acknowledgement events are sent again; the coordinator drops what it has.
+/// Events that aren't acknowledged within this time are sent again; the coordinator drops the ones that it has.
 const SEND_AGAIN_AFTER: Duration = Duration::from_secs(10);
-/// A Hello unanswered for so long is a dead connection.
+/// If a Hello isn't answered within this time, the connection is dead.
 const GREETING_WITHIN: Duration = Duration::from_secs(5);
 
 impl<O: Overflow> Link<O> {
-    /// Time passes.
+    /// Handles the passing of time.
     pub fn tick(&mut self, now: Duration) -> Effects {
         self.end_if_ran_out(now, |link| {
             let mut effects = Vec::new();
@@ -52,7 +52,8 @@ impl<O: Overflow> Link<O> {
         self.leave_if_done(effects);
     }
 
-    /// The agent stops first: when its own lease has run out it ends everything, connected or not.
+    /// Ends everything if the agent's own lease has expired, connected or not: the agent stops before the coordinator
+    /// gives it up.
     pub(super) fn end_if_ran_out(
         &mut self,
         now: Duration,
@@ -64,7 +65,7 @@ impl<O: Overflow> Link<O> {
             for token in self.attempts.keys().cloned().collect::<Vec<_>>() {
                 self.abandon(&token, "the agent's lease has run out", &mut effects);
             }
-            // Also while a Welcome is awaited: the Hello promised attempts that are over now.
+            // This also applies while a Welcome is awaited: the Hello listed attempts that are over now.
             if !matches!(self.connection, Connection::Down) {
                 effects.push(Effect::Reconnect("the lease has run out".to_owned()));
                 return effects;
@@ -74,7 +75,7 @@ impl<O: Overflow> Link<O> {
         effects
     }
 
-    /// Takes nothing new; when everything is over, says Goodbye.
+    /// Accepts no new offers; sends a Goodbye when all attempts are over.
     pub fn drain(&mut self, now: Duration) -> Effects {
         let mut effects = Vec::new();
         if !self.draining {
@@ -88,7 +89,7 @@ impl<O: Overflow> Link<O> {
         effects
     }
 
-    /// Ends every attempt: the agent is told to go soon (`force`: at once).
+    /// Cancels every attempt, because the agent is to stop soon (`force`: at once).
     pub fn cancel_all(&mut self, order: &CancelOrder) -> Effects {
         let mut effects = Vec::new();
         for token in self.attempts.keys().cloned().collect::<Vec<_>>() {

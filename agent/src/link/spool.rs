@@ -1,8 +1,9 @@
-//! Keeps each event of an attempt until the coordinator has it on disk (I1), and numbers them.
+//! Numbers the events of each attempt and keeps each one until the coordinator has it on disk (I1).
 //!
-//! Numbers count from 1 per attempt, in the order of arrival, without holes. Entries leave only by acknowledgement or when the attempt is
-//! forgotten. Memory is bounded: what exceeds it goes to the overflow; when that is full or fails, [`Spool::has_room`] turns false
-//! and the producers wait. Nothing is ever lost and [`Spool::push`] never fails: each producer may have one event under way.
+//! Numbers count from 1 per attempt, in order of arrival, without holes. Entries are removed only when they are
+//! acknowledged or the attempt is forgotten. Memory is bounded: further events go to the overflow. When that is full or
+//! fails, [`Spool::has_room`] turns false and the producers wait. No event is lost and [`Spool::push`] never fails,
+//! because each producer may have one event in flight.
 
 use super::budget::slim;
 use super::overflow::{Overflow, Place};
@@ -12,12 +13,12 @@ use phalanx_shared::id::Token;
 use phalanx_shared::time::Timestamp;
 use std::collections::{BTreeMap, VecDeque};
 
-/// How much is kept.
+/// Limits for events.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Bytes of events in memory, of all attempts.
+    /// Maximum size in bytes of the events in memory, for all attempts together.
     pub memory_bytes: usize,
-    /// Bytes of events in the overflow, of all attempts.
+    /// Maximum size in bytes of the events in the overflow, for all attempts together.
     pub overflow_bytes: usize,
 }
 
@@ -38,11 +39,11 @@ pub struct Spool<O> {
     attempts: BTreeMap<Token, Attempt>,
     memory_bytes: usize,
     overflow_bytes: usize,
-    /// The overflow is full or refused bytes; tried again when something was acknowledged.
+    /// The overflow is full or failed; it is tried again after an acknowledgement.
     refused: bool,
 }
 
-/// One attempt: sequences `durable + 1 ..= durable + entries.len()`.
+/// One attempt: sequence numbers `durable + 1 ..= durable + entries.len()`.
 #[derive(Debug, Default)]
 struct Attempt {
     durable: u64,
@@ -68,7 +69,7 @@ impl Attempt {
     }
 }
 
-/// The overflow's file of an attempt.
+/// Returns the name of an attempt's file in the overflow.
 fn file_name(token: &Token) -> String {
     format!(
         "{}_{}_{}_{}.events",
@@ -77,7 +78,7 @@ fn file_name(token: &Token) -> String {
 }
 
 impl<O: Overflow> Spool<O> {
-    /// An empty spool.
+    /// Creates an empty spool.
     pub fn new(overflow: O, limits: Limits) -> Self {
         Spool {
             overflow,
@@ -89,17 +90,18 @@ impl<O: Overflow> Spool<O> {
         }
     }
 
-    /// Begins to keep an attempt's events.
+    /// Starts to keep an attempt's events.
     pub fn open(&mut self, token: Token) {
         self.attempts.entry(token).or_default();
     }
 
-    /// Whether producers may go on.
+    /// Returns whether producers may continue.
     pub fn has_room(&self) -> bool {
         self.memory_bytes < self.limits.memory_bytes || !self.refused
     }
 
-    /// Numbers an event and keeps it, without what makes it too large; its bytes before that. Events of an attempt that isn't open vanish.
+    /// Numbers an event and keeps it. Reduces it first if it is too large. Returns its original size in bytes. Drops
+    /// events of an attempt that isn't open.
     pub fn push(&mut self, token: &Token, at: Timestamp, mono_us: u64, kind: EventKind) -> usize {
         let Some(attempt) = self.attempts.get_mut(token) else {
             return 0;
@@ -144,7 +146,7 @@ impl<O: Overflow> Spool<O> {
         made
     }
 
-    /// Drops what is durable up to and including `seq`.
+    /// Drops the events up to and including `seq`, which are durable.
     pub fn acknowledge(&mut self, token: &Token, seq: u64) {
         let Some(attempt) = self.attempts.get_mut(token) else {
             return;
@@ -167,7 +169,8 @@ impl<O: Overflow> Spool<O> {
         }
     }
 
-    /// Sends again from `seq` on. False if that is already dropped, which no honest coordinator asks for.
+    /// Marks the events from `seq` on as not sent. Returns `false` if they were dropped already, which no correct
+    /// coordinator asks for.
     pub fn rewind(&mut self, token: &Token, seq: u64) -> bool {
         let Some(attempt) = self.attempts.get_mut(token) else {
             return true;
@@ -179,7 +182,7 @@ impl<O: Overflow> Spool<O> {
         true
     }
 
-    /// The events that weren't sent yet, as many as a message takes, and marks them as sent.
+    /// Returns the events that weren't sent yet, as many as fit into a message, and marks them as sent.
     pub fn next_batch(&mut self, token: &Token) -> Vec<Event> {
         let Some(attempt) = self.attempts.get_mut(token) else {
             return Vec::new();
@@ -202,27 +205,27 @@ impl<O: Overflow> Spool<O> {
         batch
     }
 
-    /// Where the overflow went.
+    /// Returns the overflow.
     pub fn overflow(&self) -> &O {
         &self.overflow
     }
 
-    /// The last sequence made, 0 of none.
+    /// Returns the last assigned sequence number, or 0 if there is none.
     pub fn last(&self, token: &Token) -> u64 {
         self.attempts.get(token).map_or(0, Attempt::last)
     }
 
-    /// The last acknowledged sequence.
+    /// Returns the last acknowledged sequence number.
     pub fn durable(&self, token: &Token) -> u64 {
         self.attempts.get(token).map_or(0, |a| a.durable)
     }
 
-    /// Sent and not acknowledged.
+    /// Returns the number of events that are sent but not acknowledged.
     pub fn in_flight(&self, token: &Token) -> u64 {
         self.attempts.get(token).map_or(0, |a| a.sent - a.durable)
     }
 
-    /// Drops an attempt and everything of it.
+    /// Drops an attempt and all its events.
     pub fn forget(&mut self, token: &Token) {
         let last = self.last(token);
         self.acknowledge(token, last);
@@ -230,7 +233,8 @@ impl<O: Overflow> Spool<O> {
     }
 }
 
-/// An event from the overflow. A disk that doesn't give it back leaves a note in its place: the sequence must have no hole.
+/// Reads an event from the overflow. If that fails, returns a note in its place, because the sequence must have no
+/// hole.
 fn read_back<O: Overflow>(overflow: &mut O, token: &Token, seq: u64, place: Place) -> Event {
     let read = overflow
         .read(&file_name(token), place)
@@ -356,7 +360,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is pushed, sent, acknowledged and rewound: what comes out is what went in, in order, from memory or disk.
+        /// After any pushes, sends, acknowledgements and rewinds, events come out as they went in, in order, from
+        /// memory or disk.
         #[test]
         fn nothing_is_lost_or_reordered(actions in prop::collection::vec((0..4u8, 0..40u64), 1..80)) {
             let (_place, mut spool) = spool(SMALL);

@@ -1,4 +1,4 @@
-//! What helps to see the cause of a failure: request, answer, the logs of the services concerned, the place in the spec.
+//! The evidence of a failure: request, response, the logs of the services involved, and the position in the spec.
 
 use super::answer::Answer;
 use crate::cell::context::CellContext;
@@ -10,14 +10,14 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// Lines of a service's log that a failure shows.
+/// Number of lines of a service's log that a failure shows.
 const LINES: usize = 40;
-/// Characters of a note of a service's runtime: it may quote what a health check printed.
+/// Maximum number of characters of a note from a service's runtime, which may quote the output of a health check.
 const NOTE: usize = 400;
-/// How long a summary of a service may take.
+/// Time limit for inspecting a service.
 const INSPECT: Duration = Duration::from_secs(3);
 
-/// The failure of a step. With `withheld` its output isn't shown, only its size.
+/// Returns the failure of a step. With `withheld`, its output isn't shown, only its size.
 pub async fn of_step(
     context: &CellContext,
     span: Span,
@@ -36,7 +36,7 @@ pub async fn of_step(
     failure
 }
 
-/// Adds what an action came to. With `withheld` only its size.
+/// Adds the answer of an action to a failure. With `withheld`, adds only the size of the output.
 pub fn show(context: &CellContext, failure: &mut Failure, answer: &Answer, withheld: bool) {
     if withheld {
         failure.notes.push(format!(
@@ -52,7 +52,7 @@ pub fn show(context: &CellContext, failure: &mut Failure, answer: &Answer, withh
     failure.notes.extend(notes);
 }
 
-/// The failure of a service that went down.
+/// Returns the failure of a service that went down.
 pub async fn of_service(
     context: &CellContext,
     service: &str,
@@ -74,7 +74,8 @@ pub async fn of_service(
     }
 }
 
-/// The failure of a service that can't have a dependency: that dependency's own, or that of the one which it can't have.
+/// Returns the failure of a service whose dependency can't be met: that of the dependency, or of the root cause further
+/// up.
 pub async fn of_cause(context: &CellContext, cause: &str) -> Failure {
     let Some(status) = context.board.get(cause) else {
         return Failure::default();
@@ -91,7 +92,7 @@ pub async fn of_cause(context: &CellContext, cause: &str) -> Failure {
     failure
 }
 
-/// The last lines of each service that printed any.
+/// Returns the last lines of each service that has printed any.
 async fn tails(context: &CellContext, services: &BTreeSet<String>) -> Vec<LogTail> {
     if services.is_empty() {
         return Vec::new();

@@ -1,4 +1,4 @@
-//! `http`: one request and its answer.
+//! `http`: sends one request and reads its response.
 
 use super::answer::{Answer, Compute, Extent, Fault, Implied};
 use super::charset;
@@ -16,37 +16,37 @@ use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Bytes of a body that are kept.
+/// Maximum number of bytes of a body that are kept.
 pub const MAX_BODY: usize = 16 * 1024 * 1024;
-/// Characters of a body that a failure shows.
+/// Maximum number of characters of a body that a failure shows.
 const SHOWN: usize = 4_096;
 
-/// A body as it was read.
+/// A body that has been read.
 #[derive(Debug, Default)]
 pub struct Taken {
-    /// Up to [`MAX_BODY`].
+    /// The bytes, at most [`MAX_BODY`].
     pub bytes: Vec<u8>,
-    /// How much there was.
+    /// Total size of the body.
     pub extent: Extent,
 }
 
-/// A request on its way, and what is said about it.
+/// A request that has been sent, with the information about it.
 pub struct Sent {
-    /// The answer's head.
+    /// The head of the response.
     pub response: reqwest::Response,
-    /// The request as text.
+    /// The request as text, for failures.
     pub request: Exhibit,
-    /// The session's cookies after the answer, or what the answer set.
+    /// The session's cookies after the response; without a session, the cookies that the response set.
     pub cookies: Compute,
-    /// Where it went.
+    /// The URL of the request.
     pub url: String,
-    /// When it was sent, by the agent's clock.
+    /// Time when it was sent, by the agent's monotonic clock.
     pub began: Duration,
-    /// What else a reader of a failure needs to know.
+    /// Additional notes for a failure.
     pub notes: Vec<Exhibit>,
 }
 
-/// Sends a request and takes the whole answer.
+/// Sends a request and reads the whole response.
 pub async fn perform(
     context: &CellContext,
     http: &Http,
@@ -80,7 +80,7 @@ pub async fn perform(
     }
 }
 
-/// Sends a request; `accept` and the trace context are added unless the step says otherwise.
+/// Sends a request. Adds `accept` and the trace context unless the step sets these headers itself.
 pub async fn send(
     context: &CellContext,
     http: &Http,
@@ -114,7 +114,7 @@ pub async fn send(
     let mut request = builder
         .build()
         .map_err(|error| EvalError::new(http.span, format!("{url}: {}", cause(&error))))?;
-    // The step's own headers win over those that go with the body.
+    // The step's own headers take precedence over those that come with the body.
     for (name, value) in &headers {
         request.headers_mut().insert(name.clone(), value.clone());
     }
@@ -162,7 +162,8 @@ pub async fn send(
     })
 }
 
-/// Reads a body up to [`MAX_BODY`]; what is beyond is left, for it may have no end. An error comes with what was read.
+/// Reads a body up to [`MAX_BODY`] and leaves the rest unread, because it may be endless. An error comes with the bytes
+/// read so far.
 pub async fn read(mut response: reqwest::Response) -> Result<Taken, (Taken, String)> {
     let announced = response.content_length();
     let mut taken = Taken::default();
@@ -185,7 +186,7 @@ pub async fn read(mut response: reqwest::Response) -> Result<Taken, (Taken, Stri
     }
 }
 
-/// The results of an answer; its `response` is the body, bounded, with what a reader needs to know of it.
+/// Returns the results of a response. Its `response` is the beginning of the body, and its `notes` explain the body.
 pub fn answer(
     status: u16,
     headers: &HeaderMap,
@@ -246,7 +247,7 @@ pub fn answer(
     }
 }
 
-/// Names in lower case, repeated ones joined by `, `.
+/// Returns the headers with names in lower case; values of a repeated name are joined by `, `.
 pub fn header_map(headers: &HeaderMap) -> Value {
     let mut map = Map::new();
     for name in headers.keys() {
@@ -260,7 +261,7 @@ pub fn header_map(headers: &HeaderMap) -> Value {
     Value::Object(map)
 }
 
-/// `name: value` lines.
+/// Formats the headers as `name: value` lines.
 pub fn header_lines(headers: &HeaderMap) -> String {
     headers
         .iter()
@@ -274,7 +275,7 @@ pub fn header_lines(headers: &HeaderMap) -> String {
         })
 }
 
-/// The time since a moment of the agent's clock.
+/// Returns the time elapsed since `began` on the agent's clock.
 pub fn since(context: &CellContext, began: Duration) -> Duration {
     context.clock.monotonic().saturating_sub(began)
 }
@@ -338,7 +339,7 @@ fn way(
     })
 }
 
-/// The usual ones, then the session's, then the step's own; of equal names the last one wins.
+/// Merges the default headers, the session's and the step's own; among equal names the last one wins.
 fn headers(
     context: &CellContext,
     http: &Http,
@@ -371,7 +372,7 @@ fn headers(
     Ok(headers)
 }
 
-/// What a reader needs to see of a request.
+/// Describes a request for failures.
 fn request_text(request: &reqwest::Request) -> Exhibit {
     let mut text = format!("{} {}\n", request.method(), request.url());
     text.push_str(&header_lines(request.headers()));
@@ -381,7 +382,7 @@ fn request_text(request: &reqwest::Request) -> Exhibit {
     }
 }
 
-/// What happened to a request that got no answer, the cause last.
+/// Describes why a request got no response, with the cause last.
 fn transport(url: &str, error: &reqwest::Error) -> String {
     let what = if error.is_timeout() {
         "timed out"

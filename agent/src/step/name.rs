@@ -1,4 +1,4 @@
-//! What reports call a step: its `name`, else a text made from its action.
+//! The name of a step in reports: its `name`, or else a text derived from its action.
 
 use super::evaluate::Evaluate;
 use phalanx_shared::expr::EvalError;
@@ -6,10 +6,10 @@ use phalanx_shared::mask::shortened;
 use phalanx_shared::spec::model::{Action, Command, ContainerVerb, Step, Wait};
 use phalanx_shared::spec::node::{Expr, NodeValue, Template};
 
-/// Characters of a made-up name.
+/// Maximum number of characters of a derived name.
 const MAX: usize = 80;
 
-/// The step's name, evaluated.
+/// Returns the step's evaluated name.
 pub fn name(step: &Step, evaluate: Evaluate<'_>) -> Result<String, EvalError> {
     match &step.name {
         Some(name) => evaluate.text(name),
@@ -17,7 +17,7 @@ pub fn name(step: &Step, evaluate: Evaluate<'_>) -> Result<String, EvalError> {
     }
 }
 
-/// The step's name as far as it is known.
+/// Returns the step's name, evaluated as far as possible.
 pub fn lenient(step: &Step, evaluate: Evaluate<'_>) -> String {
     match &step.name {
         Some(name) => evaluate.known_text(name),
@@ -42,13 +42,13 @@ fn made(step: &Step, evaluate: Evaluate<'_>) -> String {
         Action::Parallel(steps) => format!("{} steps at once", steps.len()),
         Action::Check => step.expect.first().map_or("check".to_owned(), expression),
     };
-    // White space may be a secret's own.
+    // Mask before collapsing white space, which may be part of a secret.
     let masked = evaluate.scope.masks().text(&made).into_owned();
     let line = masked.split_whitespace().collect::<Vec<_>>().join(" ");
     shortened(&line, MAX + 1).into_owned()
 }
 
-/// A URL without a service's address before it: that isn't known yet, and another each time.
+/// Removes a service's address from the start of a URL, because it isn't known yet and differs between attempts.
 fn path(url: &Template) -> Template {
     let rest = url.text.strip_prefix("${{").and_then(|rest| {
         let (expression, path) = rest.split_once("}}")?;

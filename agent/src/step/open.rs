@@ -1,4 +1,4 @@
-//! What surrounds an action, evaluated for the sequence: `when`, `foreach`, name, rows, limits, arguments.
+//! Evaluates the surroundings of an action for the sequence: `when`, `foreach`, name, rows, limits and arguments.
 
 use super::answer::{Fault, eval_line};
 use super::name;
@@ -14,7 +14,7 @@ use phalanx_shared::spec::model::{Action, DefineBody, Step};
 use phalanx_shared::spec::node::{Expr, Template};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Evaluates for one item in one scope.
+/// Evaluates the surroundings of an item in one scope.
 pub struct Surroundings<'a> {
     context: &'a CellContext,
     view: &'a View,
@@ -22,7 +22,7 @@ pub struct Surroundings<'a> {
 }
 
 impl<'a> Surroundings<'a> {
-    /// In a view.
+    /// Creates an evaluator for a view.
     pub fn new(context: &'a CellContext, view: &'a View) -> Self {
         let scope = context.scope(view);
         Surroundings {
@@ -32,7 +32,7 @@ impl<'a> Surroundings<'a> {
         }
     }
 
-    /// Asks `when`.
+    /// Evaluates `when`.
     pub async fn ask(&self, item: &Item) -> Result<Asked, Refusal> {
         let references = match item {
             Item::Phase(phase) => self.collector().phase(phase).done(),
@@ -62,7 +62,7 @@ impl<'a> Surroundings<'a> {
         Ok(Asked::Not { reason })
     }
 
-    /// Without a reason of the step's own: the expression and its values.
+    /// Returns the reason if the step gives none: the expression and its values.
     fn why_not(&self, when: &Expr) -> Result<String, EvalError> {
         let parts = self.context.cache.program(when)?.explain(&self.scope);
         let values: Vec<String> = parts
@@ -77,7 +77,7 @@ impl<'a> Surroundings<'a> {
         })
     }
 
-    /// Evaluates a `foreach` list.
+    /// Evaluates the list of a `foreach`.
     pub async fn list(&self, step: &Step) -> Result<Vec<Value>, Refusal> {
         let item = Item::Step(std::sync::Arc::new(step.clone()));
         let Some(each) = &step.foreach else {
@@ -143,7 +143,7 @@ impl<'a> Surroundings<'a> {
         }
     }
 
-    /// The arguments of a `use`: what `with` gives, else the defaults.
+    /// Returns the arguments of a `use`: the values in `with`, else the parameters' defaults.
     fn arguments(&self, step: &Step) -> Result<BTreeMap<String, Value>, EvalError> {
         let Action::Use(used) = &step.action else {
             return Ok(BTreeMap::new());
@@ -188,7 +188,7 @@ impl<'a> Surroundings<'a> {
         Collector::new(&self.context.spec, &self.context.cache)
     }
 
-    /// What is evaluated before the action may name services too.
+    /// Waits for the services that are referred to by expressions evaluated before the action.
     async fn ready(&self, item: &Item, references: &References) -> Result<(), Refusal> {
         let services = super::services(self.context, references, self.view);
         if let Err(unavailable) = self.context.board.ready(&services).await {
@@ -230,7 +230,7 @@ impl<'a> Surroundings<'a> {
     }
 }
 
-/// Why a step that could not be evaluated is skipped rather than failed: it reads a step that captured nothing.
+/// Returns why a step that could not be evaluated is skipped instead of failed: it reads a step that has no captures.
 pub fn needs(references: &References, view: &View) -> Option<String> {
     let mut ids: BTreeSet<String> = references.steps.clone();
     if references.computed_step {
@@ -249,7 +249,7 @@ pub fn needs(references: &References, view: &View) -> Option<String> {
     })
 }
 
-/// The texts among parameters and variables, which a computed name may come from.
+/// Returns the texts among parameters and variables, from which a computed name may come.
 pub fn texts_in_view(view: &View) -> Vec<String> {
     let params = view.params().into_iter().flat_map(BTreeMap::values);
     let variables = view
@@ -261,7 +261,7 @@ pub fn texts_in_view(view: &View) -> Vec<String> {
         .collect()
 }
 
-/// Names and rows of steps that don't run.
+/// Describes steps that don't run by their names and rows.
 pub struct Described<'a>(pub &'a CellContext);
 
 impl Describe for Described<'_> {
@@ -283,7 +283,7 @@ impl Describe for Described<'_> {
         if let Ok(row) = evaluate.text(verifies) {
             return vec![row];
         }
-        // Its row depends on the value: all values' rows are concerned.
+        // The row depends on the value, so the rows of all values are skipped.
         let Some(each) = each else { return Vec::new() };
         let values = evaluate.list(&each.items, "foreach").unwrap_or_default();
         values

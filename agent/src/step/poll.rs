@@ -1,11 +1,11 @@
-//! The pauses of `poll`: 50ms, doubling to the interval, never beyond the deadline.
+//! The pauses of `poll`: 50 ms, doubling up to the interval, never beyond the deadline.
 
 use std::time::Duration;
 
 const FIRST: Duration = Duration::from_millis(50);
-/// Without an `interval` of the poll's own.
+/// Interval if the poll doesn't set `interval`.
 pub const DEFAULT_INTERVAL: Duration = Duration::from_secs(2);
-/// Without a `timeout` of the poll's own.
+/// Timeout if the poll doesn't set `timeout`.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Paces the repetitions of one try.
@@ -17,7 +17,7 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// Repetitions that end at `now + timeout`.
+    /// Creates a pace whose repetitions end at `now + timeout`.
     pub fn new(now: Duration, timeout: Duration, interval: Duration) -> Self {
         Pace {
             next: FIRST.min(interval),
@@ -26,12 +26,12 @@ impl Pace {
         }
     }
 
-    /// What is left.
+    /// Returns the time left until the deadline.
     pub fn left(&self, now: Duration) -> Duration {
         self.deadline.saturating_sub(now)
     }
 
-    /// How long to wait before the next repetition, or `None` if time is up.
+    /// Returns the pause before the next repetition, or `None` if the time is over.
     pub fn pause(&mut self, now: Duration) -> Option<Duration> {
         let left = self.left(now);
         if left.is_zero() {

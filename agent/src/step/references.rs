@@ -1,6 +1,7 @@
-//! What a step's expressions refer to: the services it waits for, the earlier steps it reads.
+//! Finds the references in a step's expressions: the services that it waits for and the earlier steps that it reads.
 //!
-//! From the text alone, before anything is evaluated. A name that is computed (`services[x]`) can't be known here.
+//! The result depends on the text alone, before anything is evaluated. A computed name (`services[x]`) is unknown at
+//! this point.
 
 use phalanx_shared::expr::{Cache, Key, Reference};
 use phalanx_shared::spec::model::{
@@ -9,14 +10,14 @@ use phalanx_shared::spec::model::{
 use phalanx_shared::spec::node::{Expr, Node, NodeValue, Template};
 use std::collections::BTreeSet;
 
-/// What some expressions refer to.
+/// The references in some expressions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct References {
-    /// Services by name.
+    /// Names of services.
     pub services: BTreeSet<String>,
     /// Whether a service's name is computed.
     pub computed_service: bool,
-    /// Steps by id.
+    /// Ids of steps.
     pub steps: BTreeSet<String>,
     /// Whether a step's id is computed.
     pub computed_step: bool,
@@ -30,7 +31,7 @@ pub struct Collector<'a> {
 }
 
 impl<'a> Collector<'a> {
-    /// Nothing found yet.
+    /// Creates an empty collector.
     pub fn new(spec: &'a Spec, cache: &'a Cache) -> Self {
         Collector {
             spec,
@@ -39,7 +40,7 @@ impl<'a> Collector<'a> {
         }
     }
 
-    /// What was found.
+    /// Returns the collected references.
     pub fn done(self) -> References {
         self.found
     }
@@ -59,7 +60,7 @@ impl<'a> Collector<'a> {
         }
     }
 
-    /// An expression. One that can't be parsed refers to nothing; evaluating it says why.
+    /// Adds an expression. If it can't be parsed, it has no references; its evaluation reports the error.
     #[must_use]
     pub fn expr(mut self, expr: &Expr) -> Self {
         if let Ok(program) = self.cache.program(expr) {
@@ -68,7 +69,7 @@ impl<'a> Collector<'a> {
         self
     }
 
-    /// A text.
+    /// Adds a text.
     #[must_use]
     pub fn template(mut self, template: &Template) -> Self {
         if template.text.contains("${{")
@@ -79,7 +80,7 @@ impl<'a> Collector<'a> {
         self
     }
 
-    /// A tree.
+    /// Adds a tree.
     #[must_use]
     pub fn node(self, node: &Node) -> Self {
         match &node.value {
@@ -102,7 +103,7 @@ impl<'a> Collector<'a> {
         }
     }
 
-    /// What a phase's own settings refer to.
+    /// Adds a phase's own settings.
     #[must_use]
     pub fn phase(self, phase: &Phase) -> Self {
         self.option(phase.when.as_ref(), Self::expr)
@@ -110,7 +111,7 @@ impl<'a> Collector<'a> {
             .option(phase.timeout.as_ref(), Self::node)
     }
 
-    /// What is evaluated before the action: name, limits, arguments.
+    /// Adds the expressions evaluated before the action: name, limits and arguments.
     #[must_use]
     pub fn opening(self, step: &Step) -> Self {
         let found = self
@@ -126,14 +127,14 @@ impl<'a> Collector<'a> {
         }
     }
 
-    /// What `when` refers to.
+    /// Adds `when` and its reason.
     #[must_use]
     pub fn asking(self, step: &Step) -> Self {
         self.option(step.when.as_ref(), Self::expr)
             .option(step.reason.as_ref(), Self::template)
     }
 
-    /// What the action and all that follows it refer to.
+    /// Adds the action and the expressions evaluated after it.
     #[must_use]
     pub fn acting(self, step: &Step) -> Self {
         let mut found = self.action(&step.action).concluding(step);
@@ -146,7 +147,7 @@ impl<'a> Collector<'a> {
         })
     }
 
-    /// What is evaluated after the action: `skip`, captures, checks.
+    /// Adds the expressions evaluated after the action: `skip`, captures and checks.
     #[must_use]
     pub fn concluding(self, step: &Step) -> Self {
         let found = self.option(step.skip.as_ref(), |found, skip| {
@@ -186,7 +187,7 @@ impl<'a> Collector<'a> {
         }
     }
 
-    /// A service named by a text of its own, as in `exec.service`.
+    /// Adds a service that is named by a text of its own, as in `exec.service`.
     fn service(mut self, name: &Template) -> Self {
         if !name.text.contains("${{") {
             self.found.services.insert(name.text.trim().to_owned());
@@ -201,7 +202,7 @@ impl<'a> Collector<'a> {
         }
     }
 
-    /// What a readiness predicate refers to.
+    /// Adds a readiness predicate.
     #[must_use]
     pub fn probe(self, probe: &Probe) -> Self {
         match probe {
@@ -225,7 +226,7 @@ impl<'a> Collector<'a> {
             .option(http.tls.as_ref(), Self::tls);
         let session = session(found.spec, &http.session);
         found.option(session, |found, session| {
-            // A whole URL doesn't need the session's base.
+            // An absolute URL doesn't need the session's base.
             let base = session
                 .base
                 .as_ref()
@@ -243,7 +244,7 @@ impl<'a> Collector<'a> {
     }
 }
 
-/// The session that a request uses.
+/// Returns the session that a request uses.
 pub fn session<'a>(spec: &'a Spec, named: &SessionRef) -> Option<&'a Session> {
     let name = match named {
         SessionRef::None => return None,
@@ -255,7 +256,7 @@ pub fn session<'a>(spec: &'a Spec, named: &SessionRef) -> Option<&'a Session> {
         .find(|session| session.name.text == *name)
 }
 
-/// Whether a URL needs no base.
+/// Returns whether a URL is absolute, so that it needs no base.
 pub fn is_whole_url(url: &str) -> bool {
     url.starts_with("http://") || url.starts_with("https://")
 }

@@ -1,6 +1,6 @@
-//! `run`: a command on the agent's host, where agents allow it.
+//! `run`: runs a command on the agent's host, if the agent allows it.
 //!
-//! It runs in a process group of its own, beside the cell's host processes, and nothing that it starts outlives it.
+//! The command runs in its own process group, beside the cell's host processes. No process that it starts outlives it.
 
 use super::answer::{Answer, Fault};
 use super::exec::{MAX_OUTPUT, answer, command, env, request_text};

@@ -1,4 +1,4 @@
-//! `sse`: one event stream, collected until a condition holds or it ends.
+//! `sse`: reads one event stream until a condition holds or the stream ends.
 
 use super::answer::{Answer, Compute, Extent, Fault, Implied};
 use super::client::cause;
@@ -12,12 +12,12 @@ use serde_json::{Value, json};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-/// Events that a failure shows.
+/// Number of events that a failure shows.
 const SHOWN_EVENTS: usize = 5;
-/// Characters of each.
+/// Maximum number of characters of each shown event.
 const SHOWN: usize = 500;
 
-/// What was collected so far; shared with whoever tells of a timeout.
+/// The events collected so far, also available to a failure after a timeout.
 #[derive(Clone, Default)]
 pub struct Collected(Arc<Mutex<State>>);
 
@@ -29,7 +29,7 @@ struct State {
 }
 
 impl Collected {
-    /// What a failure shows of it.
+    /// Returns the excerpt that a failure shows.
     pub fn shown(&self) -> Answer {
         let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let skip = state.events.len().saturating_sub(SHOWN_EVENTS);
@@ -63,7 +63,7 @@ impl Collected {
     }
 }
 
-/// Opens the stream and collects. `collected` can be looked at when this is dropped in the middle.
+/// Opens the stream and collects its events. `collected` stays usable if this future is dropped before it completes.
 pub async fn perform(
     context: &CellContext,
     sse: &Sse,
@@ -171,7 +171,7 @@ impl Stream<'_> {
         }
     }
 
-    /// One more event; the answer, if it is the one that was waited for.
+    /// Handles an event. Returns the answer if `until` holds now.
     fn took(&self, event: Event) -> Result<Option<Answer>, Fault> {
         let data = serde_json::from_str::<Value>(&event.data).unwrap_or(Value::Null);
         let value = json!({"event": event.event, "id": event.id, "data": event.data, "json": data});
@@ -184,7 +184,7 @@ impl Stream<'_> {
         };
         let answer = results(self.status, self.headers.clone(), &events, self.elapsed());
         let scope = self.scope.with(answer.layer());
-        // An error is "not yet": most events haven't got what the last one has.
+        // An error counts as "not yet": most events lack fields that the last one has.
         let holds = self.context.evaluate(&scope).holds(until).unwrap_or(false);
         Ok(holds.then_some(answer))
     }
@@ -223,7 +223,7 @@ impl Stream<'_> {
     }
 }
 
-/// `event` is the last one: when `until` holds that is the one that satisfied it.
+/// Returns the results. `event` is the last event: if `until` holds, it is the one that satisfied it.
 fn results(status: u16, headers: Value, events: &[Arc<Value>], elapsed: Duration) -> Answer {
     let last = events.last().map_or(Value::Null, |event| (**event).clone());
     let events: Vec<Arc<Value>> = events.to_vec();

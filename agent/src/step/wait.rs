@@ -1,11 +1,11 @@
-//! `wait`: for a service to be ready or to have exited, or, frowned upon, for a time.
+//! `wait`: waits until a service is ready or has exited, or for a fixed time (discouraged).
 
 use super::answer::{Answer, Fault};
 use crate::cell::context::CellContext;
 use phalanx_shared::expr::Scope;
 use phalanx_shared::spec::model::Wait;
 
-/// Waits.
+/// Performs the wait.
 pub async fn perform(context: &CellContext, wait: &Wait, scope: &Scope) -> Result<Answer, Fault> {
     let evaluate = context.evaluate(scope);
     match wait {

@@ -1,6 +1,8 @@
-//! The task that owns the log spool: takes bytes from cells, keeps a log stream to the coordinator, and tells the link when an attempt's logs are over.
+//! The task that owns the log spool: takes bytes from cells, keeps a log stream to the coordinator, and tells the link
+//! when an attempt's logs are over.
 //!
-//! One loop, one input, one synchronous handler. Bytes go over plain channels; a full one makes the service wait.
+//! It is one loop with synchronous handlers. Bytes come through bounded channels; a full channel makes the service
+//! wait.
 
 use super::spool::{LogSpool, Over};
 use crate::clock::runtime_now;
@@ -17,11 +19,11 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 
-/// Inputs that may wait.
+/// Capacity of the input channels.
 const WAITING: usize = 256;
-/// Records on their way into the transport.
+/// Capacity of the queue into the transport, in records.
 const UNDER_WAY: usize = 32;
-/// An ended attempt whose logs make no progress for so long has lost them.
+/// The logs of an ended attempt are declared lost if they make no progress for this long.
 const PATIENCE: Duration = Duration::from_secs(30);
 const TICK: Duration = Duration::from_secs(1);
 
@@ -29,33 +31,34 @@ const TICK: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug)]
 pub struct Logs {
     bytes: mpsc::Sender<Input>,
-    /// Not bounded, so that the agent's actor never waits for the logs, which may be waiting for it: two per attempt.
+    /// Unbounded, so that the agent's actor never waits for the log task, which may be waiting for the actor. There are
+    /// at most two orders per attempt.
     orders: mpsc::UnboundedSender<Order>,
 }
 
 impl Logs {
-    /// Hands over; waits while the spool is behind.
+    /// Sends an input; waits while the spool is behind.
     pub async fn tell(&self, input: Input) {
-        // A closed channel means that the agent is going away.
+        // A closed channel means that the agent is shutting down.
         let _ = self.bytes.send(input).await;
     }
 
-    /// Begins or ends an attempt; heard before what is handed over later.
+    /// Sends an order, which is handled before inputs that are sent later.
     pub fn order(&self, order: Order) {
         let _ = self.orders.send(order);
     }
 }
 
-/// What the agent's actor says of an attempt's logs.
+/// Orders of the agent's actor about an attempt's logs.
 #[derive(Debug)]
 pub enum Order {
-    /// An attempt begins.
+    /// The attempt starts.
     Open(Token),
-    /// Nobody wants them.
+    /// Drop the logs, because they are no longer wanted.
     Drop { token: Token, reason: String },
 }
 
-/// What cells say.
+/// Inputs from cells.
 #[derive(Debug)]
 pub enum Input {
     /// Bytes of a service.
@@ -65,18 +68,18 @@ pub enum Input {
         at: Timestamp,
         bytes: Vec<u8>,
     },
-    /// Nothing follows from an attempt.
+    /// The end of an attempt's logs.
     End(Token),
 }
 
-/// What happens to the stream.
+/// Events of the log stream.
 enum Wire {
     Up(mpsc::Sender<v1::LogUp>),
     Said(LogDown),
     Down,
 }
 
-/// Starts the task. It ends when nobody holds [`Logs`] any more; `over` hears of each attempt once.
+/// Starts the task. It ends when all [`Logs`] are dropped. `over` receives each attempt once.
 pub fn start<O: Overflow + 'static>(
     agent: AgentId,
     coordinator: Coordinator,
@@ -100,9 +103,9 @@ pub fn start<O: Overflow + 'static>(
 struct Uploader<O> {
     spool: LogSpool<O>,
     stream: Option<mpsc::Sender<v1::LogUp>>,
-    /// The stream took no more; it is waited for.
+    /// The stream's queue was full; wait until it is writable.
     blocked: bool,
-    /// Ended attempts, and when they made progress last.
+    /// Ended attempts with the time of their last progress.
     ended: BTreeMap<Token, Instant>,
 }
 
@@ -118,7 +121,8 @@ impl<O: Overflow> Uploader<O> {
         loop {
             let waited_for = self.stream.clone().filter(|_| self.blocked);
             let gone = tokio::select! {
-                // Orders before the bytes that they are about; acknowledgements before more bytes: they give credit and free memory.
+                // Orders come before the bytes that they concern. Acknowledgements come before more bytes, because they
+                // give credit and free memory.
                 biased;
                 Some(order) = orders.recv() => self.on_order(order),
                 Some(news) = wire.recv() => self.on_wire(news),
@@ -213,7 +217,7 @@ impl<O: Overflow> Uploader<O> {
         tokens
     }
 
-    /// Sends while there is credit and the stream takes more.
+    /// Sends records while there is credit and the stream's queue has room.
     fn send(&mut self) {
         self.blocked = false;
         let Some(stream) = self.stream.clone() else {
@@ -229,7 +233,7 @@ impl<O: Overflow> Uploader<O> {
                     self.blocked = true;
                     return;
                 }
-                // `keep_connected` says so in a moment.
+                // `keep_connected` will report it soon.
                 Err(mpsc::error::TrySendError::Closed(())) => {
                     self.stream = None;
                     return;
@@ -239,7 +243,7 @@ impl<O: Overflow> Uploader<O> {
     }
 }
 
-/// Returns when a stream takes more or is gone; never without one.
+/// Returns when a stream has room or is gone; without a stream it never returns.
 async fn writable(stream: Option<mpsc::Sender<v1::LogUp>>) {
     match stream {
         Some(stream) => drop(stream.reserve().await),
@@ -265,7 +269,7 @@ async fn keep_connected(agent: AgentId, coordinator: Coordinator, wire: mpsc::Se
     }
 }
 
-/// One stream until it ends; an error if none came about.
+/// Runs one stream until it ends. Returns an error if it could not be opened.
 async fn stream(
     agent: &AgentId,
     coordinator: &Coordinator,
@@ -290,7 +294,7 @@ async fn stream(
             },
             () = wire.closed() => return Ok(()),
         };
-        // What a later version says beyond this is no news.
+        // Ignore messages of a later version.
         if let Ok(said) = LogDown::try_from(said)
             && wire.send(Wire::Said(said)).await.is_err()
         {

@@ -1,4 +1,5 @@
-//! The logs of one attempt until the coordinator has them: the first half of the cap as it comes, the rest as a tail at the end.
+//! The logs of one attempt until the coordinator has stored them: the first half of the cap is sent as it comes, the
+//! rest is kept as a tail and sent at the end.
 
 use super::tail::Tail;
 use crate::link::overflow::{Overflow, Place};
@@ -8,16 +9,16 @@ use phalanx_shared::event::EventKind;
 use phalanx_shared::time::Timestamp;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-/// What attempts share: the overflow and the room in memory.
+/// Resources shared by all attempts: the overflow and the room in memory.
 #[derive(Debug)]
 pub struct Room<O> {
-    /// For what doesn't fit.
+    /// Takes the bytes that don't fit into memory.
     pub overflow: O,
     /// Bytes in memory now.
     pub memory_bytes: usize,
-    /// Bytes allowed.
+    /// Maximum number of bytes in memory.
     pub memory_limit: usize,
-    /// Bytes kept of one service: head and tail.
+    /// Maximum number of bytes kept per service: head and tail.
     pub cap_bytes: u64,
 }
 
@@ -30,21 +31,21 @@ pub struct Attempt {
     sent: usize,
     in_flight: u64,
     sources: BTreeMap<Source, Progress>,
-    /// Bytes of each service that went into the queue.
+    /// Number of bytes of each service that went into the queue.
     heads: BTreeMap<String, u64>,
     ended: bool,
-    /// The coordinator keeps nothing of it, and why.
+    /// Set if the coordinator refused the logs: the reason.
     refused: Option<String>,
     gaps: Vec<EventKind>,
-    /// Names in the overflow, removed with the attempt.
+    /// Files in the overflow, which are removed with the attempt.
     files: BTreeSet<String>,
 }
 
 #[derive(Debug, Default)]
 struct Progress {
-    /// Bytes produced.
+    /// Number of bytes produced.
     produced: u64,
-    /// Set when the service's head is full: where it began, and what it kept.
+    /// Set when the service's head is full: the offset where the tail began, and the tail.
     tail: Option<(u64, Tail)>,
 }
 
@@ -81,7 +82,7 @@ impl Kept {
 }
 
 impl Entry {
-    /// Bytes that count against the credit.
+    /// Returns the number of bytes that count against the credit.
     fn len(&self) -> u64 {
         match self {
             Entry::Chunk {
@@ -96,7 +97,7 @@ impl Entry {
         }
     }
 
-    /// What goes over the wire, of everything but a chunk.
+    /// Returns the body of any record except a chunk.
     fn body(&self) -> Body {
         match self {
             Entry::Gap {
@@ -138,7 +139,7 @@ fn gap_event(source: &Source, from: u64, to: u64, reason: String) -> EventKind {
 }
 
 impl Attempt {
-    /// No logs yet. `name` begins the names of its files.
+    /// Creates an attempt without logs. The names of its files begin with `name`.
     pub fn new(name: String) -> Self {
         Attempt {
             name,
@@ -190,7 +191,8 @@ impl Attempt {
             self.enqueue(room, source, offset, at, bytes);
             return;
         }
-        // The head is full for good, whichever stream filled it: what a stream says once it is in its tail stays in its tail.
+        // Once the head is full, whichever stream filled it, it stays full: later output of a stream with a tail must
+        // go into its tail.
         *head = room.cap_bytes / 2;
         let (_, tail) = progress.tail.get_or_insert_with(|| {
             // Two streams with two files each share the other half of the cap.
@@ -200,7 +202,8 @@ impl Attempt {
         tail.push(&mut room.overflow, offset, at, bytes);
     }
 
-    /// Into the last record if it continues it and isn't sent yet, else into a new one; in memory if there is room.
+    /// Appends to the last record if the bytes continue it and it isn't sent yet, else to a new one. Keeps the bytes in
+    /// memory if they fit.
     fn enqueue<O: Overflow>(
         &mut self,
         room: &mut Room<O>,
@@ -250,7 +253,7 @@ impl Attempt {
         });
     }
 
-    /// Declares bytes lost, here and as an event.
+    /// Declares bytes lost, as a record and as an event.
     fn gap(&mut self, source: &Source, from: u64, to: u64, reason: String) {
         let unsent = self.queue.len() > self.sent;
         if let Some(Entry::Gap {
@@ -277,7 +280,7 @@ impl Attempt {
         });
     }
 
-    /// Nothing follows: what the tails kept goes into the queue, with gaps where something is missing.
+    /// Handles the end of the output: queues the content of the tails, with gaps where bytes are missing.
     pub fn end(&mut self, cap_bytes: u64) {
         if self.ended {
             return;
@@ -314,7 +317,8 @@ impl Attempt {
         self.queue.push_back(Entry::End);
     }
 
-    /// The coordinator keeps nothing of it: what it hasn't stored, and all that follows, is a gap of each output.
+    /// Handles the coordinator's refusal: all bytes that it hasn't stored, and all later ones, become one gap per
+    /// stream.
     pub fn refuse<O: Overflow>(&mut self, room: &mut Room<O>, reason: &str) {
         if self.refused.is_some() {
             return;
@@ -340,12 +344,12 @@ impl Attempt {
         self.rewind();
     }
 
-    /// Whether nothing of it is left to be told.
+    /// Returns whether no record of it is left to be sent.
     pub fn is_over(&self) -> bool {
         self.ended && self.queue.is_empty()
     }
 
-    /// Bytes that were refused: the output's last gap grows, or begins.
+    /// Records refused bytes: extends the stream's last gap or begins a new one.
     fn lost(&mut self, source: &Source, from: u64, to: u64) {
         let grown = self.gaps.iter_mut().rev().find_map(|gap| match gap {
             EventKind::LogGap {
@@ -372,7 +376,7 @@ impl Attempt {
         }
     }
 
-    /// The next record that may be sent with this much credit, marked as sent.
+    /// Returns the next record that may be sent with this much credit, and marks it as sent.
     pub fn next_record<O: Overflow>(
         &mut self,
         room: &mut Room<O>,
@@ -397,7 +401,8 @@ impl Attempt {
                     bytes,
                 },
                 Err(error) => {
-                    // The numbers must have no hole: the record becomes a gap, and the run is told.
+                    // The numbers must have no hole: the record becomes a gap, which is also reported as an event of
+                    // the run.
                     let to = *offset + len;
                     let reason = format!("the agent's disk: {error}");
                     self.gaps
@@ -422,7 +427,7 @@ impl Attempt {
         })
     }
 
-    /// Drops what is stored up to and including a number. True when that was all there ever will be.
+    /// Drops the records up to and including this number. Returns whether the attempt's logs are complete.
     pub fn acknowledge<O>(&mut self, room: &mut Room<O>, number: u64) -> bool {
         while self.acknowledged < number && self.sent > 0 {
             let Some(entry) = self.queue.pop_front() else {
@@ -436,13 +441,13 @@ impl Attempt {
         self.is_over()
     }
 
-    /// A new connection: everything unacknowledged is sent again.
+    /// Handles a new connection: all unacknowledged records are sent again.
     pub fn rewind(&mut self) {
         self.sent = 0;
         self.in_flight = 0;
     }
 
-    /// Drops everything. What wasn't acknowledged becomes gaps of this reason.
+    /// Drops everything. Unacknowledged bytes become gaps with this reason.
     pub fn give_up<O: Overflow>(&mut self, room: &mut Room<O>, reason: &str) {
         self.end(room.cap_bytes);
         for entry in std::mem::take(&mut self.queue) {
@@ -456,7 +461,7 @@ impl Attempt {
         self.rewind();
     }
 
-    /// The gaps, as events for the run. Taken when the logs are over; the files go.
+    /// Returns the gaps, as events for the run, and removes the files. Call it when the logs are over.
     pub fn finish<O: Overflow>(self, room: &mut Room<O>) -> Vec<EventKind> {
         for entry in &self.queue {
             room.release(entry);

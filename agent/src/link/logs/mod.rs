@@ -1,4 +1,5 @@
-//! Logs on their way up: numbered, capped, with credit. They have a connection of their own, so that bytes never block control.
+//! Uploads logs: numbered, capped, and limited by credit. They have their own connection, so that log bytes never block
+//! control messages.
 
 pub mod actor;
 pub mod attempt;

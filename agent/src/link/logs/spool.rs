@@ -1,4 +1,5 @@
-//! The logs of all attempts of an agent until the coordinator has them. Pure: records come out when there is credit, in turn by attempt.
+//! The logs of all attempts of an agent until the coordinator has stored them. It is pure: records are returned while
+//! there is credit, alternating between attempts.
 
 use super::attempt::{Attempt, Room};
 use crate::link::overflow::Overflow;
@@ -8,12 +9,13 @@ use phalanx_shared::id::Token;
 use phalanx_shared::time::Timestamp;
 use std::collections::BTreeMap;
 
-/// How much is kept.
+/// Limits for logs.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Bytes kept of one service's log: half from its start, the rest from its end, an explicit gap between them.
+    /// Maximum number of bytes kept per service: half from the start, the rest from the end, with an explicit gap in
+    /// between.
     pub cap_bytes: u64,
-    /// Bytes in memory, of all attempts; the rest waits on disk.
+    /// Maximum number of bytes in memory for all attempts together; the rest waits on disk.
     pub memory_bytes: usize,
 }
 
@@ -26,28 +28,28 @@ impl Default for Limits {
     }
 }
 
-/// The logs of an attempt are over: stored, or declared lost by these events.
+/// The end of an attempt's logs: they are stored, except for these gaps.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Over {
-    /// Which attempt.
+    /// Token of the attempt.
     pub token: Token,
-    /// `LogGap` events, none if everything is stored.
+    /// `LogGap` events; none if everything is stored.
     pub gaps: Vec<EventKind>,
 }
 
-/// See the module.
+/// The log spool; see the module.
 #[derive(Debug)]
 pub struct LogSpool<O> {
     room: Room<O>,
     attempts: BTreeMap<Token, Attempt>,
-    /// Credit per attempt; none while there is no connection.
+    /// Credit per attempt in bytes; `None` while there is no connection.
     window_bytes: Option<u64>,
-    /// Whose turn it was.
+    /// The attempt whose record was sent last.
     last: Option<Token>,
 }
 
 impl<O: Overflow> LogSpool<O> {
-    /// An empty one.
+    /// Creates an empty spool.
     pub fn new(overflow: O, limits: Limits) -> Self {
         LogSpool {
             room: Room {
@@ -62,7 +64,7 @@ impl<O: Overflow> LogSpool<O> {
         }
     }
 
-    /// Begins to keep an attempt's logs.
+    /// Starts to keep an attempt's logs.
     pub fn open(&mut self, token: Token) {
         let name = format!(
             "{}_{}_{}_{}",
@@ -73,14 +75,14 @@ impl<O: Overflow> LogSpool<O> {
             .or_insert_with(|| Attempt::new(name));
     }
 
-    /// Takes bytes; those of an attempt that isn't open vanish.
+    /// Takes bytes. Drops them if the attempt isn't open.
     pub fn write(&mut self, token: &Token, source: Source, at: Timestamp, bytes: &[u8]) {
         if let Some(attempt) = self.attempts.get_mut(token) {
             attempt.write(&mut self.room, source, at, bytes);
         }
     }
 
-    /// Nothing follows from an attempt.
+    /// Handles the end of an attempt's output.
     pub fn end(&mut self, token: &Token) -> Option<Over> {
         let attempt = self.attempts.get_mut(token)?;
         attempt.end(self.room.cap_bytes);
@@ -88,7 +90,7 @@ impl<O: Overflow> LogSpool<O> {
         over.then(|| self.finish(token)).flatten()
     }
 
-    /// The coordinator keeps nothing of an attempt's logs, what is still to come included.
+    /// Handles the coordinator's refusal of an attempt's logs, including those still to come.
     pub fn refuse(&mut self, token: &Token, reason: &str) -> Option<Over> {
         let attempt = self.attempts.get_mut(token)?;
         attempt.refuse(&mut self.room, reason);
@@ -96,18 +98,18 @@ impl<O: Overflow> LogSpool<O> {
         over.then(|| self.finish(token)).flatten()
     }
 
-    /// A connection with so much credit per attempt: everything unacknowledged goes again.
+    /// Handles a new connection with this much credit per attempt: all unacknowledged records are sent again.
     pub fn connected(&mut self, window_bytes: u64) {
         self.window_bytes = Some(window_bytes);
         self.attempts.values_mut().for_each(Attempt::rewind);
     }
 
-    /// No connection: nothing is sent.
+    /// Handles the loss of the connection: nothing is sent.
     pub fn disconnected(&mut self) {
         self.window_bytes = None;
     }
 
-    /// The next record to send, if any may go.
+    /// Returns the next record to send, if one may be sent.
     pub fn next_record(&mut self) -> Option<(Token, Record)> {
         let window_bytes = self.window_bytes?;
         let after = self.last.clone();
@@ -126,14 +128,14 @@ impl<O: Overflow> LogSpool<O> {
         None
     }
 
-    /// The coordinator has stored all records of an attempt up to a number.
+    /// Handles an acknowledgement: the coordinator has stored all records of an attempt up to this number.
     pub fn acknowledge(&mut self, token: &Token, number: u64) -> Option<Over> {
         let attempt = self.attempts.get_mut(token)?;
         let over = attempt.acknowledge(&mut self.room, number);
         over.then(|| self.finish(token)).flatten()
     }
 
-    /// Nobody takes the rest: it is declared lost.
+    /// Declares the rest of an attempt's logs lost.
     pub fn give_up(&mut self, token: &Token, reason: &str) -> Option<Over> {
         let attempt = self.attempts.get_mut(token)?;
         attempt.give_up(&mut self.room, reason);
@@ -186,7 +188,8 @@ mod tests {
         (place, spool)
     }
 
-    /// Sends and acknowledges everything; gives each source's bytes with gaps as (from, to), and what was over.
+    /// Sends and acknowledges everything. Returns each source's bytes, the gaps as (from, to), and the attempts that
+    /// are over.
     #[allow(clippy::type_complexity)]
     fn drain(
         spool: &mut LogSpool<Directory>,
@@ -362,7 +365,7 @@ mod tests {
         assert_eq!(spool.room.memory_bytes, 0);
     }
 
-    /// A disk without room.
+    /// A full disk.
     struct Full;
     impl Overflow for Full {
         fn append(&mut self, _: &str, _: &[u8]) -> io::Result<Place> {
@@ -396,7 +399,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is written, cut and acknowledged in whatever order: every byte arrives once or lies in a gap.
+        /// However bytes are written, cut and acknowledged, every byte arrives once or lies in a gap.
         #[test]
         fn every_byte_arrives_or_lies_in_a_gap(actions in prop::collection::vec((0..5u8, 0..2000usize), 1..60)) {
             let (_place, mut spool) = spool(Limits { cap_bytes: 6000, memory_bytes: 800 });

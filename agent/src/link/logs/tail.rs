@@ -1,4 +1,5 @@
-//! The end of a log that exceeds its cap: the newest bytes, in two files of which the older goes when the newer is full.
+//! The end of a log that exceeds its cap: the newest bytes in two files. When the newer file is full, the older one is
+//! removed.
 
 use crate::link::overflow::{Overflow, Place};
 use phalanx_shared::time::Timestamp;
@@ -9,27 +10,28 @@ use std::collections::VecDeque;
 pub struct Tail {
     name: String,
     segment_bytes: u64,
-    /// Number of the file written to, and the bytes in it.
+    /// Number of the current file, and the bytes in it.
     segment: u64,
     filled: u64,
     pieces: VecDeque<(u64, Piece)>,
 }
 
-/// Bytes that are still there.
+/// Bytes that are still kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Piece {
-    /// Of the first byte in the source's stream.
+    /// Offset of the first byte in the source's stream.
     pub offset: u64,
-    /// When it came.
+    /// Time of arrival.
     pub at: Timestamp,
-    /// The overflow's file.
+    /// File in the overflow.
     pub file: String,
-    /// Where in it.
+    /// Position in the file.
     pub place: Place,
 }
 
 impl Tail {
-    /// An empty tail that keeps between one and two times `segment_bytes` in files whose names begin with `name`.
+    /// Creates an empty tail that keeps between one and two times `segment_bytes`, in files whose names begin with
+    /// `name`.
     pub fn new(name: String, segment_bytes: u64) -> Self {
         Tail {
             name,
@@ -40,7 +42,7 @@ impl Tail {
         }
     }
 
-    /// Takes bytes. What the overflow refuses is missing afterwards; the offsets show it.
+    /// Takes bytes. Bytes that the overflow refuses are missing later; the offsets show the gap.
     pub fn push<O: Overflow>(
         &mut self,
         overflow: &mut O,
@@ -69,7 +71,7 @@ impl Tail {
         }
     }
 
-    /// What is left, oldest first. The files stay until their names are removed.
+    /// Returns the kept pieces, oldest first. The files stay until they are removed by name.
     pub fn into_pieces(self) -> impl Iterator<Item = Piece> {
         self.pieces.into_iter().map(|(_, piece)| piece)
     }
