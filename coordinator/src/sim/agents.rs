@@ -1,4 +1,4 @@
-//! The agents' side of the world: processes, connections, effects of links.
+//! The agents' side of the world: processes, connections, and the effects of links.
 
 use super::Switch;
 use super::engine::REAP_EVERY;
@@ -108,7 +108,7 @@ impl World {
         Ok(())
     }
 
-    /// **I1** What the spool let go is on disk, whatever was acknowledged by whom.
+    /// **I1** Events that the spool has released are on disk, whatever acknowledged them.
     fn is_durable_at(&self, agent: usize) -> Res {
         let machine = &self.machines[agent];
         let Some(link) = &machine.link else {
@@ -187,7 +187,7 @@ impl World {
         Ok(())
     }
 
-    /// Images that queued cells will need are there.
+    /// Adds pulled images to an agent, which queued cells will need.
     pub fn pulled(&mut self, agent: usize, life: u64, images: Vec<String>) {
         let machine = &mut self.machines[agent];
         if let (Some(link), true) = (&mut machine.link, machine.life == life) {

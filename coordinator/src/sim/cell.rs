@@ -1,4 +1,4 @@
-//! A cell on an agent: the real sequence, verdict and masks, with actions that take random times and come to random ends, and a stack
+//! A cell on an agent: the real sequence, verdict and masks, with actions of random durations and results, and a stack
 //! of two objects in the machine's engine.
 
 use super::Switch;
@@ -25,25 +25,25 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// As the simulated specs say.
+/// Timeout of a cell, as in the simulated specs.
 pub const CELL_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What can happen in a cell.
+/// Something that happens in a cell.
 #[derive(Clone, Copy, Debug)]
 pub enum InCell {
-    /// The engine made an object, or can't.
+    /// The engine creates an object, or fails to.
     Made(Kind),
-    /// An action came to its end.
+    /// An action ended.
     Acted(NodeId),
     /// A timer fired, if it is still the one armed.
     Fired(Timer, u64),
     /// Clean-up is over.
     Closed,
-    /// There may be room for what it has to say.
+    /// The spool may have room for the cell's waiting events.
     Speak,
 }
 
-/// See the module.
+/// A simulated cell. See the module documentation.
 pub struct Cell {
     sequence: Sequence,
     spec: Arc<Spec>,
@@ -53,17 +53,17 @@ pub struct Cell {
     armed: HashMap<Timer, u64>,
     timers: u64,
     cancel: Option<CancelOrder>,
-    /// Said, but there was no room yet.
+    /// Events that wait for room in the spool.
     outbox: VecDeque<EventKind>,
     speaks: bool,
-    /// It does nothing, and says nothing, until its agent is told that the attempt isn't its own any more.
+    /// The cell does nothing and sends nothing until the attempt is cancelled by force.
     hangs: bool,
     closing: bool,
-    /// Nothing of it is left in this process.
+    /// Nothing of the cell is left in this process.
     pub gone: bool,
 }
 
-/// Names as written.
+/// Uses names as written.
 struct AsWritten;
 
 impl Describe for AsWritten {
@@ -98,7 +98,7 @@ fn opening(item: &Item) -> Opening {
 }
 
 impl World {
-    /// An offer was taken: the attempt begins.
+    /// Begins the attempt of an accepted offer.
     pub fn begin_cell(&mut self, agent: usize, offer: &Offer) -> Res {
         let token = offer.token.clone();
         let Some(kept) = self.disk.runs.get(&token.run) else {
@@ -106,7 +106,7 @@ impl World {
         };
         let spec = kept.made.spec.clone();
         let secret = offer.secrets.values().next().cloned();
-        // The same values, the same search: making it takes longer than all of an attempt.
+        // The same secrets give the same masks, and building them takes longer than the whole attempt.
         let masks = self.masks.entry(token.run.clone()).or_insert_with(|| {
             let off = self.switch == Switch::MaskOff;
             let values = offer.secrets.iter().filter(|_| !off);
@@ -161,7 +161,7 @@ impl World {
         );
     }
 
-    /// Something came to its end in a cell.
+    /// Handles something that happened in a cell.
     pub fn cell_goes_on(&mut self, agent: usize, life: u64, token: &Token, what: InCell) -> Res {
         let machine = &mut self.machines[agent];
         if machine.life != life || machine.link.is_none() {
@@ -171,7 +171,7 @@ impl World {
             return Ok(());
         };
         if cell.hangs || cell.closing && !matches!(what, InCell::Speak | InCell::Closed) {
-            // What was going on was stopped with the verdict.
+            // What was still going on was stopped with the verdict.
             return Ok(());
         }
         match what {
@@ -216,7 +216,7 @@ impl World {
         Ok(())
     }
 
-    /// What a service stood for is gone: the sequence decides what that means.
+    /// Reports a failed service. The sequence decides what that means.
     pub fn service_down(&mut self, agent: usize, token: &Token, reason: &str) -> Res {
         let down = Down {
             service: "db".to_owned(),
@@ -227,7 +227,7 @@ impl World {
         self.tell_sequence(agent, token, Input::ServiceDown(Box::new(down)))
     }
 
-    /// The order to end an attempt.
+    /// Handles an order to cancel an attempt.
     pub fn end_cell(&mut self, agent: usize, token: &Token, order: CancelOrder) -> Res {
         let Some(cell) = self.machines[agent].cells.get_mut(token) else {
             return Ok(());
@@ -309,7 +309,7 @@ impl World {
                 self.in_cell(agent, token, pause, InCell::Acted(node));
                 return Ok(Some(Input::Acting { node }));
             }
-            // A late answer is ignored by the sequence itself.
+            // The sequence itself ignores a late answer.
             Effect::Stop { .. } => {}
             Effect::Arm { timer, after } => {
                 cell.timers += 1;
@@ -333,7 +333,7 @@ impl World {
         Ok(None)
     }
 
-    /// An action ends somehow; sometimes with the secret in its mouth.
+    /// Ends an action with a random result, sometimes with the secret in its output.
     fn end_of_action(
         &mut self,
         agent: usize,
@@ -385,7 +385,7 @@ impl World {
         self.say(agent, token, torn_down)
     }
 
-    /// A cell says something; it waits while the spool has no room.
+    /// Queues an event of a cell and sends what the spool has room for.
     fn say(&mut self, agent: usize, token: &Token, kind: EventKind) -> Res {
         if let Some(cell) = self.machines[agent].cells.get_mut(token) {
             cell.outbox.push_back(kind);

@@ -1,4 +1,5 @@
-//! The promises, seen from outside the cores: what is on disk, who still runs. Who waits is in `seats.rs`, who lost what in `losses.rs`.
+//! Checks the promises from outside the cores: what is on disk, and which attempts still run. `seats.rs` checks waiting
+//! cells, `losses.rs` lost attempts.
 
 use super::plan::{self, Made};
 use super::tally::Tally;
@@ -19,7 +20,7 @@ pub fn broken(invariant: &'static str, what: String) -> Violation {
 #[derive(Default)]
 pub struct Disk {
     pub epoch: u64,
-    /// There is no room until then.
+    /// Until when the disk is full.
     pub full_until: Duration,
     pub runs: BTreeMap<RunId, Kept>,
 }
@@ -31,22 +32,22 @@ pub struct Kept {
     pub journal: Vec<Recorded>,
     pub settled: bool,
     pub priority: i32,
-    /// The value of its secret, which is nowhere in the journal.
+    /// The value of its secret, which must not be in the journal.
     pub secret: String,
     sequences: Sequences,
-    /// What the journal comes to, and that it keeps I2.
+    /// The fold of the journal, which also checks I2.
     outcomes: Outcomes,
-    /// The last sequence of each cell's attempts.
+    /// Last sequence number of each cell's attempts.
     last: BTreeMap<CellId, BTreeMap<u32, u64>>,
 }
 
 impl Kept {
-    /// What the journal comes to.
+    /// Returns the fold of the journal.
     pub fn state(&self) -> &RunState {
         self.outcomes.state()
     }
 
-    /// **I2** Each cell ends in exactly one outcome, and positions have no holes.
+    /// **I2** Each cell ends in exactly one outcome, and positions have no gaps.
     fn push(&mut self, recorded: Recorded) -> Res {
         self.outcomes.take(&recorded.event)?;
         let (position, expected) = (recorded.position, self.journal.len() as u64 + 1);
@@ -145,7 +146,7 @@ impl Disk {
         last.copied().unwrap_or(0)
     }
 
-    /// **I1** What is acknowledged is on disk.
+    /// **I1** Acknowledged events are on disk.
     pub fn is_durable(&self, token: &Token, seq: u64) -> Res {
         let last = self.last(token);
         if seq <= last {
@@ -178,7 +179,7 @@ impl Disk {
         ))
     }
 
-    /// At the end: every run has its outcome.
+    /// Checks at the end that every run has its outcome.
     pub fn all_finished(&self) -> Res {
         for (run, kept) in &self.runs {
             let over = |r: &Recorded| matches!(r.event.kind, EventKind::RunFinished { .. });
@@ -191,8 +192,8 @@ impl Disk {
 }
 
 impl World {
-    /// After every step; what a step can't have changed isn't looked at again. I1, I4 and the journal's half of I7 are checked where
-    /// something is written, acknowledged or let go.
+    /// Checks the promises after every step, except those that the step can't have affected. I1, I4 and the journal's
+    /// half of I7 are checked where something is written, acknowledged or released.
     pub fn check(&mut self) -> Res {
         if let (Some(center), true) = (&self.center, self.crowded) {
             center.seats.check()?;
@@ -207,7 +208,7 @@ impl World {
         Ok(())
     }
 
-    /// **I2**, at the gate: events pass it only for an attempt that the run holds, from the agent that holds it.
+    /// **I2** at the gate: events pass it only for an attempt that the run holds, from the agent that holds it.
     pub fn passed_rightly(&self, agent: &AgentId, token: &Token) -> Res {
         let run = self.center.as_ref().and_then(|c| c.runs.get(&token.run));
         if run.is_some_and(|run| run.held_by(agent).contains(token)) {
@@ -219,10 +220,10 @@ impl World {
         ))
     }
 
-    /// The lease: when the coordinator gives up on a silent agent, that has ended its attempts by itself.
+    /// The lease: when the coordinator gives up a silent agent, the agent has already ended its attempts.
     pub fn agent_stopped_first(&self, agent: &AgentId) -> Res {
         let machine = self.machines.iter().find(|m| m.about.agent == *agent);
-        // A process that stands still does nothing; when it goes on its own clock ends it.
+        // A frozen process does nothing; once it continues, its own clock ends the attempts.
         let machine = machine.filter(|m| !m.is_frozen(self.now.saturating_sub(TICK)));
         let running: BTreeSet<&Token> = machine
             .and_then(|m| m.link.as_ref())
@@ -242,7 +243,7 @@ impl World {
         }
     }
 
-    /// Whether an outcome was reached by every cell of every run: for the message when time runs out.
+    /// Describes the unfinished runs and their cells, for the message when time runs out.
     pub fn unfinished(&self) -> String {
         let mut open = Vec::new();
         for (run, kept) in &self.disk.runs {

@@ -1,4 +1,4 @@
-//! What runs and the scheduler want done, once it is durable, as `courier.rs` does.
+//! Performs the effects of runs and the scheduler once they are durable, like `courier.rs`.
 
 use super::Switch;
 use super::center::Parcel;
@@ -102,7 +102,7 @@ impl World {
         self.with_session(agent, |session| session.offer(now, offer))
     }
 
-    /// As [`crate::dispatch`] routes: to the holder, or to all if nobody holds the token.
+    /// Routes like [`crate::dispatch`]: to the holder, or to all sessions if no agent holds the token.
     fn of_token(
         &mut self,
         token: &Token,

@@ -1,4 +1,4 @@
-//! What befalls the world until it becomes calm.
+//! The disasters that hit the world until it becomes calm.
 
 use super::network::Message;
 use super::world::{Happening, Res, World};
@@ -9,7 +9,7 @@ use phalanx_shared::id::Token;
 use phalanx_shared::outcome::Outcome;
 use std::time::Duration;
 
-/// The process that says it is an agent whose directory it copied.
+/// Instance id of a process that claims to be an agent whose directory it copied.
 pub const IMPOSTOR: &str = "impostor";
 
 impl World {
@@ -84,7 +84,7 @@ impl World {
         Ok(())
     }
 
-    /// A process stands still (stopped, swapped out, a laptop asleep), and goes on as if nothing had happened.
+    /// Freezes a process (stopped, swapped out, a laptop asleep). It continues later as if nothing had happened.
     fn freeze(&mut self, agent: usize) {
         let until = self.now + self.random.millis(500, 20_000);
         if self.random.chance(300) && self.center.is_some() {
@@ -108,7 +108,7 @@ impl World {
         }
     }
 
-    /// The engine goes away for a while, and what ran in it has ended.
+    /// The engine is unavailable for a while, and everything that ran in it has ended.
     fn restart_engine(&mut self, agent: usize) -> Res {
         self.tally.count("engine restarted");
         let number = self.machines[agent].engine;
@@ -126,7 +126,8 @@ impl World {
         Ok(())
     }
 
-    /// An agent says things of attempts that it doesn't hold: another's, an earlier one, one of a term that is over, one that never was.
+    /// An agent sends messages about an attempt that it doesn't hold: another agent's, a future one, one of an earlier
+    /// term, or one of a cell that doesn't exist.
     fn lie(&mut self, agent: usize) {
         let machine = &self.machines[agent];
         let Some(connection) = machine.connection else {
@@ -191,7 +192,7 @@ impl World {
         self.transmit(connection, Message::Up(message));
     }
 
-    /// An agent says of an attempt that it holds what only the coordinator may say.
+    /// An agent sends an event that only the coordinator may create, for an attempt that it holds.
     fn forge(&mut self, agent: usize) {
         let machine = &self.machines[agent];
         let (Some(connection), Some(link)) = (machine.connection, &machine.link) else {
@@ -235,7 +236,7 @@ impl World {
         self.transmit(connection, Message::Up(FromAgent::Events { token, events }));
     }
 
-    /// Another process says Hello as an agent, holding nothing.
+    /// Another process says Hello as an agent, with an empty inventory.
     fn pretend(&mut self, agent: usize) {
         if self.center.is_none() || self.machines[agent].link.is_none() {
             return;
@@ -256,7 +257,7 @@ impl World {
             instance: IMPOSTOR.to_owned(),
         };
         self.transmit(connection, Message::Up(FromAgent::Hello(hello)));
-        // It goes again: nobody answers for it.
+        // It leaves again, since nothing handles its side.
         self.later(Duration::from_millis(500), Happening::HangUp { connection });
         let gone = Happening::UpBroken { connection, agent };
         self.later(Duration::from_millis(600), gone);
@@ -275,7 +276,7 @@ impl World {
         }
         self.tally.count("agent crashed");
         for connection in self.network.of_agent(agent) {
-            // The kernel says so, unless the machine went with it.
+            // The kernel reports the end, unless the machine failed as well.
             let learns = self.random.chance(700) && !self.network.parted(agent, self.now);
             self.hang_up(connection, false, learns);
         }

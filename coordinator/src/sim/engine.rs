@@ -1,4 +1,5 @@
-//! A container engine: objects with the real labels, and an engine that is away, slow or refuses. What is left in it is what I3 is about.
+//! A container engine: objects with the real labels, and an engine that is unavailable or refuses requests. I3 is about
+//! the objects left in it.
 
 use super::checks::broken;
 use super::world::{Res, World};
@@ -7,23 +8,23 @@ use phalanx_shared::id::{AgentId, Token};
 use phalanx_shared::invariant::{self, Leftover};
 use std::time::Duration;
 
-/// How often an agent reaps beside its start.
+/// Interval at which an agent reaps, besides once at its start.
 pub const REAP_EVERY: Duration = Duration::from_secs(20);
-/// By then what no attempt claims is gone, if there is an agent and an engine to see to it.
+/// Time within which an unclaimed object must be gone if an agent and an engine are there to remove it.
 const GONE_WITHIN: Duration = Duration::from_secs(25);
 
 #[derive(Debug)]
 struct Object {
     found: Found,
-    /// Since when nobody claims it, while agent and engine are there.
+    /// Since when no attempt claims it, counted while agent and engine are there.
     unclaimed: Option<Duration>,
 }
 
-/// See the module.
+/// A simulated engine. See the module documentation.
 #[derive(Debug, Default)]
 pub struct Engine {
     objects: Vec<Object>,
-    /// It doesn't answer until then.
+    /// Until when it doesn't answer.
     pub away_until: Duration,
     made: u64,
 }
@@ -37,7 +38,7 @@ impl Engine {
         self.objects.is_empty()
     }
 
-    /// Makes a network or a container of an attempt.
+    /// Creates a network or a container of an attempt.
     pub fn make(&mut self, kind: Kind, agent: &AgentId, token: &Token) {
         self.made += 1;
         let id = format!("{kind:?}-{}", self.made);
@@ -53,7 +54,7 @@ impl Engine {
         });
     }
 
-    /// What an agent's label finds.
+    /// Returns the objects with an agent's label.
     fn list(&self, agent: &AgentId) -> Vec<Found> {
         let mine = self.objects.iter().map(|object| &object.found);
         let mine = mine.filter(|found| found.agent() == Some(agent.as_str()));
@@ -64,7 +65,7 @@ impl Engine {
         self.objects.retain(|object| object.found.id != id);
     }
 
-    /// Removes an attempt's objects, all but `refused` of them. Returns how many went and the names of those left.
+    /// Removes an attempt's objects, except `refused` of them. Returns how many were removed and the ids of those left.
     pub fn close(&mut self, token: &Token, refused: usize) -> (u32, Vec<String>) {
         let objects = self.objects.iter().map(|object| &object.found);
         let mine = objects.filter(|found| found.token().as_ref() == Some(token));
@@ -77,7 +78,7 @@ impl Engine {
 }
 
 impl World {
-    /// The agent's reaper looks for what no live attempt claims. The decision is the real one.
+    /// Lets the agent's reaper remove what no live attempt claims. The decision is the real one.
     pub fn reap(&mut self, agent: usize) -> Res {
         let (now, wall) = (self.now, self.wall(agent));
         let machine = &self.machines[agent];
@@ -106,7 +107,7 @@ impl World {
         Ok(())
     }
 
-    /// **I3** Nothing outlives its attempt's clean-up deadline, as long as somebody is there to remove it.
+    /// **I3** Nothing outlives its attempt's clean-up deadline, as long as an agent is there to remove it.
     pub fn nothing_outlives(&mut self) -> Res {
         let now = self.now;
         for (number, engine) in self.engines.iter_mut().enumerate() {

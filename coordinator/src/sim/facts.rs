@@ -1,4 +1,4 @@
-//! What sessions say of agents, taken to scheduler and runs as `routing.rs` does.
+//! Routes facts about agents from the sessions to the scheduler and the runs, like `routing.rs`.
 
 use super::Switch;
 use super::center::{Gather, Parcel};
@@ -33,7 +33,7 @@ impl World {
                 self.tell_run(&run, Input::Accepted { token })
             }
             Fact::Declined { token, reason } => {
-                // Not asked of the gate: a session declines by itself what it can no longer offer.
+                // Not checked at the gate: a session itself declines what it can no longer offer.
                 let unanswered = reason.contains("didn't answer");
                 self.tally.count(if unanswered {
                     "offer unanswered"
@@ -86,9 +86,9 @@ impl World {
             let of_run = inventory.iter().filter(|item| item.token.run == run);
             let mut of_run: Vec<InventoryItem> = of_run.cloned().collect();
             match self.switch {
-                // A later term takes no notice of what agents still hold.
+                // A later term ignores what agents still hold.
                 Switch::Forgetful => of_run.retain(|item| item.token.epoch == self.disk.epoch),
-                // What a new process doesn't know of is still believed to be with it.
+                // Attempts that a new process doesn't know are still assumed to be with it.
                 Switch::DeadAgentKept => of_run = self.believed(&run, &id),
                 _ => {}
             }
@@ -101,7 +101,7 @@ impl World {
         self.gathered(number)
     }
 
-    /// All that a run has given to an agent, whether it is there or not.
+    /// Returns all attempts that a run has given to an agent, whether the agent is there or not.
     fn believed(&self, run: &RunId, agent: &AgentId) -> Vec<InventoryItem> {
         let run = self.center.as_ref().and_then(|center| center.runs.get(run));
         let held = run.map(|run| run.held_by(agent)).unwrap_or_default();
@@ -113,7 +113,7 @@ impl World {
         held.into_iter().map(item).collect()
     }
 
-    /// All runs have answered a Hello.
+    /// Answers a Hello once all runs have answered it.
     pub fn gathered(&mut self, number: u64) -> Res {
         let Some(center) = &mut self.center else {
             return Ok(());

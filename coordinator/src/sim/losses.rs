@@ -1,4 +1,4 @@
-//! Who lost what, and whether there was a cause (I7, I8).
+//! Checks that each lost attempt had a cause (I7, I8).
 
 use super::cell::CELL_TIMEOUT;
 use super::center::ATTEMPT_MARGIN;
@@ -9,13 +9,14 @@ use phalanx_shared::invariant::{self, Loss};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-/// A connection that is gone for less is no death: the session's own grace after a reset, the shortest of its patiences.
+/// An agent that was silent for less than this isn't dead. It is shorter than a session's lease and its grace after a
+/// reset.
 const PATIENCE: Duration = Duration::from_secs(6);
-/// Lease, margin, the wait after a restart of the coordinator, a disk that is full for a while.
+/// Lease, margin, the wait after a restart of the coordinator, and a disk that is full for a while.
 const NOTICED_WITHIN: Duration = Duration::from_secs(60);
 
 impl World {
-    /// A run has decided that attempts are lost: each must have been so.
+    /// Checks that each attempt that a run has declared lost had a cause.
     pub fn losses_have_causes(&mut self, events: &[Recorded]) -> Res {
         for recorded in events {
             if let EventKind::AttemptLost { token, .. } = &recorded.event.kind {
@@ -74,16 +75,16 @@ impl World {
         Ok(())
     }
 
-    /// Which agent began an attempt.
+    /// Records which agent began an attempt, and when.
     pub fn holds(&mut self, token: &Token, agent: &AgentId) {
         self.holders.insert(token.clone(), agent.clone());
         self.begun.insert(token.clone(), self.now);
     }
 
-    /// Whether an attempt should have ended by now, by the cell's timeout or by an order.
+    /// Returns whether an attempt should have ended by now, by its cell's timeout or by an order.
     fn overdue(&self, token: &Token) -> bool {
         let begun = self.begun.get(token);
-        // An order, of a person or of `fail-fast`, is an end too.
+        // A cancel, by a user or by `fail-fast`, shortens the time, too.
         let ordered = self.disk.runs.get(&token.run);
         let ordered = ordered.is_some_and(|kept| kept.state().cancel.is_some());
         let allowed = match ordered {

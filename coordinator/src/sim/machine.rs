@@ -1,4 +1,5 @@
-//! An agent's machine: the real link and spool, a disk that is small and sometimes full, a clock that jumps, a process that freezes.
+//! An agent's machine: the real link and spool, a small disk that is sometimes full, a clock that jumps, and a process
+//! that freezes.
 
 use super::cell::Cell;
 use super::random::Random;
@@ -15,11 +16,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-/// What the world does to a disk and sees on it.
+/// Controls and observes a disk.
 #[derive(Clone, Debug, Default)]
 pub struct Drive {
     full: Arc<AtomicBool>,
-    /// The secrets that must not be written (I4), and the first that was.
+    /// The secrets that must not be written (I4), and the first violation.
     secrets: Arc<Mutex<(Vec<String>, Option<Violation>)>>,
     refused: Arc<AtomicBool>,
 }
@@ -29,7 +30,7 @@ impl Drive {
         self.full.store(full, Ordering::Relaxed);
     }
 
-    /// Whether a write was refused since this was asked last.
+    /// Returns whether a write was refused since the last call.
     pub fn refused(&self) -> bool {
         self.refused.swap(false, Ordering::Relaxed)
     }
@@ -39,14 +40,14 @@ impl Drive {
         secrets.0.push(secret.to_owned());
     }
 
-    /// **I4** on this disk.
+    /// **I4** Checks that no secret was written to this disk.
     pub fn check(&self) -> Result<(), Violation> {
         let secrets = self.secrets.lock().unwrap_or_else(PoisonError::into_inner);
         secrets.1.clone().map_or(Ok(()), Err)
     }
 }
 
-/// Files in memory.
+/// A disk with its files in memory.
 #[derive(Debug, Default)]
 pub struct Disk {
     files: BTreeMap<String, Vec<u8>>,
@@ -96,21 +97,21 @@ impl Overflow for Disk {
     }
 }
 
-/// A machine with an agent on it, if its process lives.
+/// A machine, with an agent on it if its process is alive.
 pub struct Machine {
     pub about: About,
     pub link: Option<Link<Disk>>,
-    /// Counts processes; what an earlier one put on the agenda doesn't count.
+    /// Number of the current process. Agenda entries of an earlier process don't count.
     pub life: u64,
     pub connection: Option<ConnectionId>,
     pub cells: BTreeMap<Token, Cell>,
     pub failed_connects: u32,
-    /// Which engine it uses; two agents may share one.
+    /// Index of the engine that it uses; two agents may share one.
     pub engine: usize,
     pub drive: Drive,
-    /// The process does nothing until then.
+    /// Until when the process is frozen.
     pub frozen_until: Duration,
-    /// How far its wall clock is off, in microseconds.
+    /// Offset of its wall clock, in microseconds.
     pub clock_off: i64,
     /// Attempts that this process began.
     pub began: BTreeSet<Token>,
@@ -122,7 +123,7 @@ impl Machine {
             agent: AgentId(format!("agent-{number}")),
             name: format!("agent {number}"),
             version: "simulated".to_owned(),
-            // Two that take big cells, so that one of them may be lost; they share an engine.
+            // Two agents take big cells, so that one of them may be lost; they share an engine.
             labels: if number < 2 {
                 vec!["big".to_owned()]
             } else {
@@ -155,7 +156,7 @@ impl Machine {
         now < self.frozen_until
     }
 
-    /// A new process.
+    /// Starts a new process.
     pub fn start(&mut self) {
         let disk = Disk {
             files: BTreeMap::new(),
@@ -172,7 +173,7 @@ impl Machine {
         self.failed_connects = 0;
     }
 
-    /// `kill -9`: the process, its cells and everything in memory are gone.
+    /// Simulates `kill -9`: the process, its cells and everything in memory are gone.
     pub fn kill(&mut self) {
         self.link = None;
         self.connection = None;

@@ -7,7 +7,7 @@ use phalanx_proto::link::{FromAgent, ToAgent};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// How bad it is, in thousandths per message.
+/// How unreliable the network is, in thousandths per message.
 #[derive(Clone, Copy, Debug)]
 pub struct Weather {
     pub lose: u64,
@@ -26,7 +26,7 @@ impl Weather {
     };
 }
 
-/// Which way.
+/// A message and its direction.
 #[derive(Clone, Debug)]
 pub enum Message {
     Up(FromAgent),
@@ -36,16 +36,16 @@ pub enum Message {
 #[derive(Debug)]
 struct Wire {
     agent: usize,
-    /// Nothing is delivered before what was sent earlier in the same direction, unless it is reordered.
+    /// Latest arrival time per direction. A later message doesn't arrive before it, unless it is reordered.
     last: [Duration; 2],
 }
 
-/// All connections that carry something.
+/// All open connections.
 #[derive(Debug, Default)]
 pub struct Network {
     wires: BTreeMap<ConnectionId, Wire>,
     opened: ConnectionId,
-    /// Until when nothing gets through from or to an agent.
+    /// Until when each partitioned agent is cut off.
     partitions: BTreeMap<usize, Duration>,
 }
 
@@ -94,7 +94,7 @@ impl Network {
             .is_some_and(|until| now < *until)
     }
 
-    /// When a message arrives: never, once or twice.
+    /// Returns when a message arrives: never, once or twice.
     pub fn send(
         &mut self,
         connection: ConnectionId,

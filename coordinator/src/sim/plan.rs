@@ -1,4 +1,4 @@
-//! The plans of simulated runs: real specs, planned by the real planner, anew at each restart as the coordinator does (I5).
+//! The plans of simulated runs: real specs, planned by the real planner, and planned again at each restart to check I5.
 
 use phalanx_shared::diagnostic::{Source, Sources};
 use phalanx_shared::id::CellId;
@@ -10,7 +10,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-/// What a run is made of.
+/// A planned run and its jobs.
 #[derive(Clone)]
 pub struct Made {
     pub spec: Arc<Spec>,
@@ -18,8 +18,8 @@ pub struct Made {
     pub jobs: BTreeMap<CellId, Arc<CellJob>>,
 }
 
-/// The spec of a shape; `big` cells need a label that only two agents offer. The first run of a world has at least twelve cells, others
-/// at least eight.
+/// Returns the spec of a shape. `big` cells need a label that only two agents offer. The first run of a world has at
+/// least twelve cells, others at least eight.
 pub fn spec(shape: u64, first: bool, changed: bool) -> String {
     let images = ["[a, b]", "[a, b, c]"][usize::from(first)];
     let speeds = ["[x, y]", "[x, y, z]"][(shape / 2 % 2) as usize];
@@ -70,7 +70,7 @@ fn load_and_expand(text: &str) -> Result<Loaded, String> {
     })
 }
 
-/// The plan of a spec.
+/// Plans a spec.
 pub fn plan(text: &str) -> Result<Plan, String> {
     load_and_expand(text).map(|loaded| loaded.plan)
 }
@@ -80,8 +80,8 @@ thread_local! {
     static KNOWN: RefCell<HashMap<String, Made>> = RefCell::default();
 }
 
-/// Plans a spec; the simulator's specs are right. Planned once for all worlds: whether planning again gives the same is asked at restarts
-/// ([`plan`]).
+/// Plans a spec of the simulator, which must be valid. The result is cached for all worlds; restarts check that
+/// planning again gives the same plan ([`plan`]).
 pub fn make(text: &str) -> Result<Made, String> {
     if let Some(made) = KNOWN.with_borrow(|known| known.get(text).cloned()) {
         return Ok(made);

@@ -1,4 +1,4 @@
-//! Numbers that a seed decides (SplitMix64).
+//! Random numbers determined by a seed (SplitMix64).
 
 use std::time::Duration;
 
@@ -18,12 +18,12 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// Less than `end`.
+    /// Returns a number less than `end`.
     pub fn below(&mut self, end: u64) -> u64 {
         self.number() % end.max(1)
     }
 
-    /// True so many times in a thousand.
+    /// Returns true with a probability of `per_mille` thousandths.
     pub fn chance(&mut self, per_mille: u64) -> bool {
         self.below(1000) < per_mille
     }

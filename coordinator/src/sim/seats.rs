@@ -1,4 +1,5 @@
-//! Who waits, who holds, who could take (I6): kept beside the scheduler from the same inputs, so that it can be judged.
+//! Tracks which cells wait, which agents hold attempts, and which could take one (I6). It gets the same inputs as the
+//! scheduler, to check its decisions.
 
 use super::center::label_limits;
 use super::world::Res;
@@ -9,7 +10,7 @@ use phalanx_shared::plan::Resources;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// See the module.
+/// The scheduler's world as derived from its inputs. See the module documentation.
 #[derive(Default)]
 pub struct Seats {
     waiting: BTreeMap<Token, CellRequest>,
@@ -34,7 +35,7 @@ impl Seats {
         }
     }
 
-    /// Before the scheduler decides.
+    /// Records an input before the scheduler handles it.
     pub fn told(&mut self, input: &Input, now: Duration) {
         match input {
             Input::RunAdded { .. } => {}

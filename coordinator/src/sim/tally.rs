@@ -1,9 +1,9 @@
-//! How often each fault and each recovery path was taken. A path that no seed takes is a path that nothing tests.
+//! Counts how often each fault and each recovery path occurred. A path that no seed takes is not tested.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// What must happen in a few hundred seeds.
+/// What must occur within a few hundred seeds.
 const EXPECTED: [&str; 57] = [
     "agent crashed",
     "agent ended an attempt that wasn't its own any more",
@@ -78,7 +78,7 @@ impl Tally {
         }
     }
 
-    /// What was expected and never happened.
+    /// Returns what was expected and never occurred.
     pub fn never(&self) -> Vec<&'static str> {
         EXPECTED
             .into_iter()
