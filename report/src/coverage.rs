@@ -1,7 +1,8 @@
-//! The coverage table: what the spec promises to verify (`verifies` rows) against one axis of the matrix.
+//! The coverage table: rows that the spec's `verifies` keys name, by the values of one axis of the matrix.
 //!
-//! A row of a cell is the worst of the steps and groups that name it; a group's verdict outranks those of the steps
-//! inside it that only inherit the row. A row of a column is the worst of its cells, with their number beside it.
+//! A row's state in a cell is the worst of the steps and groups that name it; a group's verdict takes precedence over
+//! steps inside it that only inherit the row. An entry of the table is the worst state of the column's cells, with the
+//! number of cells in each state.
 
 use super::view::{CellView, StepView, ancestors};
 use indexmap::IndexSet;
@@ -11,67 +12,67 @@ use serde::Serialize;
 use serde_json::Value;
 use std::collections::HashMap;
 
-/// `--coverage-axis cell`: a column for each cell.
+/// Value of `--coverage-axis` for one column per cell.
 pub const CELL_AXIS: &str = "cell";
 
-/// The table.
+/// The coverage table of a run.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Coverage {
-    /// The axis of the columns; `cell` for a column per cell, empty when the matrix has no axis.
+    /// Axis of the columns; `cell` for one column per cell, empty if the matrix has no axis.
     pub axis: String,
-    /// Whether the caller named the axis.
+    /// Whether the caller chose the axis.
     pub chosen: bool,
-    /// The columns: the axis' values as text.
+    /// Columns: the axis's values as text.
     pub columns: Vec<String>,
-    /// The rows in the spec's order.
+    /// Rows in the spec's order.
     pub rows: Vec<CoverageRow>,
 }
 
-/// One promise.
+/// One row of the table: something that the spec promises to verify.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct CoverageRow {
-    /// What `verifies` names.
+    /// Key that `verifies` names.
     pub key: String,
-    /// What the table shows.
+    /// Title shown in the table.
     pub title: String,
-    /// One for each column.
+    /// Entries, one for each column.
     pub entries: Vec<CoverageEntry>,
 }
 
-/// A row of a column.
+/// One entry of the table: a row in one column.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct CoverageEntry {
-    /// The worst of the cells.
+    /// Worst state of the column's cells.
     pub state: CoverageState,
-    /// The column's cells by state, worst first.
+    /// The column's cells grouped by state, worst first.
     pub parts: Vec<CoveragePart>,
 }
 
-/// Cells of a column whose row is in one state.
+/// The cells of a column in which the row has the same state.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct CoveragePart {
-    /// The state.
+    /// State of the row in these cells.
     pub state: CoverageState,
-    /// How many cells.
+    /// Number of cells.
     pub cells: usize,
-    /// Why, unless it passed: of the first cell that says so.
+    /// Reason for a state other than passed or flaky, from the first cell that has one.
     pub reason: Option<String>,
 }
 
-/// How a row of a cell ended.
+/// State of a row in one cell.
 ///
-/// The order is by severity, best first.
+/// Variants are ordered by severity, best first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[allow(missing_docs)]
 pub enum CoverageState {
-    /// No cell of the column (an excluded combination).
+    /// The column has no cell (an excluded combination).
     #[default]
     Absent,
     Passed,
     Flaky,
     Skipped,
-    /// The cell never came so far: nothing that names the row has ended, or it wasn't reached.
+    /// The cell didn't get to the row: no step that names it has ended, or none was reached.
     NotRun,
     Cancelled,
     Failed,
@@ -79,7 +80,7 @@ pub enum CoverageState {
 }
 
 impl CoverageState {
-    /// The words that tables show.
+    /// Returns the text shown in tables.
     pub fn as_str(self) -> &'static str {
         match self {
             CoverageState::Absent => "",
@@ -108,7 +109,7 @@ impl From<Outcome> for CoverageState {
 }
 
 impl Coverage {
-    /// Reasons that the table refers to, in the order of their first use: the first line of each.
+    /// Returns the reasons to which the table refers, in the order of their first use; only the first line of each.
     pub fn reasons(&self) -> IndexSet<&str> {
         let parts = self
             .rows
@@ -120,16 +121,16 @@ impl Coverage {
 }
 
 impl CoveragePart {
-    /// The reason's first line.
+    /// Returns the first line of the reason.
     pub fn short_reason(&self) -> Option<&str> {
         self.reason.as_deref()?.lines().next()
     }
 }
 
-/// The row's state in one cell with its reason.
+/// State of a row in one cell, with its reason.
 type RowState<'a> = (CoverageState, Option<&'a str>);
 
-/// The table of a plan's cells; `None` if the spec has no rows. An axis that doesn't exist counts as not named.
+/// Returns the table of a plan's cells; `None` if the spec has no rows. An unknown `axis` is ignored.
 pub fn coverage(plan: &Plan, cells: &[CellView], axis: Option<&str>) -> Option<Coverage> {
     if plan.coverage.is_empty() {
         return None;
@@ -179,7 +180,7 @@ pub fn coverage(plan: &Plan, cells: &[CellView], axis: Option<&str>) -> Option<C
     })
 }
 
-/// Each row that something in the cell names, with the worst state of what names it.
+/// Returns each row that a step or group of the cell names, with the worst state of those.
 fn rows_of_cell(cell: &CellView) -> HashMap<&str, RowState<'_>> {
     let mut rows: HashMap<&str, RowState<'_>> = HashMap::new();
     let Some(attempt) = cell.newest() else {
@@ -255,7 +256,7 @@ fn column_of(cell: &CellView, axis: &str) -> String {
     }
 }
 
-/// An axis value as people write it.
+/// Returns an axis value as text.
 pub(super) fn axis_text(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
@@ -263,8 +264,9 @@ pub(super) fn axis_text(value: &Value) -> String {
     }
 }
 
-/// The axis that tells most about the rows: the one whose value leaves the least doubt about their states
-/// (information gain, summed over the rows). Without any difference, the first axis with more than one value.
+/// Returns the axis that explains the rows best: the one whose value leaves the least uncertainty about their states
+/// (information gain, summed over the rows). If no axis makes a difference, returns the first axis with more than one
+/// value.
 fn telling_axis(
     plan: &Plan,
     cells: &[CellView],
@@ -301,7 +303,7 @@ fn telling_axis(
     best.map(|(_, _, axis)| axis.clone())
 }
 
-/// H(state) − H(state | column), in bits.
+/// Returns H(state) − H(state | column), in bits.
 fn information_gain<'a>(pairs: impl Iterator<Item = (&'a str, CoverageState)>) -> f64 {
     let mut all: HashMap<CoverageState, usize> = HashMap::new();
     let mut by_column: HashMap<&str, HashMap<CoverageState, usize>> = HashMap::new();

@@ -1,18 +1,18 @@
-//! What went wrong in a run, each thing once: the same failure in many cells is one finding with many cells.
+//! The distinct failures of a run: the same failure in many cells is one finding with many cells.
 
 use super::view::{CellView, RunView, StepView};
 use indexmap::IndexMap;
 use phalanx_shared::outcome::Outcome;
 
-/// A failed step, or a cell without one, with the cells in which it ended the same way.
+/// A failed step, or a cell that failed without one, with the cells in which it ended the same way.
 pub struct Finding<'a> {
     /// The step in the first of the cells; `None` if the cell failed outside its steps.
     pub step: Option<&'a StepView>,
-    /// In plan order, at least one.
+    /// Cells in plan order, at least one.
     pub cells: Vec<&'a CellView>,
 }
 
-/// The findings in the order of their first cells.
+/// Returns the findings in the order of their first cells.
 pub fn findings(view: &RunView) -> Vec<Finding<'_>> {
     let mut findings: IndexMap<String, Finding<'_>> = IndexMap::new();
     let mut add = |key: String, step, cell| {
@@ -43,7 +43,8 @@ fn is_bad(outcome: Option<Outcome>) -> bool {
     matches!(outcome, Some(Outcome::Failed | Outcome::Errored))
 }
 
-/// Equal for failures that have one cause as far as a reader can tell: step, reason, and the failed checks with their parts.
+/// Returns a key that is equal for failures that look alike to a reader: step, reason, and the failed checks with their
+/// parts.
 fn sameness(step: &StepView) -> String {
     let failed: Vec<_> = step.checks.iter().filter(|check| !check.passed).collect();
     format!(

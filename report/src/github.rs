@@ -1,12 +1,12 @@
-//! GitHub Actions: `::error` annotations, which the pull request shows at the failing line of the spec.
+//! GitHub Actions: `::error` annotations, which a pull request shows at the failing line of the spec.
 //!
-//! GitHub keeps ten errors a step, so equal failures of many cells are one annotation that names the cells.
+//! GitHub keeps ten errors per step, so equal failures of many cells become one annotation that names the cells.
 
 use super::finding::findings;
 use super::text::step_title;
 use super::view::{RunView, StepView};
 
-/// One line for each distinct failure.
+/// Returns one line for each distinct failure.
 pub fn annotations(view: &RunView) -> String {
     findings(view)
         .iter()
@@ -64,7 +64,7 @@ fn annotation(place: Option<&Place>, text: &str, cells: &[&str]) -> String {
     )
 }
 
-/// `file:line:column`.
+/// A position `file:line:column`.
 struct Place {
     file: String,
     line: u32,

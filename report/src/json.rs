@@ -1,8 +1,8 @@
-//! `--report json=FILE`: the view as it is. Its fields are told in `docs/reports.md`.
+//! `--report json=FILE`: the view as it is. `docs/reports.md` describes its fields.
 
 use super::view::RunView;
 
-/// The report with a line break at its end.
+/// Returns the report, with a line break at its end.
 pub fn render(view: &RunView) -> Result<String, serde_json::Error> {
     serde_json::to_string_pretty(view).map(|text| text + "\n")
 }

@@ -1,10 +1,11 @@
 //! `--report junit=FILE`: a test suite for each cell, a test case for each step.
 //!
-//! Failed steps carry their failure in full and the log tails as `system-out`; skipped ones their reason. A cell without
-//! an outcome of any step (errored before the first, lost, cancelled in the queue) gets a test case for itself, so that no
-//! reader mistakes it for a cell without tests.
+//! Failed steps contain their failure in full and the log tails as `system-out`; skipped steps contain their reason. If
+//! a cell isn't ok although no step failed (errored before the first step, lost, cancelled in the queue), the cell gets
+//! a test case of its own, so that it doesn't look like a cell without tests.
 //!
-//! Class name and name together are unique within a report: readers such as GitLab drop what they take for a repetition.
+//! Class name and name together are unique within a report: readers such as GitLab drop test cases that look like
+//! duplicates.
 
 use super::style::Style;
 use super::text::{failure, lines_text};
@@ -17,7 +18,7 @@ use quick_junit::{
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-/// The report.
+/// Returns the report as XML.
 pub fn render(view: &RunView) -> Result<String, SerializeError> {
     let mut report = Report::new(view.spec.as_str());
     report.set_time(Duration::from_micros(view.timing.wall_us));
@@ -26,7 +27,7 @@ pub fn render(view: &RunView) -> Result<String, SerializeError> {
     report.to_string().map(well_formed)
 }
 
-/// Characters that XML 1.0 forbids and the writer lets through. They have no escape either.
+/// Replaces characters that XML 1.0 forbids but the writer lets through. They can't be escaped either.
 fn well_formed(xml: String) -> String {
     const FORBIDDEN: [char; 2] = ['\u{fffe}', '\u{ffff}'];
     if xml.contains(FORBIDDEN) {
@@ -36,7 +37,8 @@ fn well_formed(xml: String) -> String {
     }
 }
 
-/// Gives cases that share class and name the path of their step; cells that still share both, their id.
+/// Makes test cases unique: cases with equal class and name get the path of their step, and if both are still equal,
+/// the cell's id.
 fn make_unique(report: &mut Report) {
     let distinctions: [fn(&TestSuite, &mut TestCase); 2] = [
         |_, case| {
@@ -68,7 +70,7 @@ fn make_unique(report: &mut Report) {
             suite.test_cases = cases;
         }
     }
-    // A name may have been written to look like one of these.
+    // A user's name may look like one of these names.
     let mut taken = HashSet::new();
     for suite in &mut report.test_suites {
         for case in &mut suite.test_cases {
@@ -134,7 +136,7 @@ fn case(cell: &CellView, step: &StepView) -> TestCase {
     let outcome = step.outcome.unwrap_or(Outcome::Cancelled);
     let reason = step.reason.as_deref().unwrap_or_default();
     let reason = match step.unreached {
-        // JUnit knows no other word for it than skipped.
+        // JUnit has no better status for it than skipped.
         true => format!("not run: {reason}"),
         false => reason.to_owned(),
     };
@@ -180,8 +182,8 @@ fn whole_cell(cell: &CellView) -> TestCase {
     case
 }
 
-/// JUnit knows no flaky and no cancelled: the first is a success (its `tries` property tells), the second an error,
-/// so that a cancelled run isn't green.
+/// Returns the JUnit status. JUnit has no flaky and no cancelled: flaky becomes a success (the `tries` property shows
+/// it), and cancelled becomes an error, so that a cancelled run isn't green.
 fn status(outcome: Outcome, reason: &str, action: &str) -> TestCaseStatus {
     let mut status = match outcome {
         Outcome::Passed | Outcome::Flaky => return TestCaseStatus::success(),
@@ -193,7 +195,7 @@ fn status(outcome: Outcome, reason: &str, action: &str) -> TestCaseStatus {
         status.set_message(reason.lines().next().unwrap_or_default());
     }
     if outcome == Outcome::Skipped {
-        // Some readers show the message, some the content.
+        // Some readers show the message, others the content.
         status.set_description(reason);
     } else {
         status.set_type(format!("{outcome}.{action}"));
@@ -206,7 +208,7 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
     use super::*;
 
-    /// A class, a name and a path.
+    /// Class, name and path of a case.
     type Case = (&'static str, &'static str, &'static str);
 
     fn report(cells: &[(&str, &[Case])]) -> Report {
@@ -286,7 +288,7 @@ mod tests {
             let Some(c) = char::from_u32(number) else {
                 continue;
             };
-            // Controls, and the end of each plane.
+            // Control characters, and the last two code points of each plane.
             if number > 0x9f && number & 0xfffe != 0xfffe {
                 continue;
             }

@@ -1,9 +1,9 @@
-//! What people and other programs are told of a run.
+//! Reports about a run, for people and for other programs.
 //!
-//! Everything starts from one serialisable view of a [`RunState`](phalanx_shared::run_state::RunState) ([`view`]), made
-//! without I/O. Each renderer is one file: [`junit`], [`json`] and [`markdown`] write files, [`github`] annotates a
-//! workflow, [`terminal`] tells the end of a run, [`plain`] and [`live`] its course. Nothing here reads a clock or
-//! a terminal: time, width and colours are parameters.
+//! All of them are made from a serializable view of a [`RunState`](phalanx_shared::run_state::RunState) ([`view`]),
+//! which is made without I/O. Each renderer is one file: [`junit`], [`json`] and [`markdown`] write files, [`github`]
+//! annotates a workflow, [`terminal`] shows the summary of a run, [`plain`] and [`live`] show its progress. Nothing
+//! here reads a clock or a terminal: time, width and colours are parameters.
 
 pub mod coverage;
 pub mod finding;

@@ -1,7 +1,7 @@
-//! The live table: one frame from the state of a run, the time and the size of the screen. Drawing it is the CLI's.
+//! The live table: renders one frame from the state of a run, the time and the size of the screen. The CLI draws it.
 //!
-//! If all cells fit they stand in plan order, so that nothing jumps. If not, those that failed and those that run are
-//! shown and the rest is summed up. A frame is never higher than the screen nor wider than its columns.
+//! If all cells fit they are in plan order, so that no line moves. If not, failed and running cells are shown and the
+//! others are summarized. A frame is never higher than the screen nor wider than its columns.
 
 use super::style::{Style, Tone};
 use super::text::{clean, duration, fit, plural};
@@ -15,19 +15,19 @@ use phalanx_shared::time::Timestamp;
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-/// Why cells wait that no agent has, as their coordinator says it.
+/// Why cells that no agent holds are waiting, as reported by the coordinator.
 pub type Waits = HashMap<CellId, String>;
 
-/// Columns and rows of a screen.
+/// Size of a screen in characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Size {
-    /// Columns.
+    /// Number of columns.
     pub width: usize,
-    /// Rows.
+    /// Number of rows.
     pub height: usize,
 }
 
-/// Services that a cell's line names.
+/// Maximum number of services in a cell's line.
 const NAMED: usize = 3;
 
 /// A cell's line before layout.
@@ -41,7 +41,7 @@ struct Row<'a> {
     rank: u8,
 }
 
-/// The frame: a headline and a line for each cell worth showing.
+/// Returns the frame: a headline and a line for each cell worth showing.
 pub fn frame(
     state: &RunState,
     waits: &Waits,
@@ -55,7 +55,7 @@ pub fn frame(
         .iter()
         .map(|(id, cell)| row(state, waits, id, cell, now))
         .collect();
-    let room = size.height.saturating_sub(4).max(1); // headline, column titles, the rest summed up, the cursor's line
+    let room = size.height.saturating_sub(4).max(1); // headline, column titles, the summary of the others, the cursor's line
     let shown = choose(&rows, room);
     let layout = Layout::of(&rows, width);
     let mut lines = vec![headline(state, &rows, now, width, style)];
@@ -130,7 +130,8 @@ fn row<'a>(
     }
 }
 
-/// Which rows go first when not all fit: trouble, then what runs, then what comes, then what is over.
+/// Returns the priority of a finished cell's row when not all rows fit. Failures come first, then running, waiting and
+/// finished cells.
 fn rank_of(outcome: Outcome) -> u8 {
     match outcome {
         Outcome::Failed | Outcome::Errored => 1,
@@ -140,7 +141,7 @@ fn rank_of(outcome: Outcome) -> u8 {
     }
 }
 
-/// Phase and step of an attempt, the services that it waits for with the step.
+/// Returns phase and step of an attempt; services that aren't ready are added to the step.
 pub(super) fn where_it_is(attempt: &AttemptState) -> (&str, Cow<'_, str>) {
     let phase = name_of(attempt, attempt.phase.as_deref());
     let runs = attempt.started.is_some() && attempt.finished.is_none();
@@ -159,7 +160,7 @@ pub(super) fn where_it_is(attempt: &AttemptState) -> (&str, Cow<'_, str>) {
     (phase, step)
 }
 
-/// The services that are on their way, each with its state: `web unhealthy, db started`.
+/// Returns the services that aren't ready, each with its activity or state: `web: unhealthy, db: not ready yet`.
 fn not_ready(attempt: &AttemptState) -> String {
     let state = |state: ServiceState| match state {
         ServiceState::Pulled | ServiceState::Built => Some("being created"),
@@ -196,7 +197,7 @@ fn name_of<'a>(attempt: &'a AttemptState, path: Option<&'a str>) -> &'a str {
         .map_or(path, |step| step.name.as_str())
 }
 
-/// Indices of the rows to show, in plan order.
+/// Returns the indices of the rows to show, in plan order.
 fn choose(rows: &[Row<'_>], room: usize) -> Vec<usize> {
     if rows.len() <= room {
         return (0..rows.len()).collect();
@@ -204,7 +205,7 @@ fn choose(rows: &[Row<'_>], room: usize) -> Vec<usize> {
     let mut order: Vec<usize> = (0..rows.len()).collect();
     order.sort_by_key(|index| rows.get(*index).map_or(u8::MAX, |row| row.rank));
     let failed = rows.iter().filter(|row| row.rank == 1).count();
-    let most_failed = failed.min((room / 3).max(1)); // running cells stay in sight however many failed
+    let most_failed = failed.min((room / 3).max(1)); // running cells stay visible, however many failed
     let mut shown: Vec<usize> = order.iter().take(most_failed).copied().collect();
     shown.extend(order.iter().skip(failed).take(room - most_failed));
     let missing = room - shown.len();
@@ -304,7 +305,7 @@ fn headline(
     line
 }
 
-/// Widths of the columns; a narrow screen loses the phase first, then the step.
+/// Widths of the columns; a narrow screen drops the phase first, then the step.
 struct Layout {
     name: usize,
     phase: Option<usize>,
@@ -377,13 +378,13 @@ pub(super) mod tests {
     use phalanx_shared::event::{AttemptRef, Event, EventKind};
     use phalanx_shared::id::Token;
 
-    /// A run of one cell with the events of its run (`false`) and of its attempt.
+    /// Returns a run of one cell after events of the run (`false`) and of its attempt (`true`).
     pub fn told(kinds: Vec<(bool, EventKind)>) -> RunState {
         let kinds = kinds.into_iter().map(|kind| ("c", kind)).collect();
         of_cells(&[("c", "cell")], kinds)
     }
 
-    /// A run of cells by id and name.
+    /// Returns a run with cells given by id and name.
     pub fn of_cells(cells: &[(&str, &str)], kinds: Vec<(&str, (bool, EventKind))>) -> RunState {
         let mut state = RunState::new("r".into());
         let cells: Vec<_> = cells

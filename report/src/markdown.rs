@@ -1,6 +1,7 @@
-//! `--report markdown=FILE`, and the summary of a GitHub job: a verdict, the coverage table, failures in full, skips, times.
+//! `--report markdown=FILE`, and the summary of a GitHub job: the verdict, the coverage table, failures in full, skips,
+//! times.
 //!
-//! Cells that passed are counted, not listed one by one, when there are many: a page is read from the top.
+//! If there are many cells, passed cells are only counted: readers look at the top of a page first.
 
 use super::coverage::{Coverage, CoverageState};
 use super::finding::findings;
@@ -10,12 +11,12 @@ use super::view::{CellView, RunView, StepView};
 use phalanx_shared::outcome::Outcome;
 use std::fmt::Write;
 
-/// A run of more cells lists only those that aren't ok.
+/// Maximum number of cells to list in full; larger runs list only cells that aren't ok.
 const LIST_ALL: usize = 60;
-/// Failures beyond this are named only; GitHub cuts a summary at 1 MiB.
+/// Failures beyond this number are only named; GitHub limits a summary to 1 MiB.
 const MAX_FAILURES: usize = 50;
 
-/// The report.
+/// Returns the report as Markdown.
 pub fn render(view: &RunView) -> String {
     let mut out = String::new();
     head(&mut out, view);
@@ -267,14 +268,14 @@ fn timing(out: &mut String, view: &RunView) {
     }
 }
 
-/// A fence longer than any run of backticks within.
+/// Writes a code block with a fence longer than any run of backticks in the text.
 fn fenced(out: &mut String, text: &str) {
     let longest = text.split(|c| c != '`').map(str::len).max().unwrap_or(0);
     let fence = "`".repeat(longest.max(2) + 1);
     let _ = writeln!(out, "{fence}text\n{}\n{fence}", text.trim_end());
 }
 
-/// Text that Markdown shows as it is, also within a table.
+/// Escapes text so that Markdown shows it literally, also within a table.
 fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in html(text).chars() {

@@ -1,8 +1,8 @@
-//! The course of a run as lines, for logs and pipes: `CELL | PHASE > STEP ... passed 0.30s`.
+//! The progress of a run as lines, for logs and pipes: `CELL | PHASE > STEP ... passed 0.30s`.
 //!
-//! The words and their places are stable, so that they can be searched for: every line of a cell starts with its name and
-//! ` | `, every ended step holds ` ... ` and its outcome, a skipped one `skipped: ` and its reason. Lines come in the
-//! order of the events; lines of different cells are mixed.
+//! The words and their positions are stable, so that scripts can search for them: every line of a cell starts with its
+//! name and ` | `, every ended step contains ` ... ` and its outcome, a skipped one contains `skipped: ` and its
+//! reason. Lines are in the order of the events; lines of different cells are interleaved.
 
 use super::style::Tone;
 use super::text::{Line, clean, duration, plural, printed, step_title};
@@ -11,7 +11,7 @@ use phalanx_shared::id::CellId;
 use phalanx_shared::outcome::Outcome;
 use phalanx_shared::run_state::{AttemptState, RunState};
 
-/// The lines that an event is worth. `state` is the run with the event already folded in.
+/// Returns the lines for an event. `state` is the run after the event was folded.
 pub fn lines(state: &RunState, event: &Event, verbose: bool) -> Vec<Line> {
     match &event.attempt {
         Some(attempt) => {
@@ -29,7 +29,8 @@ pub fn lines(state: &RunState, event: &Event, verbose: bool) -> Vec<Line> {
     }
 }
 
-/// Why cells wait that no agent has: `2 cells wait: no agent offers label gpu`, a single one by its name.
+/// Reports why cells that no agent holds are waiting: `2 cells wait: no agent offers label gpu`; a single cell by its
+/// name.
 pub fn waits(state: &RunState, cells: &[String], count: u32, reason: &str) -> Line {
     let reason = clean(reason);
     let text = match cells {
@@ -42,12 +43,12 @@ pub fn waits(state: &RunState, cells: &[String], count: u32, reason: &str) -> Li
     Line::new(Tone::Warn, text)
 }
 
-/// What keeps the coordinator from doing its work.
+/// Reports a problem that keeps the coordinator from working.
 pub fn problem(problem: &str) -> Line {
     Line::new(Tone::Warn, format!("coordinator | {}", clean(problem)))
 }
 
-/// What kept it from doing its work and does no more.
+/// Reports that a problem of the coordinator is over.
 pub fn no_problem(problem: &str) -> Line {
     let text = format!("coordinator | over: {}", clean(problem));
     Line::new(Tone::Plain, text)

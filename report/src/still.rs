@@ -1,7 +1,8 @@
-//! What cells are still at, told now and then where no table shows it: a step that takes minutes looks like one that hangs.
+//! Reports now and then what slow cells are doing, where no table shows it: otherwise a step that takes minutes looks
+//! like one that hangs.
 //!
-//! Pure: state and time go in, lines come out. Of a cell whose step changes nothing is told; one that stays is told after a while,
-//! and then after pauses that grow.
+//! Pure: state and time are parameters, the lines are returned. A cell whose step keeps changing is not reported. A
+//! cell that stays at a step is reported after a while, and then at growing intervals.
 
 use super::live::where_it_is;
 use super::style::Tone;
@@ -13,14 +14,14 @@ use phalanx_shared::time::Timestamp;
 use std::collections::HashMap;
 use std::time::Duration;
 
-/// When a cell is told for the first time.
+/// Time after which a cell is first reported.
 const FIRST: Duration = Duration::from_secs(30);
-/// The longest pause.
+/// Longest interval between reports of a cell.
 const LONGEST: Duration = Duration::from_secs(600);
-/// Cells that are named at once.
+/// Maximum number of cells to name at once.
 const NAMED: usize = 5;
 
-/// What was told of each cell.
+/// Reports made so far for each cell.
 #[derive(Debug, Default)]
 pub struct Still {
     told: HashMap<CellId, Told>,
@@ -33,7 +34,7 @@ struct Told {
 }
 
 impl Still {
-    /// The lines that are due.
+    /// Returns the lines that are due.
     pub fn lines(&mut self, state: &RunState, now: Timestamp) -> Vec<Line> {
         let mut due = Vec::new();
         for (id, cell) in &state.cells {
@@ -49,7 +50,7 @@ impl Still {
             }
             let waited = now.since(since);
             if waited >= told.next {
-                // Whoever comes late isn't told of all the times before.
+                // If calls come late, the missed reports are skipped.
                 while told.next <= waited {
                     told.next += told.next.min(LONGEST);
                 }
@@ -80,7 +81,7 @@ impl Still {
     }
 }
 
-/// What a cell is at.
+/// Current activity of a cell.
 enum Place<'a> {
     Running(&'a AttemptState, Timestamp),
     CleaningUp(Timestamp),
@@ -97,7 +98,7 @@ impl<'a> Place<'a> {
             (_, Some(_)) => None,
             (started, None) => {
                 let step = attempt.step.as_ref().and_then(|at| attempt.steps.get(at));
-                // Between two steps: since the last one ended.
+                // Between two steps: the time since the last one ended.
                 let ended = attempt.steps.values().filter_map(|step| {
                     let result = step.result.as_ref()?;
                     let took = i64::try_from(result.elapsed_us).ok()?;

@@ -1,9 +1,9 @@
-//! Colours by meaning. Whether there are any is decided once, by the caller (`--color`, `NO_COLOR`, a terminal or not).
+//! Colours by meaning. The caller decides once whether colours are used (`--color`, `NO_COLOR`, a terminal or not).
 
 use super::coverage::CoverageState;
 use phalanx_shared::outcome::Outcome;
 
-/// What a piece of text means to its reader.
+/// Meaning of a piece of text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Tone {
@@ -40,7 +40,7 @@ impl From<CoverageState> for Tone {
     }
 }
 
-/// Writes tones as terminal colours, or not at all.
+/// Writes tones as terminal colours, or as plain text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Style {
     /// Whether escape sequences are written.
@@ -51,7 +51,7 @@ impl Style {
     /// Text without escape sequences.
     pub const PLAIN: Style = Style { colors: false };
 
-    /// The text in its tone.
+    /// Returns the text in its tone.
     pub fn paint(self, tone: Tone, text: &str) -> String {
         let code = match tone {
             Tone::Plain => return text.to_owned(),

@@ -1,5 +1,5 @@
-//! Tables for a terminal of some width. Columns that don't fit beside each other go into a further table beneath,
-//! with the first column again.
+//! Tables for a terminal of a given width. Columns that don't fit side by side go into another table below, which
+//! repeats the first column.
 
 use super::coverage::Coverage;
 use super::style::{Style, Tone};
@@ -7,7 +7,7 @@ use super::text::{clean, entry_text, fit};
 use console::measure_text_width;
 use std::ops::Range;
 
-/// A widest column title; texts may be wider.
+/// Maximum width of a column's title; texts may be wider.
 const TITLE: usize = 32;
 
 /// Rows of toned texts under titles.
@@ -18,7 +18,7 @@ pub struct Table {
 }
 
 impl Table {
-    /// A table without rows. Titles and texts are cleaned on their way in.
+    /// Returns a table without rows. Titles and texts are cleaned when they are added.
     pub fn new<T: AsRef<str>>(titles: impl IntoIterator<Item = T>) -> Table {
         let titles = titles
             .into_iter()
@@ -29,7 +29,7 @@ impl Table {
         }
     }
 
-    /// One more row.
+    /// Adds a row.
     pub fn row(&mut self, texts: impl IntoIterator<Item = (Tone, String)>) {
         let texts = texts
             .into_iter()
@@ -37,7 +37,7 @@ impl Table {
         self.rows.push(texts.collect());
     }
 
-    /// The lines.
+    /// Returns the table as lines.
     pub fn lines(&self, width: usize, style: Style) -> Vec<String> {
         let widths = self.widths(width);
         let first = widths.first().copied().unwrap_or(0);
@@ -66,7 +66,7 @@ impl Table {
         lines
     }
 
-    /// The first column leaves room for another one.
+    /// Returns the widths of the columns. The first column leaves room for another one.
     fn widths(&self, width: usize) -> Vec<usize> {
         let widths = self.titles.iter().enumerate().map(|(index, title)| {
             let texts = self.rows.iter().filter_map(|row| row.get(index));
@@ -93,7 +93,7 @@ fn line(texts: &[(Tone, &str)], widths: &[usize], columns: &Range<usize>, style:
         if index > 0 {
             line += "  ";
         }
-        // Spaces stay outside of the colour, so that the end of a line can be trimmed.
+        // Spaces stay outside the colour, so that the end of a line can be trimmed.
         let text = fit(text, *width);
         let shown = text.trim_end();
         line += &style.paint(*tone, shown);
@@ -102,7 +102,7 @@ fn line(texts: &[(Tone, &str)], widths: &[usize], columns: &Range<usize>, style:
     line.trim_end().to_owned()
 }
 
-/// Ranges of the columns after the first that fit into a width together; at least one column each.
+/// Splits the columns after the first into ranges that each fit into the width; each has at least one column.
 fn pages(widths: &[usize], room: usize) -> Vec<Range<usize>> {
     let mut pages = Vec::new();
     let (mut start, mut used) = (1, 0);
@@ -119,7 +119,7 @@ fn pages(widths: &[usize], room: usize) -> Vec<Range<usize>> {
     pages
 }
 
-/// The coverage table, and beneath it the reasons that it refers to.
+/// Returns the coverage table, followed by the reasons to which it refers.
 pub fn coverage_lines(coverage: &Coverage, style: Style, width: usize) -> Vec<String> {
     let reasons = coverage.reasons();
     let corner = match coverage.axis.as_str() {

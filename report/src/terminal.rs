@@ -1,4 +1,4 @@
-//! The end of a run for a person: failures in full, skips by reason, the coverage table, and where the time went.
+//! The summary of a run for a terminal: failures in full, skips by reason, the coverage table, and where the time went.
 //!
 //! The same failure in many cells is shown once, with the cells that share it: 500 equal failures are one finding.
 
@@ -9,18 +9,18 @@ use super::text::{Line, cell_title, clean, counts, duration, failure, plural, st
 use super::view::{CellView, RunView, SkipGroup, StepView};
 use phalanx_shared::outcome::Outcome;
 
-/// How much is told.
+/// Level of detail and format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Detail {
-    /// Columns of the terminal.
+    /// Width of the terminal in columns.
     pub width: usize,
-    /// Colours or not.
+    /// Whether colours are used.
     pub style: Style,
-    /// Names all cells of a group and every piece of the critical path.
+    /// Whether to name all cells of a group and every segment of the critical path.
     pub verbose: bool,
 }
 
-/// Failures, skips, coverage and summary, each with a blank line before it.
+/// Returns failures, skips, coverage and summary, each after a blank line.
 pub fn render(view: &RunView, detail: Detail) -> String {
     let mut out = Vec::new();
     failures(&mut out, view, detail);
@@ -118,11 +118,11 @@ fn skips(out: &mut Vec<String>, view: &RunView, detail: Detail) {
             .paint(Tone::Warn, text.lines().next().unwrap_or_default());
         out.push(format!("  {reason} ({})", skip_extent(group, view)));
         for (step, cells) in &group.steps {
-            // A cell comes once for each item of a `foreach`, one after the other.
+            // A cell appears once for each item of a `foreach`, one after the other.
             let mut names = cells.clone();
             names.dedup();
             let in_cells = match names.as_slice() {
-                // Of a single cell everything is said already.
+                // In a run of one cell, the cell needs no mention.
                 [_] if view.cells.len() == 1 => None,
                 [cell] => Some(clean(cell).into_owned()),
                 names if detail.verbose => Some(clean(&names.join("; ")).into_owned()),
@@ -185,7 +185,8 @@ fn summary(out: &mut Vec<String>, view: &RunView, detail: Detail) {
     kept(out, view, style);
 }
 
-/// Attempts that weren't a cell's last, and why they ended: a run that passed in spite of a lost agent says so.
+/// Lists attempts other than each cell's last one, and why they ended. So a run that passed although an agent was lost
+/// says so.
 fn again(out: &mut Vec<String>, view: &RunView, detail: Detail) {
     let earlier = view.cells.iter().flat_map(|cell| {
         let last = cell.attempts.len().saturating_sub(1);

@@ -1,5 +1,5 @@
-//! Text for people: durations, counts, tables of fixed-width cells, and what a failure looks like line by line.
-//! Whatever came from outside goes through [`clean`], so that it can't steer the terminal.
+//! Text for people: durations, counts, fixed-width table cells, and the lines that describe a failure. Text from
+//! outside goes through [`clean`], so that it can't control the terminal.
 
 use super::coverage::CoverageEntry;
 use super::style::{Style, Tone};
@@ -14,14 +14,14 @@ use std::borrow::Cow;
 /// A line in one tone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Line {
-    /// Its meaning.
+    /// Meaning of the line.
     pub tone: Tone,
-    /// Its text, without a line break.
+    /// Text without a line break.
     pub text: String,
 }
 
 impl Line {
-    /// A line.
+    /// Returns a line in this tone.
     pub fn new(tone: Tone, text: impl Into<String>) -> Line {
         Line {
             tone,
@@ -30,7 +30,7 @@ impl Line {
     }
 }
 
-/// Lines as text, each ended.
+/// Joins lines to a text; each line ends with a line break.
 pub fn lines_text(lines: &[Line], style: Style) -> String {
     lines
         .iter()
@@ -38,7 +38,7 @@ pub fn lines_text(lines: &[Line], style: Style) -> String {
         .collect()
 }
 
-/// `0.31s`, `12.3s`, `3m05s`, `1h02m`.
+/// Formats a duration: `0.31s`, `12.3s`, `3m05s`, `1h02m`.
 pub fn duration(micros: u64) -> String {
     let tenths = micros / 100_000;
     let seconds = micros / 1_000_000;
@@ -50,7 +50,7 @@ pub fn duration(micros: u64) -> String {
     }
 }
 
-/// `1 cell`, `2 cells`.
+/// Returns a number with its noun: `1 cell`, `2 cells`.
 pub fn plural(count: usize, noun: &str) -> String {
     if count == 1 {
         format!("1 {noun}")
@@ -59,7 +59,7 @@ pub fn plural(count: usize, noun: &str) -> String {
     }
 }
 
-/// `24 passed, 2 failed, 1 skipped`, worst last, none left out but the zeros.
+/// Returns the counts of all outcomes that occur: `24 passed, 2 failed, 1 skipped`.
 pub fn counts(counts: &Counts) -> Vec<(Tone, String)> {
     const ORDER: [Option<Outcome>; 7] = [
         Some(Outcome::Passed),
@@ -85,7 +85,8 @@ pub fn counts(counts: &Counts) -> Vec<(Tone, String)> {
     parts
 }
 
-/// The text without colours and other escape sequences, which masks have seen through; what control characters remain become visible, tabs spaces.
+/// Returns the text without colours and other escape sequences (masks find secrets in spite of them). Remaining control
+/// characters become visible, tabs become spaces.
 pub fn clean(text: &str) -> Cow<'_, str> {
     let harmless = |c: char| !c.is_control() && !is_direction(c);
     if text.chars().all(harmless) {
@@ -102,12 +103,12 @@ pub fn clean(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// Marks that reorder what follows them on the screen.
+/// Returns whether the character reorders the text after it on the screen.
 fn is_direction(c: char) -> bool {
     matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// The text in exactly so many columns: padded, or cut in the middle (the ends of names differ).
+/// Fits a text into exactly `width` columns: padded, or cut in the middle because names differ at their ends.
 pub fn fit(text: &str, width: usize) -> String {
     let measured = measure_text_width(text);
     if measured <= width {
@@ -139,7 +140,7 @@ pub fn fit(text: &str, width: usize) -> String {
     format!("{cut}{}", " ".repeat(width.saturating_sub(measured)))
 }
 
-/// What helps to see why a step isn't ok, beneath its headline.
+/// Returns the lines below a failed step's headline, which help to find the cause.
 pub fn failure(step: &StepView) -> Vec<Line> {
     let mut lines = Vec::new();
     let details = step.failure.as_ref();
@@ -212,10 +213,10 @@ pub fn failure(step: &StepView) -> Vec<Line> {
     lines
 }
 
-/// Lines of each output of a passed step, if not all of them are wanted.
+/// Lines to show of each output of a passed step, unless all are wanted.
 const LAST: usize = 10;
 
-/// What the command of a passed step printed: all that is kept, or the last lines.
+/// Returns the output of a passed step's command: all that was kept, or the last lines.
 pub fn printed(output: &Output, all: bool) -> Vec<Line> {
     let mut lines = Vec::new();
     for (title, text) in [("stdout", &output.stdout), ("stderr", &output.stderr)] {
@@ -243,7 +244,7 @@ pub fn printed(output: &Output, all: bool) -> Vec<Line> {
     lines
 }
 
-/// What a terminal would be left with of a line that was written over itself, as progress is.
+/// Returns what a terminal would finally show of a line that overwrites itself, as progress bars do.
 fn last_seen(line: &str) -> &str {
     let line = line.trim_end_matches('\r');
     line.rsplit_once('\r').map_or(line, |(_, last)| last)
@@ -258,7 +259,7 @@ fn block(lines: &mut Vec<Line>, tone: Tone, prefix: &str, text: &str) {
     }
 }
 
-/// `phase > step`, as plain lines and headlines name a step.
+/// Returns `phase > step`, the title of a step in lines and headlines.
 pub fn step_title(phase: &str, name: &str) -> String {
     if phase == name {
         clean(name).into_owned()
@@ -267,7 +268,7 @@ pub fn step_title(phase: &str, name: &str) -> String {
     }
 }
 
-/// The cell's headline in lists of failures.
+/// Returns the cell's title in lists of failures.
 pub fn cell_title(cell: &CellView) -> String {
     let mark = if cell.experimental {
         " (experimental)"
@@ -277,7 +278,8 @@ pub fn cell_title(cell: &CellView) -> String {
     format!("{}{mark}", clean(&cell.name))
 }
 
-/// What a coverage entry shows: the state, or the number of cells in each, with the numbers of the reasons.
+/// Returns the text of a coverage entry: the state, or the number of cells in each state, with the numbers of the
+/// reasons.
 pub fn entry_text(entry: &CoverageEntry, reasons: &IndexSet<&str>) -> String {
     let parts: Vec<String> = entry
         .parts

@@ -1,7 +1,9 @@
-//! Where the time of a run went: wall time, slowest cell, sum of cells, phases, and the critical path of the slowest cell.
+//! Where the time of a run went: wall time, slowest cell, sum of cells, phases, and the critical path of the slowest
+//! cell.
 //!
-//! All times of one report come from one reading: wall time is submission to finish, a cell's time is the start of its
-//! first attempt to the end of its newest one's steps. Clean-up runs off that path and is told apart.
+//! All times of a report are measured in the same way: wall time is from submission to finish, a cell's time is from
+//! the start of its first attempt to the end of its newest attempt's steps. Clean-up is not on the critical path and is
+//! shown separately.
 
 use super::view::{AttemptView, CellView, StepKind, StepView, micros};
 use indexmap::IndexMap;
@@ -12,65 +14,65 @@ use phalanx_shared::run_state::{AttemptState, RunState};
 use phalanx_shared::time::Timestamp;
 use serde::Serialize;
 
-/// Gaps shorter than this on the critical path are not told.
+/// Gaps on the critical path that are shorter than this are not shown.
 const GAP_US: i64 = 20_000;
 
-/// Where the time went.
+/// Times of a run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Timing {
-    /// Submission to finish; so far, while it runs.
+    /// Time from submission to finish, or to now while the run is open.
     pub wall_us: u64,
-    /// Sum of the cells' times: what one after the other would have taken.
+    /// Sum of the cells' times: what a sequential run would have taken.
     pub sum_us: u64,
     /// The cell that took longest.
     pub slowest: Option<Slowest>,
-    /// Time by phase over all cells, in the order the phases came; `(waiting)` for a slot, `(stack)`
-    /// before the first phase and `(clean-up)` are ours.
+    /// Time by phase over all cells, in the order of the phases. Added by Phalanx: `(waiting)` for a slot, `(stack)`
+    /// before the first phase, and `(clean-up)`.
     pub phases: Vec<PhaseTime>,
 }
 
 /// The cell that took longest.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Slowest {
-    /// Which.
+    /// Id of the cell.
     pub id: CellId,
-    /// Its name.
+    /// Display name.
     pub name: String,
-    /// Its time.
+    /// Time that the cell took.
     pub elapsed_us: u64,
-    /// From submission to its end without a hole: what had to be faster for the run to be faster.
+    /// Segments from submission to the cell's end without gaps: what must become faster for the run to become faster.
     pub critical_path: Vec<Segment>,
 }
 
-/// A piece of the critical path.
+/// A segment of the critical path.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Segment {
-    /// What went on.
+    /// Activity during the segment.
     pub what: String,
-    /// The phase, for steps.
+    /// Phase, if the activity is a step.
     pub phase: Option<String>,
-    /// From submission.
+    /// Start, in microseconds since the submission.
     pub began_us: u64,
-    /// How long.
+    /// Duration in microseconds.
     pub elapsed_us: u64,
 }
 
-/// A phase over all cells.
+/// Times of a phase over all cells.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct PhaseTime {
-    /// Its name.
+    /// Name of the phase.
     pub name: String,
-    /// In how many cells it ran.
+    /// Number of cells in which it ran.
     pub cells: usize,
-    /// Over all of them.
+    /// Sum over these cells.
     pub sum_us: u64,
-    /// The longest of them.
+    /// Longest time in one cell.
     pub max_us: u64,
-    /// The name of the cell with the longest.
+    /// Name of the cell with the longest time.
     pub max_cell: String,
 }
 
-/// The times of a run at `now`.
+/// Returns the times of a run at `now`.
 pub fn timing(state: &RunState, cells: &[CellView], now: Timestamp) -> Timing {
     let submitted = state.submitted.unwrap_or(now);
     let slowest = cells
@@ -145,7 +147,7 @@ fn add_phase<'a>(
     }
 }
 
-/// Walks back from the end of the cell: before each point, the step that ended last.
+/// Walks back from the end of each attempt, always to the step that ended last before that point.
 fn critical_path(state: &RunState, cell: &CellView, submitted: Timestamp) -> Vec<Segment> {
     let mut path = Vec::new();
     let mut from = submitted;
@@ -226,7 +228,7 @@ fn steps_path(
     while let Some(step) = steps.pop() {
         let (began, end) = (step.began.max(started), end_of(step));
         if end > until || began >= end {
-            continue; // beside a step that is on the path already
+            continue; // overlaps a step that is already on the path
         }
         if until.0 - end.0 > GAP_US {
             push(
@@ -262,7 +264,7 @@ fn steps_path(
     path
 }
 
-/// What a step waited for: the service whose readiness ends the gap, as far as the events tell.
+/// Describes a gap between steps: the service whose readiness ended it, if the events show one.
 fn gap(folded: Option<&AttemptState>, from: Timestamp, to: Timestamp) -> String {
     let mut last: Option<(&str, Timestamp)> = None;
     for (name, service) in folded.into_iter().flat_map(|attempt| &attempt.services) {

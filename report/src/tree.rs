@@ -6,7 +6,7 @@ use super::view::{AttemptView, CellView, StepKind, StepView};
 use phalanx_shared::outcome::Outcome;
 use std::fmt::Write;
 
-/// The cell's lines. `verbose` shows checks that held, too.
+/// Returns the cell's lines. `verbose` also shows checks that held.
 pub fn render(cell: &CellView, style: Style, verbose: bool) -> String {
     let mut out = String::new();
     let outcome = cell.outcome.map_or("unfinished", Outcome::as_str);

@@ -1,7 +1,9 @@
-//! The view of a run: what every report is made from, and what `--report json=…` writes as it is.
+//! The view of a run: the source of every report, and the content of `--report json=…`.
 //!
-//! Pure: a [`RunState`](phalanx_shared::run_state::RunState) and the time go in. It judges nothing; outcomes come from the fold. It does not lay out text.
-//! A change of its fields is a change of the JSON report: see `docs/reports.md`, and raise [`VERSION`] if one goes away.
+//! Pure: made from a [`RunState`](phalanx_shared::run_state::RunState) and the time. It judges nothing, because
+//! outcomes come from the fold, and it doesn't lay out text.
+//! Changing its fields changes the JSON report: update `docs/reports.md`, and increase [`VERSION`] if a field is
+//! removed.
 
 mod build;
 
@@ -19,54 +21,54 @@ use phalanx_shared::time::Timestamp;
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 
-/// Version of the JSON report. Fields may be added within one.
+/// Version of the JSON report. Fields may be added within a version.
 pub const VERSION: u32 = 1;
-/// Where a run's origin names its trace, if it has one.
+/// Key of the trace in a run's origin, if it has one.
 pub const TRACE: &str = "trace";
 
-/// A run for people and programs.
+/// View of a run, for people and programs.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct RunView {
-    /// [`VERSION`].
+    /// Version of the report's format: [`VERSION`].
     pub version: u32,
-    /// The run.
+    /// Id of the run.
     pub run: RunId,
-    /// Its trace, if it was traced: 32 hexadecimal digits.
+    /// Id of the trace, if the run was traced: 32 hexadecimal digits.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trace: Option<String>,
-    /// The spec's name.
+    /// Name of the spec.
     pub spec: String,
-    /// The spec's path as it was given, for messages; empty if unknown.
+    /// Path of the spec as given by the user, for messages; empty if unknown.
     pub path: String,
-    /// The plan's digest.
+    /// Digest of the plan.
     pub digest: String,
-    /// The inputs after defaults and conversion.
+    /// Inputs after defaults and conversion.
     pub inputs: Map<String, Value>,
-    /// `null` while it runs.
+    /// Outcome of the run; `null` while it runs.
     pub outcome: Option<Outcome>,
-    /// Why it was cancelled, if it was.
+    /// Reason of the cancellation, if the run was cancelled.
     pub cancelled: Option<String>,
-    /// When it was submitted.
+    /// Time of submission.
     #[serde(serialize_with = "rfc3339")]
     pub submitted: Option<Timestamp>,
-    /// When its last cell got its outcome.
+    /// Time at which the last cell got its outcome.
     #[serde(serialize_with = "rfc3339")]
     pub finished: Option<Timestamp>,
-    /// Cells by outcome.
+    /// Number of cells by outcome.
     pub cells_by_outcome: Counts,
-    /// Steps of the newest attempts by outcome.
+    /// Number of steps of the newest attempts by outcome.
     pub steps_by_outcome: Counts,
-    /// `verifies` rows × an axis; `null` if the spec has no rows.
+    /// Coverage table: `verifies` rows by the values of an axis; `null` if the spec has no rows.
     pub coverage: Option<Coverage>,
-    /// Skipped steps by reason, the most frequent first; those that weren't reached are none.
+    /// Skipped steps by reason, the most frequent first. Steps that were never reached are not included.
     pub skips: Vec<SkipGroup>,
-    /// Where the time went.
+    /// Times of the run.
     pub timing: Timing,
-    /// The cells in plan order.
+    /// Cells in plan order.
     pub cells: Vec<CellView>,
 }
 
-/// How many of each outcome.
+/// Counts by outcome.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[allow(missing_docs)]
 pub struct Counts {
@@ -74,17 +76,17 @@ pub struct Counts {
     pub passed: usize,
     pub flaky: usize,
     pub skipped: usize,
-    /// Steps that were never reached: a failure, a timeout or a cancel came before them.
+    /// Steps that were never reached: a failure, a timeout or a cancellation came before them.
     pub not_run: usize,
     pub cancelled: usize,
     pub failed: usize,
     pub errored: usize,
-    /// Without an outcome yet.
+    /// Cells or steps without an outcome yet.
     pub unfinished: usize,
 }
 
 impl Counts {
-    /// Counts one more.
+    /// Counts one outcome.
     pub fn add(&mut self, outcome: Option<Outcome>) {
         self.total += 1;
         *match outcome {
@@ -98,7 +100,7 @@ impl Counts {
         } += 1;
     }
 
-    /// Counts one more step.
+    /// Counts one step.
     pub fn add_step(&mut self, step: &StepView) {
         if step.unreached {
             self.total += 1;
@@ -108,7 +110,7 @@ impl Counts {
         }
     }
 
-    /// How many of an outcome; `None` asks for those without one.
+    /// Returns the count for an outcome; `None` stands for those without an outcome.
     pub fn of(&self, outcome: Option<Outcome>) -> usize {
         match outcome {
             None => self.unfinished,
@@ -122,56 +124,56 @@ impl Counts {
     }
 }
 
-/// Steps that were skipped for one reason.
+/// Steps that were skipped for the same reason.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct SkipGroup {
-    /// Why.
+    /// Reason of the skip.
     pub reason: String,
-    /// Which steps, each with the names of the cells that skipped it.
+    /// Skipped steps, each with the names of the cells that skipped it.
     pub steps: IndexMap<String, Vec<String>>,
 }
 
 impl SkipGroup {
-    /// How many skips there are of it.
+    /// Returns the number of skips for this reason.
     pub fn count(&self) -> usize {
         self.steps.values().map(Vec::len).sum()
     }
 }
 
-/// A cell.
+/// View of a cell.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct CellView {
-    /// The same everywhere the same cell is planned.
+    /// Id of the cell; the same wherever the same cell is planned.
     pub id: CellId,
-    /// For people.
+    /// Display name.
     pub name: String,
-    /// Its axis values.
+    /// Axis values of the cell.
     pub matrix: IndexMap<String, Value>,
-    /// A mark beside the outcome.
+    /// Whether the cell is marked as experimental.
     pub experimental: bool,
-    /// Where it is.
+    /// Current place in the cell's life cycle.
     pub status: CellStatus,
-    /// Its one outcome.
+    /// The cell's only outcome.
     pub outcome: Option<Outcome>,
-    /// Why.
+    /// Reason of the outcome.
     pub reason: Option<String>,
-    /// From submission to the start of its first attempt.
+    /// Time from submission to the start of the first attempt.
     pub waited_us: Option<u64>,
-    /// From the start of its first attempt to the end of the newest one's steps, clean-up not included.
+    /// Time from the start of the first attempt to the end of the newest attempt's steps, clean-up not included.
     pub elapsed_us: Option<u64>,
-    /// Offers that came to nothing, with why. They cost no try.
+    /// Reasons of offers that were declined or not answered. They don't count as tries.
     pub returned: Vec<String>,
-    /// Its tries, oldest first; only the newest counts.
+    /// Attempts, oldest first; only the newest counts.
     pub attempts: Vec<AttemptView>,
 }
 
 impl CellView {
-    /// The attempt that counts.
+    /// Returns the newest attempt, which is the one that counts.
     pub fn newest(&self) -> Option<&AttemptView> {
         self.attempts.last()
     }
 
-    /// The steps that count as such: each leaf, and each group with a verdict of its own.
+    /// Returns the steps that are counted: each leaf, and each group with a verdict of its own.
     pub fn steps(&self) -> impl Iterator<Item = &StepView> {
         self.newest()
             .into_iter()
@@ -179,39 +181,39 @@ impl CellView {
     }
 }
 
-/// A try at a cell.
+/// View of an attempt at a cell.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct AttemptView {
-    /// From 1.
+    /// Number of the attempt, from 1.
     pub attempt: u32,
-    /// Name of the agent.
+    /// Display name of the agent.
     pub agent: String,
-    /// When it was offered.
+    /// Time of the offer.
     #[serde(serialize_with = "rfc3339_always")]
     pub offered: Timestamp,
-    /// When it started.
+    /// Time at which the attempt started.
     #[serde(serialize_with = "rfc3339")]
     pub started: Option<Timestamp>,
-    /// When its steps were over.
+    /// Time at which its steps ended.
     #[serde(serialize_with = "rfc3339")]
     pub finished: Option<Timestamp>,
-    /// How it ended.
+    /// Outcome of the attempt.
     pub outcome: Option<Outcome>,
-    /// Why.
+    /// Reason of the outcome.
     pub reason: Option<String>,
-    /// How long its steps took; so far, while it runs.
+    /// Duration of its steps, up to now while they run.
     pub elapsed_us: Option<u64>,
-    /// Phases, groups and steps in the order they began.
+    /// Phases, groups and steps in the order in which they began.
     pub steps: Vec<StepView>,
-    /// Services by name.
+    /// Services of the attempt.
     pub services: Vec<ServiceReport>,
-    /// What clean-up said.
+    /// Result of the clean-up.
     pub clean_up: Option<CleanUp>,
     /// Notes and log gaps.
     pub notes: Vec<String>,
 }
 
-/// What a line of the tree of steps is.
+/// Kind of a line in the tree of steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[allow(missing_docs)]
@@ -221,50 +223,51 @@ pub enum StepKind {
     Step,
 }
 
-/// A phase, a group or a step.
+/// View of a phase, a group or a step.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct StepView {
-    /// Its place in the attempt.
+    /// Path within the attempt.
     pub path: String,
-    /// For people.
+    /// Display name.
     pub name: String,
-    /// The name of its phase; a phase's own is its name.
+    /// Name of the enclosing phase; for a phase, its own name.
     pub phase: String,
-    /// What it is.
+    /// Phase, group or step.
     pub kind: StepKind,
-    /// How many groups and phases are around it.
+    /// Number of groups and phases around it.
     pub depth: usize,
-    /// `http`, `exec` …
+    /// `phase`, `http`, `exec` …
     pub action: String,
-    /// `null` while it runs.
+    /// Outcome; `null` while it runs.
     pub outcome: Option<Outcome>,
     /// Why it was skipped, failed or errored.
     pub reason: Option<String>,
-    /// Of a skipped one: that it was never reached. Reports say "not run".
+    /// Whether it was skipped because it was never reached. Reports show "not run".
     pub unreached: bool,
-    /// When it began.
+    /// Time at which it began.
     #[serde(serialize_with = "rfc3339_always")]
     pub began: Timestamp,
-    /// How long it took; so far, while it runs.
+    /// Duration, up to now while it runs.
     pub elapsed_us: u64,
-    /// Tries of the step.
+    /// Tries of the step (`retry`).
     pub tries: u32,
-    /// Repetitions of the action in the last try.
+    /// Repetitions of the action in the last try (`poll`).
     pub polls: u32,
-    /// The rows of the coverage table that it names.
+    /// Keys of the coverage table's rows that it names.
     pub verifies: Vec<String>,
-    /// Its checks.
+    /// Checks in the order written.
     pub checks: Vec<CheckResult>,
-    /// What its command printed, if it is ok.
+    /// Output of its command, if the step is ok.
     pub output: Option<Output>,
-    /// What helps to see the cause.
+    /// Details that help to find the cause of a failure.
     pub failure: Option<Failure>,
-    /// Whether it counts as a step of its own: a leaf, or a group with checks or a verdict that none of its steps has.
+    /// Whether it counts as a step of its own: a leaf, or a group with checks or with a verdict that none of its steps
+    /// has.
     pub reported: bool,
 }
 
 impl StepView {
-    /// Its outcome as reports say it.
+    /// Returns the outcome as shown in reports.
     pub fn word(&self) -> &'static str {
         match self.outcome {
             Some(_) if self.unreached => "not run",
@@ -274,27 +277,27 @@ impl StepView {
     }
 }
 
-/// A service as it was last seen.
+/// State of a service after its last event.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ServiceReport {
-    /// Its name in the spec.
+    /// Name in the spec.
     pub name: String,
-    /// Where it is in its life.
+    /// State in the life cycle.
     pub state: ServiceState,
-    /// Image, address, exit code …
+    /// Image, address, exit code or error.
     pub detail: Option<String>,
 }
 
-/// What clean-up said.
+/// Result of a clean-up.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct CleanUp {
-    /// How long it took.
+    /// Duration of the clean-up.
     pub elapsed_us: u64,
-    /// Objects removed.
+    /// Number of objects removed.
     pub removed: u32,
-    /// Objects it could not remove.
+    /// Objects that could not be removed.
     pub left: Vec<String>,
-    /// Services kept for a person to look at.
+    /// Services left running for inspection.
     pub kept: Vec<KeptService>,
 }
 

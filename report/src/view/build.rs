@@ -1,4 +1,4 @@
-//! A folded run becomes its view.
+//! Makes the view from a folded run.
 
 use super::{
     AttemptView, CellView, CleanUp, Counts, RunView, ServiceReport, SkipGroup, StepKind, StepView,
@@ -15,8 +15,8 @@ use serde_json::{Map, Value};
 use std::time::Duration;
 
 impl RunView {
-    /// The view of a run at a time. `axis` picks the columns of the coverage table; without one the axis along which
-    /// rows differ most is taken.
+    /// Returns the view of a run at a time. `axis` selects the columns of the coverage table; without it, the axis
+    /// along which the rows differ most is used.
     pub fn of(state: &RunState, now: Timestamp, axis: Option<&str>) -> RunView {
         let cells: Vec<CellView> = state
             .cells
@@ -56,14 +56,14 @@ impl RunView {
         }
     }
 
-    /// Whether steps ran at all, and every one of them was skipped. Such a run is never green.
+    /// Returns whether there are steps and every one of them was skipped. Such a run is never green.
     pub fn only_skips(&self) -> bool {
         let steps = &self.steps_by_outcome;
         steps.total > 0 && steps.skipped == steps.total
     }
 }
 
-/// The spec's path among what a run came from.
+/// Returns the spec's path from a run's origin; empty if unknown.
 pub fn origin_path(origin: &Map<String, Value>) -> String {
     origin
         .get("path")
@@ -174,8 +174,8 @@ fn step_views(steps: &IndexMap<String, StepState>, now: Timestamp) -> Vec<StepVi
         .collect()
 }
 
-/// The groups and phases around a path, outermost first, as `known` gives them. A `foreach` key may hold a slash,
-/// so a prefix counts only if it is known.
+/// Returns the groups and phases around a path, outermost first, as `known` maps them. A `foreach` key may contain a
+/// slash, so a prefix counts only if it is known.
 pub(crate) fn ancestors<T>(path: &str, known: impl Fn(&str) -> Option<T>) -> Vec<T> {
     path.char_indices()
         .filter(|(_, c)| matches!(c, '/' | '['))
@@ -259,7 +259,7 @@ fn skips(cells: &[CellView]) -> Vec<SkipGroup> {
     groups
 }
 
-/// A duration in whole microseconds.
+/// Returns a duration in whole microseconds.
 pub(crate) fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
