@@ -159,7 +159,7 @@ impl Identity {
         }
     }
 
-    /// Returns the location of the lock, or `None` if the machine has no id.
+    /// Returns the location of the lock, or `None` if it can't be determined.
     pub fn home(&self) -> Option<Home> {
         let lock = self.state_dir.join(LOCK_FILE).canonicalize().ok()?;
         Some(Home {

@@ -17,7 +17,7 @@ const MESSAGES_UNDER_WAY: usize = 4;
 pub struct Attempt {
     /// The harshest cancel order so far.
     pub cancel: Option<CancelOrder>,
-    /// Whether the coordinator has given the attempt up: it is ended, and its events are dropped.
+    /// Whether the attempt no longer belongs to this agent: it is ended, and its events are dropped.
     pub abandoned: bool,
     /// Whether `AttemptFinished` was emitted: its slot is free, and only clean-up follows.
     pub finished: bool,

@@ -427,7 +427,7 @@ impl Attempt {
         })
     }
 
-    /// Drops the records up to and including this number. Returns whether the attempt's logs are complete.
+    /// Drops the records up to and including this number. Returns whether all of the attempt's logs are stored.
     pub fn acknowledge<O>(&mut self, room: &mut Room<O>, number: u64) -> bool {
         while self.acknowledged < number && self.sent > 0 {
             let Some(entry) = self.queue.pop_front() else {
