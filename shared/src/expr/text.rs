@@ -110,7 +110,7 @@ pub fn abbreviate_masked(value: &Value, limit: usize, masks: &Masks) -> String {
     shortened(&text, limit).into_owned()
 }
 
-/// Returns a value's kind and, if it is short, the value: `a list of 3`, `null`, `text "abc"`, `the number 5`.
+/// Returns a value's kind and, if it is short, the value: `a list of 3`, `null`, `the text "abc"`, `the number 5`.
 pub(super) fn describe(value: &Value, masks: &Masks) -> String {
     match value {
         Value::Null => "null".to_owned(),

@@ -9,7 +9,8 @@ use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_S
 use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, percent_encode};
 use std::collections::BTreeSet;
 
-/// Returns all forms of a value, of the value without surrounding white space, and of its lines.
+/// Returns all forms of a value, also without surrounding white space and with CRLF line breaks, and the escaped forms of
+/// its lines. Forms shorter than [`MIN_CHARS`] bytes are left out.
 pub(super) fn of(value: &str) -> BTreeSet<Vec<u8>> {
     let mut forms = BTreeSet::new();
     let trimmed = value.trim();
