@@ -206,8 +206,8 @@ struct Peer {
     streams: usize,
 }
 
-/// Returns the peer of an address. IPv6 addresses with the same first 64 bits count as one peer, because whoever has
-/// one of them can use them all.
+/// Returns the peer of an address. IPv6 addresses with the same first 64 bits count as one peer, because the owner of
+/// such a network can use all of its addresses.
 fn peer_of(address: SocketAddr) -> IpAddr {
     match address.ip().to_canonical() {
         IpAddr::V4(v4) => IpAddr::V4(v4),

@@ -51,7 +51,7 @@ pub struct Cancel {
     pub reason: String,
     /// Skips the `always` steps.
     pub force: bool,
-    /// When it was last sent; none if it wasn't because there was no connection.
+    /// When it was last sent; none while it couldn't be sent for lack of a connection.
     pub sent: Option<Duration>,
     /// Whether the agent confirmed it.
     pub arrived: bool,

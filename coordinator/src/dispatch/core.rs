@@ -266,7 +266,7 @@ impl AgentSession {
             self.gate.lock().open(token.clone(), self.agent.clone());
             effects.push(Effect::Opened(token.clone()));
             let known = self.attempts.remove(token);
-            // The time allowed keeps counting. An attempt from an earlier term starts counting anew.
+            // The time allowed keeps counting. For an attempt from an earlier term, it starts again.
             let overdue = known.as_ref().and_then(|a| a.overdue);
             let said = known.as_ref().map_or(0, |a| a.said);
             let early = self.early.remove(token);

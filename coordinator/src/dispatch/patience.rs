@@ -9,7 +9,7 @@ use std::time::Duration;
 
 /// Time after which an unconfirmed cancel is repeated.
 const REPEAT_CANCEL_AFTER: Duration = Duration::from_secs(2);
-/// Time that an attempt gets to end after the journal has caught up with its events.
+/// Minimum time that an attempt still gets to end once the journal has stored all events received so far.
 const AFTER_OUR_DISK: Duration = Duration::from_secs(60);
 
 impl AgentSession {

@@ -75,7 +75,7 @@ pub struct Submission {
     pub only: Vec<String>,
     /// Ids or names of the selected cells; empty for all.
     pub cells: Vec<String>,
-    /// Whether stacks are kept.
+    /// When stacks are kept after their attempt, and for how long.
     pub keep: Keep,
     /// Overrides the spec's fail-fast setting.
     pub fail_fast: Option<bool>,

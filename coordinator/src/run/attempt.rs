@@ -144,7 +144,7 @@ impl RunCore {
         }
     }
 
-    /// Returns why an attempt must be revoked if it has sent more than a correct agent would ever let it send.
+    /// Returns why an attempt must be revoked if it has sent more events than a correct agent allows.
     fn too_much(&mut self, token: &Token, event: &Event) -> Option<String> {
         let said = self.said.entry(token.cell.clone()).or_default();
         *said += size(&event.kind);

@@ -339,7 +339,7 @@ impl World {
         });
     }
 
-    /// Lets every agent finish everything.
+    /// Lets every agent finish all of its attempts.
     fn finish(&mut self, outcome: Outcome) {
         for _ in 0..10_000 {
             if self.settled {

@@ -100,7 +100,7 @@ impl Actor for Coordinator {
 
 /// Starts a run of a plan.
 pub struct Launch {
-    /// The plan and its jobs.
+    /// The plan and the jobs of its cells.
     pub planned: Planned,
     /// The submission that the plan was made from.
     pub submission: Submission,

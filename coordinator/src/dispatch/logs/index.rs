@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 /// File name of the index.
 pub const INDEX: &str = "index";
 
-/// One record.
+/// One line of the index.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Line {
     /// The agent's number of the record; 0 for a gap that the coordinator found itself.
