@@ -65,6 +65,6 @@ pub enum LogDown {
     Welcome { window_bytes: u64 },
     /// All records up to this number are stored.
     Ack { token: Token, number: u64 },
-    /// The token is stale; the agent must send no more of it.
+    /// The token is stale; the agent must stop sending its records.
     Refused { token: Token, reason: String },
 }

@@ -1,4 +1,4 @@
-//! What a reader sees of a text: without escape sequences and other invisible characters.
+//! The visible content of a text: without escape sequences and other invisible characters.
 //!
 //! A secret interrupted by a colour is readable again once the colour is removed. So masks search the visible text
 //! ([`Seen`]), and all code that removes colours uses [`plain`].

@@ -197,7 +197,7 @@ fn check_size(request: &Request<'_>, matrix: &Matrix, count: usize) -> Result<()
     }
 }
 
-/// What the expansion of every cell shares.
+/// Data that the expansion of all cells shares.
 struct Expansion<'p> {
     planner: &'p Planner,
     keys: Vec<String>,

@@ -10,7 +10,7 @@ use crate::spec::model::Spec;
 use crate::spec::node::{Node, NodeValue, Template};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-/// What a value depends on: other variables, and contexts.
+/// Dependencies of a value: other variables, and contexts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Needs {
     /// Names of variables.
