@@ -1,7 +1,7 @@
 //! What must be absent: runtimes and clocks in the cores, arrows against the one direction.
 #![allow(clippy::unwrap_used)]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -242,5 +242,181 @@ fn one_file_reads_the_clock_and_the_domain_does_not_use_it() {
         for word in ["clock::", "Instant", "SystemTime"] {
             assert!(!code.contains(word), "{} names {word}", path.display());
         }
+    }
+}
+
+/// The modules of a crate: the path of each (`["run", "actor"]`) and its code.
+type Modules = BTreeMap<Vec<String>, String>;
+
+fn modules(krate: &str) -> Modules {
+    let root = workspace().join(krate).join("src");
+    let named = |(path, code): (PathBuf, String)| {
+        let inside = path.strip_prefix(&root).unwrap().with_extension("");
+        let mut parts: Vec<String> = inside.iter().map(|p| p.to_str().unwrap().into()).collect();
+        if ["mod", "lib", "main"].contains(&parts.last().unwrap().as_str()) {
+            parts.pop();
+        }
+        (parts, code)
+    };
+    code(&format!("{krate}/src"))
+        .into_iter()
+        .map(named)
+        .collect()
+}
+
+/// The paths that code names by `crate::`, `self::` or `super::`, groups in braces taken apart.
+fn named_paths(module: &[String], code: &str) -> Vec<Vec<String>> {
+    let mut found = Vec::new();
+    for head in ["crate::", "self::", "super::"] {
+        for (at, _) in code.match_indices(head) {
+            let before = code[..at].chars().next_back();
+            if before.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == ':') {
+                continue;
+            }
+            let mut base = match head {
+                "crate::" => Vec::new(),
+                _ => module.to_vec(),
+            };
+            let mut rest = &code[at..];
+            while let Some(after) = rest.strip_prefix("super::") {
+                base.pop();
+                rest = after;
+            }
+            let rest = rest
+                .trim_start_matches("crate::")
+                .trim_start_matches("self::");
+            spread(&base, rest, &mut found);
+        }
+    }
+    found
+}
+
+/// Follows a path as it is written: `a::b`, `a::{b, c::d}`.
+fn spread(base: &[String], text: &str, found: &mut Vec<Vec<String>>) {
+    let end = text.find(|c: char| !(c.is_alphanumeric() || c == '_'));
+    let (word, rest) = text.split_at(end.unwrap_or(text.len()));
+    if let Some(group) = text.strip_prefix('{') {
+        let mut depth = 0;
+        let mut start = 0;
+        for (at, c) in group.char_indices() {
+            match c {
+                '{' => depth += 1,
+                '}' if depth == 0 => {
+                    spread(base, group[start..at].trim_start(), found);
+                    return;
+                }
+                '}' => depth -= 1,
+                ',' if depth == 0 => {
+                    spread(base, group[start..at].trim_start(), found);
+                    start = at + 1;
+                }
+                _ => {}
+            }
+        }
+        return;
+    }
+    let mut path = base.to_vec();
+    path.push(word.to_owned());
+    match rest.strip_prefix("::") {
+        Some(rest) => spread(&path, rest, found),
+        None => found.push(path),
+    }
+}
+
+/// Which rooms (top-level modules) of a crate use which others.
+fn arrows(modules: &Modules) -> BTreeMap<String, BTreeSet<String>> {
+    let rooms: BTreeSet<&String> = modules.keys().filter_map(|path| path.first()).collect();
+    let mut arrows: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for (module, code) in modules {
+        let Some(from) = module.first() else { continue };
+        for path in named_paths(module, code) {
+            if let Some(to) = path.first()
+                && to != from
+                && rooms.contains(to)
+            {
+                arrows.entry(from.clone()).or_default().insert(to.clone());
+            }
+        }
+    }
+    arrows
+}
+
+/// The rooms from which one can come back to themselves.
+fn in_circles(arrows: &BTreeMap<String, BTreeSet<String>>) -> BTreeSet<String> {
+    let reaches = |from: &String| {
+        let mut seen = BTreeSet::new();
+        let mut next: Vec<&String> = arrows.get(from).into_iter().flatten().collect();
+        while let Some(room) = next.pop() {
+            if seen.insert(room.clone()) {
+                next.extend(arrows.get(room).into_iter().flatten());
+            }
+        }
+        seen
+    };
+    let rooms = arrows.keys().filter(|room| reaches(room).contains(*room));
+    rooms.cloned().collect()
+}
+
+/// The circle that is left. It may only become smaller.
+const KNOT: (&str, &[&str]) = (
+    "agent",
+    &[
+        "cell",
+        "cell_contract",
+        "images",
+        "keeper",
+        "link",
+        "mourner",
+        "runtime",
+        "sequence",
+        "stack",
+        "step",
+        "supervisor",
+    ],
+);
+
+#[test]
+fn the_rooms_of_a_crate_form_no_circle() {
+    for krate in CRATES {
+        let modules = modules(krate);
+        assert!(modules.len() > 5, "{krate}: {:?}", modules.keys());
+        let arrows = arrows(&modules);
+        let found = in_circles(&arrows);
+        let known: BTreeSet<String> = match krate == KNOT.0 {
+            true => KNOT.1.iter().map(|room| (*room).to_owned()).collect(),
+            false => BTreeSet::new(),
+        };
+        assert_eq!(
+            found, known,
+            "{krate} has these rooms in circles: {arrows:#?}"
+        );
+    }
+}
+
+#[test]
+fn a_circle_is_found_however_it_is_written() {
+    let module = |path: &str, code: &str| {
+        let parts = path.split('/').map(str::to_owned).collect::<Vec<_>>();
+        (parts, code.to_owned())
+    };
+    let mut crate_of_three: Modules = [
+        module("journal/store", "use crate::clock::Clock;"),
+        module("run/actor", "use crate::{clock, journal::{Store, Write}};"),
+        module("clock", "use std::time::Duration;"),
+    ]
+    .into();
+    assert!(in_circles(&arrows(&crate_of_three)).is_empty());
+    for code in [
+        "use crate::run::actor::Run;",
+        "use crate::{clock, run};",
+        "fn f() -> super::super::run::Run {}",
+    ] {
+        let (path, code) = module("journal/writer", code);
+        crate_of_three.insert(path, code);
+        let circle = in_circles(&arrows(&crate_of_three));
+        assert_eq!(
+            circle,
+            BTreeSet::from(["journal".to_owned(), "run".to_owned()])
+        );
     }
 }

@@ -119,7 +119,7 @@ async fn walk() {
     let mut desk = Desk::submit(place.path(), plan).await;
 
     // Queued: waits, for there is no agent.
-    let effects = desk.decide(Input::Start).await;
+    let effects = desk.decide(Input::Secrets { missing: vec![] }).await;
     let [RunEffect::Queue(tokens)] = effects.as_slice() else {
         panic!("{effects:?}");
     };

@@ -13,8 +13,9 @@
 )]
 
 use phalanx_coordinator::dispatch::contract::AgentInfo;
+use phalanx_coordinator::journal::Past;
 use phalanx_coordinator::schedule::core::{CellRequest, Effect, Input, RunLimits, Scheduler};
-use phalanx_coordinator::schedule::expected::{History, Past};
+use phalanx_coordinator::schedule::expected::History;
 use phalanx_shared::id::{CellId, RunId, Token};
 use phalanx_shared::plan::{PlannedCell, Resources};
 use serde_json::json;

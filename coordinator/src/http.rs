@@ -1,15 +1,17 @@
 //! The HTTP endpoints for monitoring: `/healthz` and Prometheus' `/metrics`. They are read-only.
 
+mod scrape;
+
 use crate::dispatch::logs::store::LogStore;
 use crate::health::problems;
 use crate::incoming::{Guard, Room, Speech};
-use crate::metrics::scrape::scrape;
 use crate::supervisor::Handle;
 use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
+use scrape::scrape;
 use std::future::Future;
 use tokio::net::TcpListener;
 

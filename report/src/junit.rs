@@ -118,7 +118,7 @@ fn suite(view: &RunView, cell: &CellView) -> TestSuite {
         suite.add_property(Property::new("attempts", cell.attempts.len().to_string()));
     }
     for (axis, value) in &cell.matrix {
-        let value = super::coverage::axis_text(value);
+        let value = crate::view::coverage::axis_text(value);
         suite.add_property(Property::new(format!("matrix.{axis}"), value));
     }
     let mut bad_step = false;

@@ -5,7 +5,6 @@
 //! annotates a workflow, [`terminal`] shows the summary of a run, [`plain`] and [`live`] show its progress. Nothing
 //! here reads a clock or a terminal: time, width and colours are parameters.
 
-pub mod coverage;
 pub mod finding;
 pub mod github;
 pub mod json;
@@ -18,6 +17,5 @@ pub mod style;
 pub mod table;
 pub mod terminal;
 pub mod text;
-pub mod timing;
 pub mod tree;
 pub mod view;

@@ -3,11 +3,11 @@
 //!
 //! If there are many cells, passed cells are only counted: readers look at the top of a page first.
 
-use super::coverage::{Coverage, CoverageState};
 use super::finding::findings;
 use super::style::Style;
 use super::text::{cell_title, counts, duration, entry_text, failure, lines_text, plural};
 use super::view::{CellView, RunView, StepView};
+use crate::view::coverage::{Coverage, CoverageState};
 use phalanx_shared::outcome::Outcome;
 use std::fmt::Write;
 

@@ -1,6 +1,6 @@
 //! Colours by meaning. The caller decides once whether colours are used (`--color`, `NO_COLOR`, a terminal or not).
 
-use super::coverage::CoverageState;
+use crate::view::coverage::CoverageState;
 use phalanx_shared::outcome::Outcome;
 
 /// Meaning of a piece of text.

@@ -1,9 +1,9 @@
 //! Tables for a terminal of a given width. Columns that don't fit side by side go into another table below, which
 //! repeats the first column.
 
-use super::coverage::Coverage;
 use super::style::{Style, Tone};
 use super::text::{clean, entry_text, fit};
+use crate::view::coverage::Coverage;
 use console::measure_text_width;
 use std::ops::Range;
 

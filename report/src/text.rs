@@ -1,9 +1,9 @@
 //! Text for people: durations, counts, fixed-width table cells, and the lines that describe a failure. Text from
 //! outside goes through [`clean`], so that it can't control the terminal.
 
-use super::coverage::CoverageEntry;
 use super::style::{Style, Tone};
 use super::view::{CellView, Counts, StepView};
+use crate::view::coverage::CoverageEntry;
 use console::measure_text_width;
 use indexmap::IndexSet;
 use phalanx_shared::event::Output;

@@ -6,12 +6,13 @@
 //! removed.
 
 mod build;
+pub mod coverage;
+pub mod timing;
 
 pub use build::origin_path;
 pub(super) use build::{ancestors, micros};
 
-use super::coverage::Coverage;
-use super::timing::Timing;
+use coverage::Coverage;
 use indexmap::IndexMap;
 use phalanx_shared::event::{CheckResult, Failure, KeptService, Output, ServiceState};
 use phalanx_shared::id::{CellId, RunId};
@@ -20,6 +21,7 @@ use phalanx_shared::run_state::CellStatus;
 use phalanx_shared::time::Timestamp;
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
+use timing::Timing;
 
 /// Version of the JSON report. Fields may be added within a version.
 pub const VERSION: u32 = 1;

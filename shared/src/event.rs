@@ -9,6 +9,7 @@ mod masker;
 
 pub use masker::{EventMasker, Keys};
 
+pub use crate::expr::Part;
 use crate::id::{AgentId, CellId, RunId, Token};
 use crate::outcome::Outcome;
 use crate::plan::Plan;
@@ -324,15 +325,6 @@ pub struct CheckResult {
     pub parts: Vec<Part>,
     /// Why the expression could not be evaluated.
     pub error: Option<String>,
-}
-
-/// A part of an expression and its value, both bounded.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Part {
-    /// Text of the part.
-    pub text: String,
-    /// Value as JSON, shortened if it is long.
-    pub value: String,
 }
 
 /// Details that help to find the cause of a failure. All texts are bounded and masked.

@@ -211,7 +211,7 @@ fn choice(input: &InputDecl, text: &str, is: impl Fn(&Value) -> bool) -> Result<
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::spec::node::{Node, NodeValue, Text};
+    use crate::node::{Node, NodeValue, Text};
     use serde_json::json;
 
     fn node(value: &Value) -> Node {

@@ -16,6 +16,7 @@ pub mod input;
 pub mod invariant;
 pub mod mask;
 pub mod matrix;
+pub mod node;
 pub mod outcome;
 pub mod plan;
 pub mod reference;

@@ -278,8 +278,8 @@ mod tests {
     use super::*;
     use crate::diagnostic::Span;
     use crate::expr::{MatrixKeys, Program, builtin_functions};
+    use crate::node::Expr;
     use crate::spec::check::{COMMAND_RESULTS, HTTP_RESULTS, OF_EVENT, OF_SERVICE, SSE_RESULTS};
-    use crate::spec::node::Expr;
     use crate::spec::shape::name;
     use std::collections::BTreeSet;
 

@@ -263,8 +263,8 @@ fn line(result: &StepResult) -> String {
 }
 
 fn opening(item: &Item) -> Opening {
-    let number = |node: &phalanx_shared::spec::node::Node| match node.value {
-        phalanx_shared::spec::node::NodeValue::Int(n) => u32::try_from(n).unwrap(),
+    let number = |node: &phalanx_shared::node::Node| match node.value {
+        phalanx_shared::node::NodeValue::Int(n) => u32::try_from(n).unwrap(),
         _ => 0,
     };
     match item {

@@ -6,8 +6,8 @@
 
 use crate::step::references::Collector;
 use phalanx_shared::expr::Cache;
+use phalanx_shared::node::Node;
 use phalanx_shared::spec::model::{Action, ContainerVerb, DefineBody, Service, Spec, Step, Wait};
-use phalanx_shared::spec::node::Node;
 use phalanx_shared::spec::service::{Restart, ServiceConfig};
 use std::collections::BTreeSet;
 

@@ -4,7 +4,7 @@ use super::answer::Implied;
 use crate::cell::context::CellContext;
 use phalanx_shared::event::{CheckResult, Part};
 use phalanx_shared::expr::Scope;
-use phalanx_shared::spec::node::Expr;
+use phalanx_shared::node::Expr;
 
 /// Evaluates all checks. The implied check comes first; if it fails, the others aren't evaluated.
 pub fn all(

@@ -12,7 +12,7 @@ mod store;
 mod writer;
 
 pub use sqlite::SqliteStore;
-pub use store::{NewRun, RunEnd, RunHead, RunRow, Store, StoreError, Submission, Write};
+pub use store::{NewRun, Past, RunEnd, RunHead, RunRow, Store, StoreError, Submission, Write};
 pub use writer::{Durable, Health, Journal};
 
 #[cfg(test)]

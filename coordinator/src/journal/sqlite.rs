@@ -4,7 +4,7 @@ use super::check;
 use super::lock::Lock;
 use super::mark::MarkFile;
 use super::store::{NewRun, RunEnd, RunHead, RunRow, Store, StoreError, Submission, Write, past};
-use crate::schedule::expected::Past;
+use crate::journal::Past;
 use async_trait::async_trait;
 use futures::StreamExt;
 use phalanx_shared::event::{AttemptRef, Event, Recorded};
@@ -25,8 +25,8 @@ use std::time::Duration;
 const ROWS: usize = 2_000;
 /// Maximum bytes of events read at once; a single larger event is read alone.
 const READ_BYTES: usize = 8 << 20;
-/// Rows read ahead. Each wait for a row wakes a thread, but a row may have several megabytes.
-const AHEAD: usize = 16;
+/// Rows read ahead: an event may have several megabytes.
+const AHEAD: usize = 4;
 /// Number of connections that read.
 const READERS: u32 = 4;
 

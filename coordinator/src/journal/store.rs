@@ -9,7 +9,6 @@
 //! # Errors
 //! [`StoreError::Unavailable`] may pass (disk full, I/O error), so the writer retries. The others need a person.
 
-use crate::schedule::expected::Past;
 use async_trait::async_trait;
 use phalanx_shared::diagnostic::Source;
 use phalanx_shared::event::Recorded;
@@ -22,6 +21,17 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
+
+/// An earlier execution of a cell.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Past {
+    /// Id of the cell.
+    pub cell: CellId,
+    /// Axis values of the cell.
+    pub matrix: Vec<(String, Value)>,
+    /// How long it took when it last passed, in milliseconds.
+    pub elapsed_ms: u64,
+}
 
 /// An error of the journal.
 #[derive(Clone, Debug, thiserror::Error)]

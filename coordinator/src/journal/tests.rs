@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use super::*;
-use crate::schedule::expected::Past;
+use crate::journal::Past;
 use async_trait::async_trait;
 use phalanx_shared::event::{AttemptRef, Event, EventKind, Recorded};
 use phalanx_shared::id::RunId;

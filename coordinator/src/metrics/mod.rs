@@ -1,9 +1,8 @@
 //! The metrics of a coordinator, and their text format for Prometheus.
 //!
 //! Counters are global to the process, which is one coordinator, so no handle has to be passed around. States (open
-//! runs, cells, agents, slots) aren't counted: each scrape asks their owners ([`scrape`]).
+//! runs, cells, agents, slots) aren't counted: each scrape asks their owners (`http/scrape.rs`).
 
-pub mod scrape;
 mod text;
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};

@@ -5,11 +5,12 @@ use super::courier::{self, Courier, Load, Parcel, Resumed, Tail};
 use super::patience::Patience;
 use crate::clock::Clock;
 use crate::dispatch::contract::{InventoryItem, ToAgents};
+use crate::journal::Past;
 use crate::journal::{Journal, RunEnd, Write};
 use crate::metrics::{METRICS, count_outcome};
-use crate::schedule::actor::Scheduling;
+use crate::schedule::actor::{Assignment, Scheduling};
 use crate::schedule::core::{CellRequest, Input as ScheduleInput};
-use crate::schedule::expected::{History, Past};
+use crate::schedule::expected::History;
 use crate::submission::Jobs;
 use kameo::Actor;
 use kameo::actor::{ActorRef, WeakActorRef};
@@ -143,19 +144,33 @@ pub struct Tell(pub Input);
 impl Message<Tell> for Run {
     type Reply = ();
 
-    async fn handle(&mut self, Tell(input): Tell, ctx: &mut Context<Self, ()>) {
-        match input {
-            Input::Assigned {
-                token,
-                agent,
-                agent_name,
-            } => self.make(token, agent, agent_name, ctx.actor_ref().downgrade()),
-            Input::Start => {
-                let missing = self.missing_secrets();
-                self.decide(Input::Secrets { missing }).await;
-            }
-            input => self.decide(input).await,
-        }
+    async fn handle(&mut self, Tell(input): Tell, _: &mut Context<Self, ()>) {
+        self.decide(input).await;
+    }
+}
+
+/// Begins the run, or goes on with it after a restart.
+pub struct Start;
+
+impl Message<Start> for Run {
+    type Reply = ();
+
+    async fn handle(&mut self, _: Start, _: &mut Context<Self, ()>) {
+        let missing = self.missing_secrets();
+        self.decide(Input::Secrets { missing }).await;
+    }
+}
+
+impl Message<Assignment> for Run {
+    type Reply = ();
+
+    async fn handle(&mut self, assignment: Assignment, ctx: &mut Context<Self, ()>) {
+        let Assignment {
+            token,
+            agent,
+            agent_name,
+        } = assignment;
+        self.make(token, agent, agent_name, ctx.actor_ref().downgrade());
     }
 }
 

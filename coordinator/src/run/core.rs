@@ -17,9 +17,8 @@ use std::time::Duration;
 /// Input of a run.
 #[derive(Clone, Debug)]
 pub enum Input {
-    /// Start the run, or continue it after a restart.
-    Start,
-    /// Sets which secrets have no value. While any is missing, no cell starts.
+    /// Starts the run, continues it after a restart, or tells it which secrets still have no value. While any is
+    /// missing, no cell starts.
     Secrets { missing: Vec<String> },
     /// The scheduler found an agent for a waiting cell.
     Assigned {
@@ -200,7 +199,6 @@ impl RunCore {
     pub fn handle(&mut self, input: Input, now: Timestamp) -> Decision {
         let mut d = Decision::default();
         match input {
-            Input::Start => self.enqueue_idle(now, &mut d),
             Input::Secrets { missing } => {
                 self.missing_secrets = missing;
                 self.enqueue_idle(now, &mut d);

@@ -132,7 +132,9 @@ impl World {
             run: "r".into(),
             limits,
         });
-        self.tell(Input::Start);
+        self.tell(Input::Secrets {
+            missing: Vec::new(),
+        });
     }
 
     fn connect(&mut self, agent: &AgentId) {

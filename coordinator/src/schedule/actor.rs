@@ -10,10 +10,8 @@ use super::pace::Pace;
 use super::why::{Constraint, Waiting};
 use crate::clock::Clock;
 use crate::dispatch::contract::ToAgents;
-use crate::run::actor::{Run, Tell};
-use crate::run::core::Input as RunInput;
 use kameo::Actor;
-use kameo::actor::ActorRef;
+use kameo::actor::{ActorRef, Recipient};
 use kameo::error::Infallible;
 use kameo::message::{Context, Message};
 use phalanx_shared::id::{AgentId, CellId, RunId, Token};
@@ -36,7 +34,7 @@ pub struct Args {
 pub struct Scheduling {
     core: Scheduler,
     args: Args,
-    runs: HashMap<RunId, ActorRef<Run>>,
+    runs: HashMap<RunId, Recipient<Assignment>>,
     pace: Pace,
     /// When the timer fires next.
     wake: Option<Duration>,
@@ -64,15 +62,30 @@ pub struct AddRun {
     /// Limits of the run as a whole.
     pub limits: RunLimits,
     /// Receives the run's assignments.
-    pub actor: ActorRef<Run>,
+    pub assignments: Recipient<Assignment>,
+}
+
+/// Gives a waiting cell an agent.
+#[derive(Clone, Debug)]
+pub struct Assignment {
+    /// Token of the attempt.
+    pub token: Token,
+    /// Id of the agent.
+    pub agent: AgentId,
+    /// Display name of the agent.
+    pub agent_name: String,
 }
 
 impl Message<AddRun> for Scheduling {
     type Reply = ();
 
     async fn handle(&mut self, add: AddRun, ctx: &mut Context<Self, ()>) {
-        let AddRun { run, limits, actor } = add;
-        self.runs.insert(run.clone(), actor);
+        let AddRun {
+            run,
+            limits,
+            assignments,
+        } = add;
+        self.runs.insert(run.clone(), assignments);
         self.decide(Input::RunAdded { run, limits }, ctx.actor_ref())
             .await;
     }
@@ -183,13 +196,13 @@ impl Scheduling {
             return self.pace.answered(&token);
         };
         let agent_name = self.core.agent_name(&agent);
-        let assigned = RunInput::Assigned {
+        let assignment = Assignment {
             token,
             agent,
             agent_name,
         };
         // If the run is gone, its supervisor removes it from the scheduler, with its reservations.
-        let _ = run.tell(Tell(assigned)).await;
+        let _ = run.tell(assignment).await;
     }
 
     fn wake_at(&mut self, at: Duration, now: Duration, me: &ActorRef<Self>) {

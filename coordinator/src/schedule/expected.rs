@@ -4,21 +4,11 @@
 //! these, the prediction is the overall average, plus the deviation from it for each of the cell's axis values. Pure;
 //! the journal keeps the history.
 
+use crate::journal::Past;
 use phalanx_shared::id::CellId;
 use phalanx_shared::plan::PlannedCell;
 use serde_json::Value;
 use std::collections::HashMap;
-
-/// An earlier execution of a cell.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Past {
-    /// Id of the cell.
-    pub cell: CellId,
-    /// Axis values of the cell.
-    pub matrix: Vec<(String, Value)>,
-    /// How long it took when it last passed, in milliseconds.
-    pub elapsed_ms: u64,
-}
 
 #[derive(Clone, Copy, Default)]
 struct Mean {

@@ -1,9 +1,10 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use super::core::*;
-use super::expected::{History, Past};
+use super::expected::History;
 use super::{Constraint, Waiting};
 use crate::dispatch::contract::AgentInfo;
+use crate::journal::Past;
 use phalanx_shared::id::{AgentId, CellId, RunId, Token};
 use phalanx_shared::plan::{PlannedCell, Resources};
 use proptest::prelude::*;

@@ -186,7 +186,12 @@ impl World {
             run: run.clone(),
             limits,
         })?;
-        self.tell_run(&run, Input::Start)
+        self.tell_run(
+            &run,
+            Input::Secrets {
+                missing: Vec::new(),
+            },
+        )
     }
 
     /// Simulates `kill -9`.

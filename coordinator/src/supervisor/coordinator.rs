@@ -6,8 +6,8 @@ use crate::clock::Clock;
 use crate::dispatch::contract::ToAgents;
 use crate::journal::{Journal, NewRun, RunRow, StoreError, Submission, Write};
 use crate::registry::{Registry, RunHandle};
-use crate::run::actor::{self as run_actor, Run, RunTail, Secrets, Tell};
-use crate::run::core::{Input, RunCore};
+use crate::run::actor::{self as run_actor, Run, RunTail, Secrets, Start};
+use crate::run::core::RunCore;
 use crate::schedule::actor::{AddRun, Scheduling};
 use crate::schedule::core::RunLimits;
 use crate::schedule::expected::History;
@@ -263,11 +263,11 @@ impl Coordinator {
         let add = AddRun {
             run,
             limits,
-            actor: actor.clone(),
+            assignments: actor.clone().recipient(),
         };
         // Both live as long as this actor does.
         let _ = self.scheduling.tell(add).await;
-        let _ = actor.tell(Tell(Input::Start)).await;
+        let _ = actor.tell(Start).await;
         Ok(())
     }
 

@@ -1,11 +1,11 @@
 //! Makes the view from a folded run.
 
+use super::coverage::coverage;
+use super::timing::timing;
 use super::{
     AttemptView, CellView, CleanUp, Counts, RunView, ServiceReport, SkipGroup, StepKind, StepView,
     VERSION,
 };
-use crate::coverage::coverage;
-use crate::timing::timing;
 use indexmap::IndexMap;
 use phalanx_shared::id::CellId;
 use phalanx_shared::outcome::Outcome;

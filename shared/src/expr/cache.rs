@@ -4,7 +4,7 @@ use super::keys::MatrixKeys;
 use super::program::Program;
 use super::template::TemplateProgram;
 use crate::diagnostic::{Diagnostic, Span};
-use crate::spec::node::{Expr, Template};
+use crate::node::{Expr, Template};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 

@@ -10,16 +10,25 @@ use super::stack::with_room;
 use super::text::abbreviate_masked;
 use super::tree::{Tree, children, is_function, unwrapped};
 use super::{Program, meter::Meter};
-use crate::event::Part;
 use crate::mask::{Masks, shortened};
 use cel::common::ast::{CallExpr, ComprehensionExpr, Expr, IdedExpr, operators};
 use cel::common::types::CelBool;
 use cel::{Context, Value as Cel};
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 const MAX_PARTS: usize = 16;
 const MAX_VALUE: usize = 200;
 const MAX_TEXT: usize = 200;
+
+/// A part of an expression and its value, both bounded.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Part {
+    /// The text of the part.
+    pub text: String,
+    /// Its value as JSON, cut when long.
+    pub value: String,
+}
 
 impl Program {
     /// Returns the parts of the expression that were evaluated, with their values, from left to right.

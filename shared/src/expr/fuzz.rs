@@ -4,7 +4,7 @@
 
 use super::*;
 use crate::diagnostic::Span;
-use crate::spec::node::{Expr, Template};
+use crate::node::{Expr, Template};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngSeed, TestError, TestRunner};
 use serde_json::{Map, Value, json};

@@ -33,6 +33,7 @@ mod weight;
 
 pub use cache::Cache;
 pub use convert::int_key;
+pub use explain::Part;
 pub use functions::{arities as builtin_arities, builtin_functions, is_type_name};
 pub use keys::MatrixKeys;
 pub use meter::{Allowance, MAX_BYTES, MAX_CALLS, MAX_STEPS, charge};

@@ -6,7 +6,7 @@ use super::place::EvalError;
 use super::scope::Scope;
 use super::weight::{MAX_LEVELS, deeper_than, weight};
 use crate::diagnostic::{Diagnostic, Span};
-use crate::spec::node::{Entry, Node, NodeValue, Template};
+use crate::node::{Entry, Node, NodeValue, Template};
 use serde_json::{Map, Number, Value};
 
 impl From<Diagnostic> for EvalError {
@@ -119,7 +119,7 @@ pub fn value_to_node(value: &Value, span: Span) -> Node {
                 entries
                     .into_iter()
                     .map(|(key, value)| Entry {
-                        key: crate::spec::node::Text {
+                        key: crate::node::Text {
                             text: key.clone(),
                             span,
                         },

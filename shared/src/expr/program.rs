@@ -11,7 +11,7 @@ use super::scope::Scope;
 use super::stack::{on_own_stack, with_room};
 use super::tree::{Tree, children, is_function};
 use crate::diagnostic::{Diagnostic, Span};
-use crate::spec::node;
+use crate::node;
 use cel::common::ast::{CallExpr, ComprehensionExpr, Expr, IdedExpr, LiteralValue, operators};
 use serde_json::Value;
 use std::fmt;

@@ -9,7 +9,7 @@ use super::scope::Scope;
 use super::text::to_text;
 use super::weight::weight;
 use crate::diagnostic::{Diagnostic, Span};
-use crate::spec::node::Template;
+use crate::node::Template;
 use serde_json::Value;
 use std::ops::Range;
 

@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::diagnostic::Span;
-use crate::spec::node::{Expr, Template};
+use crate::node::{Expr, Template};
 use serde_json::{Value, json};
 use std::sync::Arc;
 

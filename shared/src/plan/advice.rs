@@ -7,8 +7,8 @@ use super::{Plan, cells};
 use crate::diagnostic::Diagnostic;
 use crate::expr::{Allowance, Program, abbreviate};
 use crate::matrix::{self, Matrix};
+use crate::node::{Expr, Node};
 use crate::spec::model::{Action, DefineBody, Spec, Step};
-use crate::spec::node::{Expr, Node};
 use serde_json::{Map, Value};
 use std::sync::Arc;
 

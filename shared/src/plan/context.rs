@@ -7,8 +7,8 @@ use crate::expr::{
     weight,
 };
 use crate::matrix::Combination;
+use crate::node::{Node, Template};
 use crate::spec::model::{DefineBody, Spec};
-use crate::spec::node::{Node, Template};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 use std::sync::Arc;

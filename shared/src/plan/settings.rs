@@ -2,8 +2,8 @@
 
 use super::Resources;
 use crate::expr::{Cache, EvalError, Scope, abbreviate, eval_node, to_text};
+use crate::node::Node;
 use crate::spec::model::CellSettings;
-use crate::spec::node::Node;
 use crate::spec::quantity;
 use serde_json::Value;
 use std::time::Duration;

@@ -8,9 +8,9 @@ mod files;
 
 use super::decode::{self, Parts};
 use super::model::Spec;
-use super::node::{Entry, Text};
 use super::parse;
 use crate::diagnostic::{Diagnostic, Severity, Source, Sources, Span};
+use crate::node::{Entry, Text};
 use files::Files;
 use indexmap::IndexMap;
 
@@ -123,7 +123,7 @@ fn decode_all(files: &mut Files<'_>, diagnostics: &mut Vec<Diagnostic>) -> Optio
 struct Merged {
     inputs: IndexMap<String, super::model::InputDecl>,
     coverage: IndexMap<String, super::model::CoverageRow>,
-    vars: IndexMap<String, (Text, super::node::Node)>,
+    vars: IndexMap<String, (Text, crate::node::Node)>,
     services: IndexMap<String, Entry>,
     sessions: IndexMap<String, super::model::Session>,
     define: IndexMap<String, super::model::Define>,

@@ -11,7 +11,6 @@ pub mod interpolation;
 pub mod keys;
 mod load;
 pub mod model;
-pub mod node;
 pub mod parse;
 pub mod quantity;
 pub mod schema;

@@ -14,8 +14,8 @@ pub use http::{Body, Http, Method, Session, SessionRef, Sse, Tls};
 pub use service::{Probe, Ready, Service};
 pub use step::{Capture, ForEach, Poll, Retry, SkipIf, Step};
 
-use super::node::{Expr, Node, Template, Text};
 use crate::diagnostic::Span;
+use crate::node::{Expr, Node, Template, Text};
 use serde::{Deserialize, Serialize};
 
 /// A whole spec, with its included files merged in.

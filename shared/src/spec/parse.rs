@@ -11,8 +11,8 @@ mod flow;
 mod position;
 mod scalar;
 
-use super::node::Node;
 use crate::diagnostic::{Diagnostic, Span};
+use crate::node::Node;
 use build::Builder;
 use flow::Moved;
 use position::Places;

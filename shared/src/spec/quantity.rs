@@ -1,6 +1,6 @@
 //! Parses durations, sizes and CPU numbers as people write them. No other code parses them.
 
-use super::node::{Node, NodeValue};
+use crate::node::{Node, NodeValue};
 use std::time::Duration;
 
 /// Longest duration, about 30 years, so that a sum of a few durations cannot overflow.

@@ -5,7 +5,7 @@ use super::reference::{Checker, suggest};
 use super::steps::{is_static, refers_only_to};
 use crate::diagnostic::{Diagnostic, Span};
 use crate::expr::{Layer, Scope, TemplateProgram};
-use crate::spec::node::Template;
+use crate::node::Template;
 
 impl<'s> Checker<'s, '_> {
     /// Checks the row that a step or phase verifies, and remembers it as verified.

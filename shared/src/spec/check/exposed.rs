@@ -3,7 +3,7 @@
 use super::reference::Checker;
 use crate::diagnostic::Diagnostic;
 use crate::expr::TemplateProgram;
-use crate::spec::node::{Node, NodeValue, Template};
+use crate::node::{Node, NodeValue, Template};
 
 impl Checker<'_, '_> {
     /// Warns about secrets in a word or script.

@@ -1,8 +1,8 @@
 //! Collects the names that a spec declares, to which expressions and steps may refer.
 
 use crate::expr::MatrixKeys;
+use crate::node::{Node, NodeValue};
 use crate::spec::model::{Define, DefineBody, Spec, Step};
-use crate::spec::node::{Node, NodeValue};
 use indexmap::IndexMap;
 use std::collections::{HashMap, HashSet};
 

@@ -4,8 +4,8 @@ use super::position::{Level, Position};
 use super::reference::{Checker, suggest};
 use crate::diagnostic::{Diagnostic, Span};
 use crate::expr::TemplateProgram;
+use crate::node::{Node, Template};
 use crate::spec::model::{DefineBody, Spec};
-use crate::spec::node::{Node, Template};
 use indexmap::IndexMap;
 
 impl<'s> Checker<'s, '_> {

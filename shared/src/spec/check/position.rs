@@ -1,7 +1,7 @@
 //! Defines which names are known at which place.
 
+use crate::node::Node;
 use crate::spec::model::Param;
-use crate::spec::node::Node;
 
 /// Kind of place, which determines the contexts that are known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

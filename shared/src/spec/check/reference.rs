@@ -7,7 +7,7 @@ use crate::diagnostic::{Diagnostic, Span};
 use crate::expr::{
     Call, Comparison, Other, Program, Reference, TemplateProgram, builtin_functions, foreign,
 };
-use crate::spec::node::{Expr, Node, NodeValue, Template};
+use crate::node::{Expr, Node, NodeValue, Template};
 use crate::spec::quantity;
 use crate::spec::shape::check::{closest, list};
 use crate::spec::shape::name::{CONTEXTS, RESULTS};

@@ -5,10 +5,10 @@ use super::position::{Level, Position};
 use super::reference::{Checker, suggest};
 use crate::diagnostic::Diagnostic;
 use crate::expr::{Reference, TemplateProgram};
+use crate::node::{Node, Template, Text};
 use crate::spec::model::{
     Action, ContainerVerb, DefineBody, Http, Probe, Service, Session, SessionRef, Spec, Step,
 };
-use crate::spec::node::{Node, Template, Text};
 use crate::spec::service;
 use indexmap::IndexMap;
 use std::collections::HashSet;

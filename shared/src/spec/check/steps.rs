@@ -5,10 +5,10 @@ use super::reference::{Checker, suggest};
 use super::services::HTTP_RESULTS;
 use crate::diagnostic::{Diagnostic, Span};
 use crate::expr::TemplateProgram;
+use crate::node::{Node, Template};
 use crate::spec::model::{
     Action, Command, ContainerVerb, Cp, Exec, Http, Run, SessionRef, Step, Wait,
 };
-use crate::spec::node::{Node, Template};
 
 /// Results of an event stream.
 pub const SSE_RESULTS: [&str; 5] = ["status", "headers", "event", "events", "elapsed"];
@@ -160,7 +160,7 @@ impl<'s> Checker<'s, '_> {
         }
     }
 
-    fn hides(&mut self, variable: &crate::spec::node::Text, at: &Position<'s>) {
+    fn hides(&mut self, variable: &crate::node::Text, at: &Position<'s>) {
         if at.knows(&variable.text) {
             let message = format!(
                 "`{}` hides the `foreach` variable of that name around it",
@@ -215,8 +215,7 @@ impl<'s> Checker<'s, '_> {
     fn command(&mut self, command: &Command, at: &Position<'s>) {
         match command {
             Command::Words(words) => {
-                if matches!(&words.value, crate::spec::node::NodeValue::List(items) if items.is_empty())
-                {
+                if matches!(&words.value, crate::node::NodeValue::List(items) if items.is_empty()) {
                     self.report(words.span, "the command is empty".into(), None);
                 }
                 self.node(words, at);

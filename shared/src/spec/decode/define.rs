@@ -3,8 +3,8 @@
 use super::fields::Fields;
 use super::step;
 use crate::diagnostic::Diagnostic;
+use crate::node::{Entry, NodeValue};
 use crate::spec::model::{Define, DefineBody, Param};
-use crate::spec::node::{Entry, NodeValue};
 use crate::spec::shape::name::NameRule;
 
 /// Decodes a define. Returns `None` if it has no body.

@@ -6,7 +6,7 @@
 
 use super::fields::is_extension;
 use crate::diagnostic::Diagnostic;
-use crate::spec::node::{Entry, Node, NodeValue, Text};
+use crate::node::{Entry, Node, NodeValue, Text};
 use crate::spec::shape::check::closest;
 use indexmap::IndexMap;
 

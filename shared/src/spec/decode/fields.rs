@@ -1,7 +1,7 @@
 //! Reads the keys of a map whose shape has been checked. A value that doesn't fit is treated as absent.
 
 use crate::diagnostic::{Diagnostic, Span};
-use crate::spec::node::{Entry, Expr, Node, NodeValue, Template, Text, holds_interpolation};
+use crate::node::{Entry, Expr, Node, NodeValue, Template, Text, holds_interpolation};
 use crate::spec::quantity;
 
 /// Returns whether a key starts with `x-`. Such keys are free for the user, as in Compose: a place for anchors.

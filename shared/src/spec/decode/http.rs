@@ -1,8 +1,8 @@
 //! Decodes requests of `http` and `sse` steps and of readiness predicates, and their TLS settings.
 
 use super::fields::Fields;
+use crate::node::Node;
 use crate::spec::model::{Body, Http, Method, SessionRef, Tls};
-use crate::spec::node::Node;
 
 const METHODS: [(&str, Method); 6] = [
     ("get", Method::Get),

@@ -2,8 +2,8 @@
 
 use super::fields::Fields;
 use crate::diagnostic::Span;
+use crate::node::Node;
 use crate::spec::model::{CellSettings, Strategy};
-use crate::spec::node::Node;
 
 /// Decodes the strategy. Without one there is a single cell.
 pub fn strategy(node: Option<&Node>, whole: Span) -> Strategy {

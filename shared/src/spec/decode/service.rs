@@ -4,8 +4,8 @@ use super::extends;
 use super::fields::Fields;
 use super::{http, step};
 use crate::diagnostic::Diagnostic;
+use crate::node::{Entry, Node};
 use crate::spec::model::{Probe, Ready, Service};
-use crate::spec::node::{Entry, Node};
 use indexmap::IndexMap;
 
 /// Decodes all services, with `extends` resolved.

@@ -3,11 +3,11 @@
 use super::fields::{Fields, expression, template, text_of};
 use super::http;
 use crate::diagnostic::{Diagnostic, Span};
+use crate::node::{Entry, Expr, Node, NodeValue};
 use crate::spec::model::{
     Action, Capture, Command, ContainerAction, ContainerVerb, Cp, Exec, ForEach, Phase, Poll,
     Retry, Run, SkipIf, Sse, Step, Use, Wait,
 };
-use crate::spec::node::{Entry, Expr, Node, NodeValue};
 
 const VERBS: [(&str, ContainerVerb); 9] = [
     ("start", ContainerVerb::Start),
@@ -261,6 +261,6 @@ pub fn expectations(fields: &Fields<'_>, diagnostics: &mut Vec<Diagnostic>) -> V
 }
 
 /// Returns the names in a list of texts.
-pub fn names(items: &[Node]) -> Vec<crate::spec::node::Text> {
+pub fn names(items: &[Node]) -> Vec<crate::node::Text> {
     items.iter().filter_map(text_of).collect()
 }

@@ -3,11 +3,11 @@
 use super::fields::{Fields, is_extension};
 use super::{define, http, matrix, step};
 use crate::diagnostic::Diagnostic;
+use crate::node::{Entry, Node, NodeValue, Text};
 use crate::spec::keys::top::{INCLUDED, SPEC};
 use crate::spec::model::{
     CellSettings, CoverageRow, Define, InputDecl, InputType, Phase, Require, Session, Strategy,
 };
-use crate::spec::node::{Entry, Node, NodeValue, Text};
 use crate::spec::quantity;
 use crate::spec::shape::check;
 

@@ -10,9 +10,9 @@ mod variables;
 
 use super::files::Files;
 use crate::diagnostic::{Diagnostic, Span};
+use crate::node::{Entry, Node, NodeValue, Text};
 use crate::spec::decode::{is_extension, merge_service};
 use crate::spec::keys::service::COMPOSE_SERVICE;
-use crate::spec::node::{Entry, Node, NodeValue, Text};
 use crate::spec::shape::Kind;
 use crate::spec::shape::cast::cast;
 use crate::spec::shape::check::{self, found};

@@ -2,7 +2,7 @@
 
 use super::Read;
 use crate::diagnostic::{Diagnostic, Source, Sources};
-use crate::spec::node::{Node, Text};
+use crate::node::{Node, Text};
 use crate::spec::parse;
 
 /// Maximum number of files in one spec.

@@ -2,7 +2,7 @@
 
 use super::http::{Http, Sse};
 use super::step::Step;
-use crate::spec::node::{Node, Template, Text};
+use crate::node::{Node, Template, Text};
 use serde::{Deserialize, Serialize};
 
 /// The action of a step.

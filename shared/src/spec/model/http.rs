@@ -1,7 +1,7 @@
 //! HTTP requests, and the sessions that send them.
 
 use crate::diagnostic::Span;
-use crate::spec::node::{Expr, Node, Template, Text};
+use crate::node::{Expr, Node, Template, Text};
 use serde::{Deserialize, Serialize};
 
 /// A named HTTP client.

@@ -2,7 +2,7 @@
 
 use super::http::Http;
 use crate::diagnostic::Span;
-use crate::spec::node::{Expr, Node, Template, Text};
+use crate::node::{Expr, Node, Template, Text};
 use serde::{Deserialize, Serialize};
 
 /// A service as written. Its definition is evaluated as a whole when the service starts, and then decoded.

@@ -2,7 +2,7 @@
 
 use super::action::Action;
 use crate::diagnostic::Span;
-use crate::spec::node::{Expr, Node, Template, Text};
+use crate::node::{Expr, Node, Template, Text};
 use serde::{Deserialize, Serialize};
 
 /// One action, with its conditions, repetitions, captures and checks.

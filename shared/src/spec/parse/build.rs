@@ -1,11 +1,11 @@
 //! Builds the tree from the parser's events: resolves anchors, aliases and merge keys, finds duplicate keys, and
 //! enforces the limits.
 
-use super::super::node::{Entry, Node, NodeValue, Text};
 use super::position::Places;
 use super::scalar::{self, Unfit};
 use super::{Limits, start_of};
 use crate::diagnostic::{Diagnostic, Span};
+use crate::node::{Entry, Node, NodeValue, Text};
 use saphyr_parser::{ScalarStyle, Tag};
 use std::borrow::Cow;
 use std::collections::HashMap;

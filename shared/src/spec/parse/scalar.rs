@@ -1,7 +1,7 @@
 //! Resolves plain scalars by YAML 1.2's core schema. Only `true` and `false` (also capitalized) are bools; `yes`, `on`
 //! and `No` are texts.
 
-use super::super::node::NodeValue;
+use crate::node::NodeValue;
 
 /// Reason why a plain scalar has no value.
 pub enum Unfit {

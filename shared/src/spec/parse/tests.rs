@@ -1,6 +1,6 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
-use crate::spec::node::NodeValue;
+use crate::node::NodeValue;
 
 fn read(text: &str) -> (Option<Node>, Vec<Diagnostic>) {
     let mut diagnostics = Vec::new();

@@ -7,8 +7,8 @@ use super::{
     Port, PullPolicy, Restart, ServiceConfig, Ulimit, image, mount, port, splice,
 };
 use crate::diagnostic::Diagnostic;
+use crate::node::{Entry, Node, NodeValue};
 use crate::spec::keys::service::DEFINITION;
-use crate::spec::node::{Entry, Node, NodeValue};
 use crate::spec::shape::check;
 
 /// Keys that also apply to a process.

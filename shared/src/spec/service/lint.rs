@@ -1,8 +1,8 @@
 //! Warns about keys of a service that are accepted but don't work as in Compose, and explains the difference.
 
 use crate::diagnostic::{Diagnostic, Severity, Span};
+use crate::node::{Entry, Node, NodeValue};
 use crate::spec::interpolation;
-use crate::spec::node::{Entry, Node, NodeValue};
 
 const INSTEAD: &[(&str, &str)] = &[
     (

@@ -3,7 +3,7 @@
 
 use super::words;
 use crate::diagnostic::{Diagnostic, Span};
-use crate::spec::node::{Node, NodeValue};
+use crate::node::{Node, NodeValue};
 use crate::spec::quantity;
 use indexmap::IndexMap;
 

@@ -1,7 +1,7 @@
 //! Performs the merges that `extends` deferred: lists in lists, maps in lists, and `NAME=value` together with
 //! `NAME: value`.
 
-use crate::spec::node::{Entry, Node, NodeValue, Text};
+use crate::node::{Entry, Node, NodeValue, Text};
 
 /// Keys that take lists of `NAME=value` or maps. `extra_hosts` also takes `NAME:address`.
 const PAIRS: [&str; 4] = ["environment", "labels", "extra_hosts", "args"];

@@ -2,8 +2,8 @@
 //! bools from them.
 
 use super::{Kind, Leaf};
+use crate::node::{Node, NodeValue, written_anew};
 use crate::spec::interpolation::Value;
-use crate::spec::node::{Node, NodeValue, written_anew};
 
 /// Casts texts to bools and numbers where the kind takes them. A text that spells neither stays a text.
 pub fn cast(kind: &Kind, node: &mut Node) {

@@ -3,8 +3,8 @@
 
 use super::{Kind, Leaf, Rule, Table};
 use crate::diagnostic::{Diagnostic, Span};
+use crate::node::{Entry, Node, NodeValue, Text, holds_interpolation};
 use crate::spec::decode::is_extension;
-use crate::spec::node::{Entry, Node, NodeValue, Text, holds_interpolation};
 use crate::spec::quantity;
 
 /// Checks `node` against `kind`. `what` is its name in messages, such as "`timeout`" or "an item of `ports`".

@@ -4,8 +4,8 @@
 use super::top::is_external;
 use super::variables::Variables;
 use crate::diagnostic::{Diagnostic, Span};
+use crate::node::{Entry, Node, NodeValue, Text};
 use crate::spec::keys::compose::why_unsupported;
-use crate::spec::node::{Entry, Node, NodeValue, Text};
 use crate::spec::quantity;
 use crate::spec::shape::check::{closest, unsupported};
 use indexmap::IndexMap;
@@ -169,7 +169,7 @@ fn given(node: &mut Node, variables: &mut Variables) {
         NodeValue::Map(entries) => {
             for entry in entries.iter_mut().filter(|entry| entry.value.is_null()) {
                 if let Some(value) = variables.get(&entry.key.text) {
-                    entry.value = crate::spec::node::written_anew(value.to_template(), node.span);
+                    entry.value = crate::node::written_anew(value.to_template(), node.span);
                 }
             }
         }
@@ -181,7 +181,7 @@ fn given(node: &mut Node, variables: &mut Variables) {
                     && let Some(value) = variables.get(&name)
                 {
                     let text = format!("{name}={}", value.to_template());
-                    *item = crate::spec::node::written_anew(text, item.span);
+                    *item = crate::node::written_anew(text, item.span);
                 }
             }
         }
@@ -223,7 +223,7 @@ fn placed(
     let place = item.get("target").unwrap_or(source).span;
     let mut entries = vec![
         entry("source", text_node(&name, source.span)),
-        entry("target", crate::spec::node::written_anew(target, place)),
+        entry("target", crate::node::written_anew(target, place)),
         text,
     ];
     let settings = item.entries().iter();
@@ -275,7 +275,7 @@ fn text_of(
                 "give it one by `stack: { compose: …, variables: { NAME: \"${{ secrets.NAME }}\" } }`; the machine's environment is not read",
             );
         };
-        let text = crate::spec::node::written_anew(value.to_template(), from.value.span);
+        let text = crate::node::written_anew(value.to_template(), from.value.span);
         return Some(entry("content", text));
     }
     refuse(

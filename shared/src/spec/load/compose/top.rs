@@ -1,8 +1,8 @@
 //! Checks the top-level keys of a Compose file.
 
 use crate::diagnostic::Diagnostic;
+use crate::node::{Entry, Node, NodeValue, Text};
 use crate::spec::decode::is_extension;
-use crate::spec::node::{Entry, Node, NodeValue, Text};
 
 /// Checks a key, and collects external networks.
 pub fn check(entry: &Entry, external: &mut Vec<Text>, diagnostics: &mut Vec<Diagnostic>) {

@@ -3,11 +3,11 @@
 
 use super::Stack;
 use crate::diagnostic::{Diagnostic, Span};
+use crate::node::{Node, NodeValue, Text, written_anew};
 use crate::spec::decode::within;
 use crate::spec::env_file;
 use crate::spec::interpolation::{self, Problem, Value};
 use crate::spec::load::files::Files;
-use crate::spec::node::{Node, NodeValue, Text, written_anew};
 use crate::spec::quantity;
 use crate::spec::shape::check::closest;
 use indexmap::{IndexMap, IndexSet};

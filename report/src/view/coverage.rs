@@ -4,7 +4,7 @@
 //! steps inside it that only inherit the row. An entry of the table is the worst state of the column's cells, with the
 //! number of cells in each state.
 
-use super::view::{CellView, StepView, ancestors};
+use super::{CellView, StepView, ancestors};
 use indexmap::IndexSet;
 use phalanx_shared::outcome::Outcome;
 use phalanx_shared::plan::Plan;
@@ -257,7 +257,7 @@ fn column_of(cell: &CellView, axis: &str) -> String {
 }
 
 /// Returns an axis value as text.
-pub(super) fn axis_text(value: &Value) -> String {
+pub(crate) fn axis_text(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
         other => other.to_string(),

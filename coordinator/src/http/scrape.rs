@@ -1,6 +1,6 @@
 //! Produces the text of one scrape: counters with their values, and states as their owners report them.
 
-use super::{Counter, METRICS, OUTCOMES, Text};
+use crate::metrics::{Counter, METRICS, OUTCOMES, Text};
 use crate::run::actor::Look;
 use crate::schedule::actor::Agents;
 use crate::supervisor::Handle;

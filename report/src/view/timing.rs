@@ -5,7 +5,7 @@
 //! the start of its first attempt to the end of its newest attempt's steps. Clean-up is not on the critical path and is
 //! shown separately.
 
-use super::view::{AttemptView, CellView, StepKind, StepView, micros};
+use super::{AttemptView, CellView, StepKind, StepView, micros};
 use indexmap::IndexMap;
 use phalanx_shared::event::ServiceState;
 use phalanx_shared::id::CellId;
