@@ -323,7 +323,7 @@ pub async fn gc(context: &Context, wish: local::Gc) -> Result<GcResponse, CliErr
 }
 
 /// With fewer files than this a local run's journal and agent don't even start.
-const LEAST_FILES: u64 = 32;
+const LEAST_FILES: u64 = 48;
 /// Files that a local run opens before its first cell, and that each cell in progress opens.
 const OWN_FILES: u64 = 64;
 const CELL_FILES: u64 = 10;
