@@ -1,8 +1,8 @@
-//! The `phalanx` command. One file per subcommand, each with `Args` and `run`.
+//! The `phalanx` command. Each subcommand has its own file with `Args` and `run`.
 //!
-//! Every command that concerns a run speaks to a coordinator by gRPC, be it a remote one (`--coordinator`), the one of this
-//! machine's state directory, or the one that `run` starts for itself ([`connect`]): there is one path.
-//! Words go to standard error, data to standard output ([`say`]). Exit codes are in [`exit`].
+//! Every command about a run speaks gRPC to a coordinator: a remote one (`--coordinator`), the one of this machine's
+//! state directory, or the one that `run` starts for itself ([`connect`]). There is only this path. Messages go to
+//! standard error and data to standard output ([`say`]). Exit codes are in [`exit`].
 
 pub mod agent;
 pub mod agents;
@@ -58,7 +58,7 @@ use phalanx_shared::time::Timestamp;
 use say::Voice;
 use std::future::Future;
 
-/// Runs end-to-end test matrices: every cell gets its own stack, all advance at once.
+/// Run end-to-end test matrices: each cell gets its own stack, and all cells run in parallel
 #[derive(Parser, Debug)]
 #[command(name = "phalanx", version, max_term_width = 100, after_help = EXIT_CODES)]
 pub struct Cli {
@@ -82,7 +82,7 @@ Examples:
 /// Flags of all commands.
 #[derive(clap::Args, Debug)]
 struct Global {
-    /// When output has colours (on a terminal, unless NO_COLOR is set)
+    /// When to colour output (default: on a terminal, unless NO_COLOR is set)
     #[arg(
         long,
         global = true,
@@ -91,10 +91,10 @@ struct Global {
         help_heading = "Output"
     )]
     color: Option<Color>,
-    /// The same as --color never
+    /// Same as --color never
     #[arg(long, global = true, conflicts_with = "color", help_heading = "Output")]
     no_color: bool,
-    /// Only failures and the end
+    /// Print only failures and the summary
     #[arg(
         long,
         short,
@@ -103,13 +103,13 @@ struct Global {
         help_heading = "Output"
     )]
     quiet: bool,
-    /// Services, phases, every check, all cells of a finding, the critical path
+    /// Print services, phases, every check, all cells of a finding and the critical path
     #[arg(long, short, global = true, help_heading = "Output")]
     verbose: bool,
-    /// Ask this coordinator instead of this machine's runs (http://HOST:PORT, unix:PATH)
+    /// Coordinator to ask instead of this machine's runs (http://HOST:PORT, unix:PATH)
     #[arg(long, global = true, value_name = "URL", help_heading = "Where")]
     coordinator: Option<String>,
-    /// Directory of journals, logs and identities
+    /// Directory for journals, logs and identities
     #[arg(long, global = true, value_name = "DIR", value_hint = clap::ValueHint::DirPath, help_heading = "Where")]
     state_dir: Option<String>,
 }
@@ -146,10 +146,10 @@ impl Global {
     }
 }
 
-/// The commands in the order of their use.
+/// The commands, in the order of typical use.
 #[derive(Subcommand, Debug)]
 enum Command {
-    /// Check a spec: every error at once, with its place and a suggestion
+    /// Check a spec: report all errors at once, with places and suggestions
     Validate(validate::Args),
     Plan(plan::Args),
     Run(run::Args),
@@ -177,18 +177,18 @@ enum Command {
     Docs(docs::Args),
 }
 
-/// What every command gets.
+/// What every command receives.
 #[derive(Debug)]
 pub struct Context {
-    /// The settings, flags of this call included.
+    /// The settings, including the flags of this call.
     pub settings: Settings,
-    /// How to talk.
+    /// Output style and verbosity.
     pub voice: Voice,
-    /// Where runs are traced to, if they are.
+    /// Exporter of traces, if one is configured.
     pub tracer: Option<Tracer>,
 }
 
-/// Runs the command that the arguments name; the result is the exit code.
+/// Runs the command that the arguments name. Returns the exit code.
 pub fn main() -> u8 {
     let cli = Cli::parse();
     let mut voice = Voice {
@@ -229,7 +229,7 @@ fn load(cli: &Cli) -> Result<Settings, CliError> {
     })
 }
 
-/// Starts logging, and makes the tracer of the commands that run something.
+/// Starts logging. Returns the tracer for commands that run something.
 fn start_logging(
     settings: &Settings,
     command: &Command,
@@ -240,14 +240,14 @@ fn start_logging(
         Command::Agent(_) => Some("phalanx-agent"),
         _ => None,
     };
-    // A backend that can't be used is no reason not to run.
+    // An unusable backend must not prevent the run.
     let target = service.map_or(Ok(None), |_| Target::read(|name| std::env::var(name).ok()));
     let (target, untraced) = target.map_or_else(|why| (None, Some(why)), |target| (target, None));
     let tracer = Option::zip(target, service).map(|(target, name)| Tracer::new(target, name));
     let filter = settings.get(&LOG_FILTER);
     let filter = match (filter.as_str(), command) {
         ("", Command::Serve(_) | Command::Agent(_)) => "info",
-        // Within one program a connection breaks only because it ends.
+        // Within one program, a connection breaks only because the program ends.
         ("", _) => "warn,phalanx_agent::link=error",
         (given, _) => given,
     };
@@ -292,19 +292,19 @@ fn dispatch(command: Command, context: &Context) -> Result<u8, CliError> {
     }
 }
 
-/// Runs a command's future to its end.
+/// Blocks until a command's future completes.
 fn wait(work: impl Future<Output = Result<u8, CliError>>) -> Result<u8, CliError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build();
     let runtime = runtime.map_err(|error| CliError::errored(format!("can't start: {error}")))?;
     let result = runtime.block_on(work);
-    // Nothing that is still going on may hold the program up.
+    // Background tasks must not delay the exit.
     runtime.shutdown_background();
     result
 }
 
-/// The view of a run with the coverage axis of the settings.
+/// Returns the view of a run, with the coverage axis of the settings.
 fn view(context: &Context, state: &RunState, now: Timestamp) -> Result<RunView, CliError> {
     let axis = context.settings.get(&COVERAGE_AXIS);
     let axes = state
@@ -326,13 +326,13 @@ fn view(context: &Context, state: &RunState, now: Timestamp) -> Result<RunView, 
     Ok(RunView::of(state, now, axis))
 }
 
-/// The configured cap on a plan's cells; `None` without one.
+/// Returns the configured limit on the cells of a plan; `None` if there is none.
 fn max_cells(settings: &Settings) -> Option<usize> {
     let most = settings.get(&MAX_CELLS);
     (most > 0).then(|| usize::try_from(most).unwrap_or(usize::MAX))
 }
 
-/// The time, read once per decision.
+/// Returns the current time; read once per decision.
 pub(crate) fn now() -> Timestamp {
     Timestamp(jiff::Timestamp::now().as_microsecond())
 }

@@ -1,4 +1,4 @@
-//! `phalanx agent`: the same as the program `phalanx-agent`.
+//! `phalanx agent`: does the same as the program `phalanx-agent`.
 
 use super::Context;
 use super::error::CliError;
@@ -11,10 +11,10 @@ use phalanx_agent::command::AgentArgs;
 use std::process::ExitCode;
 use std::time::Duration;
 
-/// How long the rest of the program's own spans may take at the end.
+/// How long the export of the program's remaining spans may take at the end.
 const TRACE_WITHIN: Duration = Duration::from_secs(2);
 
-/// Run an agent: takes cells from a coordinator and runs them on this machine
+/// Run an agent: take cells from a coordinator and run them on this machine
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:
@@ -24,7 +24,7 @@ pub struct Args {
     agent: AgentArgs,
 }
 
-/// Runs until drained.
+/// Runs until the agent is drained.
 pub async fn run(args: Args, context: &Context) -> Result<u8, CliError> {
     let coordinator = context.settings.get(&COORDINATOR);
     if coordinator.is_empty() {
@@ -51,7 +51,7 @@ pub async fn run(args: Args, context: &Context) -> Result<u8, CliError> {
     })
 }
 
-/// What the command line leaves open is as the settings say.
+/// Fills in from the settings what the command line leaves open.
 fn configured(mut args: AgentArgs, settings: &Settings) -> AgentArgs {
     let overcommit = |setting| Some(settings.get(setting));
     args.slots = args.slots.or(Some(settings.get(&fleet::SLOTS).max(1)));

@@ -1,4 +1,4 @@
-//! `phalanx agents`: who runs cells.
+//! `phalanx agents`: lists the agents of a coordinator.
 
 use super::error::CliError;
 use super::runs::Format;
@@ -10,15 +10,15 @@ use phalanx_report::text::{duration, plural};
 use phalanx_shared::time::Timestamp;
 use serde_json::json;
 
-/// List agents: labels, slots, what is reserved, when they were last heard of
+/// List agents: labels, slots, reservations, when each was last heard
 #[derive(clap::Args, Clone, Debug)]
 pub struct Args {
-    /// How they are printed
+    /// Output format
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
 }
 
-/// Lists.
+/// Runs the command.
 pub async fn run(args: Args, context: &Context) -> Result<u8, CliError> {
     let connection = connect::to_coordinator(context).await?;
     let answer = connection
@@ -125,7 +125,7 @@ fn json(agent: &AgentSummary) -> serde_json::Value {
     })
 }
 
-/// Attempts that an agent still has, for `drain`.
+/// Describes how many cells an agent still runs, for `drain`.
 pub(super) fn still(attempts: u32) -> String {
     plural(attempts as usize, "cell")
 }

@@ -1,7 +1,8 @@
-//! `phalanx attach`: a shell, or a command, in a service's container that still stands.
+//! `phalanx attach`: opens a shell, or runs a command, in a running container of a service.
 //!
-//! Finds the container by its labels and becomes `docker exec`; without a terminal, or with `--print`, it only prints the command.
-//! It asks the engine of this machine (`DOCKER_HOST` if set): of a cell on another machine it prints what to run there.
+//! Finds the container by its labels and becomes `docker exec`. Without a terminal, or with `--print`, it only prints
+//! the command. It asks this machine's engine (`docker.host` or `DOCKER_HOST` if set). For a cell on another machine,
+//! it prints what to run there.
 
 use super::error::CliError;
 use super::{Context, connect, exit, follow, say};
@@ -11,26 +12,26 @@ use std::io::IsTerminal;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Output, Stdio};
 
-/// What a service gets if nothing else is asked for: its best shell.
+/// The default command: bash if the container has it, else sh.
 const SHELL: &str = "command -v bash >/dev/null 2>&1 && exec bash || exec sh";
 
-/// Open a shell in a service of a cell that runs or was kept
+/// Open a shell in a service of a running or kept cell
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:
   phalanx attach last 'mysql / v2.0' db              a shell in the database of a kept cell
   phalanx attach 0193 6f2a db -- mysql -pshop        a command of its own")]
 pub struct Args {
-    /// Id of the run, or the beginning or end of one; `last` is the newest
+    /// Id of the run, or its beginning or end; `last` is the newest
     run: String,
-    /// The cell: id, beginning of an id, or name
+    /// Cell: id, beginning of an id, or name
     cell: String,
-    /// The service; not needed if the cell has only one container
+    /// Service; optional if the cell has only one container
     service: Option<String>,
-    /// Only print the command
+    /// Print the command instead of running it
     #[arg(long)]
     print: bool,
-    /// What to run instead of a shell
+    /// Command to run instead of a shell
     #[arg(last = true, value_name = "COMMAND")]
     command: Vec<String>,
 }
@@ -42,7 +43,7 @@ struct Container {
     attempt: u32,
 }
 
-/// Attaches; on success this process becomes `docker`.
+/// Runs the command. On success, this process becomes `docker`.
 pub async fn run(args: Args, context: &Context) -> Result<u8, CliError> {
     let (connection, run) = connect::to_run(context, Some(&args.run)).await?;
     let (state, now) = follow::fetch(connection.client(), run.clone()).await?;
@@ -73,9 +74,9 @@ pub async fn run(args: Args, context: &Context) -> Result<u8, CliError> {
         .with_help("phalanx attach --print shows the command"))
 }
 
-/// The engine that the docker command is to ask.
+/// The engine that the `docker` command asks.
 struct Engine {
-    /// `docker.host`, if it is set; else docker finds it as the agents do.
+    /// `docker.host`, if it is set. Otherwise docker finds the engine, as the agents do.
     host: Option<String>,
 }
 
@@ -87,7 +88,7 @@ impl Engine {
         }
     }
 
-    /// `docker`, and which engine.
+    /// Returns the start of a command line: `docker`, and the engine's address if one is set.
     fn docker(&self) -> Vec<&str> {
         match &self.host {
             Some(host) => vec!["docker", "--host", host],
@@ -120,7 +121,7 @@ impl Engine {
         words.into_iter().map(str::to_owned).collect()
     }
 
-    /// Without this the engine's own words would be about a runtime and `$PATH`.
+    /// Without this check, the engine's own message would be about a runtime and `$PATH`.
     fn has_shell(&self, container: &Container) -> Result<(), CliError> {
         let output = self.ask(&["exec", &container.id, "sh", "-c", ":"])?;
         if output.status.success() {
@@ -129,7 +130,7 @@ impl Engine {
         let said = [output.stdout, output.stderr].concat();
         let said = String::from_utf8_lossy(&said);
         let (service, said) = (&container.service, said.trim());
-        // 126 and 127 mean, as in a shell, that it can't be run.
+        // As in a shell, 126 and 127 mean that the command can't be run.
         if matches!(output.status.code(), Some(126 | 127)) {
             return Err(
                 CliError::usage(format!("the image of service `{service}` has no shell"))
@@ -155,7 +156,7 @@ impl Engine {
     }
 }
 
-/// How docker lists containers for us.
+/// Format in which docker lists containers.
 const LISTED: &str = "{{.ID}}\t{{.Label \"phalanx.service\"}}\t{{.Label \"phalanx.attempt\"}}";
 
 fn listed(output: &Output) -> Result<Vec<Container>, CliError> {
@@ -181,7 +182,7 @@ fn listed(output: &Output) -> Result<Vec<Container>, CliError> {
     Ok(containers)
 }
 
-/// The service's container in the newest attempt.
+/// Returns the service's container in the newest attempt.
 fn choose<'a>(
     containers: &'a [Container],
     service: Option<&str>,
@@ -227,7 +228,7 @@ fn choose<'a>(
     }
 }
 
-/// The word as a shell takes it.
+/// Quotes a word for a shell.
 fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,@%+".contains(c);
     if !word.is_empty() && word.chars().all(plain) {

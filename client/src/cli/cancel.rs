@@ -1,23 +1,23 @@
-//! `phalanx cancel`: ends a run; clean-up happens in any case.
+//! `phalanx cancel`: ends a run. Clean-up always happens.
 
 use super::error::CliError;
 use super::{Context, connect, exit};
 use phalanx_proto::v1;
 
-/// Cancel a run: `always` steps and clean-up still run
+/// Cancel a run; `always` steps and clean-up still run
 #[derive(clap::Args, Clone, Debug)]
 pub struct Args {
-    /// Id of the run, or the beginning or end of one; `last` is the newest
+    /// Id of the run, or its beginning or end; `last` is the newest
     run: String,
     /// Clean up without waiting for steps
     #[arg(long, short)]
     force: bool,
-    /// Why; reports tell it
+    /// Reason, shown in reports
     #[arg(long, value_name = "TEXT", default_value = "phalanx cancel")]
     reason: String,
 }
 
-/// Cancels.
+/// Runs the command.
 pub async fn run(args: Args, context: &Context) -> Result<u8, CliError> {
     let (connection, run) = connect::to_run(context, Some(&args.run)).await?;
     let request = v1::CancelRequest {

@@ -1,4 +1,4 @@
-//! `phalanx completions`: scripts for shells.
+//! `phalanx completions`: prints completion scripts for shells.
 
 use super::error::CliError;
 use super::{Cli, exit, say};
@@ -13,11 +13,11 @@ Examples:
   phalanx completions zsh > ~/.zfunc/_phalanx
   phalanx completions fish > ~/.config/fish/completions/phalanx.fish")]
 pub struct Args {
-    /// The shell
+    /// Shell to complete for
     shell: Shell,
 }
 
-/// Prints.
+/// Runs the command.
 pub fn run(args: &Args) -> Result<u8, CliError> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::command(), "phalanx", &mut script);

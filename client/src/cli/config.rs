@@ -1,4 +1,4 @@
-//! `phalanx config`: every setting with its value and where that came from.
+//! `phalanx config`: shows every setting with its value and origin.
 
 use super::error::CliError;
 use super::runs::Format;
@@ -8,21 +8,21 @@ use phalanx_report::style::Tone;
 use phalanx_report::table::Table;
 use serde_json::json;
 
-/// Show settings: value, unit, and where each value came from
+/// Show settings: value, unit and origin of each
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = "\
 Layers, each over the one before: defaults, /etc/phalanx/config.toml, ~/.config/phalanx/config.toml, phalanx.toml of the
 project (the nearest one upwards; nothing that redirects work, secrets or state), PHALANX_* variables (keep.ttl_s is
 PHALANX_KEEP__TTL_S), flags.")]
 pub struct Args {
-    /// Only this setting, as its bare value
+    /// Setting to print, as its bare value
     key: Option<String>,
-    /// How they are printed
+    /// Output format
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
 }
 
-/// Shows.
+/// Runs the command.
 pub fn run(args: &Args, context: &Context) -> Result<u8, CliError> {
     let shown = context.settings.shown();
     let text = match (&args.key, args.format) {

@@ -1,4 +1,4 @@
-//! Finds the coordinator that a command speaks to: a remote one, or one on this machine.
+//! Finds the coordinator for a command: a remote one, or one on this machine.
 
 use super::Context;
 use super::error::CliError;
@@ -21,16 +21,16 @@ use tonic::transport::{Channel, Endpoint, Uri};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
-/// A coordinator that doesn't accept a connection by then isn't there.
+/// A coordinator that doesn't accept a connection within this time counts as absent.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Killing waits for nobody; against hanging only.
+/// Guards against hanging; killing agents takes no time by itself.
 const ABANDON_WITHIN: Duration = Duration::from_secs(3);
-/// The service that clients ask.
+/// Name of the gRPC service that clients use.
 const CONTROL: &str = "phalanx.v1.Control";
-/// Runs looked through for one that a person means.
+/// Maximum number of runs to search when the user names one.
 pub(super) const PICK_AMONG: u32 = 10_000;
 
-/// A coordinator to speak to.
+/// A connection to a coordinator.
 pub struct Connection {
     client: ControlClient<Channel>,
     held: Held,
@@ -48,11 +48,11 @@ impl std::fmt::Debug for Connection {
 
 /// What lives as long as the connection.
 enum Held {
-    /// It isn't ours.
+    /// Nothing: the coordinator is remote.
     Nothing,
-    /// The answers about a local run.
+    /// A server that answers questions about a local run.
     Look(Look),
-    /// A coordinator and agents of this command's own.
+    /// A coordinator and agents that this command started.
     Own(Box<LocalRun>),
 }
 
@@ -71,12 +71,12 @@ impl Connection {
         }
     }
 
-    /// A client; cheap to have many of.
+    /// Returns a client. Clones are cheap.
     pub fn client(&self) -> ControlClient<Channel> {
         self.client.clone()
     }
 
-    /// Ends what was started for this connection, clean-up included. Returns whether everything was seen to be clean.
+    /// Ends what was started for this connection and waits for its clean-up. Returns whether the clean-up completed.
     pub async fn close(self) -> bool {
         match self.held {
             Held::Nothing => true,
@@ -88,7 +88,7 @@ impl Connection {
         }
     }
 
-    /// Leaves at once, as if this process had been killed: what it started is killed, and the next start cleans up.
+    /// Leaves at once, as if this process had been killed. Kills what it started; the next start cleans up.
     pub async fn abandon(self) {
         if let Held::Own(run) = self.held {
             let _ = tokio::time::timeout(ABANDON_WITHIN, run.kill()).await;
@@ -96,7 +96,7 @@ impl Connection {
     }
 }
 
-/// The coordinator of an address: `http://HOST:PORT`, `HOST:PORT` or `unix:PATH`.
+/// Connects to the coordinator at an address: `http://HOST:PORT`, `HOST:PORT` or `unix:PATH`.
 pub async fn remote(address: &str) -> Result<Connection, CliError> {
     let channel = match address.strip_prefix("unix:") {
         Some(path) => unix(Path::new(path)).await,
@@ -112,7 +112,7 @@ pub async fn remote(address: &str) -> Result<Connection, CliError> {
     })
 }
 
-/// A client within the protocol's bounds.
+/// Creates a client with the protocol's message size limits.
 pub fn client(channel: Channel) -> ControlClient<Channel> {
     ControlClient::new(channel)
         .max_decoding_message_size(CLIENT_ANSWER_BYTES)
@@ -138,7 +138,7 @@ async fn tcp(address: &str) -> Result<Channel, String> {
     Ok(channel)
 }
 
-/// A port may be open without a coordinator behind it: it has to say that it is one.
+/// An open port doesn't have to be a coordinator, so this asks the health service whether it serves [`CONTROL`].
 async fn greet(channel: Channel) -> Result<(), String> {
     let request = HealthCheckRequest {
         service: CONTROL.to_owned(),
@@ -159,10 +159,10 @@ async fn greet(channel: Channel) -> Result<(), String> {
     }
 }
 
-/// A channel over a Unix socket.
+/// Opens a channel over a Unix socket.
 pub async fn unix(path: &Path) -> Result<Channel, String> {
     let path = PathBuf::from(path);
-    // The URI is required by tonic and used for nothing.
+    // tonic requires a URI but doesn't use it here.
     let endpoint = Endpoint::from_static("http://local.invalid").connect_timeout(CONNECT_TIMEOUT);
     let connector = tower::service_fn(move |_: Uri| {
         let path = path.clone();
@@ -178,7 +178,7 @@ pub async fn unix(path: &Path) -> Result<Channel, String> {
         .map_err(|error| causes(&error))
 }
 
-/// An error with what caused it: the outermost one says "transport error" only.
+/// Formats an error with its causes: the outermost one says only "transport error".
 fn causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
@@ -192,7 +192,7 @@ fn causes(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// The coordinator that agents are connected to.
+/// Connects to the coordinator that agents connect to.
 pub async fn to_coordinator(context: &Context) -> Result<Connection, CliError> {
     let address = context.settings.get(&COORDINATOR);
     if address.is_empty() {
@@ -204,7 +204,7 @@ pub async fn to_coordinator(context: &Context) -> Result<Connection, CliError> {
     remote(&address).await
 }
 
-/// The coordinator that knows a run, and the run's id.
+/// Connects to the coordinator that knows a run. Returns the connection and the run's id.
 pub async fn to_run(
     context: &Context,
     text: Option<&str>,
@@ -222,7 +222,7 @@ pub async fn to_run(
     Ok((connection, run))
 }
 
-/// The runs there are, newest first.
+/// Lists the runs, newest first.
 pub async fn list(context: &Context, limit: u32, open: bool) -> Result<Vec<RunSummary>, CliError> {
     let address = context.settings.get(&COORDINATOR);
     if address.is_empty() {
@@ -232,7 +232,7 @@ pub async fn list(context: &Context, limit: u32, open: bool) -> Result<Vec<RunSu
     list_of(&remote(&address).await?, limit, open).await
 }
 
-/// The coordinator for a new run of a spec: the remote one, or one of this command's own with agents.
+/// Returns the coordinator for a new run of a spec: the remote one, or a new local one with agents.
 pub async fn for_run(context: &Context, containers: bool) -> Result<Connection, CliError> {
     let address = context.settings.get(&COORDINATOR);
     if address.is_empty() {
@@ -242,7 +242,7 @@ pub async fn for_run(context: &Context, containers: bool) -> Result<Connection, 
     remote(&address).await
 }
 
-/// The coordinator for a rerun, and the run that is run again.
+/// Returns the coordinator for a rerun, and the id of the run to repeat.
 pub async fn for_rerun(
     context: &Context,
     text: Option<&str>,
@@ -255,7 +255,7 @@ pub async fn for_rerun(
     Ok((Connection::own(started), run))
 }
 
-/// The local run that goes on: the given one, or the newest that ended before its time.
+/// Resumes a local run: the given one, or the newest that was interrupted.
 pub async fn resume(
     context: &Context,
     text: Option<&str>,
@@ -301,7 +301,7 @@ pub async fn resume(
     Ok((Connection::own(resumed), run))
 }
 
-/// Removes old runs and what dead ones left.
+/// Removes old runs and the leftovers of dead ones.
 pub async fn gc(context: &Context, wish: local::Gc) -> Result<GcResponse, CliError> {
     let address = context.settings.get(&COORDINATOR);
     if address.is_empty() {
@@ -322,15 +322,16 @@ pub async fn gc(context: &Context, wish: local::Gc) -> Result<GcResponse, CliErr
     Ok(connection.client().gc(request).await?.into_inner())
 }
 
-/// With fewer files than this a local run's journal and agent don't even start.
+/// With fewer open files than this, a local run's journal and agent can't even start.
 const LEAST_FILES: u64 = 48;
-/// Files that a local run opens before its first cell, and that each cell in progress opens.
+/// Files that a local run opens before its first cell, and that each running cell opens.
 const OWN_FILES: u64 = 64;
 const CELL_FILES: u64 = 10;
-/// Cells that a limit is measured by: there may be more slots than a run ever uses.
+/// Number of cells that the limit is checked for at most: there may be more slots than a run ever uses.
 const USUAL_CELLS: u64 = 16;
 
-/// Says that few files may be open, before anything ends for want of one; with too few nothing is started.
+/// Warns if the limit on open files is low, before anything fails because of it. Returns an error if it is too low to
+/// start.
 fn tell_few_files(context: &Context, options: &local::Options) -> Result<(), CliError> {
     let cells = u64::from(options.agents.max(1)) * u64::from(options.slots);
     let Ok((files, _)) = getrlimit(Resource::RLIMIT_NOFILE) else {

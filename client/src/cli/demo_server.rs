@@ -1,5 +1,5 @@
-//! `phalanx demo-server`: a small shop to write specs against. The agent's crate has it and answers the command before the
-//! others ([`phalanx_agent::entry`]); here is what help and completions know of it.
+//! `phalanx demo-server`: a small shop to write specs against. The agent's crate implements it and handles the command
+//! before all others ([`phalanx_agent::entry`]). This file adds it to help and completions.
 
 use super::Context;
 use super::error::CliError;

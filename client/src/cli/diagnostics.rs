@@ -1,4 +1,4 @@
-//! How findings are shown: with their text underlined for people, as JSON, as annotations for GitHub Actions.
+//! Shows findings: with the text underlined for people, as JSON, or as annotations for GitHub Actions.
 
 mod excerpt;
 mod github;
@@ -14,22 +14,22 @@ use std::collections::HashMap;
 use std::fmt::Write;
 use std::io::IsTerminal;
 
-/// More than so many are counted rather than shown.
+/// Maximum number of findings to show; further ones are only counted.
 const MOST: usize = 1000;
 
-/// What the place of output can show.
+/// What the output can display.
 #[derive(Clone, Copy, Debug)]
 pub struct Style {
-    /// Colours, on a terminal that wants them.
+    /// Whether to use colours.
     pub colour: bool,
-    /// Line-drawing characters.
+    /// Whether to use line-drawing characters.
     pub unicode: bool,
-    /// Columns.
+    /// Width in columns.
     pub width: usize,
 }
 
 impl Style {
-    /// For a stream of this process.
+    /// Returns the style for a stream of this process.
     pub fn of(stream: &impl IsTerminal) -> Self {
         let set = |name: &str| std::env::var(name).is_ok_and(|value| !value.is_empty());
         let terminal = stream.is_terminal();
@@ -46,7 +46,7 @@ impl Style {
         }
     }
 
-    /// No colours, no special characters, 100 columns: what tests and files get.
+    /// No colours, no special characters, 100 columns: for tests and files.
     pub fn plain() -> Self {
         Style {
             colour: false,
@@ -56,7 +56,7 @@ impl Style {
     }
 }
 
-/// The terminal's width; narrow ones are believed down to 40 columns.
+/// Returns the width of the terminal, at least 40 columns.
 fn columns(terminal: bool) -> usize {
     let known = std::env::var("COLUMNS").ok();
     let known = known.and_then(|columns| columns.parse().ok());
@@ -65,7 +65,7 @@ fn columns(terminal: bool) -> usize {
     width.unwrap_or(100).clamp(40, 160)
 }
 
-/// All findings, in the order given (file and place), each with its text underlined.
+/// Renders all findings in the given order (file and place), each with its text underlined.
 pub fn render(diagnostics: &[Diagnostic], sources: &Sources, style: Style) -> String {
     let handler = handler(style);
     let mut out = String::new();
@@ -83,7 +83,7 @@ pub fn render(diagnostics: &[Diagnostic], sources: &Sources, style: Style) -> St
     out
 }
 
-/// Warnings that say the same of several places become one, shown at the first and with a list of the others.
+/// Merges warnings with the same text at several places into one, shown at the first place with a list of the others.
 fn grouped(diagnostics: &[Diagnostic], sources: &Sources) -> Vec<Diagnostic> {
     const LISTED: usize = 12;
     let repeats = |diagnostic: &Diagnostic| {
@@ -125,7 +125,7 @@ fn grouped(diagnostics: &[Diagnostic], sources: &Sources) -> Vec<Diagnostic> {
     diagnostics.iter().filter_map(one).collect()
 }
 
-/// "2 errors, 1 warning", or nothing.
+/// "2 errors, 1 warning", or an empty text.
 pub fn count(diagnostics: &[Diagnostic]) -> String {
     let errors = diagnostics
         .iter()

@@ -1,4 +1,4 @@
-//! The course of a run on standard error: a live table on a terminal, lines otherwise, nothing when quiet.
+//! Shows the progress of a run on standard error: a live table on a terminal, lines otherwise, nothing when quiet.
 
 use super::say::{self, Voice, to_stderr};
 use super::screen::Screen;
@@ -16,31 +16,31 @@ use phalanx_shared::time::Timestamp;
 use std::collections::HashSet;
 use std::time::Duration;
 
-/// Between two frames.
+/// Time between two frames.
 const FRAME: Duration = Duration::from_millis(100);
-/// Between two looks at what takes long.
+/// Time between two checks for slow steps and services.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Shows a run while it goes on.
+/// Shows a run in progress.
 #[derive(Debug)]
 pub struct Display {
     voice: Voice,
     style: Style,
     screen: Option<Screen>,
-    /// Lines that go above the table with the next frame.
+    /// Lines to print above the table with the next frame.
     lasting: Vec<String>,
-    /// Why cells wait, as last heard.
+    /// The reasons why cells wait, from the coordinator's last answer.
     waits: Waits,
-    /// The reasons that were told as lines.
+    /// Reasons that were already printed as lines.
     told: HashSet<String>,
-    /// What cells are still at.
+    /// Tracks what cells are still at.
     still: Still,
-    /// What keeps the coordinator from doing its work, as last heard.
+    /// The coordinator's problems, from its last answer.
     problems: Vec<String>,
 }
 
 impl Display {
-    /// The display that suits the terminal and the flags.
+    /// Creates the display for the terminal and the flags.
     pub fn new(voice: Voice) -> Display {
         let live = voice.is_live();
         if live {
@@ -58,7 +58,7 @@ impl Display {
         }
     }
 
-    /// What the coordinator says of waiting cells. Without a table each reason is told once.
+    /// Takes the coordinator's reasons for waiting cells. Without a table, prints each reason once.
     pub fn waits(&mut self, state: &RunState, groups: &[v1::WaitingCells]) {
         self.waits.clear();
         for group in groups {
@@ -74,7 +74,7 @@ impl Display {
         }
     }
 
-    /// What keeps the coordinator from doing its work at the moment. Without a table each is told when it begins and when it is over.
+    /// Takes the coordinator's current problems. Without a table, prints each one when it begins and when it ends.
     pub fn problems(&mut self, problems: Vec<String>) {
         let before = std::mem::replace(&mut self.problems, problems);
         if self.screen.is_some() || self.voice.quiet {
@@ -93,7 +93,7 @@ impl Display {
         }
     }
 
-    /// How often [`Display::tick`] is worth its time.
+    /// How often to call [`Display::tick`].
     pub fn pace(&self) -> Duration {
         match self.screen {
             Some(_) => FRAME,
@@ -101,7 +101,7 @@ impl Display {
         }
     }
 
-    /// An event, already folded into the state.
+    /// Shows an event that is already folded into the state.
     pub fn event(&mut self, state: &RunState, event: &Event) {
         if self.voice.quiet {
             return;
@@ -118,7 +118,7 @@ impl Display {
         }
     }
 
-    /// Words of ours, told above the table.
+    /// Prints a message of the client, above the table if there is one.
     pub fn say(&mut self, line: Line) {
         let text = self.style.paint(line.tone, &line.text);
         if self.screen.is_some() {
@@ -128,7 +128,7 @@ impl Display {
         }
     }
 
-    /// Draws the table as it is now; without one, tells what takes long.
+    /// Draws the table. Without a table, prints what takes long.
     pub fn tick(&mut self, state: &RunState, now: Timestamp) {
         if self.screen.is_none() && !self.voice.quiet {
             for line in self.still.lines(state, now) {
@@ -154,7 +154,7 @@ impl Display {
         }
     }
 
-    /// Removes the table; what is to last stays.
+    /// Removes the table; lasting lines stay.
     pub fn finish(&mut self) {
         if let Some(mut screen) = self.screen.take() {
             let mut lasting = std::mem::take(&mut self.lasting);
@@ -165,12 +165,12 @@ impl Display {
     }
 }
 
-/// A reason whose numbers alone have changed is the same.
+/// Removes digits, so that a reason counts as the same if only its numbers changed.
 fn without_numbers(reason: &str) -> String {
     reason.chars().filter(|c| !c.is_ascii_digit()).collect()
 }
 
-/// What a table can't show, or would soon forget.
+/// Whether an event also gets a line because the table doesn't show it, or not for long.
 fn is_lasting(kind: &EventKind) -> bool {
     match kind {
         EventKind::CellFinished { outcome, .. } => {

@@ -1,5 +1,5 @@
-//! `phalanx docs` (hidden): docs/cli.md, made from the definitions of the commands, and docs/language.md, made from the
-//! language's own tables. A test and CI compare.
+//! `phalanx docs` (hidden): generates docs/cli.md from the definitions of the commands, and docs/language.md from the
+//! tables of the language. A test and CI compare them with the committed files.
 
 use super::error::CliError;
 use super::{Cli, exit, say};
@@ -9,21 +9,21 @@ use std::fmt::Write;
 /// Print docs/cli.md or docs/language.md
 #[derive(clap::Args, Clone, Debug)]
 pub struct Args {
-    /// The page
+    /// Page to print
     #[arg(value_enum, default_value_t = Page::Cli)]
     page: Page,
 }
 
-/// A page that is made from the code.
+/// A page that is generated from the code.
 #[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 enum Page {
-    /// The commands.
+    /// docs/cli.md: the commands.
     Cli,
-    /// Functions, results and contexts.
+    /// docs/language.md: functions, results and contexts.
     Language,
 }
 
-/// Prints.
+/// Runs the command.
 pub fn run(args: &Args) -> Result<u8, CliError> {
     say::to_stdout(match args.page {
         Page::Cli => markdown(),

@@ -1,17 +1,17 @@
-//! `phalanx drain`: an agent finishes what it runs and takes nothing new.
+//! `phalanx drain`: makes an agent finish its cells and accept no new ones.
 
 use super::error::CliError;
 use super::{Context, connect, exit};
 use phalanx_proto::v1;
 
-/// Let an agent finish what it runs and take nothing new
+/// Drain an agent: let it finish its cells and accept no new ones
 #[derive(clap::Args, Clone, Debug)]
 pub struct Args {
     /// Id or name of the agent
     agent: String,
 }
 
-/// Drains.
+/// Runs the command.
 pub async fn run(args: Args, context: &Context) -> Result<u8, CliError> {
     let connection = connect::to_coordinator(context).await?;
     let request = v1::DrainAgentRequest {

@@ -1,14 +1,14 @@
-//! Why a command could not do its work, with the exit code that says so.
+//! Errors of commands, each with its exit code.
 
 use super::exit;
 use std::fmt;
 
-/// An error for the person at the terminal.
+/// An error for the user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CliError {
-    /// The exit code.
+    /// Exit code of the program.
     pub code: u8,
-    /// What is wrong; lower case, without full stop. Empty if everything was said already.
+    /// What is wrong: lower case, without full stop. Empty if everything was printed already.
     pub message: String,
     /// How to fix it.
     pub help: Option<String>,
@@ -33,7 +33,7 @@ impl CliError {
         }
     }
 
-    /// Everything was said already.
+    /// An error whose message was printed already.
     pub fn said(code: u8) -> CliError {
         CliError {
             code,
@@ -42,7 +42,7 @@ impl CliError {
         }
     }
 
-    /// The same with advice.
+    /// Adds advice.
     #[must_use]
     pub fn with_help(mut self, help: impl Into<String>) -> CliError {
         self.help = Some(help.into());
@@ -59,7 +59,7 @@ impl fmt::Display for CliError {
 impl std::error::Error for CliError {}
 
 impl From<tonic::Status> for CliError {
-    /// What a coordinator answered.
+    /// Converts a coordinator's error.
     fn from(status: tonic::Status) -> CliError {
         use tonic::Code;
         let code = match status.code() {

@@ -1,4 +1,4 @@
-//! `phalanx explain`: the page of an error code. The pages are docs/errors/*.md, within the program.
+//! `phalanx explain`: prints the page of an error code. The pages docs/errors/*.md are compiled into the program.
 
 use super::error::CliError;
 use super::{Context, exit, say};
@@ -6,7 +6,7 @@ use super::{Context, exit, say};
 /// Explain an error code
 #[derive(clap::Args, Clone, Debug)]
 pub struct Args {
-    /// The code, as PHX0001; all of them without it
+    /// Error code, such as PHX0001 [default: list all]
     code: Option<String>,
 }
 
@@ -21,7 +21,7 @@ macro_rules! pages {
 
 pages!["PHX0001", "PHX0002", "PHX0003", "PHX0004", "PHX0005"];
 
-/// Explains.
+/// Runs the command.
 pub fn run(args: &Args, _context: &Context) -> Result<u8, CliError> {
     let text = match &args.code {
         None => PAGES
@@ -43,7 +43,7 @@ fn page(text: &str) -> Result<&'static str, CliError> {
     })
 }
 
-/// The heading without the code.
+/// Returns the heading without the code.
 fn title(page: &str) -> &str {
     let heading = page.lines().next().unwrap_or_default();
     heading.split_once(": ").map_or(heading, |(_, title)| title)

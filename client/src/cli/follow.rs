@@ -1,7 +1,7 @@
-//! Follows a run to its end: events come in, the display shows them, Ctrl-C cancels.
+//! Follows a run to its end: receives events, shows them, and cancels on Ctrl-C.
 //!
-//! One `select!`, one [`Input`], one synchronous [`Follower::handle`]; what it decides is done outside of it.
-//! The stream of events is resumed where it broke ([`stream`]).
+//! One `select!` produces an [`Input`], and one synchronous [`Follower::handle`] decides on it; its effects are carried
+//! out outside. A broken event stream is resumed at the same position ([`stream`]).
 
 mod stream;
 
@@ -25,56 +25,56 @@ use tonic::transport::Channel;
 
 pub use stream::watch;
 
-/// From the beginning of a run to the first question why cells wait: most cells don't by then.
+/// Time from the beginning of a run to the first question why cells wait. Most cells don't wait that long.
 const FIRST_QUESTION: Duration = Duration::from_secs(1);
-/// Between two of these questions.
+/// Time between two of these questions.
 const QUESTIONS: Duration = Duration::from_secs(2);
 
-/// What Ctrl-C means.
+/// What Ctrl-C does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnInterrupt {
-    /// It is this command's run: cancel it.
+    /// Cancels the run, because this command started it.
     Cancel,
-    /// It is somebody else's, or goes on without us: stop watching.
+    /// Stops watching. The run continues.
     Leave,
 }
 
-/// What comes in.
+/// An input of [`Follower::handle`].
 #[derive(Debug)]
 pub enum Input {
-    /// Something happened in the run.
+    /// An event of the run.
     Event(Box<Recorded>),
     /// The stream broke and is being resumed.
     Broken(String),
-    /// The stream is over: nothing more will come.
+    /// The stream ended; no more input follows. Contains the error, if that is why.
     Ended(Option<CliError>),
-    /// Somebody wants us to stop.
+    /// A signal to stop.
     Interrupt(Stop),
 }
 
-/// What is to be done.
+/// What the caller has to do.
 #[derive(Debug)]
 pub enum Effect {
     /// Cancel the run; `force` skips its `always` steps.
     Cancel { by: Stop, force: bool },
-    /// Say this.
+    /// Print this line.
     Say(Line),
-    /// It is over.
+    /// Stop following.
     Leave(Left),
 }
 
 /// How following ended.
 #[derive(Debug)]
 pub enum Left {
-    /// The run and its clean-up are over.
+    /// The run has finished and cleaned up.
     Settled,
-    /// Ctrl-C, and the run goes on or is left as it is.
+    /// Ctrl-C ended it; the run continues or is left as it is.
     Interrupted,
-    /// The coordinator can't be asked any more.
+    /// The coordinator can't be reached any more.
     Lost(CliError),
 }
 
-/// The decisions.
+/// Decides what to do about each input.
 #[derive(Debug)]
 pub struct Follower {
     /// The run so far.
@@ -84,7 +84,7 @@ pub struct Follower {
 }
 
 impl Follower {
-    /// Nothing is known yet.
+    /// Starts without any knowledge of the run.
     pub fn new(run: RunId, on_interrupt: OnInterrupt) -> Follower {
         Follower {
             state: RunState::new(run),
@@ -98,7 +98,7 @@ impl Follower {
         self.interrupts > 0
     }
 
-    /// One decision.
+    /// Handles one input.
     pub fn handle(&mut self, input: &Input) -> Vec<Effect> {
         match input {
             Input::Event(recorded) => {
@@ -169,9 +169,9 @@ impl Follower {
 /// What is known of a run when following ended.
 #[derive(Debug)]
 pub struct Followed {
-    /// The run.
+    /// State of the run.
     pub state: RunState,
-    /// Why it ended.
+    /// Why following ended.
     pub left: Left,
     /// Whether Ctrl-C was pressed.
     pub interrupted: bool,
@@ -227,7 +227,8 @@ pub async fn follow(
     }
 }
 
-/// Asks now and then why cells wait and whether the coordinator is well, beside everything else: an answer that is slow holds nothing up.
+/// Asks at intervals why cells wait and whether the coordinator is well. Runs in its own task, so that a slow answer
+/// delays nothing.
 struct Questions {
     answers: mpsc::Receiver<v1::WaitingResponse>,
     asking: JoinHandle<()>,
@@ -248,7 +249,7 @@ impl Questions {
                             return;
                         }
                     }
-                    // An older coordinator doesn't know the question.
+                    // An older coordinator doesn't know this call.
                     Err(status) if status.code() == Code::Unimplemented => return,
                     Err(_) => {}
                 }
@@ -263,7 +264,7 @@ impl Questions {
     }
 }
 
-/// Tells the coordinator, without waiting for its answer: events tell what comes of it.
+/// Sends a cancel without waiting for its answer; events report the effect.
 fn cancel(mut client: ControlClient<Channel>, run: &RunId, by: Stop, force: bool) {
     let request = v1::CancelRequest {
         run_id: run.to_string(),
@@ -277,7 +278,7 @@ fn cancel(mut client: ControlClient<Channel>, run: &RunId, by: Stop, force: bool
     });
 }
 
-/// The state of a run as it is now, without following it.
+/// Returns the current state of a run, without following it.
 pub async fn fetch(
     client: ControlClient<Channel>,
     run: RunId,

@@ -1,11 +1,11 @@
-//! `phalanx gc`: removes old runs and what dead ones left.
+//! `phalanx gc`: removes old runs and the leftovers of dead ones.
 
 use super::error::CliError;
 use super::{Context, connect, exit, say};
 use crate::local;
 use phalanx_report::text::{clean, plural};
 
-/// Remove old runs with their logs, and whatever dead runs left
+/// Remove old runs with their logs, and the leftovers of dead runs
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:
@@ -13,21 +13,21 @@ Examples:
   phalanx gc --kept                                stacks that --keep keeps, too, before their time
   phalanx gc --older-than 720h --images 168h -n    what would go of old runs and of images built a week ago")]
 pub struct Args {
-    /// Finished runs older than this go: 90m, 12h, 720h; without it all runs are kept
+    /// Remove finished runs older than this: 90m, 12h, 720h [default: keep all]
     #[arg(long, value_name = "TIME")]
     older_than: Option<String>,
-    /// Kept stacks go now instead of when their time is over
+    /// Remove kept stacks before their TTL expires
     #[arg(long)]
     kept: bool,
-    /// Images that were built from contexts (`phalanx-build:…`) longer ago than this and that no container uses go: 168h; 0s for all
+    /// Remove unused images built from contexts (`phalanx-build:…`) longer ago than this: 168h; 0s for all
     #[arg(long, value_name = "TIME")]
     images: Option<String>,
-    /// Only say what would go
+    /// Print what would be removed
     #[arg(long, short = 'n')]
     dry_run: bool,
 }
 
-/// Removes.
+/// Runs the command.
 pub async fn run(args: Args, context: &Context) -> Result<u8, CliError> {
     let older_than_s = seconds("--older-than", args.older_than.as_deref())?;
     let wish = local::Gc {

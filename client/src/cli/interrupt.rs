@@ -1,9 +1,9 @@
-//! Ctrl-C, SIGTERM and SIGHUP, each counted as "stop".
+//! Ctrl-C, SIGTERM and SIGHUP: each is a request to stop.
 
 use super::error::CliError;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// What asked to stop.
+/// The signal that requested the stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Stop {
@@ -13,7 +13,7 @@ pub enum Stop {
 }
 
 impl Stop {
-    /// As people call it.
+    /// Returns the name for messages.
     pub fn name(self) -> &'static str {
         match self {
             Stop::Interrupt => "Ctrl-C",
@@ -22,7 +22,7 @@ impl Stop {
         }
     }
 
-    /// How the same is asked once more.
+    /// Returns how to send the signal again, for messages.
     pub fn again(self) -> &'static str {
         match self {
             Stop::Interrupt => "Ctrl-C again",
@@ -31,7 +31,7 @@ impl Stop {
     }
 }
 
-/// The signals that mean "stop".
+/// Listens for the signals that request a stop.
 #[derive(Debug)]
 pub struct Interrupts {
     interrupt: Signal,
@@ -40,7 +40,7 @@ pub struct Interrupts {
 }
 
 impl Interrupts {
-    /// From now on these signals don't kill the program.
+    /// Starts listening. From now on these signals don't kill the program.
     pub fn listen() -> Result<Interrupts, CliError> {
         let listen = |kind| {
             signal(kind)
@@ -53,7 +53,7 @@ impl Interrupts {
         })
     }
 
-    /// Waits for the next one.
+    /// Waits for the next signal.
     pub async fn next(&mut self) -> Stop {
         tokio::select! {
             _ = self.interrupt.recv() => Stop::Interrupt,

@@ -1,4 +1,4 @@
-//! `phalanx logs`: what the services of a cell printed, as it was kept.
+//! `phalanx logs`: prints the stored logs of a cell's services.
 
 use super::error::CliError;
 use super::follow::fetch;
@@ -19,34 +19,34 @@ Examples:
   phalanx logs 0193 6f2a -f                   all services of a running cell as they come
   phalanx logs last 6f2a db --attempt 1       what the first attempt's database said")]
 pub struct Args {
-    /// Id of the run, or the beginning or end of one; `last` is the newest
+    /// Id of the run, or its beginning or end; `last` is the newest
     run: String,
-    /// The cell: id, beginning of an id, or name
+    /// Cell: id, beginning of an id, or name
     cell: Option<String>,
-    /// The service; all of them without it
+    /// Service [default: all]
     service: Option<String>,
-    /// The try, from 1; the newest without it
+    /// Attempt, from 1 [default: the newest]
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     attempt: u32,
-    /// Go on as lines come
+    /// Follow log output
     #[arg(long, short)]
     follow: bool,
-    /// Only standard output or standard error
+    /// Print only standard output or standard error
     #[arg(long, value_enum)]
     stream: Option<Stream>,
-    /// Put the time before each line
+    /// Prefix each line with its time
     #[arg(long, short)]
     timestamps: bool,
 }
 
-/// Which of a process's outputs.
+/// An output stream of a process.
 #[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 enum Stream {
     Stdout,
     Stderr,
 }
 
-/// Prints.
+/// Runs the command.
 pub async fn run(args: Args, context: &Context) -> Result<u8, CliError> {
     let (connection, run) = connect::to_run(context, Some(&args.run)).await?;
     let (state, now) = fetch(connection.client(), run.clone()).await?;
@@ -132,13 +132,13 @@ fn distinct<'a>(names: &[&'a str]) -> Vec<&'a str> {
     names
 }
 
-/// Puts chunks together to lines, so that those of different services don't mix. One service alone is printed
-/// byte by byte as it came.
+/// Joins chunks into lines, so that lines of different services don't mix. The output of a single service is printed
+/// byte by byte.
 struct Printer {
     many: bool,
     timestamps: bool,
     style: Style,
-    /// Lines that are not complete yet, by service and stream.
+    /// Incomplete lines, by service and stream.
     open: HashMap<(String, Option<LogStream>), Vec<u8>>,
 }
 
@@ -192,7 +192,7 @@ impl Printer {
         self.style.paint(Tone::Dim, &format!("{time}{service}"))
     }
 
-    /// Lines that never ended.
+    /// Returns the lines that never ended.
     fn rest(&mut self) -> Vec<u8> {
         let mut open: Vec<_> = self
             .open

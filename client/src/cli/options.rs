@@ -1,4 +1,4 @@
-//! How the cells of a run are run: the options of every command that submits one.
+//! Options of every command that submits a run.
 
 use super::Context;
 use super::error::CliError;
@@ -7,16 +7,16 @@ use crate::config::stack::KEEP_TTL_S;
 use phalanx_proto::v1;
 use phalanx_shared::plan::Keep;
 
-/// How cells are run, for `run`, `submit` and `rerun`.
+/// How to run cells, for `run`, `submit` and `rerun`.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Options {
-    /// Cancel the rest when a cell fails
+    /// Cancel the other cells when a cell fails
     #[arg(long, help_heading = "Running")]
     fail_fast: bool,
-    /// At most so many cells of the run at once
+    /// Maximum number of cells to run concurrently
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Running")]
     max_parallel: Option<u32>,
-    /// Among the runs of a coordinator: cells of a higher one start first; 0 if not given, negative is later
+    /// Scheduling priority; higher starts first, negative after others [default: 0]
     #[arg(
         long,
         value_name = "N",
@@ -24,16 +24,16 @@ pub struct Options {
         help_heading = "Running"
     )]
     priority: Option<i32>,
-    /// Keep stacks for a look: `always` (if nothing is written) or `on-failure`
+    /// Leave stacks running for inspection: `always` (without a value) or `on-failure`
     #[arg(long, value_name = "WHEN", num_args = 0..=1, default_missing_value = "always", help_heading = "Running")]
     keep: Option<String>,
-    /// How long kept stacks live: 90s, 30m, 2h
+    /// TTL of kept stacks: 90s, 30m, 2h
     #[arg(long, value_name = "TIME", requires = "keep", help_heading = "Running")]
     ttl: Option<String>,
 }
 
 impl Options {
-    /// `--keep spec.yaml` means `--keep=always spec.yaml`: the optional value of a flag swallows what follows it.
+    /// Reads `--keep spec.yaml` as `--keep=always spec.yaml`: a flag with an optional value takes the next word.
     pub fn untangle(&mut self, spec: &mut Option<String>) {
         let word = self.keep.as_deref().unwrap_or("always");
         if spec.is_none() && !matches!(word, "always" | "on-failure") {
@@ -41,7 +41,7 @@ impl Options {
         }
     }
 
-    /// As they are sent.
+    /// Converts the options to the message of a submission.
     pub fn to_wire(&self, detach: bool, context: &Context) -> Result<v1::Options, CliError> {
         if detach && context.settings.get(&COORDINATOR).is_empty() {
             let message = "to leave a run needs a coordinator that goes on without this command";

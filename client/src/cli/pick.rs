@@ -1,10 +1,10 @@
-//! Which run a person means: an id, the beginning or end of one, or the newest.
+//! Finds the run that the user means: an id, the beginning or end of one, or the newest.
 
 use super::error::CliError;
 use phalanx_proto::v1::RunSummary;
 use phalanx_shared::id::RunId;
 
-/// The run of a text among those that are known, newest first. Nothing, `last` and `latest` are the newest.
+/// Picks a run from the known runs, newest first. No text, `last` and `latest` mean the newest.
 pub fn pick(text: Option<&str>, runs: &[RunSummary]) -> Result<RunId, CliError> {
     let newest = || runs.first().map(|run| RunId::from(run.run_id.as_str()));
     let text = match text {

@@ -1,4 +1,4 @@
-//! `phalanx plan SPEC`: the cells that a spec makes with these inputs. Runs nothing, needs no coordinator.
+//! `phalanx plan SPEC`: lists the cells of a spec with the given inputs. Runs nothing and needs no coordinator.
 
 use super::error::CliError;
 use super::ready::{prepared, warn};
@@ -11,19 +11,19 @@ use phalanx_shared::expr::to_text;
 use phalanx_shared::plan::{Plan, PlannedCell};
 use serde_json::{Value, json};
 
-/// Show the cells that a spec makes
+/// List the cells of a spec
 #[derive(clap::Args, Clone, Debug)]
 pub struct Args {
-    /// The spec's file; `-` is standard input
+    /// Path to the spec; `-` for standard input
     spec: String,
-    /// How they are printed
+    /// Output format
     #[arg(long, value_enum, default_value_t = runs::Format::Table, help_heading = "Output")]
     format: runs::Format,
     #[command(flatten)]
     selection: Selection,
 }
 
-/// Plans and prints.
+/// Runs the command.
 pub fn run(args: &Args, context: &Context) -> Result<u8, CliError> {
     let plan = plan(args, context)?;
     let text = match args.format {
@@ -75,7 +75,7 @@ fn table_text(plan: &Plan, context: &Context) -> String {
     head + &context.voice.table(&table(plan))
 }
 
-/// The keys of the matrix whose values the cells' names don't tell.
+/// Returns the keys of the matrix whose values aren't visible in the names of the cells.
 fn untold(plan: &Plan) -> Vec<&str> {
     let mut keys: Vec<&str> = plan.axes.iter().map(String::as_str).collect();
     for key in plan.cells.iter().flat_map(|cell| cell.matrix.keys()) {
@@ -94,7 +94,7 @@ fn untold(plan: &Plan) -> Vec<&str> {
     keys
 }
 
-/// A row for each cell; columns that would be empty, or say again what the name says, are left out.
+/// Formats a row for each cell. Omits columns that would be empty or repeat the name.
 fn table(plan: &Plan) -> Table {
     let columns = untold(plan);
     let labels = plan.cells.iter().any(|cell| !cell.runs_on.is_empty());

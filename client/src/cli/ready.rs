@@ -1,4 +1,4 @@
-//! From a spec's file to a run: what is wrong is said before anything is started or sent.
+//! Prepares a run from a spec's file. Reports errors before anything is started or sent.
 
 use super::connect::Connection;
 use super::error::CliError;
@@ -23,31 +23,31 @@ use std::collections::HashSet;
 use std::time::Duration;
 use tonic::{Code, Response, Status};
 
-/// A submission that needs a coordinator only.
+/// A prepared submission.
 pub struct Ready {
-    /// What is submitted; options and secrets are the caller's to fill in.
+    /// The request; the caller fills in options and secrets.
     pub request: v1::SubmitRequest,
     /// Whether its stacks have containers.
     pub containers: bool,
-    /// The spec's name.
+    /// Name of the spec.
     pub spec: String,
     /// The cells that the selection leaves.
     planned: Vec<CellId>,
-    /// The names of its secrets.
+    /// Names of the spec's secrets.
     pub secrets: Vec<String>,
     workspace: Option<Packed>,
     warnings: Vec<Diagnostic>,
 }
 
 impl Ready {
-    /// Leaves those of the cells that are wanted; how many of the wanted ones the selection or the spec has no more.
+    /// Keeps only the wanted cells. Returns how many wanted cells are no longer in the plan or the selection.
     pub fn narrow(&mut self, wanted: &HashSet<CellId>) -> usize {
         self.planned.retain(|cell| wanted.contains(cell));
         self.request.cells = self.planned.iter().map(ToString::to_string).collect();
         wanted.len() - self.planned.len()
     }
 
-    /// How many cells there are.
+    /// Returns the number of cells.
     pub fn cells(&self) -> usize {
         self.planned.len()
     }
@@ -58,11 +58,11 @@ impl Ready {
         selection: &Selection,
         context: &Context,
     ) -> Result<Ready, CliError> {
-        // A remote coordinator has its own limit.
+        // A remote coordinator applies its own limit.
         let local = context.settings.get(&COORDINATOR).is_empty();
         let max_cells = super::max_cells(&context.settings).filter(|_| local);
         let (path, selection) = (path.to_owned(), selection.clone());
-        // Many cells take a second of computing, large workspaces longer; Ctrl-C is listened to meanwhile.
+        // Many cells take a second to plan, and large workspaces longer. Ctrl-C must work meanwhile.
         let ready = tokio::task::spawn_blocking(move || {
             let (prepared, about) = prepared(&path, &selection, max_cells)?;
             Ok(ready(&path, prepared, about))
@@ -71,7 +71,7 @@ impl Ready {
         ready.map_err(|error| CliError::errored(format!("planning failed: {error}")))?
     }
 
-    /// Sends the workspace if the coordinator lacks it, and submits.
+    /// Uploads the workspace if the coordinator lacks it, and submits.
     pub async fn submit(
         self,
         connection: &Connection,
@@ -109,10 +109,10 @@ impl Ready {
     }
 }
 
-/// For how long a coordinator that takes others' submissions is asked again.
+/// How long to retry while the coordinator is busy with other submissions.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Asks a coordinator to start a run, again if it has no room for the submission: then it has read nothing of it.
+/// Asks a coordinator to start a run. Retries if it has no room for the submission; it has read nothing of it then.
 pub(super) async fn patiently<F>(
     voice: Voice,
     interrupts: &mut Interrupts,
@@ -136,7 +136,7 @@ where
             voice.note(&format!("{busy} (trying for {} s)", PATIENCE.as_secs()));
         }
         tokio::select! {
-            // Nothing was started.
+            // Nothing was started yet.
             _ = interrupts.next() => return Err(CliError::said(exit::INTERRUPTED)),
             () = tokio::time::sleep(pause) => {}
         }
@@ -193,15 +193,15 @@ fn ready(path: &str, prepared: Prepared, about: About) -> Ready {
     }
 }
 
-/// What a spec asks of whoever runs it.
+/// What a spec needs for its run.
 pub struct About {
     /// Whether its stacks have containers.
     pub containers: bool,
-    /// The names of its secrets.
+    /// Names of its secrets.
     pub secrets: Vec<String>,
 }
 
-/// The spec at a path, planned as the coordinator will plan it, and what it asks for.
+/// Loads the spec at a path and plans it as the coordinator will. Returns the plan and what the spec needs.
 pub fn prepared(
     path: &str,
     selection: &Selection,
@@ -235,7 +235,7 @@ pub fn prepared(
     Ok((prepared, about))
 }
 
-/// Says what is frowned upon.
+/// Prints warnings.
 pub fn warn(warnings: &[Diagnostic], files: &[Source], context: &Context) {
     if !warnings.is_empty() && !context.voice.quiet {
         let sources = Sources {
@@ -246,7 +246,7 @@ pub fn warn(warnings: &[Diagnostic], files: &[Source], context: &Context) {
     }
 }
 
-/// Says all findings with the text underlined; how many there are.
+/// Prints all findings with the text underlined. Returns their count.
 fn complain(refusal: &Refusal) -> String {
     let Refusal {
         diagnostics,
@@ -257,7 +257,8 @@ fn complain(refusal: &Refusal) -> String {
     diagnostics::count(diagnostics)
 }
 
-/// What was started, or the refusal with its findings underlined: of a coordinator of today in its answer, of an earlier one in its status.
+/// Returns the answer, or prints the findings of a refusal. Current coordinators send a refusal in the answer, earlier
+/// ones in the status.
 pub(super) fn started(
     answer: Result<Response<v1::SubmitResponse>, Status>,
 ) -> Result<v1::SubmitResponse, CliError> {

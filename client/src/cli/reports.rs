@@ -1,4 +1,4 @@
-//! `--report KIND=FILE`, and what GitHub Actions gets without being asked.
+//! `--report KIND=FILE`, and the output for GitHub Actions.
 
 use super::error::CliError;
 use super::exit;
@@ -12,19 +12,19 @@ use std::str::FromStr;
 /// GitHub refuses summaries above 1 MiB.
 const SUMMARY_MAX: usize = 1_000_000;
 
-/// What a report is written as.
+/// Format of a report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Kind {
     /// JUnit XML: a suite per cell, a case per step.
     Junit,
     /// The whole view of the run (docs/reports.md).
     Json,
-    /// A page for people.
+    /// A Markdown page for people.
     Markdown,
 }
 
 impl Kind {
-    /// The report's text.
+    /// Renders the report.
     pub fn render(self, view: &RunView) -> Result<String, CliError> {
         let failed = |error: String| CliError::errored(format!("can't make the report: {error}"));
         match self {
@@ -35,12 +35,12 @@ impl Kind {
     }
 }
 
-/// One `--report`.
+/// One `--report` option.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
-    /// As what.
+    /// Format of the report.
     pub kind: Kind,
-    /// Where to; `None` is standard output.
+    /// File to write; `None` is standard output.
     pub file: Option<PathBuf>,
 }
 
@@ -72,7 +72,7 @@ impl FromStr for Report {
     }
 }
 
-/// Whether the reports can be written, asked before anything runs.
+/// Checks before the run whether the reports can be written.
 pub fn check(reports: &[Report]) -> Result<(), CliError> {
     if reports
         .iter()
@@ -107,7 +107,7 @@ pub fn check(reports: &[Report]) -> Result<(), CliError> {
     Ok(())
 }
 
-/// Writes all reports, and what GitHub Actions reads. One that fails doesn't keep the others from being written.
+/// Writes all reports and the output for GitHub Actions. An error in one doesn't prevent the others.
 pub fn write(reports: &[Report], view: &RunView) -> Result<(), CliError> {
     let mut first_error = Ok(());
     for report in reports {
@@ -115,7 +115,7 @@ pub fn write(reports: &[Report], view: &RunView) -> Result<(), CliError> {
             .kind
             .render(view)
             .and_then(|text| match &report.file {
-                // Whoever read it has had enough: the run's outcome is what counts then.
+                // The reader closed the pipe; the run's outcome decides the exit code.
                 None => to_stdout(text).or_else(|error| match error.code {
                     exit::OK => Ok(()),
                     _ => Err(error),

@@ -1,4 +1,4 @@
-//! `phalanx rerun`: cells of a run once more, as a new run with the same spec and inputs.
+//! `phalanx rerun`: runs cells of an earlier run again, as a new run with the same spec and inputs.
 
 use super::connect::Connection;
 use super::error::CliError;
@@ -12,7 +12,7 @@ use phalanx_proto::v1;
 use phalanx_shared::id::RunId;
 use std::collections::BTreeMap;
 
-/// Run cells of a run once more, as a new run with the same spec and inputs
+/// Rerun cells of a run, as a new run with the same spec and inputs
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = "\
 Spec and files are those of the earlier run: changes since then don't count. `phalanx run SPEC --failed` takes them as they are now.
@@ -21,12 +21,12 @@ Examples:
   phalanx rerun --failed                     what failed or errored in the newest run
   phalanx rerun 0193 --cell 'mysql / v2.0'   one cell of a certain run")]
 pub struct Args {
-    /// Id of the run, or the beginning or end of one; the newest without it
+    /// Id of the run, or its beginning or end [default: the newest]
     run: Option<String>,
-    /// Only cells that aren't ok: failed, errored, cancelled
+    /// Rerun only cells that failed, errored or were cancelled
     #[arg(long)]
     failed: bool,
-    /// Only this cell: id, beginning of an id, or name; may be given several times
+    /// Rerun only this cell: id, beginning of an id, or name. May be repeated
     #[arg(long = "cell", value_name = "CELL")]
     cells: Vec<String>,
     #[command(flatten)]
@@ -36,13 +36,14 @@ pub struct Args {
 }
 
 impl Args {
-    /// Settings that this call gives.
+    /// Returns the settings that the flags give.
     pub fn flags(&self) -> impl Iterator<Item = Flag> {
         self.local.flags().chain(self.how.flags())
     }
 }
 
-/// Values of what the earlier run's spec names; whatever flags give, if its journal doesn't say. What is missing the coordinator says, which may have it.
+/// Returns the values of the secrets that the earlier run's spec names; if its journal doesn't name them, all values
+/// from flags. The coordinator reports missing ones, because it may have them itself.
 async fn of_earlier(
     connection: &Connection,
     run: &RunId,
@@ -55,7 +56,7 @@ async fn of_earlier(
     }
 }
 
-/// Runs again; the exit code is the new run's.
+/// Runs the command. Returns the exit code of the new run.
 pub async fn run(args: Args, context: &Context) -> Result<u8, CliError> {
     super::reports::check(args.how.reports())?;
     let options = args.how.options(context)?;

@@ -1,4 +1,4 @@
-//! `phalanx run`: a spec's matrix from its cells to a report.
+//! `phalanx run`: runs a spec's matrix, from its cells to a report.
 
 use super::connect::Connection;
 use super::error::CliError;
@@ -30,35 +30,35 @@ Examples:
   phalanx run spec.yaml --failed                            what failed last time, with the files as they are now
   phalanx run --resume                                      go on with a run that was killed")]
 pub struct Args {
-    /// The spec's file; `-` is standard input
+    /// Path to the spec; `-` for standard input
     #[arg(value_hint = clap::ValueHint::FilePath, required_unless_present_any = ["resume", "keep"])]
     spec: Option<String>,
     #[command(flatten)]
     selection: super::selection::Selection,
-    /// Only cells that weren't ok in the newest run of a spec of this name, with the files as they are now
+    /// Run only cells that weren't ok in the newest run of a spec of this name, with the current files
     #[arg(long, conflicts_with = "resume")]
     failed: bool,
     #[command(flatten)]
     how: How,
     #[command(flatten)]
     local: LocalArgs,
-    /// Go on with a local run that was killed: the given one or the newest. Finished cells aren't repeated
+    /// Resume a killed local run without repeating finished cells: the given run, or the newest one
     #[arg(long, value_name = "RUN", num_args = 0..=1, default_missing_value = "last", conflicts_with_all = ["spec", "detach"])]
     resume: Option<String>,
 }
 
-/// How cells are run and what is told, for `run` and `rerun`.
+/// How to run cells and report, for `run` and `rerun`.
 #[derive(clap::Args, Clone, Debug)]
 pub struct How {
     #[command(flatten)]
     options: Options,
-    /// Submit, print the run's id and leave, as `phalanx submit` does (needs --coordinator)
+    /// Submit, print the run's id and exit, as `phalanx submit` does (needs --coordinator)
     #[arg(long, help_heading = "Running")]
     detach: bool,
-    /// Write a report at the end, also after Ctrl-C: junit, json or markdown; `-` is standard output
+    /// Write a report at the end, also after Ctrl-C: junit, json or markdown; `-` for standard output
     #[arg(long = "report", value_name = "KIND=FILE", help_heading = "Output")]
     reports: Vec<Report>,
-    /// Axis of the coverage table's columns; `cell` for one per cell
+    /// Axis for the columns of the coverage table; `cell` for one column per cell
     #[arg(long, value_name = "AXIS", help_heading = "Output")]
     coverage_axis: Option<String>,
     #[command(flatten)]
@@ -68,19 +68,19 @@ pub struct How {
 /// The agents of a local run.
 #[derive(clap::Args, Clone, Debug, Default)]
 pub struct LocalArgs {
-    /// Cells that an agent runs at once
+    /// Maximum concurrent cells per agent
     #[arg(long, value_name = "N", help_heading = "Local agents")]
     slots: Option<String>,
-    /// Agents to start
+    /// Number of agents to start
     #[arg(long, value_name = "N", help_heading = "Local agents")]
     agents: Option<String>,
-    /// Agents as child processes instead of tasks within this one
+    /// Run agents as child processes instead of tasks of this process
     #[arg(long, help_heading = "Local agents")]
     agents_as_processes: bool,
 }
 
 impl LocalArgs {
-    /// Settings that this call gives.
+    /// Returns the settings that the flags give.
     pub fn flags(&self) -> impl Iterator<Item = Flag> {
         let flag = |key, name, value: Option<String>| value.map(|value| Flag { key, name, value });
         [
@@ -98,34 +98,34 @@ impl LocalArgs {
 }
 
 impl How {
-    /// Reports to write.
+    /// Returns the reports to write.
     pub fn reports(&self) -> &[Report] {
         &self.reports
     }
 
-    /// Values of secrets that flags give.
+    /// Reads the values of secrets from the flags.
     pub fn secrets(&self) -> Result<secrets::Given, CliError> {
         self.secrets.read()
     }
 
-    /// Settings that this call gives.
+    /// Returns the setting that the flags give.
     pub fn flags(&self) -> Option<Flag> {
         super::show::coverage_axis_flag(self.coverage_axis.as_deref())
     }
 
-    /// The options of a submission.
+    /// Returns the options of a submission.
     pub fn options(&self, context: &Context) -> Result<v1::Options, CliError> {
         self.options.to_wire(self.detach, context)
     }
 }
 
 impl Args {
-    /// Settings that this call gives.
+    /// Returns the settings that the flags give.
     pub fn flags(&self) -> impl Iterator<Item = Flag> {
         self.local.flags().chain(self.how.flags())
     }
 
-    /// With its spec, wherever that stood.
+    /// Moves a spec that `--keep` took as its value back to its place. Returns an error if there is none.
     fn untangled(mut self) -> Result<Args, CliError> {
         self.how.options.untangle(&mut self.spec);
         if self.spec.is_none() && self.resume.is_none() {
@@ -135,13 +135,13 @@ impl Args {
     }
 }
 
-/// Runs; the exit code is the run's.
+/// Runs the command. Returns the exit code of the run.
 pub async fn run(args: Args, context: &Context) -> Result<u8, CliError> {
     let args = args.untangled()?;
     reports::check(&args.how.reports)?;
     let options = args.how.options(context)?;
     let secrets = args.how.secrets()?;
-    // From here on Ctrl-C doesn't kill the program, so that whatever is started is also ended.
+    // From here on Ctrl-C doesn't kill the program, so everything that it starts is also ended.
     let mut interrupts = Interrupts::listen()?;
     let (connection, run) = match (&args.spec, &args.resume) {
         (Some(spec), _) => {
@@ -174,7 +174,7 @@ pub async fn run(args: Args, context: &Context) -> Result<u8, CliError> {
     attend(connection, run, &args.how, &mut interrupts, context).await
 }
 
-/// Leaves the cells that weren't ok in the newest run of a spec of this name.
+/// Keeps only the cells that weren't ok in the newest run of a spec of this name.
 async fn failed_before(ready: &mut Ready, context: &Context) -> Result<(), CliError> {
     let spec = ready.spec.clone();
     let runs = connect::list(context, connect::PICK_AMONG, false).await?;
@@ -216,7 +216,8 @@ async fn failed_before(ready: &mut Ready, context: &Context) -> Result<(), CliEr
     Ok(())
 }
 
-/// The work's result, unless Ctrl-C comes first: nothing runs yet, so there is nothing to clean up.
+/// Returns the result of the work, or an error if Ctrl-C comes first. Nothing runs yet, so there is nothing to clean
+/// up.
 pub(super) async fn unless<T>(
     interrupts: &mut Interrupts,
     work: impl Future<Output = Result<T, CliError>>,
@@ -227,7 +228,7 @@ pub(super) async fn unless<T>(
     }
 }
 
-/// Follows a run of ours to its end, or leaves it to itself.
+/// Follows a run that this command started to its end, or detaches from it.
 pub async fn attend(
     connection: Connection,
     run: RunId,
@@ -257,7 +258,7 @@ pub async fn attend(
     concluded
 }
 
-/// Tells the end of a run and writes its reports; the exit code.
+/// Prints the end of a run and writes its reports. Returns the exit code.
 pub fn conclude(followed: Followed, reports: &[Report], context: &Context) -> Result<u8, CliError> {
     let view = super::view(context, &followed.state, super::now())?;
     let voice = context.voice;

@@ -1,4 +1,4 @@
-//! `phalanx runs`: the runs there are.
+//! `phalanx runs`: lists the runs.
 
 use super::error::CliError;
 use super::{Context, connect, exit, say};
@@ -14,27 +14,27 @@ use serde_json::json;
 /// List runs, newest first
 #[derive(clap::Args, Clone, Debug)]
 pub struct Args {
-    /// At most so many
+    /// Maximum number of runs to list
     #[arg(long, short = 'n', default_value_t = 20, value_name = "COUNT")]
     limit: u32,
-    /// Only runs that aren't finished
+    /// List only unfinished runs
     #[arg(long)]
     open: bool,
-    /// How they are printed
+    /// Output format
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
 }
 
-/// How lists are printed.
+/// Output format of lists.
 #[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// For people.
+    /// A table for people.
     Table,
-    /// For programs.
+    /// JSON for programs.
     Json,
 }
 
-/// Lists.
+/// Runs the command.
 pub async fn run(args: Args, context: &Context) -> Result<u8, CliError> {
     let runs = connect::list(context, args.limit, args.open).await?;
     match args.format {
@@ -84,7 +84,7 @@ fn table(runs: &[RunSummary], now: Timestamp) -> Table {
     table
 }
 
-/// `27 (2 failed, 1 errored)`.
+/// Formats the number of cells: `27 (2 failed, 1 errored)`.
 fn cells(run: &RunSummary) -> String {
     let bad = run.counts.iter().filter_map(|count| {
         let outcome = outcome_from_wire(count.outcome).ok().flatten()?;

@@ -1,5 +1,5 @@
-//! Words to standard error, data to standard output. A closed pipe is the reader's choice and never an error of ours:
-//! what can't be written is dropped, so that clean-up goes on.
+//! Messages to standard error, data to standard output. A closed pipe is the reader's choice and not an error: output
+//! that can't be written is dropped, so that clean-up continues.
 
 use super::error::CliError;
 use super::exit;
@@ -10,27 +10,27 @@ use phalanx_report::table::Table;
 use std::io::{ErrorKind, IsTerminal, Write};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Columns of output that goes to no terminal.
+/// Width in columns of output that doesn't go to a terminal.
 const DEFAULT_WIDTH: usize = 120;
 
-/// How this call talks.
+/// How this call prints its output.
 #[derive(Clone, Copy, Debug)]
 pub struct Voice {
-    /// When there are colours.
+    /// When to use colours.
     pub color: Color,
-    /// Only failures and the end.
+    /// Print only failures and the summary.
     pub quiet: bool,
-    /// Everything.
+    /// Print everything.
     pub verbose: bool,
 }
 
 impl Voice {
-    /// The style of standard error.
+    /// Returns the style for standard error.
     pub fn stderr_style(self) -> Style {
         self.style(std::io::stderr().is_terminal())
     }
 
-    /// The style of standard output.
+    /// Returns the style for standard output.
     pub fn stdout_style(self) -> Style {
         self.style(std::io::stdout().is_terminal())
     }
@@ -49,30 +49,30 @@ impl Voice {
         Style { colors }
     }
 
-    /// Columns of standard error.
+    /// Returns the width of standard error in columns.
     pub fn stderr_width(self) -> usize {
         width(&Term::stderr())
     }
 
-    /// Columns of standard output.
+    /// Returns the width of standard output in columns.
     pub fn stdout_width(self) -> usize {
         width(&Term::stdout())
     }
 
-    /// A table as it goes to standard output.
+    /// Formats a table for standard output.
     pub fn table(self, table: &Table) -> String {
         let lines = table.lines(self.stdout_width(), self.stdout_style());
         lines.iter().map(|line| format!("{line}\n")).collect()
     }
 
-    /// Whether a live table makes sense: standard error is a terminal that can move its cursor.
+    /// Whether to show a live table: standard error is a terminal that can move its cursor.
     pub fn is_live(self) -> bool {
         let capable =
             std::env::var_os("TERM").is_some_and(|term| !term.is_empty() && term != "dumb");
         !self.quiet && capable && std::io::stderr().is_terminal()
     }
 
-    /// An error with its advice.
+    /// Prints an error with its advice.
     pub fn error(self, error: &CliError) {
         if error.message.is_empty() {
             return;
@@ -85,7 +85,7 @@ impl Voice {
         to_stderr(&text);
     }
 
-    /// Something worth knowing that stops nothing.
+    /// Prints a note, unless quiet.
     pub fn note(self, text: &str) {
         if !self.quiet {
             to_stderr(&format!(
@@ -101,14 +101,14 @@ fn width(term: &Term) -> usize {
         .map_or(DEFAULT_WIDTH, |(_, columns)| usize::from(columns).max(20))
 }
 
-/// Words that wait for the next frame while a live table is on the screen, so that nothing else moves the cursor.
+/// Messages that wait for the next frame while a live table is on the screen, so that only the table moves the cursor.
 static HELD: Mutex<Option<String>> = Mutex::new(None);
 
 fn held() -> MutexGuard<'static, Option<String>> {
     HELD.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Words, whole lines of them.
+/// Prints a message of whole lines.
 pub fn to_stderr(text: &str) {
     match &mut *held() {
         Some(held) => held.push_str(text),
@@ -116,18 +116,18 @@ pub fn to_stderr(text: &str) {
     }
 }
 
-/// From now on words wait for [`take_held`].
+/// Starts to hold messages back until [`take_held`].
 pub(super) fn hold() {
     held().get_or_insert_default();
 }
 
-/// The lines that wait.
+/// Takes the held lines.
 pub(super) fn take_held() -> Vec<String> {
     let text = held().as_mut().map(std::mem::take).unwrap_or_default();
     text.lines().map(str::to_owned).collect()
 }
 
-/// Words go straight out again.
+/// Prints the held messages and stops holding.
 pub(super) fn release() {
     let text = held().take().unwrap_or_default();
     write_stderr(&text);
@@ -137,7 +137,7 @@ fn write_stderr(text: &str) {
     let _ = std::io::stderr().lock().write_all(text.as_bytes());
 }
 
-/// Data. `Err` when nobody reads it any more: the command ends, and that is fine.
+/// Prints data. Returns an error with the code [`exit::OK`] if the reader closed the pipe: the command ends successfully.
 pub fn to_stdout(data: impl AsRef<[u8]>) -> Result<(), CliError> {
     let mut out = std::io::stdout().lock();
     let written = out.write_all(data.as_ref()).and_then(|()| out.flush());

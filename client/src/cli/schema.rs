@@ -1,8 +1,8 @@
-//! `phalanx schema`: the JSON Schema of the spec language, for editors.
+//! `phalanx schema`: prints the JSON Schema of the spec language, for editors.
 
 use std::io::Write;
 
-/// What the command takes: nothing.
+/// The command has no arguments.
 #[derive(clap::Args, Clone, Copy, Debug)]
 pub struct Args {}
 

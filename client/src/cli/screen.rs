@@ -1,30 +1,30 @@
-//! Draws frames on a terminal: lasting lines scroll up, the frame stays below them. A frame goes out in one write, as a
-//! synchronized update, and clears only what changed its place, so that nothing flickers.
+//! Draws frames on a terminal: lasting lines scroll up, the frame stays below them. A frame is sent in one write, as a
+//! synchronized update, and clears only what changed its place, so nothing flickers.
 //!
-//! After a resize the whole screen is drawn anew: a smaller terminal wraps lines and pushes the top of a frame out of sight, a larger
-//! one brings it back, and where the old frame is then is anybody's guess.
+//! After a resize, the whole screen is redrawn. A smaller terminal wraps lines and pushes the top of a frame out of
+//! sight, a larger one brings it back, so the position of the old frame is unknown.
 
 use console::{Term, measure_text_width, strip_ansi_codes};
 use phalanx_report::live::Size;
 use std::collections::VecDeque;
 use std::io::Write;
 
-/// Lasting lines that a resize draws anew; higher screens than this are rare.
+/// Number of lasting lines that a resize redraws; higher screens are rare.
 const KEPT: usize = 200;
 
-/// What is on the screen: lasting lines, and the frame below them.
+/// The contents of the screen: lasting lines, and the frame below them.
 #[derive(Debug, Default)]
 pub struct Screen {
-    /// The frame drawn last; a resized terminal wraps its lines, which moves the cursor.
+    /// The last frame; a resized terminal wraps its lines, which moves the cursor.
     drawn: Vec<String>,
     /// The newest lasting lines.
     lasting: VecDeque<String>,
-    /// When it was drawn last.
+    /// Terminal size at the last draw.
     size: Option<Size>,
 }
 
 impl Screen {
-    /// Columns and rows now; a terminal that doesn't know gets 80 × 24.
+    /// Returns the current columns and rows, 80 × 24 if the terminal doesn't report them.
     pub fn size() -> Size {
         let (height, width) = Term::stderr().size_checked().unwrap_or((24, 80));
         Size {
@@ -33,7 +33,7 @@ impl Screen {
         }
     }
 
-    /// Writes the lasting lines and the frame beneath.
+    /// Writes the lasting lines and the frame below them.
     pub fn draw(
         &mut self,
         lasting: &[String],
@@ -46,7 +46,7 @@ impl Screen {
         out.flush()
     }
 
-    /// The bytes of an update.
+    /// Returns the bytes of an update.
     fn update(&mut self, lasting: &[String], frame: &[String], size: Size) -> String {
         let resized = self.size.is_some_and(|known| known != size);
         let most = size.height.saturating_sub(1);
@@ -83,12 +83,12 @@ impl Screen {
     }
 }
 
-/// Rows that lines take on a terminal of that width.
+/// Returns the number of rows that lines take on a terminal of that width.
 fn rows<'l>(lines: impl IntoIterator<Item = &'l String>, width: usize) -> usize {
     lines.into_iter().map(|line| height(line, width)).sum()
 }
 
-/// Rows of a line. A character of two columns goes to the next row if only one is left.
+/// Returns the number of rows of a line. A character of two columns moves to the next row if only one column is left.
 fn height(line: &str, width: usize) -> usize {
     let (mut rows, mut column) = (1, 0);
     let mut utf8 = [0; 4];
@@ -133,10 +133,10 @@ mod tests {
         assert_eq!(height("", 4), 1);
     }
 
-    /// A terminal that wraps and unwraps lines when its size changes, and keeps what scrolled out: as tmux does.
+    /// A terminal that wraps and unwraps lines when its size changes, and keeps what scrolled out, as tmux does.
     struct Terminal {
         size: Size,
-        /// Each line as written, without breaks; the cursor is at the beginning of the row after the last one.
+        /// Each line as written, without breaks. The cursor is at the beginning of the row after the last one.
         lines: Vec<String>,
     }
 
@@ -163,14 +163,14 @@ mod tests {
             rows[first..].iter().map(|(_, row)| row.clone()).collect()
         }
 
-        /// Takes the bytes of an update.
+        /// Interprets the bytes of an update.
         fn write(&mut self, text: &str) {
             let text = text
                 .trim_start_matches("\x1b[?2026h\r")
                 .trim_end_matches("\x1b[J\x1b[?2026l");
             let mut text = text.to_owned();
             if let Some(rest) = text.strip_prefix("\x1b[H") {
-                // What scrolled out stays out: the screen is filled from its top, with nothing below.
+                // Lines that scrolled out stay out: the screen is filled from its top, with nothing below.
                 self.lines.clear();
                 text = rest.to_owned();
             } else if let Some(rest) = text.strip_prefix("\x1b[")
@@ -180,7 +180,7 @@ mod tests {
                 let rows = self.rows();
                 let up = up.min(self.size.height - 1).min(rows.len());
                 let (at, _) = rows[rows.len() - up].clone();
-                // A row in the middle of a wrapped line: its beginning stays.
+                // A row in the middle of a wrapped line: keep the beginning of the line.
                 let before = rows[..rows.len() - up]
                     .iter()
                     .filter(|(line, _)| *line == at);

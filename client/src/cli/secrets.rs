@@ -1,4 +1,4 @@
-//! Values of secrets for a run. Those that its spec names go into the submission, and nowhere else.
+//! Values of secrets for a run. Only those that its spec names go into the submission, and they go nowhere else.
 
 use super::error::CliError;
 use super::follow::{Input, watch};
@@ -12,24 +12,24 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use tonic::transport::Channel;
 
-/// Variables that give secrets without a flag: `PHALANX_SECRET_license_key` is the spec's `license_key`.
+/// Prefix of variables that give secrets without a flag: `PHALANX_SECRET_license_key` is the spec's `license_key`.
 pub(super) const PREFIX: &str = "PHALANX_SECRET_";
-/// No secret is longer; a mistyped path shouldn't be read for long.
+/// Maximum size of a secret. Limits how much is read from a mistyped path.
 const MAX_BYTES: u64 = 1 << 20;
 
-/// Where secrets come from.
+/// Sources of secrets.
 #[derive(clap::Args, Clone, Debug, Default)]
 pub struct SecretArgs {
-    /// Give a secret from an environment variable (of its own name unless written)
+    /// Set a secret from an environment variable [default: the one with the secret's name]
     #[arg(long, value_name = "NAME[=VARIABLE]", help_heading = "Secrets")]
     secret_env: Vec<String>,
-    /// Give a secret from a file; a line break at its end doesn't count
+    /// Set a secret from a file, without a line break at its end
     #[arg(long, value_name = "NAME=FILE", value_hint = clap::ValueHint::FilePath, help_heading = "Secrets")]
     secret_file: Vec<String>,
 }
 
 impl SecretArgs {
-    /// The values that flags give, by name. Messages name secrets, never values.
+    /// Reads the values that the flags give, by name. Messages contain names of secrets, never values.
     pub fn read(&self) -> Result<Given, CliError> {
         let mut given = BTreeMap::new();
         for text in &self.secret_env {
@@ -54,19 +54,20 @@ impl SecretArgs {
     }
 }
 
-/// The values that flags give, with the flag of each.
+/// The values that flags give, each with its flag.
 pub struct Given(BTreeMap<String, (&'static str, String)>);
 
 impl std::fmt::Debug for Given {
-    /// Names only.
+    /// Prints only the names.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_set().entries(self.0.keys()).finish()
     }
 }
 
 impl Given {
-    /// The values of a spec's secrets: from flags, else from variables of ours. Nothing else goes into a submission, and
-    /// nothing that can't be masked.
+    /// Returns the values of a spec's secrets: from flags, else from `PHALANX_SECRET_*` variables. Nothing else goes
+    /// into a submission. Returns an error for a flag that names no secret of the spec, and for a value that can't be
+    /// masked.
     pub fn of_spec(self, declared: &[String]) -> Result<BTreeMap<String, String>, CliError> {
         let known = || declared.iter().map(String::as_str);
         let mut secrets = BTreeMap::new();
@@ -99,8 +100,8 @@ impl Given {
         Ok(secrets)
     }
 
-    /// What flags give, for a spec whose secrets aren't known here: a run of an earlier version. The coordinator knows the spec, and
-    /// keeps what it names.
+    /// Returns what the flags give, for a run of an earlier version whose journal doesn't name the spec's secrets. The
+    /// coordinator knows the spec and keeps only what it names.
     pub fn of_any_spec(self) -> Result<BTreeMap<String, String>, CliError> {
         let secrets = self.0.into_iter().map(|(name, (_, value))| (name, value));
         let secrets = secrets.collect();
@@ -117,7 +118,7 @@ fn maskable(secrets: &BTreeMap<String, String>) -> Result<(), CliError> {
     Ok(())
 }
 
-/// An error if one of a spec's secrets has no value: nobody else can give it to a local run.
+/// Returns an error if one of a spec's secrets has no value: a local run has no other source.
 pub fn demand(declared: &[String], given: &BTreeMap<String, String>) -> Result<(), CliError> {
     let missing = declared.iter().filter(|name| !given.contains_key(*name));
     match missing_text(missing.map(String::as_str)) {
@@ -126,7 +127,7 @@ pub fn demand(declared: &[String], given: &BTreeMap<String, String>) -> Result<(
     }
 }
 
-/// What is said of secrets without a value, and how to give one.
+/// Describes secrets without a value, and how to give one.
 pub fn missing_text<'n>(missing: impl Iterator<Item = &'n str>) -> Option<(String, String)> {
     let names: Vec<&str> = missing.collect();
     let first = *names.first()?;
@@ -141,7 +142,8 @@ pub fn missing_text<'n>(missing: impl Iterator<Item = &'n str>) -> Option<(Strin
     Some((message, help))
 }
 
-/// The names of the secrets of a run's spec; `None` of a run whose journal doesn't say: earlier versions wrote none.
+/// Returns the names of the secrets of a run's spec, or `None` if the journal has none because an earlier version wrote
+/// it.
 pub async fn of_run(
     client: ControlClient<Channel>,
     run: RunId,
@@ -177,7 +179,7 @@ pub(super) fn read_file(name: &str, file: &Path) -> Result<String, CliError> {
     if metadata.is_dir() {
         return Err(fail("it is a directory".to_owned()));
     }
-    // A pipe (`<(pass show …)`) is fine: it is read to its end.
+    // A pipe (`<(pass show …)`) is allowed: it is read to its end.
     let opened = std::fs::File::open(file).map_err(|error| fail(error.to_string()))?;
     let mut text = String::new();
     let read = opened.take(MAX_BYTES + 1).read_to_string(&mut text);

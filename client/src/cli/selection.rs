@@ -1,4 +1,4 @@
-//! Inputs and the narrowing of a matrix, for `plan` and `run`.
+//! Inputs and the selection of cells, for `plan` and `run`.
 
 use super::error::CliError;
 use crate::spec_file;
@@ -7,10 +7,10 @@ use phalanx_shared::spec::parse;
 use serde_json::{Map, Value};
 use std::path::PathBuf;
 
-/// Which cells, with which inputs.
+/// Selects cells and inputs.
 #[derive(clap::Args, Clone, Debug, Default)]
 pub struct Selection {
-    /// Give an input; its text is converted to the declared type. May be repeated
+    /// Set an input; the value is parsed as its declared type. May be repeated
     #[arg(
         long = "input",
         short = 'i',
@@ -18,29 +18,29 @@ pub struct Selection {
         help_heading = "Cells"
     )]
     input: Vec<String>,
-    /// Give inputs from a YAML or JSON file; --input outranks it
+    /// Read inputs from a YAML or JSON file; --input takes precedence
     #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath, help_heading = "Cells")]
     inputs_file: Option<PathBuf>,
-    /// Only cells with these axis values; `*` matches any text, values of one axis are alternatives
+    /// Select cells by axis values; `*` matches any text, several values of an axis are alternatives
     #[arg(long, value_name = "AXIS=VALUE,…", help_heading = "Cells")]
     only: Vec<String>,
-    /// Only this cell: id, beginning of an id, or name. May be repeated
+    /// Select a cell: id, beginning of an id, or name. May be repeated
     #[arg(long = "cell", value_name = "CELL", help_heading = "Cells")]
     cell: Vec<String>,
 }
 
 impl Selection {
-    /// Filters as they were written.
+    /// Returns the filters as written.
     pub fn only(&self) -> &[String] {
         &self.only
     }
 
-    /// Cells as they were written.
+    /// Returns the cells as written.
     pub fn cells(&self) -> &[String] {
         &self.cell
     }
 
-    /// The inputs that were passed.
+    /// Returns the inputs that were passed.
     pub fn inputs(&self) -> Result<Map<String, Value>, CliError> {
         let mut inputs = match &self.inputs_file {
             Some(file) => file_inputs(&file.to_string_lossy())?,

@@ -1,4 +1,4 @@
-//! `phalanx serve`: a coordinator that agents and clients connect to.
+//! `phalanx serve`: runs a coordinator for agents and clients.
 
 use super::error::CliError;
 use super::interrupt::Interrupts;
@@ -20,10 +20,10 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpSocket};
 
-/// Connections that may wait to be accepted, if the machine allows as many.
+/// Maximum number of connections waiting to be accepted; the machine may allow fewer.
 const BACKLOG: u32 = 4_096;
 
-/// Start a coordinator that agents and clients connect to
+/// Run a coordinator that agents and clients connect to
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:
@@ -37,13 +37,13 @@ pub struct Args {
     /// Address and port for /healthz and Prometheus' /metrics; empty for none
     #[arg(long, value_name = "ADDRESS:PORT")]
     http: Option<String>,
-    /// Listen where other machines reach it, though the protocol has no passwords
+    /// Allow other machines to connect, although the protocol has no passwords
     #[arg(long)]
     insecure: bool,
 }
 
 impl Args {
-    /// Settings that this call gives.
+    /// Returns the settings that the flags give.
     pub fn flags(&self) -> impl Iterator<Item = Flag> {
         let flag = |key, name, value: &Option<String>| {
             let value = value.clone()?;
@@ -57,7 +57,7 @@ impl Args {
     }
 }
 
-/// Serves until Ctrl-C. Runs go on at the next start: nothing is cancelled.
+/// Serves until Ctrl-C. Nothing is cancelled: runs continue at the next start.
 pub async fn run(args: Args, context: &Context) -> Result<u8, CliError> {
     phalanx_coordinator::private::memory();
     let settings = &context.settings;
@@ -88,7 +88,7 @@ pub async fn run(args: Args, context: &Context) -> Result<u8, CliError> {
     Ok(exit::OK)
 }
 
-/// As [`TcpListener::bind`], for as many that come at once as a large fleet has after a restart.
+/// Like [`TcpListener::bind`], with a backlog for a large fleet that reconnects at once after a restart.
 fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     let socket = match address {
         SocketAddr::V4(_) => TcpSocket::new_v4(),
@@ -108,11 +108,12 @@ fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), CliError> {
     Ok((listener, bound))
 }
 
-/// A secret of the coordinator's own: from its environment, as those of `run`, or from a file of its name.
+/// Returns a secret of the coordinator: from its environment, with the same prefix as for `run`, or from a file of its
+/// name.
 fn own_secret(directory: &str, name: &str) -> Option<String> {
     let variable = std::env::var(format!("{}{name}", secrets::PREFIX)).ok();
     variable.or_else(|| {
-        // A name that is a path is none.
+        // A name that is a path is not allowed.
         if directory.is_empty() || name.contains('/') || name.starts_with('.') {
             return None;
         }
@@ -168,7 +169,7 @@ fn options(context: &Context, directory: PathBuf) -> Result<server::Options, Cli
     })
 }
 
-/// The address, if it may be listened on.
+/// Returns the address, or an error if it may not be listened on.
 fn address(text: &str, insecure: bool) -> Result<SocketAddr, CliError> {
     let address: SocketAddr = text.parse().map_err(|_| {
         CliError::usage(format!("{text}: not an address and port"))

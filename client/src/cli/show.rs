@@ -1,4 +1,4 @@
-//! `phalanx show`: a run once more, as its end told it; a cell with all its steps; or a report of it.
+//! `phalanx show`: shows the summary of a run, all steps of a cell, or a report.
 
 use super::error::CliError;
 use super::reports::Kind;
@@ -10,7 +10,7 @@ use phalanx_report::terminal::{self, Detail};
 use phalanx_report::tree;
 use phalanx_report::view::{CellView, RunView};
 
-/// Show a run: failures, skips, coverage and times; with --cell every step of it and what its commands printed
+/// Show a run: failures, skips, coverage and times; with --cell every step and its commands' output
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:
@@ -18,20 +18,20 @@ Examples:
   phalanx show 0193 --cell 'mysql / v2.0'  every step of a cell, all its attempts
   phalanx show --format junit > junit.xml  a report of a run that is over")]
 pub struct Args {
-    /// Id of the run, or the beginning or end of one; the newest without it
+    /// Id of the run, or its beginning or end [default: the newest]
     run: Option<String>,
-    /// Only this cell: id, beginning of an id, or name
+    /// Show only this cell: id, beginning of an id, or name
     #[arg(long, value_name = "CELL")]
     cell: Option<String>,
-    /// How it is printed
+    /// Output format
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
-    /// Axis of the coverage table's columns; `cell` for one per cell
+    /// Axis for the columns of the coverage table; `cell` for one column per cell
     #[arg(long, value_name = "AXIS")]
     coverage_axis: Option<String>,
 }
 
-/// How a run is printed.
+/// Output format of a run.
 #[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 enum Format {
     Text,
@@ -41,13 +41,13 @@ enum Format {
 }
 
 impl Args {
-    /// Settings that this call gives.
+    /// Returns the setting that the flags give.
     pub fn flags(&self) -> Option<Flag> {
         coverage_axis_flag(self.coverage_axis.as_deref())
     }
 }
 
-/// `--coverage-axis` as a setting.
+/// Converts `--coverage-axis` to a setting.
 pub(super) fn coverage_axis_flag(axis: Option<&str>) -> Option<Flag> {
     axis.map(|axis| Flag {
         key: COVERAGE_AXIS.key,
@@ -56,7 +56,7 @@ pub(super) fn coverage_axis_flag(axis: Option<&str>) -> Option<Flag> {
     })
 }
 
-/// Shows.
+/// Runs the command.
 pub async fn run(args: Args, context: &Context) -> Result<u8, CliError> {
     let (connection, run) = connect::to_run(context, args.run.as_deref()).await?;
     let (state, now) = follow::fetch(connection.client(), run).await?;
@@ -93,7 +93,7 @@ fn text(view: &RunView, whole_cell: bool, context: &Context) -> String {
     terminal::render(view, detail)
 }
 
-/// The cell that a person means: an id, the beginning of one, or a name.
+/// Finds the cell that the user means: an id, the beginning of one, or a name.
 pub(super) fn pick_cell<'a>(view: &'a RunView, text: &str) -> Result<&'a CellView, CliError> {
     let by_name = view
         .cells

@@ -1,4 +1,4 @@
-//! `phalanx submit`: a run for a coordinator, which nobody here waits for.
+//! `phalanx submit`: submits a run to a coordinator and doesn't wait for it.
 
 use super::error::CliError;
 use super::interrupt::Interrupts;
@@ -9,7 +9,7 @@ use super::secrets::{self, SecretArgs};
 use super::{Context, connect, exit, say};
 use crate::config::server::COORDINATOR;
 
-/// Submit a spec's matrix to a coordinator, print the run's id and leave
+/// Submit a spec's matrix to a coordinator, print the run's id and exit
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = "\
 The same as phalanx run --detach. Needs --coordinator, or PHALANX_COORDINATOR.
@@ -19,7 +19,7 @@ Examples:
   phalanx watch \"$(phalanx submit spec.yaml)\"        and its end, from wherever you are
   phalanx submit spec.yaml --priority -1             after all others")]
 pub struct Args {
-    /// The spec's file; `-` is standard input
+    /// Path to the spec; `-` for standard input
     #[arg(value_hint = clap::ValueHint::FilePath, required_unless_present = "keep")]
     spec: Option<String>,
     #[command(flatten)]
@@ -30,7 +30,7 @@ pub struct Args {
     secrets: SecretArgs,
 }
 
-/// Submits; the exit code says whether it was taken, not how the run goes.
+/// Runs the command. The exit code says whether the submission was accepted, not how the run ends.
 pub async fn run(mut args: Args, context: &Context) -> Result<u8, CliError> {
     args.options.untangle(&mut args.spec);
     let Some(spec) = args.spec else {

@@ -1,4 +1,4 @@
-//! Sends a workspace to the coordinator, unless it is there already.
+//! Uploads a workspace to the coordinator, unless it already has it.
 
 use super::error::CliError;
 use super::say::Voice;
@@ -11,10 +11,10 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
-/// Parts read ahead of the connection.
+/// Number of parts read ahead of the connection.
 const AHEAD: usize = 8;
 
-/// Sends what the coordinator lacks; says so if there is a voice.
+/// Uploads the files that the coordinator lacks. Prints a note if there is a voice.
 pub async fn upload(
     mut client: ControlClient<Channel>,
     packed: Packed,
@@ -40,7 +40,7 @@ pub async fn upload(
     });
     let sent = client.put_workspace(ReceiverStream::new(parts)).await;
     let read = reading.await;
-    // If a file couldn't be read, that is why the coordinator has got half a workspace.
+    // If a file couldn't be read, that is the reason for the incomplete upload.
     read.map_err(|error| CliError::errored(format!("reading the workspace failed: {error}")))?
         .map_err(|error| CliError::errored(error.to_string()))?;
     sent.map(|_| ()).map_err(failed)

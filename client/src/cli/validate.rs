@@ -1,5 +1,6 @@
-//! `phalanx validate SPEC`: all that is wrong with a spec, at once. It is planned with the defaults of its inputs, since much shows
-//! only then: an empty axis, an `exclude` that matches nothing, a `when` that never holds. Runs nothing.
+//! `phalanx validate SPEC`: reports all mistakes of a spec at once. It also plans the spec with the defaults of its
+//! inputs, because many mistakes show only then: an empty axis, an `exclude` that matches nothing, a `when` that is
+//! never true. Runs nothing.
 
 use super::diagnostics::{self, Style};
 use crate::prepare::prepare;
@@ -11,20 +12,20 @@ use phalanx_shared::spec::Loaded;
 use phalanx_shared::spec::model::{Action, Spec, Step};
 use std::io::Write;
 
-/// What the command takes.
+/// Arguments of the command.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Args {
-    /// The spec's file; `-` is standard input.
+    /// Path to the spec; `-` for standard input
     pub spec: String,
-    /// How findings are printed.
+    /// Output format
     #[arg(long, value_enum, default_value_t = Format::Human)]
     pub format: Format,
 }
 
-/// How findings are printed.
+/// Output format of findings.
 #[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// With the text underlined.
+    /// Text with the place underlined.
     Human,
     /// `{"valid", "diagnostics"}`.
     Json,
@@ -32,7 +33,7 @@ pub enum Format {
     Github,
 }
 
-/// Validates; the exit code is 0, or 2 if there is an error.
+/// Runs the command. Returns 0, or 2 if there is an error.
 pub fn run(args: &Args) -> u8 {
     let mut loaded = spec_file::load(&args.spec);
     planned(&args.spec, &mut loaded);
@@ -54,8 +55,8 @@ pub fn run(args: &Args) -> u8 {
     exit_code(&loaded)
 }
 
-/// Adds what planning with the defaults finds. A spec that wants an input, or whose `require` the defaults don't fulfil, can't be
-/// planned like that, and isn't wrong.
+/// Adds what planning with the defaults finds. A spec that requires an input, or whose `require` fails with the
+/// defaults, can't be planned like that, but isn't wrong.
 fn planned(path: &str, loaded: &mut Loaded) {
     let (Some(spec), Ok(root)) = (&loaded.spec, spec_file::folder(path)) else {
         return;
@@ -93,7 +94,7 @@ fn planned(path: &str, loaded: &mut Loaded) {
         .sort_by_key(|found| found.span.map(|span| (span.file, span.offset)));
 }
 
-/// Prints what is wrong with a spec to standard error; for commands that need it to be right.
+/// Prints the mistakes of a spec to standard error, for commands that need a valid spec.
 pub fn complain(loaded: &Loaded) {
     let style = Style::of(&std::io::stderr());
     let text = diagnostics::render(&loaded.diagnostics, &loaded.sources, style);
@@ -120,7 +121,7 @@ fn human(path: &str, loaded: &Loaded) -> std::io::Result<()> {
     }
 }
 
-/// One line on what the spec holds.
+/// Summarizes the spec in one line.
 fn summary(spec: &Spec) -> String {
     let steps = spec
         .phases

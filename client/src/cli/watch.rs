@@ -1,4 +1,4 @@
-//! `phalanx watch`: a run that is going on, from its beginning to its end.
+//! `phalanx watch`: follows a run from its beginning to its end.
 
 use super::error::CliError;
 use super::follow::{OnInterrupt, follow};
@@ -9,14 +9,14 @@ use super::{Context, connect, reports};
 /// Watch a run; Ctrl-C stops watching, not the run
 #[derive(clap::Args, Clone, Debug)]
 pub struct Args {
-    /// Id of the run, or the beginning or end of one; the newest without it
+    /// Id of the run, or its beginning or end [default: the newest]
     run: Option<String>,
-    /// Write a report at the end: junit, json or markdown; `-` is standard output
+    /// Write a report at the end: junit, json or markdown; `-` for standard output
     #[arg(long = "report", value_name = "KIND=FILE")]
     reports: Vec<Report>,
 }
 
-/// Watches; the exit code is the run's.
+/// Runs the command. Returns the exit code of the run.
 pub async fn run(args: Args, context: &Context) -> Result<u8, CliError> {
     reports::check(&args.reports)?;
     let (connection, run) = connect::to_run(context, args.run.as_deref()).await?;

@@ -1,20 +1,20 @@
-//! `phalanx why`: what a waiting cell waits for.
+//! `phalanx why`: shows what a waiting cell waits for.
 
 use super::error::CliError;
 use super::{Context, connect, exit, say};
 use phalanx_proto::v1;
 use phalanx_report::text::clean;
 
-/// Say why a cell waits: label, slot, memory, subnet, max-parallel …
+/// Show why a cell waits: label, slot, memory, subnet, max-parallel …
 #[derive(clap::Args, Clone, Debug)]
 pub struct Args {
-    /// Id of the run, or the beginning or end of one; `last` is the newest
+    /// Id of the run, or its beginning or end; `last` is the newest
     run: String,
-    /// The cell: id, beginning of an id, or name
+    /// Cell: id, beginning of an id, or name
     cell: String,
 }
 
-/// Asks.
+/// Runs the command.
 pub async fn run(args: Args, context: &Context) -> Result<u8, CliError> {
     let (connection, run) = connect::to_run(context, Some(&args.run)).await?;
     let request = v1::WhyRequest {

@@ -1,7 +1,7 @@
-//! A finding as miette shows it: the message, and an excerpt of the file around its place.
+//! A finding for miette: the message, and an excerpt of the file around its place.
 //!
-//! The excerpt is cut by the spans' own line numbers instead of searching the file for line breaks, so that a
-//! thousand findings in a big file take no longer than a thousand in a small one.
+//! The excerpt is cut by the line numbers of the spans instead of searching the file for line breaks. So a thousand
+//! findings in a big file take no longer than a thousand in a small one.
 
 use miette::{
     Diagnostic as Report, LabeledSpan, MietteError, MietteSpanContents, Severity as Level,
@@ -10,9 +10,9 @@ use miette::{
 use phalanx_shared::diagnostic::{Diagnostic, Severity, Source, Sources, Span};
 use std::fmt;
 
-/// So much of a line is shown around a place.
+/// Maximum number of bytes of a line to show around a place.
 const MOST_OF_A_LINE: usize = 160;
-/// So far around a place line breaks are looked for: a line of which more is unknown is shown in part anyway.
+/// How far to search for line breaks around a place, in bytes. A longer line is shown in part anyway.
 const REACH: usize = 4 * MOST_OF_A_LINE;
 
 /// One finding with its excerpt.
@@ -80,16 +80,16 @@ impl Report for Shown {
     }
 }
 
-/// The place of a finding in its file, and what is shown around it.
+/// The place of a finding in its file, and the text shown around it.
 #[derive(Debug)]
 struct Excerpt {
     name: String,
     span: Span,
-    /// Byte for byte as long as what it shows, so that the place is found in it, and harmless.
+    /// The excerpt without control characters; as many bytes as in the file, so that the place matches.
     shown: String,
-    /// Where in the file it begins.
+    /// Offset of the excerpt in the file, in bytes.
     from: usize,
-    /// Zero-based line and column of that.
+    /// Zero-based line and column of that offset.
     line: usize,
     column: usize,
 }
@@ -125,7 +125,7 @@ impl SourceCode for Excerpt {
         after: usize,
     ) -> Result<Box<dyn SpanContents<'b> + 'b>, MietteError> {
         if before == 0 && after == 0 {
-            // Asked for the place alone, to name line and column.
+            // miette asks for the place alone to name line and column.
             let start = (self.span.offset as usize).saturating_sub(self.from);
             let place = start..start + self.span.len as usize;
             let data = self.shown.as_bytes().get(place).unwrap_or_default();
@@ -153,8 +153,9 @@ impl Excerpt {
     }
 }
 
-/// From where to where a file is shown, and how many lines above the place: one before and after, where they are
-/// short; of a long line a part. Looks only so far around the place as it would show, however long the line is.
+/// Returns the start and end of the excerpt, and the number of lines above the place. The excerpt includes one line
+/// before and after if they are short, and only a part of a long line. It searches only as far around the place as it
+/// would show, however long the line is.
 fn window(text: &str, start: usize, end: usize) -> (usize, usize, usize) {
     let (first, last) = match (start_of_line(text, start), end_of_line(text, end)) {
         (Some(first), Some(last)) if last - first <= 2 * MOST_OF_A_LINE => (first, last),
@@ -181,7 +182,7 @@ fn window(text: &str, start: usize, end: usize) -> (usize, usize, usize) {
     )
 }
 
-/// A span within its file and within one line: the rest of what it covers follows visibly.
+/// Clips a span to its file and to one line. The excerpt shows the rest of what it covers.
 fn clipped(span: Span, source: &Source) -> Span {
     let text = source.text.as_str();
     let start = floor(text, (span.offset as usize).min(text.len()));
@@ -195,7 +196,7 @@ fn clipped(span: Span, source: &Source) -> Span {
     }
 }
 
-/// Where the line begins, if that is near: a file may be one line of megabytes, with a thousand findings in it.
+/// Returns the start of the line if it is near. A file may be one line of megabytes with a thousand findings.
 fn start_of_line(text: &str, at: usize) -> Option<usize> {
     let from = at.saturating_sub(REACH);
     let near = text.as_bytes().get(from..at)?;
@@ -205,7 +206,7 @@ fn start_of_line(text: &str, at: usize) -> Option<usize> {
     }
 }
 
-/// Where the line ends, if that is near.
+/// Returns the end of the line if it is near.
 fn end_of_line(text: &str, at: usize) -> Option<usize> {
     let to = text.len().min(at + REACH);
     let near = text.as_bytes().get(at..to)?;
@@ -215,7 +216,7 @@ fn end_of_line(text: &str, at: usize) -> Option<usize> {
     }
 }
 
-/// The nearest character boundary at or before a byte.
+/// Returns the nearest character boundary at or before a byte.
 fn floor(text: &str, at: usize) -> usize {
     let mut at = at.min(text.len());
     while !text.is_char_boundary(at) {
@@ -224,7 +225,7 @@ fn floor(text: &str, at: usize) -> usize {
     at
 }
 
-/// A text without what a terminal would obey.
+/// Removes characters that a terminal would interpret.
 fn printable(text: &str) -> String {
     text.chars()
         .map(|c| {
@@ -237,13 +238,13 @@ fn printable(text: &str) -> String {
         .collect()
 }
 
-/// The same in as many bytes, so that places stay where they are; tabs and line breaks are left.
+/// Replaces such characters by as many bytes, so that offsets stay the same. Tabs and line breaks are kept.
 fn harmless(text: &str) -> String {
     text.chars()
         .map(|c| match c {
             '\n' | '\t' => c,
             '\r' => ' ',
-            // One byte the ASCII ones, two those of U+0080 to U+009F, three the marks that turn the direction.
+            // ASCII controls take one byte, U+0080 to U+009F two, and marks that change the text direction three.
             c if c.is_ascii_control() => '?',
             c if c.is_control() => '¿',
             '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => '\u{fffd}',

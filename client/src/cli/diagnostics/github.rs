@@ -3,7 +3,7 @@
 use phalanx_shared::diagnostic::{Diagnostic, Severity, Sources};
 use std::fmt::Write;
 
-/// One `::error` or `::warning` line each.
+/// Formats each finding as one `::error` or `::warning` line.
 pub fn github(diagnostics: &[Diagnostic], sources: &Sources) -> String {
     let mut out = String::new();
     for diagnostic in diagnostics {

@@ -3,7 +3,8 @@
 use phalanx_shared::diagnostic::{Diagnostic, Sources, Span};
 use serde_json::{Value, json};
 
-/// A list of findings. Lines and columns count from 1, columns in characters, `offset` and `length` in bytes.
+/// Returns a list of findings. Lines and columns count from 1; columns are in characters, `offset` and `length` in
+/// bytes.
 pub fn json(diagnostics: &[Diagnostic], sources: &Sources) -> Value {
     let place = |span: &Span| {
         json!({

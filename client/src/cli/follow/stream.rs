@@ -1,4 +1,4 @@
-//! The events of a run as they come, resumed at the next position when the connection breaks.
+//! The event stream of a run, resumed at the next position when the connection breaks.
 
 use super::{CliError, Input};
 use phalanx_proto::v1::control_client::ControlClient;
@@ -10,14 +10,14 @@ use tokio::sync::mpsc;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
-/// Events held for a slow terminal; a full channel slows the stream down.
+/// Events buffered for a slow terminal; a full channel slows the stream down.
 const BUFFER: usize = 256;
-/// Pauses between attempts to resume: 0.2 s, doubling up to this.
+/// Pauses before resuming start at 0.2 s and double up to this.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
-/// Attempts without a single event before it is given up: about two minutes.
+/// Attempts to resume without a single event before giving up: about two minutes.
 const ATTEMPTS: u32 = 30;
 
-/// The events from a position on. Ends with `Ended`.
+/// Streams the events from a position on. Ends with `Ended`.
 pub fn watch(
     client: ControlClient<Channel>,
     run: RunId,
