@@ -1,5 +1,6 @@
-//! The client: the `phalanx` command. It reads specs, settings and terminals, plans before it submits, packs and sends workspaces, shows and reports
-//! runs; in single-machine mode it brings up a coordinator and agents of its own. The only crate that knows both sides.
+//! The client: the `phalanx` command. It reads specs and settings, plans before it submits, packs and sends workspaces,
+//! and shows and reports runs. In single-machine mode it starts its own coordinator and agents. It is the only crate
+//! that uses both the agent's and the coordinator's crate.
 
 #![cfg_attr(test, allow(clippy::disallowed_methods))]
 

@@ -1,8 +1,9 @@
-//! Single-machine mode: a coordinator and its agents for one command, speaking the real protocol over a Unix socket.
+//! Single-machine mode: a coordinator and its agents for one command, which speak the real protocol over a Unix socket.
 //!
-//! The only file (with `local/`) that knows the agent's crate. Each run has a directory of its own, so that several can go on at once;
-//! the directories of all runs lie side by side and are listed together (`place.rs`). Agents run in this process or as its children
-//! (`agents.rs`); whichever way, what dead ones left behind is cleaned up at the next start.
+//! Apart from `main.rs` and the commands `agent` and `demo-server`, only this module (with `local/`) uses the agent's
+//! crate. Each run has its own directory, so several can run at once; the directories of all runs are side by side and
+//! are listed together (`place.rs`). Agents run in this process or as its children (`agents.rs`). Either way, the next
+//! start cleans up after dead ones.
 
 mod agents;
 mod docker;
@@ -37,84 +38,84 @@ use tonic::transport::Channel;
 
 /// How long agents may take to connect.
 const AGENTS_WITHIN: Duration = Duration::from_secs(30);
-/// How long clean-up is waited for at the end.
+/// How long to wait for clean-up at the end.
 const CLEAN_WITHIN: Duration = Duration::from_secs(90);
 
-/// How a local run is made.
+/// Options of a local run.
 #[derive(Clone)]
 pub struct Options {
-    /// Where the directories of all runs and agents are.
+    /// Directory of all runs and agents.
     pub state_dir: PathBuf,
-    /// Agents to start.
+    /// Number of agents to start.
     pub agents: u32,
-    /// Cells that each runs at once.
+    /// Maximum concurrent cells per agent.
     pub slots: u32,
-    /// Agents as child processes instead of tasks of this one.
+    /// Whether agents are child processes instead of tasks of this process.
     pub agents_as_processes: bool,
-    /// How far reserved CPUs may exceed the machine's.
+    /// Factor by which reserved CPUs may exceed the machine's.
     pub cpu_overcommit: f64,
-    /// How far reserved memory may exceed the machine's.
+    /// Factor by which reserved memory may exceed the machine's.
     pub memory_overcommit: f64,
     /// Whether `run` steps and `process` services are allowed.
     pub allow_host_commands: bool,
-    /// Labels beside the machine's own.
+    /// Labels in addition to the machine's own.
     pub labels: Vec<String>,
-    /// How containers are run; no networks are kept ready if the spec has none.
+    /// Settings of the Docker runtime; no networks are kept ready if the spec has no containers.
     pub docker: DockerSettings,
-    /// For `always` steps after a cancel.
+    /// How long `always` steps may run after a cancel.
     pub cancel_grace: Duration,
-    /// The most cells of a plan.
+    /// Maximum number of cells of a plan; `None` for no limit.
     pub max_cells: Option<usize>,
-    /// Where the run is traced to, if it is.
+    /// Exporter of traces, if one is configured.
     pub tracer: Option<Tracer>,
-    /// The program that answers `demo-server`, `agent` and the agent's hidden commands; this one without it.
+    /// The program that answers `demo-server`, `agent` and the agent's hidden commands; `None` for this program.
     pub program: Option<PathBuf>,
 }
 
-/// Why there is no local run.
+/// Why a local run can't start.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The run's journal.
+    /// The run's journal can't be used.
     #[error(transparent)]
     Journal(#[from] StoreError),
-    /// A directory or the socket.
+    /// A directory or the socket can't be used.
     #[error("can't use {}: {error}", .path.display())]
     Place {
-        /// Which.
+        /// Path of the directory or socket.
         path: PathBuf,
-        /// Why.
+        /// The system's error.
         error: std::io::Error,
     },
-    /// An agent.
+    /// An agent can't start.
     #[error("can't start an agent: {0}")]
     Agent(#[from] StartError),
-    /// An agent's identity.
+    /// An agent's identity can't be used.
     #[error("can't start an agent: {0}")]
     Identity(#[from] IdentityError),
-    /// An agent in this process.
+    /// An agent in this process can't start.
     #[error("can't start an agent: {0}")]
     Start(&'static str),
-    /// An agent's process.
+    /// An agent can't start as a child process.
     #[error("can't start an agent as a process: {0}")]
     Process(String),
-    /// The own coordinator doesn't answer.
+    /// The local coordinator doesn't answer.
     #[error("the local coordinator doesn't answer: {0}")]
     Connect(String),
-    /// Containers or images.
+    /// Clean-up in the engine failed.
     #[error("can't clean up in the engine: {0}")]
     Engine(String),
-    /// No such run.
+    /// There is no such run.
     #[error("there is no local run {0}")]
     NoSuchRun(String),
-    /// It is still going on.
+    /// Another `phalanx` still runs it.
     #[error("run {run} is still going on, in another `phalanx`")]
     Live {
-        /// Which.
+        /// The id of the run.
         run: RunId,
     },
 }
 
-/// A coordinator of this command's own, and its agents.
+/// A local coordinator and its agents.
 pub struct LocalRun {
     client: ControlClient<Channel>,
     run: RunId,
@@ -124,7 +125,7 @@ pub struct LocalRun {
 }
 
 impl LocalRun {
-    /// Starts everything for a new run; the first one that is submitted gets the id [`LocalRun::run`].
+    /// Starts everything for a new run. The first submitted run gets the id [`LocalRun::run`].
     pub async fn start(options: &Options) -> Result<LocalRun, Error> {
         let run = RunId(uuid::Uuid::now_v7().to_string());
         let place = Place::of_run(&options.state_dir, &run);
@@ -136,7 +137,7 @@ impl LocalRun {
         Self::at(options, run, place, begin).await
     }
 
-    /// Goes on with a run that was killed: finished cells aren't repeated.
+    /// Resumes a run that was killed, without repeating finished cells.
     pub async fn resume(
         options: &Options,
         run: &RunId,
@@ -150,7 +151,7 @@ impl LocalRun {
         Self::again(options, run, begin).await
     }
 
-    /// Starts everything in the directory of an earlier run, without going on with it: for running cells of it again.
+    /// Starts everything in the directory of an earlier run without resuming it, to run its cells again.
     pub async fn beside(options: &Options, run: &RunId) -> Result<LocalRun, Error> {
         let begin = Begin {
             bring_open_runs: false,
@@ -180,7 +181,7 @@ impl LocalRun {
         let own_secrets: OwnSecrets = Arc::new(|_| None);
         let server_options = server::Options {
             settings: Settings {
-                // Agents of a local run die with it: nobody will come back.
+                // The agents of a local run die with it, so none will reconnect.
                 reconnect_within: Duration::ZERO,
                 cancel_grace: options.cancel_grace,
                 keep_runs_for: None,
@@ -194,7 +195,7 @@ impl LocalRun {
             max_cells: options.max_cells,
             ..server::Options::below(place.directory())
         };
-        // The journal's lock first: whoever has it owns the socket's path, too.
+        // Take the journal's lock first: its holder also owns the path of the socket.
         let server = place.serve(server_options).await?;
         let started = async {
             let channel = place.connect().await.map_err(Error::Connect)?;
@@ -217,30 +218,31 @@ impl LocalRun {
         }
     }
 
-    /// Speaks to the coordinator; cheap to have many of.
+    /// Returns a client of the coordinator. Clones are cheap.
     pub fn client(&self) -> ControlClient<Channel> {
         self.client.clone()
     }
 
-    /// The run: the first one submitted, or the one that goes on.
+    /// Returns the id of the run: the first submitted one, or the resumed one.
     pub fn run(&self) -> &RunId {
         &self.run
     }
 
-    /// The run's own directory: journal, logs, workspaces.
+    /// Returns the run's own directory: journal, logs, workspaces.
     pub fn directory(&self) -> &std::path::Path {
         self.place.directory()
     }
 
-    /// Ends at once, as if this process had been killed: nothing is said or cleaned up. For tests, and for a second Ctrl-C.
+    /// Ends at once, as if this process had been killed, without any clean-up. For tests, and for a third Ctrl-C.
     pub async fn kill(self) {
         let LocalRun { server, agents, .. } = self;
-        // The coordinator first, so that it journals nothing of the agents' end.
+        // Stop the coordinator first, so that it journals nothing about the end of the agents.
         server.stop().await;
         agents.kill().await;
     }
 
-    /// Ends everything. Runs that aren't over are cancelled; clean-up is waited for, within a bound. Returns whether all of it was seen.
+    /// Ends everything. Cancels unfinished runs and waits for clean-up, up to a limit. Returns whether all of it
+    /// completed.
     pub async fn close(self) -> bool {
         let LocalRun {
             place,
@@ -256,7 +258,7 @@ impl LocalRun {
     }
 }
 
-/// Waits until all agents are connected, or the first one can't be.
+/// Waits until all agents are connected. Returns an error if one gives up or they take too long.
 async fn here(
     mut agents: Agents,
     server: &Server,

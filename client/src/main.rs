@@ -1,4 +1,4 @@
-//! The `phalanx` binary: answers its hidden subcommands, then the command of its arguments.
+//! The `phalanx` binary: handles its hidden subcommands, then the command of its arguments.
 
 use std::process::ExitCode;
 
@@ -7,7 +7,7 @@ fn main() -> ExitCode {
         return code;
     }
     phalanx_agent::limits::raise_open_files();
-    // Already installed is fine; without one, HTTPS would panic.
+    // An error means that a provider is already installed. Without one, HTTPS would panic.
     let _ = rustls::crypto::ring::default_provider().install_default();
     ExitCode::from(phalanx_client::cli::main())
 }

@@ -1,5 +1,5 @@
-//! What a client does before it submits: it plans the spec itself. So it finds the files that travel along (the workspace, and what expressions
-//! read), and says what is wrong before anything is sent or started.
+//! Plans a spec in the client before it is submitted. This finds the files that travel with the submission (the
+//! workspace, and files that expressions read), and reports errors before anything is sent or started.
 
 use crate::workspace::{self, Packed};
 use phalanx_coordinator::journal::Submission;
@@ -12,18 +12,18 @@ use phalanx_shared::plan::Plan;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
-/// A file that an expression reads is no larger.
+/// Maximum size of a file that an expression reads, in bytes.
 const MAX_FILE: u64 = 16 << 20;
 
-/// A submission that is ready, and what was found on the way.
+/// A prepared submission, and what planning found.
 pub struct Prepared {
-    /// With the digest of the workspace and the files that expressions read.
+    /// The submission, with the workspace's digest and the files that expressions read.
     pub submission: Submission,
     /// The files of `workspace.include`, if there are any.
     pub workspace: Option<Packed>,
-    /// What the coordinator will plan.
+    /// The plan that the coordinator will make.
     pub plan: Plan,
-    /// What is frowned upon.
+    /// Warnings about the spec.
     pub warnings: Vec<Diagnostic>,
 }
 
@@ -67,7 +67,7 @@ pub fn prepare(
     })
 }
 
-/// Packs the workspace; with a warning for each pattern that matched nothing.
+/// Packs the workspace. Returns a warning for each pattern that matched nothing.
 fn pack(loaded: &Loaded, root: &Path) -> Result<(Packed, Vec<Diagnostic>), Diagnostic> {
     let place = loaded.workspace_span();
     let patterns = &loaded.spec.workspace;
@@ -88,7 +88,7 @@ fn pack(loaded: &Loaded, root: &Path) -> Result<(Packed, Vec<Diagnostic>), Diagn
     Ok((packed, unmatched))
 }
 
-/// Answers `file(path)` from a directory.
+/// Returns a function that answers `file(path)` from a directory.
 fn reader(root: PathBuf) -> ReadFile {
     Arc::new(move |path: &str| read_within(&root, path))
 }

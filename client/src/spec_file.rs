@@ -1,7 +1,7 @@
-//! Specs from the file system: reads a spec and what it includes, whatever stands at the path.
+//! Reads a spec and its includes from the file system, whatever kind of file the path names.
 //!
-//! Never waits for a FIFO or a device, never reads more than a spec may have. What the text means is
-//! [`phalanx_shared::spec`]'s.
+//! Never waits for a FIFO or a device, and never reads more than the size limit of a spec. [`phalanx_shared::spec`]
+//! interprets the text.
 
 use nix::fcntl::OFlag;
 use phalanx_shared::diagnostic::{Diagnostic, Severity, Source, Sources};
@@ -12,7 +12,7 @@ use std::io::{ErrorKind, Read};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-/// Loads the spec at a path (`-` is standard input) with the files it includes.
+/// Loads the spec at a path (`-` is standard input), with the files that it includes.
 pub fn load(path: &str) -> Loaded {
     match read_main(path) {
         Ok(main) => spec::load(main, &mut |path| read(path)),
@@ -24,7 +24,7 @@ pub fn load(path: &str) -> Loaded {
     }
 }
 
-/// The directory that a spec's relative paths refer to: where the spec lies, or the current one for standard input.
+/// Returns the directory that a spec's relative paths refer to: the spec's own, or the current one for standard input.
 pub fn folder(path: &str) -> std::io::Result<PathBuf> {
     let folder = match Path::new(path).parent() {
         Some(parent) if path != "-" && !parent.as_os_str().is_empty() => parent,
@@ -46,7 +46,7 @@ fn read_main(path: &str) -> Result<Source, String> {
 
 /// Reads one file of a spec.
 pub fn read(path: &str) -> Result<Source, String> {
-    // Without O_NONBLOCK opening a FIFO would wait for somebody to write.
+    // Without O_NONBLOCK, opening a FIFO would wait for a writer.
     let file = OpenOptions::new()
         .read(true)
         .custom_flags(OFlag::O_NONBLOCK.bits())
@@ -82,7 +82,7 @@ fn regular(file: &File) -> Result<(), String> {
     Err(format!("it is {is}, not a file"))
 }
 
-/// The whole text, if it is one and not too big.
+/// Returns the whole text, or an error if it isn't UTF-8 or too large.
 fn text_of(reader: impl Read) -> Result<String, String> {
     let most = Limits::default().bytes;
     let mut bytes = Vec::new();
@@ -120,7 +120,7 @@ fn unreadable(path: &str, problem: String) -> Diagnostic {
     }
 }
 
-/// A file beside the missing one whose name is like it.
+/// Returns a file in the same directory with a name similar to the missing one.
 fn neighbour(path: &str) -> Option<String> {
     let path = Path::new(path);
     let wanted = path.file_name()?.to_str()?;

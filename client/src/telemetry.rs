@@ -1,6 +1,6 @@
-//! What the program says of its own inside, by `tracing`: filtered, to wherever the caller's writer puts it.
+//! The program's own log, through `tracing`: filtered, and written by the caller's writer.
 //!
-//! Spans of runs, cells and steps aren't made here: they come from events and survive a restart.
+//! Spans of runs, cells and steps aren't made here. They are made from events and survive a restart.
 
 use phalanx_coordinator::trace::Tracer;
 use std::io::Write;
@@ -10,18 +10,19 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
-/// How lines of the log look.
+/// Format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// For people.
+    /// Lines for people.
     Text,
-    /// For programs: an object per line.
+    /// One JSON object per line, for programs.
     Json,
 }
 
-/// Starts logging; the first call counts. `filter` is `level` or `target=level,…`; one that can't be read is an error.
+/// Starts logging; only the first call has an effect. `filter` is `level` or `target=level,…`. Returns an error if it
+/// can't be parsed.
 ///
-/// With a tracer, this program's own spans go there too: those of info, and what `filter` names beyond.
+/// With a tracer, this program's own spans are exported too: those of level info, and more if `filter` names them.
 pub fn init<W>(
     filter: &str,
     format: Format,
@@ -42,7 +43,7 @@ where
         Format::Text => lines.with_target(false).boxed(),
         Format::Json => lines.json().boxed(),
     };
-    // Ours only: the exporter's own libraries would be traced while they export.
+    // Only Phalanx's own spans: the exporter's libraries would be traced while they export.
     let most = most.max(LevelFilter::INFO);
     let ours = filter_fn(move |of| of.target().starts_with("phalanx") && *of.level() <= most);
     let spans = tracer.map(|tracer| tracer.layer().with_filter(ours));
@@ -53,7 +54,7 @@ where
     Ok(())
 }
 
-/// A writer that hands whole lines to a function.
+/// A writer that passes whole lines to a function.
 #[derive(Clone, Copy, Debug)]
 pub struct Lines(pub fn(&str));
 

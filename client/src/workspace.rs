@@ -1,4 +1,4 @@
-//! The client's side of workspaces: what belongs to one (`pack`), and sending it (`send`).
+//! The client's side of workspaces: finding the files (`pack`) and sending them (`send`).
 
 mod pack;
 mod send;

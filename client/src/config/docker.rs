@@ -1,4 +1,4 @@
-//! The Docker runtime of agents on this machine.
+//! Settings of the Docker runtime for agents on this machine.
 
 use super::Setting;
 use super::setting::{Choice, SettingType};
@@ -7,13 +7,14 @@ use config::Value;
 /// How steps reach containers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reach {
-    /// What fits: directly where the engine's networks are this machine's, else by joining them, else by published ports.
+    /// The best way: directly if the engine's networks are on this machine, else by joining them, else through
+    /// published ports.
     Auto,
     /// By container address.
     Direct,
-    /// By ports published on the engine's host.
+    /// Through ports published on the engine's host.
     Published,
-    /// By container address, the agent's own container joining each cell's network.
+    /// By container address; the agent's own container joins each cell's network.
     Join,
 }
 
@@ -36,7 +37,7 @@ impl SettingType for Reach {
     }
 }
 
-/// The engine.
+/// Address of the engine.
 pub const HOST: Setting<String> = Setting {
     key: "docker.host",
     unit: "",
@@ -44,7 +45,7 @@ pub const HOST: Setting<String> = Setting {
     default: |_| String::new(),
 };
 
-/// Where registry credentials come from.
+/// Directory of registry credentials.
 pub const CONFIG_DIR: Setting<String> = Setting {
     key: "docker.config_dir",
     unit: "",
@@ -60,7 +61,7 @@ pub const REACH: Setting<Reach> = Setting {
     default: |_| Reach::Auto,
 };
 
-/// Where cells' networks are cut from.
+/// IPv4 ranges for the networks of cells.
 pub const SUBNETS: Setting<Vec<String>> = Setting {
     key: "docker.subnets",
     unit: "",
@@ -72,7 +73,7 @@ pub const SUBNETS: Setting<Vec<String>> = Setting {
     },
 };
 
-/// How large a cell's network is.
+/// Prefix length of a cell's IPv4 network.
 pub const SUBNET_PREFIX: Setting<u32> = Setting {
     key: "docker.subnet_prefix",
     unit: "bits",
@@ -80,7 +81,7 @@ pub const SUBNET_PREFIX: Setting<u32> = Setting {
     default: |_| 27,
 };
 
-/// Where dual-stack networks come from.
+/// IPv6 range for dual-stack networks.
 pub const SUBNETS_V6: Setting<String> = Setting {
     key: "docker.subnets_v6",
     unit: "",
@@ -88,7 +89,7 @@ pub const SUBNETS_V6: Setting<String> = Setting {
     default: |_| "fd8c:50a1:a0c7::/48".to_owned(),
 };
 
-/// Networks made in advance.
+/// Number of networks created in advance.
 pub const READY_NETWORKS: Setting<u32> = Setting {
     key: "docker.ready_networks",
     unit: "networks",
@@ -96,7 +97,7 @@ pub const READY_NETWORKS: Setting<u32> = Setting {
     default: |_| 2,
 };
 
-/// The start governor.
+/// Maximum number of objects that the engine creates, starts and removes at once.
 pub const CONCURRENT_STARTS: Setting<u32> = Setting {
     key: "docker.concurrent_starts",
     unit: "calls",
@@ -104,7 +105,7 @@ pub const CONCURRENT_STARTS: Setting<u32> = Setting {
     default: |_| 0,
 };
 
-/// Patience with an engine that went away.
+/// How long to wait for an engine that went away.
 pub const RECONNECT_S: Setting<u64> = Setting {
     key: "docker.reconnect_s",
     unit: "seconds",
@@ -112,7 +113,7 @@ pub const RECONNECT_S: Setting<u64> = Setting {
     default: |_| 30,
 };
 
-/// The deadline of a pull.
+/// Timeout of a pull, including retries.
 pub const PULL_TIMEOUT_S: Setting<u64> = Setting {
     key: "docker.pull_timeout_s",
     unit: "seconds",
@@ -120,7 +121,7 @@ pub const PULL_TIMEOUT_S: Setting<u64> = Setting {
     default: |_| 900,
 };
 
-/// Tries of a pull.
+/// Maximum number of tries of a pull.
 pub const PULL_TRIES: Setting<u32> = Setting {
     key: "docker.pull_tries",
     unit: "tries",
@@ -128,7 +129,7 @@ pub const PULL_TRIES: Setting<u32> = Setting {
     default: |_| 5,
 };
 
-/// The deadline of a build.
+/// Timeout of a build.
 pub const BUILD_TIMEOUT_S: Setting<u64> = Setting {
     key: "docker.build_timeout_s",
     unit: "seconds",
@@ -136,7 +137,7 @@ pub const BUILD_TIMEOUT_S: Setting<u64> = Setting {
     default: |_| 1800,
 };
 
-/// The deadline of clean-up.
+/// Timeout of the clean-up after one attempt.
 pub const CLOSE_TIMEOUT_S: Setting<u64> = Setting {
     key: "docker.close_timeout_s",
     unit: "seconds",
@@ -144,7 +145,7 @@ pub const CLOSE_TIMEOUT_S: Setting<u64> = Setting {
     default: |_| 60,
 };
 
-/// The engine's own log files.
+/// Limit of the engine's own log file per container.
 pub const ENGINE_LOG_MIB: Setting<u64> = Setting {
     key: "docker.engine_log_mib",
     unit: "MiB",

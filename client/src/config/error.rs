@@ -1,34 +1,34 @@
-//! What can be wrong with settings.
+//! Errors in settings.
 
 use super::ALL;
 use std::fmt;
 
-/// One finding.
+/// One error.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SettingError {
     /// No setting has the key.
     #[error("unknown setting `{key}` ({origin}){}", suggestion.as_ref().map(|s| format!(": did you mean `{s}`?")).unwrap_or_default())]
     Unknown {
-        /// As it was written.
+        /// The key as written.
         key: String,
         /// Where it was written.
         origin: String,
-        /// The nearest key.
+        /// The most similar key.
         suggestion: Option<String>,
     },
-    /// The value doesn't fit.
+    /// The value doesn't fit the setting.
     #[error("setting `{key}` ({origin}) is `{found}`, expected {expected}")]
     Invalid {
-        /// Which.
+        /// The setting's key.
         key: String,
         /// Where it was written.
         origin: String,
-        /// What was written.
+        /// The value as written.
         found: String,
-        /// What could have been.
+        /// Description of valid values.
         expected: String,
     },
-    /// A checkout could redirect whoever works in it.
+    /// A project's file may not give the setting, because a checkout could redirect its users.
     #[error(
         "setting `{key}` ({origin}) can't be given by a project: whoever wrote the checkout would decide where your work, secrets and state go, or what runs on your machine. Put it into ~/.config/phalanx/config.toml or {variable}{}",
         match key.as_str() {
@@ -37,11 +37,11 @@ pub enum SettingError {
         }
     )]
     NotOfAProject {
-        /// Which.
+        /// The setting's key.
         key: String,
         /// Where it was written.
         origin: String,
-        /// The variable that gives it.
+        /// The variable that can give it.
         variable: String,
     },
     /// A file or variable can't be read.
@@ -59,7 +59,7 @@ impl SettingError {
     }
 }
 
-/// The known key that a typo most likely meant.
+/// Returns the known key that a typo most likely meant.
 pub(super) fn nearest(key: &str) -> Option<String> {
     let near = ALL.iter().map(|setting| setting.key());
     let near = near.map(|known| (strsim::damerau_levenshtein(known, key), known));
@@ -67,7 +67,7 @@ pub(super) fn nearest(key: &str) -> Option<String> {
     near.min().map(|(_, known)| known.to_owned())
 }
 
-/// All findings.
+/// All errors.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SettingErrors(pub Vec<SettingError>);
 

@@ -1,8 +1,8 @@
-//! Agents: how many a local run starts, and what each takes.
+//! Settings of agents: how many a local run starts, and the capacity of each.
 
 use super::Setting;
 
-/// Agents of a local run.
+/// Number of agents of a local run.
 pub const AGENTS: Setting<u32> = Setting {
     key: "agents",
     unit: "agents",
@@ -10,7 +10,7 @@ pub const AGENTS: Setting<u32> = Setting {
     default: |_| 1,
 };
 
-/// Whether a local run's agents are processes of their own.
+/// Whether the agents of a local run are child processes.
 pub const AGENTS_AS_PROCESSES: Setting<bool> = Setting {
     key: "agents_as_processes",
     unit: "",
@@ -18,7 +18,7 @@ pub const AGENTS_AS_PROCESSES: Setting<bool> = Setting {
     default: |_| false,
 };
 
-/// Cells that an agent runs at once. Cells mostly wait for their services, so more than CPUs is right.
+/// Maximum concurrent cells per agent. Cells mostly wait for their services, so more than the number of CPUs is right.
 pub const SLOTS: Setting<u32> = Setting {
     key: "slots",
     unit: "cells",
@@ -26,7 +26,7 @@ pub const SLOTS: Setting<u32> = Setting {
     default: |machine| machine.cpus.saturating_mul(4).max(8),
 };
 
-/// Reserved CPUs over real ones.
+/// Factor by which reserved CPUs may exceed the machine's.
 pub const CPU_OVERCOMMIT: Setting<f64> = Setting {
     key: "cpu_overcommit",
     unit: "reserved / real",
@@ -34,7 +34,7 @@ pub const CPU_OVERCOMMIT: Setting<f64> = Setting {
     default: |_| 8.0,
 };
 
-/// Reserved memory over real memory.
+/// Factor by which reserved memory may exceed the machine's.
 pub const MEMORY_OVERCOMMIT: Setting<f64> = Setting {
     key: "memory_overcommit",
     unit: "reserved / real",

@@ -1,20 +1,22 @@
-//! The layers above the defaults, merged by the `config` crate. Files are read here; the environment comes in as values.
+//! The layers above the defaults, merged by the `config` crate. This module reads the files; the environment comes in
+//! as values.
 
 use super::ALL;
 use super::error::{SettingError, nearest};
 use config::{Config, ConfigError, Environment, File, FileFormat, Map, Source, Value, ValueKind};
 use std::path::{Path, PathBuf};
 
-/// The machine's file.
+/// The machine's settings file.
 const SYSTEM_FILE: &str = "/etc/phalanx/config.toml";
-/// The project's file.
+/// Name of the project's settings file.
 const PROJECT_FILE: &str = "phalanx.toml";
 
-/// The user's file, in `$XDG_CONFIG_HOME` or `~/.config`.
+/// The user's settings file, in `$XDG_CONFIG_HOME` or `~/.config`.
 const USER_FILE: &str = "phalanx/config.toml";
 
-/// What a project's file may give. Not in here is everything that says where work, secrets and state go, what is executed, which
-/// networks are taken and what is forgotten: whoever writes a repository could redirect whoever runs its tests.
+/// Settings that a project's file may give. The list excludes everything that says where work, secrets and state go,
+/// what is executed, which networks are used and which runs are removed. Otherwise the author of a repository could
+/// redirect everyone who runs its tests.
 pub(super) const OF_A_PROJECT: [&str; 24] = [
     "agents",
     "agents_as_processes",
@@ -42,14 +44,14 @@ pub(super) const OF_A_PROJECT: [&str; 24] = [
     "log.format",
 ];
 
-/// What the layers are made from.
+/// The sources of settings.
 #[derive(Clone, Debug, Default)]
 pub struct Layers {
-    /// Files of the machine and the user, later ones over earlier ones; those that don't exist are left out.
+    /// Files of the machine and the user; later ones override earlier ones, and missing files are skipped.
     pub files: Vec<PathBuf>,
-    /// The project's file. It comes with a checkout, so it may give only what [`OF_A_PROJECT`] lists.
+    /// The project's file. It comes with a checkout, so it may give only the settings in [`OF_A_PROJECT`].
     pub project: Option<PathBuf>,
-    /// The environment.
+    /// The environment variables.
     pub variables: Vec<(String, String)>,
     /// Flags of this call.
     pub flags: Vec<Flag>,
@@ -60,14 +62,14 @@ pub struct Layers {
 pub struct Flag {
     /// The setting's key.
     pub key: &'static str,
-    /// As it is written: `--slots`.
+    /// The flag as written: `--slots`.
     pub name: &'static str,
-    /// Its value.
+    /// The value as text.
     pub value: String,
 }
 
 impl Layers {
-    /// The layers of a call in a directory.
+    /// Returns the layers of a call in a directory.
     pub fn of_call(directory: &Path, flags: Vec<Flag>) -> Layers {
         let project = directory
             .ancestors()
@@ -90,7 +92,7 @@ impl Layers {
     }
 }
 
-/// Every given value: key, value, and where it came from. What can't be read goes to `errors`.
+/// Returns every given value: key, value and origin. Adds what can't be read to `errors`.
 pub(super) fn merged(
     layers: &Layers,
     errors: &mut Vec<SettingError>,
@@ -99,7 +101,7 @@ pub(super) fn merged(
     let files = layers.files.iter().map(|file| (file, false));
     let project = layers.project.iter().map(|file| (file, true));
     for (file, of_project) in files.chain(project).filter(|(file, _)| file.exists()) {
-        // Each file is tried alone first, so that a broken one doesn't hide what is wrong with the others.
+        // Read each file alone first, so that a broken one doesn't hide errors in the others.
         let source = File::from(file.as_path()).format(FileFormat::Toml);
         match source.collect() {
             Ok(table) => {
@@ -132,7 +134,7 @@ pub(super) fn merged(
     }
 }
 
-/// The user's own file.
+/// Returns the path of the user's settings file.
 fn user_file() -> Option<PathBuf> {
     let absolute = |name: &str| {
         let path = PathBuf::from(std::env::var_os(name)?);
@@ -142,7 +144,7 @@ fn user_file() -> Option<PathBuf> {
     Some(directory?.join(USER_FILE))
 }
 
-/// What a project's file gives although it may not.
+/// Returns an error for each setting that a project's file may not give.
 fn refused(table: Map<String, Value>) -> impl Iterator<Item = SettingError> {
     let mut values = Vec::new();
     flatten(
@@ -160,8 +162,8 @@ fn refused(table: Map<String, Value>) -> impl Iterator<Item = SettingError> {
     })
 }
 
-/// Variables that give a setting. Others are not ours to judge (agents and tests have `PHALANX_*` variables of their own),
-/// but one that is nearly a setting's is a typo.
+/// Returns the variables that give a setting. Other `PHALANX_*` variables are ignored, because agents and tests have
+/// their own. But a name that is similar to a setting's variable is reported as a typo.
 fn known_variables(
     variables: &[(String, String)],
     errors: &mut Vec<SettingError>,
@@ -217,7 +219,7 @@ fn error_text(error: &ConfigError) -> String {
     error.to_string().replace('\n', " ").trim().to_owned()
 }
 
-/// Flags as a source, so that their values know which flag they came from.
+/// Flags as a source of the `config` crate, so that each value knows its flag.
 #[derive(Clone, Debug)]
 struct Flags(Vec<Flag>);
 

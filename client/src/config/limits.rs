@@ -1,10 +1,10 @@
-//! Limits per label, as a setting: `label=cells`, several with commas or as a list.
+//! Limits per label as a setting: `label=cells`, several separated by commas or as a list.
 
 use super::setting::SettingType;
 use config::Value;
 use std::collections::BTreeMap;
 
-/// At most so many cells at once for each label that is named.
+/// Maximum number of concurrent cells for each named label.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LabelLimits(pub BTreeMap<String, u32>);
 
@@ -12,11 +12,11 @@ impl SettingType for LabelLimits {
     fn parse(value: &Value) -> Result<LabelLimits, String> {
         let items = Vec::<String>::parse(value).map_err(|_| expected())?;
         let limits = items.iter().map(|item| {
-            // A label may itself be `key=value`: the number is after the last sign.
+            // A label may itself be `key=value`: the number follows the last `=`.
             let (label, cells) = item.rsplit_once('=').ok_or_else(expected)?;
             let cells: u32 = cells.trim().parse().map_err(|_| expected())?;
             let label = label.trim();
-            // With 0 no cell that asks for the label would ever start.
+            // With a limit of 0, no cell that asks for the label would ever start.
             if label.is_empty() || cells == 0 {
                 return Err(expected());
             }
@@ -34,7 +34,7 @@ impl SettingType for LabelLimits {
     }
 }
 
-/// Room on a disk that is left free, in MiB; none is by the size of the disk.
+/// Free space to leave on a disk, in MiB; `None` depends on the size of the disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Reserve(pub Option<u64>);
 

@@ -1,11 +1,13 @@
-//! Settings: how `phalanx` behaves on this machine, in this project, for this call. What a *run* does is in its spec.
+//! Settings: how `phalanx` behaves on this machine, in this project and for this call. A spec defines what a *run*
+//! does.
 //!
-//! Layers, each over the one before: defaults, `/etc/phalanx/config.toml`, the user's `~/.config/phalanx/config.toml`, the project's
-//! `phalanx.toml` (the nearest one upwards from the current directory; some settings only), `PHALANX_*` variables (`keep.ttl_s` is `PHALANX_KEEP__TTL_S`), flags.
-//! Each value knows where it came from. A key that no setting has is an error with a suggestion; all errors are told at once.
+//! Each layer overrides the one before: defaults, `/etc/phalanx/config.toml`, the user's
+//! `~/.config/phalanx/config.toml`, the project's `phalanx.toml` (the nearest one upwards from the current directory;
+//! some settings only), `PHALANX_*` variables (`keep.ttl_s` is `PHALANX_KEEP__TTL_S`), flags. Each value knows its
+//! origin. An unknown key is an error with a suggestion. All errors are reported at once.
 //!
-//! Each setting stands in the file of its subject with its doc, unit and default: [`docker`], [`fleet`], [`output`],
-//! [`place`], [`server`], [`stack`]. They are read as `settings.get(&fleet::SLOTS)`.
+//! Each setting is defined in the file of its subject, with its doc, unit and default: [`docker`], [`fleet`],
+//! [`output`], [`place`], [`server`], [`stack`]. Read a value with `settings.get(&fleet::SLOTS)`.
 
 pub mod docker;
 mod error;
@@ -25,7 +27,7 @@ pub use setting::{AnySetting, Choice, Machine, Setting, SettingType};
 
 use std::collections::BTreeMap;
 
-/// All settings there are, in the order in which `phalanx config` shows them.
+/// All settings, in the order in which `phalanx config` shows them.
 pub const ALL: &[&dyn AnySetting] = &[
     &place::STATE_DIR,
     &server::COORDINATOR,
@@ -96,11 +98,11 @@ pub struct Shown {
     pub key: &'static str,
     /// Its value as text.
     pub value: String,
-    /// Of the value; empty if it has none.
+    /// Unit of the value; empty if it has none.
     pub unit: &'static str,
     /// Where the value came from.
     pub origin: String,
-    /// What it does.
+    /// What the setting does.
     pub doc: &'static str,
 }
 
@@ -133,7 +135,7 @@ impl Settings {
         }
     }
 
-    /// The value of a setting.
+    /// Returns the value of a setting.
     pub fn get<T: SettingType>(&self, setting: &Setting<T>) -> T {
         let given = self.values.get(setting.key);
         given
@@ -146,7 +148,7 @@ impl Settings {
         self.values.contains_key(setting.key)
     }
 
-    /// Every setting with its value and where that came from.
+    /// Returns every setting with its value and origin.
     pub fn shown(&self) -> Vec<Shown> {
         let shown = ALL.iter().map(|setting| {
             let given = self.values.get(setting.key());

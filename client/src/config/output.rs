@@ -1,10 +1,10 @@
-//! What is shown, and how.
+//! Settings of the output.
 
 use super::Setting;
 use super::setting::{Choice, SettingType};
 use config::Value;
 
-/// When output has colours.
+/// When to colour output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Color {
     /// On a terminal, unless `NO_COLOR` is set.
@@ -33,7 +33,7 @@ impl SettingType for Color {
     }
 }
 
-/// When output has colours.
+/// When to colour output.
 pub const COLOR: Setting<Color> = Setting {
     key: "color",
     unit: "",
@@ -41,7 +41,7 @@ pub const COLOR: Setting<Color> = Setting {
     default: |_| Color::Auto,
 };
 
-/// The columns of the coverage table.
+/// Axis for the columns of the coverage table.
 pub const COVERAGE_AXIS: Setting<String> = Setting {
     key: "coverage_axis",
     unit: "",
@@ -49,7 +49,7 @@ pub const COVERAGE_AXIS: Setting<String> = Setting {
     default: |_| String::new(),
 };
 
-/// How much the program says of its own inside.
+/// Filter of the program's own log.
 pub const LOG_FILTER: Setting<String> = Setting {
     key: "log.filter",
     unit: "",
@@ -57,12 +57,12 @@ pub const LOG_FILTER: Setting<String> = Setting {
     default: |_| String::new(),
 };
 
-/// Whether the log is for people or programs.
+/// Format of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
-    /// Lines.
+    /// Lines for people.
     Text,
-    /// An object per line.
+    /// One JSON object per line.
     Json,
 }
 
@@ -81,7 +81,7 @@ impl SettingType for LogFormat {
     }
 }
 
-/// How the log looks.
+/// Format of the program's own log.
 pub const LOG_FORMAT: Setting<LogFormat> = Setting {
     key: "log.format",
     unit: "",

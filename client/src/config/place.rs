@@ -1,9 +1,9 @@
-//! Where things are.
+//! Settings of directories.
 
 use super::Setting;
 use std::path::PathBuf;
 
-/// Journals, logs and identities of local runs and agents.
+/// Directory for journals, logs and identities of local runs and agents.
 pub const STATE_DIR: Setting<PathBuf> = Setting {
     key: "state_dir",
     unit: "",

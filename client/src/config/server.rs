@@ -1,9 +1,9 @@
-//! The coordinator: which one is asked, and what one that is served does.
+//! Settings of coordinators: which one commands ask, and how `phalanx serve` behaves.
 
 use super::Setting;
 use super::limits::{LabelLimits, Reserve};
 
-/// Whom commands ask. Local commands read the state directory themselves.
+/// URL of the coordinator to ask. Without one, commands read the local state directory.
 pub const COORDINATOR: Setting<String> = Setting {
     key: "coordinator",
     unit: "",
@@ -11,7 +11,7 @@ pub const COORDINATOR: Setting<String> = Setting {
     default: |_| String::new(),
 };
 
-/// Where `phalanx serve` listens.
+/// Address and port on which `phalanx serve` listens.
 pub const LISTEN: Setting<String> = Setting {
     key: "serve.listen",
     unit: "",
@@ -19,7 +19,7 @@ pub const LISTEN: Setting<String> = Setting {
     default: |_| "127.0.0.1:7180".to_owned(),
 };
 
-/// Where metrics are told.
+/// Address and port for health and metrics over HTTP.
 pub const HTTP: Setting<String> = Setting {
     key: "serve.http",
     unit: "",
@@ -27,7 +27,7 @@ pub const HTTP: Setting<String> = Setting {
     default: |_| "127.0.0.1:7181".to_owned(),
 };
 
-/// Secrets of the coordinator's own.
+/// Directory with secrets of the coordinator.
 pub const SECRETS_DIR: Setting<String> = Setting {
     key: "serve.secrets_dir",
     unit: "",
@@ -35,7 +35,7 @@ pub const SECRETS_DIR: Setting<String> = Setting {
     default: |_| String::new(),
 };
 
-/// Time that `always` steps have after a cancel.
+/// How long `always` steps may run after a cancel.
 pub const CANCEL_GRACE_S: Setting<u64> = Setting {
     key: "cancel_grace_s",
     unit: "seconds",
@@ -43,7 +43,7 @@ pub const CANCEL_GRACE_S: Setting<u64> = Setting {
     default: |_| 30,
 };
 
-/// An agent's right to run, per answered heartbeat.
+/// How long an answered heartbeat allows an agent to run its cells.
 pub const LEASE_S: Setting<u64> = Setting {
     key: "lease.time_s",
     unit: "seconds",
@@ -51,7 +51,7 @@ pub const LEASE_S: Setting<u64> = Setting {
     default: |_| 10,
 };
 
-/// How often agents tell that they live.
+/// Interval of heartbeats.
 pub const HEARTBEAT_MS: Setting<u64> = Setting {
     key: "lease.heartbeat_ms",
     unit: "milliseconds",
@@ -59,7 +59,7 @@ pub const HEARTBEAT_MS: Setting<u64> = Setting {
     default: |_| 2_000,
 };
 
-/// How much longer the coordinator waits than the agent.
+/// How much longer than the agent the coordinator waits for the end of a lease.
 pub const LEASE_MARGIN_S: Setting<u64> = Setting {
     key: "lease.margin_s",
     unit: "seconds",
@@ -67,7 +67,7 @@ pub const LEASE_MARGIN_S: Setting<u64> = Setting {
     default: |_| 3,
 };
 
-/// After a broken connection.
+/// How long an agent may take to reconnect after its connection broke.
 pub const RESET_GRACE_S: Setting<u64> = Setting {
     key: "lease.reset_grace_s",
     unit: "seconds",
@@ -75,7 +75,7 @@ pub const RESET_GRACE_S: Setting<u64> = Setting {
     default: |_| 13,
 };
 
-/// Unanswered offers.
+/// How long an offer may stay unanswered.
 pub const ACCEPT_WITHIN_S: Setting<u64> = Setting {
     key: "lease.accept_within_s",
     unit: "seconds",
@@ -83,7 +83,7 @@ pub const ACCEPT_WITHIN_S: Setting<u64> = Setting {
     default: |_| 5,
 };
 
-/// What an attempt may take beyond its cell's timeout.
+/// How much longer than its cell's timeout an attempt may take.
 pub const ATTEMPT_MARGIN_S: Setting<u64> = Setting {
     key: "serve.attempt_margin_s",
     unit: "seconds",
@@ -91,7 +91,7 @@ pub const ATTEMPT_MARGIN_S: Setting<u64> = Setting {
     default: |_| 300,
 };
 
-/// After the coordinator's own restart.
+/// How long attempts wait for their agent after a restart of the coordinator.
 pub const RECONNECT_WITHIN_S: Setting<u64> = Setting {
     key: "serve.reconnect_within_s",
     unit: "seconds",
@@ -99,7 +99,8 @@ pub const RECONNECT_WITHIN_S: Setting<u64> = Setting {
     default: |_| 30,
 };
 
-/// What a label stands for may be scarce: licences, a device, a shared test bench.
+/// Limits of concurrent cells per label. A label may stand for something scarce: licences, a device, a shared test
+/// bench.
 pub const LABEL_LIMITS: Setting<LabelLimits> = Setting {
     key: "serve.label_limits",
     unit: "cells",
@@ -107,16 +108,16 @@ pub const LABEL_LIMITS: Setting<LabelLimits> = Setting {
     default: |_| LabelLimits::default(),
 };
 
-/// The most cells of a plan.
+/// Maximum number of cells of a plan.
 pub const MAX_CELLS: Setting<u64> = Setting {
     key: "max_cells",
     unit: "cells",
     doc: "a spec that makes more cells is refused; 0 allows any number",
-    // A matrix of more is a mistake far more often than a wish, and all of it is planned, journaled and listed.
+    // A larger matrix is usually a mistake, and all of it is planned, journaled and listed.
     default: |_| 10_000,
 };
 
-/// How long runs are remembered.
+/// How long finished runs are kept.
 pub const KEEP_RUNS_DAYS: Setting<u64> = Setting {
     key: "keep.runs_days",
     unit: "days",
@@ -124,7 +125,7 @@ pub const KEEP_RUNS_DAYS: Setting<u64> = Setting {
     default: |_| 90,
 };
 
-/// A bound on what one attempt may print.
+/// Limit of the logs of one attempt.
 pub const LOG_ATTEMPT_MIB: Setting<u64> = Setting {
     key: "logs.attempt_mib",
     unit: "MiB",
@@ -132,7 +133,7 @@ pub const LOG_ATTEMPT_MIB: Setting<u64> = Setting {
     default: |_| 512,
 };
 
-/// The same over all that an agent runs.
+/// Limit of the logs of all attempts that an agent runs at a time.
 pub const LOG_AGENT_MIB: Setting<u64> = Setting {
     key: "logs.agent_mib",
     unit: "MiB",
@@ -140,7 +141,7 @@ pub const LOG_AGENT_MIB: Setting<u64> = Setting {
     default: |_| 8_192,
 };
 
-/// Memory for submissions.
+/// Memory for large submissions.
 pub const SUBMISSIONS_MIB: Setting<u64> = Setting {
     key: "serve.submissions_mib",
     unit: "MiB",
@@ -148,7 +149,7 @@ pub const SUBMISSIONS_MIB: Setting<u64> = Setting {
     default: |_| 256,
 };
 
-/// A bound on what an agent may say.
+/// Limit of the events of all attempts that an agent runs at a time.
 pub const AGENT_EVENTS_MIB: Setting<u64> = Setting {
     key: "serve.agent_events_mib",
     unit: "MiB",
@@ -156,7 +157,7 @@ pub const AGENT_EVENTS_MIB: Setting<u64> = Setting {
     default: |_| 512,
 };
 
-/// Room that logs leave.
+/// Free space that logs must leave on the disk.
 pub const LOG_RESERVE_MIB: Setting<Reserve> = Setting {
     key: "logs.reserve_mib",
     unit: "MiB",

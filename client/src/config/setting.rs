@@ -1,19 +1,19 @@
-//! What a setting is: a key, a type with a unit, a default that may depend on the machine, and a sentence.
+//! What a setting consists of: a key, a type with a unit, a default that may depend on the machine, and a one-line doc.
 
 use config::{Value, ValueKind};
 use std::path::PathBuf;
 
-/// What defaults depend on, read once.
+/// Values that defaults depend on, read once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Machine {
-    /// Logical CPUs.
+    /// Number of logical CPUs.
     pub cpus: u32,
-    /// The directory for lasting state of programs: `$XDG_STATE_HOME`, or `~/.local/state`.
+    /// The directory for persistent state of programs: `$XDG_STATE_HOME`, or `~/.local/state`.
     pub state_home: PathBuf,
 }
 
 impl Machine {
-    /// This machine.
+    /// Reads the values of this machine.
     pub fn here() -> Machine {
         let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let absolute = |name: &str| {
@@ -33,37 +33,37 @@ impl Machine {
 /// A setting of type `T`.
 #[derive(Debug)]
 pub struct Setting<T: 'static> {
-    /// Its name in files; dots are tables.
+    /// Name in files; dots are tables.
     pub key: &'static str,
-    /// Of its value; empty if it has none.
+    /// Unit of the value; empty if it has none.
     pub unit: &'static str,
-    /// What it does, in a sentence.
+    /// What the setting does, in one sentence.
     pub doc: &'static str,
-    /// Its value when no layer gives one.
+    /// Value if no layer gives one.
     pub default: fn(&Machine) -> T,
 }
 
-/// What the value of a setting can be.
+/// The type of a setting's value.
 pub trait SettingType: Sized + 'static {
-    /// Reads a value of a file (typed) or of a variable or flag (text); else says what was expected.
+    /// Parses a value from a file (typed) or from a variable or flag (text). The error says what was expected.
     fn parse(value: &Value) -> Result<Self, String>;
-    /// The value as `phalanx config` shows it and files accept it.
+    /// Formats the value as `phalanx config` shows it and files accept it.
     fn show(&self) -> String;
 }
 
-/// A setting whose type doesn't matter to the one who asks.
+/// A setting of any type.
 pub trait AnySetting: Sync {
-    /// Its name in files.
+    /// Name in files.
     fn key(&self) -> &'static str;
-    /// Of its value.
+    /// Unit of the value.
     fn unit(&self) -> &'static str;
-    /// What it does.
+    /// What the setting does.
     fn doc(&self) -> &'static str;
-    /// Whether a value is fine; else says what was expected.
+    /// Checks a value. The error says what was expected.
     fn check(&self, value: &Value) -> Result<(), String>;
-    /// A value, or the default, as text.
+    /// Formats a value, or the default.
     fn show(&self, value: Option<&Value>, machine: &Machine) -> String;
-    /// The variable that gives it.
+    /// Returns the name of the variable that gives it.
     fn variable(&self) -> String {
         format!("PHALANX_{}", self.key().replace('.', "__").to_uppercase())
     }
@@ -158,7 +158,7 @@ impl SettingType for bool {
     }
 }
 
-/// Text; empty is "not set".
+/// A text; empty means "not set".
 impl SettingType for String {
     fn parse(value: &Value) -> Result<String, String> {
         match &value.kind {
@@ -175,7 +175,8 @@ impl SettingType for String {
 impl SettingType for PathBuf {
     fn parse(value: &Value) -> Result<PathBuf, String> {
         match &value.kind {
-            // Relative ones are of the directory where the program was started, and are handed to others that run elsewhere.
+            // Relative paths refer to the directory where the program was started. They are made absolute because
+            // processes that run elsewhere receive them.
             ValueKind::String(text) if !text.is_empty() => {
                 std::path::absolute(text).map_err(|error| format!("a path: {error}"))
             }
@@ -188,7 +189,7 @@ impl SettingType for PathBuf {
     }
 }
 
-/// A list; in variables and flags with commas.
+/// A list; variables and flags separate its items by commas.
 impl SettingType for Vec<String> {
     fn parse(value: &Value) -> Result<Vec<String>, String> {
         let expected = || "a list of texts".to_owned();
@@ -216,12 +217,12 @@ impl SettingType for Vec<String> {
     }
 }
 
-/// One of a few words.
+/// A setting with a fixed set of words.
 pub trait Choice: Sized + Copy + PartialEq + 'static {
-    /// Each with its word.
+    /// Each value with its word.
     const WORDS: &'static [(&'static str, Self)];
 
-    /// Reads a value.
+    /// Parses a value.
     fn read(value: &Value) -> Result<Self, String> {
         let words = || Self::WORDS.iter();
         let found = match &value.kind {
@@ -234,7 +235,7 @@ pub trait Choice: Sized + Copy + PartialEq + 'static {
         })
     }
 
-    /// Its word.
+    /// Returns the word of a value.
     fn word(self) -> &'static str {
         let found = Self::WORDS.iter().find(|(_, choice)| *choice == self);
         found.map_or("", |(word, _)| word)

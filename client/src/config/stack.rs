@@ -1,4 +1,4 @@
-//! The stacks of cells.
+//! Settings of the stacks of cells.
 
 use super::Setting;
 

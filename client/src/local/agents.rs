@@ -1,4 +1,4 @@
-//! The agents of a local run: tasks of this process, or children of it that end when it does.
+//! The agents of a local run: tasks of this process, or child processes that end with it.
 
 use super::place::{Place, at};
 use super::{Error, Options};
@@ -13,9 +13,9 @@ use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-/// An agent's process that ends unasked is started again so often; then the run goes on without it.
+/// How often an agent's process is restarted after an unexpected end; after that, the run continues without it.
 const RESTARTS: u32 = 5;
-/// Before each.
+/// Pause before each restart.
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// Agents of either kind.
@@ -23,25 +23,25 @@ pub(super) struct Agents {
     tasks: Vec<Agent>,
     processes: Vec<Process>,
     gave_up: (mpsc::Sender<()>, mpsc::Receiver<()>),
-    /// Cleaning up after dead identities.
+    /// The clean-up after dead identities.
     after_others: Option<JoinHandle<()>>,
 }
 
-/// A child, and the task that keeps it alive.
+/// A child process, and the task that restarts it.
 struct Process {
     end: oneshot::Sender<End>,
-    /// Whether it ended cleaned up.
+    /// The task; it returns whether the child ended with a complete clean-up.
     kept: JoinHandle<bool>,
 }
 
-/// How a child is to end.
+/// How to end a child.
 enum End {
     Clean(Duration),
     Kill,
 }
 
 impl Agents {
-    /// Starts as many as the options say; first cleans up after identities that nobody holds.
+    /// Starts the agents. Free identities are reused or cleaned up in the background.
     pub async fn start(options: &Options, place: &Place) -> Result<Agents, Error> {
         let mut dead = identity::take_dead(&place.agents());
         let mut agents = Agents {
@@ -76,7 +76,7 @@ impl Agents {
                 .push(Process::start(options, place, n, gave_up)?);
             return Ok(());
         }
-        // An identity that is free is used again: its successor cleans up after it, now and until what was kept expires.
+        // Reuse a free identity: the new agent cleans up after the old one, now and until kept stacks expire.
         let identity = match dead.pop() {
             Some(identity) => identity,
             None => Identity::acquire(&new_directory(place))?,
@@ -86,14 +86,14 @@ impl Agents {
         Ok(())
     }
 
-    /// Returns when an agent's process was given up; never for agents in this process.
+    /// Returns when an agent's process was given up. Never returns for agents in this process.
     pub async fn given_up(&mut self) {
         if self.gave_up.1.recv().await.is_none() {
             std::future::pending().await
         }
     }
 
-    /// Ends all as a kill would, without waiting for clean-up.
+    /// Ends all agents like a kill, without waiting for clean-up.
     pub async fn kill(self) {
         for agent in self.tasks {
             agent.stop(Duration::ZERO).await;
@@ -103,7 +103,7 @@ impl Agents {
         }
     }
 
-    /// Ends all, cleaned up within a bound. Returns whether all of it was.
+    /// Ends all agents, with a limit on their clean-up. Returns whether all clean-ups completed.
     pub async fn stop(self, within: Duration) -> bool {
         let mut clean = true;
         for agent in self.tasks {
@@ -113,7 +113,8 @@ impl Agents {
             clean &= process.end(End::Clean(within)).await;
         }
         if let Some(others) = self.after_others {
-            // It began with the run and is over long since, unless an engine hangs: then the next start does it.
+            // This began with the run and has usually ended long ago, unless an engine hangs. The next start does it
+            // then.
             let _ = tokio::time::timeout(within, others).await;
         }
         clean
@@ -134,7 +135,7 @@ impl Process {
         let (end, ending) = oneshot::channel();
         let kept = tokio::spawn(async move {
             let clean = keep(child, again, ending).await;
-            // Whoever waits for it wants to know of the first one only.
+            // The receiver only waits for the first one.
             let _ = gave_up.try_send(());
             clean
         });
@@ -142,13 +143,13 @@ impl Process {
     }
 
     async fn end(self, how: End) -> bool {
-        // A task that gave up listens no more.
+        // A task that gave up no longer listens.
         let _ = self.end.send(how);
         self.kept.await.unwrap_or(false)
     }
 }
 
-/// Starts a child again when it ends unasked. Returns whether it ended cleaned up.
+/// Restarts a child when it ends unexpectedly. Returns whether it ended with a complete clean-up.
 async fn keep(
     mut child: Child,
     again: impl Fn() -> Option<Child>,
@@ -156,7 +157,7 @@ async fn keep(
 ) -> bool {
     let mut restarts = RESTARTS;
     loop {
-        // Waiting for a child would close its standard input, which means to it that we are gone.
+        // `wait` would close the child's standard input, which tells the child that this process is gone.
         let stdin = child.stdin.take();
         let status = tokio::select! {
             how = &mut ending => return end(child, stdin, how.unwrap_or(End::Kill)).await,
@@ -180,7 +181,7 @@ async fn keep(
 
 async fn end(mut child: Child, stdin: Option<ChildStdin>, how: End) -> bool {
     if let End::Clean(within) = how {
-        // The end of its standard input tells it that we are going.
+        // The end of its standard input tells the child to stop.
         drop(stdin);
         let ended = tokio::time::timeout(within, child.wait()).await;
         if let Ok(status) = ended {
@@ -192,7 +193,7 @@ async fn end(mut child: Child, stdin: Option<ChildStdin>, how: End) -> bool {
     false
 }
 
-/// In the background: a run needn't wait for what another one left.
+/// Runs in the background: a run needn't wait for the leftovers of another one.
 async fn clean_up_after(dead: Vec<Identity>, docker: DockerSettings) {
     for identity in dead {
         if supervisor::reap_dead(&identity, &docker).await.is_over() {
@@ -205,7 +206,7 @@ fn new_directory(place: &Place) -> PathBuf {
     place.agents().join(uuid::Uuid::now_v7().to_string())
 }
 
-/// The name of an agent, for people.
+/// Returns the display name of an agent.
 fn name(options: &Options, n: u32) -> String {
     if options.agents <= 1 {
         "local".to_owned()
@@ -246,12 +247,12 @@ fn child_again(options: &Options, place: &Place, directory: &Path, n: u32) -> Op
         .ok()
 }
 
-/// Where a child's own words go.
+/// Returns the path of a child's log.
 pub(super) fn log_path(place: &Place, n: u32) -> PathBuf {
     place.directory().join(format!("agent-{n}.log"))
 }
 
-/// Starts `phalanx agent`, which ends with us: it holds the reading end of a pipe of ours.
+/// Starts `phalanx agent`. The child holds the reading end of a pipe, so it ends with this process.
 fn child(options: &Options, place: &Place, directory: &Path, n: u32) -> Result<Child, Error> {
     let log_path = log_path(place, n);
     let mut open = File::options();
@@ -281,7 +282,7 @@ fn child(options: &Options, place: &Place, directory: &Path, n: u32) -> Result<C
     if !options.allow_host_commands {
         command.arg("--no-host-commands");
     }
-    // A process group of its own: Ctrl-C on the terminal is for `phalanx`, which tells its agents what it means.
+    // The child gets its own process group: Ctrl-C on the terminal is for `phalanx`, which decides what its agents do.
     command
         .process_group(0)
         .stdin(Stdio::piped())

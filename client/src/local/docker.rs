@@ -1,11 +1,12 @@
-//! The settings `docker.*` become what an agent's Docker runtime is given. Agents as processes get the same as JSON.
+//! Converts the settings `docker.*` to the options of an agent's Docker runtime. Agents as processes receive the same
+//! as JSON.
 
 use crate::config::docker::{self, Reach};
 use crate::config::{Setting, Settings};
 use phalanx_agent::runtime::docker::{self as runtime, DockerSettings};
 use std::path::PathBuf;
 
-/// How agents of this machine run containers.
+/// Returns how agents of this machine run containers.
 pub fn of_agents(settings: &Settings) -> DockerSettings {
     let text =
         |setting: &Setting<String>| Some(settings.get(setting)).filter(|text| !text.is_empty());
@@ -21,7 +22,7 @@ pub fn of_agents(settings: &Settings) -> DockerSettings {
             Reach::Join => runtime::Reach::Join,
         },
         subnets: settings.get(&docker::SUBNETS),
-        // What is no prefix length is refused where the pool is made, with its value.
+        // An invalid prefix length is refused where the pool is made, with its value in the message.
         subnet_prefix: u8::try_from(settings.get(&docker::SUBNET_PREFIX)).unwrap_or(u8::MAX),
         subnets_v6: settings.get(&docker::SUBNETS_V6),
         ready_networks: count(&docker::READY_NETWORKS),

@@ -1,4 +1,4 @@
-//! `phalanx gc` on this machine: what dead agents left, and the directories of old runs.
+//! `phalanx gc` on this machine: removes the leftovers of dead agents and the directories of old runs.
 
 use super::Error;
 use super::place::{self, Place, at};
@@ -11,20 +11,20 @@ use phalanx_proto::v1::GcResponse;
 use phalanx_shared::time::Timestamp;
 use std::path::{Path, PathBuf};
 
-/// What is to go beside what dead agents left.
+/// What to remove in addition to the leftovers of dead agents.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Gc {
-    /// Runs that finished longer ago, in seconds; 0 keeps all.
+    /// Remove runs that finished longer ago than this, in seconds; 0 keeps all.
     pub older_than_s: u64,
-    /// Only say what would go.
+    /// Print only what would be removed.
     pub dry_run: bool,
-    /// Kept stacks, before their time.
+    /// Remove kept stacks before their TTL expires.
     pub kept: bool,
-    /// Unused images that were built from contexts longer ago, in seconds.
+    /// Remove unused images that were built from contexts longer ago than this, in seconds.
     pub images_older_than_s: Option<u64>,
 }
 
-/// Removes what isn't needed any more, or says what would go. Runs that go on are left alone, whoever asks.
+/// Removes what is no longer needed, or lists what would be removed. Never touches runs in progress.
 pub async fn gc(
     state_dir: &Path,
     docker: &DockerSettings,
@@ -61,7 +61,7 @@ pub async fn gc(
     Ok(answer)
 }
 
-/// The directories of all agents' identities on this machine that have this state directory.
+/// Returns the directories of all agent identities of this state directory.
 fn all_identities(state_dir: &Path) -> Vec<PathBuf> {
     let locals = std::fs::read_dir(state_dir.join(place::AGENTS));
     let locals = locals
@@ -69,13 +69,13 @@ fn all_identities(state_dir: &Path) -> Vec<PathBuf> {
         .flatten()
         .flatten()
         .map(|entry| entry.path());
-    // `phalanx agent`'s own.
+    // The identity of `phalanx agent`.
     std::iter::once(state_dir.join("agent"))
         .chain(locals)
         .collect()
 }
 
-/// Containers, processes and networks of agents that nobody is any more.
+/// Removes containers, processes and networks of agents whose identity is free.
 async fn dead_agents(
     state_dir: &Path,
     docker: &DockerSettings,
@@ -92,7 +92,7 @@ async fn dead_agents(
         if reaped.removed > 0 || reaped.is_over() {
             answer.removed.push(name);
         } else if reaped.left {
-            // What is kept hasn't expired, or an engine doesn't answer.
+            // A kept stack hasn't expired, or an engine doesn't answer.
             tracing::info!(agent = %dead.agent(), "something of this agent is still kept");
         }
         if reaped.is_over() {
@@ -118,7 +118,7 @@ async fn old_runs(
     let directory = place.directory();
     let bytes = size(directory);
     if !dry_run {
-        // The lock is held until everything is gone, so that nobody resumes what is being removed.
+        // Hold the lock until everything is removed, so that no other process resumes the run meanwhile.
         let Ok(_locked) = SqliteStore::open(&journal_path(directory)).await else {
             return Ok(());
         };

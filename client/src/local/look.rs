@@ -1,4 +1,4 @@
-//! Looking at local runs: through their own coordinator while it lives, else at the journal it left.
+//! Reads local runs: through their own coordinator while it is alive, else from the journal that it left.
 
 use super::place::{self, Place};
 use super::{Error, client, find};
@@ -19,10 +19,10 @@ use std::sync::Arc;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::transport::{Channel, Endpoint, Uri};
 
-/// Bytes on their way within this process.
+/// Buffer of the connection within this process, in bytes.
 const PIPE: usize = 256 << 10;
 
-/// A way to ask about a local run.
+/// A client for questions about a local run.
 pub struct Look {
     client: ControlClient<Channel>,
     run: RunId,
@@ -31,18 +31,18 @@ pub struct Look {
 }
 
 impl Look {
-    /// Asks.
+    /// Returns the client.
     pub fn client(&self) -> ControlClient<Channel> {
         self.client.clone()
     }
 
-    /// The run.
+    /// Returns the run's id.
     pub fn run(&self) -> &RunId {
         &self.run
     }
 }
 
-/// Opens a local run by its id, or the unique beginning of one.
+/// Opens a local run by its id, or by the unique beginning of one.
 pub async fn open(state_dir: &Path, run: &str) -> Result<Look, Error> {
     let found = find(state_dir, run).await;
     let found = found.ok_or_else(|| Error::NoSuchRun(run.to_owned()))?;
@@ -54,12 +54,12 @@ pub async fn open(state_dir: &Path, run: &str) -> Result<Look, Error> {
     })
 }
 
-/// All local runs, newest first.
+/// Lists all local runs, newest first.
 pub async fn list(state_dir: &Path, limit: u32, open: bool) -> Result<Vec<v1::RunSummary>, Error> {
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let mut runs: Vec<v1::RunSummary> = Vec::new();
     for place in place::all(state_dir) {
-        // Reruns lie in the directory of what they repeat, so that a later directory may hold older runs only.
+        // Reruns are in the directory of the run that they repeat, so a newer directory may contain only older runs.
         let listed = match reach(&place).await {
             Ok((mut client, _server)) => {
                 let request = v1::ListRunsRequest { limit: 0, open };
@@ -70,7 +70,7 @@ pub async fn list(state_dir: &Path, limit: u32, open: bool) -> Result<Vec<v1::Ru
         };
         match listed {
             Ok(answer) => runs.extend(answer.into_inner().runs),
-            // Named by its directory, which is the run's id.
+            // The directory's name is the run's id.
             Err(problem) => runs.push(v1::RunSummary {
                 run_id: place.name(),
                 submitted_us: place.begun_us(),
@@ -89,12 +89,12 @@ type Reached = (ControlClient<Channel>, Option<AbortOnDropHandle<()>>);
 async fn reach(place: &Place) -> Result<Reached, Error> {
     match place.connect().await {
         Ok(channel) => Ok((client(channel), None)),
-        // Nobody listens: killed, or over.
+        // No coordinator listens: it was killed, or it has ended.
         Err(_) => read(place).await,
     }
 }
 
-/// Answers from the journal in this process. Nothing is started or changed.
+/// Answers from the journal in this process. Starts and changes nothing.
 async fn read(place: &Place) -> Result<Reached, Error> {
     let directory = place.directory();
     let store = SqliteStore::open_for_reading(&journal_path(directory)).await?;

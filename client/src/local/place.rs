@@ -1,4 +1,4 @@
-//! Where local runs are: `STATE/runs/RUN/{journal.db, logs, workspaces, socket}` and `STATE/agents/…`.
+//! Directories of local runs: `STATE/runs/RUN/{journal.db, logs, workspaces, socket}` and `STATE/agents/…`.
 
 use super::Error;
 use phalanx_coordinator::journal::{RunHead, SqliteStore, Store};
@@ -9,11 +9,11 @@ use std::path::{Path, PathBuf};
 use tokio::net::{UnixListener, UnixStream};
 use tonic::transport::{Channel, Endpoint, Uri};
 
-/// Paths of Unix sockets are short: 108 bytes on Linux, 104 on macOS.
+/// Limit for the path of a Unix socket; the system's is 108 bytes on Linux and 104 on macOS.
 const SOCKET_PATH: usize = 100;
-/// The directory of all local agents' identities.
+/// Name of the directory with the identities of all local agents.
 pub(super) const AGENTS: &str = "agents";
-/// Runs of one journal looked at: one, and its reruns.
+/// Maximum number of runs to read from a journal: one run and its reruns.
 const RUNS: u32 = 1_000;
 
 /// The directory of a local coordinator.
@@ -31,18 +31,18 @@ impl Place {
         }
     }
 
-    /// Journal, logs and workspaces are in it.
+    /// Returns the directory with journal, logs and workspaces.
     pub fn directory(&self) -> &Path {
         &self.directory
     }
 
-    /// The directory's name: the id of its first run.
+    /// Returns the directory's name: the id of its first run.
     pub(super) fn name(&self) -> String {
         let name = self.directory.file_name().unwrap_or_default();
         name.to_string_lossy().into_owned()
     }
 
-    /// When it was begun, as its name tells, in microseconds since the epoch.
+    /// Returns the time of its creation according to its name, in Unix microseconds.
     pub(super) fn begun_us(&self) -> i64 {
         let id = uuid::Uuid::parse_str(&self.name()).ok();
         let at = id.and_then(|id| id.get_timestamp());
@@ -53,20 +53,20 @@ impl Place {
         })
     }
 
-    /// Identities of all local agents lie side by side in it.
+    /// Returns the directory with the identities of all local agents.
     pub(super) fn agents(&self) -> PathBuf {
         self.state_dir.join(AGENTS)
     }
 
     pub(super) fn make(&self) -> Result<(), Error> {
-        // Journals hold what specs hold; that's for nobody else to read.
+        // Journals contain the contents of specs, which other users must not read.
         let (own, agents) = (&self.directory, &self.agents());
         phalanx_coordinator::private::directory(own).map_err(at(own))?;
-        // Each identity in it looks to its own files.
+        // Each identity protects its own files.
         phalanx_agent::private::directory(agents).map_err(at(agents))
     }
 
-    /// The socket; in the system's directory for temporary files if its path were too long here.
+    /// Returns the path of the socket; it is in the system's temporary directory if the path here would be too long.
     pub(super) fn socket(&self) -> PathBuf {
         let own = self.directory.join("socket");
         if own.as_os_str().len() <= SOCKET_PATH {
@@ -86,7 +86,8 @@ impl Place {
             let made = builder.recursive(true).mode(0o700).create(parent);
             made.map_err(at(parent))?;
         }
-        // Bound under another name and moved once the journal's lock is ours: a live coordinator's socket is never taken away.
+        // Bind under another name and rename once this process holds the journal's lock. So the socket of a live
+        // coordinator is never replaced.
         let mut unnamed = socket.clone().into_os_string();
         unnamed.push(format!(".{}", std::process::id()));
         let unnamed = PathBuf::from(unnamed);
@@ -106,10 +107,10 @@ impl Place {
         }
     }
 
-    /// A connection to the coordinator that lives here.
+    /// Connects to the coordinator that runs here.
     pub(super) async fn connect(&self) -> Result<Channel, String> {
         let socket = self.socket();
-        // The URI is required by tonic and used for nothing.
+        // tonic requires a URI but doesn't use it here.
         let endpoint = Endpoint::from_static("http://local.invalid");
         let connector = tower::service_fn(move |_: Uri| {
             let socket = socket.clone();
@@ -123,14 +124,14 @@ impl Place {
         connected.map_err(|error| error.to_string())
     }
 
-    /// What agents dial.
+    /// Returns the address for agents.
     pub(super) fn address(&self) -> String {
         format!("unix:{}", self.socket().display())
     }
 
-    /// Nobody listens here any more.
+    /// Removes the socket.
     pub(super) fn leave(&self) {
-        // Absent is fine.
+        // It may be gone already.
         let _ = std::fs::remove_file(self.socket());
     }
 }
@@ -144,16 +145,16 @@ fn runs_dir(state_dir: &Path) -> PathBuf {
     state_dir.join("runs")
 }
 
-/// A local run and where it is.
+/// A local run and its directory.
 #[derive(Clone, Debug)]
 pub struct Found {
-    /// The run.
+    /// The run's id.
     pub run: RunId,
     /// The directory of its coordinator.
     pub place: Place,
 }
 
-/// The places of all local coordinators, newest first.
+/// Returns the places of all local coordinators, newest first.
 pub(super) fn all(state_dir: &Path) -> Vec<Place> {
     let entries = std::fs::read_dir(runs_dir(state_dir));
     let mut directories: Vec<PathBuf> = entries
@@ -163,7 +164,7 @@ pub(super) fn all(state_dir: &Path) -> Vec<Place> {
         .map(|entry| entry.path())
         .filter(|path| journal_path(path).is_file())
         .collect();
-    // Names are UUIDs of version 7: they sort by time.
+    // Names are UUIDs of version 7, which sort by time.
     directories.sort_unstable_by(|a, b| b.file_name().cmp(&a.file_name()));
     let place = |directory| Place {
         state_dir: state_dir.to_owned(),
@@ -172,7 +173,7 @@ pub(super) fn all(state_dir: &Path) -> Vec<Place> {
     directories.into_iter().map(place).collect()
 }
 
-/// The runs of a place's journal.
+/// Returns the runs in a place's journal.
 pub(super) async fn rows(place: &Place) -> Vec<RunHead> {
     let store = SqliteStore::open_for_reading(&journal_path(&place.directory)).await;
     let rows = match store {
@@ -185,7 +186,7 @@ pub(super) async fn rows(place: &Place) -> Vec<RunHead> {
     })
 }
 
-/// The run of an id, or of the unique beginning of one.
+/// Finds a run by its id, or by the unique beginning of one.
 pub async fn find(state_dir: &Path, text: &str) -> Option<Found> {
     let exact = Place::of_run(state_dir, &text.into());
     if journal_path(&exact.directory).is_file() {

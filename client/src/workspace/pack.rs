@@ -1,8 +1,9 @@
-//! Finds the files that `workspace.include` names, and the digest that depends on nothing but their paths, contents and executable
-//! bits (I5). Done by the client, whose files they are; `send` takes them to the coordinator.
+//! Finds the files that `workspace.include` names. Computes a digest that depends only on their paths, contents and
+//! executable bits (I5). The client does this, since the files are on its machine; `send` sends them to the
+//! coordinator.
 //!
-//! A `.gitignore` at the workspace's root or below it is respected, one above it isn't: the workspace is the same
-//! wherever it is checked out. A link that leads out of the workspace is an error, never followed.
+//! A `.gitignore` at the workspace's root or below is respected, one above is not: the workspace is the same wherever
+//! it is checked out. A link that leads out of the workspace is an error and is never followed.
 
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use phalanx_proto::limit::{PATH_BYTES, WORKSPACE_BYTES, WORKSPACE_LINKS, WORKSPACE_MEMBERS};
@@ -46,22 +47,22 @@ pub(super) fn at(path: &Path) -> impl FnOnce(io::Error) -> Error + '_ {
     }
 }
 
-/// A workspace that is ready to travel.
+/// A workspace that is ready to send.
 #[derive(Clone, Debug)]
 pub struct Packed {
     /// SHA-256 over paths, modes and contents, in hexadecimal.
     pub digest: String,
-    /// Bytes of the files.
+    /// Total size of the files in bytes.
     pub bytes: u64,
     /// Patterns that matched nothing.
     pub unmatched: Vec<String>,
     pub(super) root: PathBuf,
-    /// By path, in byte order.
+    /// Files and links, by path in byte order.
     pub(super) members: Vec<Member>,
 }
 
 impl Packed {
-    /// Files and links in it.
+    /// Returns the number of files and links.
     pub fn files(&self) -> usize {
         self.members.len()
     }
@@ -70,7 +71,7 @@ impl Packed {
 /// A file or link of the workspace.
 #[derive(Clone, Debug)]
 pub(super) struct Member {
-    /// Relative to the root, with `/`.
+    /// Path relative to the root, with `/`.
     pub path: String,
     pub kind: Kind,
 }
@@ -87,10 +88,12 @@ pub(super) enum Kind {
     },
 }
 
-/// Reads what `include` names below `root`: what a pattern matches and none that begins with `!`.
+/// Finds the files below `root` that a pattern of `include` matches, except those matched by a pattern that begins with
+/// `!`.
 ///
 /// # Errors
-/// A bad pattern, a link that leads outside, a file that can't be read, too much of all.
+/// Returns an error for an invalid pattern, a link that leads out of the workspace, a file that can't be read, and a
+/// workspace that is too large.
 pub fn pack(root: &Path, include: &[String]) -> Result<Packed, Error> {
     let root = fs::canonicalize(root).map_err(at(root))?;
     let globs = compile(&root, include)?;
@@ -133,7 +136,7 @@ fn compile(root: &Path, include: &[String]) -> Result<GlobSet, Error> {
     })
 }
 
-/// Walks the tree in byte order of the paths; says which patterns matched nothing.
+/// Walks the tree. Returns the files and links by path in byte order, and the patterns that matched nothing.
 fn collect(
     root: &Path,
     include: &[String],
@@ -166,7 +169,7 @@ fn collect(
         if kind.is_dir() || matched.is_empty() {
             continue;
         }
-        // A pattern with `!` takes out, wherever it stands.
+        // A pattern with `!` excludes files, wherever it is in the list.
         let mut taken_out = false;
         for index in matched {
             used[index] = true;
@@ -175,7 +178,7 @@ fn collect(
         if taken_out {
             continue;
         }
-        // Before it is read: it may be a disk's image.
+        // Check before reading: the file may be a disk image.
         let announced = entry.metadata().map_or(0, |meta| meta.len());
         if kind.is_file() {
             bound.check(entry.path(), announced)?;
@@ -194,7 +197,7 @@ fn collect(
     Ok((members, unmatched))
 }
 
-/// How much there is so far.
+/// The size of the workspace so far.
 struct Bound<'r> {
     root: &'r Path,
     bytes: u64,
@@ -214,7 +217,7 @@ impl<'r> Bound<'r> {
         }
     }
 
-    /// Whether there is room for a file.
+    /// Returns an error if there is no room for a file.
     fn check(&mut self, path: &Path, size: u64) -> Result<(), Error> {
         if size > self.largest.0 {
             self.largest = (size, path.to_owned());
@@ -246,7 +249,7 @@ impl<'r> Bound<'r> {
     }
 }
 
-/// The name as it travels.
+/// Returns the name under which a file travels.
 fn name(relative: &Path) -> Result<String, Error> {
     let text = relative.to_str().filter(|text| text.len() <= PATH_BYTES);
     let text = text.filter(|text| !text.contains(char::is_control));
@@ -259,7 +262,7 @@ fn member(root: &Path, path: &Path, relative: &Path) -> Result<Member, Error> {
     let meta = fs::symlink_metadata(path).map_err(at(path))?;
     let kind = if meta.is_symlink() {
         let target = fs::read_link(path).map_err(at(path))?;
-        // A dangling link leads nowhere in particular; it is refused like one that leads outside.
+        // A dangling link leads nowhere in particular. It is refused like one that leads out of the workspace.
         let inside = fs::canonicalize(path).is_ok_and(|real| real.starts_with(root));
         if target.is_absolute() || !inside {
             return Err(Error::Escape {
@@ -436,7 +439,7 @@ mod tests {
             packed.digest
         };
         assert_ne!(digest("y z", "x"), digest("z", "x y"));
-        // A line break could be the end of a member.
+        // A line break could look like the end of a member.
         put(dir.path(), "a\nf 0 00 bz", "");
         assert!(matches!(
             pack(dir.path(), &globs(&["*z"])),

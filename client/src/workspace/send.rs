@@ -1,4 +1,4 @@
-//! A workspace's parts, read from its files one after the other.
+//! Reads the parts of a workspace from its files, one after the other.
 
 use super::pack::{Error, Kind, Member, Packed, at};
 use phalanx_proto::limit::CHUNK_BYTES;
@@ -7,14 +7,15 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-/// Takes a part; false if no more are wanted.
+/// Receives a part. Returns false if no more parts are wanted.
 pub type Give<'g> = &'g mut dyn FnMut(Part) -> bool;
 
 impl Packed {
-    /// Reads the files again and gives all parts, the digest first. What has changed meanwhile isn't what the digest says: the receiver sees it.
+    /// Reads the files again and passes on all parts, the digest first. If a file has changed, its contents don't match
+    /// the digest, and the receiver notices.
     ///
     /// # Errors
-    /// A file that can't be read any more, or has become shorter.
+    /// Returns an error if a file can no longer be read or has become shorter.
     pub fn send(&self, give: Give<'_>) -> Result<(), Error> {
         if !give(Part::Digest(self.digest.clone())) {
             return Ok(());
@@ -46,7 +47,7 @@ impl Packed {
     }
 }
 
-/// So many bytes of a file; whether more is wanted.
+/// Passes on `size` bytes of a file. Returns whether more parts are wanted.
 fn send_file(path: &Path, size: u64, give: Give<'_>) -> Result<bool, Error> {
     if size == 0 {
         return Ok(true);
