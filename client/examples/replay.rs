@@ -1,4 +1,5 @@
-//! Replays a made-up run on this terminal, to look at the live table, the lines and the end: for work on the display.
+//! Replays an invented run on this terminal, to look at the live table, the lines and the summary while working on the
+//! display.
 //!
 //!     cargo run --example replay -- [CELLS] [SLOTS] [SPEED]
 //!     cargo run --example replay -- 500 40 5

@@ -1,6 +1,6 @@
-//! A canary: a secret is put everywhere that a spec can put it, in every form that masking knows, and then looked for in every
-//! byte that the program left behind: the whole state directory (journal with its -wal, spool, logs), its output, its reports.
-//! The captured secret is another one than the given one, so that both ways in are shown.
+//! A canary: puts a secret everywhere a spec can have one, in every form that masking knows. Then searches every byte
+//! that the program left behind for it: the whole state directory (journal with its -wal, spool, logs), its output and
+//! its reports. The captured secret differs from the given one, so that both ways in are tested.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 mod collector;

@@ -1,5 +1,5 @@
-//! The `phalanx` command as a process, against a scripted coordinator on a Unix socket: what goes to which output, exit codes,
-//! reports, Ctrl-C, a broken connection.
+//! The `phalanx` command as a process, against a scripted coordinator on a Unix socket: standard output and standard
+//! error, exit codes, reports, Ctrl-C, a broken connection.
 #![allow(clippy::unwrap_used)]
 
 #[path = "../../report/tests/sample/mod.rs"]

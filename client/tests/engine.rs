@@ -1,4 +1,4 @@
-//! The coordinator's engine with a fake session in place of agents: journal, scheduling, runs and the control service are the real ones.
+//! The coordinator with a fake session in place of agents. Journal, scheduling, runs and the control service are real.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 mod engine_support;

@@ -1,5 +1,5 @@
-//! Commands around containers, with a real engine and a real terminal: `--keep`, `phalanx attach`, `phalanx gc`, and the settings
-//! `docker.*`, whose effect is looked for in the engine.
+//! Commands about containers, with a real engine and a real terminal: `--keep`, `phalanx attach`, `phalanx gc`, and the
+//! settings `docker.*`, whose effect is checked in the engine.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,

@@ -1,4 +1,5 @@
-//! Every example that ships is a valid spec (the Compose file's warnings are what it is an example of).
+//! Every example in the repository is a valid spec. The Compose file's warnings are allowed, since the example shows
+//! them.
 #![allow(clippy::unwrap_used)]
 
 use phalanx_client::cli::diagnostics::{Style, render};

@@ -1,8 +1,9 @@
-//! Hostile files against the real program: `phalanx validate` says what is wrong, ends with code 2, and stays small.
+//! Hostile files against the real program: `phalanx validate` reports what is wrong, exits with code 2, and uses little
+//! memory.
 //!
-//! Memory is the kernel's own peak of the child (`ru_maxrss`), time is what it computed (`ru_utime` + `ru_stime`), so a busy
-//! machine changes neither much. The bounds of time are those of a debug build; with `--release` it measures what users have.
-//! One test in a file of its own: the kernel counts the children of the whole process.
+//! Memory is the kernel's peak of the child process (`ru_maxrss`), time is its CPU time (`ru_utime` + `ru_stime`), so a
+//! busy machine changes neither much. The limits on time are for a debug build; run with `--release` to measure what
+//! users have. This is a single test in its own file, because the kernel counts the children of the whole process.
 #![allow(clippy::unwrap_used)]
 
 use nix::sys::resource::{UsageWho, getrusage};

@@ -1,7 +1,7 @@
-//! `kill -9` of one `phalanx run` while another one goes on in the same state directory: the next start clears up what the dead
-//! one left and nothing else, and `--resume` finishes its run without repeating a finished cell. Everything here is the real
-//! program; processes are found in /proc by an environment variable that only they carry. Also Ctrl-C twice and three times, which
-//! don't wait for what `kill -9` doesn't wait for either.
+//! `kill -9` of one `phalanx run` while another one runs with the same state directory. The next start removes the
+//! leftovers of the dead one and nothing else, and `--resume` finishes its run without repeating a finished cell. Uses
+//! the real program; processes are found in /proc by an environment variable that only they have. Also tests Ctrl-C
+//! twice, which doesn't wait for steps, and three times, which doesn't wait for clean-up either.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,

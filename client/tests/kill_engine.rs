@@ -1,6 +1,6 @@
-//! `kill -9` of `phalanx run` at ten points of a run with containers, spread over network, pull, build, create, start, steps and
-//! clean-up: after the next start the engine holds nothing of the dead run, and a run beside it never notices.
-//! `PHALANX_KILL_SEED` repeats an order of points and their delays.
+//! `kill -9` of `phalanx run` at ten points of a run with containers, spread over network, pull, build, create, start,
+//! steps and clean-up. After the next start, the engine holds nothing of the dead run, and a run beside it isn't
+//! affected. `PHALANX_KILL_SEED` repeats an order of points and their delays.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,

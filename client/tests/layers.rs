@@ -1,4 +1,5 @@
-//! What must be absent: runtimes and clocks in the cores, arrows against the one direction.
+//! Checks what must be absent: runtimes and clocks in the cores, and dependencies between crates against the one
+//! direction.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::{BTreeMap, BTreeSet};

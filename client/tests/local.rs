@@ -1,5 +1,5 @@
-//! Local mode end to end: spec text in, a settled run out, through the real coordinator and real agents over a Unix socket.
-//! Each test runs with agents in this process and once more with agents as child processes.
+//! Local mode end to end: from the text of a spec to a settled run, through the real coordinator and real agents over a
+//! Unix socket. Each test runs with agents in this process and again with agents as child processes.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
 use libtest_mimic::{Arguments, Failed, Trial};

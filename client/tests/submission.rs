@@ -1,4 +1,4 @@
-//! What a client prepares is what a coordinator plans: one spec through both.
+//! A client's plan equals the coordinator's plan: one spec through both.
 #![allow(clippy::unwrap_used)]
 
 use phalanx_client::prepare::{Prepared, prepare};

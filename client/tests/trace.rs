@@ -1,4 +1,4 @@
-//! Runs of the real program as traces, at a collector that speaks the real protocol.
+//! Runs of the real program as traces, sent to a collector that speaks the real protocol.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 mod collector;

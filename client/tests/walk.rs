@@ -1,6 +1,6 @@
-//! The walk: one cell through every stage, in memory, on a runtime that only pretends and objects to misuse. Each stage is the
-//! real code; what actors do in the program, a straight line does here, so that it can be read from top to bottom.
-//! ARCHITECTURE.md quotes the journal that comes of it; `PHALANX_REGENERATE=1` writes it there.
+//! The walk: takes one cell through every stage, in memory, on a fake runtime that objects to misuse. Each stage is the
+//! real code. A straight line replaces the actors, so that the test can be read from top to bottom. ARCHITECTURE.md
+//! quotes the resulting journal; `PHALANX_REGENERATE=1` writes it there.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 use phalanx_agent::cell;

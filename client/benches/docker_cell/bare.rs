@@ -1,4 +1,4 @@
-//! The engine's calls themselves, in the order in which the runtime makes them.
+//! The engine calls of a cell, made directly, in the same order as the runtime makes them.
 
 use super::{Round, Took, image};
 use bollard::Docker;
@@ -37,7 +37,7 @@ async fn cell(docker: &Docker) -> Took {
     }
 }
 
-/// Makes a network of a cell's size; its name is nobody else's.
+/// Creates a network of the same size as a cell's, with a unique name.
 pub async fn network(docker: &Docker) -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed) % 4096;
@@ -58,7 +58,7 @@ pub async fn network(docker: &Docker) -> String {
     name
 }
 
-/// Makes a container in a network, and starts it.
+/// Creates a container in a network and starts it.
 pub async fn container(docker: &Docker, network: &str, name: &str) {
     let body = ContainerCreateBody {
         image: Some(image::NAME.to_owned()),

@@ -1,5 +1,6 @@
-//! How long after a cancel nothing is left: cells in the middle of a step, each with a network and a few containers, cancelled by a client of the
-//! coordinator, against removing as many of the same objects with bare calls, all cells at once, in alternating rounds.
+//! Measures the time from a cancel until nothing is left in the engine. A client of the coordinator cancels cells in
+//! the middle of a step, each with a network and a few containers. This is compared with the removal of as many objects
+//! by bare calls, all cells at once, in alternating rounds.
 
 use super::{bare, image, median, ours};
 use bollard::Docker;
@@ -21,7 +22,7 @@ pub async fn all(docker: &Docker, rounds: usize) {
         "| cells | stop_grace_period | bare removal (ms) | cancel → nothing left (ms) | (ours − grace) ÷ bare, median | of each round |"
     );
     println!("|---|---|---|---|---|---|");
-    // The containers' process doesn't listen to SIGTERM: a grace is used up to its end.
+    // The containers' process ignores SIGTERM, so the whole grace period is used up.
     for (cells, grace_s) in [(1, 0), (9, 0), (9, 2)] {
         let (mut bares, mut cancels) = (Vec::new(), Vec::new());
         for round in 0..=rounds {
@@ -50,7 +51,7 @@ pub async fn all(docker: &Docker, rounds: usize) {
     }
 }
 
-/// Makes the objects of so many cells; the time that removing them takes.
+/// Creates the objects of this many cells. Returns the time that their removal takes.
 async fn bare_removal(docker: &Docker, cells: usize) -> Duration {
     let made = join_all((0..cells).map(|_| async {
         let network = bare::network(docker).await;
@@ -78,7 +79,7 @@ async fn bare_removal(docker: &Docker, cells: usize) -> Duration {
     began.elapsed()
 }
 
-/// From the client's order until the last cell says that nothing is left, which the engine confirms.
+/// Returns the time from the client's cancel until the last cell reports that nothing is left. The engine confirms it.
 async fn cancelled(docker: &Docker, cells: usize, grace_s: u64) -> Duration {
     let place = tempfile::tempdir().unwrap();
     let options = ours::options(place.path(), cells);

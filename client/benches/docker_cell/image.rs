@@ -1,15 +1,15 @@
-//! The benchmark's image: a static busybox as a file system, so that no registry is needed.
+//! The benchmark's image: a static busybox as its file system, so no registry is needed.
 
 use bollard::Docker;
 use bollard::query_parameters::CreateImageOptionsBuilder;
 use futures::StreamExt;
 
-/// Its name.
+/// Name of the image.
 pub const NAME: &str = "phalanx-bench/busybox:1";
-/// What its containers run.
+/// Command of its containers.
 pub const COMMAND: [&str; 2] = ["sleep", "1000"];
 
-/// Makes it unless the engine has it.
+/// Builds the image unless the engine has it.
 pub async fn provide(docker: &Docker) {
     if docker.inspect_image(NAME).await.is_ok() {
         return;

@@ -1,14 +1,14 @@
-//! What a cell costs beyond the engine's own time: a network of its own, one container and `exec true`, from its submission
-//! to a coordinator until the engine holds nothing of it, against the same calls made bare, in alternating rounds of one process.
-//! Prints medians as a Markdown table.
+//! Measures the cost of a cell beyond the engine's own time. A cell has its own network, one container and `exec true`;
+//! its time runs from the submission to a coordinator until the engine holds nothing of it. This is compared with the
+//! same calls made directly, in alternating rounds of one process. Prints medians as a Markdown table.
 //!
 //!     cargo bench -p phalanx --bench docker_cell --profile dev [-- ROUNDS [CELLS]]
 //!     cargo bench -p phalanx --bench docker_cell --profile dev -- cancel [ROUNDS]
 //!
-//! The second measures how long after a cancel nothing is left.
+//! The second command measures the time from a cancel until nothing is left.
 //!
-//! The engine is the limit, so the build's profile makes little difference. Needs an engine and a static busybox
-//! (`apt-get install busybox-static`), of which it makes its image; no network is kept ready.
+//! The engine is the limit, so the build profile makes little difference. Needs an engine and a static busybox
+//! (`apt-get install busybox-static`), from which it builds its image. No network is kept ready.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::disallowed_methods)]
 
 mod bare;
@@ -19,14 +19,14 @@ mod ours;
 use bollard::Docker;
 use std::time::Duration;
 
-/// How long a cell took: until its outcome is known, and until the engine holds nothing of it.
+/// The times of a cell: until its outcome is known, and until the engine holds nothing of it.
 #[derive(Clone, Copy)]
 pub struct Took {
     pub outcome: Duration,
     pub whole: Duration,
 }
 
-/// Every cell's times, and the wall time of all.
+/// The times of all cells, and the wall time of the round.
 pub struct Round {
     pub cells: Vec<Took>,
     pub wall: Duration,
@@ -55,7 +55,7 @@ async fn main() {
             continue;
         }
         let (mut bares, mut ours) = (Vec::new(), Vec::new());
-        // The first pair warms caches on both sides and isn't counted.
+        // The first pair warms the caches on both sides and isn't counted.
         for round in 0..=rounds {
             let bare = bare::round(&docker, cells, at_once).await;
             let our = ours::round(&docker, cells, at_once).await;
@@ -74,7 +74,7 @@ async fn main() {
             };
         row("wall time of all", &|r| r.wall, &|r| r.wall);
         row("a cell, until nothing is left", &whole, &whole);
-        // What the user waits for is the outcome; bare calls have none before they have cleaned up.
+        // A user waits for the outcome; bare calls have none before they have cleaned up.
         row("a cell, until its outcome", &whole, &outcome);
         row("… against bare without its clean-up", &outcome, &outcome);
     }
@@ -88,7 +88,7 @@ fn outcome(round: &Round) -> Duration {
     median(round.cells.iter().map(|cell| cell.outcome).collect())
 }
 
-/// A round of ours is compared to the bare one before it, since the machine's load changes.
+/// Compares a round of Phalanx with the bare round before it, since the machine's load changes.
 fn row(
     cells: &str,
     what: &str,

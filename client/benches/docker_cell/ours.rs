@@ -1,4 +1,4 @@
-//! The same cells as a user's: a spec submitted to a coordinator, its events watched.
+//! The same cells run by Phalanx: submits a spec to a coordinator and watches its events.
 
 use super::{Round, Took, image};
 use bollard::Docker;
@@ -20,7 +20,7 @@ pub async fn round(docker: &Docker, cells: usize, at_once: usize) -> Round {
     let local = LocalRun::start(&options(place.path(), at_once))
         .await
         .unwrap();
-    // One at a time means one run after the other: each is submitted when nothing of the one before is left.
+    // One at a time means one run after the other: each is submitted when nothing of the previous one is left.
     let runs = cells.div_ceil(at_once);
     let began = Instant::now();
     let mut all = Vec::new();
@@ -39,7 +39,7 @@ pub async fn round(docker: &Docker, cells: usize, at_once: usize) -> Round {
     Round { cells: all, wall }
 }
 
-/// A coordinator and one agent in this process, with the machine's engine.
+/// Returns the options for a coordinator and one agent in this process, with the machine's engine.
 pub fn options(place: &Path, slots: usize) -> Options {
     Options {
         state_dir: place.to_owned(),
@@ -121,7 +121,7 @@ async fn run(local: &LocalRun, cells: usize) -> (RunId, Vec<Took>) {
     (run, cells.collect())
 }
 
-/// How many containers and networks of a run the engine holds.
+/// Returns the number of containers and networks of a run in the engine.
 pub async fn left(docker: &Docker, run: &RunId) -> usize {
     let filter = HashMap::from([("label".to_owned(), vec![format!("phalanx.run={run}")])]);
     let options = ListContainersOptionsBuilder::default();

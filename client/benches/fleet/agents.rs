@@ -1,4 +1,5 @@
-//! Simulated agents: each with two connections of its own, as a real one has, and cells that only say what cells say.
+//! Simulated agents. Each has two connections of its own, as a real agent does, and its cells only send the events of a
+//! cell.
 
 use phalanx_proto::limit::LOG_CHUNK_BYTES;
 use phalanx_proto::v1;
@@ -19,24 +20,24 @@ use tonic::transport::{Channel, Endpoint};
 use v1::from_agent::Message as Up;
 use v1::to_agent::Message as Down;
 
-/// Unacknowledged batches of one attempt, as a real agent has.
+/// Maximum number of unacknowledged batches of one attempt, as in a real agent.
 const UNDER_WAY: u64 = 4;
 
-/// Agents that connect at once.
+/// Maximum number of agents that connect at once.
 const AT_ONCE: usize = 100;
 
-/// What its cells do.
+/// What the cells of an agent do.
 #[derive(Clone, Copy)]
 pub enum Work {
-    /// One step, between so many milliseconds.
+    /// Run one step, with a duration between these two values in milliseconds.
     Step(u64, u64),
-    /// Events, so many in a message, as fast as they are acknowledged.
+    /// Send events as fast as they are acknowledged, with this many in a message.
     Talk(u64),
-    /// Log bytes, as fast as they are acknowledged.
+    /// Send log bytes as fast as they are acknowledged.
     Print,
 }
 
-/// How they are.
+/// Behaviour of the agents.
 #[derive(Clone)]
 pub struct Manner {
     pub slots: u32,
@@ -44,7 +45,7 @@ pub struct Manner {
     pub work: Work,
 }
 
-/// Agents; gone when it is dropped.
+/// A group of agents; dropping it ends them.
 pub struct Crew {
     _tasks: JoinSet<()>,
     shared: Arc<Shared>,
@@ -54,14 +55,14 @@ struct Shared {
     manner: Manner,
     url: String,
     welcomed: AtomicU64,
-    /// How many connect at once.
+    /// Limits how many connect at once.
     door: Semaphore,
-    /// Cells that talk or print end when this is true.
+    /// Becomes true when cells that send events or logs should end.
     enough: watch::Sender<bool>,
 }
 
 impl Crew {
-    /// Returns when all of them are welcome.
+    /// Connects the agents. Returns when all of them were accepted.
     pub async fn connect(url: &str, count: u32, manner: Manner) -> Crew {
         let shared = Arc::new(Shared {
             manner,
@@ -87,7 +88,7 @@ impl Crew {
         }
     }
 
-    /// Cells that talk or print come to their end.
+    /// Makes cells that send events or logs end.
     pub fn enough(&self) {
         self.shared.enough.send_replace(true);
     }
@@ -101,7 +102,7 @@ fn now() -> Timestamp {
 async fn channel(url: &str) -> Channel {
     let endpoint = Endpoint::from_shared(url.to_owned()).unwrap();
     loop {
-        // A thousand at once may be more than the listener's backlog takes.
+        // A thousand connections at once may exceed the listener's backlog.
         match endpoint.clone().tcp_nodelay(true).connect().await {
             Ok(channel) => return channel,
             Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
@@ -109,7 +110,8 @@ async fn channel(url: &str) -> Channel {
     }
 }
 
-/// A connection for bytes; a coordinator that a crowd connects to at once may drop one before it has spoken.
+/// Opens a connection for logs. Retries, because a coordinator may drop a silent connection when a crowd connects at
+/// once.
 async fn logs(url: &str, name: &str) -> (mpsc::Sender<v1::LogUp>, Streaming<v1::LogDown>) {
     loop {
         let (logs, outgoing) = mpsc::channel(64);
@@ -133,7 +135,7 @@ struct Agent {
     shared: Arc<Shared>,
     up: mpsc::Sender<v1::FromAgent>,
     logs: mpsc::Sender<v1::LogUp>,
-    /// Of cells that wait for it: what is acknowledged.
+    /// The acknowledged sequence of each cell that waits for it.
     acks: HashMap<String, watch::Sender<u64>>,
 }
 
@@ -194,7 +196,7 @@ impl Agent {
         })
     }
 
-    /// Whether nobody has been welcomed yet: nothing may be said before.
+    /// Whether the agent wasn't accepted yet; it may send nothing before that.
     fn is_new(&self) -> bool {
         !self.acks.contains_key("")
     }
@@ -206,7 +208,7 @@ impl Agent {
     async fn heard(&mut self, message: Down) {
         match message {
             Down::Welcome(_) => {
-                // The mark of having been welcomed; no cell has this id.
+                // Marks that the agent was accepted; no cell has this id.
                 self.acks.insert(String::new(), watch::Sender::new(0));
                 self.shared.welcomed.fetch_add(1, Ordering::Relaxed);
             }
@@ -322,7 +324,7 @@ impl Cell {
         .await;
     }
 
-    /// Says these events, as one message.
+    /// Sends these events as one message.
     async fn tell(&mut self, kinds: Vec<EventKind>) {
         let first_seq = self.seq + 1;
         let at = now();
@@ -347,11 +349,11 @@ impl Cell {
             first_seq,
             events,
         });
-        // An agent that is gone says nothing.
+        // An agent whose connection is gone sends nothing.
         let _ = self.up.send(up(message)).await;
     }
 
-    /// Returns when this much is acknowledged; false if that can't come any more.
+    /// Waits until this much is acknowledged. Returns false if that can no longer happen.
     async fn acknowledged(&mut self, least: u64) -> bool {
         self.acked.wait_for(|acked| *acked >= least).await.is_ok()
     }
@@ -407,7 +409,7 @@ impl Cell {
         let token = Some(self.token.clone());
         let end = v1::LogEnd { token, number };
         let _ = self.logs.send(log(v1::log_up::Message::End(end))).await;
-        // A real agent doesn't tell the end before its logs are stored.
+        // A real agent doesn't send the end before its logs are stored.
         self.acknowledged(number).await;
     }
 }

@@ -1,5 +1,5 @@
-//! Offer → accept, and slot free → next first step. Both ends of each are events of the journal, with the times they bear there: an offer is decided,
-//! journaled, sent, answered and decided upon; a slot is free when the agent cleaned up behind a cell.
+//! Measures offer → accept, and slot free → next first step, by the times of the events in the journal. Offer → accept:
+//! decide, journal, send, answer, decide. A slot is free when the agent has cleaned up its previous cell.
 
 use crate::agents::{Crew, Manner, Work};
 use crate::rig::Fleet;
@@ -9,9 +9,9 @@ use phalanx_shared::time::Timestamp;
 use std::collections::HashMap;
 use std::time::Duration;
 
-/// Slots of all agents together: as many as the most cells.
+/// Slots of all agents together: the largest number of cells.
 const SLOTS: u32 = 1_000;
-/// Cells, and rounds that give enough of them.
+/// Numbers of cells, each with the number of rounds that give enough samples.
 const CELLS: [(u32, u32); 3] = [(27, 12), (180, 4), (1_000, 2)];
 
 pub async fn all() {
@@ -74,7 +74,7 @@ fn offers(events: &[Recorded]) -> Vec<Duration> {
     took
 }
 
-/// From the submission until every cell was accepted.
+/// Returns the time from the submission until every cell was accepted.
 fn all_taken(events: &[Recorded]) -> Duration {
     let submitted = events.first().map(|first| first.event.at);
     let accepted = |r: &&Recorded| matches!(r.event.kind, EventKind::CellAccepted { .. });
@@ -84,7 +84,8 @@ fn all_taken(events: &[Recorded]) -> Duration {
         .expect("a run that was submitted and whose cells were accepted")
 }
 
-/// The n-th cell beyond those that begin at once takes the n-th slot that was freed.
+/// Returns the time between each freed slot and the next first step: the n-th cell beyond those that start at once
+/// takes the n-th freed slot.
 fn successions(events: &[Recorded], abreast: u32) -> Vec<Duration> {
     let of = |wanted: fn(&EventKind) -> bool| {
         let found = events.iter().filter(|r| wanted(&r.event.kind));

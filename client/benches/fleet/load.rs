@@ -1,4 +1,5 @@
-//! A coordinator with 1,000 agents and 100,000 queued cells: what it takes of the machine while they wait, and how fast they go once agents want them.
+//! Measures a coordinator with 1,000 agents and 100,000 queued cells: its use of the machine while they wait, and how
+//! many it assigns per second.
 
 use crate::agents::{Crew, Manner, Work};
 use crate::rig::{Coordinator, Fleet};
@@ -9,7 +10,7 @@ use std::time::{Duration, Instant};
 const AGENTS: u32 = 1_000;
 const RUNS: u32 = 10;
 const CELLS: u32 = 10_000;
-/// How long a state is looked at.
+/// How long a state is observed.
 const WITHIN: Duration = Duration::from_secs(10);
 
 pub async fn all() {
@@ -40,7 +41,8 @@ pub async fn all() {
     row(&what, &memory(&at), &took);
     idle(&at, &format!("{AGENTS} agents and {all} cells that wait")).await;
 
-    // The same agents come again and take what waits; half a second to one and a half each, so a thousand are wanted per second.
+    // The same agents connect again and take the waiting cells. A cell takes half a second to one and a half, so a
+    // thousand are wanted per second.
     drop(crew);
     let began = Instant::now();
     let crew = Crew::connect(&at.url(), AGENTS, manner("later")).await;
@@ -79,7 +81,7 @@ pub async fn all() {
     drop(crew);
 }
 
-/// What it costs while nothing happens but heartbeats.
+/// Measures the cost while only heartbeats happen.
 async fn idle(at: &Coordinator, what: &str) {
     let before = Seen::now(at);
     tokio::time::sleep(WITHIN).await;
@@ -116,21 +118,22 @@ async fn wait_for(at: &Coordinator, metric: &str, value: f64) {
     }
 }
 
-/// Seconds of computing of a process so far.
+/// Returns the CPU time of a process so far, in seconds.
 fn computed(process: u32) -> f64 {
     let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
-    // What follows the program's name: the state, then numbers; user and system time are the 14th and 15th of all.
+    // The program's name is followed by the state and numbers. User and system time are the 14th and 15th field of the
+    // line.
     let (_, rest) = stat.rsplit_once(") ").unwrap();
     let fields: Vec<&str> = rest.split(' ').collect();
     let ticks: f64 = [11, 12]
         .map(|n| fields[n].parse::<f64>().unwrap())
         .iter()
         .sum();
-    // The kernel's unit for this file, whatever its own timer does.
+    // The kernel's unit for this file, whatever its own timer uses.
     ticks / 100.0
 }
 
-/// Resident memory of the coordinator, and the most of it so far.
+/// Returns the resident memory of the coordinator, and its peak so far.
 fn memory(at: &Coordinator) -> String {
     let status = fs::read_to_string(format!("/proc/{}/status", at.process.id())).unwrap();
     let of = |name: &str| -> u64 {

@@ -1,5 +1,6 @@
-//! How soon an agent is given up: one that was killed (`kill -9`, told by the process it leaves behind), and ones that fell silent behind a network that
-//! swallows everything. Real agents; the end is the `attempt_lost` of the run's journal.
+//! Measures how soon a lost agent is given up: one that was killed (`kill -9`, reported by the process that it leaves
+//! behind), and ones behind a network that drops everything. Uses real agents and the `attempt_lost` event of the run's
+//! journal.
 
 use crate::proxy::Proxy;
 use crate::rig::{Coordinator, Fleet};
@@ -10,7 +11,7 @@ use std::collections::HashMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 const KILLS: u32 = 10;
-/// As many as there are eighths of a heartbeat's interval.
+/// One agent per eighth of the heartbeat interval.
 const SILENT: u32 = 8;
 const APART: Duration = Duration::from_millis(250);
 
@@ -80,7 +81,7 @@ async fn silent() {
 struct Held {
     id: String,
     events: tonic::Streaming<phalanx_proto::v1::Recorded>,
-    /// By cell.
+    /// The agent of each cell.
     agents: HashMap<String, String>,
 }
 
@@ -115,7 +116,7 @@ impl Held {
         }
     }
 
-    /// When the next attempt was lost, and whose it was.
+    /// Returns when the next attempt was lost, and the agent that ran it.
     async fn next_loss(&mut self) -> (Timestamp, String) {
         loop {
             let event = self.next().await.event;

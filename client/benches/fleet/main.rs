@@ -1,11 +1,17 @@
-//! A fleet on the loopback network: the real `phalanx serve` as a process of its own, agents that are simulated (1, 10 and 1,000 of them, over sockets of their
-//! own, speaking the real protocol) or real, and what it costs. Prints rows of a Markdown table: what, value, note.
+//! Measures a fleet on the loopback network: the real `phalanx serve` as its own process, and agents that are real or
+//! simulated (1, 10 and 1,000 of them, with their own sockets, speaking the real protocol). Prints rows of a Markdown
+//! table: what, value, note.
 //!
 //!     cargo bench -p phalanx --bench fleet [-- latency load rates lost]
 //!
-//! `latency`: offer → accept, and slot free → next first step, both by the events of the run's own journal. `load`: a coordinator's memory and computing with
-//! 1,000 agents and 100,000 queued cells, and how fast it hands them out. `rates`: durable events and log lines per second through it. `lost`: how
-//! soon a dead and a silent agent are noticed. Without a word: all of these, some six minutes. The agents compute in this process, on the same cores.
+//! - `latency`: offer → accept, and slot free → next first step, both by the events of the run's own journal.
+//! - `load`: memory and CPU time of a coordinator with 1,000 agents and 100,000 queued cells, and how fast it assigns
+//!   them.
+//! - `rates`: durable events and log lines per second.
+//! - `lost`: how soon a dead and a silent agent are noticed.
+//!
+//! Without arguments, it measures all of these, which takes some six minutes. The agents run in this process, on the
+//! same cores.
 #![allow(
     clippy::unwrap_used,
     clippy::print_stdout,
@@ -60,12 +66,12 @@ async fn main() {
     }
 }
 
-/// One line of the table.
+/// Prints one line of the table.
 fn row(what: &str, value: &str, note: &str) {
     println!("| {what} | {value} | {note} |");
 }
 
-/// `p50 / p99 ms`; the worst of fewer than a hundred.
+/// Formats `p50 / p99 ms`; p99 is the worst value if there are fewer than a hundred.
 fn spread(mut all: Vec<Duration>) -> String {
     all.sort();
     let at = |percent: usize| {

@@ -1,15 +1,16 @@
-//! How many events become durable, and how many lines of logs are stored, per second: agents send as fast as they are acknowledged.
+//! Measures how many events become durable, and how many log lines are stored, per second. Agents send as fast as they
+//! are acknowledged.
 
 use crate::agents::{Crew, Manner, Work};
 use crate::rig::Fleet;
 use crate::{row, runs};
 use std::time::{Duration, Instant};
 
-/// How long each is looked at.
+/// Duration of each measurement.
 const WITHIN: Duration = Duration::from_secs(5);
-/// Events in a message.
+/// Number of events in a message.
 const BATCH: u64 = 16;
-/// Bytes of a log's line.
+/// Bytes of a log line.
 const LINE: f64 = 100.0;
 
 pub async fn all() {
@@ -31,7 +32,7 @@ pub async fn all() {
     }
 }
 
-/// How fast a metric grew while so many agents work, and by how much.
+/// Returns how fast a metric grew per second with this many agents, and by how much in total.
 async fn measure(agents: u32, work: Work, metric: &str) -> (f64, f64) {
     let fleet = Fleet::new();
     let at = fleet.serve();

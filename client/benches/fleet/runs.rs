@@ -1,10 +1,10 @@
-//! Runs of a coordinator: submitted, watched, ended.
+//! Submits and watches runs of a coordinator.
 
 use crate::rig::Coordinator;
 use phalanx_proto::v1;
 use phalanx_shared::event::Recorded;
 
-/// Many cells of one step each. `strategy` and `cell` are more keys of these.
+/// Returns a spec with many cells of one step each. `strategy` and `cell` are additional keys of these.
 pub fn spec(cells: u32, strategy: &str, cell: &str) -> String {
     format!(
         "name: fleet
@@ -37,7 +37,7 @@ pub async fn cancel(at: &Coordinator, run: &str) {
     at.client().await.cancel(request).await.unwrap();
 }
 
-/// A run's events as they come; the stream ends with the run's last stack.
+/// Streams the events of a run; the stream ends after the run's last stack is removed.
 pub async fn watch(at: &Coordinator, run: &str) -> tonic::Streaming<v1::Recorded> {
     let request = v1::WatchRequest {
         run_id: run.to_owned(),
@@ -49,7 +49,7 @@ pub async fn watch(at: &Coordinator, run: &str) -> tonic::Streaming<v1::Recorded
     client.watch(request).await.unwrap().into_inner()
 }
 
-/// Each event of a run, when it is over.
+/// Returns all events of a run after its end.
 pub async fn events(at: &Coordinator, run: &str) -> Vec<Recorded> {
     let mut stream = watch(at, run).await;
     let mut events = Vec::new();

@@ -1,4 +1,4 @@
-//! An OTLP collector in the test's own process: takes what it is sent and keeps it.
+//! An OTLP collector in the test's own process: stores everything that it receives.
 #![allow(dead_code, clippy::unwrap_used)]
 
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{

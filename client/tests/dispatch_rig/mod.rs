@@ -1,4 +1,5 @@
-//! A coordinator that is only dispatch, an agent whose cells follow a script, and a proxy between them that can be cut.
+//! A coordinator that consists only of dispatch, an agent whose cells follow a script, and a proxy between them that
+//! can be cut.
 
 mod proxy;
 mod script;

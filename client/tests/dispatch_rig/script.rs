@@ -1,4 +1,4 @@
-//! Cells that do what a script says.
+//! Cells that follow a script.
 
 use phalanx_agent::cell_contract::Assignment;
 use phalanx_agent::link::CellSpawner;

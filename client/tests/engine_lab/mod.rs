@@ -1,5 +1,5 @@
-//! What tests of the whole program against a real engine need: an image of the test's own, the `docker` command, `phalanx` in a
-//! state directory of its own, and a list of what the engine holds of it.
+//! Helpers for tests of the whole program with a real engine: an image of the test's own, the `docker` command,
+//! `phalanx` with its own state directory, and a list of its objects in the engine.
 #![allow(dead_code)] // Each test program uses a part.
 
 use libtest_mimic::{Arguments, Failed, Trial};

@@ -1,4 +1,4 @@
-//! A coordinator without agents: whoever reads `ToAgents` plays them by a script.
+//! A coordinator without agents: the test reads `ToAgents` and plays the agents by a script.
 
 use async_trait::async_trait;
 use indexmap::IndexMap;

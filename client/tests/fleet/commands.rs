@@ -1,4 +1,4 @@
-//! A client's commands against a coordinator that is served: leave a run to itself, watch it, follow its logs, run it again, remove it.
+//! Client commands against `phalanx serve`: submit without waiting, watch, follow logs, rerun, remove.
 
 use crate::rig::{Fleet, Run, eventually};
 use serde_json::Value;

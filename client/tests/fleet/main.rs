@@ -1,4 +1,5 @@
-//! A fleet of real processes on the loopback network: `phalanx serve`, agents, clients; killed, cut off, upgraded, lied to.
+//! A fleet of real processes on the loopback network: `phalanx serve`, agents and clients. They are killed, cut off,
+//! upgraded and lied to.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,

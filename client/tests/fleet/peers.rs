@@ -1,4 +1,5 @@
-//! Peers that are broken, foreign or malicious, on the real port: refused or dropped with a reason, and the run goes on.
+//! Broken, foreign and malicious peers on the real port: they are refused or dropped with a reason, and the run
+//! continues.
 
 use crate::rig::{BOUND, Coordinator, Fleet, attempts, eventually};
 use phalanx_proto::v1;

@@ -1,4 +1,4 @@
-//! A TCP proxy that stands for a network: it passes everything on, is cut, or swallows everything.
+//! A TCP proxy that simulates a network: it forwards everything, is cut, or drops everything.
 
 use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

@@ -1,4 +1,4 @@
-//! What is killed or cut off costs no finished step, and no cell two outcomes.
+//! A kill or a cut costs no finished step and gives no cell two outcomes.
 
 use crate::proxy::Proxy;
 use crate::rig::{Fleet, attempts, eventually, process_exists};

@@ -1,4 +1,4 @@
-//! A run of a coordinator is what a local run is: the same reports, the same exit codes, words that help.
+//! A run of a remote coordinator behaves like a local run: the same reports, the same exit codes, helpful messages.
 
 use crate::rig::{Fleet, eventually};
 use nix::sys::signal::Signal;

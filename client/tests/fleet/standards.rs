@@ -1,4 +1,4 @@
-//! What gRPC's own tools ask of any server: health and reflection.
+//! What standard gRPC tools expect of any server: health and reflection.
 
 use crate::rig::Fleet;
 use tonic_health::pb::HealthCheckRequest;

@@ -1,4 +1,5 @@
-//! The files of a spec travel from the client: the coordinator reads nothing by a client's path, and takes nothing that isn't a workspace.
+//! The files of a spec travel from the client. The coordinator reads no path that a client names, and accepts only
+//! valid workspaces.
 
 use crate::rig::{Coordinator, Fleet, Run, eventually};
 use nix::sys::signal::Signal;

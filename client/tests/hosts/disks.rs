@@ -1,4 +1,5 @@
-//! Disks that are full, under a coordinator that is served and under an agent: said clearly, nothing corrupted, and it goes on when there is room.
+//! Full disks, under `phalanx serve` and under an agent: the error is clear, nothing is corrupted, and work continues
+//! once there is room.
 
 use crate::proxy::Proxy;
 use crate::rig::{Coordinator, Fleet, attempts, eventually};

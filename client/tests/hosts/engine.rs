@@ -1,4 +1,4 @@
-//! A container engine that is stopped and started under a remote run: a second engine, with directories and a socket of its own.
+//! Stops and starts a container engine under a remote run. Uses a second engine with its own directories and socket.
 
 use crate::daemon::Daemon;
 use crate::image::BUSYBOX;

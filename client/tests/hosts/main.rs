@@ -1,7 +1,9 @@
-//! A fleet with real containers under repeated kills, on an engine that is restarted, on full disks, and on hosts with addresses of their own.
+//! A fleet with real containers: under repeated kills, on an engine that is restarted, on full disks, and on hosts with
+//! their own addresses.
 //!
-//! What a machine may lack is ignored by name: a container engine, root. `PHALANX_FLEET_ROUNDS=50` kills more often (5 by default; the least
-//! is one of each kind), `PHALANX_FLEET_SEED` repeats a sequence; both are printed.
+//! Tests that need something the machine lacks (a container engine, root) are ignored by name.
+//! `PHALANX_FLEET_ROUNDS=50` kills more often (default 5, one of each kind, which is the minimum). `PHALANX_FLEET_SEED`
+//! repeats a sequence. Both values are printed.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,

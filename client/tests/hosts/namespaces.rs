@@ -1,4 +1,4 @@
-//! Agents in network namespaces, each joined to the coordinator's host by a cable that can be pulled.
+//! Agents in network namespaces, each connected to the coordinator's host by a cable that can be pulled.
 
 use crate::rig::{Fleet, Process, attempts, process_exists};
 use std::process::Command;

@@ -1,5 +1,5 @@
-//! Round after round a run with real containers, and in each something is killed or cut at a random moment: every cell passes, its log is
-//! byte for byte what the container wrote, and nothing is left in the engine.
+//! Rounds of a run with real containers. Each round kills or cuts something at a random moment. Every cell passes, its
+//! log equals what the container wrote byte for byte, and nothing is left in the engine.
 
 use crate::proxy::Proxy;
 use crate::rig::{Coordinator, Fleet, Process, eventually};

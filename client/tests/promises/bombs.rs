@@ -1,4 +1,4 @@
-//! Small specs that would grow without end.
+//! Small specs that would grow without limit.
 
 use crate::place::{Place, ended};
 use crate::rig::{Coordinator, Fleet};

@@ -1,4 +1,4 @@
-//! Compose files and env files, as Compose reads them.
+//! Compose files and env files, read as Compose reads them.
 
 use crate::engine_lab::Lab;
 use crate::place::{Place, Said};

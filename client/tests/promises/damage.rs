@@ -1,4 +1,4 @@
-//! Damaged rows, full disks, unwritable directories: one bad thing stops nothing else.
+//! Damaged rows, full disks, unwritable directories: one failure stops nothing else.
 
 use crate::rig::{BOUND, Coordinator, Fleet, eventually};
 use crate::{Need, Test};

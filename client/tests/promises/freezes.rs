@@ -1,4 +1,5 @@
-//! Programs that are stopped for longer than the lease and go on, and second ones where one belongs.
+//! Programs that are stopped for longer than the lease and then continue, and second processes where only one is
+//! allowed.
 
 use crate::rig::{BOUND, Coordinator, Fleet, Process, Run, attempts, eventually, process_exists};
 use crate::{Need, Test};

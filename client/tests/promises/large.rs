@@ -1,4 +1,4 @@
-//! Much of everything: cells, runs of years, output without end.
+//! Large quantities: many cells, runs over years, endless output.
 
 use crate::rig::{Coordinator, Fleet, Process, eventually};
 use crate::{Need, Test};

@@ -1,5 +1,6 @@
-//! What Phalanx promises, tried as users and strangers would: the inputs of `tests/field/` (each with the right value in its
-//! `expect.txt`) and attacks on a coordinator, its agents and their machine. A module for each kind.
+//! Checks the promises of Phalanx as users and strangers would: with the inputs of `tests/field/` (each has the right
+//! result in its `expect.txt`), and with attacks on a coordinator, its agents and their machine. Each kind has its own
+//! module.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,

@@ -1,4 +1,4 @@
-//! Paths that lead out of where they may lead: links that a container or a process made in the workspace.
+//! Paths that lead out of their allowed directory: links that a container or a process created in the workspace.
 
 use crate::engine_lab::{IDLE, Lab};
 use crate::place::Place;

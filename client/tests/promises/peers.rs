@@ -1,4 +1,4 @@
-//! Agents, clients and strangers on a coordinator's ports that say what they may not, or nothing at all.
+//! Agents, clients and strangers on a coordinator's ports that send invalid messages, or nothing at all.
 
 use crate::rig::{BOUND, Coordinator, Fleet, Run, attempts, eventually};
 use crate::{Need, Test};

@@ -1,4 +1,4 @@
-//! A directory of a test's own, with an input of `tests/field/` in it, and `phalanx` with nothing of this machine's settings.
+//! A directory for each test with an input of `tests/field/`, and `phalanx` without the machine's settings.
 
 use std::fs;
 use std::path::{Path, PathBuf};

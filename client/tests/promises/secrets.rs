@@ -1,4 +1,4 @@
-//! Secrets: in no output whatever the way, and sent to nobody who has no claim to them.
+//! Secrets appear in no output, whatever the way, and reach only those that need them.
 
 use crate::place::{Place, Said, ended};
 use crate::{Need, Test};

@@ -1,4 +1,4 @@
-//! Waits that can't end are reported, and end.
+//! Waits that can't succeed are reported, and end.
 
 use crate::place::Place;
 use crate::rig::Fleet;

@@ -1,4 +1,4 @@
-//! A coordinator that plays a sequence of events to whoever watches, and remembers what it was asked.
+//! A coordinator that sends a fixed sequence of events to every watcher, and records its requests.
 #![allow(dead_code)]
 
 use phalanx_proto::v1::control_server::{Control, ControlServer};
