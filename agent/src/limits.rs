@@ -1,12 +1,15 @@
-//! Limit of open files: raises it to the hard limit, and recognises errors that mean a resource is exhausted.
+//! Limits of this process: raises that of open files, forbids core files, gives child processes the original ones back,
+//! and recognises errors that mean a resource is exhausted.
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use serde::{Deserialize, Serialize};
 use std::error::Error;
 use std::io;
 use std::sync::OnceLock;
 
-/// The soft limit that this program was started with. Commands that it starts get it back.
-static FIRST: OnceLock<u64> = OnceLock::new();
+/// The soft limits that this program was started with and has changed since. Commands that it starts get them back.
+static FIRST_OPEN_FILES: OnceLock<u64> = OnceLock::new();
+static FIRST_CORE_BYTES: OnceLock<u64> = OnceLock::new();
 
 /// Raises the soft limit of open files to the hard limit: the usual soft limit exists for programs that use `select`.
 /// If that fails, the limit stays as it is.
@@ -15,20 +18,50 @@ pub fn raise_open_files() {
         return;
     };
     if setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok() {
-        let _ = FIRST.set(soft);
+        let _ = FIRST_OPEN_FILES.set(soft);
     }
 }
 
-/// Returns the original soft limit, for child processes, if this program has raised its own.
-pub fn first_open_files() -> Option<u64> {
-    FIRST.get().copied()
+/// Lets this process leave no core file, which would hold secrets. If that fails, the limit stays as it is.
+pub fn forbid_core_files() {
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_CORE) else {
+        return;
+    };
+    if setrlimit(Resource::RLIMIT_CORE, 0, hard).is_ok() {
+        let _ = FIRST_CORE_BYTES.set(soft);
+    }
 }
 
-/// Sets the soft limit of this process. Makes at most two system calls, so it may be called between `fork` and `exec`.
-pub fn set_open_files(soft: u64) -> io::Result<()> {
-    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    setrlimit(Resource::RLIMIT_NOFILE, soft.min(hard), hard)?;
-    Ok(())
+/// Soft limits of a child process, where they differ from its parent's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SoftLimits {
+    open_files: Option<u64>,
+    core_bytes: Option<u64>,
+}
+
+impl SoftLimits {
+    /// Returns the limits that this program was started with.
+    pub fn first() -> SoftLimits {
+        SoftLimits {
+            open_files: FIRST_OPEN_FILES.get().copied(),
+            core_bytes: FIRST_CORE_BYTES.get().copied(),
+        }
+    }
+
+    /// Sets them for this process. Makes at most four system calls, so it may be called between `fork` and `exec`.
+    pub fn apply(&self) -> io::Result<()> {
+        let both = [
+            (Resource::RLIMIT_NOFILE, self.open_files),
+            (Resource::RLIMIT_CORE, self.core_bytes),
+        ];
+        for (resource, soft) in both {
+            if let Some(soft) = soft {
+                let (_, hard) = getrlimit(resource)?;
+                setrlimit(resource, soft.min(hard), hard)?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Returns whether an error, or one of its sources, means that this process or the machine has run out of file

@@ -3,6 +3,7 @@
 //! Inside an identity's directory, which no other user can enter, the files of cells keep the modes they were given:
 //! containers read them as other users.
 
+use crate::limits;
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
@@ -73,6 +74,7 @@ fn tighten(path: &Path, mode: u32) -> io::Result<()> {
 /// Keeps this process's memory, which holds secrets, out of core dumps and away from other processes of its user.
 /// Programs that it starts aren't affected.
 pub fn memory() {
+    limits::forbid_core_files();
     if let Err(error) = nix::sys::prctl::set_dumpable(false) {
         tracing::debug!(%error, "the process's memory may be dumped");
     }

@@ -480,14 +480,18 @@ fn a_report_that_cant_be_written_is_errored() {
 }
 
 fn a_soft_limit_of_open_files_is_raised() {
+    // What the agents change for themselves is as before for what they start: its own limits of open files and of core files.
     let place = Place::new();
     place.write(
         "spec.yaml",
         "name: soft\nservices: { s: { process: [sh, -c, \"ulimit -Sn; sleep 600\"], ready: { log: '^64$', timeout: 20s } } }\n\
          strategy: { matrix: { n: \"${{ lists.range(12) }}\" } }\n\
-         phases: { t: [ { run: { script: \"ulimit -Sn\" }, expect: [\"stdout.trim() == '64'\"] }, { exec: { service: s, script: \"sleep 0.5; ulimit -Sn\" }, expect: [\"stdout.trim() == '64'\"] } ] }\n",
+         phases: { t: [ { run: { script: \"ulimit -Sn; ulimit -Sc\" }, expect: [\"stdout == '64\\n100\\n'\"] }, { exec: { service: s, script: \"sleep 0.5; ulimit -Sn\" }, expect: [\"stdout.trim() == '64'\"] } ] }\n",
     );
-    let said = shell(&place, "ulimit -Sn 64; $PHALANX run spec.yaml --slots 12");
+    let said = shell(
+        &place,
+        "ulimit -Sc 100; ulimit -Sn 64; $PHALANX run spec.yaml --slots 12",
+    );
     assert_eq!(said.code, Some(0), "{said:?}");
 }
 

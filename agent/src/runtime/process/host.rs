@@ -112,7 +112,7 @@ impl AttemptHost {
                 .map(|bytes| base64::engine::general_purpose::STANDARD.encode(bytes)),
             ports: Vec::new(),
             user: request.user.as_deref().map(user_and_group).transpose()?,
-            open_files: crate::limits::first_open_files(),
+            limits: crate::limits::SoftLimits::first(),
             marker: self.marker(service),
         };
         let limit = match request.max_output {

@@ -151,7 +151,7 @@ impl ProcessMember {
             stdin: None,
             user: None,
             ports,
-            open_files: crate::limits::first_open_files(),
+            limits: crate::limits::SoftLimits::first(),
             marker: self.shared.host.marker(&definition.name),
         }
     }

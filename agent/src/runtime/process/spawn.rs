@@ -1,7 +1,7 @@
 //! The only module with unsafe code: `fork`, the setup of a service's process between `fork` and `exec`, and a warden's
 //! mark in its own environment.
 
-use crate::limits;
+use crate::limits::SoftLimits;
 use nix::libc::c_char;
 use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::ForkResult;
@@ -27,17 +27,15 @@ pub fn out_of_reach(command: &mut Command) {
 }
 
 /// Starts the command in its own session (no terminal, and a group that can be signalled as a whole), with no signal
-/// blocked (the warden's are) and with the original limit of open files. It dies with its parent, in case the parent is
+/// blocked (the warden's are) and with the original soft limits. It dies with its parent, in case the parent is
 /// killed before it can end its children.
 #[allow(unsafe_code)]
-pub fn own_session_tied_to_parent(command: &mut Command, open_files: Option<u64>) {
+pub fn own_session_tied_to_parent(command: &mut Command, limits: SoftLimits) {
     let parent = nix::unistd::getpid();
     let prepare = move || -> io::Result<()> {
         nix::unistd::setsid()?;
         SigSet::empty().thread_set_mask()?;
-        if let Some(soft) = open_files {
-            limits::set_open_files(soft)?;
-        }
+        limits.apply()?;
         nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
         if nix::unistd::getppid() != parent {
             // The parent died before `PR_SET_PDEATHSIG` took effect.
@@ -45,7 +43,7 @@ pub fn own_session_tied_to_parent(command: &mut Command, open_files: Option<u64>
         }
         Ok(())
     };
-    // SAFETY: between fork and exec only async-signal-safe calls are allowed: these are six system calls
+    // SAFETY: between fork and exec only async-signal-safe calls are allowed: these are eight system calls
     // and compares; nothing allocates, locks or unwinds.
     unsafe {
         command.pre_exec(prepare);

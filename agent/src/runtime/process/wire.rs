@@ -5,6 +5,7 @@
 
 use super::marker::Marker;
 use crate::beneath::Place;
+use crate::limits::SoftLimits;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -41,8 +42,8 @@ pub struct Start {
     pub user: Option<(u32, u32)>,
     /// The service's ports on 127.0.0.1. The process starts once they are free.
     pub ports: Vec<u16>,
-    /// Initial soft limit of open files, if it differs from the warden's.
-    pub open_files: Option<u64>,
+    /// Its soft limits, where they differ from the warden's.
+    pub limits: SoftLimits,
     /// Mark that says what the process belongs to.
     pub marker: Marker,
 }

@@ -279,7 +279,7 @@ static CELL: Table = Table {
         key(
             "experimental",
             BOOL,
-            "whether its failure doesn't fail the run",
+            "a mark that reports show; it doesn't change the outcome",
         ),
     ]],
     rest: None,

@@ -52,7 +52,7 @@ fn spawn(start: &Start) -> io::Result<Pid> {
     if let Some((user, group)) = start.user {
         command.uid(user).gid(group);
     }
-    spawn::own_session_tied_to_parent(&mut command, start.open_files);
+    spawn::own_session_tied_to_parent(&mut command, start.limits);
     let child = command.spawn()?;
     // The handle is not needed: the warden waits for all its children alike.
     i32::try_from(child.id())
