@@ -10,14 +10,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-/// Given with `--secret-file`. Its characters are escaped differently by JSON, URLs and Base64.
+/// Given with `--secret-file`. JSON, URLs and Base64 escape its characters differently.
 const GIVEN: &str = "canary+Given/7f3a=9 c1\"d&e";
-/// Made up by the system under test, and captured as `{secret: …}`.
+/// Produced by the system under test, and captured as `{secret: …}`.
 const CAPTURED: &str = "canaryCaptured-5b1d0e77a2";
-/// Shows that what is searched was written at all.
+/// Proves that the searched files were written at all.
 const HARMLESS: &str = "harmless-words-around";
 
-/// Services print what the secret's file holds: a spec may well name a secret in an environment.
+/// Services print the secret's file: a spec may name a secret in an environment.
 const SPEC: &str = r#"
 name: canary
 secrets: [given]
@@ -124,7 +124,7 @@ fn canary(more: &[&str]) {
             .env("HOME", place.path())
             .env("TMPDIR", at("tmp"))
             .env("PHALANX_STATE_DIR", at("state"))
-            // As much as there is to say.
+            // Log as much as possible.
             .env("PHALANX_LOG", "trace")
             .env("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.endpoint)
             .current_dir(place.path())
@@ -184,7 +184,7 @@ fn canary(more: &[&str]) {
     shown(&files);
 }
 
-/// The search looked at what it was meant to: each kind of file is there and holds what surrounds the secrets.
+/// Checks that the search covered the right files: each kind exists and contains the text around the secrets.
 fn shown(files: &[(PathBuf, Vec<u8>)]) {
     let holds = |of: &dyn Fn(&str) -> bool, words: &str| {
         files.iter().any(|(file, bytes)| {
@@ -219,12 +219,13 @@ fn shown(files: &[(PathBuf, Vec<u8>)]) {
     assert!(holds(&|file| file.contains("/logs/"), HARMLESS));
 }
 
-/// The spec itself is the user's, and so is what it says.
+/// Collects the files below a directory with their names. The spec is the user's own file, so it may contain the
+/// secret.
 fn files_below(directory: &Path, out: &mut Vec<(PathBuf, Vec<u8>)>) {
     for entry in fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
         let kind = fs::symlink_metadata(&path).unwrap().file_type();
-        // Names are written, too.
+        // Names of files are searched, too.
         let mut bytes = path.to_string_lossy().into_owned().into_bytes();
         if kind.is_dir() {
             files_below(&path, out);
@@ -242,7 +243,8 @@ fn position(bytes: &[u8], pattern: &[u8]) -> Option<usize> {
         .position(|window| window == pattern)
 }
 
-/// What may be nowhere: written out by an implementation of the encodings that isn't the masks' own.
+/// Returns the forms that must appear nowhere, made by an implementation of the encodings that is independent of the
+/// masks.
 fn forms() -> Vec<(String, Vec<u8>)> {
     let mut forms = Vec::new();
     for (name, secret) in [("given", GIVEN), ("captured", CAPTURED)] {
@@ -269,7 +271,7 @@ fn forms() -> Vec<(String, Vec<u8>)> {
         add("URL", percent("%20"));
         add("form", percent("+"));
         for before in 0..3usize {
-            // The characters that depend on the secret alone.
+            // Only the characters that depend on the secret alone.
             let padded = [vec![0; before], secret.as_bytes().to_vec()].concat();
             let text = base64(&padded);
             let from = (before * 8).div_ceil(6);

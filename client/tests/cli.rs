@@ -331,7 +331,7 @@ fn nothing_is_left_to_a_coordinator_that_is_not_there() {
     }
 }
 
-/// A run of its own, without a coordinator.
+/// Runs a command without a coordinator.
 fn locally(home: &Path, arguments: &[&str]) -> (i32, String, String) {
     let Output {
         status,
@@ -427,14 +427,14 @@ phases:
     }
 }
 
-/// A line of standard error, or nothing within a time.
+/// Waits for a line of standard error, up to a time limit.
 fn line_of(child: &mut Child, wanted: &str) -> Option<String> {
     let (found, wait) = std::sync::mpsc::channel();
     let stderr = child.stderr.take().unwrap();
     let wanted = wanted.to_owned();
     std::thread::spawn(move || {
         let mut lines = BufReader::new(stderr).lines().map_while(Result::ok);
-        // The rest is read too, so that nobody waits for room in the pipe.
+        // Read the rest too, so that the child never blocks on a full pipe.
         if let Some(line) = lines.find(|line| line.contains(&wanted)) {
             let _ = found.send(line);
         }
@@ -517,7 +517,7 @@ fn a_run_that_goes_on_needs_its_secrets_again() {
     assert_eq!(code, 0, "{stderr}");
 }
 
-/// A server of one event stream per connection, until the test ends.
+/// Starts a server that sends one event stream per connection until the test ends.
 fn events_server() -> std::net::SocketAddr {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -560,7 +560,7 @@ fn want_of_open_files_is_told_and_no_verdict_about_copies_and_streams() {
             .output()
             .unwrap();
         let (code, stderr) = (status.code(), text(&stderr));
-        // What a limit is enough for may differ; whatever it isn't enough for is no verdict.
+        // How far a limit suffices may differ; hitting it must never count as a verdict.
         assert!(matches!(code, Some(0 | 3)), "{limit}: {stderr}");
         assert!(!stderr.contains("... failed"), "{limit}: {stderr}");
         let note = format!("at most {limit} files may be open here (`ulimit -n`)");

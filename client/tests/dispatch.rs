@@ -88,7 +88,7 @@ async fn nothing_is_acknowledged_before_it_is_durable() {
     rig.hold_durable(true);
     rig.offer(&agent, token(1));
     rig.until_torn_down(&token(1)).await;
-    // The agent drains, but may not leave while it holds what isn't on disk.
+    // The agent drains, but may not leave while it holds events that aren't on disk.
     rig.command(ToAgents::Drain { agent });
     let left = tokio::time::timeout(Duration::from_millis(300), rig.agent().left()).await;
     assert!(left.is_err(), "the agent left with unacknowledged events");
@@ -104,7 +104,7 @@ async fn a_retired_attempt_is_ended_by_its_agent_and_its_late_word_refused() {
     rig.some_events(1).await;
     rig.command(ToAgents::Retire { token: token(1) });
     rig.script().wait_cancelled().await;
-    // The slot is free again, and nothing of the old attempt comes between.
+    // The slot is free again, and no event of the old attempt comes in between.
     rig.offer(&agent, token(2));
     rig.some_events(1).await;
     rig.command(ToAgents::Cancel {

@@ -166,7 +166,7 @@ phases:
     let (code, stdout, stderr) = said(terminal.output().unwrap());
     assert_eq!(code, Some(7), "{stdout}\n{stderr}");
 
-    // Kept until somebody says otherwise.
+    // The stack is kept until a command removes it.
     assert!(!lab.held(&BTreeSet::new()).is_empty());
     let (code, would, stderr) = lab.call(&["gc", "--kept", "--dry-run"]);
     assert_eq!(code, Some(0), "{stderr}");
@@ -176,7 +176,7 @@ phases:
     let (code, _, stderr) = lab.call(&["gc", "--kept"]);
     assert_eq!(code, Some(0), "{stderr}");
     assert_eq!(lab.held(&BTreeSet::new()), Vec::<String>::new());
-    // What `bare` was built to is unused now.
+    // The image that was built for `bare` is unused now.
     let (code, images, stderr) = lab.call(&["gc", "--images", "0s", "--dry-run"]);
     assert_eq!(code, Some(0), "{stderr}");
     assert!(images.contains("image phalanx-build:"), "{images}");
@@ -200,7 +200,7 @@ phases: {{ work: [{{ exec: {{ service: db, script: 'echo seen > /data/file' }} }
     let (code, _, stderr) = lab.call(&["run", "kept.yaml", "--keep", "--ttl", "3s"]);
     assert_eq!(code, Some(0), "{stderr}");
     assert!(stderr.contains("kept"), "{stderr}");
-    // Nobody calls phalanx any more.
+    // No further `phalanx` is called.
     eventually("the kept stack is gone", || {
         lab.held(&BTreeSet::new()).is_empty().then_some(())
     });
@@ -288,7 +288,7 @@ phases: {{ work: [{{ exec: {{ service: db, command: ['true'] }} }}] }}
         line.is_some_and(|line| line.contains("28") && line.contains("config.toml")),
         "{shown}"
     );
-    // Ready networks are cut from the same pool; none may be left.
+    // Ready networks come from the same pool, so none may be left.
     assert_eq!(lab.held(&BTreeSet::new()), Vec::<String>::new());
 }
 
@@ -311,7 +311,7 @@ phases: {{ work: [{{ exec: {{ service: db, command: ['true'] }} }}] }}
         assert_eq!(code, Some(3), "{setting:?}: {stderr}");
         stderr
     };
-    // A registry that takes connections and says nothing.
+    // A registry that accepts connections and never answers.
     let registry = TcpListener::bind("127.0.0.1:0").unwrap();
     let silent = format!("image: '{}/absent:1'", registry.local_addr().unwrap());
     let pull = spec("pull", &silent);
@@ -358,7 +358,7 @@ phases:
     let mut run = command.stderr(stderr).spawn().unwrap();
     let (send, asked) = mpsc::channel();
     let waiting = thread::spawn(move || {
-        // The engine asks for the second cell's image while the first one holds the only place.
+        // The engine requests the image of the second cell while the first one holds the only place.
         let _ = send.send(registry.accept().map(drop));
         registry
     });
@@ -368,7 +368,7 @@ phases:
     fs::write(lab.path().join("gate"), "").unwrap();
     assert!(asked.is_ok() && still, "{}", words());
     let code = eventually("the run ends", || run.try_wait().unwrap());
-    // The registry never gives the image: its cell says so.
+    // The registry never sends the image, and its cell reports that.
     assert_eq!(code.code(), Some(3), "{}", words());
     drop(waiting.join());
     let marker = fs::read_to_string(lab.path().join("begun")).unwrap_or_default();
@@ -376,7 +376,7 @@ phases:
     assert_eq!(lab.held(&BTreeSet::new()), Vec::<String>::new());
 }
 
-/// Each step fails unless the field that it names did its work.
+/// Each step fails unless the field in its name had its effect.
 fn compose() {
     let lab = Lab::new();
     let image = &lab.image;

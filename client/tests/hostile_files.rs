@@ -15,17 +15,18 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
-/// What a file may cost, release or debug.
+/// Maximum memory for a file, in release and debug builds.
 const MOST_MIB: i64 = 200;
-/// Of computing, in a debug build, which takes several times as long as what users have.
+/// Maximum CPU time in a debug build, which takes several times as long as a release build.
 const MOST_SECONDS: f64 = 15.0;
-/// Against hanging: far beyond what the bound above allows on a busy machine.
+/// Guards against hanging; far beyond what the limit above allows on a busy machine.
 const HANG: Duration = Duration::from_secs(300);
 
-/// Repeats a text into a file without holding it: the child's peak counts what this process held when it forked.
+/// Writes a hostile file piece by piece instead of holding it in memory: the child's peak includes the memory of this
+/// process at the fork.
 struct Script {
     name: &'static str,
-    /// What the message must say; several words may be asked for.
+    /// Words that the message must contain.
     said: &'static [&'static str],
     write: fn(&mut dyn Write) -> std::io::Result<()>,
 }
@@ -285,7 +286,7 @@ fn validate(place: &Path, name: &str, path: &Path, said: &[&str]) {
     assert!(seconds <= MOST_SECONDS, "{name} computed for {seconds} s");
 }
 
-/// What all children so far computed, in seconds, and the peak of the biggest of them, in MiB.
+/// Returns the CPU time of all children so far, in seconds, and the peak memory of the largest, in MiB.
 fn children() -> (f64, i64) {
     let usage = getrusage(UsageWho::RUSAGE_CHILDREN).unwrap();
     let times = [usage.user_time(), usage.system_time()];

@@ -18,13 +18,13 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-/// Nothing takes this long; a test that waits for it would otherwise hang.
+/// Longer than anything takes; guards against hanging.
 const BOUND: Duration = Duration::from_secs(120);
-/// Carried by every process of a run's stacks and steps.
+/// An environment variable of every process of a run's stacks and steps.
 const MARK: &str = "PHALANX_TEST_KILL_MARK";
 
-/// Cells 1 and 2 end at once, 3 and 4 when the gate opens. Every executed step leaves a line.
-/// `leaver` has a descendant in a session of its own that doesn't listen to SIGTERM, as daemons are.
+/// Cells 1 and 2 end at once, 3 and 4 when the gate opens. Every executed step leaves a line. `leaver` has a descendant
+/// in its own session that ignores SIGTERM, as daemons do.
 const SPEC: &str = r#"
 name: kill
 inputs: { place: {}, mark: {} }
@@ -52,7 +52,7 @@ phases:
       run: echo ends >> ${{ inputs.place }}/cell-${{ matrix.n }}
 "#;
 
-/// A step that waits for ever, an `always` step that does too, and a service that doesn't listen to SIGTERM.
+/// A step that never ends, an `always` step that never ends, and a service that ignores SIGTERM.
 const STUBBORN: &str = r#"
 name: stubborn
 inputs: { place: {}, mark: {} }
@@ -76,15 +76,15 @@ phases:
 
 const NEXT: &str = "name: next\nphases: { p: [{ run: 'true' }] }\n";
 
-/// A directory with the state directory, and one `phalanx` call after the other in it.
+/// A directory that contains the state directory and the specs, in which `phalanx` is called.
 struct Bench {
     place: tempfile::TempDir,
 }
 
-/// One run in the background.
+/// A run in the background.
 struct Started {
     child: Child,
-    /// The inputs' `place`: marker files and the gate.
+    /// The input `place`: a directory for marker files and the gate.
     place: PathBuf,
     mark: String,
     stderr: PathBuf,
@@ -112,7 +112,7 @@ impl Bench {
         command
     }
 
-    /// Runs to its end.
+    /// Runs a command to its end.
     fn call(&self, arguments: &[&str]) -> (Option<i32>, String, String) {
         let output = self.phalanx(arguments).output().unwrap();
         let text = |bytes| String::from_utf8(bytes).unwrap();
@@ -156,7 +156,7 @@ impl Bench {
         }
     }
 
-    /// The listed run with this id, or the only one that isn't `not`.
+    /// Returns the first listed run whose id matches.
     fn listed(&self, pick: impl Fn(&str) -> bool) -> Option<Value> {
         let list = self.json(&["runs", "--format", "json"]);
         let runs = list["runs"].as_array().unwrap().clone();
@@ -191,7 +191,7 @@ impl Started {
         });
     }
 
-    /// Waits until these words were said.
+    /// Waits until the run has printed these words.
     fn has_said(&self, words: &str) {
         eventually(words, || self.said().contains(words).then_some(()));
     }
@@ -204,7 +204,8 @@ impl Started {
         eventually("the run ends", || self.child.try_wait().unwrap())
     }
 
-    /// Two cells are over, and the other two wait at the gate with both services and the leaver's descendant up.
+    /// Whether two cells have ended, and the other two wait at the gate with both services and the leaver's descendant
+    /// up.
     fn is_half_way(&self, run: &Value) -> bool {
         let long = |p: &&Process| p.command.contains("3601") && p.command.contains("trap");
         let (all, passed) = (processes(&self.mark), &run["cells_by_outcome"]["passed"]);
@@ -225,7 +226,7 @@ struct Process {
     command: String,
 }
 
-/// Processes that carry the mark, zombies aside (those have no environment).
+/// Returns the processes with the mark. Zombies have no environment, so they are not included.
 fn processes(mark: &str) -> Vec<Process> {
     let variable = format!("{MARK}={mark}");
     let entries = fs::read_dir("/proc").unwrap().flatten();
@@ -247,12 +248,12 @@ fn signal(process: u32, signal: Signal) {
     nix::sys::signal::kill(id, signal).unwrap();
 }
 
-/// The wardens over what carries the mark: its parents that don't carry it themselves.
+/// Returns the wardens above the marked processes: their parents without a mark.
 fn wardens(mark: &str) -> Vec<u32> {
     let below: Vec<u32> = processes(mark).iter().map(|p| p.id).collect();
     let parents = below.iter().filter_map(|id| {
         let stat = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
-        // The state and the parent follow the name in brackets.
+        // State and parent follow the name in parentheses.
         stat.rsplit(')')
             .next()?
             .split_whitespace()
@@ -277,7 +278,7 @@ fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// What a run's marker files must say once it has passed; `cut` cells were begun twice.
+/// Checks the marker files of a run that passed; `cut` cells began twice.
 fn assert_steps(run: &Started, cut: &[u32]) {
     for n in 1..=4 {
         let expected: &[&str] = if cut.contains(&n) {
@@ -308,19 +309,19 @@ fn a_killed_run_is_cleared_up_and_resumed(more: &[&str]) {
     a.child.kill().unwrap();
     a.child.wait().unwrap();
 
-    // The next start, of whatever it is, leaves nothing of A.
+    // The next start, of any run, removes everything of A.
     let (code, _, stderr) = bench.call(&["run", "next.yaml"]);
     assert_eq!(code, Some(0), "{stderr}");
     eventually("nothing of A is left", || {
         processes(&a.mark).is_empty().then_some(())
     });
-    // And B has everything it had.
+    // B still has all its processes.
     assert!(b.lives(), "{}", b.said());
     let left: Vec<u32> = processes(&b.mark).iter().map(|p| p.id).collect();
     let stable = others.iter().filter(|id| left.contains(id)).count();
     assert!(stable >= 8, "B's services: {others:?}, later {left:?}");
 
-    // The list tells the truth about a run that was cut off: two cells have passed, and it isn't over.
+    // The list is right about the interrupted run: two cells have passed, and it hasn't ended.
     let row = bench.listed(|run| run == id).unwrap();
     assert_eq!(row["outcome"], Value::Null, "{row}");
     assert_eq!(row["cells_by_outcome"]["passed"], 2, "{row}");
@@ -345,7 +346,7 @@ fn a_killed_run_is_cleared_up_and_resumed(more: &[&str]) {
         "{shown:#}"
     );
 
-    // B was never disturbed.
+    // B was not affected.
     assert!(b.lives(), "{}", b.said());
     b.open_gate();
     assert_eq!(b.end().code(), Some(0), "{}", b.said());
@@ -395,7 +396,7 @@ fn ctrl_c_a_third_time_leaves_at_once_and_nothing_stays() {
     run.has_said("cancelling (Ctrl-C): ");
     let order = run.place.join("order");
     eventually("the `always` step runs", || order.exists().then_some(()));
-    // With its wardens frozen, no clean-up comes to an end.
+    // With its wardens frozen, no clean-up can end.
     let frozen = wardens(&run.mark);
     assert!(!frozen.is_empty() && !frozen.contains(&run.child.id()));
     frozen.iter().for_each(|id| signal(*id, Signal::SIGSTOP));

@@ -27,28 +27,28 @@ fn main() -> ExitCode {
     )])
 }
 
-/// Where a run is killed, a random while later.
+/// When a run is killed; a random delay is added.
 #[derive(Clone, Copy, Debug)]
 enum Point {
-    /// Right after its start, or while its first networks are made.
+    /// Right after its start, or while its first networks are created.
     Spawned,
     /// A network is kept ready.
     NetworkReady,
-    /// The engine asks a registry that never answers.
+    /// The engine pulls from a registry that never answers.
     Pulling,
     /// The engine runs a container of a build.
     Building,
-    /// So many containers of its exist.
+    /// Several of its containers are created.
     Created,
-    /// One runs.
+    /// A container is started.
     Started,
-    /// A command runs in one.
+    /// A command runs in a container.
     Exec,
-    /// A step restarts one.
+    /// A step restarts a container.
     Restarting,
-    /// The first one ends in clean-up.
+    /// The first container ends during clean-up.
     Dying,
-    /// The first one is removed.
+    /// The first container is removed.
     Removed,
 }
 
@@ -65,7 +65,7 @@ const POINTS: [Point; 10] = [
     Point::Removed,
 ];
 
-/// Splitmix64: small, and the same everywhere.
+/// Splitmix64: small, and the same on every machine.
 struct Random(u64);
 
 impl Random {
@@ -78,7 +78,7 @@ impl Random {
     }
 }
 
-/// What the engine says of containers of the image, as it happens: `ACTION agent=ID`; a build's own containers have no agent.
+/// The engine's events about containers of the image: `ACTION agent=ID`. Containers of a build have no agent.
 struct Events {
     child: Child,
     lines: mpsc::Receiver<String>,
@@ -110,7 +110,7 @@ impl Events {
         Events { child, lines }
     }
 
-    /// Waits for an action, of anyone but `aside`.
+    /// Waits for an action of any agent except those in `aside`.
     fn wait(&self, action: &str, aside: &BTreeSet<String>) {
         self.until(action, |line| {
             line.starts_with(action) && !aside.iter().any(|agent| line.contains(agent))
@@ -131,7 +131,7 @@ impl Drop for Events {
     }
 }
 
-/// Two cells with two services each, a volume, commands and a restart. `app` is what differs between points.
+/// Returns a spec with two cells of two services each, a volume, commands and a restart. `app` differs between points.
 fn spec(lab: &Lab, app: &str) -> String {
     let image = &lab.image;
     format!(
@@ -152,7 +152,7 @@ phases:
     )
 }
 
-/// A run that has a container and waits until its gate is open.
+/// Returns the spec of a run that has a container and waits until its gate is open.
 fn beside(lab: &Lab) -> String {
     let (image, place) = (&lab.image, lab.path().display());
     format!(
@@ -172,7 +172,7 @@ phases:
 
 const NEXT: &str = "name: next\nphases: { p: [{ run: 'true' }] }\n";
 
-/// A child that doesn't outlive the test.
+/// A child process that ends with the test.
 struct Running(Child);
 
 impl Drop for Running {
@@ -234,7 +234,8 @@ fn killed_anywhere() {
     assert!(held.is_empty(), "{held:#?}");
 }
 
-/// The child of a killed `phalanx` (an agent as a process) cleans up on its own: it has the time that its clean-up has.
+/// Waits until nothing is left. The child of a killed `phalanx` (an agent as a process) cleans up by itself and has the
+/// time limit of its clean-up for it.
 fn eventually_nothing(mut ask: impl FnMut() -> bool) -> bool {
     let deadline = std::time::Instant::now() + Duration::from_secs(60);
     loop {
@@ -299,7 +300,7 @@ fn kill_one(lab: &Lab, point: Point, delay: Duration, processes: bool, aside: &B
         Point::Exec => events.wait("exec_start", aside),
         Point::Restarting => events.wait("die", aside),
         Point::Dying => {
-            // Both cells restart `db` once; the deaths after that are clean-up's.
+            // Both cells restart `db` once; further deaths belong to clean-up.
             for _ in 0..3 {
                 events.wait("die", aside);
             }

@@ -10,12 +10,12 @@ fn workspace() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// All Rust files below a folder of the workspace, with their code: comments and unit tests left out.
+/// Returns all Rust files below a folder of the workspace with their code, without comments and unit tests.
 fn code(folder: &str) -> Vec<(PathBuf, String)> {
     fn walk(folder: &Path, into: &mut Vec<PathBuf>) {
         for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
             let path = entry.path();
-            // Unit tests in files of their own may do what they like.
+            // Unit tests in files of their own are not checked.
             let tests = path
                 .file_stem()
                 .is_some_and(|stem| stem == "tests" || stem == "fuzz");
@@ -80,7 +80,7 @@ fn the_domain_knows_no_runtime_and_nobody_downstream() {
     }
 }
 
-/// Which of our crates a crate may name, as ARCHITECTURE.md has it.
+/// The crates that each crate may name, as ARCHITECTURE.md says.
 const ARROWS: [(&str, &[&str]); 6] = [
     ("shared", &[]),
     ("proto", &["shared"]),
@@ -101,7 +101,7 @@ fn crates_name_each_other_in_one_direction() {
             .filter(|other| **other != krate && !may.contains(other));
         let forbidden: Vec<String> = others.map(|other| format!("phalanx_{other}")).collect();
         for (path, code) in code(&format!("{krate}/src")) {
-            // The simulator puts both sides into one test.
+            // The simulator combines both sides in one test.
             if path.components().any(|part| part.as_os_str() == "sim") {
                 continue;
             }
@@ -149,7 +149,7 @@ fn the_engines_types_stay_in_their_folder() {
     }
 }
 
-/// Named by generated code only.
+/// Dependencies that only generated code names.
 const NOT_NAMED: [(&str, &str); 1] = [("proto", "tonic-prost")];
 const CRATES: [&str; 6] = [
     "proto",
@@ -160,7 +160,7 @@ const CRATES: [&str; 6] = [
     "client",
 ];
 
-/// The dependencies that a manifest declares below `[…dependencies]`, whatever kind they are of.
+/// Returns the dependencies that a manifest declares in any section `[…dependencies]`.
 fn declared(manifest: &Path) -> Vec<String> {
     let text = fs::read_to_string(manifest).unwrap();
     let mut found = Vec::new();
@@ -203,7 +203,7 @@ fn what_a_crate_declares_it_names() {
     }
 }
 
-/// All Rust files of a package: sources, tests, benches, the build script.
+/// Returns all Rust files of a package: sources, tests, benches, the build script.
 fn everything_in(krate: &str) -> Vec<String> {
     let mut folders = vec![workspace().join(krate)];
     let mut texts = Vec::new();
@@ -220,7 +220,7 @@ fn everything_in(krate: &str) -> Vec<String> {
     texts
 }
 
-/// Whether code names a crate: as a path (`serde::`), in an `extern` or in a derive's attribute.
+/// Whether code names a crate: as a path (`serde::`), in an `extern` or in the attribute of a derive.
 fn names_word(text: &str, word: &str) -> bool {
     let part = |c: char| c.is_alphanumeric() || c == '_';
     text.lines()
@@ -265,7 +265,7 @@ fn modules(krate: &str) -> Modules {
         .collect()
 }
 
-/// The paths that code names by `crate::`, `self::` or `super::`, groups in braces taken apart.
+/// Returns the paths that code names by `crate::`, `self::` or `super::`, with groups in braces expanded.
 fn named_paths(module: &[String], code: &str) -> Vec<Vec<String>> {
     let mut found = Vec::new();
     for head in ["crate::", "self::", "super::"] {
@@ -324,7 +324,7 @@ fn spread(base: &[String], text: &str, found: &mut Vec<Vec<String>>) {
     }
 }
 
-/// Which rooms (top-level modules) of a crate use which others.
+/// Returns for each room (top-level module) of a crate the rooms that it uses.
 fn arrows(modules: &Modules) -> BTreeMap<String, BTreeSet<String>> {
     let rooms: BTreeSet<&String> = modules.keys().filter_map(|path| path.first()).collect();
     let mut arrows: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
@@ -342,7 +342,7 @@ fn arrows(modules: &Modules) -> BTreeMap<String, BTreeSet<String>> {
     arrows
 }
 
-/// The rooms from which one can come back to themselves.
+/// Returns the rooms that are part of a cycle.
 fn in_circles(arrows: &BTreeMap<String, BTreeSet<String>>) -> BTreeSet<String> {
     let reaches = |from: &String| {
         let mut seen = BTreeSet::new();
@@ -358,7 +358,7 @@ fn in_circles(arrows: &BTreeMap<String, BTreeSet<String>>) -> BTreeSet<String> {
     rooms.cloned().collect()
 }
 
-/// The circle that is left. It may only become smaller.
+/// The only remaining cycle. It may only become smaller.
 const KNOT: (&str, &[&str]) = (
     "agent",
     &[

@@ -18,7 +18,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 use tokio_stream::StreamExt;
 
-/// No test may hang.
+/// Guards against hanging.
 const BOUND: Duration = Duration::from_secs(60);
 
 fn main() -> ExitCode {
@@ -118,7 +118,7 @@ async fn submit(local: &LocalRun, request: v1::SubmitRequest) -> RunId {
     answer.into_inner().run_id.into()
 }
 
-/// Follows a run until a condition holds or nothing more comes.
+/// Follows a run until a condition is true or the stream ends.
 async fn follow(
     local: &LocalRun,
     run: &RunId,
@@ -142,7 +142,7 @@ async fn follow(
     (state, events)
 }
 
-/// Resumes; a child that is forked at the moment of the kill holds the lock until its `exec`, since it is this very process's.
+/// Resumes a run. Retries, because a child that is forked at the moment of the kill holds the lock until its `exec`.
 async fn resume_when_free(options: &Options, run: &RunId) -> LocalRun {
     for _ in 0..1000 {
         match LocalRun::resume(options, run, BTreeMap::new()).await {
@@ -228,7 +228,7 @@ async fn outcomes(processes: bool) {
         Some("nothing to do here")
     );
     assert!(local.close().await);
-    // Killed or over: what was is still told, from the journal.
+    // Whether it was killed or has ended, the journal can still be read.
     let look = local::open(place.path(), &run.as_str()[..20])
         .await
         .unwrap();
@@ -306,7 +306,7 @@ phases:
     - { name: waits for the gate, when: matrix.n > 2, run: "while [ ! -e ${{ inputs.place }}/gate ]; do sleep 0.05; done" }
 "#;
 
-/// The command is killed: nothing is said, nothing is closed.
+/// Kills the command without any clean-up.
 async fn resumed(processes: bool) {
     let place = tempfile::tempdir().unwrap();
     let options = options(place.path(), processes);
@@ -361,7 +361,7 @@ async fn two(processes: bool) {
     let (state_a, _) = tokio::join!(to_the_end(&a, &run_a), to_the_end(&b, &run_b));
     assert_eq!(state_a.outcome, Some(Outcome::Failed));
     assert!(a.close().await);
-    // One is over, the other one still lives.
+    // One has ended, the other one is still alive.
     let runs = local::list(place.path(), 10, false).await.unwrap();
     let mut ids: Vec<String> = runs.iter().map(|r| r.run_id.clone()).collect();
     ids.sort();

@@ -45,14 +45,14 @@ fn prepared(submission: Submission, root: &Path) -> Prepared {
     prepare(submission, root, None).unwrap_or_else(|r| panic!("{r:?}"))
 }
 
-/// A directory with what the spec needs.
+/// Creates a directory with the files that the spec needs.
 fn root() -> tempfile::TempDir {
     let root = tempfile::tempdir().unwrap();
     std::fs::write(root.path().join("shop.toml"), "release = 7").unwrap();
     root
 }
 
-/// As an upload does it.
+/// Stores a workspace as an upload does.
 fn send(packed: &Packed, store: &Workspaces) {
     let mut parts = Vec::new();
     packed
@@ -74,7 +74,7 @@ async fn a_submission_becomes_a_plan_whose_jobs_can_be_made_again_after_a_restar
     let warned = |text: &str| prepared.warnings.iter().any(|w| w.message.contains(text));
     assert!(warned("`none/**` matches no file"));
     send(prepared.workspace.as_ref().unwrap(), &planner.workspaces);
-    // The client's files are nothing to the coordinator.
+    // The coordinator doesn't need the client's files.
     drop(root);
     let submission = prepared.submission;
     let planned = planner
@@ -85,7 +85,7 @@ async fn a_submission_becomes_a_plan_whose_jobs_can_be_made_again_after_a_restar
     let cell = planned.plan.cells[1].id.clone();
     assert_eq!(planned.jobs.images(&cell), ["shop:7-y"]);
     assert_eq!(planned.jobs.secrets(), ["licence"]);
-    // What the journal keeps of the submission is enough when the coordinator is back.
+    // The journal keeps enough of the submission for a restarted coordinator.
     let kept = serde_json::to_string(&submission).unwrap();
     let kept: Submission = serde_json::from_str(&kept).unwrap();
     let jobs = planner
@@ -109,7 +109,7 @@ fn what_a_submission_does_not_bring_is_said_and_not_looked_for() {
         let refused = planner.plan(submission).err().unwrap();
         refused.diagnostics[0].message.clone()
     };
-    // Its digest is known, its files aren't here yet.
+    // Its digest is known, but its files aren't uploaded yet.
     let digest = ready.submission.workspace_digest.clone().unwrap();
     assert!(refusal(&ready.submission).contains(&format!("doesn't hold the workspace {digest}")));
     send(ready.workspace.as_ref().unwrap(), &planner.workspaces);

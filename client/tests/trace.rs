@@ -71,7 +71,7 @@ fn run(variables: &[(&str, &str)], more: &[&str]) -> Ran {
     }
 }
 
-/// One trace, every span once, every parent there but the root's; returns the root.
+/// Checks that there is one trace, with each span once and every parent present except the root's. Returns the root.
 fn whole(spans: &[Span]) -> &Span {
     let traces: HashSet<&[u8]> = spans.iter().map(|span| &span.trace_id[..]).collect();
     assert_eq!(traces.len(), 1);
@@ -117,7 +117,7 @@ fn a_run_is_one_trace(more: &[&str]) {
         assert_eq!(of_kind(&spans, kind).len(), many, "{kind}");
     }
     assert_eq!(spans.len(), 31);
-    // What a step calls is told of the step's own span.
+    // A called service receives the step's own span.
     for what in ["header", "variable"] {
         let told = of_kind(&spans, "step");
         let told = told
@@ -135,7 +135,7 @@ fn a_run_is_one_trace(more: &[&str]) {
     });
     let reason = text(skipped.unwrap(), "phalanx.skip.reason");
     assert_eq!(reason.as_deref(), Some("only in the first"));
-    // The inside of the program, apart from the run.
+    // The program's own spans are separate from the run's.
     let own = collector.spans("phalanx");
     assert!(own.iter().any(|span| span.name == "submit"), "{own:#?}");
     assert!(!ran.stderr.contains("trace is not whole"), "{}", ran.stderr);
@@ -211,7 +211,7 @@ fn what_can_not_be_spoken_is_said_and_the_run_goes_on() {
     assert!(ran.stderr.contains("nothing is traced"), "{}", ran.stderr);
 }
 
-/// It takes connections and never says a word.
+/// The backend accepts connections and never answers.
 #[test]
 fn a_backend_that_hangs_holds_nothing_up_for_long_and_is_said_once() {
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -222,7 +222,7 @@ fn a_backend_that_hangs_holds_nothing_up_for_long_and_is_said_once() {
     assert_eq!(said, 1, "{}", ran.stderr);
 }
 
-/// A child that doesn't outlive the test.
+/// A child process that ends with the test.
 struct Kept(std::process::Child);
 
 impl Drop for Kept {
@@ -252,7 +252,7 @@ fn a_coordinators_runs_and_their_reruns_are_a_trace_each() {
         Some(address.trim_end_matches(':').to_owned())
     });
     let address = address.unwrap();
-    // Nobody else reads it; a full pipe would hold the coordinator up.
+    // Read everything, because a full pipe would block the coordinator.
     std::thread::spawn(move || said.for_each(drop));
     let agent = phalanx(place.path(), &endpoint)
         .args(["agent", "--coordinator", &address, "--slots", "2"])
@@ -273,7 +273,7 @@ fn a_coordinators_runs_and_their_reruns_are_a_trace_each() {
         let report = fs::read(place.path().join(report)).unwrap();
         let report: serde_json::Value = serde_json::from_slice(&report).unwrap();
         let run = report["run"].as_str().unwrap().replace('-', "");
-        // A run's last spans leave the coordinator after its client has heard of its end. A bound against hanging.
+        // A run's last spans leave the coordinator after its client has seen the end. This only guards against hanging.
         let spans = (0..600).find_map(|_| {
             let mut spans = collector.spans("phalanx.run");
             spans.retain(|span| hex(&span.trace_id) == run);
@@ -310,7 +310,7 @@ fn a_run_that_was_killed_and_goes_on_is_one_trace() {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    // A bound against hanging only; the test goes on as soon as the step has begun.
+    // This only guards against hanging; the test continues as soon as the step has begun.
     for _ in 0..6_000 {
         if place.path().join("begun").exists() {
             break;
@@ -327,7 +327,7 @@ fn a_run_that_was_killed_and_goes_on_is_one_trace() {
     let stderr = String::from_utf8_lossy(&resumed.stderr).into_owned();
     assert_eq!(resumed.status.code(), Some(0), "{stderr}");
     let mut spans = collector.spans("phalanx.run");
-    // What was sent before the kill is sent again, the same.
+    // The spans from before the kill are sent again unchanged.
     spans.sort_by(|a, b| a.span_id.cmp(&b.span_id));
     spans.dedup();
     whole(&spans);

@@ -79,7 +79,7 @@ phases:
 const SECRET: &str = "the-license-of-the-walk";
 const NOW: Duration = Duration::from_secs(1);
 const AT: Timestamp = Timestamp(1_000_000);
-/// The number of the only connection.
+/// Number of the only connection.
 const CONNECTION: u64 = 1;
 
 #[tokio::test]
@@ -118,7 +118,7 @@ async fn walk() {
     // Submitted: journaled first.
     let mut desk = Desk::submit(place.path(), plan).await;
 
-    // Queued: waits, for there is no agent.
+    // Queued: waits because there is no agent.
     let effects = desk.decide(Input::Secrets { missing: vec![] }).await;
     let [RunEffect::Queue(tokens)] = effects.as_slice() else {
         panic!("{effects:?}");
@@ -141,7 +141,7 @@ async fn walk() {
     };
     assert_eq!(scheduler.handle(queued, NOW), []);
 
-    // An agent says Hello, and gets the cell.
+    // An agent sends Hello and gets the cell.
     let me = AgentId::from("agent");
     let gate = SharedGate::default();
     let mut session = AgentSession::new(me.clone(), Settings::default(), gate.clone(), NOW);
@@ -188,7 +188,7 @@ async fn walk() {
     };
     assert_eq!(desk.decide(assigned).await, [offered]);
 
-    // Offered: over the wire and taken.
+    // Offered: sent over the wire and accepted.
     let offer = Offer {
         token: token.clone(),
         job: Arc::new(jobs.job(&cell.id, Keep::Never).unwrap()),
@@ -221,7 +221,8 @@ async fn walk() {
     let status = &road.desk.core.state().cells[&cell.id];
     assert!(status.newest().unwrap().is_held(), "{status:?}");
 
-    // Running: on the fake, events through the spool and the gate to the disk, acknowledged only then.
+    // Running: on the fake runtime. Events go through the spool and the gate to the disk and are acknowledged only
+    // then.
     let containers = FakeRuntime::new(script());
     let processes = FakeRuntime::new(Script::default());
     road.run(&containers, &processes, place.path(), *started.unwrap())
@@ -234,11 +235,11 @@ async fn walk() {
     }
     assert!(road.settled);
     assert_eq!(road.link.live().count(), 0);
-    // What comes after the end is stale, and ends at the gate.
+    // Messages after the end are stale and are rejected at the gate.
     assert!(gate.lock().check(&me, &token).is_err());
     assert_eq!(road.scheduler.agents()[0].reserved, Resources::default());
 
-    // Durable: what is read back is what was folded.
+    // Durable: what is read back equals what was folded.
     let recorded = road.desk.recorded().await;
     let (mut state, mut events) = (RunState::new(token.run.clone()), Vec::new());
     for Recorded { event, .. } in &recorded {
@@ -256,7 +257,7 @@ async fn walk() {
     assert_eq!(tree(&made, None, 0), TREE);
     assert!(!format!("{made:?}").contains(SECRET));
 
-    // Told.
+    // Reported.
     let view = RunView::of(&state, AT, None);
     let detail = Detail {
         width: 120,
@@ -295,7 +296,7 @@ walk (run) passed
         order a book (step) passed
 ";
 
-/// Spans below one, those of equal rank by name: what goes on abreast ends in any order.
+/// Formats the spans below one, sorted by name among equals, because parallel work ends in any order.
 fn tree(spans: &[Span], parent: Option<SpanId>, depth: usize) -> String {
     let text = |span: &Span, key| match span.attribute(key) {
         Some(Value::Text(text)) => Some(text.clone()),
@@ -318,7 +319,7 @@ fn tree(spans: &[Span], parent: Option<SpanId>, depth: usize) -> String {
     told
 }
 
-/// The coordinator's side of one run: decisions, made durable before anything follows from them.
+/// The coordinator's side of one run: decisions are made durable before their effects are carried out.
 struct Desk {
     core: RunCore,
     journal: Journal,
@@ -371,7 +372,7 @@ impl Desk {
     }
 }
 
-/// Both ends of the connection and all that is behind them.
+/// Both ends of the connection and everything behind them.
 struct Road {
     desk: Desk,
     scheduler: Scheduler,
@@ -381,7 +382,7 @@ struct Road {
 }
 
 impl Road {
-    /// Runs the attempt to its end, and carries what it says.
+    /// Runs the attempt to its end and carries its messages.
     async fn run(
         &mut self,
         containers: &FakeRuntime,
@@ -417,7 +418,7 @@ impl Road {
         let mut logs_open = true;
         loop {
             let effects = tokio::select! {
-                // Logs are closed before the verdict is told.
+                // Logs are closed before the verdict is sent.
                 biased;
                 chunk = chunks.recv(), if logs_open => match chunk {
                     Some(chunk) => {
@@ -441,7 +442,7 @@ impl Road {
         assert_eq!(printed, "listening with ***\n");
     }
 
-    /// From the agent to the coordinator's disk and back.
+    /// Carries messages from the agent to the coordinator's disk and back.
     async fn carry(&mut self, effects: Vec<LinkEffect>) {
         let mut effects = VecDeque::from(effects);
         while let Some(effect) = effects.pop_front() {
@@ -459,7 +460,7 @@ impl Road {
         }
     }
 
-    /// A fact is behind the gate: journaled, followed, and acknowledged.
+    /// Handles a fact that passed the gate: journals it, carries out its effects and acknowledges it.
     async fn heard(&mut self, fact: Fact) -> Vec<ToAgent> {
         let mut durable = None;
         let input = match fact {
@@ -498,14 +499,14 @@ impl Road {
     }
 }
 
-/// Over the wire, as bytes.
+/// Sends a message to the agent over the wire, as bytes.
 fn down(message: ToAgent) -> ToAgent {
     let bytes = v1::ToAgent::from(message).encode_to_vec();
     let wire = v1::ToAgent::decode(bytes.as_slice()).unwrap();
     ToAgent::try_from(wire).unwrap()
 }
 
-/// The other way.
+/// Sends a message to the coordinator over the wire, as bytes.
 fn up(message: FromAgent) -> FromAgent {
     let bytes = v1::FromAgent::from(message).encode_to_vec();
     let wire = v1::FromAgent::decode(bytes.as_slice()).unwrap();
@@ -529,7 +530,7 @@ fn about(agent: &AgentId) -> About {
 }
 
 fn script() -> Script {
-    // Slow enough that steps have begun to wait before anything comes up.
+    // Slow enough that steps already wait when a service becomes ready.
     let prepared = |image: &str| ServiceScript {
         prepared: Some(Prepared::Pulled(image.to_owned())),
         prepare_delay: Duration::from_millis(50),
@@ -552,7 +553,7 @@ fn script() -> Script {
     Script::default().service("db", db).service("shop", shop)
 }
 
-/// An event in a line: its kind and what it is about, no times.
+/// Formats an event as a line: its kind and subject, without times.
 fn line(event: &Event) -> String {
     let because = |reason: &Option<String>| {
         let said = reason.as_ref().map(|reason| format!(": {reason}"));
@@ -602,7 +603,7 @@ fn line(event: &Event) -> String {
     format!("{number:>3} {:<17} {about}", event.kind.name())
 }
 
-/// Services, steps and clean-up go on abreast: the order holds within each service, and among the rest.
+/// Services, steps and clean-up run in parallel: the order is fixed only within each service and among the rest.
 fn strands(lines: &[String]) -> BTreeMap<String, Vec<String>> {
     let mut strands: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for line in lines {

@@ -56,13 +56,13 @@ impl Collector {
         }
     }
 
-    /// Every byte that came.
+    /// Returns every byte received.
     pub fn bytes(&self) -> Vec<u8> {
         let received = self.received.lock().unwrap();
         received.iter().flat_map(Message::encode_to_vec).collect()
     }
 
-    /// The spans of a scope: `phalanx.run` for those of runs, `phalanx` for the program's own.
+    /// Returns the spans of a scope: `phalanx.run` for those of runs, `phalanx` for the program's own.
     pub fn spans(&self, scope: &str) -> Vec<Span> {
         let received = self.received.lock().unwrap();
         let of_scope = received
@@ -74,7 +74,7 @@ impl Collector {
     }
 }
 
-/// The text of an attribute, if it is one.
+/// Returns the value of an attribute if it is a text.
 pub fn text(span: &Span, key: &str) -> Option<String> {
     let mut found = span.attributes.iter().filter(|of| of.key == key);
     match found.next()?.value.as_ref()?.value.as_ref()? {

@@ -95,7 +95,7 @@ pub fn job(workspace: Option<&str>) -> CellJob {
     }
 }
 
-/// What the scripted rest of the coordinator has heard and keeps.
+/// What the scripted rest of the coordinator has received and keeps.
 #[derive(Default)]
 struct Heard {
     facts: VecDeque<FromAgents>,
@@ -119,7 +119,7 @@ pub struct Rig {
 }
 
 impl Rig {
-    /// Over TCP through a proxy, or over a Unix socket.
+    /// Starts the rig over TCP through a proxy, or over a Unix socket.
     pub async fn start(tcp: bool, script: Script) -> Rig {
         let place = tempfile::tempdir().unwrap();
         let (facts, received) = mpsc::channel(16);
@@ -230,7 +230,7 @@ impl Rig {
         });
     }
 
-    /// Waits until what was heard gives something.
+    /// Waits until the received messages give a result.
     async fn wait<T>(&mut self, what: &str, mut look: impl FnMut(&mut Heard) -> Option<T>) -> T {
         let heard = self.heard.clone();
         let waiting = async {
@@ -272,7 +272,7 @@ impl Rig {
         .await
     }
 
-    /// Waits until so many more events came.
+    /// Waits until this many more events arrived.
     pub async fn some_events(&mut self, more: usize) {
         let count = |heard: &Heard| heard.events.values().map(Vec::len).sum::<usize>();
         let before = count(&self.heard.lock().unwrap());
@@ -355,7 +355,7 @@ impl Rig {
         let garbage: Vec<u8> = (0..100_000u32).map(|n| (n * 7919 % 256) as u8).collect();
         let _ = stream.write_all(&garbage).await;
         let mut rest = Vec::new();
-        // The server hangs up.
+        // The server closes the connection.
         let _ = tokio::time::timeout(HANG, stream.read_to_end(&mut rest))
             .await
             .unwrap();

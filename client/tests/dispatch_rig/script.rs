@@ -15,7 +15,7 @@ enum Plot {
     Passing,
     Steps(u32),
     UntilCancelled,
-    /// Notes of so many bytes without end.
+    /// Endless notes of this many bytes.
     Notes(usize),
 }
 
@@ -60,7 +60,7 @@ impl Script {
             .unwrap();
     }
 
-    /// What the last cell read in its workspace.
+    /// Returns what the last cell read in its workspace.
     pub fn workspace_text(&self) -> Option<String> {
         self.workspace.lock().unwrap().clone()
     }
@@ -119,7 +119,7 @@ async fn play(script: Script, assignment: Assignment) {
                 let message = format!("step {n}");
                 emit(EventKind::Note { message }).await;
                 log(format!("line {n}\n")).await;
-                // Work, so that cuts fall into the middle of it.
+                // Some work, so that cuts happen in the middle of it.
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         }

@@ -11,13 +11,14 @@ use std::process::{Command, ExitCode, Output, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-/// Nothing takes this long; a test that waits for it would otherwise hang.
+/// Longer than anything takes; guards against hanging.
 pub const BOUND: Duration = Duration::from_secs(120);
 
-/// A service's command that only lives, and ends when asked to.
+/// Command of a service that only waits, and ends on SIGTERM.
 pub const IDLE: &str = r#"[sh, -c, "trap 'exit 0' TERM; while :; do sleep 1000 & wait; done"]"#;
 
-/// Runs the tests. Where no engine can be used they are ignored by name; with `PHALANX_TEST_ENGINE=required` that is a failure.
+/// Runs the tests. Without a usable engine they are ignored by name; with `PHALANX_TEST_ENGINE=required` that is a
+/// failure.
 pub fn main(tests: &[(&str, fn())]) -> ExitCode {
     let arguments = Arguments::from_args();
     let engine = usable_engine();
@@ -33,10 +34,10 @@ pub fn main(tests: &[(&str, fn())]) -> ExitCode {
     libtest_mimic::run(&arguments, trials.collect()).exit_code()
 }
 
-/// In the name of a test that runs a script of Python's.
+/// Part of the name of a test that runs a Python script.
 pub const NEEDS_PYTHON: &str = "(needs python3)";
 
-/// Whether tests can use an engine: it answers the `docker` command, and a static busybox is here to make their image of.
+/// Whether tests can use an engine: it answers the `docker` command, and there is a static busybox for their image.
 pub fn usable_engine() -> bool {
     let lacking = if !works("docker", &["version", "--format", "{{.Server.Version}}"]) {
         "no engine answers the docker command"
@@ -53,7 +54,7 @@ pub fn usable_engine() -> bool {
     false
 }
 
-/// Whether a program is here and ends well.
+/// Whether a program exists and succeeds.
 pub fn works(program: &str, arguments: &[&str]) -> bool {
     let mut command = Command::new(program);
     let command = command.args(arguments).stdin(Stdio::null());
@@ -77,7 +78,7 @@ fn docker_output(arguments: &[&str]) -> Output {
     })
 }
 
-/// Standard output of `docker`, which must succeed.
+/// Returns the standard output of `docker`, which must succeed.
 pub fn docker(arguments: &[&str]) -> String {
     let output = docker_output(arguments);
     let said = String::from_utf8_lossy(&output.stderr);
@@ -85,12 +86,12 @@ pub fn docker(arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
-/// `phalanx` in a directory, home and state directory of its own, and an image that only this test uses.
+/// `phalanx` with its own directory, home and state directory, and an image that only this test uses.
 pub struct Lab {
     place: tempfile::TempDir,
-    /// The image, by tag.
+    /// The image's tag.
     pub image: String,
-    /// Each agent identity that ever was.
+    /// Every agent identity seen so far.
     agents: std::cell::RefCell<BTreeSet<String>>,
 }
 
@@ -132,12 +133,12 @@ impl Lab {
         command
     }
 
-    /// Runs to its end: exit code, standard output, standard error.
+    /// Runs a command to its end. Returns exit code, standard output and standard error.
     pub fn call(&self, arguments: &[&str]) -> (Option<i32>, String, String) {
         said(self.phalanx(arguments).output().unwrap())
     }
 
-    /// Agent identities that exist now.
+    /// Returns the agent identities that exist now.
     pub fn agents_now(&self) -> BTreeSet<String> {
         let entries = fs::read_dir(self.path().join("state/agents"));
         let entries = entries.into_iter().flatten().flatten();
@@ -148,8 +149,8 @@ impl Lab {
         ids
     }
 
-    /// Everything that the engine holds of agents of this state directory (all that ever were seen), and containers of the image
-    /// that bear no label, as builds leave them. What belongs to `aside` is left out.
+    /// Returns everything that the engine holds of agents of this state directory (all that were ever seen), and
+    /// containers of the image without a label, as builds leave them. Objects of agents in `aside` are left out.
     pub fn held(&self, aside: &BTreeSet<String>) -> Vec<String> {
         self.agents_now();
         let format = "{{.ID}} {{.Label \"phalanx.agent\"}} {{.Names}}";
@@ -182,7 +183,7 @@ impl Lab {
         held
     }
 
-    /// Ids of the containers of a run.
+    /// Returns the ids of the containers of a run.
     pub fn containers(&self, label: &str) -> BTreeSet<String> {
         let label = format!("label={label}");
         let ids = docker(&["ps", "-q", "--no-trunc", "--filter", &label]);
@@ -192,7 +193,7 @@ impl Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
-        // Whatever a failed test left; then the image and what was built of it.
+        // Remove what a failed test left, then the image and the images built from it.
         for line in self.held(&BTreeSet::new()) {
             let mut words = line.split(' ');
             let (kind, id) = (
@@ -235,7 +236,7 @@ pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// Imports a static busybox with a shell and what tests call.
+/// Imports a static busybox with a shell and the commands that tests use.
 fn import(image: &str) {
     let mut child = Command::new("docker")
         .args(["import", "--change", "ENV FROM_IMAGE=yes"])

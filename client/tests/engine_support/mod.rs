@@ -29,10 +29,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_stream::StreamExt;
 use tonic::Request;
 
-/// No test may hang.
+/// Guards against hanging.
 const BOUND: Duration = Duration::from_secs(20);
 
-/// Plans as many cells as the input says; narrowed by `cells`.
+/// Plans as many cells as the input says, narrowed by `cells`.
 struct FakePlanner;
 
 struct FakeJobs {
@@ -120,16 +120,16 @@ impl Jobs for FakeJobs {
     }
 }
 
-/// How the fake agents behave.
+/// Behaviour of the fake agents.
 #[derive(Clone, Debug)]
 pub enum Script {
     /// Every attempt passes at once.
     Pass,
-    /// Offers aren't answered.
+    /// Offers are not answered.
     Hold,
-    /// So many attempts pass, later ones start and stay.
+    /// This many attempts pass; later ones start and don't end.
     FinishThenHold(usize),
-    /// All pass but those of this cell.
+    /// All attempts pass, except those of this cell.
     Fail(String),
 }
 
@@ -140,7 +140,7 @@ struct Seen {
     commands: Vec<ToAgents>,
     running: HashMap<AgentId, Vec<Token>>,
     most: HashMap<AgentId, usize>,
-    /// Attempts that were started and stay, with their last sequence.
+    /// Attempts that started and haven't ended, with their last sequence.
     held: HashMap<Token, (AgentId, u64)>,
     passed: usize,
 }
@@ -173,7 +173,7 @@ impl Bench {
 
     async fn start_with(place: tempfile::TempDir, seen: Arc<Mutex<Seen>>) -> Bench {
         let store = loop {
-            // The predecessor's last tasks may hold the lock for a moment.
+            // The last tasks of the predecessor may hold the lock for a moment.
             match SqliteStore::open(&place.path().join("journal.db")).await {
                 Ok(store) => break store,
                 Err(error) if error.to_string().contains("in use") => {
@@ -215,7 +215,7 @@ impl Bench {
         }
     }
 
-    /// Kills the coordinator and starts another one on its journal. What agents hold stays.
+    /// Kills the coordinator and starts another one on its journal. The agents keep their attempts.
     pub async fn restart(self) -> Bench {
         let Bench {
             place,
@@ -258,7 +258,7 @@ impl Bench {
         self.hello(id, slots, vec![]).await;
     }
 
-    /// Comes back with what it held, and goes on with what it may.
+    /// Reconnects with the held attempts and continues those that are still valid.
     pub async fn reconnect(&self, id: &str, slots: u32) {
         let held: Vec<(Token, u64)> = {
             let seen = self.seen.lock().unwrap();
@@ -323,7 +323,7 @@ impl Bench {
         self.api.submit(request).await.unwrap().into_inner().run_id
     }
 
-    /// All events until nothing more comes.
+    /// Returns all events until the stream ends.
     pub async fn watch_to_end(&self, run: &str) -> Vec<Event> {
         self.watch(run, 1).await
     }
@@ -332,7 +332,7 @@ impl Bench {
         self.collect(run, from_position, true).await
     }
 
-    /// The events so far.
+    /// Returns the events so far.
     pub async fn present(&self, run: &str) -> Vec<Event> {
         self.collect(run, 1, false).await
     }
@@ -481,7 +481,7 @@ async fn play(
     }
 }
 
-/// The rest of an attempt after an event.
+/// Sends the remaining events of an attempt.
 async fn end(from: &mpsc::Sender<FromAgents>, token: &Token, seq: u64, outcome: Outcome) {
     say(
         from,

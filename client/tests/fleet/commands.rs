@@ -5,7 +5,7 @@ use serde_json::Value;
 use std::fs::{self, File};
 use std::process::{Child, Command};
 
-/// Two cells; the second fails until it is mended. Their services say one thing before the gate and one after it.
+/// Two cells; the second fails until it is mended. Each service prints a line before the gate and one after it.
 const TALKING: &str = r#"
 name: talking
 inputs: { place: {} }
@@ -30,7 +30,7 @@ phases:
       run: test ${{ matrix.n }} != 2 || test -e ${{ inputs.place }}/mended
 "#;
 
-/// A command that goes on beside the test, with its output in a file.
+/// A command that runs beside the test, with its output in a file.
 struct Beside {
     child: Child,
     output: std::path::PathBuf,
@@ -97,7 +97,7 @@ fn a_detached_run_is_watched_its_logs_followed_and_it_is_run_again_and_removed()
         "{whole:?}"
     );
 
-    // What failed, mended; then the other cell, left to itself.
+    // Run the failed cell again, mended; then run the other cell detached.
     fs::write(run.place.join("mended"), "").unwrap();
     let (code, _, said) = fleet.call(&at, &["rerun", &run.id, "--failed"]);
     assert_eq!(code, Some(0), "{said}");
@@ -126,13 +126,13 @@ fn a_detached_run_is_watched_its_logs_followed_and_it_is_run_again_and_removed()
     );
     assert_eq!(names(&failed_again), ["cell 2"]);
 
-    // One that goes on stays, whatever is removed.
+    // A run in progress is never removed.
     fs::write(fleet.path("gate.yaml"), crate::rig::GATE).unwrap();
     let open = fleet.submit(&at, "open", &[]);
     open.wait_at_gate(&[1], 1);
     let logs = fleet.path("state/coordinator/logs");
     assert!(logs.join(&run.id).exists());
-    // A second is the least age.
+    // One second is the minimum age.
     let would = eventually("all three are older than a second", || {
         let (_, would, _) = fleet.call(&at, &["gc", "--older-than", "1s", "-n"]);
         (would.matches("run ").count() == 3).then_some(would)

@@ -82,7 +82,7 @@ async fn whatever_strangers_do_the_run_goes_on() {
     drop(crowd);
 }
 
-/// Bytes that are no protocol, and the beginning of one.
+/// Sends bytes that are not the protocol, and an incomplete beginning of it.
 fn garbage(at: &Coordinator) {
     for bytes in [
         &b"\0\xff\xfe garbage \r\n\r\n"[..],
@@ -93,14 +93,14 @@ fn garbage(at: &Coordinator) {
         stream.write_all(bytes).unwrap();
         stream.write_all(&[0xee; 4096]).ok();
         stream.shutdown(std::net::Shutdown::Write).ok();
-        // It is closed on us, whatever was said before.
+        // The coordinator closes the connection, whatever it sent before.
         stream.set_read_timeout(Some(BOUND)).unwrap();
         let mut rest = Vec::new();
         let _ = stream.read_to_end(&mut rest);
     }
 }
 
-/// A message a hundred times too long: refused by its length, before it is read.
+/// A message a hundred times too long is refused by its length, before it is read.
 async fn a_huge_message(at: &Coordinator) {
     let mut client = AgentLinkClient::connect(at.url()).await.unwrap();
     let first = up(Up::Goodbye(v1::Goodbye {
@@ -115,7 +115,8 @@ async fn a_huge_message(at: &Coordinator) {
     at.process.wait_for("a connection was refused");
 }
 
-/// Peers that announce a message of a gigabyte and send all of it, whatever they are told and however little they were allowed. Nobody may keep it.
+/// Peers announce a message of a gigabyte and send all of it, regardless of answers and of flow control. The
+/// coordinator must not store it.
 fn a_gigabyte(at: &Coordinator) {
     const LENGTH: u32 = 1 << 30;
     let refused = || {
@@ -131,14 +132,14 @@ fn a_gigabyte(at: &Coordinator) {
         "/phalanx.v1.Control/Submit",
     ] {
         let mut stream = TcpStream::connect(at.address).unwrap();
-        // Whoever is ignored must not wait for ever.
+        // A peer that gets no answer must not wait for ever.
         stream.set_write_timeout(Some(BOUND)).unwrap();
         stream.set_read_timeout(Some(BOUND)).unwrap();
         stream.write_all(&opening(path)).unwrap();
         let mut first = vec![0];
         first.extend(LENGTH.to_be_bytes());
         stream.write_all(&frame(0, &first)).unwrap();
-        // Whoever answers has read the length; it goes on all the same.
+        // An answer means that the length was read; the peer sends the rest anyway.
         until_answered(&mut stream);
         let piece = frame(0, &[b'x'; 16 << 10]);
         let mut left = LENGTH >> 14;
@@ -146,7 +147,7 @@ fn a_gigabyte(at: &Coordinator) {
             left -= 1;
         }
     }
-    // The one that would be an agent is told so in the log; nobody got room for what it sent.
+    // The log reports the refused agent, and no memory was used for what it sent.
     eventually("the agent is refused", || {
         (refused() > before).then_some(())
     });
@@ -168,21 +169,21 @@ fn until_answered(stream: &mut TcpStream) {
     }
 }
 
-/// A frame of HTTP/2 on the first stream.
+/// Returns a frame of HTTP/2 on the first stream.
 fn frame(kind: u8, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
     let mut frame = length[1..].to_vec();
-    // HEADERS are complete; nothing ends the stream.
+    // HEADERS are complete; no flag ends the stream.
     frame.extend([kind, if kind == 1 { 4 } else { 0 }, 0, 0, 0, 1]);
     frame.extend(payload);
     frame
 }
 
-/// What opens a call by hand: preface, empty settings, headers.
+/// Returns the beginning of a call: preface, empty settings, headers.
 fn opening(path: &str) -> Vec<u8> {
     let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
     bytes.extend([0, 0, 0, 4, 0, 0, 0, 0, 0]);
-    // POST and http are entries of HPACK's table; the others are literals, by the entry of their name or without one.
+    // POST and http are entries in HPACK's table; the others are literals, with or without an indexed name.
     let mut headers = vec![0x83, 0x86];
     let mut literal = |name: &[u8], value: &str| {
         headers.extend(name);
@@ -209,7 +210,7 @@ async fn foreign_versions(at: &Coordinator) {
         assert!(status.message().contains(advice), "{status}");
         at.process.wait_for(advice);
     }
-    // One that also speaks ours is welcome.
+    // A peer that also speaks our version is accepted.
     let mut client = AgentLinkClient::connect(at.url()).await.unwrap();
     let (up, outgoing) = mpsc::channel(1);
     up.send(hello("newer", 0, (1, 9))).await.unwrap();
@@ -225,7 +226,7 @@ async fn foreign_versions(at: &Coordinator) {
     assert_eq!(welcome.protocol, *phalanx_proto::PROTOCOLS.end());
 }
 
-/// Events of cells that it doesn't hold, of tokens that aren't the newest, deaths of others.
+/// Sends events of cells that it doesn't hold, events with stale tokens, and reports of other agents' deaths.
 async fn lies(fleet: &Fleet, at: &Coordinator, run: &str) {
     let mut liar = Liar::connect(at, "liar").await;
     let cell = fleet.json(at, &["show", run, "--format", "json"])["cells"][0]["id"].clone();
@@ -241,7 +242,7 @@ async fn lies(fleet: &Fleet, at: &Coordinator, run: &str) {
         let accept = up(Up::Accept(v1::Accept { token: Some(token) }));
         let _ = liar.up.send(accept).await;
     }
-    // An attempt that is none is nonsense, the others are stale: answered or cut off, never believed.
+    // One attempt is invalid and the others are stale: they are answered or cut off, but never believed.
     while let Some(message) = liar.heard().await {
         if matches!(message, Down::Abandon(_)) {
             break;
@@ -268,7 +269,7 @@ async fn lies(fleet: &Fleet, at: &Coordinator, run: &str) {
     fleet.wait_for_state(at, "honest", "connected");
 }
 
-/// One that asks and never reads what it is told.
+/// An agent that sends requests and never reads the answers.
 async fn deaf(at: &Coordinator) {
     let liar = Liar::connect(at, "deaf").await;
     for number in 0..400_000 {
@@ -280,7 +281,7 @@ async fn deaf(at: &Coordinator) {
     at.process.wait_for("doesn't read");
 }
 
-/// Five thousand connections that say nothing, or as many as this process may open.
+/// Opens five thousand connections that send nothing, or as many as this process may open.
 fn crowd(at: &Coordinator) -> Vec<TcpStream> {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
     if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
@@ -299,7 +300,7 @@ fn crowd(at: &Coordinator) -> Vec<TcpStream> {
         "only {} connections could be opened",
         crowd.len()
     );
-    // It still answers others, if only because it doesn't take more than it can.
+    // It still answers others, because it doesn't accept more than it can handle.
     assert_eq!(at.get("/healthz").1, "ok\n");
     crowd
 }

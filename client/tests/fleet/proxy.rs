@@ -18,7 +18,7 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// In front of `to`, which may come and go.
+    /// Starts a proxy in front of `to`, which may be restarted.
     pub async fn start(to: SocketAddr) -> Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
@@ -39,17 +39,17 @@ impl Proxy {
         Proxy { address, state }
     }
 
-    /// Every connection ends now; new ones are fine.
+    /// Ends every connection now; new ones are allowed.
     pub fn cut(&self) {
         self.state.send_modify(|state| state.cuts += 1);
     }
 
-    /// From now on nothing passes and nobody is told.
+    /// Drops everything from now on without closing connections.
     pub fn swallow(&self) {
         self.state.send_modify(|state| state.silent = true);
     }
 
-    /// Everything passes again, what was held back included.
+    /// Forwards everything again, including what was held back.
     pub fn heal(&self) {
         self.state.send_modify(|state| state.silent = false);
     }

@@ -42,7 +42,7 @@ fn a_coordinator_killed_in_the_middle_of_a_run_goes_on_and_no_finished_step_runs
     for n in ALL {
         assert_eq!(run.marks(n), ["begins", "ends"], "cell {n}");
     }
-    // Whoever watched saw it through.
+    // The watching client saw the whole run.
     assert_eq!(watching.wait().unwrap().code(), Some(0));
 }
 
@@ -77,7 +77,7 @@ fn a_killed_agents_cells_run_again_at_once_and_its_successor_clears_up() {
     fleet.wait_for_state(&at, "b", "connected");
     dying.kill();
     run.wait_at_gate(&ALL, 2);
-    // Its death was told: nobody waited for the lease to end.
+    // Its death was reported: the coordinator didn't wait for the end of the lease.
     at.process.wait_for("its process died");
     let successor = fleet.agent("a", &at.url(), 4);
     fleet.wait_for_state(&at, "a", "connected");
@@ -119,7 +119,7 @@ async fn a_connection_cut_for_less_than_the_lease_costs_nothing() {
             (came > cut).then_some(())
         });
     }
-    // Silence for a while, too.
+    // Also drop everything for a while.
     proxy.swallow();
     tokio::time::sleep(Duration::from_secs(2)).await;
     proxy.heal();
@@ -146,7 +146,7 @@ async fn an_agent_cut_off_for_longer_stops_first_and_its_late_words_are_fenced()
     proxy.swallow();
     for n in ALL {
         run.wait_at_gate(&[n], 2);
-        // The second attempt runs: nothing of the first one does any more.
+        // The second attempt runs, and nothing of the first one is left.
         assert!(
             !process_exists(&run.waiters(n)[0]),
             "cell {n}: {}",
@@ -195,7 +195,7 @@ fn an_agent_is_drained_and_replaced_while_a_run_goes_on() {
         };
         assert_eq!(run.marks(n), marks, "cell {n}");
     }
-    // The same identity, as after an upgrade; SIGTERM drains as well.
+    // The same identity, as after an upgrade; SIGTERM also drains.
     let mut new = fleet.agent("a", &at.url(), 2);
     let shown = fleet.finished(&at, &run);
     assert_eq!(shown["outcome"], "passed", "{}", new.said());

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use std::fs;
 use std::path::Path;
 
-/// A cell that fails beside one that passes, and a step that is skipped.
+/// A cell that fails beside one that passes, and a skipped step.
 const MIXED: &str = r#"
 name: mixed
 strategy: { fail-fast: false, matrix: { n: [1, 2] } }
@@ -21,7 +21,7 @@ phases:
       run: "true"
 "#;
 
-/// What of a report doesn't depend on times, ids and machines.
+/// Returns the part of a report that doesn't depend on times, ids and machines.
 fn essence(report: &Value) -> Value {
     let of_step = |step: &Value| {
         json!([
@@ -105,7 +105,7 @@ fn ctrl_c_cancels_a_remote_run_and_detaching_or_watching_does_not() {
     let detached = fleet.submit(&at, "detached", &[]);
     detached.wait_at_gate(&[1, 2, 3, 4], 1);
 
-    // Watching it ends without harm.
+    // A client that watches it can end without any effect.
     let mut watching = fleet.phalanx(&["watch", &detached.id]);
     let mut watching = watching
         .env("PHALANX_COORDINATOR", at.url())
@@ -120,7 +120,7 @@ fn ctrl_c_cancels_a_remote_run_and_detaching_or_watching_does_not() {
     assert_eq!(watching.wait().unwrap().code(), Some(130));
     assert_eq!(fleet.show(&at, &detached)["outcome"], Value::Null);
 
-    // A run that is attended is cancelled by Ctrl-C, and so it is when its terminal is closed.
+    // Ctrl-C cancels an attended run, and so does closing its terminal.
     for (name, signal) in [("interrupted", Signal::SIGINT), ("hung-up", Signal::SIGHUP)] {
         let place = fleet.path(name);
         fs::create_dir(&place).unwrap();
@@ -149,7 +149,7 @@ fn what_is_wrong_with_an_address_is_said() {
         stderr.contains("refused") && stderr.contains("PHX0001"),
         "{stderr}"
     );
-    // The port of the metrics speaks HTTP, not the protocol.
+    // The port of the metrics speaks plain HTTP, not the protocol.
     let url = format!("http://{}", at.http);
     let (code, _, stderr) = fleet.call(
         &at,
@@ -176,7 +176,7 @@ fn what_is_wrong_with_an_address_is_said() {
     assert_eq!(open.status.code(), Some(2));
     let said = String::from_utf8(open.stderr).unwrap();
     assert!(said.contains("--insecure"), "{said}");
-    // The same database, and the same port.
+    // First the same database, then also the same port.
     for listen in ["127.0.0.1:0", &at.address.to_string()] {
         let second = fleet
             .phalanx(&["serve", "--listen", listen, "--http", ""])

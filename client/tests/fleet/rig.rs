@@ -9,10 +9,10 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 use tonic::transport::Channel;
 
-/// Nothing takes this long; a test that waits for it would otherwise hang.
+/// Longer than anything takes; guards against hanging.
 pub const BOUND: Duration = Duration::from_secs(180);
 
-/// Four cells; each says that it begins, waits for the gate, says that it ends.
+/// Four cells; each prints a line, waits for the gate, and prints another line.
 pub const GATE: &str = r#"
 name: gate
 inputs: { place: {} }
@@ -34,7 +34,7 @@ pub struct Fleet {
     place: tempfile::TempDir,
 }
 
-/// A process that dies with the test.
+/// A process that ends with the test.
 pub struct Process {
     child: Child,
     log: PathBuf,
@@ -63,7 +63,7 @@ impl Fleet {
         self.place.path().join(name)
     }
 
-    /// The program with nothing of this machine's settings.
+    /// Returns the program, without the machine's settings.
     pub fn phalanx(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_phalanx"));
         command
@@ -96,7 +96,7 @@ impl Fleet {
         self.serve_at("127.0.0.1:0")
     }
 
-    /// On a port of its own, or on that of one that is gone.
+    /// Starts a coordinator on a new port, or on that of one that ended.
     pub fn serve_at(&self, listen: &str) -> Coordinator {
         self.serve_at_with(listen, &[])
     }
@@ -106,7 +106,7 @@ impl Fleet {
         self.serving(self.phalanx(&arguments).args(more))
     }
 
-    /// With settings, and at most so many open files.
+    /// Starts a coordinator with settings and a limit on open files.
     pub fn serve_within(&self, settings: &[(&str, &str)], files: u32) -> Coordinator {
         let arguments = ["serve", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"];
         let own = self.phalanx(&arguments);
@@ -145,12 +145,12 @@ impl Fleet {
         }
     }
 
-    /// An agent with an identity of its name.
+    /// Starts an agent with its own identity under this name.
     pub fn agent(&self, name: &str, coordinator: &str, slots: u32) -> Process {
         self.agent_within(&[], name, coordinator, slots)
     }
 
-    /// An agent started by a command that takes another command.
+    /// Starts an agent through a command that runs another command.
     pub fn agent_within(
         &self,
         within: &[&str],
@@ -179,7 +179,7 @@ impl Fleet {
         self.start(&format!("agent-{name}"), &mut command)
     }
 
-    /// Runs a command of a client to its end.
+    /// Runs a client's command to its end.
     pub fn call(&self, at: &Coordinator, arguments: &[&str]) -> (Option<i32>, String, String) {
         let mut command = self.phalanx(arguments);
         let output = command
@@ -200,7 +200,7 @@ impl Fleet {
         serde_json::from_str(&stdout).unwrap()
     }
 
-    /// Each agent's state by its name.
+    /// Returns the state of each agent by name.
     pub fn states(&self, at: &Coordinator) -> Vec<(String, String)> {
         let list = self.json(at, &["agents", "--format", "json"]);
         let agents = list["agents"].as_array().unwrap().iter();
@@ -217,7 +217,7 @@ impl Fleet {
         });
     }
 
-    /// Submits a run of [`GATE`] and leaves it to itself.
+    /// Submits a run of [`GATE`] without waiting for it.
     pub fn submit(&self, at: &Coordinator, name: &str, more: &[&str]) -> Run {
         let place = self.path(name);
         fs::create_dir(&place).unwrap();
@@ -230,12 +230,12 @@ impl Fleet {
         Run { id, place }
     }
 
-    /// The run in full.
+    /// Returns the run as JSON.
     pub fn show(&self, at: &Coordinator, run: &Run) -> Value {
         self.json(at, &["show", &run.id, "--format", "json"])
     }
 
-    /// The run in full once it is over.
+    /// Returns the run as JSON after its end.
     pub fn finished(&self, at: &Coordinator, run: &Run) -> Value {
         let (_, _, stderr) = self.call(at, &["watch", &run.id, "-q"]);
         let shown = self.show(at, run);
@@ -258,13 +258,13 @@ impl Coordinator {
         ControlClient::connect(self.url()).await.unwrap()
     }
 
-    /// `kill -9`; the port stays what it was.
+    /// Kills the coordinator with `kill -9`. Returns its address, so that the next one can use the same port.
     pub fn killed(mut self) -> String {
         self.process.kill();
         self.address.to_string()
     }
 
-    /// A page of its HTTP side: status line and body.
+    /// Gets a page over HTTP. Returns status line and body.
     pub fn get(&self, path: &str) -> (String, String) {
         use std::io::{Read, Write};
         let mut stream = std::net::TcpStream::connect(&self.http).unwrap();
@@ -276,7 +276,7 @@ impl Coordinator {
         (head.lines().next().unwrap().to_owned(), body.to_owned())
     }
 
-    /// The value of a metric, labels as they stand in the text.
+    /// Returns the value of a metric; the name includes labels as in the text.
     pub fn metric(&self, name: &str) -> f64 {
         let (_, text) = self.get("/metrics");
         let of = |line: &str| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok();
@@ -291,7 +291,7 @@ impl Process {
         self.child.id()
     }
 
-    /// The most memory that it had so far.
+    /// Returns the peak memory of the process so far.
     pub fn peak_mib(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap();
         let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));
@@ -344,17 +344,17 @@ impl Run {
         text.lines().map(str::to_owned).collect()
     }
 
-    /// What a cell's steps have left.
+    /// Returns the lines that the steps of a cell left.
     pub fn marks(&self, n: u32) -> Vec<String> {
         self.lines(format!("cell-{n}"))
     }
 
-    /// The processes that wait, or waited, at the gate for a cell: one per attempt.
+    /// Returns the processes that wait or waited at the gate for a cell, one per attempt.
     pub fn waiters(&self, n: u32) -> Vec<String> {
         self.lines(format!("waits-{n}"))
     }
 
-    /// Returns when each of the cells has waited at the gate in so many attempts.
+    /// Waits until each of the cells has waited at the gate in this many attempts.
     pub fn wait_at_gate(&self, cells: &[u32], attempts: usize) {
         eventually(
             &format!("{cells:?} wait at the gate of {}", self.id),
@@ -371,7 +371,7 @@ impl Run {
 }
 
 pub fn process_exists(id: &str) -> bool {
-    // A zombie is gone: only its number is left.
+    // A zombie counts as gone: only its process id is left.
     fs::read_to_string(Path::new("/proc").join(id).join("status"))
         .is_ok_and(|status| !status.contains("State:\tZ"))
 }
@@ -387,7 +387,7 @@ pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// Attempts by the cell's name.
+/// Returns the number of attempts by cell name.
 pub fn attempts(shown: &Value) -> Vec<(String, usize)> {
     let cells = shown["cells"].as_array().unwrap().iter();
     let of = |cell: &Value| {

@@ -72,7 +72,7 @@ async fn reflection_names_the_services_and_describes_them() {
         };
         assert!(!found.file_descriptor_proto.is_empty());
     }
-    // What isn't there is said to be not there, as an answer or as the end of the call.
+    // An unknown name is reported as not found, in an answer or as the end of the call.
     match next().await {
         Ok(Answer::ErrorResponse(ErrorResponse { error_code, .. })) => assert_eq!(error_code, 5),
         Err(status) => assert_eq!(status.code(), tonic::Code::NotFound),

@@ -18,7 +18,7 @@ use tokio_stream::{Stream, StreamExt};
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
-/// Everything that a spec may have beside it; none of it is named twice.
+/// Every kind of file that a spec may use; no name occurs twice.
 const FILES: [(&str, &str); 6] = [
     (
         "spec.yaml",
@@ -53,7 +53,7 @@ phases:
     ("data/deep/greeting", "hello"),
 ];
 
-/// A directory of a client, apart from everything else.
+/// Creates a directory of a client, separate from everything else.
 fn desk(fleet: &Fleet) -> PathBuf {
     let desk = fleet.path("desk");
     for (path, text) in FILES {
@@ -67,7 +67,7 @@ fn desk(fleet: &Fleet) -> PathBuf {
     desk
 }
 
-/// What the coordinator keeps of workspaces.
+/// Returns the workspaces that the coordinator keeps.
 fn kept(fleet: &Fleet) -> Vec<PathBuf> {
     let entries = fs::read_dir(fleet.path("state/coordinator/workspaces"));
     let entries = entries.into_iter().flatten();
@@ -78,7 +78,7 @@ fn is_partial(path: &Path) -> bool {
     path.extension().is_some_and(|end| end == "partial")
 }
 
-/// Submits and leaves; the run, and what was said.
+/// Submits without waiting. Returns the run and the output.
 fn detached(fleet: &Fleet, at: &Coordinator, arguments: &[&str]) -> (Run, String) {
     let (code, stdout, stderr) = fleet.call(at, arguments);
     assert_eq!(code, Some(0), "{stderr}");
@@ -107,7 +107,7 @@ fn what_a_run_needs_is_sent_once_and_held_as_long_as_a_run_may_need_it() {
     let local = local.unwrap();
     let said = String::from_utf8(local.stderr).unwrap();
     assert_eq!(local.status.code(), Some(0), "{said}");
-    // No cell has begun: whatever is read from now on, it isn't the client's.
+    // No cell has begun, so anything that is read from now on isn't the client's.
     let away = fleet.path("away");
     fs::rename(&desk, &away).unwrap();
     let agent = fleet.agent("a", &at.url(), 4);
@@ -123,7 +123,7 @@ fn what_a_run_needs_is_sent_once_and_held_as_long_as_a_run_may_need_it() {
     let shown = fleet.finished(&at, &again);
     assert_eq!(shown["outcome"], "passed", "{shown:#}");
 
-    // Long ago, but of runs that are kept; then of none, but just asked for.
+    // First an old workspace of runs that are kept, then one without runs that was just requested.
     let age = |path: &Path| {
         let file = File::options().write(true).open(path).unwrap();
         file.set_modified(SystemTime::UNIX_EPOCH).unwrap();
@@ -148,7 +148,7 @@ fn what_a_run_needs_is_sent_once_and_held_as_long_as_a_run_may_need_it() {
     assert_eq!(kept(&fleet), Vec::<PathBuf>::new());
     let (fourth, said) = detached(&fleet, &at, &SUBMIT);
     assert!(said.contains(SENT), "{said}");
-    // A workspace that is lost all the same is missed before anything runs.
+    // A workspace that is lost all the same is noticed before anything runs.
     fleet.finished(&at, &fourth);
     fs::remove_file(&archive).unwrap();
     let (code, _, said) = fleet.call(&at, &["rerun", &fourth.id]);
@@ -245,7 +245,7 @@ async fn what_is_no_workspace_is_refused_with_a_reason_and_leaves_nothing() {
         assert_eq!(status.code(), code, "{status}");
         assert!(status.message().contains(said), "{status}");
     }
-    // One that never ends.
+    // An upload that never ends.
     let more = v1::WorkspacePart::from(piece(1 << 10));
     let begun = wire(vec![digest(), file("a", 1 << 20)]);
     let endless = begun.chain(tokio_stream::iter(std::iter::repeat(more)));
@@ -257,7 +257,7 @@ async fn what_is_no_workspace_is_refused_with_a_reason_and_leaves_nothing() {
     let asked = client.has_workspace(v1::HasWorkspaceRequest { digest });
     assert_eq!(asked.await.unwrap_err().code(), Code::InvalidArgument);
 
-    // A path means nothing, whatever is there.
+    // A path has no meaning to the coordinator, even if it exists there.
     let desk = desk(&fleet);
     let source = |name: &str| v1::SourceFile {
         name: name.to_owned(),
@@ -294,7 +294,7 @@ async fn what_is_no_workspace_is_refused_with_a_reason_and_leaves_nothing() {
     );
 }
 
-/// Uploads that come in at once from one address.
+/// Maximum number of uploads at once from one address.
 const AT_ONCE: usize = 16;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -302,8 +302,8 @@ async fn an_upload_that_breaks_off_is_said_and_nothing_of_it_stays() {
     let fleet = Fleet::new();
     let desk = desk(&fleet);
     let at = fleet.serve();
-    // As many as come in at once from one address, all of which halt in the middle, and as many behind them: the next one is held up,
-    // also when those that send nothing are ended, five seconds later.
+    // All places of one address are taken by uploads that stop in the middle, with as many waiting behind them. So the
+    // next one waits, even when those that send nothing are ended, five seconds later.
     let halt = |mut client: ControlClient<Channel>| {
         let begun = [digest(), file("a", 2), Part::Data(vec![0])];
         let begun = tokio_stream::iter(begun.map(v1::WorkspacePart::from));
@@ -333,7 +333,7 @@ async fn an_upload_that_breaks_off_is_said_and_nothing_of_it_stays() {
     nix::sys::signal::kill(id, Signal::SIGINT).unwrap();
     assert_eq!(interrupted.wait().unwrap().code(), Some(130));
 
-    // Clients that go away make room, and what they sent goes with them.
+    // Clients that disconnect make room, and what they sent is removed.
     let (mut waits, said) = client("waits");
     halted.drain(..).for_each(|upload| upload.abort());
     assert_eq!(waits.wait().unwrap().code(), Some(0), "{}", said());

@@ -16,7 +16,7 @@ async fn watchers_begin_anywhere_and_one_that_never_reads_slows_nobody() {
         from_position,
         follow: true,
     };
-    // These never read. Over a connection of their own: what nobody takes out of it holds up all of its streams.
+    // These never read. They use their own connection, because unread data blocks all of its streams.
     let mut never = at.client().await;
     let mut deaf = Vec::new();
     for _ in 0..50 {
@@ -100,7 +100,7 @@ async fn logs_are_read_from_any_offset_while_they_are_written() {
             ..request(offset, true)
         };
         readers.push(tokio::spawn(async move {
-            // Logs of an attempt that hasn't begun aren't there yet.
+            // Logs of an attempt that hasn't begun don't exist yet.
             let mut stream = loop {
                 match client.logs(request.clone()).await {
                     Ok(stream) => break stream.into_inner(),

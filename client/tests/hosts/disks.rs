@@ -10,10 +10,10 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-/// What a coordinator says of itself while its journal finds no room.
+/// What a coordinator reports while its journal has no room.
 const UNWRITTEN: &str = "the journal can't be written";
 
-/// A small disk of its own, gone when it is dropped.
+/// A small disk of its own, unmounted when dropped.
 struct Disk(PathBuf);
 
 impl Disk {
@@ -29,7 +29,7 @@ impl Disk {
         Disk(at)
     }
 
-    /// Takes all the room that there is.
+    /// Fills the disk completely.
     fn fill(&self) -> Filler {
         let path = self.0.join("filler");
         let mut file = File::create(&path).unwrap();
@@ -47,7 +47,7 @@ impl Drop for Disk {
     }
 }
 
-/// What takes the room.
+/// The file that fills the disk.
 struct Filler(PathBuf);
 
 impl Filler {
@@ -56,8 +56,9 @@ impl Filler {
     }
 }
 
-/// A served coordinator whose disk fills up in the middle of a run: agents go on, the coordinator says what it lacks, also when it is killed and started
-/// again without room; with room everything that happened meanwhile is journaled, once.
+/// The disk of `phalanx serve` fills up during a run. Agents continue, and the coordinator reports the problem, also
+/// after it was killed and started again without room. Once there is room, everything that happened meanwhile is
+/// journaled, once.
 pub fn the_coordinators_disk_is_full_for_a_while() {
     let fleet = Fleet::new();
     let disk = Disk::mount(fleet.path("state"), "16m");
@@ -74,7 +75,7 @@ pub fn the_coordinators_disk_is_full_for_a_while() {
         let ended = |n: &u32| run.marks(*n).len() == 2;
         [1, 2, 3, 4].iter().all(ended).then_some(())
     });
-    // Logs are refused before that: room is kept for the journal.
+    // Logs are refused earlier: the remaining room is kept for the journal.
     let (status, reason) = eventually("the coordinator is not well", || {
         Some(at.get("/healthz")).filter(|(_, reason)| reason.contains(UNWRITTEN))
     });
@@ -83,7 +84,7 @@ pub fn the_coordinators_disk_is_full_for_a_while() {
     at.process.wait_for("can't write to the journal");
     assert_eq!(fleet.show(&at, &run)["outcome"], serde_json::Value::Null);
 
-    // Killed, and started again without room: it says so, whether it gets as far as to listen or not.
+    // Killed and started again without room, it reports that, whether or not it gets as far as listening.
     let address = at.killed();
     let said = fleet.path("without-room");
     let mut without = fleet.phalanx(&["serve", "--listen", &address, "--http", ""]);
@@ -107,7 +108,7 @@ pub fn the_coordinators_disk_is_full_for_a_while() {
         assert_eq!(run.marks(n), ["begins", "ends"], "cell {n}");
     }
 
-    // Full again and room again, this time without a restart.
+    // The disk fills up and gets room again, this time without a restart.
     let run = fleet.submit(&at, "again", &[]);
     run.wait_at_gate(&[1, 2, 3, 4], 1);
     let filler = disk.fill();
@@ -123,11 +124,11 @@ pub fn the_coordinators_disk_is_full_for_a_while() {
     assert!(attempts(&shown).iter().all(|(_, attempts)| *attempts == 1));
 }
 
-/// Of a line; all are as long.
+/// The text of a line; all lines have the same length.
 const LINE: &str = "line 0000000 says as much as a line of a hundred bytes can say, and that is not much, believe me or";
 const LINES: u32 = 330_000;
 
-/// Waits at the gate, then says more than an agent keeps in memory.
+/// Waits at the gate, then prints more than an agent keeps in memory.
 const SPEC: &str = r#"
 name: talk
 inputs: { place: {} }
@@ -149,7 +150,8 @@ phases:
         while [ ! -e ${{ inputs.place }}/said ]; do sleep 0.1; done
 "#;
 
-/// An agent that can neither send nor keep what a service says: what is lost is named, all else is there, and the run goes on.
+/// An agent can neither send nor store the output of a service. The lost part is named, everything else is there, and
+/// the run continues.
 pub fn an_agents_disk_is_full_for_a_while() {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -158,7 +160,7 @@ pub fn an_agents_disk_is_full_for_a_while() {
         .unwrap();
     let fleet = Fleet::new();
     fs::write(fleet.path("gate.yaml"), SPEC).unwrap();
-    // The cut is to be shorter than the lease, however slow this machine is.
+    // The cut must be shorter than the lease, however slow this machine is.
     fs::write(fleet.path("phalanx.toml"), "[lease]\ntime_s = 100\n").unwrap();
     let disk = Disk::mount(fleet.path("agent-a"), "32m");
     let at = fleet.serve();
@@ -174,7 +176,7 @@ pub fn an_agents_disk_is_full_for_a_while() {
     eventually("all is said", || {
         run.place.join("said").exists().then_some(())
     });
-    // What it has read and not yet kept is on its way within the agent, and nothing tells when that is over.
+    // What the agent has read and not yet stored is on its way inside the agent, and no event tells when that ends.
     std::thread::sleep(Duration::from_secs(2));
     proxy.heal();
     let shown = fleet.finished(&at, &run);
@@ -201,7 +203,8 @@ pub fn an_agents_disk_is_full_for_a_while() {
     );
 }
 
-/// Reads a run's log: what is there is right, what isn't is named with the reason. Returns how many bytes are missing.
+/// Reads a run's log and checks that its contents are right and that gaps have a reason. Returns the number of missing
+/// bytes.
 async fn missing(at: &Coordinator, run: &str) -> u64 {
     let expected: String = (0..LINES)
         .map(|n| format!("{}\n", LINE.replacen("0000000", &format!("{n:07}"), 1)))

@@ -5,7 +5,7 @@ use crate::image::BUSYBOX;
 use crate::rig::{Fleet, attempts, eventually};
 use std::fs;
 
-/// In its first attempt a cell is in a command when the engine goes.
+/// In its first attempt, a cell runs a command when the engine stops.
 const SPEC: &str = r#"
 name: engine
 inputs: { place: {}, image: {} }

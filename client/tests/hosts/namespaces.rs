@@ -4,7 +4,7 @@ use crate::rig::{Fleet, Process, attempts, process_exists};
 use std::process::Command;
 use std::time::Instant;
 
-/// A namespace, gone when it is dropped.
+/// A network namespace, removed when dropped.
 struct Host {
     name: String,
     cable: String,
@@ -23,7 +23,7 @@ impl Host {
         let host = Host {
             name: format!("phx-{us}-{n}"),
             cable: format!("phx{us}v{n}"),
-            // A network of four addresses in a block that is for tests of networks (RFC 2544).
+            // A network of four addresses in the block for tests of networks (RFC 2544).
             gateway: format!("198.18.{id}.{}", n * 4 + 1),
         };
         let (name, cable) = (host.name.as_str(), host.cable.as_str());
@@ -56,7 +56,7 @@ impl Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
-        // The cable goes with its namespace.
+        // The cable is removed with its namespace.
         let _ = Command::new("ip")
             .args(["netns", "del", &self.name])
             .output();
@@ -84,7 +84,7 @@ pub fn one_is_cut_off_and_healed() {
         run.wait_at_gate(&[n], 2);
         let after = pulled.elapsed();
         println!("cable pulled → cell {n} runs elsewhere: {after:.1?}");
-        // The agent noticed by itself, without a word from anybody.
+        // The agent noticed by itself, without any message.
         assert!(
             !process_exists(&run.waiters(n)[0]),
             "cell {n}: {}",

@@ -52,7 +52,7 @@ const KINDS: [Kind; 5] = [
     Kind::Nothing,
 ];
 
-/// Random enough, and the same for a seed.
+/// Random enough, and the same for each seed.
 struct Random(u64);
 
 impl Random {
@@ -70,7 +70,7 @@ fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok()?.parse().ok()
 }
 
-/// An image with nothing but busybox; gone when it is dropped.
+/// An image that contains only busybox, removed when dropped.
 struct Image(String);
 
 impl Image {
@@ -97,7 +97,7 @@ impl Drop for Image {
     }
 }
 
-/// What the engine holds of an agent: containers and networks.
+/// Returns the containers and networks of an agent in the engine.
 fn left(fleet: &Fleet, agent: &str) -> Vec<String> {
     let id = fs::read_to_string(fleet.path(&format!("agent-{agent}")).join("agent-id")).unwrap();
     let filter = format!("label=phalanx.agent={}", id.trim());
@@ -148,7 +148,7 @@ pub fn all() {
         );
         let input = format!("image={}", image.0);
         let run = fleet.submit(&at, &format!("run-{round}"), &["--input", &input]);
-        // A moment by chance, not a wait for something.
+        // A random moment, not a wait for something.
         std::thread::sleep(after);
         if matches!(kind, Kind::Agent | Kind::CoordinatorAndAgent) {
             agents[victim].kill();

@@ -36,10 +36,10 @@ pub fn tests() -> Vec<Test> {
     ]
 }
 
-/// What the process of a bomb may address. Everything honest here takes a part of it.
+/// Limit on the address space of a bomb's process. Normal programs need only a part of it.
 const LIMIT: &str = "--as=3221225472";
 
-/// A spec with these variables, the last of which names the cell.
+/// Returns a spec with these variables; the last one names the cell.
 fn variables(first: &str, last: usize, next: impl Fn(&str) -> String) -> String {
     let vars: String = (1..=last)
         .map(|at| format!("  v{at}: {}\n", next(&format!("vars.v{}", at - 1))))
@@ -49,7 +49,7 @@ fn variables(first: &str, last: usize, next: impl Fn(&str) -> String) -> String 
     )
 }
 
-/// Specs, each with a word of what is said of it.
+/// Returns specs, each with a word of its error message.
 fn bombs() -> Vec<(&'static str, String, &'static str)> {
     let expression = |text: &str| {
         format!(
@@ -131,7 +131,7 @@ fn coordinator() {
     let mut at = fleet.serve();
     limit(at.process.id());
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    // Its planner is that of `plan`; what takes nothing but time there does so here.
+    // The coordinator uses the same planner as `plan`. Bombs that cost only time do so here as well.
     let of_time = ["visited", "functions", "variables of many cells"];
     let bombs = bombs().into_iter();
     for (name, text, _) in bombs.filter(|(name, ..)| !of_time.contains(name)) {
@@ -161,7 +161,7 @@ async fn submit(at: &Coordinator, text: String) -> Result<String, tonic::Status>
     Ok(answer.into_inner().run_id)
 }
 
-/// Runs a spec on an agent of limited memory, then an honest one; what was said of the first.
+/// Runs a spec on an agent with limited memory, then an honest one. Returns the output for the first.
 fn on_an_agent(bomb: &str) -> String {
     let fleet = Fleet::new();
     let at = fleet.serve();
@@ -217,7 +217,7 @@ fn parameters() {
     );
 }
 
-/// What is journaled before anybody evaluates it: neither the coordinator nor its next start nor the agent dies of it.
+/// The bomb is journaled before it is evaluated. It kills neither the coordinator, nor its next start, nor the agent.
 fn in_a_step() {
     let fleet = Fleet::new();
     let mut at = fleet.serve();

@@ -171,7 +171,7 @@ phases:
     }
 }
 
-/// A program of a test that dies with it.
+/// A process that ends with its test.
 struct Running {
     child: Child,
     said: std::path::PathBuf,
@@ -185,7 +185,7 @@ impl Drop for Running {
 }
 
 impl Running {
-    /// With both outputs in a file.
+    /// Starts a command with both outputs in a file.
     fn start(place: &Place, command: &mut Command) -> Running {
         let said = place.path().join("said");
         let file = File::create(&said).unwrap();
@@ -226,7 +226,7 @@ fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// How many processes have the word among their arguments.
+/// Returns the number of processes with this word among their arguments.
 fn with_word(word: &str) -> usize {
     let processes = std::fs::read_dir("/proc").unwrap().filter_map(Result::ok);
     processes
@@ -239,7 +239,7 @@ fn none_is_left(word: &str) {
     eventually("nothing is left", || (with_word(word) == 0).then_some(()));
 }
 
-/// A number of seconds that no other test sleeps for.
+/// Returns a number of seconds that no other test sleeps for.
 fn own_time() -> String {
     format!(
         "{}",
@@ -247,7 +247,7 @@ fn own_time() -> String {
     )
 }
 
-/// A run whose service ignores SIGTERM, whose step lasts, and whose `always` step leaves a mark.
+/// A run whose service ignores SIGTERM, whose step lasts long, and whose `always` step leaves a mark.
 struct Long {
     place: Place,
     time: String,
@@ -344,7 +344,7 @@ fn sigterm_is_not_called_ctrl_c() {
     );
 }
 
-/// A terminal of the test's own: what a program has in its hand, and the path of its side.
+/// Opens a terminal for the test. Returns its controlling side and the path of the other side.
 #[allow(unsafe_code)]
 fn terminal() -> (File, String) {
     use nix::libc;
@@ -384,7 +384,7 @@ fn a_closed_terminal_cancels_the_run() {
         child: command.spawn().unwrap(),
         said: place.path().join("long.yaml"),
     };
-    // The program writes until somebody reads.
+    // The program writes until its output is read.
     let mut reader = ours.try_clone().unwrap();
     let (stop, stopped) = std::sync::mpsc::channel::<()>();
     let reading = std::thread::spawn(move || {
@@ -440,7 +440,7 @@ fn a_closed_standard_output_costs_no_verdict() {
         );
         assert!(!said.stderr.contains("panicked"), "{script}: {said:?}");
     }
-    // Whoever reads the lines of a run may have had enough, too.
+    // The reader of the progress lines may close its pipe, too.
     let said = shell(
         &place,
         "{ $PHALANX run fails.yaml 2>&1; echo $? > code; } | true; cat code",
@@ -508,7 +508,7 @@ fn want_of_open_files_is_errored() {
             &place,
             &format!("ulimit -n {limit}; $PHALANX run spec.yaml --slots 8"),
         );
-        // What a limit is enough for may differ; whatever it isn't enough for is no verdict.
+        // How far a limit suffices may differ; hitting it must never count as a verdict.
         assert!(matches!(said.code, Some(0 | 3)), "{limit}: {said:?}");
         assert!(!said.stderr.contains("panicked"), "{limit}: {said:?}");
         assert!(!said.stderr.contains("... failed"), "{limit}: {said:?}");
@@ -522,7 +522,7 @@ fn want_of_open_files_is_errored() {
     assert!(!said.stderr.contains("panicked"), "{said:?}");
 }
 
-/// Starts 500 sleepers, each in a session of its own, every second one an orphan.
+/// Returns a command that starts 500 sleepers, each in its own session, every second one an orphan.
 fn forking(time: &str, then: &str) -> String {
     format!(
         "i=0; while [ $i -lt 250 ]; do setsid sleep {time} & ( setsid sleep {time} & ); i=$((i+1)); done; echo forked; {then}"
@@ -583,7 +583,7 @@ fn run_failed_runs_what_failed_with_the_files_as_they_are_now() {
         "{said:?}"
     );
     assert_eq!(place.call(&["run", "spec.yaml"]).code, Some(1));
-    // One of the two that failed, with the file as it was.
+    // Selects one of the two that failed, with the unchanged file.
     let said = place.call(&["run", "spec.yaml", "--failed", "--only", "n=1"]);
     assert_eq!(said.code, Some(2), "{said:?}");
     assert!(
@@ -598,7 +598,7 @@ fn run_failed_runs_what_failed_with_the_files_as_they_are_now() {
         "{said:?}"
     );
     assert!(said.stderr.contains("some-fail: 2 cells"), "{said:?}");
-    // Now one is left.
+    // Now only one is left.
     place.write("spec.yaml", spec("-ne 9"));
     let said = place.call(&["run", "spec.yaml", "--failed"]);
     assert_eq!(said.code, Some(0), "{said:?}");

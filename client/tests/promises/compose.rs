@@ -77,7 +77,7 @@ fn all(said: &Said) -> String {
     format!("{}{}", said.stdout, said.stderr)
 }
 
-/// An input of the field whose image is a lab's.
+/// Returns an input of `tests/field/` with the image of a lab.
 fn with_image(name: &str, written: &str) -> (Lab, Place) {
     let (lab, place) = (Lab::new(), Place::of_field(name));
     place.replace("docker-compose.yml", written, &lab.image);
@@ -126,7 +126,7 @@ fn everyday_keys() {
         let note = format!("`{key}` is not used");
         assert!(all(&said).contains(&note), "{note}: {said:?}");
     }
-    // Without the spec's word a service with profiles isn't started either.
+    // A service with profiles isn't started even without an entry in the spec.
     place.replace("spec.yaml", "services: { debug: { start: manual } }\n", "");
     let said = place.call(&["validate", "spec.yaml"]);
     passes(&said);
@@ -186,7 +186,7 @@ fn required_variables() {
         "{text}"
     );
     assert!(text.contains("docker-compose.yml:3:"), "{text}");
-    // The machine's environment has no say.
+    // The machine's environment has no influence.
     let mut command = place.phalanx(&["validate", "spec.yaml"]);
     let said = crate::place::ended(command.env("TAG", "1"));
     assert_eq!(said.code, Some(2), "{said:?}");
@@ -279,7 +279,7 @@ fn oneshot() {
         place.replace("docker-compose.yml", from, to);
     }
     passes(&place.call(&["run", "spec.yaml"]));
-    // A failure stays one.
+    // A failure is still a failure.
     place.replace("docker-compose.yml", "&& echo seeded", "&& exit 3");
     let said = place.call(&["run", "spec.yaml"]);
     assert_eq!(said.code, Some(1), "{said:?}");

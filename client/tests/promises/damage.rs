@@ -123,7 +123,7 @@ pub fn tests() -> Vec<Test> {
 
 const HELLO: &str = "name: hello\nphases: { t: [ { run: echo hello } ] }\n";
 
-/// A coordinator's directory with two finished runs and one in progress, as `kill -9` left it.
+/// A coordinator's directory with two finished runs and one in progress, as left by `kill -9`.
 struct Base {
     fleet: Fleet,
     open: String,
@@ -151,7 +151,7 @@ fn base() -> &'static Base {
     })
 }
 
-/// Runs the small spec to its end; its id.
+/// Runs the small spec to its end. Returns the run's id.
 fn hello(fleet: &Fleet, at: &Coordinator) -> String {
     let (code, stdout, stderr) = fleet.call(at, &["submit", "hello.yaml"]);
     assert_eq!(code, Some(0), "{stderr}");
@@ -161,7 +161,7 @@ fn hello(fleet: &Fleet, at: &Coordinator) -> String {
     id
 }
 
-/// A copy of the base, with something done to its coordinator's directory.
+/// Returns a copy of the base with damage to its coordinator's directory.
 fn damaged(damage: impl FnOnce(&Path)) -> Fleet {
     let fleet = Fleet::new();
     copy(&base().fleet.path("state"), &fleet.path("state"));
@@ -197,7 +197,7 @@ fn sql(directory: &Path, statement: &str) {
     });
 }
 
-/// Everything is in the database's file, as after an orderly end.
+/// Moves everything into the database file, as an orderly end does.
 fn checkpointed(directory: &Path) -> PathBuf {
     sql(directory, "PRAGMA wal_checkpoint(TRUNCATE)");
     directory.join("journal.db")
@@ -221,7 +221,7 @@ fn cut(file: &Path, to: u64) {
     file.set_len(to).unwrap();
 }
 
-/// A coordinator that must not start: what it says.
+/// Starts a coordinator that must refuse to start. Returns its output.
 fn refused(fleet: &Fleet) -> String {
     let bound = BOUND.as_secs().to_string();
     let serve = fleet.phalanx(&["serve", "--listen", "127.0.0.1:0", "--http", ""]);
@@ -241,7 +241,7 @@ fn refused(fleet: &Fleet) -> String {
     said
 }
 
-/// The rows of `phalanx runs` by the run's id.
+/// Returns the rows of `phalanx runs` by the run's id.
 fn runs(fleet: &Fleet, at: &Coordinator) -> Vec<(String, Value)> {
     let list = fleet.json(at, &["runs", "--format", "json"]);
     let rows = list["runs"].as_array().unwrap().iter();
@@ -249,7 +249,7 @@ fn runs(fleet: &Fleet, at: &Coordinator) -> Vec<(String, Value)> {
         .collect()
 }
 
-/// Work goes on: with an agent a new run passes.
+/// Checks that work continues: with an agent, a new run passes.
 fn goes_on(fleet: &Fleet, at: &Coordinator) {
     let _agent = fleet.agent("new", &at.url(), 4);
     fleet.wait_for_state(at, "new", "connected");
@@ -281,7 +281,8 @@ fn damage_is_found_at_the_start() {
             cut(&wal, length(&wal) / 2);
         }),
         ("the wal removed", lost, |d| {
-            // What was written before the kill is in the wal; of an orderly start before there is a file with the schema.
+            // Everything since the start is in the WAL; the database file has only the schema from an earlier orderly
+            // start.
             fs::remove_file(d.join("journal.db-wal")).unwrap();
             fs::remove_file(d.join("journal.db-shm")).unwrap();
         }),
@@ -333,7 +334,7 @@ fn damage_is_found_at_the_start() {
             "{name}: {said}"
         );
     }
-    // Whoever wants to go on with what is there can.
+    // A user can continue with the remaining entries.
     let fleet = damaged(|d| {
         let wal = d.join("journal.db-wal");
         cut(&wal, length(&wal) / 2);
@@ -349,7 +350,7 @@ fn random_damage_never_stops_a_list() {
         let fleet = damaged(|d| {
             let file = checkpointed(d);
             let bytes = length(&file);
-            // Any sequence does that hits other places each time.
+            // Any sequence works that hits other places for each seed.
             let mut state = seed;
             let places = std::iter::repeat_with(|| {
                 state = state
@@ -413,7 +414,7 @@ fn unreadable_open_runs_are_parked() {
         ),
     ];
     for (expected, statement) in trials {
-        // The mark says that events of this run are the newest: here they are gone on purpose.
+        // The mark names an event of this run as the newest, which was deleted on purpose.
         let fleet = damaged(|d| {
             sql(d, &of(statement));
             fs::remove_file(d.join("journal.db.mark")).unwrap();
@@ -438,7 +439,7 @@ fn unreadable_open_runs_are_parked() {
         let (code, _, said) = fleet.call(&at, &["cancel", &open]);
         assert_eq!(code, Some(2), "{said}");
         assert!(said.contains("parked"), "{said}");
-        // A client that watches it is told, and ends.
+        // A client that watches it gets an error and ends.
         let (code, _, said) = fleet.call(&at, &["watch", &open, "-q"]);
         assert_ne!(code, Some(0), "{said}");
         goes_on(&fleet, &at);
@@ -447,7 +448,7 @@ fn unreadable_open_runs_are_parked() {
 
 fn unreadable_finished_runs_are_listed() {
     let finished = base().finished[0].clone();
-    // Lists don't read what a run was made from; who asks for that is told.
+    // Lists don't read the submission; a command that needs it reports the error.
     let fleet = damaged(|d| {
         sql(
             d,
@@ -547,11 +548,11 @@ fn logs_without_a_directory() {
     );
 }
 
-/// Every path below a directory, itself included, that others can get at.
+/// Returns every path below a directory, including itself, that other users can access.
 fn open_to_others(directory: &Path, but: &[&str]) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let Ok(meta) = directory.metadata() else {
-        // A file on its way to its name.
+        // The file was renamed meanwhile.
         return found;
     };
     let mode = meta.permissions().mode();
@@ -584,7 +585,7 @@ fn state_is_private() {
         let core = limits.lines().find(|line| line.contains("core file"));
         let core: Vec<&str> = core.unwrap().split_whitespace().collect();
         assert_eq!(core[4..6], ["0", "0"]);
-        // What is in these is the cells' own; nobody else gets in.
+        // The files in these directories belong to the cells; other users can't get in.
         let of_cells = ["attempts"];
         assert_eq!(
             open_to_others(&agent_directory, &of_cells),
@@ -593,7 +594,7 @@ fn state_is_private() {
         at.killed();
         agent.kill();
         if round == 0 {
-            // As an earlier version left them.
+            // Set the modes that an earlier version left.
             for directory in [&coordinator, &agent_directory] {
                 let chmod = Command::new("chmod")
                     .arg("-R")
@@ -605,7 +606,7 @@ fn state_is_private() {
             assert!(!open_to_others(&coordinator, &[]).is_empty());
         }
     }
-    // Local runs, too.
+    // Local runs are checked too.
     let (code, _, stderr) = {
         let output = fleet.phalanx(&["run", "hello.yaml"]).output().unwrap();
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -622,14 +623,14 @@ fn state_is_private() {
     }
 }
 
-/// A process service that prints so many bytes in lines, and is ready then.
+/// Returns a spec with a process service that prints this many bytes in lines and is ready then.
 fn noisy(bytes: u64) -> String {
     format!(
         "name: noisy\nservices:\n  n: {{ process: [sh, -c, \"yes 0123456789012345678901234567890123456789012345678901234567890123456789 | head -c {bytes}; echo; echo done; exec sleep 100\"], ready: {{ log: done, timeout: 100s }} }}\nphases: {{ t: [ {{ exec: {{ service: n, command: ['true'] }} }} ] }}\n"
     )
 }
 
-/// Submits the noisy spec and waits for its end; the run's id.
+/// Submits the noisy spec and waits for its end. Returns the run's id.
 fn noisy_run(fleet: &Fleet, at: &Coordinator) -> String {
     let (code, stdout, stderr) = fleet.call(at, &["submit", "noisy.yaml"]);
     assert_eq!(code, Some(0), "{stderr}");
@@ -639,7 +640,7 @@ fn noisy_run(fleet: &Fleet, at: &Coordinator) -> String {
     id
 }
 
-/// What `phalanx logs` says of a run of the noisy spec.
+/// Returns the output of `phalanx logs` for a run of the noisy spec.
 fn noisy_logs(fleet: &Fleet, at: &Coordinator) -> String {
     let id = noisy_run(fleet, at);
     let logs = fleet
@@ -698,7 +699,7 @@ fn logs_of_an_agent_are_bounded() {
     assert_eq!(code, Some(0), "{stderr}");
     let kept = || at.metric("phalanx_log_bytes_total");
     eventually("the budget is spent", || (kept() > 900_000.0).then_some(()));
-    // What is on its way is refused meanwhile.
+    // Chunks that are still on their way are refused.
     std::thread::sleep(Duration::from_secs(2));
     assert!(kept() <= 1_048_576.0, "{}", kept());
     fs::write(gate, "").unwrap();
@@ -715,7 +716,7 @@ fn logs_of_an_agent_are_bounded() {
     assert_eq!(at.get("/healthz").1, "ok\n");
 }
 
-/// A file system of its own, gone when it is dropped.
+/// A file system of its own, unmounted when dropped.
 struct Disk(PathBuf);
 
 impl Disk {
@@ -762,7 +763,7 @@ fn a_noisy_cell_fills_no_disk() {
         body.contains("logs can't be stored") && body.contains("kept for the journal"),
         "{body}"
     );
-    // The journal goes on, and so do runs, over a restart too.
+    // The journal and runs continue, also after a restart.
     hello(&fleet, &at);
     let at = {
         let address = at.killed();
@@ -772,7 +773,7 @@ fn a_noisy_cell_fills_no_disk() {
     hello(&fleet, &at);
 }
 
-/// A client that watches a run in lines, and what it says.
+/// A client that watches a run in lines, and its output.
 struct Watching {
     child: std::process::Child,
     log: PathBuf,
@@ -807,7 +808,7 @@ impl Watching {
     }
 }
 
-/// Lines of a watching client that tell of a problem, or of its end.
+/// Returns the lines of a watching client that report a problem or its end.
 fn lines_of<'a>(said: &'a str, mark: &str) -> Vec<&'a str> {
     said.lines().filter(|line| line.contains(mark)).collect()
 }
@@ -826,7 +827,7 @@ fn watchers_are_told_of_problems() {
     watching.wait_for("coordinator | logs can't be stored");
     fs::remove_file(&logs).unwrap();
     watching.wait_for("coordinator | over: logs can't be stored");
-    // Once each, however often it is asked.
+    // Each problem is reported once, although the client asks repeatedly.
     std::thread::sleep(Duration::from_secs(5));
     run.open_gate();
     let said = watching.end();
@@ -843,7 +844,7 @@ fn a_disk_that_fills_up_in_the_middle() {
     let run = fleet.submit(&at, "run", &[]);
     run.wait_at_gate(&[1, 2, 3, 4], 1);
     let watching = Watching::start(&fleet, &at, &run.id);
-    // Not a byte is left, not even to SQLite's log.
+    // No byte is left, not even for SQLite's WAL.
     let ballast = state.join("ballast");
     let mut file = File::create(&ballast).unwrap();
     while std::io::Write::write_all(&mut file, &[0; 4_096]).is_ok() {}
@@ -877,7 +878,7 @@ fn a_disk_that_fills_up_in_the_middle() {
     });
 }
 
-/// A disk with ext4, which turns read-only when something is wrong with it, as the kernel makes it then.
+/// A disk with ext4, which the kernel makes read-only after an error.
 struct Ext4 {
     image: PathBuf,
     at: PathBuf,
@@ -908,7 +909,7 @@ impl Ext4 {
 
     fn repaired(&self) {
         assert!(runs_well(Command::new("umount").arg(&self.at)));
-        // Its code says that something was repaired.
+        // Its exit code says that something was repaired.
         runs_well(Command::new("fsck.ext4").arg("-y").arg(&self.image));
         assert!(self.mounted());
     }
@@ -1017,7 +1018,7 @@ fn abandoned_objects_are_removed() {
         (held("gone") == 0).then_some(())
     });
     assert_eq!(held("lives"), 2, "somebody is this one");
-    // The identity is as good as before.
+    // The identity still works.
     let mut back = fleet.agent("gone", &at.url(), 1);
     fleet.wait_for_state(&at, "gone", "connected");
     for run in fleet.json(&at, &["runs", "--open", "--format", "json"])["runs"]
@@ -1035,7 +1036,7 @@ fn abandoned_objects_are_removed() {
     back.kill();
 }
 
-/// The id of an agent, by its directory.
+/// Returns the id of an agent from its directory.
 fn id_of(fleet: &Fleet, name: &str) -> String {
     let id = fs::read_to_string(fleet.path(&format!("agent-{name}/agent-id"))).unwrap();
     id.trim().to_owned()
@@ -1088,7 +1089,7 @@ fn objects_without_a_home_are_removed() {
     });
 }
 
-/// Processes that bear the mark of an agent; whether each is a warden.
+/// Returns the processes with an agent's mark, and whether each is a warden.
 fn marked(agent: &str) -> Vec<(i32, bool)> {
     let mark = format!("PHALANX_ATTEMPT={agent}/");
     let numbers = fs::read_dir("/proc").unwrap().flatten();
@@ -1104,7 +1105,7 @@ fn marked(agent: &str) -> Vec<(i32, bool)> {
 }
 
 fn signal(pid: i32, signal: nix::sys::signal::Signal) {
-    // One that ended by itself is as good.
+    // A process that already ended is fine as well.
     let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal);
 }
 
@@ -1127,7 +1128,7 @@ fn abandoned_processes_are_ended() {
                 (marked(ids.last().unwrap()).len() >= 5).then_some(())
             });
         }
-        // The agent and its wardens at once: nobody is left to end what they had begun.
+        // Kill the agent and its wardens at once, so that no process is left to end what they had begun.
         let wardens = marked(&ids[0]).into_iter().filter(|(_, warden)| *warden);
         let wardens: Vec<i32> = wardens.map(|(pid, _)| pid).collect();
         wardens.iter().for_each(|pid| signal(*pid, SIGSTOP));
@@ -1181,7 +1182,7 @@ fn a_read_only_state_directory() {
     let disk = Disk::mount(fleet.path("state"), "1m");
     disk.remount("ro");
     fs::write(fleet.path("hello.yaml"), HELLO).unwrap();
-    // Nothing is there to be listed or removed.
+    // There is nothing to list or remove.
     let commands: [(&[&str], i32); 5] = [
         (&["serve", "--listen", "127.0.0.1:0", "--http", ""], 3),
         (&["run", "hello.yaml"], 3),

@@ -38,7 +38,7 @@ const ALL: [u32; 4] = [1, 2, 3, 4];
 /// Longer than the lease and its margin.
 const LONG: Duration = Duration::from_secs(6);
 
-/// Two agents that share the four cells of a run, which wait at the gate. The lease is short.
+/// Starts two agents that share the four cells of a run, which wait at the gate. The lease is short.
 fn begun() -> (Fleet, Coordinator, [Process; 2], Run) {
     let fleet = Fleet::new();
     let settings = fleet.path(".config/phalanx/config.toml");
@@ -56,7 +56,7 @@ fn begun() -> (Fleet, Coordinator, [Process; 2], Run) {
     (fleet, at, agents, run)
 }
 
-/// The run passes; a cell ended once, and began once for each attempt.
+/// Checks that the run passes, and that each cell ended once and began once for each attempt.
 fn passes(fleet: &Fleet, at: &Coordinator, run: &Run, most: usize) {
     run.open_gate();
     let shown = fleet.finished(at, run);
@@ -66,7 +66,7 @@ fn passes(fleet: &Fleet, at: &Coordinator, run: &Run, most: usize) {
     for n in ALL {
         let ends = run.marks(n).iter().filter(|mark| *mark == "ends").count();
         assert_eq!(ends, 1, "cell {n}: {:?}", run.marks(n));
-        // Whatever an attempt that was lost had started is gone.
+        // Everything that a lost attempt had started is gone.
         eventually("no waiter is left", || {
             let waiters = run.waiters(n);
             (!waiters.iter().any(|id| process_exists(id))).then_some(())

@@ -156,7 +156,7 @@ phases: { t: [{ run: 'true' }] }
 fn closing_brackets() {
     let place = Place::of_field("yaml-bracket-after-quoted");
     assert_eq!(cells(&place, &[]).len(), 4);
-    // Maps, nesting, comments, numbers, and a block scalar beside; then an error whose place has to be right.
+    // Maps, nesting, comments, numbers and a block scalar, then an error whose place must be right.
     place.write(
         "spec.yaml",
         "name: s

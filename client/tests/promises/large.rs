@@ -57,7 +57,7 @@ const CELLS: usize = 4_000;
 fn many_cells() {
     let fleet = Fleet::new();
     let at = fleet.serve();
-    // Values of a kilobyte: the plan is larger than what a gRPC peer takes unless it is told to.
+    // Each value has a kilobyte, so the plan is larger than gRPC's default limit for messages.
     let pad = "\"${{ lists.range(1).map(x, lists.range(1000).map(y, 'x').join()) }}\"";
     let spec = format!(
         "name: many\ncell: {{ runs-on: [nobody] }}\nstrategy: {{ matrix: {{ n: \"${{{{ lists.range({CELLS}) }}}}\", pad: {pad} }} }}\nphases: {{ t: [ {{ run: \"true\" }} ] }}\n"
@@ -134,7 +134,7 @@ fn many_runs() {
     agent.kill();
     at.process.kill();
     let directory = fleet.path("state/coordinator");
-    // One a minute, each with a submission of 60 KB and its plan.
+    // One run per minute, each with a submission of 60 KB and its plan.
     sql(
         &directory,
         &format!(
@@ -188,7 +188,7 @@ fn old_runs() {
     }
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     let now = now.unwrap().as_micros();
-    // A day is kept: the old run's is over soon after the start.
+    // Runs are kept for a day; the old run expires soon after the start.
     let day = 86_400_000_000;
     let [old, new] = &runs;
     sql(
@@ -230,7 +230,7 @@ fn old_runs() {
     });
 }
 
-/// A command that must end with this code, on an agent whose memory is looked at afterwards.
+/// Runs a command that must end with this code, and checks the memory of the agent afterwards.
 fn costs(fleet: &Fleet, at: &Coordinator, agent: &Process, spec: &str, most: u64) {
     fs::write(fleet.path("noisy.yaml"), spec).unwrap();
     let (code, _, stderr) = fleet.call(at, &["run", "noisy.yaml"]);

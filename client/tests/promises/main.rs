@@ -35,7 +35,7 @@ use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
 
-/// What a test needs beyond the programs that every machine has. A test whose name says `(needs python3)` runs a script of Python's.
+/// What a test needs that not every machine has. A test whose name contains `(needs python3)` runs a Python script.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Need {
     Nothing,
@@ -43,12 +43,12 @@ pub enum Need {
     Root,
 }
 
-/// The attack scripts of the audit. They aren't in this repository; each of them has a row in the README.
+/// The attack scripts of the audit. They aren't in this repository; each has a row in the README.
 const SCRIPTS: &str = "basic bomb cells clone_reason config_redirect conns corrupt corrupt2 cp_escape crash_loop crash_loop2 disasters disk flap \
      history lib load2 lying_agent lying_logs masks memory noisy orphans own_secret policy proc_leak refusal show200k signals text_bomb uploads \
      word_secret";
 
-/// Every input and every script has a row, and every test that a row names is one.
+/// Checks that every input and every script has a row, and that every test in a row exists.
 fn the_table_is_whole() {
     let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
     let table = fs::read_to_string(here.join("promises/README.md")).unwrap();
@@ -77,7 +77,7 @@ fn the_table_is_whole() {
         for (file, function) in named {
             let text = fs::read_to_string(here.join("promises").join(file));
             let text = text.unwrap_or_else(|_| panic!("{input}: there is no {file}"));
-            // In its list of tests, and as a function.
+            // The test is in the list of tests, and is a function.
             for part in [
                 format!("            {function},\n"),
                 format!("fn {function}() {{"),
@@ -91,7 +91,7 @@ fn the_table_is_whole() {
     }
 }
 
-/// A test: what it needs, its name as a sentence, and itself. It fails by a panic.
+/// A test: its needs, its name as a sentence, and its function, which panics on failure.
 pub type Test = (Need, &'static str, fn());
 
 fn main() -> ExitCode {

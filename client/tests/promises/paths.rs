@@ -33,7 +33,7 @@ pub fn tests() -> Vec<Test> {
 
 const HOST_ONLY: &str = "HOST-ONLY=content";
 
-/// A directory of the host beside the workspace, which nobody may reach.
+/// A directory of the host beside the workspace, which no cell may reach.
 fn victim(beside: &Path) -> PathBuf {
     let victim = beside.join("victim");
     fs::create_dir_all(&victim).unwrap();

@@ -166,14 +166,14 @@ fn hello(id: &str, instance: &str) -> v1::Hello {
     }
 }
 
-/// An agent that speaks the protocol by hand, and keeps its lease.
+/// An agent that speaks the protocol by hand and renews its lease.
 struct Liar {
     up: mpsc::Sender<v1::FromAgent>,
     down: tonic::Streaming<v1::ToAgent>,
 }
 
 impl Liar {
-    /// Says Hello, and is welcome or refused.
+    /// Sends Hello. Returns an error if the coordinator refuses it.
     async fn connect(at: &Coordinator, hello: v1::Hello) -> Result<Liar, Status> {
         let mut client = AgentLinkClient::connect(at.url()).await.unwrap();
         let (up, outgoing) = mpsc::channel(64);
@@ -201,7 +201,7 @@ impl Liar {
         self.up.send(up(message)).await.unwrap();
     }
 
-    /// The next message of a kind.
+    /// Waits for the next message of a kind.
     async fn hear<T>(&mut self, wanted: impl Fn(Down) -> Option<T>) -> T {
         let hearing = async {
             loop {
@@ -222,12 +222,12 @@ impl Liar {
         self.hear(offer).await
     }
 
-    /// Why an attempt isn't its own any more.
+    /// Waits for the next Abandon. Returns its reason.
     async fn abandoned(&mut self) -> String {
         self.abandoned_one().await.1
     }
 
-    /// Which isn't, and why.
+    /// Waits for the next Abandon. Returns its token and its reason.
     async fn abandoned_one(&mut self) -> (v1::Token, String) {
         let abandon = |down| match down {
             Down::Abandon(abandon) => Some((abandon.token?, abandon.reason)),
@@ -262,7 +262,7 @@ fn runtime() -> Runtime {
     Runtime::new().unwrap()
 }
 
-/// Submits a spec; the run's id.
+/// Submits a spec. Returns the run.
 fn submit(fleet: &Fleet, at: &Coordinator, text: &str) -> Run {
     let place = fleet.path("spec.yaml");
     fs::write(&place, text).unwrap();
@@ -272,7 +272,7 @@ fn submit(fleet: &Fleet, at: &Coordinator, text: &str) -> Run {
     Run { id, place }
 }
 
-/// The kinds in a run's journal so far.
+/// Returns the kinds of the events in a run's journal so far.
 async fn kinds(at: &Coordinator, run: &Run) -> Vec<String> {
     let request = v1::WatchRequest {
         run_id: run.id.clone(),
@@ -321,7 +321,7 @@ fn forged_events() {
             kind = lie["kind"]
         );
         assert!(at.metric(finished) < 1.0);
-        // The agent hears of it before it is on disk.
+        // The agent learns of it before it is on disk.
         let kinds = eventually("the attempt is lost", || {
             let kinds = runtime().block_on(kinds(&at, &run));
             let lost = kinds.iter().any(|kind| kind == "attempt_lost");
@@ -335,7 +335,7 @@ fn forged_events() {
         let (code, _, stderr) = fleet.call(&at, &["cancel", &run.id]);
         assert_eq!(code, Some(0), "{stderr}");
     }
-    // A restart believes none of it either, and an honest agent runs what comes.
+    // A restarted coordinator doesn't believe it either, and an honest agent runs the cell.
     let mut agentless = at;
     agentless.process.kill();
     let at = fleet.serve();
@@ -345,7 +345,7 @@ fn forged_events() {
     assert_eq!(shown["outcome"], "passed", "{shown:#}");
 }
 
-/// The id of an agent, as everybody can read it.
+/// Returns the id of an agent, which every client can read.
 fn id_of(fleet: &Fleet, at: &Coordinator, name: &str) -> String {
     let list = fleet.json(at, &["agents", "--format", "json"]);
     let agents = list["agents"].as_array().unwrap();
@@ -419,7 +419,7 @@ fn identity_over_a_restart() {
     eventually("it is noted", || {
         noted().is_ok_and(|noted| noted.contains(&id)).then_some(())
     });
-    // Somebody else is there first.
+    // Another process connects first.
     agent.signal(Signal::SIGSTOP);
     let address = at.killed();
     let at = fleet.serve_at(&address);
@@ -433,7 +433,7 @@ fn identity_over_a_restart() {
     run.open_gate();
     let shown = fleet.finished(&at, &run);
     assert_eq!(shown["outcome"], "passed", "{shown:#}");
-    // One that ended is told by the process that it left behind, and its successor is the agent.
+    // An agent that ended is reported by the process that it left behind, and its successor becomes the agent.
     let address = at.killed();
     agent.kill();
     let at = fleet.serve_at(&address);
@@ -479,12 +479,12 @@ fn black_hole() {
         hole.say(Up::Goodbye(v1::Goodbye { reason })).await;
         run
     });
-    // The agent hears of it before it is on disk.
+    // The agent learns of it before it is on disk.
     eventually("the attempt is lost", || {
         let kinds = runtime().block_on(kinds(&at, &run));
         kinds.contains(&"attempt_lost".to_owned()).then_some(())
     });
-    // It was no fault of the cell's: another agent gets it.
+    // The cell was not at fault: another agent gets it.
     let _honest = fleet.agent("honest", &at.url(), 4);
     let shown = fleet.finished(&at, &run);
     assert_eq!(shown["outcome"], "passed", "{shown:#}");
@@ -524,7 +524,7 @@ fn noisy_agent() {
             reason.contains("more than 1 MiB of events over all attempts"),
             "{reason}"
         );
-        // The other one goes on.
+        // The other one continues.
         liar.tell(quiet, 5, note(150_000)).await;
         let acknowledged = |down| match down {
             Down::Ack(ack) => (ack.seq == 5).then_some(ack.token),
@@ -557,7 +557,7 @@ fn long_refusals() {
             assert!(stderr.contains(part), "{kib} KiB: no {part} in {stderr}");
         }
     }
-    // A client that looks in the status only, as earlier ones do.
+    // Earlier clients look only at the status.
     let status = runtime().block_on(async {
         let request = v1::SubmitRequest {
             files: vec![v1::SourceFile {
@@ -573,7 +573,7 @@ fn long_refusals() {
         status.message().contains("the matrix has 3 cells"),
         "{status}"
     );
-    // Nor does a long name in an answer cut it off.
+    // A long name in an answer doesn't cut it off either.
     let run = submit(&fleet, &at, ONE);
     let name = "n".repeat(60_000);
     let (code, _, stderr) = fleet.call(&at, &["why", &run.id, &name]);
@@ -621,11 +621,11 @@ fn crowded_hello() {
     assert!(runtime().block_on(Liar::connect(&at, plenty)).is_ok());
 }
 
-/// Connections that say this and nothing more.
+/// Opens connections that send this and nothing more.
 fn crowd(address: &str, many: usize, say: &[u8]) -> Vec<TcpStream> {
     let enter = |_| {
         let mut stream = TcpStream::connect(address).unwrap();
-        // One that was dropped already is as good.
+        // A connection that was already dropped is fine as well.
         let _ = stream.write_all(say);
         stream
     };
@@ -696,7 +696,7 @@ fn many_watchers() {
         }
         (kept, refused)
     });
-    // Half the files are for connections and what goes on over them, a quarter of that is for others.
+    // Half of the files are for connections and their streams; a quarter of that is for other addresses.
     assert_eq!((kept.len(), refused.len()), (96, 54));
     for status in &refused {
         assert_eq!(status.code(), Code::ResourceExhausted);
@@ -705,7 +705,7 @@ fn many_watchers() {
             "{status}"
         );
     }
-    // What is short is answered all the same.
+    // Short calls are still answered.
     fleet.json(&at, &["runs", "--format", "json"]);
     drop(kept);
     eventually("there is room again", || {
@@ -837,11 +837,11 @@ fn light_lists() {
             cell: "one".to_owned(),
         };
         let status = at.client().await.why(request).await.map(|_| ());
-        // The beginning of an id may be that of several, which is said as quickly.
+        // The beginning of an id may match several; the answer is as quick.
         assert!(status.is_ok() || status.unwrap_err().code() == Code::InvalidArgument);
     });
     let grown = at.process.peak_mib().saturating_sub(before);
-    // All submissions of all lists together are half a gigabyte.
+    // The submissions in all lists together would be half a gigabyte.
     assert!(grown < 100, "16 lists took {grown} MiB");
 }
 
@@ -903,7 +903,7 @@ fn heavy_submissions() {
     assert_eq!(list["runs"].as_array().map(Vec::len), Some(0), "{list}");
 }
 
-/// A submission of so many MiB of files to read, and perhaps another one's name.
+/// Returns a submission with this many MiB of files.
 fn large(mib: usize) -> v1::SubmitRequest {
     v1::SubmitRequest {
         files: vec![v1::SourceFile {
@@ -929,12 +929,12 @@ fn crowd_of_submissions() {
             runtime.spawn(async move {
                 let client = ControlClient::connect(url).await.unwrap();
                 let mut client = client.max_encoding_message_size(1 << 30);
-                // Too much to be kept: what it costs is to have it come.
+                // This is too large to be accepted; it costs only the transfer.
                 client.submit(large(90)).await.unwrap_err()
             })
         })
         .collect();
-    // Meanwhile others get through.
+    // Meanwhile, others get through.
     for _ in 0..5 {
         submit(&fleet, &at, ONE);
     }
@@ -952,9 +952,9 @@ fn crowd_of_submissions() {
     }
     let grown = at.process.peak_mib().saturating_sub(before);
     println!("{told} of 12 were told to try again, {grown} MiB more");
-    // One at a time, as it comes and as it is decoded; all of them would have a gigabyte.
+    // Only one is received and decoded at a time; all of them would need a gigabyte.
     assert!(grown < 450, "12 submissions took {grown} MiB");
-    // What no submission may have is refused before it comes.
+    // A submission above the limit is refused before it is received.
     let status = runtime.block_on(async {
         let client = ControlClient::connect(at.url()).await.unwrap();
         let mut client = client.max_encoding_message_size(1 << 30);
@@ -969,7 +969,7 @@ fn crowd_of_submissions() {
     assert_eq!(status.code(), Code::OutOfRange, "{status}");
 }
 
-/// A submission that announces so many MiB and sends a piece of them now and then.
+/// Sends a submission that announces this many MiB and sends a piece of them at intervals.
 async fn slow_submission(url: String, mib: u32, piece: usize) -> Status {
     use tonic::codegen::{Bytes, Service, http};
     let channel = tonic::transport::Endpoint::from_shared(url).unwrap();
@@ -1004,7 +1004,7 @@ fn slow_submissions() {
     let fleet = Fleet::new();
     let at = fleet.serve();
     let runtime = runtime();
-    // Together nearly all that one address may have, and fast enough to keep it.
+    // Together they use nearly all that one address may have, and they are fast enough to keep it.
     let steady = [100, 27].map(|mib| runtime.spawn(slow_submission(at.url(), mib, 64 << 10)));
     let large_spec = format!("{ONE}{}", "# xxxxxxxxxxxxx\n".repeat(2 << 16));
     fs::write(fleet.path("large.yaml"), large_spec).unwrap();
@@ -1020,12 +1020,12 @@ fn slow_submissions() {
         assert!(client.try_wait().unwrap().is_none(), "{}", said());
         told.then_some(())
     });
-    // What is small passes meanwhile.
+    // Meanwhile, small submissions pass.
     submit(&fleet, &at, ONE);
     steady.iter().for_each(tokio::task::JoinHandle::abort);
     let code = eventually("it is taken", || client.try_wait().unwrap()).code();
     assert_eq!(code, Some(0), "{}", said());
-    // Who doesn't use its turn loses it to others.
+    // A client that doesn't use its turn loses it to others.
     let slow = runtime.spawn(slow_submission(at.url(), 100, 1));
     std::thread::sleep(Duration::from_secs(1));
     eventually("there is room for another one", || {
@@ -1033,7 +1033,7 @@ fn slow_submissions() {
             let client = ControlClient::connect(at.url()).await.unwrap();
             let mut client = client.max_encoding_message_size(1 << 30);
             let mut request = large(40);
-            // Refused before anything is started.
+            // This is refused before anything is started.
             request.files.clear();
             client.submit(request).await.unwrap_err().code()
         });
@@ -1088,7 +1088,7 @@ fn flooded_journal() {
     assert_eq!(fleet.finished(&at, &run)["outcome"], "passed");
 }
 
-/// A log stream of an agent's, and what is answered over it.
+/// Opens a log stream as an agent. Returns it with the answers.
 async fn logs_of(
     client: &AgentLinkClient<Channel>,
     agent: &str,
@@ -1135,7 +1135,7 @@ fn flooded_logs() {
             }
             answers
         });
-        // As many outputs as a crowd of services would have, each with a byte; then 32 MiB of one.
+        // As many outputs as a crowd of services would have, each with a byte, then 32 MiB of one.
         let size = 64 << 10;
         for n in 0..2_000 {
             up.send(chunk(&tokens[0], n + 1, format!("s{n}"), 0, vec![b'x'])).await.unwrap();
@@ -1157,7 +1157,7 @@ fn flooded_logs() {
     assert!(logs.len() < 600, "{} files", logs.len());
     let bytes: u64 = logs.iter().map(|file| file.metadata().unwrap().len()).sum();
     assert!(bytes < 2 << 20, "{bytes} bytes");
-    // Others don't notice.
+    // Others are not affected.
     assert_eq!(at.get("/healthz").1, "ok\n");
     let (code, _, stderr) = fleet.call(&at, &["runs"]);
     assert_eq!(code, Some(0), "{stderr}");
@@ -1197,7 +1197,7 @@ fn ghost_logs() {
     }
     assert_eq!((ghosts.len(), refused), (96, 54));
     fleet.json(&at, &["runs", "--format", "json"]);
-    // They end by themselves, and an agent of the same address comes in.
+    // These connections end by themselves, and then an agent of the same address can connect.
     let ended = ghosts.last_mut().unwrap();
     let status = runtime.block_on(async { tokio::time::timeout(BOUND, ended.1.message()).await });
     let status = status.unwrap().unwrap_err();

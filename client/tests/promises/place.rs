@@ -5,17 +5,17 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
-/// Nothing takes this long; a test that waits for it would otherwise hang.
+/// Longer than anything takes; guards against hanging.
 pub const BOUND: Duration = Duration::from_secs(120);
 
 pub struct Place {
     directory: tempfile::TempDir,
 }
 
-/// How a command ended.
+/// The result of a command.
 #[derive(Debug)]
 pub struct Said {
-    /// The exit code; none if a signal or the bound ended it.
+    /// Exit code; `None` if a signal or the time limit ended it.
     pub code: Option<i32>,
     pub stdout: String,
     pub stderr: String,
@@ -28,7 +28,7 @@ impl Place {
         }
     }
 
-    /// With the files of an input of `tests/field/`.
+    /// Creates a directory with the files of an input of `tests/field/`.
     pub fn of_field(name: &str) -> Place {
         let place = Place::new();
         let from = Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -53,7 +53,7 @@ impl Place {
         fs::read_to_string(self.path().join(name)).unwrap()
     }
 
-    /// Writes a file anew with each of `from` replaced by `to`, which must have been there.
+    /// Replaces `from` by `to` in a file; the file must contain it.
     pub fn replace(&self, name: &str, from: &str, to: &str) {
         let text = self.read(name);
         assert!(text.contains(from), "{name} holds no {from}");
@@ -82,7 +82,7 @@ impl Place {
     }
 }
 
-/// Runs a command to its end, or to the bound.
+/// Runs a command to its end, or until the time limit.
 pub fn ended(command: &mut Command) -> Said {
     let mut bounded = Command::new("timeout");
     let seconds = BOUND.as_secs().to_string();

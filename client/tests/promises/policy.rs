@@ -64,7 +64,7 @@ fn no_host_commands() {
         assert_eq!(code, Some(3), "{said}");
         assert!(said.contains(refused), "{said}");
     }
-    // Files of the host are read for no container's environment or image.
+    // No file of the host is read for the environment or image of a container.
     for service in [
         "image: 'x:1', env_file: [../victim/secret.txt]".to_owned(),
         "build: { context: ../victim, dockerfile_inline: \"FROM x\" }".to_owned(),
@@ -123,7 +123,7 @@ fn own_secrets() {
     );
     assert_eq!(code, Some(2), "{said}");
     assert!(said.contains("prodkey") && !said.contains(value), "{said}");
-    // It isn't in the environment of anything either.
+    // It isn't in any environment either.
     let (code, said) = run(
         &fleet,
         &at,

@@ -64,7 +64,7 @@ pub fn tests() -> Vec<Test> {
     ]
 }
 
-/// What every renderer makes of the newest run, besides what the run itself said.
+/// Returns the output of every renderer for the newest run, and the output of the run itself.
 fn rendered(place: &Place, run: &Said) -> Vec<(String, String)> {
     let mut all = vec![
         ("stdout".to_owned(), run.stdout.clone()),
@@ -96,11 +96,11 @@ fn run_with_reports(place: &Place, secrets: &[&str]) -> Said {
     for secret in secrets {
         arguments.extend(["--secret-file", secret]);
     }
-    // As on GitHub, so that annotations are made.
+    // Set the variable as GitHub does, so that annotations are printed.
     ended(place.phalanx(&arguments).env("GITHUB_ACTIONS", "true"))
 }
 
-/// No eight characters of the secret stand together anywhere.
+/// Checks that no eight consecutive characters of the secret appear anywhere.
 fn assert_hidden(secret: &str, texts: &[(String, String)]) {
     for (what, text) in texts {
         for at in 0..=secret.len() - 8 {
@@ -126,7 +126,7 @@ fn field_cut() {
     }
 }
 
-/// Long enough that every limit falls into it, without a character that an encoding changes.
+/// Long enough that every limit cuts it, and without characters that an encoding changes.
 const LONG: &str = "Zq7kilo9bravo3Xy5delta8Wv1echo4Ut6foxtrot2Sr0golf7Qp3hotel5On9india1Ml8juliet6";
 
 const WAYS: &str = r#"
@@ -253,7 +253,7 @@ fn every_way() {
     assert_hidden(LONG, &all);
     let made: String = LONG.chars().rev().collect();
     assert_hidden(&made, &all);
-    // The ways were gone, and what is left says where a secret stood.
+    // All ways were used, and the output says where a secret was.
     let json: serde_json::Value = serde_json::from_str(&place.read("o.json")).unwrap();
     let told = json.to_string();
     for name in [
@@ -311,7 +311,7 @@ phases:
     assert_eq!(shown.code, Some(0), "{}", shown.stderr);
     let text = json.to_string();
     assert!(!text.contains("could not be masked"), "{text}");
-    // Both instances are told, and stay two.
+    // Both instances appear and remain separate.
     for path in ["[***]", "[***2]"] {
         let watched = place.call(&["show", "--format", "json"]).stdout;
         assert!(
@@ -478,7 +478,7 @@ phases:
     let said = place.call(&["validate", "s.yaml"]);
     assert_eq!(said.code, Some(0), "{}", said.stderr);
     let warned = said.stdout + &said.stderr;
-    // One finding for all of them; what is given by `env` and `stdin` is none.
+    // There is one finding for all of them; values given by `env` and `stdin` give none.
     let unbroken: String = warned.split("\n  | ").collect();
     for part in [
         "4 warnings",
@@ -497,10 +497,10 @@ phases:
 const PLAIN: &str = "plain/Secret Value+42";
 const LINES: &str = "Zq7-kilo\"bra'vo\nsecond-line-of-9876";
 
-/// A form in which a secret may show up, by its name.
+/// A form in which a secret may appear, with its name.
 type Shape = (&'static str, String);
 
-/// The forms that are promised, and those that the documentation says can't be kept.
+/// Returns the forms that must be masked, and those that the documentation excludes.
 fn shapes() -> (Vec<Shape>, Vec<Shape>) {
     use base64::Engine;
     use base64::engine::general_purpose::{STANDARD, URL_SAFE};
@@ -603,7 +603,7 @@ phases:
         all.push((path, String::from_utf8_lossy(&bytes).into_owned()));
     }
     for (name, shape) in &masked {
-        // What stands around it is there; what is left of encodings at its edges says nothing.
+        // The surrounding text is there; the remains of encodings at its edges reveal nothing.
         let line = logs.split(&format!("{name} <<")).nth(1);
         let line = line.unwrap_or_else(|| panic!("{name}: {logs}"));
         assert!(

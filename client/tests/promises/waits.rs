@@ -75,7 +75,7 @@ fn report(place: &Place, name: &str) -> Value {
     serde_json::from_str(&place.read(name)).unwrap()
 }
 
-/// Every step that isn't ok, of the newest attempts.
+/// Returns every step of the newest attempts that isn't ok.
 fn bad_steps(report: &Value) -> Vec<Value> {
     let cells = report["cells"].as_array().unwrap().iter();
     let steps = cells
@@ -107,7 +107,7 @@ fn a_service_that_waits_for_one_that_no_step_starts_is_refused() {
     let text = said.stdout + &said.stderr;
     let found = "service `web` waits for `init`, which is `start: manual`, and no step starts it";
     assert!(text.contains(found), "{text}");
-    // A base that others extend and nobody waits for is fine, and so is one that a step starts.
+    // A base that others extend and that no step waits for is allowed, and so is one that a step starts.
     let started = place.read("manual-dep-deadlock.yaml").replace(
         "  seeded:\n",
         "  seeded:\n    - container: { start: init }\n",

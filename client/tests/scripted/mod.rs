@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
 use tonic::{Request, Response, Status, Streaming};
 
-/// The server; it ends with this value.
+/// The server; dropping it ends the server.
 pub struct Scripted {
     directory: tempfile::TempDir,
     script: Arc<Script>,
@@ -20,7 +20,7 @@ pub struct Scripted {
 struct Script {
     run: String,
     spec: String,
-    /// What watchers get; grows by a cancel.
+    /// The events for watchers; a cancel adds some.
     events: watch::Sender<Vec<event::Event>>,
     sent: watch::Sender<usize>,
     after_cancel: Mutex<Vec<event::Event>>,
@@ -82,7 +82,7 @@ impl Scripted {
         *self.script.after_cancel.lock().unwrap() = events;
     }
 
-    /// The first watcher loses its connection after so many events.
+    /// Makes the first watcher lose its connection after this many events.
     pub fn break_after(&self, position: u64) {
         *self.script.break_after.lock().unwrap() = Some(position);
     }
@@ -99,12 +99,12 @@ impl Scripted {
         self.script.submissions.lock().unwrap().len()
     }
 
-    /// The options of each submission.
+    /// Returns the options of each submission.
     pub fn options(&self) -> Vec<Options> {
         self.script.submissions.lock().unwrap().clone()
     }
 
-    /// The run's id.
+    /// Returns the run's id.
     pub fn run(&self) -> &str {
         &self.script.run
     }
