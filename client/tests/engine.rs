@@ -210,7 +210,7 @@ async fn a_waiting_cell_says_why_and_agents_are_listed_and_drained() {
     bench.connect("a", 1).await;
     bench.wait_for(&run, |s| s.counts().running == 1).await;
     let answer = bench.api().why(why("cell 1")).await.unwrap().into_inner();
-    assert_eq!(answer.reasons, ["agent a: all 1 slots are taken"]);
+    assert_eq!(answer.reasons, ["agent a: its only slot is taken"]);
     let agents = bench
         .api()
         .list_agents(Request::new(v1::ListAgentsRequest {}))

@@ -42,7 +42,7 @@ pub(super) async fn given_up(
     match tokio::time::timeout(limit, cancelled).await {
         Ok(reason) => Ending::Judged(Outcome::Cancelled, Some(format!("cancelled: {reason}"))),
         Err(_) => Ending::NotBegun(format!(
-            "the cell's timeout of {} is over before its stack was open",
+            "the cell timed out after {}, before its stack was open",
             crate::sequence::limit::duration_text(limit)
         )),
     }

@@ -35,7 +35,10 @@ impl<O: Overflow> Link<O> {
         } else if self.attempts.contains_key(token) {
             Some("the attempt was abandoned and is still being torn down".to_owned())
         } else if busy >= self.about.slots as usize {
-            Some(format!("all {} slots are taken", self.about.slots))
+            Some(match self.about.slots {
+                1 => "its only slot is taken".to_owned(),
+                slots => format!("all {slots} slots are taken"),
+            })
         } else {
             None
         }

@@ -39,14 +39,11 @@ impl Sequence {
         }
         let limit = super::limit::duration_text(self.limits.cell);
         let (outcome, reason) = if self.acted {
-            (
-                Outcome::Failed,
-                format!("the cell's timeout of {limit} is over"),
-            )
+            (Outcome::Failed, format!("the cell timed out after {limit}"))
         } else {
             (
                 Outcome::Errored,
-                format!("the cell's timeout of {limit} is over before any step ran"),
+                format!("the cell timed out after {limit}, before any step ran"),
             )
         };
         self.halt(outcome, reason.clone(), reason, self.limits.grace);
@@ -92,7 +89,7 @@ impl Sequence {
             return;
         }
         let limit = super::limit::duration_text(node.limit.unwrap_or_default());
-        let reason = format!("the timeout of {} ({limit}) is over", node.name);
+        let reason = format!("{} timed out after {limit}", node.name);
         let blame = Blame {
             step: node.name.clone(),
             reason: Some(reason.clone()),

@@ -72,7 +72,10 @@ impl ServiceActor {
                 true => format!("; {}", job_advice(&self.name)),
                 false => String::new(),
             };
-            let unasked = format!("service {} exited unasked, {detail}{advice}", self.name);
+            let unasked = format!(
+                "service {} exited unexpectedly, {detail}{advice}",
+                self.name
+            );
             // An end that the engine caused says nothing about the service.
             let (outcome, reason) = match machinery {
                 Some(cause) => (Outcome::Errored, cause),

@@ -156,7 +156,7 @@ impl Try {
             return result;
         }
         Err(Fault::Failed {
-            reason: format!("the timeout of {} is over", duration_text(limit)),
+            reason: format!("timed out after {}", duration_text(limit)),
             answer: Box::new(match &self.step.action {
                 Action::Sse(_) => self.collected.shown(),
                 Action::Exec(_) | Action::Run(_) => exec::unfinished(lock(&self.heard).so_far()),

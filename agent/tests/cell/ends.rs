@@ -83,7 +83,7 @@ async fn a_timeout_of_a_step_kills_what_it_ran_with_its_descendants() {
     .run()
     .await;
     assert_eq!(ended.outcome(), Outcome::Failed);
-    assert_eq!(ended.reason("main/0"), "the timeout of 200ms is over");
+    assert_eq!(ended.reason("main/0"), "timed out after 200ms");
     // The grandchild would have written it by then.
     tokio::time::sleep(Duration::from_millis(3500)).await;
     assert!(!file.exists());
@@ -95,10 +95,7 @@ async fn the_cells_timeout_is_failed_or_before_any_step_ran_errored() {
     rig.timeout = Duration::from_millis(300);
     let ended = rig.run().await;
     assert_eq!(ended.outcome(), Outcome::Failed);
-    assert_eq!(
-        ended.reason("main/0"),
-        "the cell's timeout of 300ms is over"
-    );
+    assert_eq!(ended.reason("main/0"), "the cell timed out after 300ms");
 
     let script = Script::default().service(
         "db",
@@ -442,7 +439,7 @@ phases:
     let ended = running.end().await;
     let failure = |path: &str| ended.step(path).failure.clone().unwrap();
     let response = |path: &str| failure(path).response.unwrap_or_default();
-    assert_eq!(ended.reason("main/0"), "the timeout of 1s is over");
+    assert_eq!(ended.reason("main/0"), "timed out after 1s");
     assert_eq!(
         response("main/0").trim_end(),
         "stdout until then:\nmigrating ***"

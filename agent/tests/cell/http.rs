@@ -162,7 +162,7 @@ async fn an_unreachable_server_a_broken_answer_and_a_timeout_are_failures_that_s
         reason(0)
     );
     assert!(reason(1).contains("broke off"), "{}", reason(1));
-    assert_eq!(reason(2), "the timeout of 100ms is over");
+    assert_eq!(reason(2), "timed out after 100ms");
     assert!(reason(3).contains("can't connect"), "{}", reason(3));
     assert!(
         reason(4).contains("no session with a base"),

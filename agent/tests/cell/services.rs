@@ -160,7 +160,7 @@ phases:
     assert_eq!(ended.outcome(), Outcome::Failed);
     assert_eq!(
         ended.reason("main/0"),
-        "service db exited unasked, with code 3"
+        "service db exited unexpectedly, with code 3"
     );
     let failure = ended.step("main/0").failure.clone().unwrap();
     assert_eq!(failure.logs[0].lines, ["FATAL: no space left"]);
@@ -215,7 +215,10 @@ async fn a_service_that_stays_may_not_end_and_its_failure_says_how_to_declare_a_
         let ended = while_a_service_ends(services, 0, "{ wait: { for: 1s } }").await;
         assert_eq!(ended.outcome(), Outcome::Failed, "{services}");
         let reason = ended.reason("main/0");
-        assert!(reason.contains("exited unasked, with code 0"), "{reason}");
+        assert!(
+            reason.contains("exited unexpectedly, with code 0"),
+            "{reason}"
+        );
         assert!(reason.contains("`restart: \"no\"` in db"), "{reason}");
     }
 }

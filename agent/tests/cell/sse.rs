@@ -44,7 +44,7 @@ async fn a_stream_that_ends_before_or_never_gets_there_is_a_failure_with_the_las
         "{}",
         ended.reason("main/0")
     );
-    assert_eq!(ended.reason("main/1"), "the timeout of 200ms is over");
+    assert_eq!(ended.reason("main/1"), "timed out after 200ms");
     let shown = ended
         .step("main/1")
         .failure

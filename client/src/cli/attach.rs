@@ -220,7 +220,7 @@ fn choose<'a>(
             .copied()
             .ok_or_else(|| {
                 let message = format!(
-                    "no container of service `{service}` stands (a host process has none); there are {}",
+                    "no container of service `{service}` stands (a host process has none); running: {}",
                     names.join(", ")
                 );
                 CliError::usage(message).with_help(help)

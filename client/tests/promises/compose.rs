@@ -284,7 +284,7 @@ fn oneshot() {
     let said = place.call(&["run", "spec.yaml"]);
     assert_eq!(said.code, Some(1), "{said:?}");
     assert!(
-        all(&said).contains("seed exited unasked, with code 3"),
+        all(&said).contains("seed exited unexpectedly, with code 3"),
         "{said:?}"
     );
 }

@@ -330,7 +330,10 @@ fn foreign_words() {
     hint("m32-gha-contains.yaml", &["quote the whole"]);
     hint(
         "m35-artifacts.yaml",
-        &["`artifacts` is not there yet", "m35-artifacts.yaml:20:33"],
+        &[
+            "`artifacts` is not supported yet",
+            "m35-artifacts.yaml:20:33",
+        ],
     );
     hint(
         "elapsed-duration.yaml",

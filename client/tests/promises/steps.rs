@@ -110,7 +110,7 @@ fn alike() {
     let cause = "| ImportError: libssl.so.3: cannot open shared object file";
     assert_eq!(said.stderr.matches(cause).count(), 1, "{}", said.stderr);
     for part in [
-        "exited unasked, with code 127",
+        "exited unexpectedly, with code 127",
         "the same in 2 other cells",
         "9 passed, 3 failed",
     ] {

@@ -372,9 +372,7 @@ impl AgentSession {
                 effects.push(Effect::Send(ToAgent::Heartbeat { number }));
             }
             FromAgent::Draining => effects.push(Effect::Tell(Fact::Draining)),
-            FromAgent::Goodbye { reason } => {
-                self.lost(&format!("said goodbye: {reason}"), &mut effects)
-            }
+            FromAgent::Goodbye { reason } => self.lost(&format!("it left: {reason}"), &mut effects),
             FromAgent::Accept { token } => {
                 self.spoken_of(&token, &mut effects, |session, token, effects| {
                     session.accepted(now, token, effects);

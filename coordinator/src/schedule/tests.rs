@@ -312,7 +312,7 @@ fn a_waiting_cell_names_what_it_waits_for() {
     b.queue("r", vec![big("a"), big("b"), big("c")]);
     assert_eq!(
         says(&b, "c"),
-        "agent x: all 1 slots are taken; agent y: 6.0GiB of memory wanted, 2.0GiB free"
+        "agent x: its only slot is taken; agent y: 6.0GiB of memory wanted, 2.0GiB free"
     );
     assert_eq!(b.why("r", "nothing"), Waiting::Unknown);
 }
@@ -685,7 +685,7 @@ fn the_waiting_cells_of_a_run_are_told_by_reason() {
     assert_eq!(
         groups,
         [
-            ("agent x: all 1 slots are taken".to_owned(), cells(&["d"])),
+            ("agent x: its only slot is taken".to_owned(), cells(&["d"])),
             ("no agent offers label gpu".to_owned(), cells(&["a", "c"])),
         ]
     );

@@ -215,7 +215,10 @@ fn refusal(class: &ClassKey, agent: &Agent, now: Duration) -> Option<String> {
         return Some(format!("declined ({reason}), is asked again in {wait:.1}s"));
     }
     if agent.free_slots() == 0 {
-        return Some(format!("all {} slots are taken", agent.info.slots));
+        return Some(match agent.info.slots {
+            1 => "its only slot is taken".to_owned(),
+            slots => format!("all {slots} slots are taken"),
+        });
     }
     if class.cpus > free.millicpus {
         return short("CPUs", show_cpus(class.cpus), show_cpus(free.millicpus));

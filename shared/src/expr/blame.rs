@@ -353,7 +353,10 @@ impl Search<'_> {
             help: conversion(&values),
             ..self.blame(
                 part,
-                format!("`{shown}` doesn't take these values: {}", values.join(", ")),
+                format!(
+                    "`{shown}` cannot be applied to these values: {}",
+                    values.join(", ")
+                ),
             )
         }
     }

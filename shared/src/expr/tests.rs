@@ -161,7 +161,7 @@ fn an_error_says_which_part_was_missing_or_null() {
         fails("headers['x-id'] + 1"),
         (
             "headers['x-id'] + 1".into(),
-            "`+` doesn't take these values: `headers['x-id']` is the text \"7\", the number 1"
+            "`+` cannot be applied to these values: `headers['x-id']` is the text \"7\", the number 1"
                 .into(),
             "convert one of them: string(x), int(x) or double(x)".into()
         )

@@ -204,7 +204,7 @@ fn add<T>(
 }
 
 fn twice(what: &str, name: &str, span: Span, earlier: Span) -> Diagnostic {
-    Diagnostic::error(span, format!("the {what} `{name}` is there twice"))
+    Diagnostic::error(span, format!("duplicate {what} `{name}`"))
         .with_related(earlier, "first written here")
         .with_help("names are unique across a spec and the files it includes")
 }

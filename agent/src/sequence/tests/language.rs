@@ -331,10 +331,7 @@ fn the_cells_timeout_fails_the_step_in_progress_and_is_errored_before_any_ran() 
     );
     ran.input(Input::Start);
     assert!(ran.fire(|timer| *timer == Timer::Cell));
-    assert_eq!(
-        ran.of("one/0"),
-        "one/0 failed: the cell's timeout of 1h is over"
-    );
+    assert_eq!(ran.of("one/0"), "one/0 failed: the cell timed out after 1h");
     assert_eq!(ran.outcome(), Failed);
 
     let spec = parse("phases: { one: [{ name: a, run: x }] }");
@@ -379,11 +376,11 @@ fn a_groups_timeout_fails_the_step_in_progress_and_skips_the_rest_of_the_group()
     assert_eq!(ran.acted, ["a", "d", "z"]);
     assert_eq!(
         ran.of("one/0/0/0"),
-        "one/0/0/0 failed: the timeout of g (1m) is over"
+        "one/0/0/0 failed: g timed out after 1m"
     );
     assert_eq!(
         ran.of("one/0/1"),
-        "one/0/1 skipped: after the timeout of g (1m) is over"
+        "one/0/1 skipped: after g timed out after 1m"
     );
     assert_eq!(ran.outcome(), Failed);
 }
@@ -394,14 +391,20 @@ fn a_service_that_goes_down_fails_the_steps_in_progress_or_else_the_next_one() {
     let mut ran = Performer::new(yaml, &[]);
     ran.input(Input::Start);
     ran.input(down());
-    assert_eq!(ran.of("one/0"), "one/0 failed: service db exited unasked");
+    assert_eq!(
+        ran.of("one/0"),
+        "one/0 failed: service db exited unexpectedly"
+    );
     assert_eq!(ran.outcome(), Failed);
 
     let mut ran = Performer::new(yaml, &[]);
     ran.input(down());
     ran.input(Input::Start);
     assert_eq!(ran.acted, Vec::<String>::new());
-    assert_eq!(ran.of("one/0"), "one/0 failed: service db exited unasked");
+    assert_eq!(
+        ran.of("one/0"),
+        "one/0 failed: service db exited unexpectedly"
+    );
 }
 
 fn cancel(force: bool) -> Input {
@@ -416,7 +419,7 @@ fn down() -> Input {
     Input::ServiceDown(Box::new(Down {
         service: "db".to_owned(),
         outcome: Failed,
-        reason: "service db exited unasked".to_owned(),
+        reason: "service db exited unexpectedly".to_owned(),
         failure: Failure::default(),
     }))
 }

@@ -82,7 +82,7 @@ impl<'s> Checker<'s, '_> {
             let help = "a step sees those before it; steps of a `parallel` don't see each other, and the body of a `foreach` is seen from inside only";
             self.report(
                 span,
-                format!("the step `{id}` isn't over here"),
+                format!("step `{id}` has not run yet at this point"),
                 Some(help.into()),
             );
         }

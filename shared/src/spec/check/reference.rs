@@ -363,7 +363,7 @@ impl<'s> Checker<'s, '_> {
         let span = first.map_or(reference.span, |segment| segment.span);
         let (message, help) = if self.names.ids.contains(id.as_str()) {
             (
-                format!("the step `{id}` isn't over here"),
+                format!("step `{id}` has not run yet at this point"),
                 Some(
                     "a step sees those before it; steps of a `parallel` don't see each other"
                         .to_owned(),

@@ -152,10 +152,9 @@ impl<'s> Checker<'s, '_> {
             .scope
             .add(&id.text, id.span, captures, step.foreach.is_some());
         if let Some(earlier) = earlier {
-            let problem =
-                Diagnostic::error(id.span, format!("the id `{}` is there twice", id.text))
-                    .with_related(earlier, "first written here")
-                    .with_help("ids are unique in a cell: phases and groups don't separate them");
+            let problem = Diagnostic::error(id.span, format!("duplicate step id `{}`", id.text))
+                .with_related(earlier, "first written here")
+                .with_help("ids are unique in a cell: phases and groups don't separate them");
             self.diagnostics.push(problem);
         }
     }
@@ -190,10 +189,7 @@ impl<'s> Checker<'s, '_> {
             }
             Action::Wait(Wait::For(time)) => {
                 self.node(time, at);
-                let problem = Diagnostic::warning(
-                    time.span,
-                    "waiting for a time is slow when it is enough and wrong when it isn't",
-                );
+                let problem = Diagnostic::warning(time.span, "fixed sleeps are slow or flaky");
                 self.diagnostics.push(problem.with_help("wait for what you need: `poll`, `wait: { service: X, until: ready }`, or `ready` of the service"));
             }
             Action::Cp(cp) => self.cp(cp, at, span),

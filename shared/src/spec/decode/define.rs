@@ -57,7 +57,7 @@ fn params(fields: &Fields<'_>, diagnostics: &mut Vec<Diagnostic>) -> Vec<Param> 
             diagnostics.push(
                 Diagnostic::error(
                     param.name.span,
-                    format!("the parameter `{}` is there twice", param.name.text),
+                    format!("duplicate parameter `{}`", param.name.text),
                 )
                 .with_related(earlier.name.span, "first written here"),
             );

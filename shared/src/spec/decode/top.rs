@@ -167,11 +167,8 @@ fn secrets(fields: &Fields<'_>, diagnostics: &mut Vec<Diagnostic>) -> Vec<Text> 
     for (at, name) in names.iter().enumerate() {
         if let Some(earlier) = names.iter().take(at).find(|other| other.text == name.text) {
             diagnostics.push(
-                Diagnostic::error(
-                    name.span,
-                    format!("the secret `{}` is there twice", name.text),
-                )
-                .with_related(earlier.span, "first written here"),
+                Diagnostic::error(name.span, format!("duplicate secret `{}`", name.text))
+                    .with_related(earlier.span, "first written here"),
             );
         }
     }

@@ -83,7 +83,7 @@ fn restart(entry: &Entry, diagnostics: &mut Vec<Diagnostic>) {
     let policy = entry.value.as_text().unwrap_or_default();
     let instead = match policy.split(':').next().unwrap_or_default() {
         "always" | "unless-stopped" => {
-            "a service that exits unasked fails the step in progress; a step restarts it with `container: { restart: X }`"
+            "a service that exits unexpectedly fails the step in progress; a step restarts it with `container: { restart: X }`"
         }
         "on-failure" => {
             "it may end with exit code 0; any other fails the step in progress, and nothing is restarted"

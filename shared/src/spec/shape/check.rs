@@ -46,7 +46,7 @@ impl Checker<'_> {
             Kind::Varies(kind) => self.value(kind, node, what, true),
             Kind::Leaf(leaf) => self.leaf(*leaf, node, what),
             Kind::Later => {
-                self.report(node.span, format!("{what} is not there yet"))
+                self.report(node.span, format!("{what} is not supported yet"))
                     .help = Some("it is reserved for a later version: leave it out".into());
             }
             Kind::Unsupported(why) => {
