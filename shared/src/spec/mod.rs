@@ -1,6 +1,6 @@
 //! The spec: what a user writes.
 //!
-//! [`parse`] turns YAML into a tree with positions ([`node`]). [`decode`] turns the tree into a [`model`] and reports
+//! [`parse`] turns YAML into a tree with positions ([`node`](crate::node)). [`decode`] turns the tree into a [`model`] and reports
 //! every error at once. [`check`] finds errors beyond the structure. [`load()`] does all three for a file and the files
 //! it includes. The keys of the language are data ([`keys`], with the kinds in [`shape`]).
 
