@@ -347,7 +347,7 @@ fn tell_few_files(context: &Context, options: &local::Options) -> Result<(), Cli
     }
     if files < OWN_FILES + CELL_FILES * cells.min(USUAL_CELLS) {
         context.voice.note(&format!(
-            "at most {files} files may be open here (`ulimit -n`): a local run needs some {OWN_FILES}, and {CELL_FILES} more for each cell in progress; what finds none left is errored"
+            "at most {files} open files are allowed here (`ulimit -n`): a local run needs some {OWN_FILES}, and {CELL_FILES} more for each cell in progress; what finds none left is errored"
         ));
     }
     Ok(())

@@ -84,10 +84,10 @@ mod tests {
             }
         }
         let mut text = String::new();
-        sources(
-            std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/src")),
-            &mut text,
-        );
+        for folder in ["src", "../report/src"] {
+            let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+            sources(&folder, &mut text);
+        }
         for (code, _) in PAGES {
             assert!(text.contains(code), "{code} is named by no message");
         }
