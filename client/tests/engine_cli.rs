@@ -64,14 +64,19 @@ def until(text, again=None):
     while text not in seen:
         assert time.time() < deadline, (text, seen)
         if again and time.time() - last > 1:
+            # The docker command loses a change that comes before it listens for one: change it again.
+            size(rows, columns + 1)
+            size(rows, columns)
             os.write(master, again)
             last = time.time()
         if select.select([master], [], [], 0.2)[0]:
             seen += os.read(master, 4096)
     seen = seen.split(text, 1)[1]
-size(33, 121)
+rows, columns = 33, 121
+size(rows, columns)
 until(b"size=33 121", b"echo size=$(stty size)\n")
-size(40, 100)
+rows, columns = 40, 100
+size(rows, columns)
 until(b"size=40 100", b"echo size=$(stty size)\n")
 os.write(master, b"echo wai''ting; sleep 1000\n")
 until(b"waiting")
