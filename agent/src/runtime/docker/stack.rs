@@ -24,6 +24,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio_util::task::TaskTracker;
 
+/// How often a container is looked for whose name is taken by a request that broke off, and the pause in between.
+const LOOKS: usize = 50;
+const PAUSE: Duration = Duration::from_millis(100);
+
 /// The objects of an attempt in the engine.
 pub(super) struct Attempt {
     pub shared: Arc<Shared>,
@@ -165,18 +169,27 @@ impl Attempt {
             platform: platform.unwrap_or_default().to_owned(),
         };
         let mut again = false;
-        engine
-            .ask(|| {
-                let (options, body) = (options.clone(), body.clone());
-                let second = std::mem::replace(&mut again, true);
-                async move {
-                    match engine.docker.create_container(Some(options), body).await {
-                        Err(error) if second && status(&error) == Some(409) => Ok(()),
-                        other => other.map(drop),
+        for _ in 0..LOOKS {
+            let taken = engine
+                .ask(|| {
+                    let (options, body) = (options.clone(), body.clone());
+                    let second = std::mem::replace(&mut again, true);
+                    async move {
+                        match engine.docker.create_container(Some(options), body).await {
+                            Err(error) if second && status(&error) == Some(409) => Ok(true),
+                            other => other.map(|_| false),
+                        }
                     }
+                })
+                .await?;
+            match engine.inspect(name).await {
+                // The request before the break holds the name, but isn't done yet or is being undone.
+                Err(error) if taken && status(&error) == Some(404) => {
+                    tokio::time::sleep(PAUSE).await;
                 }
-            })
-            .await?;
+                other => return other,
+            }
+        }
         engine.inspect(name).await
     }
 }
