@@ -437,9 +437,12 @@ impl<O: Overflow> Link<O> {
         if !matches!(self.connection, Connection::Up) {
             return;
         }
-        for (token, attempt) in &mut self.attempts {
+        for token in self.spool.unsent() {
+            let Some(attempt) = self.attempts.get_mut(&token) else {
+                continue;
+            };
             while attempt.may_send() {
-                let events = self.spool.next_batch(token);
+                let events = self.spool.next_batch(&token);
                 let Some(last) = events.last() else { break };
                 attempt.sent(last.seq, now);
                 let token = token.clone();

@@ -11,7 +11,7 @@ use phalanx_proto::limit::{BATCH_BYTES, BATCH_EVENTS, EVENT_MADE_BYTES};
 use phalanx_shared::event::{AttemptRef, Event, EventKind};
 use phalanx_shared::id::Token;
 use phalanx_shared::time::Timestamp;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Limits for events.
 #[derive(Clone, Copy, Debug)]
@@ -37,6 +37,8 @@ pub struct Spool<O> {
     overflow: O,
     limits: Limits,
     attempts: BTreeMap<Token, Attempt>,
+    /// The attempts with events that weren't sent yet: with a thousand attempts, few have any at a time.
+    unsent: BTreeSet<Token>,
     memory_bytes: usize,
     overflow_bytes: usize,
     /// The overflow is full or failed; it is tried again after an acknowledgement.
@@ -84,6 +86,7 @@ impl<O: Overflow> Spool<O> {
             overflow,
             limits,
             attempts: BTreeMap::new(),
+            unsent: BTreeSet::new(),
             memory_bytes: 0,
             overflow_bytes: 0,
             refused: false,
@@ -143,6 +146,9 @@ impl<O: Overflow> Spool<O> {
             }
         };
         attempt.entries.push_back(Entry { bytes, kept });
+        if !self.unsent.contains(token) {
+            self.unsent.insert(token.clone());
+        }
         made
     }
 
@@ -151,6 +157,7 @@ impl<O: Overflow> Spool<O> {
         let Some(attempt) = self.attempts.get_mut(token) else {
             return;
         };
+        let mut from_file = false;
         while attempt.durable < seq {
             let Some(entry) = attempt.entries.pop_front() else {
                 break;
@@ -158,13 +165,19 @@ impl<O: Overflow> Spool<O> {
             attempt.durable += 1;
             match entry.kept {
                 Kept::Memory(_) => self.memory_bytes -= entry.bytes,
-                Kept::Overflow(_) => self.overflow_bytes -= entry.bytes,
+                Kept::Overflow(_) => {
+                    self.overflow_bytes -= entry.bytes;
+                    from_file = true;
+                }
             }
             self.refused = false;
         }
         attempt.sent = attempt.sent.max(attempt.durable);
+        if attempt.sent == attempt.last() {
+            self.unsent.remove(token);
+        }
         let in_file = |entry: &Entry| matches!(entry.kept, Kept::Overflow(_));
-        if !attempt.entries.iter().any(in_file) {
+        if from_file && !attempt.entries.iter().any(in_file) {
             self.overflow.remove(&file_name(token));
         }
     }
@@ -179,6 +192,9 @@ impl<O: Overflow> Spool<O> {
             return false;
         }
         attempt.sent = attempt.sent.min(seq - 1);
+        if attempt.sent < attempt.last() {
+            self.unsent.insert(token.clone());
+        }
         true
     }
 
@@ -202,7 +218,15 @@ impl<O: Overflow> Spool<O> {
             });
         }
         attempt.sent += batch.len() as u64;
+        if attempt.sent == attempt.last() {
+            self.unsent.remove(token);
+        }
         batch
+    }
+
+    /// Returns the attempts with events that weren't sent yet, in order.
+    pub fn unsent(&self) -> Vec<Token> {
+        self.unsent.iter().cloned().collect()
     }
 
     /// Returns the overflow.
@@ -230,6 +254,7 @@ impl<O: Overflow> Spool<O> {
         let last = self.last(token);
         self.acknowledge(token, last);
         self.attempts.remove(token);
+        self.overflow.remove(&file_name(token));
     }
 }
 
@@ -388,6 +413,7 @@ mod tests {
                 }
                 prop_assert_eq!(spool.last(&token()), made);
                 prop_assert_eq!(spool.in_flight(&token()), sent - durable);
+                prop_assert_eq!(spool.unsent().is_empty(), sent == made);
             }
         }
     }
