@@ -10,9 +10,9 @@ use phalanx_shared::diagnostic::Source;
 use phalanx_shared::event::{EventKind, StepResult};
 use phalanx_shared::id::{AgentId, Token};
 use phalanx_shared::input::Given;
+use phalanx_shared::language;
 use phalanx_shared::outcome::Outcome;
 use phalanx_shared::plan::{self, CellJob, Keep, Selection};
-use phalanx_shared::spec;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -32,7 +32,7 @@ fn jobs(name: &str) -> Vec<CellJob> {
         name: name.to_owned(),
         text,
     };
-    let loaded = spec::load(main, &mut |path| Err(format!("{name} includes {path}")));
+    let loaded = language::load(main, &mut |path| Err(format!("{name} includes {path}")));
     let Some(spec) = loaded.spec.map(Arc::new) else {
         panic!("{:#?}", loaded.diagnostics);
     };

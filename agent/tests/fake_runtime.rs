@@ -12,7 +12,7 @@ use phalanx_agent::runtime::fake::script::{
 use phalanx_agent::sink::LogSink;
 use phalanx_shared::event::LogStream;
 use phalanx_shared::id::Token;
-use phalanx_shared::spec::service::ServiceConfig;
+use phalanx_shared::language::service::ServiceConfig;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;

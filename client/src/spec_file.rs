@@ -5,8 +5,8 @@
 
 use nix::fcntl::OFlag;
 use phalanx_shared::diagnostic::{Diagnostic, Severity, Source, Sources};
-use phalanx_shared::spec::parse::Limits;
-use phalanx_shared::spec::{self, Loaded};
+use phalanx_shared::language::parse::Limits;
+use phalanx_shared::language::{self, Loaded};
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Read};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 /// Loads the spec at a path (`-` is standard input), with the files that it includes.
 pub fn load(path: &str) -> Loaded {
     match read_main(path) {
-        Ok(main) => spec::load(main, &mut |path| read(path)),
+        Ok(main) => language::load(main, &mut |path| read(path)),
         Err(problem) => Loaded {
             spec: None,
             sources: Sources::default(),

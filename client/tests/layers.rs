@@ -140,7 +140,7 @@ fn the_engines_types_stay_in_their_folder() {
         let home = path
             .display()
             .to_string()
-            .contains("agent/src/runtime/docker/");
+            .contains("agent/src/runtime/docker");
         assert!(
             home || !code.contains("bollard"),
             "{} names bollard",
@@ -254,7 +254,7 @@ fn modules(krate: &str) -> Modules {
     let named = |(path, code): (PathBuf, String)| {
         let inside = path.strip_prefix(&root).unwrap().with_extension("");
         let mut parts: Vec<String> = inside.iter().map(|p| p.to_str().unwrap().into()).collect();
-        if ["mod", "lib", "main"].contains(&parts.last().unwrap().as_str()) {
+        if ["lib", "main"].contains(&parts.last().unwrap().as_str()) {
             parts.pop();
         }
         (parts, code)

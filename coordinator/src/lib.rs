@@ -3,10 +3,7 @@
 
 #![cfg_attr(test, allow(clippy::disallowed_methods))]
 
-pub mod api;
 pub mod dispatch;
-pub mod health;
-pub mod http;
 pub mod incoming;
 pub mod journal;
 pub mod metrics;
@@ -15,7 +12,7 @@ pub mod registry;
 pub mod routing;
 pub mod run;
 pub mod schedule;
-pub mod server;
+pub mod serve;
 #[cfg(test)]
 mod sim;
 pub mod submission;

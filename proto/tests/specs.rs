@@ -19,7 +19,7 @@ fn source(number: usize) -> Arc<SpecSource> {
         name: "a.yaml".to_owned(),
         text: format!("name: spec-{number}\nphases:\n  check:\n    - expect: ['1 == 1']\n"),
     };
-    let loaded = phalanx_shared::spec::load(main, &mut |path| Err(format!("no file {path}")));
+    let loaded = phalanx_shared::language::load(main, &mut |path| Err(format!("no file {path}")));
     Arc::new(SpecSource::new(
         Arc::new(loaded.spec.unwrap()),
         loaded.sources,

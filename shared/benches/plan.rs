@@ -4,8 +4,8 @@
 
 use phalanx_shared::diagnostic::Source;
 use phalanx_shared::input::Given;
+use phalanx_shared::language;
 use phalanx_shared::plan::{Request, Selection, expand};
-use phalanx_shared::spec;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -35,7 +35,7 @@ fn main() {
         name: "wide.yaml".into(),
         text: SPEC.into(),
     };
-    let loaded = spec::load(source, &mut |path| Err(format!("no {path}")));
+    let loaded = language::load(source, &mut |path| Err(format!("no {path}")));
     let spec = Arc::new(
         loaded
             .spec

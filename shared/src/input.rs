@@ -5,7 +5,7 @@
 
 use crate::diagnostic::{Diagnostic, Span};
 use crate::expr::{Cache, Scope, canonical_json, closest, eval_node, suggestion, to_text};
-use crate::spec::model::{InputDecl, InputType};
+use crate::language::model::{InputDecl, InputType};
 use serde_json::{Map, Number, Value};
 
 /// Inputs as the caller passes them. `texts` take precedence over `values`, and later texts over earlier ones.

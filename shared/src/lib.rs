@@ -2,7 +2,7 @@
 //!
 //! The crate is pure: no I/O, no tokio, no clock. Time is a parameter, and files come in as text. [`clock`] is the one
 //! exception: it reads the clocks for other packages.
-//! Read the modules in the direction of the data: [`spec`] → [`expr`] → [`matrix`] → [`plan`] → [`event`] →
+//! Read the modules in the direction of the data: [`language`] → [`expr`] → [`matrix`] → [`plan`] → [`event`] →
 //! [`run_state`].
 
 #![cfg_attr(test, allow(clippy::disallowed_methods))]
@@ -14,6 +14,7 @@ pub mod expr;
 pub mod id;
 pub mod input;
 pub mod invariant;
+pub mod language;
 pub mod mask;
 pub mod matrix;
 pub mod node;
@@ -21,7 +22,6 @@ pub mod outcome;
 pub mod plan;
 pub mod reference;
 pub mod run_state;
-pub mod spec;
 pub mod time;
 pub mod trace;
 pub mod workspace_name;

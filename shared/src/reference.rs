@@ -278,9 +278,11 @@ mod tests {
     use super::*;
     use crate::diagnostic::Span;
     use crate::expr::{MatrixKeys, Program, builtin_functions};
+    use crate::language::check::{
+        COMMAND_RESULTS, HTTP_RESULTS, OF_EVENT, OF_SERVICE, SSE_RESULTS,
+    };
+    use crate::language::shape::name;
     use crate::node::Expr;
-    use crate::spec::check::{COMMAND_RESULTS, HTTP_RESULTS, OF_EVENT, OF_SERVICE, SSE_RESULTS};
-    use crate::spec::shape::name;
     use std::collections::BTreeSet;
 
     fn value(text: &str) -> Value {

@@ -5,7 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
 use phalanx_shared::diagnostic::Source;
-use phalanx_shared::spec;
+use phalanx_shared::language;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, TestRunner};
@@ -25,7 +25,7 @@ fn load(text: &str) {
         text: text.to_owned(),
     };
     let began = Instant::now();
-    let loaded = spec::load(main, &mut |_| Err("nothing".into()));
+    let loaded = language::load(main, &mut |_| Err("nothing".into()));
     assert!(
         began.elapsed() < Duration::from_secs(20),
         "{:?} for {text:?}",

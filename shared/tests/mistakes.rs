@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use phalanx_shared::diagnostic::{Diagnostic, Severity, Source, Sources};
-use phalanx_shared::spec;
+use phalanx_shared::language;
 use std::fmt::Write;
 
 fn show(diagnostic: &Diagnostic, sources: &Sources, out: &mut String) {
@@ -43,12 +43,12 @@ fn show(diagnostic: &Diagnostic, sources: &Sources, out: &mut String) {
     }
 }
 
-fn load(text: &str) -> spec::Loaded {
+fn load(text: &str) -> language::Loaded {
     let main = Source {
         name: "spec.yaml".into(),
         text: text.into(),
     };
-    spec::load(main, &mut |_| Err("there is no such file".into()))
+    language::load(main, &mut |_| Err("there is no such file".into()))
 }
 
 #[test]

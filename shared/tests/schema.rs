@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use phalanx_shared::diagnostic::{Severity, Source};
-use phalanx_shared::spec::{self, schema};
+use phalanx_shared::language::{self, schema};
 use regex::Regex;
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -132,7 +132,7 @@ fn is(of: &Value, value: &Value) -> bool {
 
 fn to_json(text: &str) -> Value {
     let mut diagnostics = Vec::new();
-    spec::parse::parse(0, text, &mut diagnostics)
+    language::parse::parse(0, text, &mut diagnostics)
         .unwrap()
         .to_json()
 }
@@ -158,7 +158,7 @@ fn structure(value: &Value) -> Structure {
         name: "spec.yaml".into(),
         text: serde_json::to_string_pretty(value).unwrap(),
     };
-    let loaded = spec::load(main, &mut |_| Err("nothing".into()));
+    let loaded = language::load(main, &mut |_| Err("nothing".into()));
     let mut errors = loaded
         .diagnostics
         .iter()
@@ -200,7 +200,7 @@ fn valid_specs_fit_the_schema() {
             name: "spec.yaml".into(),
             text: text.into(),
         };
-        let loaded = spec::load(main, &mut |_| Err("nothing".into()));
+        let loaded = language::load(main, &mut |_| Err("nothing".into()));
         assert!(loaded.spec.is_some(), "{:#?}", loaded.diagnostics);
         assert!(checker.fits(&root, &value), "{}", value["name"]);
     }

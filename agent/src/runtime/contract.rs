@@ -27,7 +27,7 @@ use crate::sink::LogSink;
 use async_trait::async_trait;
 use phalanx_shared::event::LogStream;
 use phalanx_shared::id::{AgentId, Token};
-use phalanx_shared::spec::service::ServiceConfig;
+use phalanx_shared::language::service::ServiceConfig;
 use phalanx_shared::trace::AttemptTrace;
 use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;

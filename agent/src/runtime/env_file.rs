@@ -1,14 +1,14 @@
 //! Builds the environment of a service: the variables of its `env_file` files, overridden by its own `environment`.
 //!
-//! [`phalanx_shared::spec::env_file`] defines the syntax of the files. No message contains text from a file, since the
+//! [`phalanx_shared::language::env_file`] defines the syntax of the files. No message contains text from a file, since the
 //! file may belong to the host.
 
 use super::contract::RuntimeError;
 use super::process::blocking;
 use crate::beneath;
 use indexmap::IndexMap;
-use phalanx_shared::spec::env_file;
-use phalanx_shared::spec::service::{EnvFile, ServiceConfig};
+use phalanx_shared::language::env_file;
+use phalanx_shared::language::service::{EnvFile, ServiceConfig};
 use std::path::{Path, PathBuf};
 
 /// Returns the service's environment: the variables of its files in order, overridden by its own. A value of `None`
@@ -49,7 +49,7 @@ async fn read(config: &ServiceConfig, base: Option<&Path>) -> Result<FromFiles, 
         };
         let earlier = |name: &str| {
             let value = found.set.get(name)?;
-            Some(phalanx_shared::spec::interpolation::Value::text(value))
+            Some(phalanx_shared::language::interpolation::Value::text(value))
         };
         let parsed = match file.raw {
             true => env_file::parse_raw(&text, &earlier),

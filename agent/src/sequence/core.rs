@@ -18,8 +18,8 @@ use super::node::{Node, State, Why};
 use super::outcome::Blame;
 use super::skip::{add_rows, with_key};
 use phalanx_shared::event::{EventKind, StepResult};
+use phalanx_shared::language::model::{Action, Spec};
 use phalanx_shared::outcome::Outcome;
-use phalanx_shared::spec::model::{Action, Spec};
 use std::sync::Arc;
 
 /// The sequence of one attempt.

@@ -7,8 +7,8 @@ use super::key::Key;
 use super::node::{State, Stop, Why};
 use super::skip::Skipped;
 use phalanx_shared::event::EventKind;
+use phalanx_shared::language::model::{Action, Step};
 use phalanx_shared::outcome::Outcome;
-use phalanx_shared::spec::model::{Action, Step};
 use std::sync::Arc;
 
 impl Sequence {

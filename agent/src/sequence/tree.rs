@@ -7,8 +7,8 @@ use super::key::Key;
 use super::node::{Block, Node, State, Stop, Why};
 use super::outcome::{Blame, Tally};
 use super::skip::body;
+use phalanx_shared::language::model::{Action, DefineBody, Step};
 use phalanx_shared::outcome::Outcome;
-use phalanx_shared::spec::model::{Action, DefineBody, Step};
 use std::collections::VecDeque;
 use std::sync::Arc;
 

@@ -5,7 +5,7 @@
 use crate::runtime::contract::{Addresses, Exit, Member};
 use crate::sequence::effect::Down;
 use phalanx_shared::expr::int_key;
-use phalanx_shared::spec::service::Port;
+use phalanx_shared::language::service::Port;
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;

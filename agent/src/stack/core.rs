@@ -3,8 +3,8 @@
 //! The decision is a pure function of the board's state.
 
 use super::board::{Stage, Status};
+use phalanx_shared::language::service::{Condition, Dependency};
 use phalanx_shared::outcome::Outcome;
-use phalanx_shared::spec::service::{Condition, Dependency};
 use std::collections::BTreeMap;
 
 /// The next action on a service.

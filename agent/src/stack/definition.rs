@@ -4,9 +4,9 @@ use crate::cell::context::CellContext;
 use crate::runtime::contract::{RuntimeError, Stack};
 use phalanx_shared::diagnostic::{Diagnostic, Severity};
 use phalanx_shared::expr::{EvalError, Scope, eval_to_node};
+use phalanx_shared::language::model::Service;
+use phalanx_shared::language::service::{ServiceConfig, decode_service};
 use phalanx_shared::node::{Node, NodeValue};
-use phalanx_shared::spec::model::Service;
-use phalanx_shared::spec::service::{ServiceConfig, decode_service};
 use serde_json::{Map, Value, json};
 
 /// Returns the configuration from which a runtime creates the service. Reserves the free ports of a host process first,

@@ -6,9 +6,11 @@
 
 use crate::step::references::Collector;
 use phalanx_shared::expr::Cache;
+use phalanx_shared::language::model::{
+    Action, ContainerVerb, DefineBody, Service, Spec, Step, Wait,
+};
+use phalanx_shared::language::service::{Restart, ServiceConfig};
 use phalanx_shared::node::Node;
-use phalanx_shared::spec::model::{Action, ContainerVerb, DefineBody, Service, Spec, Step, Wait};
-use phalanx_shared::spec::service::{Restart, ServiceConfig};
 use std::collections::BTreeSet;
 
 /// The expected ends of all services.
@@ -50,7 +52,7 @@ impl Expected {
 
     fn service(&mut self, service: &Service, spec: &Spec, cache: &Cache) {
         completed_by(&service.definition, &mut self.jobs);
-        let on = phalanx_shared::spec::service::dependencies(&service.definition);
+        let on = phalanx_shared::language::service::dependencies(&service.definition);
         self.needed.extend(on.into_iter().map(|name| name.text));
         let mut found = Collector::new(spec, cache).node(&service.definition);
         if let Some(ready) = &service.ready {
@@ -135,8 +137,8 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use phalanx_shared::diagnostic::Source;
-    use phalanx_shared::spec::load;
-    use phalanx_shared::spec::service::Port;
+    use phalanx_shared::language::load;
+    use phalanx_shared::language::service::Port;
 
     fn expected(text: &str) -> Expected {
         let main = Source {

@@ -2,7 +2,7 @@
 
 use crate::beneath;
 use crate::cell::context::CellContext;
-use phalanx_shared::spec::service::{FileSource, ServiceConfig};
+use phalanx_shared::language::service::{FileSource, ServiceConfig};
 use std::path::PathBuf;
 use std::sync::Arc;
 

@@ -9,9 +9,9 @@ use crate::runtime::env_file;
 use kameo::actor::ActorRef;
 use phalanx_shared::event::{EventKind, ServiceState};
 use phalanx_shared::expr::Scope;
+use phalanx_shared::language::model::ContainerVerb;
+use phalanx_shared::language::service::ServiceConfig;
 use phalanx_shared::outcome::Outcome;
-use phalanx_shared::spec::model::ContainerVerb;
-use phalanx_shared::spec::service::ServiceConfig;
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -6,7 +6,7 @@
 use super::answer::{Answer, eval_line};
 use crate::cell::context::CellContext;
 use phalanx_shared::expr::{Layer, Program, Scope};
-use phalanx_shared::spec::model::Capture;
+use phalanx_shared::language::model::Capture;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -9,9 +9,9 @@ use crate::sequence::effect::End;
 use crate::sequence::frame::{Value, View};
 use phalanx_shared::event::{CheckResult, Output};
 use phalanx_shared::expr::{EvalError, Scope};
+use phalanx_shared::language::model::{Action, Capture, DefineBody, Step};
 use phalanx_shared::mask::{plain, shortened};
 use phalanx_shared::outcome::Outcome;
-use phalanx_shared::spec::model::{Action, Capture, DefineBody, Step};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 

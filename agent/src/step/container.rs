@@ -7,7 +7,7 @@ use crate::runtime::contract::ExecOutput;
 use crate::stack::board::Stage;
 use crate::stack::container::{Do, of_send};
 use phalanx_shared::expr::Scope;
-use phalanx_shared::spec::model::{ContainerAction, ContainerVerb};
+use phalanx_shared::language::model::{ContainerAction, ContainerVerb};
 
 /// Performs the action. `start` and `restart` return when the service is ready, `run` when it has exited.
 pub async fn perform(

@@ -2,8 +2,8 @@
 
 use phalanx_shared::diagnostic::Span;
 use phalanx_shared::expr::{Cache, EvalError, Scope, abbreviate_masked, eval_node, to_text};
+use phalanx_shared::language::quantity;
 use phalanx_shared::node::{Expr, Node, Template};
-use phalanx_shared::spec::quantity;
 use serde_json::Value;
 use std::time::Duration;
 

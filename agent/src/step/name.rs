@@ -2,9 +2,9 @@
 
 use super::evaluate::Evaluate;
 use phalanx_shared::expr::EvalError;
+use phalanx_shared::language::model::{Action, Command, ContainerVerb, Step, Wait};
 use phalanx_shared::mask::shortened;
 use phalanx_shared::node::{Expr, NodeValue, Template};
-use phalanx_shared::spec::model::{Action, Command, ContainerVerb, Step, Wait};
 
 /// Maximum number of characters of a derived name.
 const MAX: usize = 80;

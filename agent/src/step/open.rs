@@ -9,9 +9,9 @@ use crate::sequence::frame::{Entry, Frame, Value, View};
 use crate::sequence::skip::Describe;
 use phalanx_shared::event::Failure;
 use phalanx_shared::expr::{EvalError, Scope};
+use phalanx_shared::language::model::{Action, DefineBody, Step};
 use phalanx_shared::node::{Expr, Template};
 use phalanx_shared::outcome::Outcome;
-use phalanx_shared::spec::model::{Action, DefineBody, Step};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Evaluates the surroundings of an item in one scope.

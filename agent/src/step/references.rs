@@ -4,10 +4,10 @@
 //! this point.
 
 use phalanx_shared::expr::{Cache, Key, Reference};
-use phalanx_shared::node::{Expr, Node, NodeValue, Template};
-use phalanx_shared::spec::model::{
+use phalanx_shared::language::model::{
     Action, Body, Command, Http, Phase, Probe, Session, SessionRef, Spec, Step, Tls, Wait,
 };
+use phalanx_shared::node::{Expr, Node, NodeValue, Template};
 use std::collections::BTreeSet;
 
 /// The references in some expressions.

@@ -7,7 +7,7 @@ use super::exec::{MAX_OUTPUT, answer, command, env, request_text};
 use crate::cell::context::CellContext;
 use crate::runtime::contract::{ExecRequest, Heard};
 use phalanx_shared::expr::Scope;
-use phalanx_shared::spec::model::Run;
+use phalanx_shared::language::model::Run;
 
 /// Runs the command.
 pub async fn perform(

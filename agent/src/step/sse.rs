@@ -7,7 +7,7 @@ use super::exhibit::Exhibit;
 use super::http::{self, MAX_BODY, header_lines, header_map, since};
 use crate::cell::context::CellContext;
 use phalanx_shared::expr::Scope;
-use phalanx_shared::spec::model::Sse;
+use phalanx_shared::language::model::Sse;
 use serde_json::{Value, json};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;

@@ -3,7 +3,7 @@
 use super::answer::{Answer, Fault};
 use crate::cell::context::CellContext;
 use phalanx_shared::expr::Scope;
-use phalanx_shared::spec::model::Wait;
+use phalanx_shared::language::model::Wait;
 
 /// Performs the wait.
 pub async fn perform(context: &CellContext, wait: &Wait, scope: &Scope) -> Result<Answer, Fault> {

@@ -10,8 +10,8 @@ use phalanx_agent::runtime::contract::{
 use phalanx_agent::sink::LogSink;
 use phalanx_shared::event::{EventKind, LogStream};
 use phalanx_shared::id::Token;
+use phalanx_shared::language::service::ServiceConfig;
 use phalanx_shared::outcome::Outcome;
-use phalanx_shared::spec::service::ServiceConfig;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -6,7 +6,7 @@ use crate::lab::{Cell, Lab, idle, script, words};
 use crate::proxy::Proxy;
 use phalanx_agent::runtime::contract::{Runtime, RuntimeError};
 use phalanx_agent::runtime::docker::{DockerRuntime, DockerSettings};
-use phalanx_shared::spec::service::{Healthcheck, Mount, MountKind, ServiceConfig};
+use phalanx_shared::language::service::{Healthcheck, Mount, MountKind, ServiceConfig};
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;

@@ -4,7 +4,7 @@ use crate::cases;
 use crate::lab::{Cell, Lab, Service, idle, script, tcp, web};
 use phalanx_agent::runtime::contract::RuntimeError;
 use phalanx_shared::id::Token;
-use phalanx_shared::spec::service::{
+use phalanx_shared::language::service::{
     EnvFile, Healthcheck, Mount, MountKind, Port, PullPolicy, ServiceConfig, Ulimit,
 };
 use phalanx_shared::trace::{AttemptTrace, TraceContext};

@@ -8,7 +8,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use phalanx_agent::runtime::contract::{Prepared, RuntimeError};
 use phalanx_agent::runtime::docker::{DockerRuntime, DockerSettings};
-use phalanx_shared::spec::service::{Build, PullPolicy, ServiceConfig};
+use phalanx_shared::language::service::{Build, PullPolicy, ServiceConfig};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 

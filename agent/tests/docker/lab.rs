@@ -9,7 +9,7 @@ use phalanx_agent::runtime::docker::{DockerRuntime, DockerSettings};
 use phalanx_agent::sink::LogSink;
 use phalanx_shared::event::LogStream;
 use phalanx_shared::id::{AgentId, Token};
-use phalanx_shared::spec::service::{Port, ServiceConfig};
+use phalanx_shared::language::service::{Port, ServiceConfig};
 use std::collections::HashSet;
 use std::path::Path;
 use std::sync::{Arc, Mutex};

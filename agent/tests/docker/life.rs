@@ -4,7 +4,7 @@ use crate::cases;
 use crate::lab::{Lab, get, idle, read, script, web, words};
 use phalanx_agent::beneath::Place;
 use phalanx_agent::runtime::contract::{ExecRequest, RuntimeError};
-use phalanx_shared::spec::service::ServiceConfig;
+use phalanx_shared::language::service::ServiceConfig;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -287,7 +287,7 @@ async fn files_go_in_and_out(lab: Arc<Lab>) {
 }
 
 async fn health_follows_the_engine(lab: Arc<Lab>) {
-    use phalanx_shared::spec::service::Healthcheck;
+    use phalanx_shared::language::service::Healthcheck;
     let cell = lab.cell().await;
     let check = Healthcheck {
         test: vec!["CMD-SHELL".to_owned(), "test -f /tmp/ok".to_owned()],

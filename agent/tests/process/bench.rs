@@ -6,7 +6,7 @@ use phalanx_agent::runtime::process::{ProcessRuntime, WardenProgram};
 use phalanx_agent::sink::LogSink;
 use phalanx_shared::event::LogStream;
 use phalanx_shared::id::{AgentId, Token};
-use phalanx_shared::spec::service::ServiceConfig;
+use phalanx_shared::language::service::ServiceConfig;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};

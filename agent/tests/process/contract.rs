@@ -2,7 +2,7 @@
 
 use crate::bench::{BOUND, Bench, Process, Service, shell, words};
 use phalanx_agent::runtime::contract::{ExecRequest, RuntimeError};
-use phalanx_shared::spec::service::{Healthcheck, Port, ServiceConfig};
+use phalanx_shared::language::service::{Healthcheck, Port, ServiceConfig};
 use std::net::TcpStream;
 use std::time::Duration;
 

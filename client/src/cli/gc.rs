@@ -56,7 +56,7 @@ fn seconds(flag: &str, text: Option<&str>) -> Result<Option<u64>, CliError> {
     let Some(text) = text else {
         return Ok(None);
     };
-    let age = phalanx_shared::spec::quantity::duration(text).ok_or_else(|| {
+    let age = phalanx_shared::language::quantity::duration(text).ok_or_else(|| {
         CliError::usage(format!("{flag} {text}: not a time")).with_help("write 90m, 12h or 720h")
     })?;
     Ok(Some(age.as_secs()))

@@ -62,7 +62,7 @@ impl Options {
     fn keep(&self, context: &Context) -> Result<Keep, CliError> {
         let ttl_s = match &self.ttl {
             None => context.settings.get(&KEEP_TTL_S),
-            Some(text) => phalanx_shared::spec::quantity::duration(text)
+            Some(text) => phalanx_shared::language::quantity::duration(text)
                 .map(|ttl| ttl.as_secs().max(1))
                 .ok_or_else(|| {
                     CliError::usage(format!("--ttl {text}: not a time"))

@@ -11,7 +11,7 @@ pub fn run(_args: &Args) -> u8 {
     let _ = writeln!(
         std::io::stdout().lock(),
         "{:#}",
-        phalanx_shared::spec::schema::schema()
+        phalanx_shared::language::schema::schema()
     );
     0
 }

@@ -2,7 +2,7 @@
 
 use super::error::CliError;
 use super::follow::{Input, watch};
-use phalanx_coordinator::api::SECRETS as ORIGIN;
+use phalanx_coordinator::serve::api::SECRETS as ORIGIN;
 use phalanx_proto::v1::control_client::ControlClient;
 use phalanx_shared::event::EventKind;
 use phalanx_shared::expr::suggestion;

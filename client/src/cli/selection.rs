@@ -3,7 +3,7 @@
 use super::error::CliError;
 use crate::spec_file;
 use phalanx_shared::diagnostic::Diagnostic;
-use phalanx_shared::spec::parse;
+use phalanx_shared::language::parse;
 use serde_json::{Map, Value};
 use std::path::PathBuf;
 

@@ -12,7 +12,7 @@ use crate::config::server::{
 use crate::config::{Flag, Setting};
 use phalanx_coordinator::dispatch::core::Settings as SessionSettings;
 use phalanx_coordinator::dispatch::logs::store::Limits as LogLimits;
-use phalanx_coordinator::server::{self, Listener};
+use phalanx_coordinator::serve::server::{self, Listener};
 use phalanx_coordinator::supervisor;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

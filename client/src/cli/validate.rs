@@ -7,9 +7,9 @@ use crate::prepare::prepare;
 use crate::spec_file;
 use phalanx_coordinator::journal::Submission;
 use phalanx_shared::diagnostic::Diagnostic;
+use phalanx_shared::language::Loaded;
+use phalanx_shared::language::model::{Action, Spec, Step};
 use phalanx_shared::plan;
-use phalanx_shared::spec::Loaded;
-use phalanx_shared::spec::model::{Action, Spec, Step};
 use std::io::Write;
 
 /// Arguments of the command.

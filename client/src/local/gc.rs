@@ -6,7 +6,7 @@ use phalanx_agent::identity;
 use phalanx_agent::runtime::docker::DockerSettings;
 use phalanx_agent::supervisor;
 use phalanx_coordinator::journal::{RunHead, SqliteStore};
-use phalanx_coordinator::server::journal_path;
+use phalanx_coordinator::serve::server::journal_path;
 use phalanx_proto::v1::GcResponse;
 use phalanx_shared::time::Timestamp;
 use std::path::{Path, PathBuf};

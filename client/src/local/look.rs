@@ -2,11 +2,11 @@
 
 use super::place::{self, Place};
 use super::{Error, client, find};
-use phalanx_coordinator::api::gc::{LOGS, WORKSPACES};
-use phalanx_coordinator::api::{Api, REQUEST_BYTES};
 use phalanx_coordinator::dispatch::logs::store::LogStore;
 use phalanx_coordinator::journal::SqliteStore;
-use phalanx_coordinator::server::journal_path;
+use phalanx_coordinator::serve::api::gc::{LOGS, WORKSPACES};
+use phalanx_coordinator::serve::api::{Api, REQUEST_BYTES};
+use phalanx_coordinator::serve::server::journal_path;
 use phalanx_coordinator::submission::SpecPlanner;
 use phalanx_coordinator::supervisor::look_at;
 use phalanx_coordinator::workspace::Workspaces;

@@ -2,7 +2,7 @@
 
 use super::Error;
 use phalanx_coordinator::journal::{RunHead, SqliteStore, Store};
-use phalanx_coordinator::server::{self, Listener, Server, journal_path};
+use phalanx_coordinator::serve::server::{self, Listener, Server, journal_path};
 use phalanx_shared::id::RunId;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};

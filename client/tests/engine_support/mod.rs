@@ -2,11 +2,11 @@
 
 use async_trait::async_trait;
 use indexmap::IndexMap;
-use phalanx_coordinator::api::Api;
 use phalanx_coordinator::clock::SystemClock;
 use phalanx_coordinator::dispatch::contract::{AgentInfo, FromAgents, InventoryItem, ToAgents};
 use phalanx_coordinator::dispatch::logs::store::LogStore;
 use phalanx_coordinator::journal::{SqliteStore, Submission};
+use phalanx_coordinator::serve::api::Api;
 use phalanx_coordinator::submission::{Jobs, Planned, Planner};
 use phalanx_coordinator::supervisor::{self, Handle, Settings};
 use phalanx_coordinator::workspace::Workspaces;
@@ -95,7 +95,7 @@ impl Jobs for FakeJobs {
             name: "x.yaml".into(),
             text: text.into(),
         };
-        let loaded = phalanx_shared::spec::load(main, &mut |_| Err("no files".into()));
+        let loaded = phalanx_shared::language::load(main, &mut |_| Err("no files".into()));
         let spec = loaded
             .spec
             .ok_or_else(|| format!("{:?}", loaded.diagnostics))?;

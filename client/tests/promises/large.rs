@@ -200,7 +200,7 @@ fn old_runs() {
     );
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
-        use phalanx_coordinator::server::{Listener, Options, start};
+        use phalanx_coordinator::serve::server::{Listener, Options, start};
         use phalanx_coordinator::supervisor::Settings;
         let options = Options {
             settings: Settings {

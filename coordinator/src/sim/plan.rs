@@ -3,9 +3,9 @@
 use phalanx_shared::diagnostic::{Source, Sources};
 use phalanx_shared::id::CellId;
 use phalanx_shared::input::Given;
+use phalanx_shared::language::load;
+use phalanx_shared::language::model::Spec;
 use phalanx_shared::plan::{CellJob, Jobs, Keep, Plan, Request, Selection, expand};
-use phalanx_shared::spec::load;
-use phalanx_shared::spec::model::Spec;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;

@@ -11,9 +11,9 @@ use phalanx_proto::convert::Refusal;
 use phalanx_shared::diagnostic::{Diagnostic, Severity, Sources, Span};
 use phalanx_shared::expr::ReadFile;
 use phalanx_shared::input::Given;
+use phalanx_shared::language;
+use phalanx_shared::language::model::Spec;
 use phalanx_shared::plan::{self, Plan, Request, Selection, expand};
-use phalanx_shared::spec;
-use phalanx_shared::spec::model::Spec;
 use serde_json::Value;
 use std::sync::Arc;
 
@@ -136,11 +136,11 @@ pub fn load(submission: &Submission) -> Result<Loaded, Refusal> {
         let missing = || "it isn't part of the submission".to_owned();
         file.cloned().ok_or_else(missing)
     };
-    let spec::Loaded {
+    let language::Loaded {
         spec,
         sources,
         diagnostics,
-    } = spec::load(main, &mut read);
+    } = language::load(main, &mut read);
     match spec {
         Some(spec) => Ok(Loaded {
             spec: Arc::new(spec),

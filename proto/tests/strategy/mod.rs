@@ -11,9 +11,9 @@ use phalanx_shared::event::{
     Part, Recorded, ServiceState, StepResult,
 };
 use phalanx_shared::id::{AgentId, CellId, RunId, Token};
+use phalanx_shared::language::model::{CellSettings, Spec, Strategy as Matrix};
 use phalanx_shared::outcome::Outcome;
 use phalanx_shared::plan::{CellJob, Keep, Plan, PlannedCell, Resources, SpecSource};
-use phalanx_shared::spec::model::{CellSettings, Spec, Strategy as Matrix};
 use phalanx_shared::time::Timestamp;
 use proptest::collection::{btree_map, vec};
 use proptest::option::of;

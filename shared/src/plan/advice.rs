@@ -6,9 +6,9 @@ use super::expand::{MAX_STEPS, matrix_context, prepared};
 use super::{Plan, cells};
 use crate::diagnostic::Diagnostic;
 use crate::expr::{Allowance, Program, abbreviate};
+use crate::language::model::{Action, DefineBody, Spec, Step};
 use crate::matrix::{self, Matrix};
 use crate::node::{Expr, Node};
-use crate::spec::model::{Action, DefineBody, Spec, Step};
 use serde_json::{Map, Value};
 use std::sync::Arc;
 

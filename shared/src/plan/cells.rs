@@ -4,9 +4,9 @@ use super::context::Planner;
 use crate::diagnostic::{Diagnostic, Span};
 use crate::expr::{Scope, TemplateProgram, canonical_entries, eval_node};
 use crate::id::CellId;
+use crate::language::model::Spec;
 use crate::matrix::{self, Combination, Matrix, MatrixError};
 use crate::node::{Node, NodeValue, Template};
-use crate::spec::model::Spec;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 

@@ -6,9 +6,9 @@ use crate::expr::{
     Cache, EvalError, Functions, Layer, MatrixKeys, Program, ReadFile, Scope, charge, eval_node,
     weight,
 };
+use crate::language::model::{DefineBody, Spec};
 use crate::matrix::Combination;
 use crate::node::{Node, Template};
-use crate::spec::model::{DefineBody, Spec};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 use std::sync::Arc;

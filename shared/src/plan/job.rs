@@ -8,7 +8,7 @@ use super::{CellJob, Keep, Plan, PlannedCell, SpecSource};
 use crate::diagnostic::{Diagnostic, Sources, Span};
 use crate::expr::{Allowance, ReadFile, eval_node};
 use crate::id::CellId;
-use crate::spec::model::Spec;
+use crate::language::model::Spec;
 use serde_json::Value;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -77,7 +77,7 @@ impl Jobs {
             return Vec::new();
         };
         let cache = &self.planner.cache;
-        let value = |service: &crate::spec::model::Service, key: &str| {
+        let value = |service: &crate::language::model::Service, key: &str| {
             let node = service.definition.get(key)?;
             eval_node(node, &context.scope, cache)
                 .ok()

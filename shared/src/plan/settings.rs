@@ -2,9 +2,9 @@
 
 use super::Resources;
 use crate::expr::{Cache, EvalError, Scope, abbreviate, eval_node, to_text};
+use crate::language::model::CellSettings;
+use crate::language::quantity;
 use crate::node::Node;
-use crate::spec::model::CellSettings;
-use crate::spec::quantity;
 use serde_json::Value;
 use std::time::Duration;
 

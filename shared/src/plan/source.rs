@@ -1,7 +1,7 @@
 //! A spec, shared by all cells of a run: kept once in memory, and sent once to each agent.
 
 use crate::diagnostic::Sources;
-use crate::spec::model::Spec;
+use crate::language::model::Spec;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::sync::{Arc, OnceLock};

@@ -3,7 +3,7 @@ use super::*;
 use crate::diagnostic::{Diagnostic, Source};
 use crate::expr::ReadFile;
 use crate::input::Given;
-use crate::spec::{Loaded, load};
+use crate::language::{Loaded, load};
 use serde_json::json;
 use std::sync::Arc;
 

@@ -6,8 +6,8 @@
 
 use crate::diagnostic::{Diagnostic, Span};
 use crate::expr::{Cache, Functions, Key, Program, Reference};
+use crate::language::model::Spec;
 use crate::node::{Node, NodeValue, Template};
-use crate::spec::model::Spec;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 /// Dependencies of a value: other variables, and contexts.

@@ -4,7 +4,7 @@ use super::convert;
 use super::reach::Way;
 use crate::runtime::contract::Addresses;
 use bollard::models::{ContainerInspectResponse, EndpointSettings};
-use phalanx_shared::spec::service::ServiceConfig;
+use phalanx_shared::language::service::ServiceConfig;
 use std::net::{IpAddr, SocketAddr};
 
 /// Returns the addresses of a container.
@@ -56,7 +56,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use bollard::models::{NetworkSettings, PortBinding};
-    use phalanx_shared::spec::service::Port;
+    use phalanx_shared::language::service::Port;
     use std::collections::HashMap;
 
     fn inspected(ip: &str) -> ContainerInspectResponse {

@@ -8,7 +8,7 @@ use bollard::models::{
     PortBinding, PortMap, ResourcesUlimits,
 };
 use indexmap::IndexMap;
-use phalanx_shared::spec::service::{Healthcheck, Port, ServiceConfig};
+use phalanx_shared::language::service::{Healthcheck, Port, ServiceConfig};
 use std::collections::HashMap;
 use std::path::PathBuf;
 
@@ -249,7 +249,7 @@ fn devices(lines: &[String]) -> Option<Vec<DeviceMapping>> {
 
 fn ulimits(config: &ServiceConfig) -> Option<Vec<ResourcesUlimits>> {
     let limit =
-        |(name, limit): (&String, &phalanx_shared::spec::service::Ulimit)| ResourcesUlimits {
+        |(name, limit): (&String, &phalanx_shared::language::service::Ulimit)| ResourcesUlimits {
             name: Some(name.clone()),
             soft: Some(limit.soft),
             hard: Some(limit.hard),

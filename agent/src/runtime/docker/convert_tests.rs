@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use phalanx_shared::spec::service::Ulimit;
+use phalanx_shared::language::service::Ulimit;
 
 fn port(target: u16, published: Option<&str>) -> Port {
     Port {

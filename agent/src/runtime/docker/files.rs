@@ -5,7 +5,7 @@ use super::convert::{PlacedMount, Source};
 use super::mounts;
 use crate::beneath;
 use crate::runtime::contract::{AttemptScope, RuntimeError};
-use phalanx_shared::spec::service::{FileSource, PlacedFile};
+use phalanx_shared::language::service::{FileSource, PlacedFile};
 use std::fs::{self, File, Permissions};
 use std::io::{Error, ErrorKind, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};

@@ -6,7 +6,7 @@ use super::convert::{PlacedMount, Source};
 use super::labels;
 use crate::beneath::{self, Root};
 use crate::runtime::contract::{AttemptScope, RuntimeError};
-use phalanx_shared::spec::service::{Mount, MountKind};
+use phalanx_shared::language::service::{Mount, MountKind};
 use std::os::fd::AsFd;
 use std::path::{Component, Path, PathBuf};
 

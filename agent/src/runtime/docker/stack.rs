@@ -17,7 +17,7 @@ use bollard::errors::Error;
 use bollard::models::ContainerInspectResponse;
 use bollard::query_parameters::CreateContainerOptions;
 use indexmap::IndexMap;
-use phalanx_shared::spec::service::ServiceConfig;
+use phalanx_shared::language::service::ServiceConfig;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

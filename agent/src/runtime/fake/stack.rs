@@ -9,7 +9,7 @@ use crate::runtime::contract::{
 use crate::sink::LogSink;
 use async_trait::async_trait;
 use phalanx_shared::id::Token;
-use phalanx_shared::spec::service::ServiceConfig;
+use phalanx_shared::language::service::ServiceConfig;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! Judges the health of a process by its `healthcheck`, as an engine does for a container, but with probes that start
 //! milliseconds after the start.
 
-use phalanx_shared::spec::service::Healthcheck;
+use phalanx_shared::language::service::Healthcheck;
 use std::time::Duration;
 
 /// A parsed healthcheck, with Docker's defaults.

@@ -18,7 +18,7 @@ use crate::runtime::env_file;
 use crate::sink::LogSink;
 use async_trait::async_trait;
 use futures::future::join_all;
-use phalanx_shared::spec::service::ServiceConfig;
+use phalanx_shared::language::service::ServiceConfig;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

@@ -1,14 +1,14 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
 use phalanx_shared::diagnostic::Source;
-use phalanx_shared::spec;
+use phalanx_shared::language;
 
 fn shown(text: &str) -> String {
     let main = Source {
         name: "spec.yaml".into(),
         text: text.into(),
     };
-    let loaded = spec::load(main, &mut |path| Err(format!("no {path}")));
+    let loaded = language::load(main, &mut |path| Err(format!("no {path}")));
     render(&loaded.diagnostics, &loaded.sources, Style::plain())
 }
 
@@ -43,7 +43,7 @@ fn a_thousand_findings_in_a_big_file_are_shown_within_a_second_or_two() {
         name: "spec.yaml".into(),
         text,
     };
-    let loaded = spec::load(main, &mut |path| Err(format!("no {path}")));
+    let loaded = language::load(main, &mut |path| Err(format!("no {path}")));
     assert_eq!(loaded.diagnostics.len(), 1200);
     let before = std::time::Instant::now();
     let shown = render(&loaded.diagnostics, &loaded.sources, Style::plain());
@@ -67,7 +67,7 @@ fn github_gets_one_line_for_each() {
         name: "a,b.yaml".into(),
         text: "phases: 5".into(),
     };
-    let loaded = spec::load(main, &mut |path| Err(format!("no {path}")));
+    let loaded = language::load(main, &mut |path| Err(format!("no {path}")));
     assert_eq!(
         github(&loaded.diagnostics, &loaded.sources),
         "::error file=a%2Cb.yaml,line=1,col=9,title=phalanx validate::`phases` takes a map, not the number 5\n"

@@ -17,7 +17,7 @@ use crate::runtime::docker::settings::DockerSettings;
 use bollard::models::BuildInfo;
 use bollard::query_parameters::{BuildImageOptions, TagImageOptionsBuilder};
 use futures::StreamExt;
-use phalanx_shared::spec::service::{Build, PullPolicy, ServiceConfig};
+use phalanx_shared::language::service::{Build, PullPolicy, ServiceConfig};
 use sha2::{Digest, Sha256};
 use std::collections::{HashMap, VecDeque};
 use std::path::Path;

@@ -1,0 +1,266 @@
+//! A complete coordinator behind one listener: the engine, the sessions of agents, the control service, health and
+//! reflection.
+//!
+//! `phalanx serve` and local mode use it with different listeners. All of its files are below one directory.
+
+use crate::clock::{Clock, SystemClock};
+use crate::dispatch::core::Settings as SessionSettings;
+use crate::dispatch::logs::store::{Limits as LogLimits, LogStore};
+use crate::dispatch::server as dispatch;
+use crate::incoming::{Guard, Room, Speech};
+use crate::journal::{Journal, SqliteStore, StoreError};
+use crate::private;
+use crate::serve::api::gc::{self, LOGS, WORKSPACES};
+use crate::serve::api::{Api, REQUEST_BYTES};
+use crate::submission::SpecPlanner;
+use crate::supervisor::{self, Begin, Handle, OwnSecrets, Settings};
+use crate::workspace::Workspaces;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio_stream::wrappers::UnixListenerStream;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::server::Router;
+
+/// File that records which process is which agent.
+const HOLDERS: &str = "holders";
+/// Facts about agents that may wait for the engine; beyond that, sessions wait.
+const FACTS: usize = 1_024;
+/// How long exporting the rest of the traces may take at shutdown.
+const TRACE_WITHIN: Duration = Duration::from_secs(5);
+/// How long to wait for open connections at shutdown.
+const CLOSE_WITHIN: Duration = Duration::from_secs(2);
+
+/// Settings of the operator.
+#[derive(Clone)]
+pub struct Options {
+    /// Directory for the journal, logs and workspaces.
+    pub directory: PathBuf,
+    /// Settings of the engine.
+    pub settings: Settings,
+    /// Limits on stored logs.
+    pub logs: LogLimits,
+    /// Settings of the sessions. The epoch comes from the journal instead.
+    pub sessions: SessionSettings,
+    /// Provides the secrets that a submission doesn't include.
+    pub own_secrets: OwnSecrets,
+    /// Bytes of large submissions that may arrive concurrently.
+    pub submission_bytes: u64,
+    /// Whether agents outlive the coordinator and reconnect to the next one in the same directory.
+    pub agents_return: bool,
+    /// Maximum number of cells of a run; `None` for no limit.
+    pub max_cells: Option<usize>,
+    /// How the coordinator starts.
+    pub begin: Begin,
+}
+
+impl Options {
+    /// Returns the default options for this directory.
+    pub fn below(directory: impl Into<PathBuf>) -> Self {
+        Options {
+            directory: directory.into(),
+            settings: Settings::default(),
+            logs: LogLimits::default(),
+            sessions: SessionSettings::default(),
+            own_secrets: Arc::new(|_| None),
+            submission_bytes: REQUEST_BYTES,
+            agents_return: false,
+            max_cells: None,
+            begin: Begin::default(),
+        }
+    }
+}
+
+/// The socket that clients and agents connect to.
+pub enum Listener {
+    /// A socket of this machine.
+    Unix(UnixListener),
+    /// A network port.
+    Tcp(TcpListener),
+}
+
+/// A running coordinator.
+pub struct Server {
+    /// Handle to the engine.
+    pub handle: Handle,
+    logs: LogStore,
+    stop: CancellationToken,
+    served: JoinHandle<Result<(), tonic::transport::Error>>,
+    writer: JoinHandle<()>,
+}
+
+/// Returns the path of the journal in a coordinator's directory.
+pub fn journal_path(directory: &Path) -> PathBuf {
+    directory.join("journal.db")
+}
+
+/// Starts a coordinator. Returns an error while another one has the directory's journal open.
+pub async fn start(options: Options, listener: Listener) -> Result<Server, StoreError> {
+    let directory = options.directory;
+    private::directory(&directory).map_err(|error| StoreError::Unusable {
+        path: directory.clone(),
+        reason: error.to_string(),
+    })?;
+    let store = SqliteStore::open(&journal_path(&directory)).await?;
+    let workspaces = Workspaces::new(directory.join(WORKSPACES));
+    workspaces.clear();
+    if let Some(tracer) = &options.settings.tracer {
+        tracer.start();
+    }
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
+    let (facts, from_agents) = mpsc::channel(FACTS);
+    let (to_agents, commands) = mpsc::unbounded_channel();
+    let (handle, writer) = supervisor::start(supervisor::Args {
+        store: Arc::new(store),
+        planner: Arc::new(SpecPlanner {
+            workspaces: workspaces.clone(),
+            max_cells: options.max_cells,
+        }),
+        own_secrets: options.own_secrets,
+        from_agents,
+        to_agents,
+        clock: clock.clone(),
+        settings: Settings {
+            trials: Some(directory.join("bringing")),
+            ..options.settings
+        },
+        begin: options.begin,
+    })
+    .await?;
+    look_at_pages(handle.journal.clone());
+    let logs = LogStore::with_limits(directory.join(LOGS), options.logs);
+    let sessions = dispatch::service(dispatch::Args {
+        settings: SessionSettings {
+            epoch: handle.journal.epoch(),
+            ..options.sessions
+        },
+        clock,
+        facts,
+        commands,
+        logs: logs.clone(),
+        workspaces: workspaces.clone(),
+        heard: handle.registry.heard().clone(),
+        holders: options.agents_return.then(|| directory.join(HOLDERS)),
+    });
+    let stop = CancellationToken::new();
+    if let Some(keep) = handle.settings.keep_runs_for {
+        let tidying = tidy(handle.clone(), workspaces.clone(), directory.clone(), keep);
+        tokio::spawn(stop.clone().run_until_cancelled_owned(tidying));
+    }
+    let api = Api::new(handle.clone(), logs.clone(), workspaces, directory);
+    let router = dispatch::transport().add_service(sessions);
+    let router =
+        with_standard_services(router.add_service(api.into_service(options.submission_bytes)));
+    let stopped = stop.clone().cancelled_owned();
+    let served = match listener {
+        Listener::Unix(listener) => tokio::spawn(
+            router.serve_with_incoming_shutdown(UnixListenerStream::new(listener), stopped),
+        ),
+        Listener::Tcp(listener) => {
+            let guard = Guard::new(listener, Speech::Http2, Room::here(Speech::Http2));
+            tokio::spawn(router.serve_with_incoming_shutdown(Box::pin(guard.stream()), stopped))
+        }
+    };
+    Ok(Server {
+        handle,
+        logs,
+        stop,
+        served,
+        writer,
+    })
+}
+
+/// Removes old runs and their files periodically.
+async fn tidy(handle: Handle, workspaces: Workspaces, directory: PathBuf, keep: Duration) {
+    loop {
+        match gc::tidy(&handle, &workspaces, &directory, keep).await {
+            Ok(gone) if !gone.removed.is_empty() => {
+                tracing::info!(removed = gone.removed.len(), "forgot old runs");
+            }
+            Ok(_) => {}
+            Err(status) => tracing::warn!(reason = status.message(), "can't forget old runs"),
+        }
+        tokio::time::sleep(handle.settings.tidy_every).await;
+    }
+}
+
+/// Checks a journal for damage in the background if it is too large to be checked before the start.
+fn look_at_pages(journal: Journal) {
+    tokio::spawn(async move {
+        if let Err(found) = journal.store().check().await {
+            tracing::error!(found, "the journal is damaged: restore it from a backup");
+            journal.report_damage(found);
+        }
+    });
+}
+
+/// Adds health and reflection, as gRPC's tools expect them.
+fn with_standard_services(router: Router) -> Router {
+    let (health, service) = tonic_health::server::health_reporter();
+    tokio::spawn(async move {
+        let status = tonic_health::ServingStatus::Serving;
+        health.set_service_status("", status).await;
+        for name in ["phalanx.v1.Control", "phalanx.v1.AgentLink"] {
+            health.set_service_status(name, status).await;
+        }
+    });
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(phalanx_proto::DESCRIPTOR_SET)
+        .build_v1();
+    let router = router.add_service(service);
+    match reflection {
+        Ok(reflection) => router.add_service(reflection),
+        Err(error) => {
+            tracing::warn!(%error, "no reflection");
+            router
+        }
+    }
+}
+
+impl Server {
+    /// Also serves `/healthz` and `/metrics`, until the coordinator is stopped.
+    pub fn observe(&self, listener: TcpListener) {
+        let stopped = self.stop.clone().cancelled_owned();
+        let serving =
+            crate::serve::http::serve(self.handle.clone(), self.logs.clone(), listener, stopped);
+        tokio::spawn(async move {
+            if let Err(error) = serving.await {
+                tracing::error!(%error, "no metrics any more");
+            }
+        });
+    }
+
+    /// Stops the coordinator: it accepts nothing new, closes connections and leaves the journal intact. Open runs
+    /// continue at the next start.
+    pub async fn stop(self) {
+        let Server {
+            handle,
+            logs: _,
+            stop,
+            mut served,
+            writer,
+        } = self;
+        stop.cancel();
+        if tokio::time::timeout(CLOSE_WITHIN, &mut served)
+            .await
+            .is_err()
+        {
+            served.abort();
+            // The error of an aborted task contains no more than that.
+            let _ = served.await;
+        }
+        // While the journal can still be read.
+        if let Some(tracer) = &handle.settings.tracer {
+            tracer.finish(TRACE_WITHIN).await;
+        }
+        handle.stop().await;
+        let store = handle.journal.store().clone();
+        drop(handle);
+        // Requests of disconnected clients may hold handles for a moment; the journal is intact either way.
+        let _ = tokio::time::timeout(CLOSE_WITHIN, writer).await;
+        store.close().await;
+    }
+}

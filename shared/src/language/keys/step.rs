@@ -1,0 +1,289 @@
+//! Keys of phases and steps.
+
+use super::action::{CONTAINER, CP, EXEC, HTTP, RUN, SSE, WAIT};
+use super::*;
+use crate::language::shape::name::NameRule;
+use crate::language::shape::{Key, Rule, Table, key, needed};
+
+/// A list of steps.
+pub const STEPS: Kind = Kind::List(&Kind::Table(|| &STEP));
+
+/// Named values: each an expression, or `{ secret: expression }`.
+pub const CAPTURES: Kind = Kind::Named(
+    NameRule::Capture,
+    &Kind::ByType {
+        scalar: Some(&EXPR),
+        list: None,
+        map: Some(&Kind::Table(|| &SECRET_CAPTURE)),
+    },
+);
+
+/// One expression or a list of them.
+pub const EXPECTATIONS: Kind = Kind::ByType {
+    scalar: Some(&EXPR),
+    list: Some(&Kind::List(&EXPR)),
+    map: Some(&EXPR),
+};
+
+/// Keys of the actions; a step has one of them.
+pub const ACTIONS: [&str; 10] = [
+    "http",
+    "sse",
+    "exec",
+    "run",
+    "container",
+    "wait",
+    "cp",
+    "use",
+    "steps",
+    "parallel",
+];
+
+/// A phase written as a map.
+pub static PHASE: Table = Table {
+    name: "a phase",
+    doc: "An ordered section; its settings apply to the whole of it.",
+    keys: &[&[
+        key(
+            "when",
+            EXPR,
+            "whether it runs; asked once, before its first step",
+        ),
+        key("reason", TEMPLATE, "why it is skipped when `when` is false"),
+        key("timeout", DURATION, "limit of the whole phase"),
+        key(
+            "always",
+            FLAG,
+            "runs also after a failure, a timeout or a cancel",
+        ),
+        key(
+            "continue-on-failure",
+            FLAG,
+            "lets later phases run after a failure in it",
+        ),
+        key("verifies", TEMPLATE, "a key of `coverage`"),
+        needed("steps", STEPS, "its steps"),
+    ]],
+    rest: None,
+    rules: &[Rule::Needs {
+        key: "reason",
+        any: &["when"],
+    }],
+    hints: &[
+        ("if", "it is called `when`"),
+        ("name", "a phase's name is its key"),
+    ],
+};
+
+/// A step.
+pub static STEP: Table = Table {
+    name: "a step",
+    doc: "One action with what surrounds it. Order: `foreach`, `when`, wait for the services it names, action (with `poll`), `skip`, secret captures, checks and captures, `retry`.",
+    keys: &[AROUND, ACTION],
+    rest: None,
+    rules: &[
+        Rule::OneOf {
+            keys: &ACTIONS,
+            or: &["expect", "capture"],
+        },
+        Rule::Needs {
+            key: "with",
+            any: &["use"],
+        },
+        Rule::Needs {
+            key: "else",
+            any: &["when"],
+        },
+        Rule::Needs {
+            key: "reason",
+            any: &["when"],
+        },
+        Rule::AtMostOne(&["poll", "steps"]),
+        Rule::AtMostOne(&["poll", "parallel"]),
+    ],
+    hints: &[
+        ("if", "it is called `when`"),
+        ("uses", "it is called `use`"),
+        ("continue-on-error", "it is called `continue-on-failure`"),
+        ("timeout-minutes", "it is called `timeout`: `timeout: 5m`"),
+        (
+            "shell",
+            "`run` and `exec` use `sh -eu`; `command: [bash, -c, …]` names another",
+        ),
+        ("env", "it belongs under `run` or `exec`"),
+        ("until", "it belongs under `poll` or `sse`"),
+        ("json", "it belongs under `http`"),
+        ("session", "it belongs under `http` or `sse`"),
+        ("headers", "it belongs under `http` or `sse`"),
+        ("command", "it belongs under `exec` or `run`"),
+        ("script", "it belongs under `exec` or `run`"),
+        ("service", "it belongs under `exec` or `wait`"),
+        ("assert", "it is called `expect`"),
+        ("asserts", "it is called `expect`"),
+        ("captures", "it is called `capture`"),
+        (
+            "sleep",
+            "use `wait: { service: X, until: ready }` or `poll`",
+        ),
+    ],
+};
+
+const AROUND: &[Key] = &[
+    key(
+        "id",
+        Kind::Leaf(Leaf::Name(NameRule::Dotted)),
+        "under which later steps read its captures: `steps.ID.NAME`",
+    ),
+    key("name", TEMPLATE, "what reports show"),
+    key(
+        "when",
+        EXPR,
+        "whether it runs; asked once, unless it names the `foreach` variable",
+    ),
+    key("reason", TEMPLATE, "why it is skipped when `when` is false"),
+    key(
+        "else",
+        STEPS,
+        "the other branch: runs when `when` is false, and then nothing is skipped",
+    ),
+    key(
+        "foreach",
+        Kind::Single(NameRule::Bare, &Kind::Varies(&Kind::List(&Kind::Any))),
+        "`{ variable: list }`: repeats the step for each value, in order",
+    ),
+    key(
+        "timeout",
+        DURATION,
+        "limit of one attempt of one action (http and exec 30s, others 5m); of a group, of the whole",
+    ),
+    key(
+        "retry",
+        Kind::Table(|| &RETRY),
+        "repeats a failed step, checks included; passing then is `flaky`",
+    ),
+    key(
+        "poll",
+        Kind::Table(|| &POLL),
+        "repeats the action until a condition holds",
+    ),
+    key(
+        "skip",
+        Kind::Table(|| &SKIP),
+        "asked after the action: skips the step and the group or define it stands in, from there on",
+    ),
+    key(
+        "capture",
+        CAPTURES,
+        "named values of the result, read later as `steps.ID.NAME`",
+    ),
+    key(
+        "expect",
+        EXPECTATIONS,
+        "checks: expressions that must be true, each an outcome",
+    ),
+    key("verifies", TEMPLATE, "a key of `coverage`"),
+    key(
+        "always",
+        FLAG,
+        "runs also after a failure, a timeout or a cancel",
+    ),
+    key(
+        "continue-on-failure",
+        FLAG,
+        "lets what follows run after its failure; the cell still fails",
+    ),
+    key("snapshot", Kind::Later, "reserved"),
+    key("artifacts", Kind::Later, "reserved"),
+];
+
+const ACTION: &[Key] = &[
+    key("http", Kind::Table(|| &HTTP), "one HTTP request"),
+    key("sse", Kind::Table(|| &SSE), "one event stream"),
+    key("exec", Kind::Table(|| &EXEC), "a command in a service"),
+    key(
+        "run",
+        Kind::ByType {
+            scalar: Some(&TEMPLATE),
+            list: None,
+            map: Some(&Kind::Table(|| &RUN)),
+        },
+        "a command on the agent's host, by `sh -eu`: a text, or a map",
+    ),
+    key(
+        "container",
+        Kind::Table(|| &CONTAINER),
+        "starts, stops or otherwise changes a service",
+    ),
+    key("wait", Kind::Table(|| &WAIT), "waits for a service"),
+    key(
+        "cp",
+        Kind::Table(|| &CP),
+        "copies files into or out of a service; one side is `SERVICE:/path`",
+    ),
+    key(
+        "use",
+        Kind::Leaf(Leaf::Name(NameRule::Dotted)),
+        "runs a define's steps",
+    ),
+    key(
+        "with",
+        Kind::Named(NameRule::Dotted, &Kind::Any),
+        "the arguments of `use`",
+    ),
+    key("steps", STEPS, "a group: its steps run in order"),
+    key(
+        "parallel",
+        STEPS,
+        "a group: its steps run at once, all to their end",
+    ),
+];
+
+static SECRET_CAPTURE: Table = Table {
+    name: "a capture",
+    doc: "A value that is masked from then on.",
+    keys: &[&[needed("secret", EXPR, "its expression")]],
+    rest: None,
+    rules: &[],
+    hints: &[],
+};
+
+static RETRY: Table = Table {
+    name: "`retry`",
+    doc: "Repeats a failed step.",
+    keys: &[&[
+        needed(
+            "times",
+            Kind::Varies(&Kind::Leaf(Leaf::Int(1))),
+            "further tries after the first",
+        ),
+        key("delay", DURATION, "the pause between tries (0s)"),
+    ]],
+    rest: None,
+    rules: &[],
+    hints: &[],
+};
+
+static POLL: Table = Table {
+    name: "`poll`",
+    doc: "Repeats the action, 50ms doubling to `interval`. A transport error, or an error in `until`, is \"not yet\".",
+    keys: &[&[
+        needed("until", EXPR, "when it ends"),
+        key("timeout", DURATION, "limit of all polling (1m)"),
+        key("interval", DURATION, "the longest pause (2s)"),
+    ]],
+    rest: None,
+    rules: &[],
+    hints: &[],
+};
+
+static SKIP: Table = Table {
+    name: "`skip`",
+    doc: "Skips after the action.",
+    keys: &[&[
+        needed("if", EXPR, "when"),
+        needed("reason", TEMPLATE, "why"),
+    ]],
+    rest: None,
+    rules: &[],
+    hints: &[("when", "it is called `if` here")],
+};
