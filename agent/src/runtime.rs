@@ -1,5 +1,6 @@
 //! The contract that runtimes implement, and its implementations: host processes, Docker, and a fake for tests.
 
+pub mod blocking;
 pub mod contract;
 pub mod docker;
 pub mod env_file;

@@ -2,13 +2,16 @@
 //!
 //! `client`, `endpoint`, `away` (connection) · `labels` (names) · `convert`, `mounts` (from definition to request) ·
 //! `image` (pull, build) · `govern` (limits concurrency and decides the order) · `network`, `subnet`, `reach` (the
-//! cell's network) · `stack`, `member`, `handle`, `address`, `output`, `exec`, `copy`, `summary` (running containers) ·
-//! `watch` (the engine's events) · `close`, `sweep` (clean-up).
+//! cell's network) · `stack`, `attempt` (a cell's containers) · `handle`, `start`, `output`, `carried`, `position`,
+//! `exec`, `copy`, `summary`, `member`, `address` (one container) · `watch` (the engine's events) · `close`, `sweep`
+//! (clean-up).
 //!
 //! The caller decides when a service is ready, what an exit means and in which order services start.
 
 mod address;
+mod attempt;
 mod away;
+mod carried;
 mod client;
 mod close;
 mod convert;
@@ -21,6 +24,7 @@ mod govern;
 mod handle;
 mod image;
 mod labels;
+mod lock;
 mod member;
 mod mounts;
 mod network;
@@ -29,6 +33,7 @@ mod position;
 mod reach;
 mod settings;
 mod stack;
+mod start;
 mod subnet;
 mod summary;
 mod sweep;
@@ -38,12 +43,14 @@ pub use labels::of_attempt;
 pub use settings::{DockerSettings, Reach};
 pub use sweep::{Found, Kind, doomed};
 
+use self::attempt::Attempt;
 use self::client::Engine;
 use self::govern::Governor;
 use self::image::Images;
+use self::lock::lock;
 use self::network::{Network, Networks};
 use self::reach::Way;
-use self::stack::{Attempt, Hold, lock};
+use self::stack::Hold;
 use self::subnet::core::Allocator;
 use self::watch::Watch;
 use super::contract::{AttemptScope, Closed, Runtime, RuntimeError, Stack};

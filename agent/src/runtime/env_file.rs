@@ -3,8 +3,8 @@
 //! [`phalanx_shared::language::env_file`] defines the syntax of the files. No message contains text from a file, since the
 //! file may belong to the host.
 
+use super::blocking::blocking;
 use super::contract::RuntimeError;
-use super::process::blocking;
 use crate::beneath;
 use indexmap::IndexMap;
 use phalanx_shared::language::env_file;

@@ -36,13 +36,12 @@ pub mod warden;
 mod wardens;
 mod wire;
 
-pub use copy::blocking;
-
 use fork_server::ForkServer;
 pub use fork_server::WardenProgram;
 pub use stack::ProcessStack;
 
 use crate::clock::Clock;
+use crate::runtime::blocking::blocking;
 use crate::runtime::contract::{AttemptScope, Closed, Runtime, RuntimeError, Stack};
 use async_trait::async_trait;
 pub use kept::KeptNotes;
@@ -104,7 +103,7 @@ impl Runtime for ProcessRuntime {
     async fn reap(&self, live: &HashSet<Token>) -> Result<Closed, RuntimeError> {
         let (agent, live, kept) = (self.agent.clone(), live.clone(), self.kept.clone());
         let now = self.clock.wall();
-        Ok(copy::blocking(move || {
+        Ok(blocking(move || {
             let kept = kept.unexpired(now);
             reap::end_marked(|marker| {
                 marker.agent == agent

@@ -1,11 +1,12 @@
 //! Closes an attempt's stack and verifies it: nothing counts as removed until a listing by label confirms it.
 
+use super::attempt::Attempt;
 use super::error::said;
 use super::govern::Work;
 use super::labels;
+use super::lock::lock;
 use super::member::Container;
 use super::reach::{self, Way};
-use super::stack::{Attempt, lock};
 use super::sweep::{self, Found};
 use crate::runtime::contract::Closed;
 use std::sync::Arc;
@@ -95,7 +96,7 @@ async fn stop_all(members: &[Arc<Container>], grace: Duration) {
 
 async fn remove_members(attempt: &Attempt, members: &[Arc<Container>]) -> u32 {
     let removing = members.iter().rev();
-    let removing = removing.map(|member| Container::remove(&attempt.shared, &member.id));
+    let removing = removing.map(|member| sweep::remove_container(&attempt.shared, &member.id));
     let done = futures::future::join_all(removing).await;
     u32::try_from(done.into_iter().filter(Result::is_ok).count()).unwrap_or(u32::MAX)
 }

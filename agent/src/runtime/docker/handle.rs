@@ -2,8 +2,9 @@
 
 use super::convert;
 use super::error::{runtime, said};
+use super::lock::lock;
 use super::member::Container;
-use super::stack::lock;
+use super::start::start;
 use super::summary;
 use crate::beneath::Place;
 use crate::runtime::contract::{Addresses, ExecOutput, ExecRequest, Exit, Member, RuntimeError};
@@ -22,7 +23,7 @@ impl Member for Handle {
     async fn start(&self) -> Result<Addresses, RuntimeError> {
         // Runs in its own task: a dropped call must not leave a start that `close` doesn't know of.
         let container = self.0.clone();
-        match self.0.tasks.spawn(container.begin()).await {
+        match self.0.tasks.spawn(start(container)).await {
             Ok(answer) => answer,
             Err(error) => Err(RuntimeError::Errored(
                 self.0

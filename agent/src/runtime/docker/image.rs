@@ -12,6 +12,7 @@ mod reference;
 pub(super) use built::remove_built;
 
 use super::client::Engine;
+use super::lock::lock;
 use super::settings::DockerSettings;
 use crate::runtime::contract::{AttemptScope, Prepared, RuntimeError};
 use futures::FutureExt;
@@ -19,7 +20,7 @@ use futures::future::{BoxFuture, Shared, WeakShared};
 use phalanx_shared::language::service::{PullPolicy, ServiceConfig};
 use std::collections::{HashMap, VecDeque};
 use std::future::Future;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 
 /// Number of results remembered; bounded so that the memory of a long-lived agent stays small.
 const REMEMBERED: usize = 512;
@@ -34,10 +35,6 @@ type Flight = BoxFuture<'static, Answer>;
 pub(super) struct Images {
     under_way: Mutex<HashMap<String, WeakShared<Flight>>>,
     done: Mutex<VecDeque<(String, String)>>,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Images {

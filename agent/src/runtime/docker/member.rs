@@ -1,22 +1,22 @@
-//! The container of one service: starts it, follows it until it exits, and acts on it.
+//! The container of one service: its state as the engine's answers and events tell it, and what the engine is asked to
+//! do with it.
 //!
-//! `handle` implements the calls of the contract; `output` forwards its output, `exec` runs commands in it, `copy`
-//! copies files.
+//! `handle` implements the calls of the contract; `start` starts it, `output` forwards its output, `exec` runs commands
+//! in it, `copy` copies files.
 
+use super::carried::Carried;
 use super::error::{judge, runtime, said, status};
 use super::govern::Work;
+use super::lock::lock;
 use super::mounts::Pin;
 use super::network::Network;
-use super::stack::lock;
 use super::watch::Signals;
-use super::{Shared, address, output};
+use super::{Shared, address};
 use crate::runtime::contract::{Addresses, Exit, RuntimeError};
 use crate::sink::LogSink;
 use bollard::errors::Error;
 use bollard::models::{ContainerInspectResponse, HealthStatusEnum};
-use bollard::query_parameters::{
-    KillContainerOptionsBuilder, RemoveContainerOptionsBuilder, StopContainerOptionsBuilder,
-};
+use bollard::query_parameters::{KillContainerOptionsBuilder, StopContainerOptionsBuilder};
 use phalanx_shared::language::service::ServiceConfig;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -35,13 +35,12 @@ pub(super) struct Container {
     pub network: Arc<Network>,
     pub logs: LogSink,
     pub signals: Arc<Signals>,
-    /// Output forwarded so far, over all starts, so that a broken stream resumes where it stopped.
-    pub carried: output::Carried,
+    pub carried: Carried,
     /// How long the health check can take to report unhealthy; `None` without a health check.
     pub health_allows: Option<Duration>,
     pub exits: watch::Sender<Option<Exit>>,
     starts: AtomicU32,
-    pub running: AtomicBool,
+    running: AtomicBool,
     pub paused: AtomicBool,
     pub asked_to_end: AtomicBool,
     pub ended_by_machinery: Mutex<Option<String>>,
@@ -107,7 +106,7 @@ impl Container {
             network,
             logs,
             signals,
-            carried: output::Carried::default(),
+            carried: Carried::default(),
             exits: watch::Sender::new(None),
             starts: AtomicU32::new(0),
             running: AtomicBool::new(false),
@@ -164,7 +163,8 @@ impl Container {
         });
     }
 
-    pub async fn begin(self: Arc<Self>) -> Result<Addresses, RuntimeError> {
+    /// Prepares its state for the next start, and returns the number of that start.
+    pub async fn next_start(&self) -> Result<u32, RuntimeError> {
         if self.runs() {
             return Err(RuntimeError::Errored(
                 self.what("started while it runs: stop it first"),
@@ -181,29 +181,17 @@ impl Container {
         self.asked_to_end.store(false, Ordering::Release);
         *lock(&self.ended_by_machinery) = None;
         self.paused.store(false, Ordering::Release);
-        let looks = self.signals.look.subscribe();
-        // Attached before the container runs, so that the first byte is seen.
-        let stream = output::Source::attach(&self)
-            .await
-            .map_err(|error| runtime(&self.what("attaching to its output"), &error))?;
-        self.mounts_hold()?;
-        self.ask_to_start().await?;
-        if let Err(replaced) = self.mounts_hold() {
-            self.signal("SIGKILL").await?;
-            return Err(replaced);
-        }
-        self.running.store(true, Ordering::Release);
-        let follower = tokio::spawn(output::follow(self.clone(), stream, looks, start));
-        self.put_follower(follower);
-        self.where_it_is().await
+        Ok(start)
     }
 
-    fn mounts_hold(&self) -> Result<(), RuntimeError> {
+    /// Checks that the sources of its mounts are still the ones that were given to the engine.
+    pub fn mounts_hold(&self) -> Result<(), RuntimeError> {
         let broken = self.pins.iter().find_map(|pin| pin.holds().err());
         broken.map_or(Ok(()), |why| Err(RuntimeError::Errored(self.what(&why))))
     }
 
-    async fn ask_to_start(&self) -> Result<(), RuntimeError> {
+    /// Asks the engine to start it, when it is this start's turn.
+    pub async fn ask_to_start(&self) -> Result<(), RuntimeError> {
         let _turn = self.shared.governor.turn(Work::Start).await;
         if self.closing.load(Ordering::Acquire) {
             return Err(RuntimeError::Errored(
@@ -227,7 +215,10 @@ impl Container {
         lock(&self.follower).take()
     }
 
-    fn put_follower(&self, follower: tokio::task::JoinHandle<()>) {
+    /// Notes that it runs, and then begins to follow it: the follower notes the exit.
+    pub fn started(&self, follow: impl FnOnce() -> tokio::task::JoinHandle<()>) {
+        self.running.store(true, Ordering::Release);
+        let follower = follow();
         *lock(&self.follower) = Some(follower);
     }
 
@@ -292,24 +283,6 @@ impl Container {
             .engine
             .ask(|| patient.stop_container(&self.id, Some(options.clone())))
             .await
-    }
-
-    /// Removes it with its anonymous volumes. Kills it if it runs.
-    pub async fn remove(shared: &Shared, id: &str) -> Result<(), Error> {
-        let options = RemoveContainerOptionsBuilder::default()
-            .force(true)
-            .v(true)
-            .build();
-        let docker = &shared.engine.docker;
-        let removed = shared
-            .engine
-            .ask(|| docker.remove_container(id, Some(options.clone())))
-            .await;
-        match removed {
-            // Already gone, or being removed.
-            Err(error) if matches!(status(&error), Some(404 | 409)) => Ok(()),
-            other => other,
-        }
     }
 
     pub async fn signal(&self, signal: &str) -> Result<(), RuntimeError> {

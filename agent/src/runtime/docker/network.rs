@@ -8,13 +8,14 @@ use super::client::Engine;
 use super::error::{runtime, said, status};
 use super::govern::{Governor, Work};
 use super::labels::Labels;
+use super::lock::lock;
 use super::subnet::{self, core::Allocator, core::Net4, core::Subnets};
 use crate::runtime::contract::RuntimeError;
 use bollard::models::{Ipam, IpamConfig, NetworkCreateRequest};
 use std::collections::HashSet;
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use tokio::sync::Notify;
 
 /// A network that this process created. While it is held, the reaper leaves it alone and its subnet is taken.
@@ -54,10 +55,6 @@ pub(super) struct Networks {
     target: usize,
     wanted: Notify,
     stopping: AtomicBool,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Networks {

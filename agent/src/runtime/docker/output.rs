@@ -5,6 +5,7 @@
 //! that. The file is sent with an explicit end, so an incomplete answer is recognised and requested again. Output that
 //! was already forwarded is skipped (see `position`), so nothing is lost or repeated.
 
+use super::carried::index;
 use super::error::{said, status};
 use super::member::{Container, End, Seen};
 use super::position::{Last, Position};
@@ -15,8 +16,7 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use phalanx_shared::event::LogStream;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -30,48 +30,6 @@ const TRIES: u32 = 20;
 const SMALL: u64 = 4 << 20;
 /// Number of last lines that are compared.
 const LINES: &str = "50";
-
-/// Output forwarded so far, over all starts.
-#[derive(Default)]
-pub(super) struct Carried {
-    outputs: Mutex<[Output; 2]>,
-    /// Number of frames received, including already known ones.
-    frames: AtomicU64,
-    /// Whether forwarding waits for the receiver.
-    waiting: AtomicBool,
-}
-
-/// How far one output stream was forwarded.
-#[derive(Clone, Default)]
-struct Output {
-    bytes: u64,
-    position: Position,
-    last: Last,
-}
-
-impl Carried {
-    fn outputs(&self) -> std::sync::MutexGuard<'_, [Output; 2]> {
-        self.outputs.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn pass(&self, stream: LogStream, bytes: &[u8]) {
-        let output = &mut self.outputs()[index(stream)];
-        output.bytes += bytes.len() as u64;
-        output.position.pass(bytes);
-        output.last.push(bytes);
-    }
-
-    fn total(&self) -> u64 {
-        self.outputs().iter().map(|output| output.bytes).sum()
-    }
-}
-
-fn index(stream: LogStream) -> usize {
-    match stream {
-        LogStream::Stdout => 0,
-        LogStream::Stderr => 1,
-    }
-}
 
 /// Delay before a container is inspected again if the engine could not report its state.
 const UNSURE: Duration = Duration::from_secs(1);
@@ -145,10 +103,9 @@ impl Source {
             .stderr(true)
             .build();
         let docker = &container.shared.engine.docker;
-        let outputs = container.carried.outputs();
         Source {
             from,
-            skip: [outputs[0].position, outputs[1].position],
+            skip: container.carried.positions(),
             signs: container.shared.signs_of_breaks(),
             frames: Box::pin(docker.logs(&container.id, Some(options))),
         }
@@ -162,16 +119,16 @@ impl Source {
                 Ok(frame) => frame,
                 Err(ending) => return ending,
             };
-            carried.frames.fetch_add(1, Ordering::AcqRel);
+            carried.received();
             let known = self.skip[index(stream)].known(&bytes);
             let fresh = bytes.slice(known..);
             if fresh.is_empty() {
                 continue;
             }
             carried.pass(stream, &fresh);
-            carried.waiting.store(true, Ordering::Release);
+            carried.set_waiting(true);
             container.logs.write(stream, fresh.to_vec()).await;
-            carried.waiting.store(false, Ordering::Release);
+            carried.set_waiting(false);
         }
     }
 }
@@ -305,12 +262,11 @@ async fn hand_over(
         _ = until(exit) => {}
     }
     loop {
-        let before = carried.frames.load(Ordering::Acquire);
+        let before = carried.frames();
         if let Ok(ending) = tokio::time::timeout(patience, &mut handing).await {
             return ending;
         }
-        let busy = carried.waiting.load(Ordering::Acquire);
-        if !busy && carried.frames.load(Ordering::Acquire) == before {
+        if !carried.is_waiting() && carried.frames() == before {
             return Ending::Torn;
         }
     }
@@ -340,10 +296,7 @@ impl Container {
             }
         };
         match tokio::time::timeout(STALLED_FILE, reading).await {
-            Ok(Ending::Whole) => {
-                let outputs = self.carried.outputs();
-                (0..2).all(|at| outputs[at].last.ends_like(&lasts[at]))
-            }
+            Ok(Ending::Whole) => self.carried.ends_like(&lasts),
             Ok(Ending::Torn) | Err(_) => false,
             Ok(Ending::Refused(_)) => true,
         }

@@ -4,7 +4,6 @@
 
 use super::error::{said, status};
 use super::labels::{self, KEEP_UNTIL, Labels, POOL};
-use super::member::Container;
 use super::network::Network;
 use super::{Shared, client::Engine};
 use crate::identity::Home;
@@ -13,7 +12,7 @@ use bollard::errors::Error;
 use bollard::models::VolumeCreateRequest;
 use bollard::query_parameters::{
     ListContainersOptionsBuilder, ListNetworksOptionsBuilder, ListVolumesOptionsBuilder,
-    RemoveVolumeOptionsBuilder,
+    RemoveContainerOptionsBuilder, RemoveVolumeOptionsBuilder,
 };
 use phalanx_shared::id::{AgentId, Token};
 use std::collections::{HashMap, HashSet};
@@ -158,7 +157,7 @@ async fn remove(shared: &Shared, object: &Found) -> Result<(), Error> {
     let docker = &engine.docker;
     let id = object.id.as_str();
     let removed = match object.kind {
-        Kind::Container => Container::remove(shared, id).await,
+        Kind::Container => remove_container(shared, id).await,
         Kind::Network => engine.ask(|| docker.remove_network(id)).await,
         Kind::Volume => {
             let force = RemoveVolumeOptionsBuilder::default().force(true).build();
@@ -169,6 +168,24 @@ async fn remove(shared: &Shared, object: &Found) -> Result<(), Error> {
     };
     match removed {
         Err(error) if status(&error) == Some(404) => Ok(()),
+        other => other,
+    }
+}
+
+/// Removes a container with its anonymous volumes. Kills it if it runs.
+pub(super) async fn remove_container(shared: &Shared, id: &str) -> Result<(), Error> {
+    let options = RemoveContainerOptionsBuilder::default()
+        .force(true)
+        .v(true)
+        .build();
+    let docker = &shared.engine.docker;
+    let removed = shared
+        .engine
+        .ask(|| docker.remove_container(id, Some(options.clone())))
+        .await;
+    match removed {
+        // Already gone, or being removed.
+        Err(error) if matches!(status(&error), Some(404 | 409)) => Ok(()),
         other => other,
     }
 }

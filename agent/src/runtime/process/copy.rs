@@ -1,22 +1,11 @@
-//! Copies files and directories on the host for a member, and runs blocking work.
+//! Copies files and directories on the host for a member.
 
 use crate::beneath::{Place, Root};
 use crate::limits;
+use crate::runtime::blocking::blocking;
 use crate::runtime::contract::RuntimeError;
 use crate::runtime::tree;
 use std::io;
-
-/// Runs blocking work on the blocking thread pool. A panic in it continues in the caller.
-pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(value) => value,
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            // Happens only while the whole tokio runtime shuts down: nothing is left to receive the result.
-            Err(_) => std::future::pending().await,
-        },
-    }
-}
 
 /// Copies for a member without blocking the caller. `into` says that the target was written as a directory.
 pub async fn copied(from: Place, to: Place, into: bool) -> Result<(), RuntimeError> {

@@ -4,14 +4,14 @@
 //! behind.
 
 use super::fork_server::ForkServer;
-use super::wardens::Wardens;
+use super::wardens::{Below, Wardens};
 use super::wire::{Ending, Order, Report, Start};
 use std::io;
 use std::os::fd::OwnedFd;
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
+use tokio::net::unix::OwnedWriteHalf;
 use tokio::net::unix::pipe::Receiver as Pipe;
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
 /// Reason why a process could not be started.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,25 +87,6 @@ impl Drop for End {
     }
 }
 
-/// Reads the reports of one warden.
-#[derive(Debug)]
-pub struct Below {
-    reports: Lines<BufReader<OwnedReadHalf>>,
-}
-
-impl Below {
-    /// Waits for the last report of the warden, which says that nothing below it lives. `None` if it exited without one.
-    pub async fn wait(&mut self) -> Option<Ending> {
-        let mut ending = None;
-        while let Ok(Some(line)) = self.reports.next_line().await {
-            if let Ok(Report::Ended(report)) = serde_json::from_str(&line) {
-                ending = Some(report);
-            }
-        }
-        ending
-    }
-}
-
 /// Starts a process under its own warden, which is counted in `wardens` until it has reported its end.
 pub async fn start(
     server: &ForkServer,
@@ -120,14 +101,12 @@ pub async fn start(
     let mut orders = Orders { socket };
     wardens.started();
     let mut end = End {
-        below: Some(Below {
-            reports: BufReader::new(reports).lines(),
-        }),
+        below: Some(Below::new(reports)),
         wardens: wardens.clone(),
     };
     orders.give(&Order::Start(Box::new(start))).await;
     let answer = match &mut end.below {
-        Some(below) => below.reports.next_line().await,
+        Some(below) => below.next_line().await,
         None => Ok(None),
     };
     let answer = answer.map_err(|error| machine("the warden's socket broke", error))?;

@@ -1,6 +1,5 @@
 //! The state of a process over its starts, shared by the member and the task that follows a start.
 
-use super::copy;
 use super::guarded::{End, Orders};
 use super::health::{Check, Judge};
 use super::host::AttemptHost;
@@ -9,6 +8,7 @@ use super::reap;
 use super::wire::{Ending, Order};
 use crate::beneath::Place;
 use crate::clock::runtime_now;
+use crate::runtime::blocking::blocking;
 use crate::runtime::contract::{ExecOutput, ExecRequest, Exit, RuntimeError};
 use crate::sequence::limit::duration_text;
 use crate::sink::LogSink;
@@ -108,7 +108,7 @@ impl Shared {
     /// Cleans up after a warden that was killed from outside: finds its processes by their mark.
     async fn clean_up_after_warden(&self) -> Ending {
         let own = self.host.marker(&self.definition.name);
-        copy::blocking(move || reap::end_marked(|marker| *marker == own)).await;
+        blocking(move || reap::end_marked(|marker| *marker == own)).await;
         Ending {
             code: 128 + i64::from(Signal::SIGKILL as i32),
             signal: Some(Signal::SIGKILL as i32),

@@ -1,6 +1,5 @@
 //! The host processes of one attempt.
 
-use super::copy;
 use super::fork_server::ForkServer;
 use super::health::Check;
 use super::host::AttemptHost;
@@ -11,6 +10,7 @@ use super::ports::Ports;
 use super::reap;
 use super::wardens::Wardens;
 use crate::clock::Clock;
+use crate::runtime::blocking::blocking;
 use crate::runtime::contract::{
     AttemptScope, Closed, ExecOutput, ExecRequest, Member, Prepared, RuntimeError, Stack,
 };
@@ -200,7 +200,7 @@ impl Stack for ProcessStack {
         if !self.host.wardens.all_ended(reap::WARDEN_TIME).await {
             // Processes left by a killed warden still have the mark.
             let (agent, token) = (self.host.scope.agent.clone(), self.host.scope.token.clone());
-            let swept = copy::blocking(move || {
+            let swept = blocking(move || {
                 reap::end_marked(|marker| marker.agent == agent && marker.token == token)
             })
             .await;

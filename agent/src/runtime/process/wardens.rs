@@ -4,9 +4,12 @@
 //! every orphan below it. So the machine's processes are scanned only if a warden was killed from outside or doesn't
 //! answer.
 
-use super::guarded::Below;
+use super::wire::{Ending, Report};
+use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::net::unix::OwnedReadHalf;
 
 /// The wardens of one attempt. Cheap to clone.
 #[derive(Clone, Debug, Default)]
@@ -55,5 +58,36 @@ impl Wardens {
         futures::future::join_all(waiting).await;
         let open = self.lock();
         open.number == 0 && !open.lost
+    }
+}
+
+/// Reads the reports of one warden.
+#[derive(Debug)]
+pub struct Below {
+    reports: Lines<BufReader<OwnedReadHalf>>,
+}
+
+impl Below {
+    /// Reads the reports that the warden sends over its socket.
+    pub fn new(reports: OwnedReadHalf) -> Below {
+        Below {
+            reports: BufReader::new(reports).lines(),
+        }
+    }
+
+    /// Returns the next line of its reports, or `None` if the warden is gone.
+    pub async fn next_line(&mut self) -> io::Result<Option<String>> {
+        self.reports.next_line().await
+    }
+
+    /// Waits for the last report of the warden, which says that nothing below it lives. `None` if it exited without one.
+    pub async fn wait(&mut self) -> Option<Ending> {
+        let mut ending = None;
+        while let Ok(Some(line)) = self.reports.next_line().await {
+            if let Ok(Report::Ended(report)) = serde_json::from_str(&line) {
+                ending = Some(report);
+            }
+        }
+        ending
     }
 }
