@@ -8,8 +8,8 @@
 use crate::clock::{Clock, SystemClock};
 use crate::identity::{Identity, IdentityError};
 use crate::private;
+use crate::reaper;
 use crate::runtime::docker::DockerSettings;
-use crate::supervisor;
 use phalanx_shared::time::Timestamp;
 use std::ffi::OsString;
 use std::io;
@@ -124,7 +124,7 @@ async fn keep(state_dir: PathBuf, docker: DockerSettings) {
         }
         match Identity::acquire(&state_dir) {
             Ok(identity) => {
-                let reaped = supervisor::reap_dead(&identity, &docker).await;
+                let reaped = reaper::reap_dead(&identity, &docker).await;
                 if reaped.is_over() {
                     identity.retire();
                     return;

@@ -20,6 +20,7 @@ pub mod link;
 pub mod machine;
 pub mod mourner;
 pub mod private;
+pub mod reaper;
 pub mod roll;
 pub mod runtime;
 pub mod sequence;

@@ -8,6 +8,7 @@ mod cells;
 mod connect;
 mod connection;
 pub mod core;
+mod input;
 pub mod lease;
 pub mod logs;
 mod offer;

@@ -7,7 +7,7 @@
 use crate::cell;
 use crate::cell_contract::{Assignment, CancelOrder, Host};
 use crate::clock::{Clock, SystemClock};
-use crate::identity::{self, Home, Identity, IdentityError};
+use crate::identity::{Identity, IdentityError};
 use crate::images::{Ahead, Images};
 use crate::keeper;
 use crate::link::actor::{self as link, Handle};
@@ -15,14 +15,12 @@ use crate::link::core::About;
 use crate::link::{CellSpawner, Coordinator, InvalidAddress};
 use crate::machine;
 use crate::mourner::{self, Mourner};
-use crate::private;
-use crate::roll::{Gone, Note, Roll};
+use crate::reaper::{self, ENGINE_WITHIN, MAY_RETURN};
+use crate::roll::{Note, Roll};
 use crate::runtime::contract::Runtime;
-use crate::runtime::docker::{DockerRuntime, DockerSettings, Found, doomed};
-use crate::runtime::process::{KeptNotes, ProcessRuntime};
-use phalanx_shared::id::AgentId;
+use crate::runtime::docker::{DockerRuntime, DockerSettings};
+use crate::runtime::process::ProcessRuntime;
 use phalanx_shared::plan::Resources;
-use phalanx_shared::time::Timestamp;
 use std::collections::{BTreeSet, HashSet};
 use std::path::Path;
 use std::sync::{Arc, Once};
@@ -31,17 +29,6 @@ use tokio_util::task::TaskTracker;
 
 /// Interval between two searches for objects that no live attempt claims.
 const REAP_EVERY: Duration = Duration::from_secs(60);
-/// Time that an agent which ended has to return and clean up itself before another agent does it.
-const MAY_RETURN: Duration = Duration::from_secs(10);
-/// An engine that doesn't answer within this time counts as unavailable.
-const ENGINE_WITHIN: Duration = Duration::from_secs(5);
-/// File in the state directory: this identity may have created containers.
-const ENGINE_USED: &str = "engine-used";
-/// File in a dead identity's state directory, created when nothing of the identity was found for the first time.
-const SEEN_EMPTY: &str = "seen-empty";
-/// An identity is given up only if nothing of it is found this long after the first empty search: until then the engine
-/// may still be executing the killed agent's last request.
-const SETTLED_AFTER: Duration = Duration::from_secs(60);
 /// Label of agents with a container engine.
 const DOCKER: &str = "docker";
 
@@ -106,11 +93,9 @@ impl Runtimes {
             home: identity.home(),
             ..docker.clone()
         };
-        // The note must precede the first object, and networks are prepared as soon as the engine is connected. A
-        // superfluous note only costs one more search.
-        let note = identity.state_dir().join(ENGINE_USED);
-        let noted = note.exists();
-        let _ = private::write(&note, "");
+        // The note must precede the first object, and networks are prepared as soon as the engine is connected.
+        let noted = reaper::may_have_used_engine(identity.state_dir());
+        reaper::note_engine(identity.state_dir());
         let connect = DockerRuntime::connect(settings);
         let connected = tokio::time::timeout(ENGINE_WITHIN, connect).await;
         let connected = connected.unwrap_or_else(|_| {
@@ -118,7 +103,7 @@ impl Runtimes {
             Err(format!("no container engine answered within {within}s"))
         });
         if connected.is_err() && !noted {
-            let _ = std::fs::remove_file(&note);
+            reaper::forget_engine(identity.state_dir());
         }
         let subnets = connected
             .as_ref()
@@ -152,116 +137,6 @@ impl Runtimes {
                 Err(error) => tracing::warn!(kind, %error, "can't look for what was left behind"),
             }
         }
-    }
-
-    /// Cleans up after agents of this machine that are dead and had time to return. Returns whether one of them may
-    /// still return.
-    async fn reap_abandoned(&self, settings: &DockerSettings) -> bool {
-        let found = match &self.docker {
-            None => Vec::new(),
-            Some(docker) => docker.list_ours(true).await.unwrap_or_else(|error| {
-                tracing::debug!(%error, "can't look for what others left behind");
-                Vec::new()
-            }),
-        };
-        let mut may_return = false;
-        if let Some(roll) = Roll::here() {
-            for gone in roll.gone() {
-                may_return |= self.reap_gone(&roll, &gone, &found, settings).await;
-            }
-        }
-        let homes: HashSet<(AgentId, String)> = found
-            .iter()
-            .filter_map(|object| Some((AgentId::from(object.agent()?), object.home()?.to_label())))
-            .collect();
-        for (agent, home) in homes {
-            // This agent's own identity is skipped, because its lock is held.
-            let abandoned =
-                Home::from_label(&home).and_then(|home| identity::take_abandoned(&home, &agent));
-            let Some(abandoned) = abandoned else { continue };
-            let reaped = reap_dead(&abandoned, settings).await;
-            if reaped.removed > 0 {
-                let removed = reaped.removed;
-                tracing::info!(%agent, removed, "cleaned up after an agent that is gone");
-            }
-        }
-        may_return
-    }
-
-    /// Cleans up after an agent that no process runs any more, whether or not its directory still exists. Returns
-    /// `true` if the agent may still return and nothing was done for that reason.
-    async fn reap_gone(
-        &self,
-        roll: &Roll,
-        gone: &Gone,
-        found: &[Found],
-        settings: &DockerSettings,
-    ) -> bool {
-        let clock = SystemClock::default();
-        let agent = &gone.agent;
-        if gone
-            .empty_for(&clock)
-            .is_some_and(|since| since < SETTLED_AFTER)
-        {
-            return false;
-        }
-        let removed = |home: &Home| identity::is_removed(home, agent);
-        let (removed, over) = if gone.homes.iter().all(removed) {
-            // Another process may run the agent by now, in another directory.
-            let (Some(home), true) = (gone.homes.first(), roll.is_gone(agent)) else {
-                return false;
-            };
-            self.reap_removed(agent, home, gone, found).await
-        } else if gone.seen_for(&clock) < MAY_RETURN {
-            return true;
-        } else {
-            let take = |home: &Home| identity::take_abandoned(home, agent);
-            let Some(identity) = gone.homes.iter().find_map(take) else {
-                return false;
-            };
-            let reaped = reap_dead(&identity, settings).await;
-            (reaped.removed, reaped.is_over())
-        };
-        if removed > 0 {
-            tracing::info!(%agent, removed, "cleaned up after an agent that is gone");
-        }
-        if over {
-            gone.was_empty(&clock, SETTLED_AFTER);
-        }
-        false
-    }
-
-    /// Cleans up after an agent whose directory is gone. Returns how many objects were removed, and whether there was
-    /// nothing to find.
-    async fn reap_removed(
-        &self,
-        agent: &AgentId,
-        home: &Home,
-        gone: &Gone,
-        found: &[Found],
-    ) -> (u32, bool) {
-        let clock = SystemClock::default();
-        let directory = home.lock.parent().unwrap_or(&home.lock);
-        let processes = ProcessRuntime::new(agent.clone(), directory, Arc::new(clock.clone()));
-        let mut closed = processes.reap(&HashSet::new()).await.unwrap_or_default();
-        let theirs = |object: &&Found| {
-            object.agent() == Some(agent.as_str())
-                && object.home().is_some_and(|home| gone.homes.contains(&home))
-        };
-        let objects: Vec<Found> = found.iter().filter(theirs).cloned().collect();
-        let all = objects.len();
-        let now_s = u64::try_from(clock.wall().0 / 1_000_000).unwrap_or_default();
-        let doomed = doomed(objects, now_s, &|_| false, &|_| false);
-        let kept = all > doomed.len();
-        if let Some(docker) = &self.docker
-            && !doomed.is_empty()
-        {
-            let engine = docker.remove(&doomed).await;
-            closed.removed += engine.removed;
-            closed.left.extend(engine.left);
-        }
-        let over = closed.removed == 0 && closed.left.is_empty() && !kept;
-        (closed.removed, over)
     }
 
     async fn shutdown(&self) {
@@ -321,8 +196,8 @@ pub struct Agent {
 pub async fn start(identity: Identity, options: Options) -> Result<Agent, StartError> {
     let coordinator = Coordinator::at(&options.coordinator)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
-    let inherited = identity.state_dir().join(ENGINE_USED).exists();
-    let _ = std::fs::remove_file(identity.state_dir().join(SEEN_EMPTY));
+    let inherited = reaper::may_have_used_engine(identity.state_dir());
+    reaper::in_use(identity.state_dir());
     // Before the agent creates anything that it could leave behind.
     let roll = Roll::here();
     let note = roll.as_ref().and_then(|roll| roll.sign_on(&identity));
@@ -439,9 +314,10 @@ fn scaled(amount: u64, factor: f64) -> u64 {
 
 async fn reap_now_and_then(link: Handle, runtimes: Runtimes, docker: DockerSettings) {
     loop {
-        if runtimes.reap_abandoned(&docker).await {
+        let engine = runtimes.docker.as_deref();
+        if reaper::reap_abandoned(engine, &docker).await {
             tokio::time::sleep(MAY_RETURN).await;
-            runtimes.reap_abandoned(&docker).await;
+            reaper::reap_abandoned(engine, &docker).await;
         }
         tokio::time::sleep(REAP_EVERY).await;
         let live = link.live().await.into_iter().collect();
@@ -450,71 +326,6 @@ async fn reap_now_and_then(link: Handle, runtimes: Runtimes, docker: DockerSetti
             link.holds_images(images.held().await).await;
         }
     }
-}
-
-/// Result of cleaning up after a dead identity.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Reaped {
-    /// Number of removed objects.
-    pub removed: u32,
-    /// Whether something is left: kept, or out of reach.
-    pub left: bool,
-    /// Whether the engine has certainly finished the last requests of the dead agent.
-    pub settled: bool,
-}
-
-impl Reaped {
-    /// Returns whether the identity can be given up.
-    pub fn is_over(&self) -> bool {
-        !self.left && self.settled
-    }
-}
-
-/// Cleans up after an identity that no process held. Kept stacks stay until they expire.
-pub async fn reap_dead(identity: &Identity, docker: &DockerSettings) -> Reaped {
-    let docker = DockerSettings {
-        ready_networks: 0,
-        agent: identity.agent().clone(),
-        ..docker.clone()
-    };
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
-    let state_dir = identity.state_dir();
-    let processes = ProcessRuntime::new(identity.agent().clone(), state_dir, clock.clone());
-    let closed = processes.reap(&HashSet::new()).await;
-    let mut removed = closed.as_ref().map_or(0, |closed| closed.removed);
-    let mut nothing = closed.is_ok_and(|closed| closed.left.is_empty())
-        && KeptNotes::new(state_dir).unexpired(clock.wall()).is_empty();
-    let engine_used = state_dir.join(ENGINE_USED).exists();
-    let connect = tokio::time::timeout(ENGINE_WITHIN, DockerRuntime::connect(docker));
-    // An unreachable engine may still hold objects of this identity, but only if the identity has used an engine.
-    nothing &= match connect.await {
-        Ok(Ok(docker)) => {
-            let closed = docker.reap(&HashSet::new()).await;
-            let listed = docker.list_ours(false).await;
-            docker.shutdown().await;
-            removed += closed.as_ref().map_or(0, |closed| closed.removed);
-            closed.is_ok() && listed.is_ok_and(|found| found.is_empty())
-        }
-        Ok(Err(_)) | Err(_) => !engine_used,
-    };
-    let settled = !engine_used || nothing && seen_empty_since(state_dir, clock.wall());
-    Reaped {
-        removed,
-        left: !nothing,
-        settled,
-    }
-}
-
-/// Returns whether nothing was found already [`SETTLED_AFTER`] ago. Records the time on the first call.
-fn seen_empty_since(state_dir: &Path, now: Timestamp) -> bool {
-    let path = state_dir.join(SEEN_EMPTY);
-    let noted = std::fs::read_to_string(&path).ok();
-    let Some(since) = noted.and_then(|text| text.parse::<i64>().ok()) else {
-        // A failed write only costs one more search.
-        let _ = private::write(&path, now.0.to_string());
-        return false;
-    };
-    u128::try_from(now.0.saturating_sub(since)).is_ok_and(|us| us >= SETTLED_AFTER.as_micros())
 }
 
 impl Agent {

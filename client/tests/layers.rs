@@ -364,15 +364,12 @@ const KNOT: (&str, &[&str]) = (
     &[
         "cell",
         "cell_contract",
-        "images",
         "keeper",
-        "link",
-        "mourner",
+        "reaper",
         "runtime",
         "sequence",
         "stack",
         "step",
-        "supervisor",
     ],
 );
 

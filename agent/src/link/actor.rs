@@ -9,24 +9,23 @@
 
 use super::cells::{CellSpawner, Starter};
 use super::connect::Coordinator;
-use super::connection::{self, Wire};
+use super::connection;
 use super::core::{About, Effect, Link};
+use super::input::{Input, Wire};
 use super::logs::actor::{self as log_actor, Logs, Order};
 use super::logs::spool::{Limits as LogLimits, LogSpool, Over};
 use super::overflow::Directory;
 use super::spool::{Limits, Spool};
 use crate::cell_contract::CancelOrder;
 use crate::clock::Clock;
-use crate::sink::Stamped;
 use crate::workspace::Workspaces;
 use kameo::Actor;
-use kameo::actor::{ActorRef, Spawn, WeakActorRef};
+use kameo::actor::{ActorRef, Spawn, WeakRecipient};
 use kameo::error::Infallible;
 use kameo::mailbox;
 use kameo::message::{Context, Message};
-use phalanx_proto::link::{FromAgent, Hello, Offer, ToAgent};
+use phalanx_proto::link::{FromAgent, Hello, Offer};
 use phalanx_shared::id::Token;
-use phalanx_shared::time::Timestamp;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
@@ -123,13 +122,14 @@ pub async fn start(args: Args) -> io::Result<Handle> {
         left: left.clone(),
     };
     let agent = Agent::spawn_with_mailbox(agent, mailbox::bounded(MAILBOX));
+    let inputs = agent.clone().recipient::<Input>();
     tokio::spawn(connection::keep(
         coordinator,
-        agent.downgrade(),
+        inputs.downgrade(),
         left.clone(),
     ));
-    tokio::spawn(tick(agent.downgrade()));
-    tokio::spawn(take_overs(overs, agent.downgrade()));
+    tokio::spawn(tick(inputs.downgrade()));
+    tokio::spawn(take_overs(overs, inputs.downgrade()));
     Ok(Handle { agent, left })
 }
 
@@ -178,7 +178,7 @@ impl Handle {
     }
 }
 
-async fn tick(agent: WeakActorRef<Agent>) {
+async fn tick(agent: WeakRecipient<Input>) {
     let mut interval = tokio::time::interval(TICK);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -190,7 +190,7 @@ async fn tick(agent: WeakActorRef<Agent>) {
     }
 }
 
-async fn take_overs(mut overs: mpsc::Receiver<Over>, agent: WeakActorRef<Agent>) {
+async fn take_overs(mut overs: mpsc::Receiver<Over>, agent: WeakRecipient<Input>) {
     while let Some(over) = overs.recv().await {
         let Some(agent) = agent.upgrade() else { return };
         if agent.tell(Input::LogsOver(over)).await.is_err() {
@@ -200,7 +200,7 @@ async fn take_overs(mut overs: mpsc::Receiver<Over>, agent: WeakActorRef<Agent>)
 }
 
 /// The agent's root actor; see the module.
-pub(super) struct Agent {
+struct Agent {
     core: Link<Directory>,
     instance: String,
     clock: Arc<dyn Clock>,
@@ -211,35 +211,6 @@ pub(super) struct Agent {
     wire: Option<(u64, Wire)>,
     orders: BTreeMap<Token, watch::Sender<Option<CancelOrder>>>,
     left: CancellationToken,
-}
-
-/// Inputs of the actor.
-pub(super) enum Input {
-    Connected {
-        generation: u64,
-        wire: Wire,
-    },
-    Received {
-        generation: u64,
-        message: Box<ToAgent>,
-    },
-    Say {
-        generation: u64,
-        message: FromAgent,
-    },
-    Broken {
-        generation: u64,
-    },
-    Emitted(Stamped),
-    CellGone {
-        token: Token,
-        at: Timestamp,
-    },
-    LogsOver(Over),
-    Images(Vec<String>),
-    CancelAll(CancelOrder),
-    Drain,
-    Tick,
 }
 
 struct Live;
@@ -353,7 +324,7 @@ impl Agent {
         let token = offer.token.clone();
         tracing::info!(%token, cell = offer.job.cell.name, "attempt taken");
         self.logs.order(Order::Open(token.clone()));
-        let order = self.starter.start(me.clone(), offer);
+        let order = self.starter.start(me.clone().recipient(), offer);
         self.orders.insert(token, order);
     }
 

@@ -1,13 +1,13 @@
 //! Starts cells and forwards their output to the link: events to the agent's actor, bytes to the logs.
 
-use super::actor::{Agent, Input};
 use super::connect::Coordinator;
+use super::input::Input;
 use super::logs::actor::{Input as LogInput, Logs};
 use crate::cell_contract::{Assignment, CancelOrder};
 use crate::clock::Clock;
 use crate::sink::{LogChunk, Stamped};
 use crate::workspace::Workspaces;
-use kameo::actor::ActorRef;
+use kameo::actor::Recipient;
 use phalanx_proto::link::Offer;
 use phalanx_proto::log::Source;
 use phalanx_shared::event::EventKind;
@@ -44,7 +44,7 @@ impl Starter {
     /// Starts a cell in the background. Its cancel order can be sent at once.
     pub fn start(
         &self,
-        agent: ActorRef<Agent>,
+        agent: Recipient<Input>,
         offer: Offer,
     ) -> watch::Sender<Option<CancelOrder>> {
         let (order, cancel) = watch::channel(None);
@@ -144,7 +144,7 @@ impl Starter {
 
 /// Forwards a cell's events while there is room, then reports that the cell is gone.
 async fn take_events(
-    agent: ActorRef<Agent>,
+    agent: Recipient<Input>,
     clock: Arc<dyn Clock>,
     mut room: watch::Receiver<bool>,
     token: Token,

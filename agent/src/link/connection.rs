@@ -1,15 +1,14 @@
 //! Keeps a control stream to the coordinator: connects, forwards messages to the agent's actor, and reconnects with
 //! back-off.
 
-use super::actor::{Agent, Input};
 use super::backoff;
 use super::connect::Coordinator;
-use kameo::actor::WeakActorRef;
+use super::input::{Input, Wire};
+use kameo::actor::WeakRecipient;
 use phalanx_proto::broken;
 use phalanx_proto::convert::InvalidToAgent;
 use phalanx_proto::link::FromAgent;
 use phalanx_proto::specs::SpecsHeld;
-use phalanx_proto::v1;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -23,18 +22,10 @@ const REFUSED_PAUSE: Duration = Duration::from_secs(10);
 /// Time limit for sending the Goodbye.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-/// One connection, as the actor holds it.
-pub(super) struct Wire {
-    /// Sends to the coordinator. Dropping it ends the stream after the queued messages.
-    pub sender: mpsc::Sender<v1::FromAgent>,
-    /// Ends the connection at once.
-    pub cut: CancellationToken,
-}
-
 /// Connects repeatedly until the actor is gone or `leave` is cancelled.
 pub(super) async fn keep(
     coordinator: Coordinator,
-    agent: WeakActorRef<Agent>,
+    agent: WeakRecipient<Input>,
     leave: CancellationToken,
 ) {
     let (mut failed, mut generation) = (0, 0);
@@ -82,7 +73,7 @@ enum Ended {
 
 async fn session(
     coordinator: &Coordinator,
-    agent: &WeakActorRef<Agent>,
+    agent: &WeakRecipient<Input>,
     generation: u64,
     leave: &CancellationToken,
 ) -> Ended {

@@ -3,6 +3,7 @@
 use super::place::{Place, at};
 use super::{Error, Options};
 use phalanx_agent::identity::{self, Identity};
+use phalanx_agent::reaper;
 use phalanx_agent::runtime::docker::DockerSettings;
 use phalanx_agent::supervisor::{self, Agent};
 use std::fs::File;
@@ -196,7 +197,7 @@ async fn end(mut child: Child, stdin: Option<ChildStdin>, how: End) -> bool {
 /// Runs in the background: a run needn't wait for the leftovers of another one.
 async fn clean_up_after(dead: Vec<Identity>, docker: DockerSettings) {
     for identity in dead {
-        if supervisor::reap_dead(&identity, &docker).await.is_over() {
+        if reaper::reap_dead(&identity, &docker).await.is_over() {
             identity.retire();
         }
     }

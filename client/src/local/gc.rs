@@ -3,8 +3,8 @@
 use super::Error;
 use super::place::{self, Place, at};
 use phalanx_agent::identity;
+use phalanx_agent::reaper;
 use phalanx_agent::runtime::docker::DockerSettings;
-use phalanx_agent::supervisor;
 use phalanx_coordinator::journal::{RunHead, SqliteStore};
 use phalanx_coordinator::serve::server::journal_path;
 use phalanx_proto::v1::GcResponse;
@@ -88,7 +88,7 @@ async fn dead_agents(
             answer.removed.push(name);
             continue;
         }
-        let reaped = supervisor::reap_dead(&dead, docker).await;
+        let reaped = reaper::reap_dead(&dead, docker).await;
         if reaped.removed > 0 || reaped.is_over() {
             answer.removed.push(name);
         } else if reaped.left {
