@@ -1,7 +1,6 @@
 //! The contract between the link (the connection to the coordinator) and a cell (one attempt).
 
 use crate::runtime::contract::Runtime;
-use crate::sequence::effect::Input;
 use crate::sink::{LogChunk, Stamped};
 use phalanx_shared::id::{AgentId, Token};
 use phalanx_shared::plan::CellJob;
@@ -60,19 +59,4 @@ pub struct CancelOrder {
     pub reason: String,
     /// Skips the `always` steps.
     pub force: bool,
-}
-
-impl From<CancelOrder> for Input {
-    fn from(order: CancelOrder) -> Input {
-        let CancelOrder {
-            grace,
-            reason,
-            force,
-        } = order;
-        Input::Cancelled {
-            grace,
-            reason,
-            force,
-        }
-    }
 }

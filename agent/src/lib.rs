@@ -4,12 +4,15 @@
 
 #![cfg_attr(test, allow(clippy::disallowed_methods))]
 
+pub mod action;
 pub mod beneath;
 pub mod cell;
 pub mod cell_contract;
 pub mod clock;
 pub mod command;
+pub mod context;
 pub mod demo;
+pub mod duration;
 pub mod entry;
 pub mod gc;
 pub mod identity;

@@ -5,11 +5,10 @@
 
 pub mod actor;
 pub mod core;
+mod describe;
 pub mod effect;
-pub mod frame;
 mod interrupt;
 pub mod key;
-pub mod limit;
 mod node;
 mod outcome;
 pub mod skip;

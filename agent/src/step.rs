@@ -1,43 +1,29 @@
 //! The execution of one step: wait for its services ▸ act (and poll) ▸ `skip` ▸ secret captures ▸ checks and captures.
 //!
-//! There is one file per action. A [`Try`] is one try of a step; the sequence decides about further tries and about the
-//! effect on other steps. reqwest's types stay in [`client`], [`http`] and [`sse`].
+//! A [`Try`] is one try of a step; the sequence decides about further tries and about the effect on other steps. The
+//! actions themselves are in [`crate::action`].
 
-pub mod answer;
-pub mod capture;
-pub mod charset;
-pub mod check;
-pub mod client;
-pub mod conclude;
-pub mod container;
-pub mod cp;
-pub mod evaluate;
-pub mod event_stream;
-pub mod exec;
-pub mod exhibit;
-pub mod failure;
-pub mod http;
+mod capture;
+mod conclude;
+pub mod contract;
 pub mod name;
 pub mod open;
-pub mod poll;
-pub mod references;
-pub mod run;
-pub mod sse;
-pub mod wait;
+mod poll;
 
-use crate::cell::context::CellContext;
+use crate::action::answer::{Answer, Fault, eval_line};
+use crate::action::references::{Collector, References};
+use crate::action::{check, container, cp, exec, failure, http, run, sse, wait};
+use crate::context::CellContext;
+use crate::context::frame::View;
+use crate::duration::duration_text;
 use crate::runtime::contract::Heard;
-use crate::sequence::effect::End;
-use crate::sequence::frame::View;
-use crate::sequence::limit::duration_text;
-use answer::{Answer, Fault, eval_line};
 use conclude::Conclusion;
+use contract::End;
 use phalanx_shared::event::{CheckResult, Failure};
 use phalanx_shared::expr::{EvalError, Scope};
 use phalanx_shared::language::model::{Action, Poll, Step};
 use phalanx_shared::node::Expr;
 use poll::Pace;
-use references::{Collector, References};
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -121,7 +107,7 @@ impl Try {
     /// Runs the try to its end. Awaits `acting` when the services are ready and the action begins.
     pub async fn run(self, acting: impl Future<Output = ()>) -> End {
         let services = services(&self.context, &self.references, &self.view);
-        if let Err(unavailable) = self.context.board.ready(&services).await {
+        if let Err(unavailable) = self.context.services.all_ready(&services).await {
             return self.faulted(unavailable.into(), &services, 0).await;
         }
         acting.await;
@@ -161,7 +147,7 @@ impl Try {
                 Action::Sse(_) => self.collected.shown(),
                 Action::Exec(_) | Action::Run(_) => exec::unfinished(lock(&self.heard).so_far()),
                 Action::Container(action) => {
-                    self.context.logs.settle().await;
+                    self.context.services.settle_output().await;
                     container::unfinished_run(&self.context, action, &self.scope)
                 }
                 _ => Answer::default(),
@@ -306,6 +292,29 @@ impl Try {
     }
 }
 
+/// Evaluates captures and checks of a `use` or group whose body passed. `view` is what the step itself sees, `inner` what
+/// its body saw.
+pub async fn conclude_group(
+    context: &Arc<CellContext>,
+    step: &Step,
+    view: &View,
+    inner: &View,
+) -> End {
+    let references = Collector::new(&context.spec, &context.cache)
+        .concluding(step)
+        .done();
+    let services = services(context, &references, view);
+    let conclusion = Conclusion {
+        context,
+        step,
+        view,
+        references: &references,
+        services: &services,
+        polls: 0,
+    };
+    conclusion.of_group(inner).await
+}
+
 /// Returns the limit of an action without a `timeout`: 30 s for `http` and `exec`, else 300 s.
 fn usual_limit(action: &Action) -> Duration {
     Duration::from_secs(match action {
@@ -316,20 +325,17 @@ fn usual_limit(action: &Action) -> Duration {
 
 /// Returns the services that a step waits for. If a service's name is computed, it is looked up among the step's
 /// parameters and variables; if none of them is a service, the step waits for all services that start automatically.
-pub fn services(context: &CellContext, references: &References, view: &View) -> BTreeSet<String> {
+fn services(context: &CellContext, references: &References, view: &View) -> BTreeSet<String> {
     let mut services = references.services.clone();
     if references.computed_service {
-        let board = context.board.all();
         let named: Vec<String> = open::texts_in_view(view)
             .into_iter()
-            .filter(|text| board.contains_key(text))
+            .filter(|text| context.services.is_known(text))
             .collect();
-        if named.is_empty() {
-            let automatic = board.iter().filter(|(_, status)| !status.manual);
-            services.extend(automatic.map(|(name, _)| name.clone()));
-        } else {
-            services.extend(named);
-        }
+        services.extend(match named.is_empty() {
+            true => context.services.automatic(),
+            false => named,
+        });
     }
     services
 }

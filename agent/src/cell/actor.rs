@@ -3,12 +3,14 @@
 //! The actor forwards cancel orders and unexpected service exits to the sequence. Teardown is in [`super::attend`], so
 //! that it survives this actor's death.
 
-use super::context::CellContext;
 use crate::cell_contract::CancelOrder;
+use crate::context::CellContext;
+use crate::context::services::Down;
 use crate::sequence::actor::{Fact, SequenceActor, SequenceArgs};
-use crate::sequence::effect::{Down, Input, Limits};
+use crate::sequence::effect::{Input, Limits};
 use crate::sink::EventSink;
 use crate::stack::actor::{Begin, StackActor, StackArgs, Stacks};
+use crate::stack::services::StackServices;
 use kameo::Actor;
 use kameo::actor::{ActorId, ActorRef, Spawn, WeakActorRef};
 use kameo::error::{ActorStopReason, Infallible};
@@ -22,6 +24,8 @@ use tokio::sync::{mpsc, oneshot};
 pub struct CellArgs {
     /// The context of the attempt.
     pub context: Arc<CellContext>,
+    /// The services of the stack.
+    pub services: Arc<StackServices>,
     /// The runtimes' stacks, in which the services run.
     pub stacks: Stacks,
     /// Receives events.
@@ -47,6 +51,7 @@ impl Actor for CellActor {
     async fn on_start(args: CellArgs, me: ActorRef<Self>) -> Result<Self, Infallible> {
         let stack = StackActor::spawn(StackArgs {
             context: Arc::clone(&args.context),
+            services: args.services,
             stacks: args.stacks,
             events: args.events.clone(),
             downs: args.downs,
@@ -98,7 +103,7 @@ impl Message<CancelOrder> for CellActor {
     type Reply = ();
 
     async fn handle(&mut self, order: CancelOrder, _: &mut Context<Self, Self::Reply>) {
-        let _ = self.sequence.tell(Fact(order.into())).await;
+        let _ = self.sequence.tell(Fact(Input::Cancelled(order))).await;
     }
 }
 

@@ -4,18 +4,19 @@
 //! It is a plain task that is never aborted: whatever happens to the actors, `AttemptFinished` and `TornDown` follow.
 
 use super::actor::{CellActor, CellArgs};
-use super::context::{CellContext, Parts};
 use super::core::{Ending, Verdict, judge};
-use super::masks::Masks;
 use super::prepare::{Opened, board, given_up, ipv6, open, own_workspace};
 use crate::cell_contract::{Assignment, CancelOrder, Host};
+use crate::context::masks::Masks;
+use crate::context::services::{Down, Services};
+use crate::context::{CellContext, Parts};
 use crate::keeper;
 use crate::runtime::contract::{AttemptScope, Closed, Stack};
-use crate::sequence::effect::{Down, Limits};
+use crate::sequence::effect::Limits;
 use crate::sink::EventSink;
 use crate::stack::actor::Stacks;
-use crate::stack::board::Board;
 use crate::stack::logs::Logs;
+use crate::stack::services::StackServices;
 use kameo::actor::{ActorRef, Spawn};
 use kameo::error::ActorStopReason;
 use phalanx_shared::event::{EventKind, KeptService};
@@ -85,14 +86,14 @@ async fn attend(host: Host, assignment: Assignment) {
     let agent = host.agent.clone();
     sink.emit(EventKind::AttemptStarted { agent }).await;
     let logs = Logs::spawn(token.clone(), clock, Arc::clone(&masks), logs);
+    let services = StackServices::new(board(&job.source.spec), logs);
     let attempt = Attempt {
         host,
         token,
         job,
         sink,
-        logs,
+        services: Arc::new(services),
         cancel,
-        board: Board::default(),
         scratch: PathBuf::new(),
         opened: Opened::default(),
     };
@@ -111,9 +112,8 @@ struct Attempt {
     token: Token,
     job: Arc<CellJob>,
     sink: EventSink,
-    logs: Logs,
+    services: Arc<StackServices>,
     cancel: watch::Receiver<Option<CancelOrder>>,
-    board: Board,
     scratch: PathBuf,
     opened: Opened,
 }
@@ -128,7 +128,6 @@ struct Beginning {
 
 impl Attempt {
     async fn run(mut self, begin: Beginning) {
-        self.board = board(&self.job.source.spec);
         let given_up = given_up(self.cancel.clone(), Arc::clone(&self.job));
         let begun = tokio::select! {
             begun = self.begin(begin) => begun.map_err(Ending::NotBegun),
@@ -142,8 +141,8 @@ impl Attempt {
         let cancel = self.cancel.borrow().clone();
         let verdict = judge(ending, self.job.keep, cancel.as_ref());
         // All logs precede the verdict.
-        self.logs.settle().await;
-        self.logs.close().await;
+        self.services.logs.settle().await;
+        self.services.logs.close().await;
         let (outcome, reason) = (verdict.outcome, verdict.reason.clone());
         self.sink
             .emit(EventKind::AttemptFinished { outcome, reason })
@@ -176,8 +175,7 @@ impl Attempt {
             job: Arc::clone(&self.job),
             secrets: begin.secrets,
             masks: begin.masks,
-            board: self.board.clone(),
-            logs: self.logs.clone(),
+            services: Arc::clone(&self.services) as Arc<dyn Services>,
             workspace,
             host: self.commands(&stacks),
             trace: begin.trace,
@@ -225,6 +223,7 @@ impl Attempt {
         let (downs, downs_in) = mpsc::channel(64);
         let cell = CellActor::spawn(CellArgs {
             context,
+            services: Arc::clone(&self.services),
             stacks,
             events: self.sink.clone(),
             downs,
@@ -274,7 +273,7 @@ impl Attempt {
             }
             Err(_) => closed.left.push(format!(
                 "clean-up was not done within {}; the reaper goes on with it",
-                crate::sequence::limit::duration_text(verdict.deadline)
+                crate::duration::duration_text(verdict.deadline)
             )),
         }
         let kept = match keep {
@@ -303,6 +302,7 @@ impl Attempt {
     /// Returns the addresses of the services that outlive the attempt.
     fn kept(&self) -> Vec<KeptService> {
         let running = self
+            .services
             .board
             .all()
             .into_iter()

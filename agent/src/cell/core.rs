@@ -2,10 +2,9 @@
 //!
 //! The decision is pure. It is the last one, made whatever died before it.
 
-use super::super::cell_contract::CancelOrder;
+use crate::cell_contract::CancelOrder;
 use phalanx_shared::outcome::Outcome;
 use phalanx_shared::plan::Keep;
-use std::any::Any;
 use std::time::Duration;
 
 /// Time for services to stop, unless a cancel order gives less.
@@ -69,15 +68,6 @@ fn kept(keep: Keep, outcome: Outcome) -> Option<Duration> {
         }
         Keep::OnFailure { .. } | Keep::Never => None,
     }
-}
-
-/// Returns the message of a panic.
-pub fn panic_text(panic: &(dyn Any + Send)) -> String {
-    panic
-        .downcast_ref::<&str>()
-        .map(|text| (*text).to_owned())
-        .or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "a panic without a text".to_owned())
 }
 
 #[cfg(test)]

@@ -43,7 +43,7 @@ pub(super) async fn given_up(
         Ok(reason) => Ending::Judged(Outcome::Cancelled, Some(format!("cancelled: {reason}"))),
         Err(_) => Ending::NotBegun(format!(
             "the cell timed out after {}, before its stack was open",
-            crate::sequence::limit::duration_text(limit)
+            crate::duration::duration_text(limit)
         )),
     }
 }
@@ -65,7 +65,7 @@ pub(super) async fn open(
         Err(_) => {
             return Err(format!(
                 "the {kind} runtime did not open the cell's stack within {}: it hangs",
-                crate::sequence::limit::duration_text(OPEN_WITHIN)
+                crate::duration::duration_text(OPEN_WITHIN)
             ));
         }
     };

@@ -2,13 +2,14 @@
 //! events.
 
 use super::core::Sequence;
-use super::effect::{Effect, End, Input, Limits, NodeId, Now, Timer};
+use super::describe::Described;
+use super::effect::{Effect, Input, Limits, NodeId, Now, Timer};
 use super::skip::expand;
-use crate::cell::context::CellContext;
+use crate::context::CellContext;
 use crate::sink::EventSink;
-use crate::step::open::{Described, Surroundings};
-use crate::step::references::Collector;
-use crate::step::{Try, Witness};
+use crate::step::contract::End;
+use crate::step::open::Surroundings;
+use crate::step::{Try, Witness, conclude_group};
 use futures::FutureExt;
 use kameo::Actor;
 use kameo::actor::{ActorRef, WeakActorRef};
@@ -17,6 +18,7 @@ use kameo::message::{Context, Message};
 use phalanx_shared::diagnostic::Span;
 use phalanx_shared::event::{EventKind, StepPath, StepResult};
 use phalanx_shared::outcome::Outcome;
+use std::any::Any;
 use std::collections::{HashMap, VecDeque};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -178,19 +180,7 @@ impl SequenceActor {
             } => {
                 let context = Arc::clone(&self.context);
                 self.run(node, me, None, async move {
-                    let references = Collector::new(&context.spec, &context.cache)
-                        .concluding(&step)
-                        .done();
-                    let services = crate::step::services(&context, &references, &view);
-                    let conclusion = crate::step::conclude::Conclusion {
-                        context: &context,
-                        step: &step,
-                        view: &view,
-                        references: &references,
-                        services: &services,
-                        polls: 0,
-                    };
-                    conclusion.of_group(&inner).await
+                    conclude_group(&context, &step, &view, &inner).await
                 });
             }
             Effect::Stop { node } => {
@@ -275,7 +265,7 @@ impl SequenceActor {
             let end = match AssertUnwindSafe(work).catch_unwind().await {
                 Ok(end) => end,
                 Err(panic) => {
-                    let text = crate::cell::core::panic_text(&*panic);
+                    let text = panic_text(&*panic);
                     End::bare(Outcome::Errored, Some(format!("a bug of phalanx: {text}")))
                 }
             };
@@ -284,4 +274,13 @@ impl SequenceActor {
         });
         self.steps.insert(node, Running { task, heard });
     }
+}
+
+/// Returns the message of a panic.
+fn panic_text(panic: &(dyn Any + Send)) -> String {
+    panic
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "a panic without a text".to_owned())
 }

@@ -9,14 +9,15 @@
 //! skipped with its group, and a group that is ended in the middle by a step's `skip` still runs its own `always`
 //! steps.
 
-use super::effect::{Asked, Down, Effect, End, Input, Item, Limits, NodeId, Now, Opening, Refusal};
+use super::effect::{Effect, Input, Limits, NodeId, Now};
 use super::effect::{Timer, Timer::Retry};
-use super::frame::{Frames, Record, Value};
-use super::interrupt::Halt;
 use super::key::keys;
-use super::node::{Node, State, Why};
+use super::node::{Halt, Node, State, Why};
 use super::outcome::Blame;
 use super::skip::{add_rows, with_key};
+use crate::context::frame::{Frames, Record, Value};
+use crate::context::services::Down;
+use crate::step::contract::{Asked, End, Item, Opening, Refusal};
 use phalanx_shared::event::{EventKind, StepResult};
 use phalanx_shared::language::model::{Action, Spec};
 use phalanx_shared::outcome::Outcome;
@@ -76,11 +77,7 @@ impl Sequence {
             Input::Ended { node, end } => self.ended(node, *end),
             Input::Fired(timer) => self.fired(timer),
             Input::ServiceDown(down) => self.service_down(down),
-            Input::Cancelled {
-                grace,
-                reason,
-                force,
-            } => self.cancelled(grace, &reason, force),
+            Input::Cancelled(order) => self.cancelled(&order),
         }
         std::mem::take(&mut self.effects)
     }

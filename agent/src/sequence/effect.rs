@@ -1,13 +1,15 @@
 //! The interface between the sequence's core and its performer: inputs go in, effects come out.
 
-use super::frame::{Value, View};
 use super::skip::Skipped;
+use crate::cell_contract::CancelOrder;
+use crate::context::frame::{Value, View};
+use crate::context::services::Down;
+use crate::step::contract::{Asked, End, Item, Opening, Refusal};
 use phalanx_shared::diagnostic::Span;
-use phalanx_shared::event::{CheckResult, EventKind, Failure, Output, StepPath, StepResult};
-use phalanx_shared::language::model::{Phase, Step};
+use phalanx_shared::event::{EventKind, StepPath, StepResult};
+use phalanx_shared::language::model::Step;
 use phalanx_shared::outcome::Outcome;
 use phalanx_shared::time::Timestamp;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,15 +24,6 @@ pub struct Now {
     pub wall: Timestamp,
     /// Monotonic time, for durations.
     pub mono: Duration,
-}
-
-/// A phase or a step of the spec.
-#[derive(Clone, Debug)]
-pub enum Item {
-    /// A phase.
-    Phase(Arc<Phase>),
-    /// A step.
-    Step(Arc<Step>),
 }
 
 /// Inputs of the sequence's core.
@@ -62,11 +55,7 @@ pub enum Input {
     /// A service exited unexpectedly or can't become ready.
     ServiceDown(Box<Down>),
     /// A cancel order arrived.
-    Cancelled {
-        grace: Duration,
-        reason: String,
-        force: bool,
-    },
+    Cancelled(CancelOrder),
 }
 
 /// Effects that the core wants performed, in order.
@@ -142,98 +131,6 @@ pub enum Timer {
     Retry(NodeId),
 }
 
-/// The result of evaluating `when`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Asked {
-    /// The item runs.
-    Run,
-    /// The item doesn't run, for this reason.
-    Not { reason: String },
-}
-
-/// Reasons why an item could not be evaluated.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Refusal {
-    /// It reads a capture of a step that has none because it was skipped or failed: `needs ID, skipped: …`.
-    Needs { reason: String },
-    /// Its evaluation failed.
-    Invalid {
-        /// The item's name, evaluated as far as possible.
-        name: String,
-        /// `failed`, or `errored` if a service that it names is unavailable.
-        outcome: Outcome,
-        message: String,
-        failure: Option<Box<Failure>>,
-    },
-}
-
-/// The evaluated surroundings of an action.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Opening {
-    /// Name in reports, without the `foreach` key.
-    pub name: String,
-    /// Rows of the coverage table that the item names itself.
-    pub rows: Vec<String>,
-    /// Timeout of a phase or group. The action of a leaf applies its timeout itself.
-    pub timeout: Option<Duration>,
-    /// Maximum number of further tries after the first.
-    pub retries: u32,
-    /// Delay between two tries.
-    pub delay: Duration,
-    /// The arguments of a `use`.
-    pub params: BTreeMap<String, Value>,
-}
-
-/// The end of one try of an action, or of the conclusion of a group.
-#[derive(Clone, Debug)]
-pub struct End {
-    /// Passed, skipped, failed, errored or cancelled.
-    pub outcome: Outcome,
-    /// Reason in one line, as shown in reports.
-    pub reason: Option<String>,
-    /// Whether the step's `skip` applied, so that the group around it is skipped too.
-    pub skips_group: bool,
-    /// The result of each check.
-    pub checks: Vec<CheckResult>,
-    /// The output of its command.
-    pub output: Option<Output>,
-    /// Evidence that helps to find the cause.
-    pub failure: Option<Failure>,
-    /// Number of repetitions of the action.
-    pub polls: u32,
-    /// Values that later steps can read; empty unless the try passed.
-    pub captures: Arc<BTreeMap<String, Value>>,
-}
-
-impl End {
-    /// Creates an end without checks and captures.
-    pub fn bare(outcome: Outcome, reason: Option<String>) -> Self {
-        End {
-            outcome,
-            reason,
-            skips_group: false,
-            checks: Vec::new(),
-            output: None,
-            failure: None,
-            polls: 0,
-            captures: Arc::default(),
-        }
-    }
-}
-
-/// A service that went down, or never became ready.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Down {
-    /// Name of the service.
-    pub service: String,
-    /// `failed` or `errored`.
-    pub outcome: Outcome,
-    /// Reason in one line.
-    pub reason: String,
-    /// Evidence: the tail of its log and the result of inspecting it.
-    pub failure: Failure,
-}
-
 /// The limits of a whole sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -241,30 +138,4 @@ pub struct Limits {
     pub cell: Duration,
     /// Grace for `always` steps after a timeout.
     pub grace: Duration,
-}
-
-impl Item {
-    /// Returns whether the item runs after a failure, a timeout or a cancel order.
-    pub fn always(&self) -> bool {
-        match self {
-            Item::Phase(phase) => phase.always,
-            Item::Step(step) => step.always,
-        }
-    }
-
-    /// Returns whether the items after it run if it fails.
-    pub fn continue_on_failure(&self) -> bool {
-        match self {
-            Item::Phase(phase) => phase.continue_on_failure,
-            Item::Step(step) => step.continue_on_failure,
-        }
-    }
-
-    /// Returns whether it has a `when`.
-    pub fn has_when(&self) -> bool {
-        match self {
-            Item::Phase(phase) => phase.when.is_some(),
-            Item::Step(step) => step.when.is_some(),
-        }
-    }
 }

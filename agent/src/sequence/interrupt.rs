@@ -3,20 +3,14 @@
 //! `always` steps are spared until the grace is over.
 
 use super::core::{ROOT, Sequence, down_end};
-use super::effect::{Down, Effect, End, Item, NodeId, Timer};
-use super::node::{State, Stop, Why};
+use super::effect::{Effect, NodeId, Timer};
+use super::node::{Halt, State, Stop, Why};
 use super::outcome::Blame;
+use crate::cell_contract::CancelOrder;
+use crate::context::services::Down;
+use crate::step::contract::{End, Item};
 use phalanx_shared::outcome::Outcome;
 use std::time::Duration;
-
-/// The end of the whole cell.
-#[derive(Clone, Debug)]
-pub(super) struct Halt {
-    /// Reason for the skipped steps.
-    reason: String,
-    /// Whether even `always` steps no longer run.
-    over: bool,
-}
 
 impl Sequence {
     pub(super) fn fired(&mut self, timer: Timer) {
@@ -37,7 +31,7 @@ impl Sequence {
         if self.is_finished() || self.halt.is_some() {
             return;
         }
-        let limit = super::limit::duration_text(self.limits.cell);
+        let limit = crate::duration::duration_text(self.limits.cell);
         let (outcome, reason) = if self.acted {
             (Outcome::Failed, format!("the cell timed out after {limit}"))
         } else {
@@ -49,15 +43,15 @@ impl Sequence {
         self.halt(outcome, reason.clone(), reason, self.limits.grace);
     }
 
-    pub(super) fn cancelled(&mut self, grace: Duration, reason: &str, force: bool) {
+    pub(super) fn cancelled(&mut self, order: &CancelOrder) {
         if self.is_finished() {
             return;
         }
         if self.halt.is_none() {
-            let line = format!("cancelled: {reason}");
-            self.halt(Outcome::Cancelled, line.clone(), line, grace);
+            let line = format!("cancelled: {}", order.reason);
+            self.halt(Outcome::Cancelled, line.clone(), line, order.grace);
         }
-        if force {
+        if order.force {
             self.grace_is_over();
         }
     }
@@ -88,7 +82,7 @@ impl Sequence {
         if matches!(node.state, State::Done) || node.timed_out {
             return;
         }
-        let limit = super::limit::duration_text(node.limit.unwrap_or_default());
+        let limit = crate::duration::duration_text(node.limit.unwrap_or_default());
         let reason = format!("{} timed out after {limit}", node.name);
         let blame = Blame {
             step: node.name.clone(),

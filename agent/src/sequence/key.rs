@@ -1,25 +1,6 @@
 //! The keys of `foreach` instances, used in `name [key]` and `steps.ID[key]`.
 
-use super::frame::Value;
-use std::fmt;
-
-/// The key of one instance.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Key {
-    /// An integer.
-    Int(i64),
-    /// A string.
-    Text(String),
-}
-
-impl fmt::Display for Key {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Key::Int(number) => write!(f, "{number}"),
-            Key::Text(text) => f.write_str(text),
-        }
-    }
-}
+use crate::context::frame::{Key, Value};
 
 /// Returns the key of each value: the value itself if it is a string or integer, else its field `key`, `name` or `id`,
 /// else its index. Returns an error, in one line, if two keys are equal.

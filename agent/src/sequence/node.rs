@@ -1,9 +1,10 @@
 //! The nodes of a running sequence: one per reached phase, loop, instance, group and step.
 
-use super::effect::{Item, NodeId, Now};
-use super::frame::{FrameId, Value};
-use super::key::Key;
+use super::effect::{NodeId, Now};
 use super::outcome::Tally;
+use crate::context::frame::Key;
+use crate::context::frame::{FrameId, Value};
+use crate::step::contract::Item;
 use phalanx_shared::event::StepPath;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -133,6 +134,15 @@ pub(super) struct Stop {
     pub over: bool,
 }
 
+/// The end of the whole cell.
+#[derive(Clone, Debug)]
+pub(super) struct Halt {
+    /// Reason for the skipped steps.
+    pub reason: String,
+    /// Whether even `always` steps no longer run.
+    pub over: bool,
+}
+
 impl Node {
     /// Returns whether a step's `skip` skips this group: it is not the cell, a phase or a whole loop.
     pub(super) fn is_group(&self) -> bool {
@@ -145,7 +155,7 @@ impl Node {
     pub(super) fn action(&self) -> &'static str {
         match &self.item {
             Some(Item::Step(_)) if self.other_branch => "else",
-            Some(Item::Step(step)) => super::skip::action_word(&step.action),
+            Some(Item::Step(step)) => crate::step::contract::action_word(&step.action),
             _ => "phase",
         }
     }

@@ -3,9 +3,9 @@
 //! The core names the outermost item and [`expand`] walks its inside. [`Describe`] supplies names and rows as far as
 //! they can be evaluated; an unknown part of a name appears as `{expression}`.
 
-use super::effect::Item;
-use super::frame::{Frame, Value, View};
-use super::key::Key;
+use crate::context::frame::Key;
+use crate::context::frame::{Frame, Value, View};
+use crate::step::contract::{Item, action_word, body};
 use phalanx_shared::event::{StepPath, StepResult};
 use phalanx_shared::language::model::{Action, DefineBody, Spec, Step};
 use phalanx_shared::outcome::Outcome;
@@ -160,35 +160,10 @@ impl Walk<'_> {
     }
 }
 
-/// Returns the body of a define.
-pub(crate) fn body<'a>(spec: &'a Spec, define: &str) -> Option<&'a DefineBody> {
-    spec.define
-        .iter()
-        .find(|known| known.name.text == define)
-        .map(|known| &known.body)
-}
-
 /// Formats the name of an instance as `name [key]`.
 pub(super) fn with_key(name: &str, key: Option<&Key>) -> String {
     match key {
         Some(key) => format!("{name} [{key}]"),
         None => name.to_owned(),
-    }
-}
-
-/// Returns the keyword of an action in the spec.
-pub fn action_word(action: &Action) -> &'static str {
-    match action {
-        Action::Http(_) => "http",
-        Action::Sse(_) => "sse",
-        Action::Exec(_) => "exec",
-        Action::Run(_) => "run",
-        Action::Container(_) => "container",
-        Action::Wait(_) => "wait",
-        Action::Cp(_) => "cp",
-        Action::Use(_) => "use",
-        Action::Steps(_) => "steps",
-        Action::Parallel(_) => "parallel",
-        Action::Check => "expect",
     }
 }

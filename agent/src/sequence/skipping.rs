@@ -1,11 +1,12 @@
 //! Skips nodes that were reached, the steps inside them and the rest of groups, and records the skips for later steps.
 
 use super::core::Sequence;
-use super::effect::{Effect, Item, NodeId};
-use super::frame::{FrameId, Record};
-use super::key::Key;
+use super::effect::{Effect, NodeId};
 use super::node::{State, Stop, Why};
 use super::skip::Skipped;
+use crate::context::frame::Key;
+use crate::context::frame::{FrameId, Record};
+use crate::step::contract::Item;
 use phalanx_shared::event::EventKind;
 use phalanx_shared::language::model::{Action, Step};
 use phalanx_shared::outcome::Outcome;

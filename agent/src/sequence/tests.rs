@@ -6,9 +6,12 @@
 #![allow(clippy::unwrap_used)]
 
 use super::core::Sequence;
-use super::effect::{Asked, Down, Effect, End, Input, Item, Limits, NodeId, Now, Opening, Timer};
-use super::frame::{Value, View};
+use super::effect::{Effect, Input, Limits, NodeId, Now, Timer};
 use super::skip::{Describe, expand};
+use crate::cell_contract::CancelOrder;
+use crate::context::frame::{Value, View};
+use crate::context::services::Down;
+use crate::step::contract::{Asked, End, Item, Opening};
 use phalanx_shared::diagnostic::Source;
 use phalanx_shared::event::{EventKind, Failure, StepResult};
 use phalanx_shared::language::load;
@@ -80,7 +83,7 @@ fn name(step: &Step) -> String {
     match (&step.name, &step.id) {
         (Some(name), _) => name.text.clone(),
         (None, Some(id)) => id.text.clone(),
-        (None, None) => super::skip::action_word(&step.action).to_owned(),
+        (None, None) => crate::step::contract::action_word(&step.action).to_owned(),
     }
 }
 

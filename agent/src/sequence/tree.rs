@@ -1,12 +1,13 @@
 //! Relations between the nodes of a sequence: entering and skipping nodes, advancing to the next one, closing groups.
 
 use super::core::Sequence;
-use super::effect::{Effect, End, Item, NodeId, Timer};
-use super::frame::{Frame, FrameId};
-use super::key::Key;
+use super::effect::{Effect, NodeId, Timer};
 use super::node::{Block, Node, State, Stop, Why};
 use super::outcome::{Blame, Tally};
-use super::skip::body;
+use crate::context::frame::Key;
+use crate::context::frame::{Frame, FrameId};
+use crate::step::contract::body;
+use crate::step::contract::{End, Item};
 use phalanx_shared::language::model::{Action, DefineBody, Step};
 use phalanx_shared::outcome::Outcome;
 use std::collections::VecDeque;
@@ -302,7 +303,7 @@ impl Sequence {
             Some(Item::Phase(phase)) => phase.name.text.clone(),
             Some(Item::Step(step)) => match &step.name {
                 Some(name) => name.text.clone(),
-                None => super::skip::action_word(&step.action).to_owned(),
+                None => crate::step::contract::action_word(&step.action).to_owned(),
             },
             None => String::new(),
         }

@@ -1,12 +1,13 @@
 //! Starts a stack's services when their dependencies allow it. Each service has its own actor.
 
-use super::board::Stage;
+use super::board::{Board, Stage};
 use super::container::{Define, GiveUp, ServiceActor, ServiceArgs, Start, of_send};
 use super::core::{Decision, Wanted, decide};
 use super::expected::Expected;
-use crate::cell::context::CellContext;
+use super::services::StackServices;
+use crate::context::CellContext;
+use crate::context::services::Down;
 use crate::runtime::contract::{RuntimeError, Stack};
-use crate::sequence::effect::Down;
 use crate::sink::EventSink;
 use kameo::Actor;
 use kameo::actor::{ActorRef, Spawn, WeakActorRef};
@@ -31,6 +32,8 @@ pub struct Stacks {
 pub struct StackArgs {
     /// The context of the attempt.
     pub context: Arc<CellContext>,
+    /// The services, whose actors this actor registers.
+    pub services: Arc<StackServices>,
     /// The stacks in which the services run.
     pub stacks: Stacks,
     /// Receives events.
@@ -42,6 +45,7 @@ pub struct StackArgs {
 /// The actor that owns the services' actors.
 pub struct StackActor {
     context: Arc<CellContext>,
+    board: Board,
     services: BTreeMap<String, ActorRef<ServiceActor>>,
     wanted: Wanted,
     /// Services that have been started or given up.
@@ -65,6 +69,8 @@ impl Actor for StackActor {
             let actor = ServiceActor::spawn(ServiceArgs {
                 service: service.clone(),
                 context: Arc::clone(&context),
+                board: args.services.board.clone(),
+                logs: args.services.logs.clone(),
                 stack: stack.clone(),
                 events: args.events.clone(),
                 downs: args.downs.clone(),
@@ -75,9 +81,10 @@ impl Actor for StackActor {
             me.link(&actor).await;
             services.insert(service.name.text.clone(), actor);
         }
-        context.introduce(services.clone());
+        args.services.introduce(services.clone());
         Ok(StackActor {
             context,
+            board: args.services.board.clone(),
             services,
             wanted: Wanted::new(),
             decided: BTreeSet::new(),
@@ -107,7 +114,7 @@ impl Message<Begin> for StackActor {
     async fn handle(&mut self, _: Begin, ctx: &mut Context<Self, Self::Reply>) {
         self.define_all().await;
         let me = ctx.actor_ref().clone();
-        let mut changes = self.context.board.subscribe();
+        let mut changes = self.board.subscribe();
         self.watcher.spawn(async move {
             while changes.changed().await.is_ok() {
                 changes.borrow_and_update();
@@ -146,12 +153,16 @@ impl StackActor {
             let Some(actor) = self.services.get(name) else {
                 continue;
             };
-            match actor.ask(Define).await.map_err(of_send) {
+            match actor
+                .ask(Define)
+                .await
+                .map_err(of_send)
+                .map_err(RuntimeError::from)
+            {
                 Ok(config) => {
                     let required = config.depends_on.iter().filter(|(_, on)| on.required);
                     let needs: Vec<String> = required.map(|(name, _)| name.clone()).collect();
-                    let board = &self.context.board;
-                    board.update(name, |status| status.needs = needs);
+                    self.board.update(name, |status| status.needs = needs);
                     let on = config.depends_on.into_iter().collect();
                     self.wanted.insert(name.clone(), on);
                 }
@@ -174,7 +185,7 @@ impl StackActor {
     }
 
     async fn decide(&mut self) {
-        let board = self.context.board.all();
+        let board = self.board.all();
         for decision in decide(&self.wanted, &board) {
             let (Decision::Start(name) | Decision::GiveUp { service: name, .. }) = &decision;
             let fresh = self.decided.insert(name.clone());
@@ -184,8 +195,7 @@ impl StackActor {
             match decision {
                 Decision::Start(name) => {
                     // Set the stage at once, so that waiting steps see that the service is starting.
-                    self.context
-                        .board
+                    self.board
                         .update(&name, |status| status.stage = Stage::Starting);
                     let _ = actor.tell(Start).await;
                 }

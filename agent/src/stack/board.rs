@@ -2,8 +2,8 @@
 //!
 //! Steps wait on the board instead of asking an actor, so that no actor is blocked.
 
+use crate::context::services::{Down, Unavailable};
 use crate::runtime::contract::{Addresses, Exit, Member};
-use crate::sequence::effect::Down;
 use phalanx_shared::expr::int_key;
 use phalanx_shared::language::service::Port;
 use serde_json::{Map, Value, json};
@@ -125,17 +125,6 @@ impl Status {
     }
 }
 
-/// Reasons why a step can't use a service.
-#[derive(Clone, Debug)]
-pub enum Unavailable {
-    /// It exited unexpectedly or can't become ready.
-    Down(Arc<Down>),
-    /// It isn't running and isn't being started.
-    NotRunning(String),
-    /// The service doesn't exist.
-    Unknown(String),
-}
-
 /// The state of all services of an attempt. Cheap to clone.
 #[derive(Clone, Default)]
 pub struct Board {
@@ -189,33 +178,19 @@ impl Board {
         blocked(name, &self.services.borrow())
     }
 
-    /// Waits until all of the services are ready. Returns an error as soon as one of them can't become ready.
-    pub async fn ready<'n>(
-        &self,
-        names: impl IntoIterator<Item = &'n String>,
-    ) -> Result<(), Unavailable> {
+    /// Waits until the service is ready. Returns an error as soon as it can't become ready.
+    pub async fn ready(&self, name: &str) -> Result<(), Unavailable> {
         let mut changes = self.subscribe();
-        for name in names {
-            loop {
-                let verdict = readiness(name, &changes.borrow_and_update());
-                match verdict {
-                    Some(verdict) => break verdict?,
-                    None if changes.changed().await.is_err() => {
-                        return Err(Unavailable::NotRunning("the stack is gone".to_owned()));
-                    }
-                    None => {}
+        loop {
+            let verdict = readiness(name, &changes.borrow_and_update());
+            match verdict {
+                Some(verdict) => return verdict,
+                None if changes.changed().await.is_err() => {
+                    return Err(Unavailable::NotRunning("the stack is gone".to_owned()));
                 }
+                None => {}
             }
         }
-        Ok(())
-    }
-
-    /// Returns whether all of the services are ready, without waiting.
-    pub fn are_ready<'n>(&self, names: impl IntoIterator<Item = &'n String>) -> bool {
-        let services = self.services.borrow();
-        names
-            .into_iter()
-            .all(|name| matches!(readiness(name, &services), Some(Ok(()))))
     }
 
     /// Waits until a service has stopped running, and returns its exit if known.

@@ -3,11 +3,12 @@
 //! It is an actor, so that all actions on one service happen in order. It reports results as events and on the
 //! [`Board`](super::board::Board), and unexpected exits to the sequence.
 
-use super::board::Stage;
+use super::board::{Board, Stage};
+use super::logs::Logs;
 use super::probe;
-use crate::cell::context::CellContext;
+use crate::context::CellContext;
+use crate::context::services::{Down, NotDone};
 use crate::runtime::contract::{Exit, Member, RuntimeError, Stack};
-use crate::sequence::effect::Down;
 use crate::sink::EventSink;
 use kameo::Actor;
 use kameo::actor::{ActorRef, WeakActorRef};
@@ -29,6 +30,10 @@ pub struct ServiceArgs {
     pub service: Service,
     /// The context of the attempt.
     pub context: Arc<CellContext>,
+    /// The state of all services; this actor writes its own.
+    pub board: Board,
+    /// The output of the services.
+    pub logs: Logs,
     /// The stack in which it runs, or the reason why there is none.
     pub stack: Result<Arc<dyn Stack>, String>,
     /// Receives events.
@@ -105,7 +110,7 @@ impl Message<Start> for ServiceActor {
     async fn handle(&mut self, _: Start, ctx: &mut Context<Self, Self::Reply>) {
         let me = ctx.actor_ref().clone();
         if let Err(error) = self.start(None, &me).await {
-            self.gone_down(&error).await;
+            self.gone_down(error).await;
         }
     }
 }
@@ -139,7 +144,7 @@ pub struct Do {
 }
 
 impl Message<Do> for ServiceActor {
-    type Reply = Result<(), RuntimeError>;
+    type Reply = Result<(), NotDone>;
 
     async fn handle(&mut self, what: Do, ctx: &mut Context<Self, Self::Reply>) -> Self::Reply {
         let me = ctx.actor_ref().clone();
@@ -156,7 +161,7 @@ impl Message<Do> for ServiceActor {
                 self.stop().await?;
                 self.start(Some(&what.scope), &me).await
             }
-            ContainerVerb::Stop => self.stop().await,
+            ContainerVerb::Stop => Ok(self.stop().await?),
             ContainerVerb::Kill => {
                 let member = self.running("kill")?;
                 self.asked = true;
@@ -166,22 +171,22 @@ impl Message<Do> for ServiceActor {
             }
             ContainerVerb::Pause => {
                 self.held = true;
-                self.running("pause")?.pause().await
+                Ok(self.running("pause")?.pause().await?)
             }
             ContainerVerb::Unpause => {
                 self.held = false;
-                self.running("unpause")?.unpause().await
+                Ok(self.running("unpause")?.unpause().await?)
             }
             ContainerVerb::Disconnect => {
                 self.held = true;
-                self.running("disconnect")?.disconnect().await
+                Ok(self.running("disconnect")?.disconnect().await?)
             }
             ContainerVerb::Connect => {
                 self.held = false;
                 let member = self.running("connect")?;
                 member.connect().await?;
                 let addresses = member.addresses().await?;
-                let board = &self.args.context.board;
+                let board = &self.args.board;
                 board.update(&self.name, |status| status.addresses = Some(addresses));
                 Ok(())
             }
@@ -266,12 +271,12 @@ impl ServiceActor {
     }
 
     pub(super) fn stage(&self) -> Option<Stage> {
-        let status = self.args.context.board.get(&self.name);
+        let status = self.args.board.get(&self.name);
         status.map(|status| status.stage)
     }
 
     pub(super) fn set_stage(&self, stage: Stage) {
-        let board = &self.args.context.board;
+        let board = &self.args.board;
         board.update(&self.name, |status| status.stage = stage);
     }
 
@@ -287,10 +292,10 @@ impl ServiceActor {
 }
 
 /// Converts the error of an `ask`: returns the handler's own error, or one that says that the actor is gone.
-pub fn of_send<M>(error: kameo::error::SendError<M, RuntimeError>) -> RuntimeError {
+pub fn of_send<M, E: Into<NotDone>>(error: kameo::error::SendError<M, E>) -> NotDone {
     match error {
-        kameo::error::SendError::HandlerError(error) => error,
-        _ => RuntimeError::Errored("the service's actor is gone".to_owned()),
+        kameo::error::SendError::HandlerError(error) => error.into(),
+        _ => NotDone::gone(),
     }
 }
 

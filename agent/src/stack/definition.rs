@@ -1,6 +1,6 @@
 //! Evaluates and decodes a service's definition when it is started.
 
-use crate::cell::context::CellContext;
+use crate::context::CellContext;
 use crate::runtime::contract::{RuntimeError, Stack};
 use phalanx_shared::diagnostic::{Diagnostic, Severity};
 use phalanx_shared::expr::{EvalError, Scope, eval_to_node};

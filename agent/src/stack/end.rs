@@ -2,10 +2,11 @@
 
 use super::board::Stage;
 use super::container::{ServiceActor, exit_text, not_running};
+use super::evidence;
 use super::expected::may_end;
+use crate::context::services::Down;
+use crate::context::services::NotDone;
 use crate::runtime::contract::{Exit, RuntimeError};
-use crate::sequence::effect::Down;
-use crate::step::failure;
 use phalanx_shared::event::ServiceState;
 use phalanx_shared::outcome::Outcome;
 use std::sync::Arc;
@@ -45,7 +46,7 @@ impl ServiceActor {
         self.watchers.abort_all();
         let detail = exit_text(&exit);
         let now = self.args.context.clock.wall();
-        let board = &self.args.context.board;
+        let board = &self.args.board;
         let machinery = self.member.as_ref().and_then(|m| m.ended_by_machinery());
         let (success, oom) = (exit.code == 0, exit.oom);
         let expected = self.args.job || (success && self.may_end());
@@ -93,8 +94,9 @@ impl ServiceActor {
         config.is_some_and(|config| may_end(config, self.args.needed, healthcheck, ready))
     }
 
-    pub(super) async fn gone_down(&mut self, error: &RuntimeError) {
-        let (outcome, reason) = match error {
+    pub(super) async fn gone_down(&mut self, error: NotDone) {
+        let error = RuntimeError::from(error);
+        let (outcome, reason) = match &error {
             RuntimeError::Failed(reason) => (Outcome::Failed, reason),
             RuntimeError::Errored(reason) => (Outcome::Errored, reason),
         };
@@ -122,8 +124,8 @@ impl ServiceActor {
     ) -> Down {
         let context = &self.args.context;
         let failure = match cause {
-            Some(cause) => failure::of_cause(context, &cause).await,
-            None => failure::of_service(context, &self.name, self.member.as_deref()).await,
+            Some(cause) => evidence::of_cause(context, &self.args.board, &cause).await,
+            None => evidence::of_service(context, &self.name, self.member.as_deref()).await,
         };
         let down = Down {
             service: self.name.clone(),
@@ -132,7 +134,7 @@ impl ServiceActor {
             failure,
         };
         let known = Arc::new(down.clone());
-        context.board.update(&self.name, |status| {
+        self.args.board.update(&self.name, |status| {
             status.stage = Stage::Down;
             status.down = Some(known);
         });

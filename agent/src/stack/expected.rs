@@ -4,7 +4,7 @@
 //! with exit code 0, unless something indicates that it stays: another service or a step needs it, or it has ports, a
 //! health check, a `ready` predicate or a `restart` policy that says so.
 
-use crate::step::references::Collector;
+use crate::action::references::Collector;
 use phalanx_shared::expr::Cache;
 use phalanx_shared::language::model::{
     Action, ContainerVerb, DefineBody, Service, Spec, Step, Wait,

@@ -4,8 +4,8 @@
 //! One task takes the frames of all services of an attempt in order. After [`Logs::close`] it no longer forwards frames
 //! but still takes them, so that no service blocks while it stops.
 
-use crate::cell::masks::{Masks, StreamMask};
 use crate::clock::Clock;
+use crate::context::masks::{Masks, StreamMask};
 use crate::runtime::head_tail::HeadTail;
 use crate::sink::LogChunk;
 use phalanx_shared::event::{LogStream, LogTail};

@@ -4,14 +4,16 @@
 //! The predicate is probed until its timeout. The pauses between two probes start at 5 ms and grow with the time waited
 //! so far.
 
-use crate::cell::context::CellContext;
+use super::board::Board;
+use super::logs::Logs;
+use crate::action::answer::Fault;
+use crate::action::{check, http};
+use crate::context::CellContext;
+use crate::context::frame::View;
+use crate::duration::duration_text;
 use crate::limits;
 use crate::runtime::contract::{ExecRequest, Member};
-use crate::sequence::frame::View;
-use crate::sequence::limit::duration_text;
 use crate::sink::EventSink;
-use crate::step::answer::Fault;
-use crate::step::{check, http};
 use phalanx_shared::event::EventKind;
 use phalanx_shared::expr::{EvalError, Scope};
 use phalanx_shared::language::model::{Probe, Service};
@@ -118,7 +120,11 @@ fn patience(predicate: bool, allows: Option<Duration>) -> Duration {
 }
 
 /// Sets up what must exist before the service prints its first line.
-pub fn prepare(context: &CellContext, service: &Service) -> Result<Prepared, NotReady> {
+pub fn prepare(
+    context: &CellContext,
+    logs: &Logs,
+    service: &Service,
+) -> Result<Prepared, NotReady> {
     let Some(Probe::Log { pattern }) = service.ready.as_ref().map(|ready| &ready.probe) else {
         return Ok(Prepared::Nothing);
     };
@@ -131,13 +137,14 @@ pub fn prepare(context: &CellContext, service: &Service) -> Result<Prepared, Not
         outcome: Outcome::Errored,
         reason: format!("its log predicate is no regular expression: {error}"),
     })?;
-    let line = context.logs.watch_for(&service.name.text, regex);
+    let line = logs.watch_for(&service.name.text, regex);
     Ok(Prepared::Line(line, text))
 }
 
 /// Waits until a started service is ready, or returns an error when the timeout is over.
 pub async fn ready(
     context: &CellContext,
+    board: &Board,
     service: &Service,
     member: Arc<dyn Member>,
     prepared: Prepared,
@@ -165,6 +172,7 @@ pub async fn ready(
     let traceparent = traceparent.as_deref();
     let asked = ask(
         context,
+        board,
         service,
         &*member,
         prepared,
@@ -201,6 +209,7 @@ async fn tell_now_and_then(last: &Last, teller: Teller<'_>) -> Infallible {
 
 async fn ask(
     context: &CellContext,
+    board: &Board,
     service: &Service,
     member: &dyn Member,
     prepared: Prepared,
@@ -220,7 +229,14 @@ async fn ask(
     let began = clock.monotonic();
     loop {
         let asked = clock.monotonic();
-        let one = once(context, service, member, &ready.probe, (scope, traceparent));
+        let one = once(
+            context,
+            board,
+            service,
+            member,
+            &ready.probe,
+            (scope, traceparent),
+        );
         match timeout(ONE_ANSWER, one).await {
             Ok(Ok(())) => return Ok(()),
             Ok(Err(Answer::No(why))) => last.set(format!(": {why}")),
@@ -279,6 +295,7 @@ enum Answer {
 
 async fn once(
     context: &CellContext,
+    board: &Board,
     service: &Service,
     member: &dyn Member,
     probe: &Probe,
@@ -304,7 +321,7 @@ async fn once(
         Probe::Tcp { port } => {
             let value = context.evaluate(scope).value(port).map_err(|e| never(&e))?;
             let port = phalanx_shared::expr::to_text(&value);
-            let address = address(context, &service.name.text, &port)
+            let address = address(board, &service.name.text, &port)
                 .ok_or_else(|| Answer::No(format!("it has no port {port}")))?;
             match tokio::net::TcpStream::connect(address).await {
                 Ok(_) => Ok(()),
@@ -339,7 +356,7 @@ async fn once(
 fn judge(
     context: &CellContext,
     expect: &[Expr],
-    answer: &crate::step::answer::Answer,
+    answer: &crate::action::answer::Answer,
     scope: &Scope,
 ) -> Result<(), Answer> {
     let checks = check::all(context, expect, answer.implied, scope);
@@ -350,8 +367,8 @@ fn judge(
 }
 
 /// Finds the port by its number or name. A number that `ports` doesn't list is tried on the service's own address.
-fn address(context: &CellContext, service: &str, port: &str) -> Option<SocketAddr> {
-    let status = context.board.get(service)?;
+fn address(board: &Board, service: &str, port: &str) -> Option<SocketAddr> {
+    let status = board.get(service)?;
     let addresses = status.addresses?;
     let known = addresses.ports.iter().find(|(name, _)| name == port);
     known.map(|(_, address)| *address).or_else(|| {

@@ -1,7 +1,7 @@
 //! Secrets of a Compose file: their contents are masked before the service that receives them is created.
 
 use crate::beneath;
-use crate::cell::context::CellContext;
+use crate::context::CellContext;
 use phalanx_shared::language::service::{FileSource, ServiceConfig};
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -1,9 +1,10 @@
 //! The start of a service: definition ▸ dependencies ▸ pull or build ▸ create ▸ start ▸ ready.
 
 use super::board::Stage;
-use super::container::{Do, Exited, Probed, ServiceActor, Unhealthy, of_send};
+use super::container::{Exited, Probed, ServiceActor, Unhealthy};
 use super::core::{Decision, decide};
 use super::{definition, probe, secrets};
+use crate::context::services::NotDone;
 use crate::runtime::contract::{Addresses, Exit, Member, Prepared, RuntimeError, Stack};
 use crate::runtime::env_file;
 use kameo::actor::ActorRef;
@@ -11,7 +12,6 @@ use phalanx_shared::event::{EventKind, ServiceState};
 use phalanx_shared::expr::Scope;
 use phalanx_shared::language::model::ContainerVerb;
 use phalanx_shared::language::service::ServiceConfig;
-use phalanx_shared::outcome::Outcome;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ impl ServiceActor {
         let context = &self.args.context;
         let config = definition::config(context, &self.args.service, &*stack, within).await?;
         let ports = config.ports.clone();
-        let board = &self.args.context.board;
+        let board = &self.args.board;
         board.update(&self.name, |status| status.ports = ports);
         self.config = Some(config.clone());
         Ok(config)
@@ -46,7 +46,7 @@ impl ServiceActor {
         &mut self,
         within: Option<&Scope>,
         me: &ActorRef<Self>,
-    ) -> Result<(), RuntimeError> {
+    ) -> Result<(), NotDone> {
         if matches!(self.stage(), Some(Stage::Started | Stage::Ready)) {
             return Ok(());
         }
@@ -70,11 +70,11 @@ impl ServiceActor {
             .map_or(0, |exit| exit.start);
         let exits = member.exits();
         // Prepare the predicate before the start, so that it sees the first log line.
-        let probe = probe::prepare(&self.args.context, &self.args.service);
+        let probe = probe::prepare(&self.args.context, &self.args.logs, &self.args.service);
         let addresses = member.start().await?;
         self.start += 1;
         let detail = shown(&addresses);
-        let board = &self.args.context.board;
+        let board = &self.args.board;
         let start = self.start;
         board.update(&self.name, |status| {
             status.stage = Stage::Started;
@@ -90,34 +90,31 @@ impl ServiceActor {
     }
 
     /// When a step starts a service, starts its manual dependencies too and waits for all dependencies.
-    pub(super) async fn dependencies(&self, config: &ServiceConfig) -> Result<(), RuntimeError> {
-        let context = &self.args.context;
+    pub(super) async fn dependencies(&self, config: &ServiceConfig) -> Result<(), NotDone> {
+        let (context, board) = (&self.args.context, &self.args.board);
         let on: Vec<_> = config
             .depends_on
             .iter()
             .map(|(name, on)| (name.clone(), *on))
             .collect();
         for (name, _) in &on {
-            let idle = context
-                .board
+            let idle = board
                 .get(name)
                 .is_some_and(|s| s.stage == Stage::Idle && s.manual);
-            if let (true, Some(actor)) = (idle, context.service(name)) {
-                let scope = context.definition_scope(None);
-                let verb = ContainerVerb::Start;
-                if let Err(error) = actor.ask(Do { verb, scope }).await {
-                    return Err(of_send(error));
-                }
+            if idle {
+                let (scope, verb) = (context.definition_scope(None), ContainerVerb::Start);
+                let started = context.services.act(name, verb, &scope).await;
+                started.map_err(RuntimeError::from)?;
             }
         }
         let wanted = std::collections::BTreeMap::from([(self.name.clone(), on)]);
-        let mut changes = context.board.subscribe();
+        let mut changes = board.subscribe();
         loop {
-            let mut board = changes.borrow_and_update().clone();
-            if let Some(own) = board.get_mut(&self.name) {
+            let mut now = changes.borrow_and_update().clone();
+            if let Some(own) = now.get_mut(&self.name) {
                 own.stage = Stage::Idle;
             }
-            match decide(&wanted, &board).pop() {
+            match decide(&wanted, &now).pop() {
                 Some(Decision::Start(_)) => return Ok(()),
                 Some(Decision::GiveUp {
                     outcome,
@@ -125,20 +122,15 @@ impl ServiceActor {
                     cause,
                     ..
                 }) => {
-                    self.down_for(outcome, reason.clone(), Some(cause)).await;
-                    return Err(match outcome {
-                        Outcome::Errored => RuntimeError::Errored(reason),
-                        _ => RuntimeError::Failed(reason),
-                    });
+                    let down = self.down_for(outcome, reason, Some(cause)).await;
+                    return Err(NotDone::Down(Arc::new(down)));
                 }
                 None => {
                     let mut on = wanted.values().flatten();
-                    let blocked = on.find_map(|(name, _)| context.board.blocked(name));
+                    let blocked = on.find_map(|(name, _)| board.blocked(name));
                     if let Some(why) = blocked {
-                        return Err(RuntimeError::Failed(format!(
-                            "service {} can't start: {why}",
-                            self.name
-                        )));
+                        let reason = format!("service {} can't start: {why}", self.name);
+                        return Err(RuntimeError::Failed(reason).into());
                     }
                     if changes.changed().await.is_err() {
                         return Ok(());
@@ -168,11 +160,11 @@ impl ServiceActor {
             self.args.events.emit(EventKind::Note { message }).await;
         }
         let began = clock.wall();
-        let logs = self.args.context.logs.sink(&self.name);
+        let logs = self.args.logs.sink(&self.name);
         let member = stack.create(config, logs).await?;
         self.member = Some(Arc::clone(&member));
         let handle = Arc::clone(&member);
-        let board = &self.args.context.board;
+        let board = &self.args.board;
         board.update(&self.name, |status| status.member = Some(handle));
         self.tell(ServiceState::Created, began, config.image.clone())
             .await;
@@ -222,7 +214,7 @@ impl ServiceActor {
         me: &ActorRef<Self>,
     ) {
         let (me, start) = (me.clone(), self.start);
-        let context = Arc::clone(&self.args.context);
+        let (context, board) = (Arc::clone(&self.args.context), self.args.board.clone());
         let service = self.args.service.clone();
         let events = self.args.events.clone();
         self.watchers.spawn(async move {
@@ -233,7 +225,7 @@ impl ServiceActor {
                         service: &service.name.text,
                         events: &events,
                     };
-                    probe::ready(&context, &service, member, probe, start, tell).await
+                    probe::ready(&context, &board, &service, member, probe, start, tell).await
                 }
                 Err(not_ready) => Err(not_ready),
             };

@@ -3,8 +3,8 @@
 //! Secret captures come first: they are masked before anything else of the step is shown. If one can't be evaluated,
 //! none of the step's output is shown.
 
-use super::answer::{Answer, eval_line};
-use crate::cell::context::CellContext;
+use crate::action::answer::{Answer, eval_line};
+use crate::context::CellContext;
 use phalanx_shared::expr::{Layer, Program, Scope};
 use phalanx_shared::language::model::Capture;
 use serde_json::Value;

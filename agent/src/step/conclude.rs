@@ -1,12 +1,13 @@
 //! The end of a step after its action: `skip` ▸ secret captures ▸ checks and captures ▸ the step's outcome.
 
-use super::answer::{Answer, Fault, eval_line};
 use super::capture::{Captures, captures};
-use super::references::{Collector, References};
-use super::{check, failure, open};
-use crate::cell::context::CellContext;
-use crate::sequence::effect::End;
-use crate::sequence::frame::{Value, View};
+use super::contract::{End, body};
+use super::open;
+use crate::action::answer::{Answer, Fault, eval_line};
+use crate::action::references::{Collector, References};
+use crate::action::{check, failure};
+use crate::context::CellContext;
+use crate::context::frame::{Value, View};
 use phalanx_shared::event::{CheckResult, Output};
 use phalanx_shared::expr::{EvalError, Scope};
 use phalanx_shared::language::model::{Action, Capture, DefineBody, Step};
@@ -99,7 +100,7 @@ impl Conclusion<'_> {
         let Action::Use(used) = &self.step.action else {
             return &[];
         };
-        match crate::sequence::skip::body(&self.context.spec, &used.define.text) {
+        match body(&self.context.spec, &used.define.text) {
             Some(DefineBody::Steps { capture, .. }) => capture,
             _ => &[],
         }

@@ -1,6 +1,6 @@
 //! The name of a step in reports: its `name`, or else a text derived from its action.
 
-use super::evaluate::Evaluate;
+use crate::context::evaluate::Evaluate;
 use phalanx_shared::expr::EvalError;
 use phalanx_shared::language::model::{Action, Command, ContainerVerb, Step, Wait};
 use phalanx_shared::mask::shortened;

@@ -1,12 +1,11 @@
 //! Evaluates the surroundings of an action for the sequence: `when`, `foreach`, name, rows, limits and arguments.
 
-use super::answer::{Fault, eval_line};
+use super::contract::{Asked, Item, Opening, Refusal};
 use super::name;
-use super::references::{Collector, References};
-use crate::cell::context::CellContext;
-use crate::sequence::effect::{Asked, Item, Opening, Refusal};
-use crate::sequence::frame::{Entry, Frame, Value, View};
-use crate::sequence::skip::Describe;
+use crate::action::answer::{Fault, eval_line};
+use crate::action::references::{Collector, References};
+use crate::context::CellContext;
+use crate::context::frame::{Entry, Value, View};
 use phalanx_shared::event::Failure;
 use phalanx_shared::expr::{EvalError, Scope};
 use phalanx_shared::language::model::{Action, DefineBody, Step};
@@ -191,7 +190,7 @@ impl<'a> Surroundings<'a> {
     /// Waits for the services that are referred to by expressions evaluated before the action.
     async fn ready(&self, item: &Item, references: &References) -> Result<(), Refusal> {
         let services = super::services(self.context, references, self.view);
-        if let Err(unavailable) = self.context.board.ready(&services).await {
+        if let Err(unavailable) = self.context.services.all_ready(&services).await {
             let fault = Fault::from(unavailable);
             let failure = match &fault {
                 Fault::Down(down) => Some(Box::new(down.failure.clone())),
@@ -259,66 +258,4 @@ pub fn texts_in_view(view: &View) -> Vec<String> {
         .chain(variables)
         .filter_map(|value| value.as_str().map(str::to_owned))
         .collect()
-}
-
-/// Describes steps that don't run by their names and rows.
-pub struct Described<'a>(pub &'a CellContext);
-
-impl Describe for Described<'_> {
-    fn name(&self, step: &Step, view: &View) -> String {
-        let scope = self.0.scope(view);
-        name::lenient(step, self.0.evaluate(&scope))
-    }
-
-    fn rows(&self, item: &Item, view: &View) -> Vec<String> {
-        let (verifies, each) = match item {
-            Item::Phase(phase) => (&phase.verifies, None),
-            Item::Step(step) => (&step.verifies, step.foreach.as_ref()),
-        };
-        let Some(verifies) = verifies else {
-            return Vec::new();
-        };
-        let scope = self.0.scope(view);
-        let evaluate = self.0.evaluate(&scope);
-        if let Ok(row) = evaluate.text(verifies) {
-            return vec![row];
-        }
-        // The row depends on the value, so the rows of all values are skipped.
-        let Some(each) = each else { return Vec::new() };
-        let values = evaluate.list(&each.items, "foreach").unwrap_or_default();
-        values
-            .into_iter()
-            .filter_map(|value| {
-                let variable = Some((each.variable.text.clone(), value));
-                let inner = view.within(Frame {
-                    variable,
-                    ..Frame::default()
-                });
-                let scope = self.0.scope(&inner);
-                self.0.evaluate(&scope).text(verifies).ok()
-            })
-            .collect()
-    }
-
-    fn params(&self, step: &Step, view: &View) -> BTreeMap<String, Value> {
-        let Action::Use(used) = &step.action else {
-            return BTreeMap::new();
-        };
-        let scope = self.0.scope(view);
-        let evaluate = self.0.evaluate(&scope);
-        let defines = &self.0.spec.define;
-        let define = defines
-            .iter()
-            .find(|define| define.name.text == used.define.text);
-        let defaults = define.into_iter().flat_map(|define| &define.params);
-        let defaults = defaults.filter_map(|param| {
-            let value = evaluate.value(param.default.as_ref()?).ok()?;
-            Some((param.name.text.clone(), value))
-        });
-        let given = used
-            .with
-            .iter()
-            .filter_map(|(name, node)| Some((name.text.clone(), evaluate.value(node).ok()?)));
-        defaults.chain(given).collect()
-    }
 }

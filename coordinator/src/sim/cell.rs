@@ -4,16 +4,16 @@
 use super::Switch;
 use super::world::{Happening, Res, World};
 use phalanx_agent::cell::core::{Ending, judge};
-use phalanx_agent::cell::masks::Masks;
 use phalanx_agent::cell_contract::CancelOrder;
+use phalanx_agent::context::frame::{Value, View};
+use phalanx_agent::context::masks::Masks;
+use phalanx_agent::context::services::Down;
 use phalanx_agent::runtime::docker::Kind;
 use phalanx_agent::sequence::core::Sequence;
-use phalanx_agent::sequence::effect::{
-    Asked, Down, Effect, End, Input, Item, Limits, NodeId, Now, Opening, Timer,
-};
-use phalanx_agent::sequence::frame::{Value, View};
+use phalanx_agent::sequence::effect::{Effect, Input, Limits, NodeId, Now, Timer};
 use phalanx_agent::sequence::skip::{Describe, expand};
 use phalanx_agent::sink::{Mask, Stamped};
+use phalanx_agent::step::contract::{Asked, End, Item, Opening};
 use phalanx_proto::link::Offer;
 use phalanx_shared::event::{EventKind, Failure};
 use phalanx_shared::id::Token;
@@ -242,7 +242,7 @@ impl World {
             return Ok(());
         };
         cell.cancel = Some(order.clone());
-        self.tell_sequence(agent, token, order.into())
+        self.tell_sequence(agent, token, Input::Cancelled(order))
     }
 
     fn tell_sequence(&mut self, agent: usize, token: &Token, input: Input) -> Res {

@@ -12,7 +12,7 @@ use super::tally::Tally;
 use crate::dispatch::core::ConnectionId;
 use crate::journal::Past;
 use crate::schedule::core::Input as ScheduleInput;
-use phalanx_agent::cell::masks::Masks;
+use phalanx_agent::context::masks::Masks;
 use phalanx_proto::link::{FromAgent, ToAgent};
 use phalanx_shared::id::{AgentId, RunId, Token};
 use phalanx_shared::invariant::Violation;

@@ -408,11 +408,11 @@ fn a_service_that_goes_down_fails_the_steps_in_progress_or_else_the_next_one() {
 }
 
 fn cancel(force: bool) -> Input {
-    Input::Cancelled {
+    Input::Cancelled(CancelOrder {
         grace: Duration::from_secs(5),
         reason: "by hand".to_owned(),
         force,
-    }
+    })
 }
 
 fn down() -> Input {

@@ -4,11 +4,8 @@
 //! Connections aren't reused between requests: a service may be restarted between two steps, and a test must not fail
 //! because of a stale connection.
 
-use super::answer::Fault;
 use crate::{beneath, limits};
 use cookie_store::CookieStore as Jar;
-use phalanx_shared::diagnostic::Span;
-use phalanx_shared::expr::EvalError;
 use reqwest::header::HeaderValue;
 use serde_json::{Map, Value};
 use std::collections::HashMap;
@@ -52,14 +49,6 @@ impl NoClient {
         match limits::is_exhausted(error) {
             true => NoClient::Unable(why),
             false => NoClient::Wrong(why),
-        }
-    }
-
-    /// Converts the error into the fault of the request.
-    pub fn fault(self, span: Span) -> Fault {
-        match self {
-            NoClient::Wrong(why) => EvalError::new(span, why).into(),
-            NoClient::Unable(why) => Fault::Errored(why),
         }
     }
 }

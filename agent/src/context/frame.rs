@@ -3,14 +3,32 @@
 //! A frame is one scope (the cell, a define's body, an instance of a `foreach`, a branch of a `parallel`); inner scopes
 //! see outer ones. A [`View`] is an immutable snapshot that a step takes along.
 
-use super::key::Key;
 use indexmap::IndexMap;
 use phalanx_shared::outcome::Outcome;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
 /// A value of a running cell: a capture, a parameter or a `foreach` variable.
 pub type Value = serde_json::Value;
+
+/// The key of one instance of a `foreach`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Key {
+    /// An integer.
+    Int(i64),
+    /// A string.
+    Text(String),
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Key::Int(number) => write!(f, "{number}"),
+            Key::Text(text) => f.write_str(text),
+        }
+    }
+}
 
 /// Index of a scope in [`Frames`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,7 +4,7 @@
 
 use super::answer::{Answer, Fault};
 use super::exec::{MAX_OUTPUT, answer, command, env, request_text};
-use crate::cell::context::CellContext;
+use crate::context::CellContext;
 use crate::runtime::contract::{ExecRequest, Heard};
 use phalanx_shared::expr::Scope;
 use phalanx_shared::language::model::Run;

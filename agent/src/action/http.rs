@@ -2,10 +2,10 @@
 
 use super::answer::{Answer, Compute, Extent, Fault, Implied};
 use super::charset;
-use super::client::{Way, cause, set_by};
 use super::exhibit::Exhibit;
 use super::references::{is_whole_url, session};
-use crate::cell::context::CellContext;
+use crate::context::CellContext;
+use crate::context::client::{NoClient, Way, cause, set_by};
 use crate::limits;
 use phalanx_shared::expr::{EvalError, Scope};
 use phalanx_shared::language::model::{Body, Http, Session};
@@ -91,10 +91,10 @@ pub async fn send(
     let evaluate = context.evaluate(scope);
     let url = url(context, http, session, scope)?;
     let way = way(context, http, session, scope)?;
-    let client = context
-        .clients
-        .client(&way)
-        .map_err(|why| why.fault(http.span))?;
+    let client = context.clients.client(&way).map_err(|why| match why {
+        NoClient::Wrong(why) => EvalError::new(http.span, why).into(),
+        NoClient::Unable(why) => Fault::Errored(why),
+    })?;
     let mut builder = client
         .request(method(http), url.clone())
         .query(&evaluate.pairs(http.query.as_ref(), "query")?);

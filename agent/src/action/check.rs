@@ -1,7 +1,7 @@
 //! Checks: each expectation has one outcome, and a failed one shows its parts.
 
 use super::answer::Implied;
-use crate::cell::context::CellContext;
+use crate::context::CellContext;
 use phalanx_shared::event::{CheckResult, Part};
 use phalanx_shared::expr::Scope;
 use phalanx_shared::node::Expr;

@@ -1,11 +1,11 @@
 //! `sse`: reads one event stream until a condition holds or the stream ends.
 
 use super::answer::{Answer, Compute, Extent, Fault, Implied};
-use super::client::cause;
 use super::event_stream::{Event, Reader};
 use super::exhibit::Exhibit;
 use super::http::{self, MAX_BODY, header_lines, header_map, since};
-use crate::cell::context::CellContext;
+use crate::context::CellContext;
+use crate::context::client::cause;
 use phalanx_shared::expr::Scope;
 use phalanx_shared::language::model::Sse;
 use serde_json::{Value, json};

@@ -3,7 +3,7 @@
 
 use super::answer::{Answer, Fault};
 use crate::beneath::{Place, Root};
-use crate::cell::context::CellContext;
+use crate::context::CellContext;
 use crate::limits;
 use crate::runtime::blocking::blocking;
 use crate::runtime::contract::Member;
@@ -69,15 +69,17 @@ async fn exists(place: &Place) -> Result<(), Fault> {
 /// Splits `SERVICE:/path`. Returns `None` if no such service exists.
 fn in_service<'t>(context: &CellContext, text: &'t str) -> Option<(&'t str, &'t str)> {
     let (service, path) = text.split_once(':')?;
-    context.board.get(service)?;
-    Some((service, path))
+    context
+        .services
+        .is_known(service)
+        .then_some((service, path))
 }
 
 async fn member(context: &CellContext, service: &str) -> Result<Arc<dyn Member>, Fault> {
-    context.board.ready([&service.to_owned()]).await?;
-    let status = context.board.get(service);
-    status
-        .and_then(|status| status.member)
+    context.services.ready(service).await?;
+    context
+        .services
+        .member(service)
         .ok_or_else(|| Fault::failed(format!("service {service} isn't running")))
 }
 

@@ -1,17 +1,20 @@
 //! The context in which an attempt's steps, probes and service definitions are evaluated, and the objects that they
 //! use.
+//!
+//! It is below everything that uses it. [`services`] says what it needs of the stack.
 
-use super::masks::Masks;
+pub mod client;
+pub mod evaluate;
+pub mod frame;
+pub mod masks;
+pub mod services;
+
 use crate::clock::Clock;
 use crate::runtime::contract::Stack;
-use crate::sequence::frame::{Entry, Record, View};
-use crate::sequence::key::Key;
-use crate::stack::board::Board;
-use crate::stack::container::ServiceActor;
-use crate::stack::logs::Logs;
-use crate::step::client::{Clients, IsOurs};
-use crate::step::evaluate::Evaluate;
-use kameo::actor::ActorRef;
+use client::{Clients, IsOurs};
+use evaluate::Evaluate;
+use frame::{Entry, Key, Record, View};
+use masks::Masks;
 use phalanx_shared::diagnostic::Span;
 use phalanx_shared::expr::{Cache, Functions, Layer, MatrixKeys, Scope, int_key, weight};
 use phalanx_shared::id::Token;
@@ -19,10 +22,11 @@ use phalanx_shared::language::model::{DefineBody, Spec};
 use phalanx_shared::plan::CellJob;
 use phalanx_shared::trace::AttemptTrace;
 use serde_json::{Map, Value, json};
+use services::Services;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
 
 /// Context of one attempt, as its steps see it.
 pub struct CellContext {
@@ -36,10 +40,8 @@ pub struct CellContext {
     pub cache: Cache,
     /// The secret values to mask.
     pub masks: Arc<Masks>,
-    /// The state of the services.
-    pub board: Board,
-    /// The output of the services.
-    pub logs: Logs,
+    /// The services and their output.
+    pub services: Arc<dyn Services>,
     /// HTTP clients and cookie jars.
     pub clients: Clients,
     /// Directory of the attempt's copy of the workspace.
@@ -50,7 +52,6 @@ pub struct CellContext {
     pub trace: Option<AttemptTrace>,
     /// The agent's clock.
     pub clock: Arc<dyn Clock>,
-    services: OnceLock<BTreeMap<String, ActorRef<ServiceActor>>>,
     base: Scope,
     /// Total size in bytes of the values that steps have handed on.
     held: AtomicU64,
@@ -70,8 +71,7 @@ pub struct Parts {
     pub job: Arc<CellJob>,
     pub secrets: BTreeMap<String, String>,
     pub masks: Arc<Masks>,
-    pub board: Board,
-    pub logs: Logs,
+    pub services: Arc<dyn Services>,
     pub workspace: Option<PathBuf>,
     pub host: Result<Arc<dyn Stack>, String>,
     pub trace: Option<AttemptTrace>,
@@ -86,21 +86,19 @@ impl CellContext {
         let cache = Cache::knowing(MatrixKeys::of(keys));
         let spec = Arc::clone(&parts.job.source.spec);
         let base = base(&parts, &spec);
-        let ours = ours(&parts.board);
+        let ours = ours(&parts.services);
         CellContext {
             token: parts.token,
             job: parts.job,
             spec,
             cache,
             masks: parts.masks,
-            board: parts.board,
-            logs: parts.logs,
+            services: parts.services,
             clients: Clients::new(parts.workspace.clone(), ours),
             workspace: parts.workspace,
             host: parts.host,
             trace: parts.trace,
             clock: parts.clock,
-            services: OnceLock::new(),
             base,
             held: AtomicU64::new(0),
             kept: AtomicU64::new(0),
@@ -127,25 +125,10 @@ impl CellContext {
         self.kept.fetch_add(bytes, Ordering::Relaxed) + bytes <= MAX_KEPT
     }
 
-    /// Registers the services' actors. Only the first call has an effect.
-    pub fn introduce(&self, services: BTreeMap<String, ActorRef<ServiceActor>>) {
-        let _ = self.services.set(services);
-    }
-
-    /// Returns the actor of a service.
-    pub fn service(&self, name: &str) -> Option<&ActorRef<ServiceActor>> {
-        self.services.get()?.get(name)
-    }
-
-    /// Returns the actors of all services.
-    pub fn services(&self) -> impl Iterator<Item = &ActorRef<ServiceActor>> {
-        self.services.get().into_iter().flat_map(BTreeMap::values)
-    }
-
     /// Returns the names visible to a service's definition: planned contexts, secrets, and `.host` of services.
     pub fn definition_scope(&self, ports: Option<Value>) -> Scope {
-        let board = self.board.clone();
-        let mut layer = Layer::new().lazy("services", move || Ok(hosts(board.contexts())));
+        let services = Arc::clone(&self.services);
+        let mut layer = Layer::new().lazy("services", move || Ok(hosts(services.values())));
         if let Some(ports) = ports {
             layer = layer.value("port", ports);
         }
@@ -154,9 +137,9 @@ impl CellContext {
 
     /// Returns the names visible to a step.
     pub fn scope(&self, view: &View) -> Scope {
-        let (board, seen) = (self.board.clone(), view.clone());
+        let (services, seen) = (Arc::clone(&self.services), view.clone());
         let mut layer = Layer::new()
-            .lazy("services", move || Ok(board.contexts()))
+            .lazy("services", move || Ok(services.values()))
             .lazy("steps", move || Ok(steps(&seen)));
         if let Some(params) = view.params() {
             let params: Map<String, Value> = params.clone().into_iter().collect();
@@ -187,16 +170,9 @@ impl CellContext {
 }
 
 /// Returns a predicate: whether an address belongs to one of the stack's services.
-fn ours(board: &Board) -> IsOurs {
-    let board = board.clone();
-    Arc::new(move |address| {
-        let known = board.all().into_values();
-        known.filter_map(|status| status.addresses).any(|known| {
-            known.ip == Some(address)
-                || known.ipv6 == Some(address)
-                || known.ports.iter().any(|(_, port)| port.ip() == address)
-        })
-    })
+fn ours(services: &Arc<dyn Services>) -> IsOurs {
+    let services = Arc::clone(services);
+    Arc::new(move |address| services.has_address(address))
 }
 
 /// Returns the names that don't change while the cell runs.

@@ -2,7 +2,7 @@
 
 use super::answer::{Answer, Extent, Fault, Implied, Printed};
 use super::exhibit::Exhibit;
-use crate::cell::context::CellContext;
+use crate::context::CellContext;
 use crate::runtime::contract::{ExecOutput, ExecRequest, Heard};
 use crate::runtime::head_tail::HeadTail;
 use phalanx_shared::expr::{EvalError, Scope};
@@ -33,10 +33,10 @@ pub async fn perform(
 ) -> Result<Answer, Fault> {
     let evaluate = context.evaluate(scope);
     let service = evaluate.text(&exec.service)?;
-    context.board.ready([&service]).await?;
-    let status = context.board.get(&service);
-    let member = status
-        .and_then(|status| status.member)
+    context.services.ready(&service).await?;
+    let member = context
+        .services
+        .member(&service)
         .ok_or_else(|| Fault::failed(format!("service {service} isn't running")))?;
     // A service whose definition sets a trace context keeps it.
     let traceparent = traceparent.filter(|_| !defines_traceparent(context, &service));

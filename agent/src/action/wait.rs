@@ -1,7 +1,7 @@
 //! `wait`: waits until a service is ready or has exited, or for a fixed time (discouraged).
 
 use super::answer::{Answer, Fault};
-use crate::cell::context::CellContext;
+use crate::context::CellContext;
 use phalanx_shared::expr::Scope;
 use phalanx_shared::language::model::Wait;
 
@@ -11,11 +11,11 @@ pub async fn perform(context: &CellContext, wait: &Wait, scope: &Scope) -> Resul
     match wait {
         Wait::Ready(service) => {
             let service = evaluate.text(service)?;
-            context.board.ready([&service]).await?;
+            context.services.ready(&service).await?;
         }
         Wait::Exited(service) => {
             let service = evaluate.text(service)?;
-            context.board.exited(&service).await?;
+            context.services.exited(&service).await?;
         }
         Wait::For(time) => tokio::time::sleep(evaluate.duration(time, "wait.for")?).await,
     }

@@ -1,10 +1,9 @@
 //! The answer of an action: the results that expressions read, and the evidence that a failure shows.
 
 use super::exhibit::Exhibit;
-use crate::cell::context::CellContext;
+use crate::context::CellContext;
+use crate::context::services::{Down, NotDone, Unavailable};
 use crate::runtime::contract::RuntimeError;
-use crate::sequence::effect::Down;
-use crate::stack::board::Unavailable;
 use phalanx_shared::expr::{EvalError, Layer};
 use phalanx_shared::outcome::Outcome;
 use serde_json::Value;
@@ -227,6 +226,15 @@ impl From<Unavailable> for Fault {
             Unavailable::Down(down) => Fault::Down(down),
             Unavailable::NotRunning(reason) => Fault::failed(reason),
             Unavailable::Unknown(reason) => Fault::Errored(reason),
+        }
+    }
+}
+
+impl From<NotDone> for Fault {
+    fn from(not_done: NotDone) -> Self {
+        match not_done {
+            NotDone::Down(down) => Fault::Down(down),
+            NotDone::Runtime(error) => error.into(),
         }
     }
 }
