@@ -2,12 +2,12 @@
 
 use crate::runtime::contract::Runtime;
 use crate::sink::{LogChunk, Stamped};
+use phalanx_shared::cancel::CancelOrder;
 use phalanx_shared::id::{AgentId, Token};
 use phalanx_shared::plan::CellJob;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
 /// Everything an agent process offers to its cells.
@@ -48,15 +48,4 @@ pub struct Assignment {
     pub logs: mpsc::Sender<LogChunk>,
     /// Carries the order to cancel the attempt, once there is one.
     pub cancel: watch::Receiver<Option<CancelOrder>>,
-}
-
-/// The order to cancel an attempt. A later order may only be harsher.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CancelOrder {
-    /// Time left for `always` steps and for stopping services.
-    pub grace: Duration,
-    /// Reason, as shown in reports.
-    pub reason: String,
-    /// Skips the `always` steps.
-    pub force: bool,
 }

@@ -1,10 +1,10 @@
 //! The command line of an agent, shared by `phalanx-agent` and `phalanx agent`.
 
-use crate::cell_contract::CancelOrder;
 use crate::identity::Identity;
 use crate::private;
 use crate::runtime::docker::DockerSettings;
 use crate::supervisor::{self, Agent, Options, StartError};
+use phalanx_shared::cancel::CancelOrder;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

@@ -5,7 +5,7 @@
 //! [`Agent::stop`] shuts down quickly.
 
 use crate::cell;
-use crate::cell_contract::{Assignment, CancelOrder, Host};
+use crate::cell_contract::{Assignment, Host};
 use crate::clock::{Clock, SystemClock};
 use crate::identity::{Identity, IdentityError};
 use crate::images::{Ahead, Images};
@@ -20,6 +20,7 @@ use crate::roll::{Note, Roll};
 use crate::runtime::contract::Runtime;
 use crate::runtime::docker::{DockerRuntime, DockerSettings};
 use crate::runtime::process::ProcessRuntime;
+use phalanx_shared::cancel::CancelOrder;
 use phalanx_shared::plan::Resources;
 use std::collections::{BTreeSet, HashSet};
 use std::path::Path;

@@ -7,6 +7,7 @@ mod dispatch_rig;
 use dispatch_rig::{Rig, Script, job, token};
 use phalanx_coordinator::dispatch::contract::{FromAgents, ToAgents};
 use phalanx_coordinator::dispatch::logs::read::{Piece, Query, read};
+use phalanx_shared::cancel::CancelOrder;
 use phalanx_shared::event::EventKind;
 use phalanx_shared::outcome::Outcome;
 use std::time::Duration;
@@ -109,9 +110,11 @@ async fn a_retired_attempt_is_ended_by_its_agent_and_its_late_word_refused() {
     rig.some_events(1).await;
     rig.command(ToAgents::Cancel {
         token: token(2),
-        grace_ms: 1,
-        reason: "test".to_owned(),
-        force: false,
+        order: CancelOrder {
+            grace: Duration::from_millis(1),
+            reason: "test".to_owned(),
+            force: false,
+        },
     });
     let kinds = rig.until_torn_down(&token(2)).await;
     let outcome = kinds.iter().find_map(|kind| match kind {

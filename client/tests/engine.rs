@@ -122,7 +122,9 @@ async fn a_cancelled_run_tells_its_agents_and_ends_cancelled() {
     let state = invariant::one_outcome(&run.as_str().into(), &events).unwrap();
     assert_eq!(state.outcome, Some(Outcome::Cancelled));
     assert_eq!(state.cancel.as_deref(), Some("Ctrl-C"));
-    assert!(bench.heard(|c| matches!(c, ToAgents::Cancel { reason, .. } if reason == "Ctrl-C")));
+    assert!(
+        bench.heard(|c| matches!(c, ToAgents::Cancel { order, .. } if order.reason == "Ctrl-C"))
+    );
 }
 
 #[tokio::test]

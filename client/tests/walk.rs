@@ -354,7 +354,7 @@ impl Desk {
         let first = Write::Event(Recorded { position: 1, event });
         let writes = vec![Write::Run(Box::new(new)), first];
         journal.append(writes).await.await.unwrap();
-        let core = RunCore::recovered(state, 1, journal.epoch(), 1_000);
+        let core = RunCore::recovered(state, 1, journal.epoch(), Duration::from_secs(1));
         Desk { core, journal }
     }
 

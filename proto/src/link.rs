@@ -2,6 +2,7 @@
 //!
 //! The generated types stay at the edges of both sides; [`crate::convert`] converts between them and these types.
 
+use phalanx_shared::cancel::CancelOrder;
 use phalanx_shared::event::Event;
 use phalanx_shared::id::{AgentId, Token};
 use phalanx_shared::plan::{CellJob, Resources};
@@ -105,12 +106,7 @@ pub enum ToAgent {
     /// Asks for the events from this sequence on again.
     Resend { token: Token, from_seq: u64 },
     /// Asks the agent to end an attempt.
-    Cancel {
-        token: Token,
-        grace: Duration,
-        reason: String,
-        force: bool,
-    },
+    Cancel { token: Token, order: CancelOrder },
     /// The attempt no longer belongs to the coordinator: the agent ends and forgets it.
     Abandon { token: Token, reason: String },
     /// Renews the lease as of the heartbeat with this number.
@@ -150,12 +146,7 @@ impl fmt::Debug for ToAgent {
             ToAgent::Offer(offer) => offer.fmt(f),
             ToAgent::Ack { token, seq } => write!(f, "Ack({token}, {seq})"),
             ToAgent::Resend { token, from_seq } => write!(f, "Resend({token}, {from_seq})"),
-            ToAgent::Cancel {
-                token,
-                grace,
-                reason,
-                force,
-            } => write!(f, "Cancel({token}, {grace:?}, {reason}, force {force})"),
+            ToAgent::Cancel { token, order } => write!(f, "Cancel({token}, {order:?})"),
             ToAgent::Abandon { token, reason } => write!(f, "Abandon({token}, {reason})"),
             ToAgent::Heartbeat { number } => write!(f, "Heartbeat({number})"),
             ToAgent::Drain => write!(f, "Drain"),

@@ -116,7 +116,11 @@ fn of_run(state: &RunState, event: &Event, verbose: bool) -> Vec<Line> {
                 format!("{name} | cell ... {outcome}{elapsed}{reason}"),
             )
         }
-        EventKind::CancelRequested { reason } => Line::new(
+        // A harsher order says nothing new to a reader, nor does one that only speeds up the clean-up.
+        EventKind::CancelRequested { .. } if state.escalated || state.cancel.is_none() => {
+            return Vec::new();
+        }
+        EventKind::CancelRequested { reason, .. } => Line::new(
             Tone::Warn,
             format!("run {} | cancelled: {}", event.run, clean(reason)),
         ),

@@ -90,8 +90,16 @@ pub enum EventKind {
         reason: Option<String>,
         attempts: u32,
     },
-    /// A cancellation of the run was requested.
-    CancelRequested { reason: String },
+    /// A cancellation of the run was requested, or a harsher one than before.
+    CancelRequested {
+        reason: String,
+        /// Grace period in milliseconds; absent in journals of versions that didn't record it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        grace_ms: Option<u64>,
+        /// Whether `always` steps are skipped.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        force: bool,
+    },
     /// The run ended: every cell has its outcome.
     RunFinished { outcome: Outcome },
 

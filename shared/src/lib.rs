@@ -7,6 +7,7 @@
 
 #![cfg_attr(test, allow(clippy::disallowed_methods))]
 
+pub mod cancel;
 pub mod clock;
 pub mod diagnostic;
 pub mod event;

@@ -5,6 +5,7 @@
 
 mod fold;
 
+use crate::cancel::CancelOrder;
 use crate::event::{KeptService, ServiceState, StepResult};
 use crate::id::{AgentId, CellId, RunId, Token};
 use crate::outcome::Outcome;
@@ -29,8 +30,14 @@ pub struct RunState {
     pub finished: Option<Timestamp>,
     /// Outcome of the run, once finished.
     pub outcome: Option<Outcome>,
-    /// Reason of the cancellation, if one was requested.
+    /// Reason of the cancellation, if one was requested before the run finished.
     pub cancel: Option<String>,
+    /// The harshest cancel order so far. Versions that recorded only the reason leave none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub order: Option<CancelOrder>,
+    /// Whether a harsher order followed the first one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub escalated: bool,
     /// Cells in plan order.
     pub cells: IndexMap<CellId, CellState>,
 }
@@ -180,6 +187,8 @@ impl RunState {
             finished: None,
             outcome: None,
             cancel: None,
+            order: None,
+            escalated: false,
             cells: IndexMap::new(),
         }
     }

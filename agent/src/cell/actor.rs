@@ -3,7 +3,6 @@
 //! The actor forwards cancel orders and unexpected service exits to the sequence. Teardown is in [`super::attend`], so
 //! that it survives this actor's death.
 
-use crate::cell_contract::CancelOrder;
 use crate::context::CellContext;
 use crate::context::services::Down;
 use crate::sequence::actor::{Fact, SequenceActor, SequenceArgs};
@@ -15,6 +14,7 @@ use kameo::Actor;
 use kameo::actor::{ActorId, ActorRef, Spawn, WeakActorRef};
 use kameo::error::{ActorStopReason, Infallible};
 use kameo::message::{Context, Message};
+use phalanx_shared::cancel::CancelOrder;
 use phalanx_shared::outcome::Outcome;
 use std::ops::ControlFlow;
 use std::sync::Arc;

@@ -6,7 +6,7 @@
 use super::actor::{CellActor, CellArgs};
 use super::core::{Ending, Verdict, judge};
 use super::prepare::{Opened, board, given_up, ipv6, open, own_workspace};
-use crate::cell_contract::{Assignment, CancelOrder, Host};
+use crate::cell_contract::{Assignment, Host};
 use crate::context::masks::Masks;
 use crate::context::services::{Down, Services};
 use crate::context::{CellContext, Parts};
@@ -19,6 +19,7 @@ use crate::stack::logs::Logs;
 use crate::stack::services::StackServices;
 use kameo::actor::{ActorRef, Spawn};
 use kameo::error::ActorStopReason;
+use phalanx_shared::cancel::CancelOrder;
 use phalanx_shared::event::{EventKind, KeptService};
 use phalanx_shared::id::Token;
 use phalanx_shared::plan::CellJob;

@@ -2,7 +2,7 @@
 //!
 //! The decision is pure. It is the last one, made whatever died before it.
 
-use crate::cell_contract::CancelOrder;
+use phalanx_shared::cancel::CancelOrder;
 use phalanx_shared::outcome::Outcome;
 use phalanx_shared::plan::Keep;
 use std::time::Duration;

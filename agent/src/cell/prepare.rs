@@ -1,9 +1,9 @@
 //! Prepares an attempt before its actors start: opens its stacks, copies its workspace, and fills its board.
 
 use super::core::Ending;
-use crate::cell_contract::CancelOrder;
 use crate::runtime::contract::{AttemptScope, Runtime, Stack};
 use crate::stack::board::{Board, Status};
+use phalanx_shared::cancel::CancelOrder;
 use phalanx_shared::language::model::{Action, ContainerVerb, DefineBody, Spec, Step};
 use phalanx_shared::outcome::Outcome;
 use phalanx_shared::plan::CellJob;

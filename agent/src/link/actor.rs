@@ -16,7 +16,6 @@ use super::logs::actor::{self as log_actor, Logs, Order};
 use super::logs::spool::{Limits as LogLimits, LogSpool, Over};
 use super::overflow::Directory;
 use super::spool::{Limits, Spool};
-use crate::cell_contract::CancelOrder;
 use crate::clock::Clock;
 use crate::workspace::Workspaces;
 use kameo::Actor;
@@ -25,6 +24,7 @@ use kameo::error::Infallible;
 use kameo::mailbox;
 use kameo::message::{Context, Message};
 use phalanx_proto::link::{FromAgent, Hello, Offer};
+use phalanx_shared::cancel::CancelOrder;
 use phalanx_shared::id::Token;
 use std::collections::BTreeMap;
 use std::io;
@@ -166,12 +166,8 @@ impl Handle {
     /// Ends the agent as if its process had been killed, for tests and for a coordinator that ends together with it:
     /// sends nothing more and cancels the cells.
     pub async fn stop(&self) {
-        let order = CancelOrder {
-            grace: Duration::ZERO,
-            reason: "the agent stops".to_owned(),
-            force: true,
-        };
-        self.cancel_all(order).await;
+        self.cancel_all(CancelOrder::at_once("the agent stops"))
+            .await;
         self.left.cancel();
         let _ = self.agent.stop_gracefully().await;
         self.agent.wait_for_shutdown().await;

@@ -1,8 +1,8 @@
 //! The link's state of one attempt: its cancel order, the events held back, and the messages in flight.
 
 use super::budget::Budget;
-use crate::cell_contract::CancelOrder;
 use crate::sink::Stamped;
+use phalanx_shared::cancel::CancelOrder;
 use phalanx_shared::event::EventKind;
 use phalanx_shared::outcome::Outcome;
 use std::collections::VecDeque;
@@ -87,10 +87,10 @@ impl Attempt {
 
     /// Returns whether an order is harsher than the previous one, and replaces that if so.
     pub fn harsher(&mut self, order: &CancelOrder) -> bool {
-        let harsher = self.cancel.as_ref().is_none_or(|before| {
-            (order.force && !before.force)
-                || (order.force == before.force && order.grace < before.grace)
-        });
+        let harsher = self
+            .cancel
+            .as_ref()
+            .is_none_or(|earlier| order.is_harsher_than(earlier));
         if harsher {
             self.cancel = Some(order.clone());
         }

@@ -3,13 +3,14 @@
 use super::connect::Coordinator;
 use super::input::Input;
 use super::logs::actor::{Input as LogInput, Logs};
-use crate::cell_contract::{Assignment, CancelOrder};
+use crate::cell_contract::Assignment;
 use crate::clock::Clock;
 use crate::sink::{LogChunk, Stamped};
 use crate::workspace::Workspaces;
 use kameo::actor::Recipient;
 use phalanx_proto::link::Offer;
 use phalanx_proto::log::Source;
+use phalanx_shared::cancel::CancelOrder;
 use phalanx_shared::event::EventKind;
 use phalanx_shared::id::Token;
 use phalanx_shared::outcome::Outcome;

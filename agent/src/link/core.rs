@@ -9,10 +9,10 @@ use super::lease::Lease;
 use super::logs::spool::Over;
 use super::overflow::Overflow;
 use super::spool::Spool;
-use crate::cell_contract::CancelOrder;
 use crate::sink::Stamped;
 use phalanx_proto::PROTOCOLS;
 use phalanx_proto::link::{FromAgent, Held, Hello, Offer, ToAgent, Welcome};
+use phalanx_shared::cancel::CancelOrder;
 use phalanx_shared::event::EventKind;
 use phalanx_shared::id::{AgentId, Token};
 use phalanx_shared::outcome::Outcome;
@@ -235,17 +235,7 @@ impl<O: Overflow> Link<O> {
             ToAgent::Offer(offer) => self.offered(now, offer, &mut effects),
             ToAgent::Ack { token, seq } => self.acknowledged(&token, seq),
             ToAgent::Resend { token, from_seq } => self.send_again(&token, from_seq, &mut effects),
-            ToAgent::Cancel {
-                token,
-                grace,
-                reason,
-                force,
-            } => {
-                let order = CancelOrder {
-                    grace,
-                    reason,
-                    force,
-                };
+            ToAgent::Cancel { token, order } => {
                 // An order for an unknown attempt isn't confirmed, so the coordinator repeats it.
                 if self.attempts.contains_key(&token) {
                     let token = token.clone();
@@ -321,12 +311,7 @@ impl<O: Overflow> Link<O> {
                 reason: reason.to_owned(),
             });
         }
-        let order = CancelOrder {
-            grace: Duration::ZERO,
-            reason: reason.to_owned(),
-            force: true,
-        };
-        self.cancel(token, order, effects);
+        self.cancel(token, CancelOrder::at_once(reason), effects);
         if self.attempts.get(token).is_some_and(Attempt::is_over) {
             self.forget(token);
         }
@@ -367,12 +352,7 @@ impl<O: Overflow> Link<O> {
             }
             if let Some(reason) = over {
                 // Skip its `always` steps, which would emit even more.
-                let order = CancelOrder {
-                    grace: Duration::ZERO,
-                    reason,
-                    force: true,
-                };
-                self.cancel(token, order, effects);
+                self.cancel(token, CancelOrder::at_once(reason), effects);
             }
         } else if self.attempts.get(token).is_some_and(Attempt::is_over) {
             self.forget(token);

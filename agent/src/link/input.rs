@@ -1,10 +1,10 @@
 //! What the agent's actor is told, by its connection, its cells, its logs and its handle.
 
 use super::logs::spool::Over;
-use crate::cell_contract::CancelOrder;
 use crate::sink::Stamped;
 use phalanx_proto::link::{FromAgent, ToAgent};
 use phalanx_proto::v1;
+use phalanx_shared::cancel::CancelOrder;
 use phalanx_shared::id::Token;
 use phalanx_shared::time::Timestamp;
 use tokio::sync::mpsc;

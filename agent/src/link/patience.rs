@@ -2,8 +2,8 @@
 
 use super::core::{Connection, Effect, Effects, Link};
 use super::overflow::Overflow;
-use crate::cell_contract::CancelOrder;
 use phalanx_proto::link::FromAgent;
+use phalanx_shared::cancel::CancelOrder;
 use std::time::Duration;
 
 /// Events that aren't acknowledged within this time are sent again; the coordinator drops the ones that it has.

@@ -1,10 +1,10 @@
 //! The interface between the sequence's core and its performer: inputs go in, effects come out.
 
 use super::skip::Skipped;
-use crate::cell_contract::CancelOrder;
 use crate::context::frame::{Value, View};
 use crate::context::services::Down;
 use crate::step::contract::{Asked, End, Item, Opening, Refusal};
+use phalanx_shared::cancel::CancelOrder;
 use phalanx_shared::diagnostic::Span;
 use phalanx_shared::event::{EventKind, StepPath, StepResult};
 use phalanx_shared::language::model::Step;

@@ -6,9 +6,9 @@ use super::core::{ROOT, Sequence, down_end};
 use super::effect::{Effect, NodeId, Timer};
 use super::node::{Halt, State, Stop, Why};
 use super::outcome::Blame;
-use crate::cell_contract::CancelOrder;
 use crate::context::services::Down;
 use crate::step::contract::{End, Item};
+use phalanx_shared::cancel::CancelOrder;
 use phalanx_shared::outcome::Outcome;
 use std::time::Duration;
 

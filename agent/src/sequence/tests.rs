@@ -8,7 +8,6 @@
 use super::core::Sequence;
 use super::effect::{Effect, Input, Limits, NodeId, Now, Timer};
 use super::skip::{Describe, expand};
-use crate::cell_contract::CancelOrder;
 use crate::context::frame::{Value, View};
 use crate::context::services::Down;
 use crate::step::contract::{Asked, End, Item, Opening};

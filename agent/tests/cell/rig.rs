@@ -2,13 +2,14 @@
 //! a small HTTP server to test against.
 
 use phalanx_agent::cell::{self, CellHandle};
-use phalanx_agent::cell_contract::{Assignment, CancelOrder, Host};
+use phalanx_agent::cell_contract::{Assignment, Host};
 use phalanx_agent::clock::SystemClock;
 use phalanx_agent::runtime::contract::Runtime;
 use phalanx_agent::runtime::fake::FakeRuntime;
 use phalanx_agent::runtime::fake::script::Script;
 use phalanx_agent::runtime::process::{ProcessRuntime, WardenProgram};
 use phalanx_agent::sink::{LogChunk, Stamped};
+use phalanx_shared::cancel::CancelOrder;
 use phalanx_shared::diagnostic::Source;
 use phalanx_shared::event::{EventKind, ServiceState, StepResult};
 use phalanx_shared::expr::{Cache, Layer, Scope, eval_node};

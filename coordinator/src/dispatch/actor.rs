@@ -201,15 +201,7 @@ impl Session {
                 };
                 self.core.offer(now, offer)
             }
-            ToAgents::Cancel {
-                token,
-                grace_ms,
-                reason,
-                force,
-            } => {
-                let grace = Duration::from_millis(grace_ms);
-                self.core.cancel(now, &token, grace, reason, force)
-            }
+            ToAgents::Cancel { token, order } => self.core.cancel(now, &token, order),
             ToAgents::Retire { token } => self.core.retire(&token),
             ToAgents::Drain { agent: _ } => self.core.drain(),
             ToAgents::Prefetch { agent: _, images } => self.core.prefetch(images),

@@ -1,6 +1,7 @@
 //! What a session knows about one attempt of its agent: its stage, the events received, and which of them are durable.
 
 use phalanx_proto::link::{Offer, ToAgent};
+use phalanx_shared::cancel::CancelOrder;
 use phalanx_shared::event::{Event, EventKind};
 use phalanx_shared::id::Token;
 use std::time::Duration;
@@ -42,15 +43,11 @@ pub enum Stage {
     Held,
 }
 
-/// An order to cancel an attempt, repeated until the agent confirms it.
+/// A cancel order on its way to the agent, repeated until the agent confirms it.
 #[derive(Debug)]
 pub struct Cancel {
-    /// Time for `always` steps and stopping services.
-    pub grace: Duration,
-    /// Reason, sent to the agent.
-    pub reason: String,
-    /// Skips the `always` steps.
-    pub force: bool,
+    /// The order.
+    pub order: CancelOrder,
     /// When it was last sent; none while it couldn't be sent for lack of a connection.
     pub sent: Option<Duration>,
     /// Whether the agent confirmed it.
@@ -134,16 +131,14 @@ impl Attempt {
 impl Cancel {
     /// Returns when an attempt cancelled at `now` has to be over.
     pub fn end_by(&self, now: Duration, margin: Duration) -> Duration {
-        now.saturating_add(self.grace).saturating_add(margin)
+        now.saturating_add(self.order.grace).saturating_add(margin)
     }
 
     /// Returns the message for the agent.
     pub fn message(&self, token: &Token) -> ToAgent {
         ToAgent::Cancel {
             token: token.clone(),
-            grace: self.grace,
-            reason: self.reason.clone(),
-            force: self.force,
+            order: self.order.clone(),
         }
     }
 }

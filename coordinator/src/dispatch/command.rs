@@ -5,6 +5,7 @@ use super::attempt::{Attempt, Cancel, Stage};
 use super::core::{AgentSession, Connection, Effect, Effects, Fact};
 use super::gate::Stale;
 use phalanx_proto::link::{Offer, ToAgent};
+use phalanx_shared::cancel::CancelOrder;
 use phalanx_shared::id::Token;
 use std::time::Duration;
 
@@ -37,19 +38,10 @@ impl AgentSession {
     }
 
     /// Cancels an attempt. The order is repeated until the agent confirms it.
-    pub fn cancel(
-        &mut self,
-        now: Duration,
-        token: &Token,
-        grace: Duration,
-        reason: String,
-        force: bool,
-    ) -> Effects {
+    pub fn cancel(&mut self, now: Duration, token: &Token, order: CancelOrder) -> Effects {
         let up = self.is_up();
         let cancel = Cancel {
-            grace,
-            reason,
-            force,
+            order,
             sent: up.then_some(now),
             arrived: false,
         };

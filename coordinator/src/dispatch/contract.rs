@@ -1,6 +1,7 @@
 //! The messages between sessions and the rest of the coordinator. `dispatch` knows connections, sequence numbers and
 //! leases; it doesn't know runs, queues or the journal. Their owner (`supervisor.rs`) connects the two channels.
 
+use phalanx_shared::cancel::CancelOrder;
 use phalanx_shared::event::Event;
 use phalanx_shared::id::{AgentId, Token};
 use phalanx_shared::plan::{CellJob, Resources};
@@ -94,12 +95,7 @@ pub enum ToAgents {
         traceparent: Option<String>,
     },
     /// Cancel an attempt: run `always` steps and clean up within the grace period. `force` skips the steps.
-    Cancel {
-        token: Token,
-        grace_ms: u64,
-        reason: String,
-        force: bool,
-    },
+    Cancel { token: Token, order: CancelOrder },
     /// The attempt is over for the coordinator; the gate rejects further messages about it.
     Retire { token: Token },
     /// Take no new attempts, finish the running ones, say Goodbye.
@@ -113,14 +109,7 @@ impl std::fmt::Debug for ToAgents {
         // Written by hand, so that secret values can't reach a log through it.
         match self {
             ToAgents::Offer { agent, token, .. } => write!(f, "Offer({agent}, {token})"),
-            ToAgents::Cancel {
-                token,
-                grace_ms,
-                reason,
-                force,
-            } => {
-                write!(f, "Cancel({token}, {grace_ms} ms, {reason}, force {force})")
-            }
+            ToAgents::Cancel { token, order } => write!(f, "Cancel({token}, {order:?})"),
             ToAgents::Retire { token } => write!(f, "Retire({token})"),
             ToAgents::Drain { agent } => write!(f, "Drain({agent})"),
             ToAgents::Prefetch { agent, images } => write!(f, "Prefetch({agent}, {images:?})"),

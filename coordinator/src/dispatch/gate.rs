@@ -221,6 +221,8 @@ mod tests {
             EventKind::RunFinished { outcome },
             EventKind::CancelRequested {
                 reason: "forged".to_owned(),
+                grace_ms: None,
+                force: false,
             },
             EventKind::AttemptLost {
                 token: token.clone(),

@@ -1,7 +1,7 @@
 //! One actor per run: it journals the core's decisions and hands the effects to the courier.
 
 use super::core::{Decision, Effect, Input, RunCore};
-use super::courier::{self, Courier, Load, Parcel, Resumed, Tail};
+use super::courier::{Courier, Load, Parcel, Resumed, Tail};
 use super::patience::Patience;
 use crate::clock::Clock;
 use crate::dispatch::contract::{InventoryItem, ToAgents};
@@ -560,7 +560,7 @@ impl Run {
                 Parcel::Schedule(ScheduleInput::Declined { token, reason })
             }
             Effect::Release(token) => Parcel::Schedule(ScheduleInput::Released { token }),
-            Effect::Cancel { token, order } => Parcel::ToAgent(courier::cancel(token, order)),
+            Effect::Cancel { token, order } => Parcel::ToAgent(ToAgents::Cancel { token, order }),
             Effect::Retire(token) => Parcel::ToAgent(ToAgents::Retire { token }),
             Effect::Resume { attempts, .. } => {
                 let tokens = attempts.iter().map(|goes_on| goes_on.token.clone());

@@ -183,7 +183,8 @@ impl RunCore {
                 durable_seq: attempt.map_or(0, |a| a.last_seq),
                 timeout: Duration::from_millis(planned.map_or(0, |cell| cell.timeout_ms)),
             });
-            if let Some(order) = self.order.clone().filter(|_| running) {
+            // Force also shortens the clean-up of an attempt that has ended.
+            if let Some(order) = self.order.clone().filter(|order| running || order.force) {
                 d.effects.push(Effect::Cancel { token, order });
             }
         }

@@ -6,6 +6,7 @@
 
 use super::verdict::{Verdict, verdict};
 use crate::dispatch::contract::{GoesOn, InventoryItem};
+use phalanx_shared::cancel::CancelOrder;
 use phalanx_shared::event::{Event, EventKind, Recorded};
 use phalanx_shared::id::{AgentId, CellId, RunId, Token};
 use phalanx_shared::outcome::Outcome;
@@ -50,17 +51,6 @@ pub enum Input {
     },
     /// A request to cancel the run.
     Cancel(CancelOrder),
-}
-
-/// How a run should be cancelled.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CancelOrder {
-    /// Reason, as shown in reports.
-    pub reason: String,
-    /// Time for `always` steps and stopping services, in milliseconds.
-    pub grace_ms: u64,
-    /// Whether to skip the `always` steps.
-    pub force: bool,
 }
 
 /// Formats a time limit for display: `90s`, `0.5s`.
@@ -121,29 +111,33 @@ pub struct RunCore {
     /// Bytes of events of the attempts that agents hold, since this term began.
     pub(super) said: BTreeMap<CellId, u64>,
     pub(super) missing_secrets: Vec<String>,
-    /// The strictest cancel order so far.
+    /// The harshest cancel order so far.
     pub(super) order: Option<CancelOrder>,
     /// Number of cells without an outcome.
     pub(super) open: usize,
     pub(super) settled: bool,
-    /// Grace period in milliseconds for fail-fast, and for a cancel whose order was lost in a restart.
-    pub(super) default_grace_ms: u64,
+    /// Grace period of fail-fast, and of a cancel that an earlier version journaled without one.
+    pub(super) default_grace: Duration,
 }
 
 impl RunCore {
     /// Restores a run from the fold of its events. `position` is that of the newest event.
-    pub fn recovered(state: RunState, position: u64, epoch: u64, default_grace_ms: u64) -> Self {
+    pub fn recovered(state: RunState, position: u64, epoch: u64, default_grace: Duration) -> Self {
         let mut held = BTreeMap::new();
         for (cell, seen) in &state.cells {
             if let Some(attempt) = seen.attempts.last().filter(|a| a.is_held()) {
                 held.insert(cell.clone(), attempt.token(&state.run, cell));
             }
         }
-        let order = state.cancel.clone().map(|reason| CancelOrder {
-            reason,
-            grace_ms: default_grace_ms,
-            force: false,
-        });
+        let of_earlier_version = || {
+            let reason = state.cancel.clone()?;
+            Some(CancelOrder {
+                reason,
+                grace: default_grace,
+                force: false,
+            })
+        };
+        let order = state.order.clone().or_else(of_earlier_version);
         RunCore {
             open: state.cells.values().filter(|c| c.outcome.is_none()).count(),
             state,
@@ -155,7 +149,7 @@ impl RunCore {
             missing_secrets: Vec::new(),
             order,
             settled: false,
-            default_grace_ms,
+            default_grace,
         }
     }
 
@@ -370,7 +364,7 @@ impl RunCore {
             let name = self.state.planned(cell).map_or(cell.as_str(), |c| &c.name);
             let order = CancelOrder {
                 reason: format!("fail-fast: {name} {outcome}"),
-                grace_ms: self.default_grace_ms,
+                grace: self.default_grace,
                 force: false,
             };
             self.cancel(order, now, d);
@@ -408,14 +402,16 @@ impl RunCore {
         let harsher = self
             .order
             .as_ref()
-            .is_none_or(|known| order.force && !known.force);
+            .is_none_or(|known| order.is_harsher_than(known));
         if self.state.is_finished() && !order.force || !harsher {
             return;
         }
-        if self.order.is_none() && !self.state.is_finished() {
-            let reason = order.reason.clone();
-            self.record(EventKind::CancelRequested { reason }, now, d);
-        }
+        let requested = EventKind::CancelRequested {
+            reason: order.reason.clone(),
+            grace_ms: Some(u64::try_from(order.grace.as_millis()).unwrap_or(u64::MAX)),
+            force: order.force,
+        };
+        self.record(requested, now, d);
         self.order = Some(order.clone());
         let withdrawn: Vec<Token> = std::mem::take(&mut self.waiting).into_values().collect();
         if !withdrawn.is_empty() {

@@ -3,13 +3,12 @@
 //! The run itself doesn't wait for the disk. It makes further decisions while the courier waits, so that many decisions
 //! share a commit. No agent, scheduler or watcher sees a decision before it is on disk.
 
-use super::core::CancelOrder;
 use crate::dispatch::contract::{GoesOn, ToAgents};
 use crate::journal::Durable;
 use crate::schedule::actor::Scheduling;
 use crate::schedule::core::{CellRequest, Input as ScheduleInput};
 use kameo::actor::ActorRef;
-use phalanx_shared::id::{RunId, Token};
+use phalanx_shared::id::RunId;
 use phalanx_shared::outcome::Outcome;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -115,20 +114,5 @@ impl Courier {
 
     async fn schedule(&self, input: ScheduleInput) {
         let _ = self.scheduling.tell(input).await;
-    }
-}
-
-/// Returns the command that cancels an attempt.
-pub(super) fn cancel(token: Token, order: CancelOrder) -> ToAgents {
-    let CancelOrder {
-        reason,
-        grace_ms,
-        force,
-    } = order;
-    ToAgents::Cancel {
-        token,
-        grace_ms,
-        reason,
-        force,
     }
 }

@@ -1,12 +1,13 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
-use super::core::{CancelOrder, Decision, Effect, Input, RunCore};
+use super::core::{Decision, Effect, Input, RunCore};
 use super::verdict::LOSSES;
 use crate::dispatch::contract::{AgentInfo, InventoryItem};
 use crate::schedule::core::{
     CellRequest, Effect as Place, Input as Schedule, RunLimits, Scheduler,
 };
 use indexmap::IndexMap;
+use phalanx_shared::cancel::CancelOrder;
 use phalanx_shared::event::{AttemptRef, Event, EventKind, Recorded};
 use phalanx_shared::id::{AgentId, CellId, RunId, Token};
 use phalanx_shared::invariant;
@@ -90,7 +91,7 @@ impl World {
             },
         };
         let mut world = World {
-            core: RunCore::recovered(RunState::new(run), 0, 1, 100),
+            core: RunCore::recovered(RunState::new(run), 0, 1, Duration::from_millis(100)),
             scheduler: Scheduler::default(),
             journal: vec![Recorded {
                 position: 1,
@@ -120,7 +121,7 @@ impl World {
             "replay equals live"
         );
         let position = self.journal.len() as u64;
-        self.core = RunCore::recovered(state, position, self.epoch, 100);
+        self.core = RunCore::recovered(state, position, self.epoch, Duration::from_millis(100));
         self.scheduler = Scheduler::default();
         self.effects.clear();
         self.settled = false;
@@ -495,7 +496,7 @@ fn a_cancel_ends_waiting_cells_at_once_and_running_ones_by_their_agents_word() {
     let mut w = World::new(plan(5, |c| c.retries = 3), 1);
     let order = CancelOrder {
         reason: "enough".into(),
-        grace_ms: 5,
+        grace: Duration::from_millis(5),
         force: false,
     };
     w.tell(Input::Cancel(order));
@@ -503,6 +504,66 @@ fn a_cancel_ends_waiting_cells_at_once_and_running_ones_by_their_agents_word() {
     w.finish(Outcome::Passed);
     assert_eq!(w.core.state().run_outcome(), Some(Outcome::Cancelled));
     w.check();
+}
+
+#[test]
+fn a_forced_cancel_that_was_not_delivered_is_still_forced_after_a_restart() {
+    let order = |force| CancelOrder {
+        reason: if force { "at once" } else { "enough" }.to_owned(),
+        grace: Duration::from_millis(7),
+        force,
+    };
+    for orders in [vec![false, true], vec![true]] {
+        let mut w = World::new(plan(1, |_| {}), 1);
+        let (agent, token) = w.holdings().remove(0);
+        w.step(&agent, &token, Outcome::Passed);
+        for force in orders {
+            let decision = w.core.handle(Input::Cancel(order(force)), Timestamp(w.now));
+            w.carry(decision);
+        }
+        // The coordinator dies before it sends anything.
+        w.restart();
+        let inventory = vec![InventoryItem {
+            token: token.clone(),
+            last_seq: 1,
+            finished: false,
+        }];
+        let connected = Input::Connected { agent, inventory };
+        let effects = w.core.handle(connected, Timestamp(w.now)).effects;
+        let cancel = Effect::Cancel {
+            token,
+            order: order(true),
+        };
+        assert!(effects.contains(&cancel), "{effects:?}");
+    }
+}
+
+#[test]
+fn a_cancel_that_an_earlier_version_journaled_gets_the_default_grace() {
+    let mut w = World::new(plan(1, |_| {}), 1);
+    let text = r#"{"kind":"cancel_requested","reason":"enough"}"#;
+    let kind: EventKind = serde_json::from_str(text).unwrap();
+    assert_eq!(serde_json::to_string(&kind).unwrap(), text);
+    let mut event = w.journal[0].event.clone();
+    event.kind = kind;
+    let mut state = w.core.state().clone();
+    state.apply(&event);
+    let core = RunCore::recovered(state, 2, 2, Duration::from_millis(100));
+    w.core = core;
+    let (agent, token) = w.holdings().remove(0);
+    let inventory = vec![InventoryItem {
+        token: token.clone(),
+        last_seq: 1,
+        finished: false,
+    }];
+    let connected = Input::Connected { agent, inventory };
+    let effects = w.core.handle(connected, Timestamp(9)).effects;
+    let order = CancelOrder {
+        reason: "enough".to_owned(),
+        grace: Duration::from_millis(100),
+        force: false,
+    };
+    assert!(effects.contains(&Effect::Cancel { token, order }));
 }
 
 #[test]
@@ -514,7 +575,7 @@ fn cells_wait_for_a_missing_secret_and_start_when_it_comes() {
     // Cells queued before stay queued. A restarted run begins by asking for secrets.
     let mut state = RunState::new("r".into());
     w.journal.iter().for_each(|r| state.apply(&r.event));
-    let mut core = RunCore::recovered(state, 1, 2, 100);
+    let mut core = RunCore::recovered(state, 1, 2, Duration::from_millis(100));
     let held = core.handle(
         Input::Secrets {
             missing: vec!["key".into()],
@@ -584,7 +645,7 @@ proptest! {
                         prop_assert_eq!(before, w.journal.len());
                     }
                 }
-                (5, _) if index.index(10) == 0 => w.tell(Input::Cancel(CancelOrder { reason: "enough".into(), grace_ms: 1, force: false })),
+                (5, _) if index.index(10) == 0 => w.tell(Input::Cancel(CancelOrder { reason: "enough".into(), grace: Duration::from_millis(1), force: false })),
                 (6, Some((agent, token))) => w.step(&agent, &token, Outcome::Failed),
                 (7, Some((agent, token))) => w.step(&agent, &token, Outcome::Errored),
                 (_, Some((agent, token))) => w.step(&agent, &token, Outcome::Passed),

@@ -4,7 +4,6 @@
 use super::Switch;
 use super::world::{Happening, Res, World};
 use phalanx_agent::cell::core::{Ending, judge};
-use phalanx_agent::cell_contract::CancelOrder;
 use phalanx_agent::context::frame::{Value, View};
 use phalanx_agent::context::masks::Masks;
 use phalanx_agent::context::services::Down;
@@ -15,6 +14,7 @@ use phalanx_agent::sequence::skip::{Describe, expand};
 use phalanx_agent::sink::{Mask, Stamped};
 use phalanx_agent::step::contract::{Asked, End, Item, Opening};
 use phalanx_proto::link::Offer;
+use phalanx_shared::cancel::CancelOrder;
 use phalanx_shared::event::{EventKind, Failure};
 use phalanx_shared::id::Token;
 use phalanx_shared::language::model::{Spec, Step};

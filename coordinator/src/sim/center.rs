@@ -11,17 +11,18 @@ use super::{Switch, plan};
 use crate::dispatch::contract::{AgentInfo, GoesOn};
 use crate::dispatch::core::{AgentSession, ConnectionId, Effect, Settings};
 use crate::dispatch::gate::SharedGate;
-use crate::run::core::{CancelOrder, Effect as RunEffect, Input, RunCore};
+use crate::run::core::{Effect as RunEffect, Input, RunCore};
 use crate::schedule::core::{CellRequest, Input as ScheduleInput, RunLimits, Scheduler};
 use crate::schedule::expected::History;
 use phalanx_proto::link::{FromAgent, ToAgent};
+use phalanx_shared::cancel::CancelOrder;
 use phalanx_shared::event::{Event, EventKind, Recorded};
 use phalanx_shared::id::{AgentId, RunId, Token};
 use phalanx_shared::run_state::RunState;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-const GRACE_MS: u64 = 2_000;
+const GRACE: Duration = Duration::from_secs(2);
 /// Time that an attempt may take beyond its cell's timeout and the preparation.
 pub const ATTEMPT_MARGIN: Duration = Duration::from_secs(30);
 const RECONNECT_WITHIN: Duration = Duration::from_secs(20);
@@ -172,7 +173,7 @@ impl World {
         let Some(center) = &mut self.center else {
             return Ok(());
         };
-        let core = RunCore::recovered(state, position, center.epoch, GRACE_MS);
+        let core = RunCore::recovered(state, position, center.epoch, GRACE);
         center.runs.insert(run.clone(), core);
         center
             .histories
@@ -406,7 +407,7 @@ impl World {
         self.tally.count("run cancelled");
         let order = CancelOrder {
             reason: "simulated".to_owned(),
-            grace_ms: GRACE_MS,
+            grace: GRACE,
             force,
         };
         self.tell_run(run, Input::Cancel(order))

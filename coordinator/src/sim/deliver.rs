@@ -52,10 +52,9 @@ impl World {
                 }
                 RunEffect::Release(token) => self.schedule(ScheduleInput::Released { token }),
                 RunEffect::Offer { token, agent } => self.offer(token, &agent),
-                RunEffect::Cancel { token, order } => self.of_token(&token, |session| {
-                    let grace = Duration::from_millis(order.grace_ms);
-                    session.cancel(now, &token, grace, order.reason.clone(), order.force)
-                }),
+                RunEffect::Cancel { token, order } => {
+                    self.of_token(&token, |session| session.cancel(now, &token, order.clone()))
+                }
                 RunEffect::Retire(token) => self.of_token(&token, |session| session.retire(&token)),
                 // Only an answer to a Hello resumes.
                 RunEffect::Resume { .. } => Ok(()),

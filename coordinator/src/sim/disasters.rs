@@ -219,6 +219,8 @@ impl World {
             },
             _ => EventKind::CancelRequested {
                 reason: "forged".to_owned(),
+                grace_ms: None,
+                force: true,
             },
         };
         let event = Event {

@@ -231,8 +231,7 @@ impl Coordinator {
             outcome: state.outcome,
             settled: false,
         });
-        let grace = self.settings.cancel_grace.as_millis();
-        let grace = u64::try_from(grace).unwrap_or(u64::MAX);
+        let grace = self.settings.cancel_grace;
         let args = run_actor::Args {
             core: RunCore::recovered(state, position, self.journal.epoch(), grace),
             jobs,

@@ -4,6 +4,7 @@ use super::millis;
 use super::token::{InvalidToken, required};
 use crate::link::{Offer, ToAgent, Welcome};
 use crate::v1;
+use phalanx_shared::cancel::CancelOrder;
 use phalanx_shared::id::Token;
 use phalanx_shared::plan::CellJob;
 use std::sync::Arc;
@@ -47,9 +48,11 @@ impl TryFrom<v1::ToAgent> for ToAgent {
                 force,
             }) => ToAgent::Cancel {
                 token: required(token)?,
-                grace: Duration::from_millis(grace_ms),
-                reason,
-                force,
+                order: CancelOrder {
+                    reason,
+                    grace: Duration::from_millis(grace_ms),
+                    force,
+                },
             },
             Down::Abandon(v1::Abandon { token, reason }) => ToAgent::Abandon {
                 token: required(token)?,
@@ -196,9 +199,12 @@ impl From<ToAgent> for v1::ToAgent {
             }),
             ToAgent::Cancel {
                 token,
-                grace,
-                reason,
-                force,
+                order:
+                    CancelOrder {
+                        reason,
+                        grace,
+                        force,
+                    },
             } => Down::Cancel(v1::Cancel {
                 token: Some(token.into()),
                 grace_ms: millis(grace),

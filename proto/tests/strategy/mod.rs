@@ -5,6 +5,7 @@ use phalanx_proto::limit::SLOTS;
 use phalanx_proto::link::{FromAgent, Held, Hello, Offer, ToAgent, Welcome};
 use phalanx_proto::log::{Body, LogDown, LogUp, Record, Source as LogSource};
 use phalanx_proto::workspace::Part as WorkspacePart;
+use phalanx_shared::cancel::CancelOrder;
 use phalanx_shared::diagnostic::{Diagnostic, Severity, Source, Sources, Span};
 use phalanx_shared::event::{
     AttemptRef, CheckResult, Event, EventKind, Failure, KeptService, LogStream, LogTail, Output,
@@ -311,7 +312,13 @@ pub fn kind() -> impl Strategy<Value = EventKind> {
                 attempts,
             }
         ),
-        text().prop_map(|reason| EventKind::CancelRequested { reason }),
+        (text(), of(any::<u64>()), any::<bool>()).prop_map(|(reason, grace_ms, force)| {
+            EventKind::CancelRequested {
+                reason,
+                grace_ms,
+                force,
+            }
+        }),
         outcome().prop_map(|outcome| EventKind::RunFinished { outcome }),
     ];
     prop_oneof![coordinators, agents_kind()]
@@ -504,9 +511,11 @@ pub fn to_agent() -> impl Strategy<Value = ToAgent> {
         (token(), millis(), text(), any::<bool>()).prop_map(|(token, grace, reason, force)| {
             ToAgent::Cancel {
                 token,
-                grace,
-                reason,
-                force,
+                order: CancelOrder {
+                    reason,
+                    grace,
+                    force,
+                },
             }
         }),
         (token(), text()).prop_map(|(token, reason)| ToAgent::Abandon { token, reason }),

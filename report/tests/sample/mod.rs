@@ -665,6 +665,8 @@ pub fn cancelled(rest: &[Event]) -> Vec<Event> {
         at,
         EventKind::CancelRequested {
             reason: "Ctrl-C".into(),
+            grace_ms: None,
+            force: false,
         },
     )];
     for event in rest {

@@ -5,11 +5,13 @@
 //! same events twice.
 
 use super::{AttemptState, CellState, CellStatus, RunState, ServiceView, StepState, TornDown};
+use crate::cancel::CancelOrder;
 use crate::event::{AttemptRef, Event, EventKind, ServiceState, StepPath, StepResult};
 use crate::id::Token;
 use crate::outcome::Outcome;
 use crate::time::Timestamp;
 use indexmap::IndexMap;
+use std::time::Duration;
 
 /// Limits on the notes kept per attempt: their number and their bytes.
 const NOTES: usize = 1_000;
@@ -134,9 +136,11 @@ impl RunState {
                     cell.status = CellStatus::Finished;
                 }
             }
-            EventKind::CancelRequested { reason } if self.cancel.is_none() => {
-                self.cancel = Some(reason.clone());
-            }
+            EventKind::CancelRequested {
+                reason,
+                grace_ms,
+                force,
+            } => self.cancelled(reason, *grace_ms, *force),
             EventKind::RunFinished { outcome }
                 if self.outcome.is_none() && self.run_outcome().is_some() =>
             {
@@ -144,6 +148,27 @@ impl RunState {
                 self.finished = Some(at);
             }
             _ => {}
+        }
+    }
+
+    fn cancelled(&mut self, reason: &str, grace_ms: Option<u64>, force: bool) {
+        let first = self.cancel.is_none() && self.order.is_none();
+        if self.cancel.is_none() && !self.is_finished() {
+            self.cancel = Some(reason.to_owned());
+        }
+        let Some(grace_ms) = grace_ms else { return };
+        let order = CancelOrder {
+            reason: reason.to_owned(),
+            grace: Duration::from_millis(grace_ms),
+            force,
+        };
+        if self
+            .order
+            .as_ref()
+            .is_none_or(|known| order.is_harsher_than(known))
+        {
+            self.order = Some(order);
+            self.escalated |= !first;
         }
     }
 

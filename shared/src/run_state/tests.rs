@@ -193,6 +193,8 @@ fn journal(cells: usize, choices: &[u8]) -> Vec<Event> {
             (CellStatus::Finished, 0) if newest > 0 => w.torn_down(&token),
             (CellStatus::Finished, 1) => w.own(EventKind::CancelRequested {
                 reason: "enough".into(),
+                grace_ms: Some(1_000),
+                force: *choice >= 128,
             }),
             _ => {}
         }

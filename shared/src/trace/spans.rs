@@ -162,7 +162,7 @@ impl Spans {
                 judge(&mut span, *outcome, reason.as_deref());
                 return vec![span];
             }
-            EventKind::CancelRequested { reason } => {
+            EventKind::CancelRequested { reason, .. } => {
                 self.events
                     .push(moment("cancel requested", at, "phalanx.reason", reason));
             }

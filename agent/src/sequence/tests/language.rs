@@ -1,6 +1,7 @@
 //! Tests each rule of the language about which step is next, on the core alone.
 
 use super::*;
+use phalanx_shared::cancel::CancelOrder;
 
 use Outcome::{Cancelled, Errored, Failed, Flaky, Passed, Skipped};
 

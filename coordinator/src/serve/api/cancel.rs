@@ -3,9 +3,10 @@
 use super::find;
 use super::status::of_actor;
 use crate::run::actor::{Look, Tell};
-use crate::run::core::{CancelOrder, Input};
+use crate::run::core::Input;
 use crate::supervisor::Handle;
 use phalanx_proto::v1;
+use phalanx_shared::cancel::CancelOrder;
 use std::time::Duration;
 use tonic::Status;
 
@@ -30,14 +31,13 @@ pub(super) async fn cancel(
         return Ok(v1::CancelResponse { finished: true });
     };
     let finished = run.actor.ask(Look).await.map_err(of_actor)?.finished;
-    let grace = handle.settings.cancel_grace.as_millis();
     let order = CancelOrder {
         reason: if reason.is_empty() {
             "cancelled".to_owned()
         } else {
             reason
         },
-        grace_ms: u64::try_from(grace).unwrap_or(u64::MAX),
+        grace: handle.settings.cancel_grace,
         force,
     };
     // A run that ends in the meantime needs no order.
@@ -49,7 +49,7 @@ pub(super) async fn cancel(
 pub async fn cancel_all(handle: &Handle, within: Duration) -> bool {
     let order = CancelOrder {
         reason: "the coordinator stops".to_owned(),
-        grace_ms: u64::try_from(handle.settings.cancel_grace.as_millis()).unwrap_or(u64::MAX),
+        grace: handle.settings.cancel_grace,
         force: false,
     };
     let mut tails = Vec::new();
