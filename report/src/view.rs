@@ -10,7 +10,6 @@ pub mod coverage;
 pub mod timing;
 
 pub use build::origin_path;
-pub(super) use build::{ancestors, micros};
 
 use coverage::Coverage;
 use indexmap::IndexMap;
@@ -21,6 +20,7 @@ use phalanx_shared::run_state::CellStatus;
 use phalanx_shared::time::Timestamp;
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
+use std::time::Duration;
 use timing::Timing;
 
 /// Version of the JSON report. Fields may be added within a version.
@@ -312,4 +312,32 @@ fn rfc3339<S: Serializer>(time: &Option<Timestamp>, serializer: S) -> Result<S::
 
 fn rfc3339_always<S: Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&time.to_rfc3339())
+}
+
+/// Returns the groups and phases around a path, outermost first, as `known` maps them. A `foreach` key may contain a
+/// slash, so a prefix counts only if it is known.
+pub(crate) fn ancestors<T>(path: &str, known: impl Fn(&str) -> Option<T>) -> Vec<T> {
+    path.char_indices()
+        .filter(|(_, c)| matches!(c, '/' | '['))
+        .filter_map(|(at, _)| path.get(..at).and_then(&known))
+        .collect()
+}
+
+/// Returns a duration in whole microseconds.
+pub(crate) fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_with_slashes_and_brackets_is_no_group() {
+        let known = ["sync", "sync/2", "sync/2[a/b]"];
+        let found = ancestors("sync/2[a/b]/1", |prefix| {
+            known.iter().position(|path| *path == prefix)
+        });
+        assert_eq!(found, [0, 1, 2]);
+    }
 }

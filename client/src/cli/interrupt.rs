@@ -1,6 +1,7 @@
 //! Ctrl-C, SIGTERM and SIGHUP: each is a request to stop.
 
 use super::error::CliError;
+use super::exit;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// The signal that requested the stop.
@@ -60,5 +61,17 @@ impl Interrupts {
             _ = self.terminate.recv() => Stop::Terminate,
             _ = self.hangup.recv() => Stop::Hangup,
         }
+    }
+}
+
+/// Returns the result of the work, or an error if Ctrl-C comes first. Nothing runs yet, so there is nothing to clean
+/// up.
+pub(super) async fn unless<T>(
+    interrupts: &mut Interrupts,
+    work: impl Future<Output = Result<T, CliError>>,
+) -> Result<T, CliError> {
+    tokio::select! {
+        _ = interrupts.next() => Err(CliError::said(exit::INTERRUPTED)),
+        done = work => done,
     }
 }

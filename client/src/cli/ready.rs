@@ -2,8 +2,7 @@
 
 use super::connect::Connection;
 use super::error::CliError;
-use super::interrupt::Interrupts;
-use super::run::unless;
+use super::interrupt::{Interrupts, unless};
 use super::say::Voice;
 use super::selection::Selection;
 use super::upload::upload;

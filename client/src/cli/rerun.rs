@@ -2,9 +2,9 @@
 
 use super::connect::Connection;
 use super::error::CliError;
-use super::interrupt::Interrupts;
+use super::interrupt::{Interrupts, unless};
 use super::ready::patiently;
-use super::run::{How, LocalArgs, attend, unless};
+use super::run::{How, LocalArgs, attend};
 use super::secrets::{self, Given};
 use super::{Context, connect};
 use crate::config::Flag;

@@ -3,7 +3,7 @@
 use super::connect::Connection;
 use super::error::CliError;
 use super::follow::{Followed, Left, OnInterrupt, fetch, follow};
-use super::interrupt::Interrupts;
+use super::interrupt::{Interrupts, unless};
 use super::options::Options;
 use super::ready::Ready;
 use super::reports::Report;
@@ -214,18 +214,6 @@ async fn failed_before(ready: &mut Ready, context: &Context) -> Result<(), CliEr
         plural(ready.cells(), "cell")
     ));
     Ok(())
-}
-
-/// Returns the result of the work, or an error if Ctrl-C comes first. Nothing runs yet, so there is nothing to clean
-/// up.
-pub(super) async fn unless<T>(
-    interrupts: &mut Interrupts,
-    work: impl Future<Output = Result<T, CliError>>,
-) -> Result<T, CliError> {
-    tokio::select! {
-        _ = interrupts.next() => Err(CliError::said(exit::INTERRUPTED)),
-        done = work => done,
-    }
 }
 
 /// Follows a run that this command started to its end, or detaches from it.

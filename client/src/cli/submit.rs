@@ -1,10 +1,9 @@
 //! `phalanx submit`: submits a run to a coordinator and doesn't wait for it.
 
 use super::error::CliError;
-use super::interrupt::Interrupts;
+use super::interrupt::{Interrupts, unless};
 use super::options::Options;
 use super::ready::Ready;
-use super::run::unless;
 use super::secrets::{self, SecretArgs};
 use super::{Context, connect, exit, say};
 use crate::config::server::COORDINATOR;

@@ -3,15 +3,11 @@
 //! A slow or unreachable backend costs spans, never a run: readers wait for the queue, and nothing waits for readers.
 //! Undelivered spans are counted and reported once at the end.
 
-use super::reader::Reader;
 use super::settings::Target;
-use crate::journal::Store;
-use crate::registry::RunHandle;
 use opentelemetry_otlp::{SpanExporter, WithExportConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{SpanData, SpanExporter as _};
 use phalanx_shared::id::RunId;
-use phalanx_shared::trace::TraceContext;
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -113,30 +109,18 @@ impl Tracer {
         }
     }
 
-    /// Follows a run's journal to its end. Does nothing if the run is already followed or its trace isn't sampled.
-    pub fn follow(
-        &self,
-        run: &RunId,
-        within: Option<TraceContext>,
-        store: Arc<dyn Store>,
-        registry: crate::registry::Registry,
-        handle: &RunHandle,
-    ) {
-        let recorded = TraceContext::of_run(run, within).is_sampled();
-        if !recorded || !locked(&self.0.following).insert(run.clone()) {
+    /// Runs a reader of the run's journal to its end. Does nothing if the run has one already.
+    pub(super) fn read<Reading>(&self, run: &RunId, reader: impl FnOnce(Tracer) -> Reading)
+    where
+        Reading: Future<Output = ()> + Send + 'static,
+    {
+        if !locked(&self.0.following).insert(run.clone()) {
             return;
         }
-        let reader = Reader {
-            tracer: self.clone(),
-            store,
-            registry,
-            run: run.clone(),
-            within,
-            tail: handle.tail.clone(),
-        };
+        let reading = reader(self.clone());
         let (tracer, run) = (self.clone(), run.clone());
         self.0.readers.spawn(async move {
-            reader.read().await;
+            reading.await;
             locked(&tracer.0.following).remove(&run);
         });
     }

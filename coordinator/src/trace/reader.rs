@@ -6,7 +6,7 @@
 use super::convert::span_data;
 use super::pipeline::Tracer;
 use crate::journal::Store;
-use crate::registry::Registry;
+use crate::registry::{Registry, RunHandle};
 use crate::run::actor::RunTail;
 use phalanx_shared::id::RunId;
 use phalanx_shared::trace::{Span, Spans, TraceContext};
@@ -16,18 +16,46 @@ use tokio::sync::watch;
 /// Maximum number of events read at once.
 const BATCH: u32 = 512;
 
-pub(super) struct Reader {
-    pub tracer: Tracer,
-    pub store: Arc<dyn Store>,
-    pub registry: Registry,
-    pub run: RunId,
-    pub within: Option<TraceContext>,
-    pub tail: watch::Receiver<RunTail>,
+struct Reader {
+    tracer: Tracer,
+    store: Arc<dyn Store>,
+    registry: Registry,
+    run: RunId,
+    within: Option<TraceContext>,
+    tail: watch::Receiver<RunTail>,
+}
+
+impl Tracer {
+    /// Follows a run's journal to its end. Does nothing if the run is already followed or its trace isn't sampled.
+    pub fn follow(
+        &self,
+        run: &RunId,
+        within: Option<TraceContext>,
+        store: Arc<dyn Store>,
+        registry: Registry,
+        handle: &RunHandle,
+    ) {
+        if !TraceContext::of_run(run, within).is_sampled() {
+            return;
+        }
+        let (of, tail) = (run.clone(), handle.tail.clone());
+        self.read(run, |tracer| {
+            let reader = Reader {
+                tracer,
+                store,
+                registry,
+                run: of,
+                within,
+                tail,
+            };
+            reader.read()
+        });
+    }
 }
 
 impl Reader {
     /// Reads until the run is settled or the tracer stops.
-    pub async fn read(mut self) {
+    async fn read(mut self) {
         let mut spans = Spans::new(self.run.clone(), self.within);
         let mut next = 1;
         let mut gone = false;

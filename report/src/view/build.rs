@@ -4,7 +4,7 @@ use super::coverage::coverage;
 use super::timing::timing;
 use super::{
     AttemptView, CellView, CleanUp, Counts, RunView, ServiceReport, SkipGroup, StepKind, StepView,
-    VERSION,
+    VERSION, ancestors, micros,
 };
 use indexmap::IndexMap;
 use phalanx_shared::id::CellId;
@@ -12,7 +12,6 @@ use phalanx_shared::outcome::Outcome;
 use phalanx_shared::run_state::{AttemptState, CellState, RunState, StepState};
 use phalanx_shared::time::Timestamp;
 use serde_json::{Map, Value};
-use std::time::Duration;
 
 impl RunView {
     /// Returns the view of a run at a time. `axis` selects the columns of the coverage table; without it, the axis
@@ -174,15 +173,6 @@ fn step_views(steps: &IndexMap<String, StepState>, now: Timestamp) -> Vec<StepVi
         .collect()
 }
 
-/// Returns the groups and phases around a path, outermost first, as `known` maps them. A `foreach` key may contain a
-/// slash, so a prefix counts only if it is known.
-pub(crate) fn ancestors<T>(path: &str, known: impl Fn(&str) -> Option<T>) -> Vec<T> {
-    path.char_indices()
-        .filter(|(_, c)| matches!(c, '/' | '['))
-        .filter_map(|(at, _)| path.get(..at).and_then(&known))
-        .collect()
-}
-
 fn step_view(
     path: &str,
     step: &StepState,
@@ -257,23 +247,4 @@ fn skips(cells: &[CellView]) -> Vec<SkipGroup> {
         .collect();
     groups.sort_by_key(|group| std::cmp::Reverse(group.count()));
     groups
-}
-
-/// Returns a duration in whole microseconds.
-pub(crate) fn micros(duration: Duration) -> u64 {
-    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_key_with_slashes_and_brackets_is_no_group() {
-        let known = ["sync", "sync/2", "sync/2[a/b]"];
-        let found = ancestors("sync/2[a/b]/1", |prefix| {
-            known.iter().position(|path| *path == prefix)
-        });
-        assert_eq!(found, [0, 1, 2]);
-    }
 }

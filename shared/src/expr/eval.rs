@@ -16,7 +16,7 @@ use serde_json::Value;
 impl Program {
     /// Returns the value of the expression, or an error with the failing part and the reason.
     pub fn eval(&self, scope: &Scope) -> Result<Value, EvalError> {
-        match self.read_fields(scope) {
+        match read_fields(self, scope) {
             Some(value) => Ok(value),
             None => self.run(scope, to_json),
         }
@@ -152,4 +152,14 @@ fn call_defined(
             })
             .map_err(|e| failed(e.message))
     }
+}
+
+/// Reads the value of an expression that is only a path of fields, without the evaluator.
+fn read_fields(program: &Program, scope: &Scope) -> Option<Value> {
+    let (root, path) = program.fields()?;
+    let mut value = scope.json(root)?;
+    for field in path {
+        value = value.as_object()?.get(field)?;
+    }
+    Some(value.clone())
 }

@@ -7,13 +7,11 @@ use super::functions::{
 use super::keys::MatrixKeys;
 use super::place::place;
 use super::scan::{self, Flaw, Kind};
-use super::scope::Scope;
 use super::stack::{on_own_stack, with_room};
 use super::tree::{Tree, children, is_function};
 use crate::diagnostic::{Diagnostic, Span};
 use crate::node;
 use cel::common::ast::{CallExpr, ComprehensionExpr, Expr, IdedExpr, LiteralValue, operators};
-use serde_json::Value;
 use std::fmt;
 use std::ops::Range;
 
@@ -162,14 +160,10 @@ impl Program {
         self.span
     }
 
-    /// Reads the value of an expression that is only a path of fields, without the evaluator.
-    pub(super) fn read_fields(&self, scope: &Scope) -> Option<Value> {
+    /// Returns the name and the fields of an expression that is only a path.
+    pub(super) fn fields(&self) -> Option<(&str, &[String])> {
         let (root, path) = self.fields.as_ref()?;
-        let mut value = scope.json(root)?;
-        for field in path {
-            value = value.as_object()?.get(field)?;
-        }
-        Some(value.clone())
+        Some((root, path))
     }
 
     /// Returns whether the expression uses `root`.

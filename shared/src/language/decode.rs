@@ -14,6 +14,6 @@ mod step;
 mod top;
 
 pub(crate) use extends::merge_service;
-pub(crate) use fields::{is_extension, within};
+pub(crate) use fields::within;
 pub(crate) use service::services;
 pub(crate) use top::{Parts, included, main};

@@ -31,3 +31,25 @@ pub(crate) const SCALAR_OR_NULL: Kind = Kind::ByType {
     map: None,
 };
 const TEXT_OR_NULL: Kind = Kind::Leaf(Leaf::TextOrNull);
+
+/// List of texts.
+pub(crate) const TEXT_LIST: Kind = Kind::Varies(&Kind::List(&TEXT));
+/// One text or a list of them.
+pub(crate) const TEXT_OR_LIST: Kind = Kind::Varies(&Kind::ByType {
+    scalar: Some(&TEXT),
+    list: Some(&Kind::List(&TEXT)),
+    map: None,
+});
+/// Map of texts, or a list of `NAME=value`.
+pub(crate) const MAP_OR_LIST: Kind = Kind::Varies(&Kind::ByType {
+    scalar: None,
+    list: Some(&Kind::List(&TEXT)),
+    map: Some(&Kind::Map(&SCALAR_OR_NULL)),
+});
+
+/// One expression or a list of them.
+pub(crate) const EXPECTATIONS: Kind = Kind::ByType {
+    scalar: Some(&EXPR),
+    list: Some(&Kind::List(&EXPR)),
+    map: Some(&EXPR),
+};

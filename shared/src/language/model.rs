@@ -4,15 +4,16 @@
 //! stay a [`Node`], a [`Template`] or an [`Expr`] and are evaluated when they are used. A spec travels to agents as
 //! JSON, so it is plain data.
 
-mod action;
 mod http;
 mod service;
 mod step;
 
-pub use action::{Action, Command, ContainerAction, ContainerVerb, Cp, Exec, Run, Use, Wait};
 pub use http::{Body, Http, Method, Session, SessionRef, Sse, Tls};
 pub use service::{Probe, Ready, Service};
-pub use step::{Capture, ForEach, Poll, Retry, SkipIf, Step};
+pub use step::{
+    Action, Capture, Command, ContainerAction, ContainerVerb, Cp, Exec, ForEach, Poll, Retry, Run,
+    SkipIf, Step, Use, Wait,
+};
 
 use crate::diagnostic::Span;
 use crate::node::{Expr, Node, Template, Text};

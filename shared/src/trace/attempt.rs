@@ -1,6 +1,6 @@
 //! The spans of one attempt: its stack with its services, its phases, groups and steps, and its clean-up.
 
-use super::spans::{Attributes, judge, moment, number_of, of_kind, text};
+use super::span::{Attributes, judge, moment, number_of, of_kind, text};
 use super::{AttemptTrace, Span, SpanEvent, SpanId, Status, TraceId, Value};
 use crate::event::{Event, EventKind, ServiceState, StepResult};
 use crate::outcome::Outcome;

@@ -1,6 +1,7 @@
 //! A span as plain data that every tracing backend understands, without depending on their libraries.
 
 use super::{SpanId, TraceId};
+use crate::outcome::Outcome;
 use crate::time::Timestamp;
 
 /// An operation that took time.
@@ -102,4 +103,50 @@ impl From<Vec<String>> for Value {
     fn from(texts: Vec<String>) -> Self {
         Value::Texts(texts)
     }
+}
+
+/// Attributes that every span of a run, or below a cell, carries to show where it belongs.
+pub(super) type Attributes = Vec<(String, Value)>;
+
+pub(super) fn text(key: &str, value: &str) -> (String, Value) {
+    (key.to_owned(), value.into())
+}
+
+pub(super) fn number_of(key: &str, value: u32) -> (String, Value) {
+    (key.to_owned(), value.into())
+}
+
+/// Returns the attributes of a span: its kind, then where it belongs.
+pub(super) fn of_kind(kind: &str, attributes: &Attributes) -> Attributes {
+    let mut all = vec![text("phalanx.kind", kind)];
+    all.extend(attributes.iter().cloned());
+    all
+}
+
+pub(super) fn moment(name: &str, at: Timestamp, key: &str, value: &str) -> SpanEvent {
+    SpanEvent {
+        name: name.to_owned(),
+        at,
+        attributes: vec![text(key, value)],
+    }
+}
+
+/// Sets a span's outcome, reason and status.
+pub(super) fn judge(span: &mut Span, outcome: Outcome, reason: Option<&str>) {
+    span.attributes
+        .push(text("phalanx.outcome", outcome.as_str()));
+    if let Some(reason) = reason {
+        let key = match outcome {
+            Outcome::Skipped => "phalanx.skip.reason",
+            _ => "phalanx.reason",
+        };
+        span.attributes.push(text(key, reason));
+    }
+    span.status = match outcome {
+        Outcome::Passed | Outcome::Flaky => Status::Ok,
+        Outcome::Skipped | Outcome::Cancelled => Status::Unset,
+        Outcome::Failed | Outcome::Errored => {
+            Status::Error(reason.unwrap_or(outcome.as_str()).to_owned())
+        }
+    };
 }

@@ -4,9 +4,9 @@
 //! appended. If one side is an expression or has another form (a list over a map), the merge is deferred: the value
 //! becomes a list of both, which [`crate::language::service`] merges once it is evaluated.
 
-use super::fields::is_extension;
 use crate::diagnostic::Diagnostic;
 use crate::language::shape::check::closest;
+use crate::language::shape::name::is_extension;
 use crate::node::{Entry, Node, NodeValue, Text};
 use indexmap::IndexMap;
 

@@ -4,11 +4,6 @@ use crate::diagnostic::{Diagnostic, Span};
 use crate::language::quantity;
 use crate::node::{Entry, Expr, Node, NodeValue, Template, Text, holds_interpolation};
 
-/// Returns whether a key starts with `x-`. Such keys are free for the user, as in Compose: a place for anchors.
-pub(crate) fn is_extension(key: &str) -> bool {
-    key.starts_with("x-")
-}
-
 /// Keys of a map; any other value has none.
 #[derive(Clone, Copy)]
 pub(crate) struct Fields<'a> {

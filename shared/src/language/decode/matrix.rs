@@ -3,6 +3,7 @@
 use super::fields::Fields;
 use crate::diagnostic::Span;
 use crate::language::model::{CellSettings, Strategy};
+use crate::language::shape::name::is_extension;
 use crate::node::Node;
 
 /// Decodes the strategy. Without one there is a single cell.
@@ -28,7 +29,7 @@ pub fn strategy(node: Option<&Node>, whole: Span) -> Strategy {
         axes: axes
             .iter()
             .filter(|axis| !matches!(axis.key.text.as_str(), "include" | "exclude"))
-            .filter(|axis| !super::is_extension(&axis.key.text) && !axis.value.is_null())
+            .filter(|axis| !is_extension(&axis.key.text) && !axis.value.is_null())
             .map(|axis| (axis.key.clone(), axis.value.clone()))
             .collect(),
         include: inner.and_then(|fields| fields.node("include")),

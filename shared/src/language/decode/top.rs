@@ -1,6 +1,6 @@
 //! Decodes the top level of a spec, and of a file that it includes.
 
-use super::fields::{Fields, is_extension};
+use super::fields::Fields;
 use super::{define, http, matrix, step};
 use crate::diagnostic::Diagnostic;
 use crate::language::keys::top::{INCLUDED, SPEC};
@@ -9,6 +9,7 @@ use crate::language::model::{
 };
 use crate::language::quantity;
 use crate::language::shape::check;
+use crate::language::shape::name::is_extension;
 use crate::node::{Entry, Node, NodeValue, Text};
 
 /// Parts that any file of a spec may hold.

@@ -1,7 +1,6 @@
 //! Keys of the actions of a step.
 
 use super::*;
-use crate::language::keys::step::EXPECTATIONS;
 use crate::language::shape::{Key, Rule, Table, key, needed};
 
 const SERVICE_NAME: Kind = TEMPLATE;
@@ -37,10 +36,27 @@ const REQUEST: &[Key] = &[
     key("follow-redirects", BOOL, "off unless asked for"),
     key(
         "tls",
-        Kind::Table(|| &super::top::TLS),
+        Kind::Table(|| &TLS),
         "TLS settings that override the session's",
     ),
 ];
+
+/// TLS settings of a session or a request.
+pub(super) static TLS: Table = Table {
+    name: "`tls`",
+    doc: "TLS settings.",
+    keys: &[&[
+        key("verify", BOOL, "whether certificates are verified (true)"),
+        key(
+            "ca",
+            TEMPLATE,
+            "a PEM bundle to trust, as a path in the workspace",
+        ),
+    ]],
+    rest: None,
+    rules: &[],
+    hints: &[("insecure", "write `verify: false`")],
+};
 
 const QUERY: Kind = Kind::Varies(&Kind::Map(&Kind::ByType {
     scalar: Some(&SCALAR_OR_NULL),

@@ -1,6 +1,5 @@
 //! Keys that only a Compose file has, keys that make no difference to a test, and keys that can't be ignored.
 
-use super::service::{MAP_OR_LIST, TEXT_OR_LIST};
 use super::*;
 use crate::language::shape::{Key, Table, key, needed};
 
@@ -142,8 +141,6 @@ pub(super) const ONLY_COMPOSE: &[Key] = &[
     ),
     key("configs", REFERENCES, "files of the file's `configs`"),
 ];
-
-const TEXT_LIST: Kind = Kind::Varies(&Kind::List(&TEXT));
 
 const REFERENCES: Kind = Kind::List(&Kind::ByType {
     scalar: Some(&TEXT),

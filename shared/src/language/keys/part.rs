@@ -2,7 +2,6 @@
 
 use super::action::PROBE_HTTP;
 use super::*;
-use crate::language::keys::service::{MAP_OR_LIST, TEXT_OR_LIST};
 use crate::language::shape::name::NameRule;
 use crate::language::shape::{Rule, Table, key, needed};
 

@@ -55,18 +55,6 @@ const HINTS: &[(&str, &str)] = &[
     ("wait", "it is called `ready`"),
 ];
 
-const TEXT_LIST: Kind = Kind::Varies(&Kind::List(&TEXT));
-pub(super) const TEXT_OR_LIST: Kind = Kind::Varies(&Kind::ByType {
-    scalar: Some(&TEXT),
-    list: Some(&Kind::List(&TEXT)),
-    map: None,
-});
-pub(super) const MAP_OR_LIST: Kind = Kind::Varies(&Kind::ByType {
-    scalar: None,
-    list: Some(&Kind::List(&TEXT)),
-    map: Some(&Kind::Map(&SCALAR_OR_NULL)),
-});
-
 const PROCESS: &[Key] = &[PROCESS_KEY, ENV_KEY];
 const EXTENDS: &[Key] = &[EXTENDS_KEY];
 

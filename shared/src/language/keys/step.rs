@@ -18,13 +18,6 @@ pub const CAPTURES: Kind = Kind::Named(
     },
 );
 
-/// One expression or a list of them.
-pub const EXPECTATIONS: Kind = Kind::ByType {
-    scalar: Some(&EXPR),
-    list: Some(&Kind::List(&EXPR)),
-    map: Some(&EXPR),
-};
-
 /// Keys of the actions; a step has one of them.
 pub const ACTIONS: [&str; 10] = [
     "http",

@@ -1,6 +1,8 @@
 //! Keys at the top level of a spec file.
 
-use super::step::{PHASE, STEPS};
+use super::action::TLS;
+use super::service::SERVICE;
+use super::step::{CAPTURES, PHASE, STEPS};
 use super::*;
 use crate::language::shape::name::NameRule;
 use crate::language::shape::{Key, Rule, Table, key, needed};
@@ -135,7 +137,7 @@ const SHARED: &[Key] = &[
     ),
     key(
         "services",
-        Kind::Named(NameRule::Service, &Kind::Table(|| &super::service::SERVICE)),
+        Kind::Named(NameRule::Service, &Kind::Table(|| &SERVICE)),
         "the containers and processes of a cell",
     ),
     key(
@@ -403,23 +405,6 @@ static SESSION: Table = Table {
     ],
 };
 
-/// TLS settings of a session or a request.
-pub static TLS: Table = Table {
-    name: "`tls`",
-    doc: "TLS settings.",
-    keys: &[&[
-        key("verify", BOOL, "whether certificates are verified (true)"),
-        key(
-            "ca",
-            TEMPLATE,
-            "a PEM bundle to trust, as a path in the workspace",
-        ),
-    ]],
-    rest: None,
-    rules: &[],
-    hints: &[("insecure", "write `verify: false`")],
-};
-
 static DEFINE: Table = Table {
     name: "a define",
     doc: "A group of steps for `use`, or with `value` a function for expressions.",
@@ -439,11 +424,7 @@ static DEFINE: Table = Table {
             STEPS,
             "the steps; they see the parameters as `params.NAME`",
         ),
-        key(
-            "capture",
-            super::step::CAPTURES,
-            "what `steps.ID` of the `use` offers",
-        ),
+        key("capture", CAPTURES, "what `steps.ID` of the `use` offers"),
     ]],
     rest: None,
     rules: &[

@@ -10,12 +10,13 @@ mod variables;
 
 use super::files::Files;
 use crate::diagnostic::{Diagnostic, Span};
-use crate::language::decode::{is_extension, merge_service};
+use crate::language::decode::merge_service;
 use crate::language::keys::service::COMPOSE_SERVICE;
 use crate::language::shape::Kind;
 use crate::language::shape::cast::cast;
 use crate::language::shape::check::{self, found};
 use crate::language::shape::name::NameRule;
+use crate::language::shape::name::is_extension;
 use crate::node::{Entry, Node, NodeValue, Text};
 use indexmap::IndexMap;
 use std::collections::HashSet;

@@ -1,9 +1,9 @@
 //! Checks a tree against its shape and reports every mismatch: unknown keys, wrong types, missing keys, keys that
 //! exclude each other, invalid names, and `${{ }}` where nothing is evaluated.
 
+use super::name::is_extension;
 use super::{Kind, Leaf, Rule, Table};
 use crate::diagnostic::{Diagnostic, Span};
-use crate::language::decode::is_extension;
 use crate::language::quantity;
 use crate::node::{Entry, Node, NodeValue, Text, holds_interpolation};
 

@@ -21,6 +21,11 @@ pub enum NameRule {
     Session,
 }
 
+/// Returns whether a key starts with `x-`. Such keys are free for the user, as in Compose: a place for anchors.
+pub(crate) fn is_extension(key: &str) -> bool {
+    key.starts_with("x-")
+}
+
 /// Contexts of expressions.
 pub const CONTEXTS: [&str; 11] = [
     "inputs",

@@ -4,6 +4,7 @@ use super::*;
 use crate::event::{AttemptRef, CheckResult, ServiceState, StepResult};
 use crate::id::{AgentId, Token};
 use crate::plan::{Plan, Resources};
+use crate::trace::Value;
 use indexmap::IndexMap;
 use serde_json::{Map, json};
 

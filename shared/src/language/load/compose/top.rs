@@ -1,7 +1,7 @@
 //! Checks the top-level keys of a Compose file.
 
 use crate::diagnostic::Diagnostic;
-use crate::language::decode::is_extension;
+use crate::language::shape::name::is_extension;
 use crate::node::{Entry, Node, NodeValue, Text};
 
 /// Checks a key, and collects external networks.
