@@ -1,6 +1,5 @@
 //! Hidden subcommands that both binaries answer before they read a setting or start a thread.
 
-use crate::demo;
 use crate::keeper;
 use crate::mourner;
 use crate::runtime::process::warden;
@@ -27,8 +26,5 @@ pub fn hidden_command() -> Option<ExitCode> {
     if command == keeper::COMMAND {
         return Some(keeper::main(arguments));
     }
-    if command == mourner::COMMAND {
-        return Some(mourner::main());
-    }
-    (command == demo::DEMO_COMMAND).then(|| demo::main(arguments))
+    (command == mourner::COMMAND).then(mourner::main)
 }

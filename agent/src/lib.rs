@@ -11,7 +11,6 @@ pub mod cell_contract;
 pub mod clock;
 pub mod command;
 pub mod context;
-pub mod demo;
 pub mod duration;
 pub mod entry;
 pub mod gc;

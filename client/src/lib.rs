@@ -6,6 +6,8 @@
 
 pub mod cli;
 pub mod config;
+pub mod demo;
+pub mod entry;
 pub mod local;
 pub mod prepare;
 pub mod spec_file;

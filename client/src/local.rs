@@ -1,7 +1,7 @@
 //! Single-machine mode: a coordinator and its agents for one command, which speak the real protocol over a Unix socket.
 //!
-//! Apart from `main.rs` and the commands `agent` and `demo-server`, only this module (with `local/`) uses the agent's
-//! crate. Each run has its own directory, so several can run at once; the directories of all runs are side by side and
+//! Apart from `entry.rs`, `main.rs` and the command `agent`, only this module (with `local/`) uses the agent's crate.
+//! Each run has its own directory, so several can run at once; the directories of all runs are side by side and
 //! are listed together (`place.rs`). Agents run in this process or as its children (`agents.rs`). Either way, the next
 //! start cleans up after dead ones.
 

@@ -1,9 +1,9 @@
-//! The `phalanx` binary: handles its hidden subcommands, then the command of its arguments.
+//! The `phalanx` binary: handles what must come before settings and threads, then the command of its arguments.
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    if let Some(code) = phalanx_agent::entry::hidden_command() {
+    if let Some(code) = phalanx_client::entry::early_command() {
         return code;
     }
     phalanx_agent::limits::raise_open_files();

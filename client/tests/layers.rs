@@ -237,6 +237,15 @@ fn what_a_crate_declares_it_names() {
     }
 }
 
+#[test]
+fn no_release_has_the_fake_runtime() {
+    for krate in CRATES {
+        let text = fs::read_to_string(workspace().join(krate).join("Cargo.toml")).unwrap();
+        let (released, _) = text.split_once("[dev-dependencies]").unwrap_or((&text, ""));
+        assert!(!released.contains("\"fake\""), "{krate} turns it on");
+    }
+}
+
 /// Returns all Rust files of a package: sources, tests, benches, the build script.
 fn everything_in(krate: &str) -> Vec<String> {
     let mut folders = vec![workspace().join(krate)];

@@ -22,7 +22,7 @@ use tokio_stream::StreamExt;
 const BOUND: Duration = Duration::from_secs(60);
 
 fn main() -> ExitCode {
-    if let Some(code) = phalanx_agent::entry::hidden_command() {
+    if let Some(code) = phalanx_client::entry::early_command() {
         return code;
     }
     let _ = rustls::crypto::ring::default_provider().install_default();

@@ -119,10 +119,7 @@ impl Rig {
             },
             clock,
             allow_host_commands: self.allow_host_commands,
-            demo_server: vec![
-                env!("CARGO_BIN_EXE_phalanx-agent").to_owned(),
-                "demo-server".to_owned(),
-            ],
+            demo_server: vec!["phalanx".to_owned(), "demo-server".to_owned()],
         };
         let (events, events_in) = mpsc::channel(1024);
         let (logs, logs_in) = mpsc::channel(1024);

@@ -5,50 +5,12 @@ use phalanx_agent::runtime::contract::{Addresses, Prepared, RuntimeError};
 use phalanx_agent::runtime::fake::script::{
     CommandScript, ExitScript, Printed, Script, ServiceScript,
 };
-use phalanx_shared::event::{EventKind, ServiceState};
+use phalanx_shared::event::ServiceState;
 use phalanx_shared::outcome::Outcome;
 use std::time::Duration;
 
 fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
-}
-
-/// A server on the port that Phalanx chose.
-const PROCESS: &str = r#"
-services:
-  web:
-    process: ["${{ phalanx.demo_server }}", "--port", "${{ port.http }}"]
-    ports: [http]
-    ready: { http: { get: "${{ services.web.url }}/", expect: ["status < 500"] }, timeout: 30s }
-"#;
-
-#[tokio::test]
-async fn a_process_is_started_on_a_free_port_waited_for_and_torn_down() {
-    let ended = spec(&format!(
-        r#"{PROCESS}
-phases:
-  main:
-    - http: {{ get: "${{{{ services.web.url }}}}/" }}
-      expect: [status == 200, "services.web.port['http'] > 0", services.web.host == '127.0.0.1']
-"#
-    ))
-    .run()
-    .await;
-    ended.passed();
-    let states = ended.states("web");
-    assert_eq!(
-        states,
-        [
-            ServiceState::Created,
-            ServiceState::Started,
-            ServiceState::Ready
-        ]
-    );
-    let torn = ended.events.last();
-    assert!(
-        matches!(torn, Some(EventKind::TornDown { removed: 1.., left, .. }) if left.is_empty()),
-        "{torn:?}"
-    );
 }
 
 #[tokio::test]

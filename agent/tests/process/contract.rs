@@ -350,27 +350,3 @@ async fn what_makes_no_sense_for_a_process_is_refused_clearly() {
     );
     stack.close(Duration::ZERO, None).await;
 }
-
-#[tokio::test(flavor = "multi_thread")]
-async fn twenty_servers_started_at_once_get_the_ports_reserved_for_them() {
-    let bench = Bench::new();
-    let stack = bench.stack().await;
-    let server = async |name: String| {
-        let ports = stack.reserve_ports(&name, &words(&["http"])).await.unwrap();
-        let port = ports[0].1.to_string();
-        let config = ServiceConfig {
-            name,
-            process: Some(words(&[
-                env!("CARGO_BIN_EXE_phalanx-agent"),
-                "demo-server",
-                "--port",
-                &port,
-            ])),
-            ..ServiceConfig::default()
-        };
-        let mut service = Service::start(&stack, &config).await;
-        assert!(service.line().await.ends_with(&format!(":{port}")));
-    };
-    futures::future::join_all((0..20).map(|n| server(format!("s{n}")))).await;
-    stack.close(Duration::ZERO, None).await;
-}

@@ -6,6 +6,7 @@ use super::exit;
 use crate::config::place::STATE_DIR;
 use crate::config::server::COORDINATOR;
 use crate::config::{Settings, fleet};
+use crate::demo;
 use crate::local;
 use phalanx_agent::command::AgentArgs;
 use std::process::ExitCode;
@@ -34,7 +35,7 @@ pub async fn run(args: Args, context: &Context) -> Result<u8, CliError> {
     let state_dir = context.settings.get(&STATE_DIR);
     let own = std::env::current_exe()
         .map_err(|error| CliError::errored(format!("this program's own path: {error}")))?;
-    let demo_server = vec![own.to_string_lossy().into_owned(), "demo-server".to_owned()];
+    let demo_server = demo::command(&own);
     let agent = configured(args.agent, &context.settings);
     if let Some(tracer) = &context.tracer {
         tracer.start();

@@ -1,5 +1,5 @@
-//! `phalanx demo-server`: a small shop to write specs against. The agent's crate implements it and handles the command
-//! before all others ([`phalanx_agent::entry`]). This file adds it to help and completions.
+//! `phalanx demo-server`: a small shop to write specs against. [`crate::entry`] handles the command before all
+//! others. This file adds it to help and completions.
 
 use super::Context;
 use super::error::CliError;
@@ -9,12 +9,12 @@ use crate::cli::exit;
 #[derive(clap::Args, Clone, Debug)]
 pub struct Args {
     #[command(flatten)]
-    server: phalanx_agent::demo::DemoServer,
+    server: crate::demo::DemoServer,
 }
 
 /// Serves until SIGTERM.
 pub async fn run(args: Args, _context: &Context) -> Result<u8, CliError> {
-    let served = phalanx_agent::demo::serve(args.server).await;
+    let served = crate::demo::serve(args.server).await;
     served
         .map(|()| exit::OK)
         .map_err(|error| CliError::errored(error.to_string()))

@@ -2,6 +2,7 @@
 
 use super::place::{Place, at};
 use super::{Error, Options};
+use crate::demo;
 use phalanx_agent::identity::{self, Identity};
 use phalanx_agent::reaper;
 use phalanx_agent::runtime::docker::DockerSettings;
@@ -225,7 +226,6 @@ impl Options {
     }
 
     fn of_agent(&self, place: &Place, n: u32) -> Result<supervisor::Options, Error> {
-        let program = self.program()?.to_string_lossy().into_owned();
         Ok(supervisor::Options {
             coordinator: place.address(),
             name: Some(name(self, n)),
@@ -234,7 +234,7 @@ impl Options {
             cpu_overcommit: self.cpu_overcommit,
             memory_overcommit: self.memory_overcommit,
             allow_host_commands: self.allow_host_commands,
-            demo_server: vec![program, "demo-server".to_owned()],
+            demo_server: demo::command(&self.program()?),
             docker: self.docker.clone(),
             mourned: false,
         })

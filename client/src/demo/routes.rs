@@ -1,8 +1,8 @@
 //! The shop's HTTP: health, orders, streams and miscellaneous routes. Signing in is in [`super::account`].
 
 use super::account;
-use super::shop::{Order, Shop, Version};
-use crate::clock::Clock;
+use super::shop::{Order, Version};
+use super::state::{State, refuse};
 use axum::Json;
 use axum::Router;
 use axum::body::Bytes;
@@ -16,37 +16,12 @@ use futures::Stream;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// Pause between two events of the stream.
 const EVENT_PAUSE: Duration = Duration::from_millis(20);
 /// Maximum number of events in a stream.
 const MOST_EVENTS: u64 = 100_000;
-
-/// State shared by all handlers.
-#[derive(Clone)]
-pub struct State {
-    pub clock: Arc<dyn Clock>,
-    pub shop: Arc<Mutex<Shop>>,
-    pub version: Version,
-    pub startup_delay: Duration,
-    pub billing_delay: Duration,
-}
-
-impl State {
-    pub fn shop(&self) -> MutexGuard<'_, Shop> {
-        self.shop.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn now(&self) -> Duration {
-        self.clock.monotonic()
-    }
-
-    fn order(&self, id: u64) -> Option<Order> {
-        self.shop().find(id, self.now(), self.billing_delay)
-    }
-}
 
 /// Returns the router with all routes.
 pub fn router(state: State) -> Router {
@@ -67,11 +42,6 @@ pub fn router(state: State) -> Router {
         .fallback(nothing_here)
         .layer(middleware::from_fn_with_state(state.clone(), log))
         .with_state(state)
-}
-
-/// Returns an error response with a message.
-pub fn refuse(status: StatusCode, message: impl Into<String>) -> Response {
-    (status, Json(json!({ "error": message.into() }))).into_response()
 }
 
 async fn log(Extract(state): Extract<State>, request: Request, next: Next) -> Response {

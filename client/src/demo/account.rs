@@ -1,6 +1,6 @@
 //! Signing in to the shop: bearer tokens for programs; a form with CSRF protection and a session cookie for people.
 
-use super::routes::{State, refuse};
+use super::state::{State, refuse};
 use super::{PASSWORD, USER};
 use axum::Json;
 use axum::body::Bytes;

@@ -12,25 +12,28 @@
 //! | `GET /events?count=N` | a stream of `progress` events and one `summary`; 404 before v1.9 |
 //! | `GET /slow?ms=N`, `/status/CODE`, `/flaky/KEY?fails=N`, `/echo` | late; that status; 503 N times, then 200; the request itself |
 //!
-//! `shop` is the pure part and `routes` the HTTP around it. The server prints one line per request to standard output.
+//! `shop` is the pure part; `routes` and `account` are the HTTP around it, and `state` is what they share. The server prints one line per request to standard output.
 
 mod account;
 mod routes;
 mod shop;
+mod state;
 
-use crate::clock::SystemClock;
 use clap::Parser;
+use phalanx_shared::clock::SystemClock;
 use shop::Version;
+use state::State;
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// The subcommand of both binaries.
+/// The subcommand.
 pub const DEMO_COMMAND: &str = "demo-server";
 /// The user who can sign in.
 pub const USER: &str = "admin@example.com";
@@ -87,17 +90,13 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-/// Returns the command that starts the server. Specs see it as `phalanx.demo_server` (a list inside a command's list is
-/// flattened). The program is this executable, because both binaries answer the subcommand.
-pub fn command() -> io::Result<Vec<String>> {
-    let program = std::env::current_exe()?;
-    let program = program.into_os_string().into_string().map_err(|path| {
-        io::Error::other(format!(
-            "the path of this program is not UTF-8: {}",
-            path.display()
-        ))
-    })?;
-    Ok(vec![program, DEMO_COMMAND.to_owned()])
+/// Returns the command that starts the server, if `program` is the path of `phalanx`. Specs see it as
+/// `phalanx.demo_server` (a list inside a command's list is flattened).
+pub fn command(program: &Path) -> Vec<String> {
+    vec![
+        program.to_string_lossy().into_owned(),
+        DEMO_COMMAND.to_owned(),
+    ]
 }
 
 /// Serves requests until SIGTERM or SIGINT.
@@ -113,7 +112,7 @@ pub async fn serve(args: DemoServer) -> io::Result<()> {
         args.version,
         listener.local_addr()?
     ));
-    let router = routes::router(routes::State {
+    let router = routes::router(State {
         clock: Arc::new(SystemClock::default()),
         shop: Arc::default(),
         version: args.version,

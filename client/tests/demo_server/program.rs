@@ -1,8 +1,6 @@
 //! The demo server as the quickstart sees it: started as a program, asked over HTTP, ended by SIGTERM.
 
-#![allow(clippy::unwrap_used)]
-
-use phalanx_agent::demo::{PASSWORD, USER};
+use phalanx_client::demo::{PASSWORD, USER};
 use reqwest::{Client, StatusCode, redirect};
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader};
@@ -17,7 +15,7 @@ struct Shop {
 
 impl Shop {
     fn start(arguments: &[&str]) -> Shop {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_phalanx-agent"))
+        let mut child = Command::new(env!("CARGO_BIN_EXE_phalanx"))
             .arg("demo-server")
             .args(arguments)
             .stdout(Stdio::piped())
@@ -176,7 +174,7 @@ async fn requests_are_logged_and_sigterm_ends_it_well() {
 #[test]
 fn wrong_arguments_and_a_taken_port_are_told() {
     let run = |arguments: &[&str]| {
-        let output = Command::new(env!("CARGO_BIN_EXE_phalanx-agent"))
+        let output = Command::new(env!("CARGO_BIN_EXE_phalanx"))
             .arg("demo-server")
             .args(arguments)
             .output()
