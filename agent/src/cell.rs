@@ -2,6 +2,8 @@
 //!
 //! [`spawn`] is the entry point. [`core`] decides how an attempt ends, [`actor`] holds stack and sequence together, and
 //! [`attend`] outlives both and cleans up.
+//!
+//! stage: running: one attempt: stack, sequence, clean-up; `cell/core.rs` decides its end
 
 pub mod actor;
 pub mod attend;

@@ -3,6 +3,8 @@
 //!
 //! A full channel makes producers wait; nothing is dropped. The receiving ends are the link's spool (events) and the
 //! cell's log pump, which masks the bytes and forwards them to the link's log store.
+//!
+//! stage: a fact: an event is stamped and masked
 
 use phalanx_shared::event::{EventKind, LogStream};
 use phalanx_shared::id::Token;

@@ -1,5 +1,7 @@
 //! Plans a spec in the client before it is submitted. This finds the files that travel with the submission (the
 //! workspace, and files that expressions read), and reports errors before anything is sent or started.
+//!
+//! stage: prepared: the client plans and finds what travels; the workspace goes ahead, by digest, if the coordinator lacks it
 
 use crate::workspace::{self, Packed};
 use phalanx_coordinator::journal::Submission;

@@ -4,6 +4,8 @@
 //! outcomes come from the fold, and it doesn't lay out text.
 //! Changing its fields changes the JSON report: update `docs/reports.md`, and increase [`VERSION`] if a field is
 //! removed.
+//!
+//! stage: viewed: reports are made of the view; the lines that follow a run (`plain.rs`, `live.rs`, `still.rs`) are made of the state
 
 mod build;
 pub mod coverage;

@@ -7,6 +7,8 @@
 //! ([`loosely_equal`]).
 //!
 //! Values are already evaluated. Nothing here knows about specs, names or cells.
+//!
+//! stage: axis values: combinations by GitHub's rules
 
 use crate::expr::weight;
 use indexmap::{IndexMap, IndexSet};

@@ -3,6 +3,8 @@
 //!
 //! It is pure: inputs come with the time, and effects are returned as data, which `actor.rs` performs. It never waits
 //! and never loses an event; when [`Link::has_room`] turns false, the producers have to wait.
+//!
+//! stage: accepted: the agent has a slot and answers; the cell starts
 
 use super::attempt::Attempt;
 use super::lease::Lease;

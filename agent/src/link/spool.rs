@@ -4,6 +4,8 @@
 //! acknowledged or the attempt is forgotten. Memory is bounded: further events go to the overflow. When that is full or
 //! fails, [`Spool::has_room`] turns false and the producers wait. No event is lost and [`Spool::push`] never fails,
 //! because each producer may have one event in flight.
+//!
+//! stage: on its way: numbered, kept until the coordinator acknowledges it
 
 use super::budget::slim;
 use super::overflow::{Overflow, Place};

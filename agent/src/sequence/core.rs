@@ -8,6 +8,8 @@
 //! This code settles two rules that the language leaves open: an `always` step inside a group that was never entered is
 //! skipped with its group, and a group that is ended in the middle by a step's `skip` still runs its own `always`
 //! steps.
+//!
+//! stage: in a step: which step is next; what it does and what is checked
 
 use super::effect::{Effect, Input, Limits, NodeId, Now};
 use super::effect::{Timer, Timer::Retry};

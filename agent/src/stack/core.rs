@@ -1,6 +1,8 @@
 //! Decides which services start now: those whose dependencies meet Compose's conditions.
 //!
 //! The decision is a pure function of the board's state.
+//!
+//! stage: standing up: services start as their conditions come true, by a runtime behind `runtime/contract.rs`
 
 use super::board::{Stage, Status};
 use phalanx_shared::language::service::{Condition, Dependency};

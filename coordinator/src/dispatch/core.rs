@@ -4,6 +4,8 @@
 //! Inputs arrive with the current time; effects are returned as data and performed by `actor.rs`. A session knows
 //! connections, sequence numbers and leases. It doesn't know runs, queues or the journal: these receive facts
 //! ([`Effect::Tell`]) and answer through [`AgentSession::resumed`] and [`AgentSession::durable`].
+//!
+//! stage: offered: the offer goes to the agent's session, over `proto/phalanx/v1/agent_link.proto`
 
 use super::attempt::{Attempt, Cancel, Sequence, Stage};
 use super::budget::size;

@@ -5,6 +5,8 @@
 //! still runs, agents of an earlier term, and forged messages. So the code behind the gate never has to check whether a
 //! message still counts (I2). The holder of an attempt may report on that attempt only, and only facts that agents
 //! observe: outcomes of cells and runs come from the coordinator alone.
+//!
+//! stage: at the gate: messages with a stale token end here; nothing behind the gate checks tokens again
 
 use phalanx_shared::event::{AttemptRef, Event, EventKind, Speaker};
 use phalanx_shared::id::{AgentId, Token};

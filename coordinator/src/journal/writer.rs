@@ -3,6 +3,8 @@
 //!
 //! A full or failing disk only causes delay: the writer logs it once and retries until it works, while the bounded
 //! channel slows the callers down. Nothing is dropped.
+//!
+//! stage: durable: group commit; the acknowledgement comes after it
 
 use super::store::{Store, StoreError, Write};
 use crate::metrics::METRICS;

@@ -3,6 +3,8 @@
 //! The caller of [`RunCore::handle`] must make a decision's events durable before it performs the decision's effects.
 //! The state is the fold of the events and nothing else, so that a restart ([`RunCore::recovered`]) continues where the
 //! journal ends.
+//!
+//! stage: assigned: `CellOffered` is journaled before the offer is sent
 
 use super::verdict::{Verdict, verdict};
 use crate::dispatch::contract::{GoesOn, InventoryItem};

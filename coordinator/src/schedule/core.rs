@@ -3,6 +3,8 @@
 //! Inputs come from runs (waiting cells, finished attempts) and from sessions (agents that connect, leave and decline).
 //! Effects go back to runs (`Assign`) and sessions (`Prefetch`). Inputs that name unknown runs, cells or agents change
 //! nothing.
+//!
+//! stage: queued: waits for an agent that meets its constraints; `schedule/why.rs` says which one it lacks
 
 use super::fleet::{Agent, AgentView, Fleet};
 use super::queue::{At, Class, ClassId, ClassKey, Classes, Entry, RunQueue, Tried};

@@ -1,4 +1,6 @@
 //! The root actor: launches runs, and recovers a run from the journal when its actor crashed.
+//!
+//! stage: a run: `RunSubmitted` is journaled before the run's actor starts
 
 use super::recovery::replay;
 use super::{Begin, OwnSecrets, Settings};

@@ -4,6 +4,8 @@
 //! (`<<`) are resolved here. Duplicate keys, and everything that JSON couldn't hold, are reported here. All input is
 //! treated as hostile: size, depth and growth by aliases are bounded ([`Limits`]), and no recursion is deeper than the
 //! maximum depth of the tree.
+//!
+//! stage: a tree with positions: YAML within bounds: depth, size, aliases
 
 mod build;
 mod explain;

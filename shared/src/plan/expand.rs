@@ -2,6 +2,8 @@
 //!
 //! Expressions are compiled once, and values that are the same in every cell are evaluated once. Files are read through
 //! a closure, and the texts that were read stay in the plan. The machine's environment is not read (I5).
+//!
+//! stage: a `PlannedCell`: name, id, labels, reservations; the digest
 
 use super::cells::{cell_id, combinations, keys, matrix, written_keys};
 use super::context::{Cell, Planner};

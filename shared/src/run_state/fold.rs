@@ -1,8 +1,10 @@
-//! The only fold: each event changes the state, or does nothing.
+//! The only fold of a run's state: each event changes the state, or does nothing.
 //!
 //! The fold is total and idempotent. An event changes nothing if it is late (its attempt isn't the newest), repeated or
 //! of an unknown kind, and no event causes a panic. This makes replay after a crash safe, and a client may read the
 //! same events twice.
+//!
+//! stage: folded: the only fold of a run's state: commands, reports and recovery use it
 
 use super::{AttemptState, CellState, CellStatus, RunState, ServiceView, StepState, TornDown};
 use crate::cancel::CancelOrder;

@@ -2,6 +2,8 @@
 //!
 //! The fold is total, like the fold of the run's state: a late, repeated or unknown event makes no span, and no event
 //! causes a panic. `attempt.rs` handles the events of an attempt.
+//!
+//! stage: traced: a second fold makes spans of the same events, if an endpoint is set
 
 use super::attempt::Attempt;
 use super::span::{Attributes, judge, moment, number_of, of_kind, text};

@@ -1,4 +1,6 @@
 //! Submit: turns the text of a spec into a plan and a run, or returns a refusal with every finding.
+//!
+//! stage: submitted: the coordinator plans again, or refuses with every finding
 
 use super::status::{of_actor, of_store_actor};
 use crate::journal::Submission;
