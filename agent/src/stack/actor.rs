@@ -1,9 +1,11 @@
 //! Starts a stack's services when their dependencies allow it. Each service has its own actor.
 
 use super::board::{Board, Stage};
-use super::container::{Define, GiveUp, ServiceActor, ServiceArgs, Start, of_send};
-use super::core::{Decision, Wanted, decide};
+use super::core::{Effect, Input, Starter};
 use super::expected::Expected;
+use super::service;
+use super::service::actor::{Define, Fact, ServiceActor, ServiceArgs, of_send};
+use super::service::core::Role;
 use super::services::StackServices;
 use crate::context::CellContext;
 use crate::context::services::Down;
@@ -13,8 +15,7 @@ use kameo::Actor;
 use kameo::actor::{ActorRef, Spawn, WeakActorRef};
 use kameo::error::{ActorStopReason, Infallible};
 use kameo::message::{Context, Message};
-use phalanx_shared::outcome::Outcome;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -47,9 +48,7 @@ pub struct StackActor {
     context: Arc<CellContext>,
     board: Board,
     services: BTreeMap<String, ActorRef<ServiceActor>>,
-    wanted: Wanted,
-    /// Services that have been started or given up.
-    decided: BTreeSet<String>,
+    core: Starter,
     watcher: JoinSet<()>,
 }
 
@@ -74,8 +73,11 @@ impl Actor for StackActor {
                 stack: stack.clone(),
                 events: args.events.clone(),
                 downs: args.downs.clone(),
-                job: expected.is_job(&service.name.text),
-                needed: expected.is_needed(&service.name.text),
+                role: Role {
+                    job: expected.is_job(&service.name.text),
+                    needed: expected.is_needed(&service.name.text),
+                    predicate: service.ready.is_some(),
+                },
             });
             // A panic of a service's actor ends the attempt.
             me.link(&actor).await;
@@ -86,8 +88,7 @@ impl Actor for StackActor {
             context,
             board: args.services.board.clone(),
             services,
-            wanted: Wanted::new(),
-            decided: BTreeSet::new(),
+            core: Starter::default(),
             watcher: JoinSet::new(),
         })
     }
@@ -123,7 +124,7 @@ impl Message<Begin> for StackActor {
                 }
             }
         });
-        self.decide().await;
+        self.handle_input(Input::Board(self.board.all())).await;
     }
 }
 
@@ -134,87 +135,50 @@ impl Message<Changed> for StackActor {
     type Reply = ();
 
     async fn handle(&mut self, _: Changed, _: &mut Context<Self, Self::Reply>) {
-        self.decide().await;
+        self.handle_input(Input::Board(self.board.all())).await;
     }
 }
 
 impl StackActor {
-    /// Evaluates all definitions, which is necessary to know the dependencies. A service with an invalid definition is
-    /// down at once.
+    /// Evaluates all definitions, which is necessary to know the dependencies.
     async fn define_all(&mut self) {
-        let automatic = self
-            .context
-            .spec
-            .services
-            .iter()
-            .filter(|service| !service.manual);
-        for service in automatic {
-            let name = &service.name.text;
-            let Some(actor) = self.services.get(name) else {
+        let context = Arc::clone(&self.context);
+        let automatic = context.spec.services.iter();
+        for service in automatic.filter(|service| !service.manual) {
+            let service = service.name.text.clone();
+            let Some(actor) = self.services.get(&service) else {
                 continue;
             };
-            match actor
-                .ask(Define)
-                .await
-                .map_err(of_send)
-                .map_err(RuntimeError::from)
-            {
-                Ok(config) => {
-                    let required = config.depends_on.iter().filter(|(_, on)| on.required);
-                    let needs: Vec<String> = required.map(|(name, _)| name.clone()).collect();
-                    self.board.update(name, |status| status.needs = needs);
-                    let on = config.depends_on.into_iter().collect();
-                    self.wanted.insert(name.clone(), on);
+            let config = actor.ask(Define).await.map_err(of_send);
+            let result = config
+                .map(|config| config.depends_on.clone().into_iter().collect())
+                .map_err(RuntimeError::from);
+            self.handle_input(Input::Defined { service, result }).await;
+        }
+    }
+
+    async fn handle_input(&mut self, input: Input) {
+        for effect in self.core.handle(input) {
+            match effect {
+                Effect::ShowNeeds { service, needs } => {
+                    self.board.update(&service, |status| status.needs = needs);
                 }
-                Err(error) => {
-                    let (outcome, reason) = match error {
-                        RuntimeError::Failed(reason) => (Outcome::Failed, reason),
-                        RuntimeError::Errored(reason) => (Outcome::Errored, reason),
-                    };
-                    let cause = None;
-                    let _ = actor
-                        .tell(GiveUp {
-                            outcome,
-                            reason,
-                            cause,
-                        })
-                        .await;
+                Effect::Start(service) => {
+                    // Set the stage at once, so that waiting steps see that the service is starting.
+                    self.board
+                        .update(&service, |status| status.stage = Stage::Starting);
+                    self.tell(&service, service::core::Input::Start).await;
+                }
+                Effect::GiveUp { service, why } => {
+                    self.tell(&service, service::core::Input::GiveUp(why)).await;
                 }
             }
         }
     }
 
-    async fn decide(&mut self) {
-        let board = self.board.all();
-        for decision in decide(&self.wanted, &board) {
-            let (Decision::Start(name) | Decision::GiveUp { service: name, .. }) = &decision;
-            let fresh = self.decided.insert(name.clone());
-            let Some(actor) = self.services.get(name).filter(|_| fresh) else {
-                continue;
-            };
-            match decision {
-                Decision::Start(name) => {
-                    // Set the stage at once, so that waiting steps see that the service is starting.
-                    self.board
-                        .update(&name, |status| status.stage = Stage::Starting);
-                    let _ = actor.tell(Start).await;
-                }
-                Decision::GiveUp {
-                    outcome,
-                    reason,
-                    cause,
-                    ..
-                } => {
-                    let cause = Some(cause);
-                    let _ = actor
-                        .tell(GiveUp {
-                            outcome,
-                            reason,
-                            cause,
-                        })
-                        .await;
-                }
-            }
+    async fn tell(&self, service: &str, input: service::core::Input) {
+        if let Some(actor) = self.services.get(service) {
+            let _ = actor.tell(Fact(input)).await;
         }
     }
 }

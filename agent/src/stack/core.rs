@@ -1,115 +1,101 @@
-//! Decides which services start now: those whose dependencies meet Compose's conditions.
-//!
-//! The decision is a pure function of the board's state.
+//! Decides which services start, and when: those that aren't `start: manual`, each as soon as its dependencies allow it.
 //!
 //! stage: standing up: services start as their conditions come true, by a runtime behind `runtime/contract.rs`
 
 use super::board::{Stage, Status};
-use phalanx_shared::language::service::{Condition, Dependency};
+use super::dependencies::{Dependencies, GivenUp, Verdict, may_start};
+use crate::runtime::contract::RuntimeError;
 use phalanx_shared::outcome::Outcome;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-/// The next action on a service.
+/// The services that start without a step.
+#[derive(Debug, Default)]
+pub struct Starter {
+    /// The dependencies of each service whose definition could be evaluated.
+    wanted: BTreeMap<String, Dependencies>,
+    /// Services that have been started or given up.
+    decided: BTreeSet<String>,
+}
+
+/// Inputs of the starter.
+#[derive(Clone)]
+pub enum Input {
+    /// The definition of a service was evaluated.
+    Defined {
+        service: String,
+        result: Result<Dependencies, RuntimeError>,
+    },
+    /// The state of the services, after all are defined and after each change.
+    Board(BTreeMap<String, Status>),
+}
+
+/// Effects that the starter wants performed, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Decision {
+pub enum Effect {
+    /// Show the required dependencies of a service on the board.
+    ShowNeeds { service: String, needs: Vec<String> },
     /// Start this service.
     Start(String),
-    /// The service can never start. The outcome is that of its dependency.
-    GiveUp {
-        service: String,
-        outcome: Outcome,
-        reason: String,
-        /// The dependency that can't be met.
-        cause: String,
-    },
+    /// The service can never start.
+    GiveUp { service: String, why: GivenUp },
 }
 
-/// The dependencies of each service that is to run.
-pub type Wanted = BTreeMap<String, Vec<(String, Dependency)>>;
-
-/// Decides about every wanted service whose start has not begun.
-pub fn decide(wanted: &Wanted, board: &BTreeMap<String, Status>) -> Vec<Decision> {
-    let idle = wanted.iter().filter(|(name, _)| {
-        board
-            .get(*name)
-            .is_some_and(|status| status.stage == Stage::Idle)
-    });
-    idle.filter_map(|(service, dependencies)| {
-        let mut all_met = true;
-        for (name, dependency) in dependencies {
-            match met(name, dependency, board.get(name)) {
-                Met::Yes => {}
-                Met::NotYet => all_met = false,
-                Met::Never(outcome, why) => {
-                    return Some(Decision::GiveUp {
-                        service: service.clone(),
-                        outcome,
-                        reason: format!("service {service} can't start: {why}"),
-                        cause: name.clone(),
-                    });
-                }
+impl Starter {
+    /// Handles one input and returns the effects to perform.
+    pub fn handle(&mut self, input: Input) -> Vec<Effect> {
+        match input {
+            Input::Defined {
+                service,
+                result: Ok(on),
+            } => {
+                let required = on.iter().filter(|(_, on)| on.required);
+                let needs = required.map(|(name, _)| name.clone()).collect();
+                self.wanted.insert(service.clone(), on);
+                vec![Effect::ShowNeeds { service, needs }]
             }
-        }
-        all_met.then(|| Decision::Start(service.clone()))
-    })
-    .collect()
-}
-
-enum Met {
-    Yes,
-    NotYet,
-    Never(Outcome, String),
-}
-
-fn met(name: &str, dependency: &Dependency, status: Option<&Status>) -> Met {
-    let Some(status) = status else {
-        return if dependency.required {
-            Met::Never(
-                Outcome::Errored,
-                format!("it depends on {name}, which doesn't exist"),
-            )
-        } else {
-            Met::Yes
-        };
-    };
-    let verdict = match (dependency.condition, status.stage) {
-        (Condition::ServiceStarted, Stage::Started | Stage::Ready) => Met::Yes,
-        (Condition::ServiceStarted, Stage::Exited | Stage::Stopped | Stage::Down)
-            if status.starts > 0 =>
-        {
-            Met::Yes
-        }
-        (Condition::ServiceHealthy, Stage::Ready) => Met::Yes,
-        (Condition::ServiceCompletedSuccessfully, Stage::Exited | Stage::Down | Stage::Stopped) => {
-            match &status.exit {
-                Some(exit) if exit.code == 0 => Met::Yes,
-                Some(exit) => Met::Never(
-                    Outcome::Failed,
-                    format!("{name} should complete, and exited with code {}", exit.code),
-                ),
-                None => down(name, status),
+            // A service with an invalid definition is down at once.
+            Input::Defined {
+                service,
+                result: Err(error),
+            } => {
+                let (outcome, reason) = match error {
+                    RuntimeError::Failed(reason) => (Outcome::Failed, reason),
+                    RuntimeError::Errored(reason) => (Outcome::Errored, reason),
+                };
+                let cause = None;
+                let why = GivenUp {
+                    outcome,
+                    reason,
+                    cause,
+                };
+                vec![Effect::GiveUp { service, why }]
             }
+            Input::Board(board) => self.decide(&board),
         }
-        (_, Stage::Down) => down(name, status),
-        (_, Stage::Exited | Stage::Stopped) => {
-            Met::Never(Outcome::Failed, format!("{name} isn't running any more"))
-        }
-        (_, Stage::Idle | Stage::Starting | Stage::Started | Stage::Ready) => Met::NotYet,
-    };
-    match verdict {
-        Met::Never(..) if !dependency.required => Met::Yes,
-        // A step may or may not start it, so a service that doesn't require it doesn't wait for it.
-        Met::NotYet if !dependency.required && status.manual && status.stage == Stage::Idle => {
-            Met::Yes
-        }
-        verdict => verdict,
     }
-}
 
-fn down(name: &str, status: &Status) -> Met {
-    match &status.down {
-        Some(down) => Met::Never(down.outcome, down.reason.clone()),
-        None => Met::Never(Outcome::Failed, format!("{name} is down")),
+    /// Decides about every wanted service whose start has not begun.
+    fn decide(&mut self, board: &BTreeMap<String, Status>) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        for (service, on) in &self.wanted {
+            let status = board.get(service);
+            let idle = status.is_some_and(|status| status.stage == Stage::Idle);
+            if !idle || self.decided.contains(service) {
+                continue;
+            }
+            let service = service.clone();
+            effects.push(match may_start(&service, on, board) {
+                Verdict::NotYet => continue,
+                Verdict::Yes => Effect::Start(service),
+                Verdict::Never(why) => Effect::GiveUp { service, why },
+            });
+        }
+        for effect in &effects {
+            if let Effect::Start(service) | Effect::GiveUp { service, .. } = effect {
+                self.decided.insert(service.clone());
+            }
+        }
+        effects
     }
 }
 
@@ -117,6 +103,7 @@ fn down(name: &str, status: &Status) -> Met {
 mod tests {
     use super::*;
     use crate::runtime::contract::Exit;
+    use phalanx_shared::language::service::{Condition, Dependency};
 
     fn board(stages: &[(&str, Stage)]) -> BTreeMap<String, Status> {
         let status = |stage| Status {
@@ -130,6 +117,18 @@ mod tests {
             .collect()
     }
 
+    type Wanted = BTreeMap<String, Dependencies>;
+
+    /// Returns the effects of a state of the board on a starter that knows these definitions.
+    fn decide(wanted: &Wanted, board: &BTreeMap<String, Status>) -> Vec<Effect> {
+        let mut starter = Starter::default();
+        for (service, on) in wanted.clone() {
+            let result = Ok(on);
+            starter.handle(Input::Defined { service, result });
+        }
+        starter.handle(Input::Board(board.clone()))
+    }
+
     fn wanted(service: &str, on: &str, condition: Condition) -> Wanted {
         let dependency = Dependency {
             condition,
@@ -138,8 +137,30 @@ mod tests {
         Wanted::from([(service.to_owned(), vec![(on.to_owned(), dependency)])])
     }
 
-    fn start(name: &str) -> Vec<Decision> {
-        vec![Decision::Start(name.to_owned())]
+    fn start(name: &str) -> Vec<Effect> {
+        vec![Effect::Start(name.to_owned())]
+    }
+
+    #[test]
+    fn a_service_is_started_once_and_an_invalid_definition_is_given_up() {
+        let mut starter = Starter::default();
+        let defined = |service: &str, result| Input::Defined {
+            service: service.to_owned(),
+            result,
+        };
+        starter.handle(defined("web", Ok(vec![])));
+        let error = RuntimeError::Errored("service bad: no image".to_owned());
+        let effects = starter.handle(defined("bad", Err(error)));
+        let why = GivenUp {
+            outcome: Outcome::Errored,
+            reason: "service bad: no image".to_owned(),
+            cause: None,
+        };
+        let service = "bad".to_owned();
+        assert_eq!(effects, [Effect::GiveUp { service, why }]);
+        let idle = board(&[("web", Stage::Idle), ("bad", Stage::Idle)]);
+        assert_eq!(starter.handle(Input::Board(idle.clone())), start("web"));
+        assert_eq!(starter.handle(Input::Board(idle)), []);
     }
 
     #[test]
@@ -186,7 +207,7 @@ mod tests {
         let board = board(&[("shop", Stage::Idle), ("db", Stage::Down)]);
         assert!(matches!(
             decide(&wanted, &board).as_slice(),
-            [Decision::GiveUp { .. }]
+            [Effect::GiveUp { .. }]
         ));
         for dependencies in wanted.values_mut() {
             for (_, dependency) in dependencies {

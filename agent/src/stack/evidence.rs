@@ -47,8 +47,9 @@ pub async fn of_cause(context: &CellContext, board: &Board, cause: &str) -> Fail
         return down.failure.clone();
     }
     let mut failure = of_service(context, cause, status.member.as_deref()).await;
-    for note in &mut failure.notes {
-        if !note.starts_with(cause) {
+    // An engine's summary of a container names it.
+    if status.process {
+        for note in &mut failure.notes {
             *note = format!("{cause}: {note}");
         }
     }

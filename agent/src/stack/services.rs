@@ -1,8 +1,8 @@
 //! A stack's services as steps see them: their states, their output and the actions on them.
 
 use super::board::{Board, Stage};
-use super::container::{Do, ServiceActor, of_send};
 use super::logs::Logs;
+use super::service::actor::{Do, ServiceActor, of_send};
 use crate::context::services::{NotDone, Services, Unavailable};
 use crate::runtime::contract::{Exit, Member};
 use crate::runtime::head_tail::HeadTail;

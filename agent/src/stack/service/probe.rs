@@ -4,8 +4,7 @@
 //! The predicate is probed until its timeout. The pauses between two probes start at 5 ms and grow with the time waited
 //! so far.
 
-use super::board::Board;
-use super::logs::Logs;
+use super::core::NotReady;
 use crate::action::answer::Fault;
 use crate::action::{check, http};
 use crate::context::CellContext;
@@ -14,6 +13,8 @@ use crate::duration::duration_text;
 use crate::limits;
 use crate::runtime::contract::{ExecRequest, Member};
 use crate::sink::EventSink;
+use crate::stack::board::Board;
+use crate::stack::logs::Logs;
 use phalanx_shared::event::EventKind;
 use phalanx_shared::expr::{EvalError, Scope};
 use phalanx_shared::language::model::{Probe, Service};
@@ -45,15 +46,6 @@ const FIRST_TOLD: Duration = Duration::from_secs(5);
 const ANSWER: usize = 300;
 /// Time limit for asking the engine about the last health probe.
 const LOOK: Duration = Duration::from_secs(3);
-
-/// The reason why a service isn't ready.
-#[derive(Clone, Debug)]
-pub struct NotReady {
-    /// `failed`, or `errored` if readiness could not be checked.
-    pub outcome: Outcome,
-    /// Reason, as shown in reports.
-    pub reason: String,
-}
 
 /// Things that must be set up before a service starts.
 pub enum Prepared {
@@ -222,8 +214,10 @@ async fn ask(
     if let Prepared::Line(mut line, pattern) = prepared {
         last.set(format!(": no line matched {pattern}"));
         // The watch lives as long as the logs, which outlive this call.
-        let _ = line.wait_for(Option::is_some).await;
-        return Ok(());
+        let found = line.wait_for(Option::is_some).await;
+        return found
+            .map(drop)
+            .map_err(|_| unwatched("its output can't be watched any more"));
     }
     let clock = &context.clock;
     let began = clock.monotonic();
@@ -283,7 +277,7 @@ async fn healthy(
         }
         // The watch lives as long as the member, which outlives this call.
         if health.changed().await.is_err() {
-            return Ok(());
+            return Err(unwatched("its health can't be watched any more"));
         }
     }
 }
@@ -375,6 +369,13 @@ fn address(board: &Board, service: &str, port: &str) -> Option<SocketAddr> {
         let number = port.parse().ok()?;
         Some(SocketAddr::new(addresses.ip?, number))
     })
+}
+
+fn unwatched(reason: &str) -> NotReady {
+    NotReady {
+        outcome: Outcome::Errored,
+        reason: reason.to_owned(),
+    }
 }
 
 fn unevaluable(context: &CellContext, error: &EvalError) -> NotReady {
