@@ -1,24 +1,23 @@
 //! Attends an attempt from before its actors start until after they have ended: opens the stacks, waits for the actors,
-//! emits the verdict, and cleans up.
+//! emits the verdict, and cleans up. What to do when is decided by the attempt's core.
 //!
 //! It is a plain task that is never aborted: whatever happens to the actors, `AttemptFinished` and `TornDown` follow.
 
-use super::actor::{CellActor, CellArgs};
-use super::core::{Ending, Verdict, judge};
-use super::prepare::{Opened, board, given_up, ipv6, open, own_workspace};
+use super::actors::Actors;
+use super::core::{Cell, Effect, Ending, Input, Timer, Verdict};
+use super::prepare::{Opened, board, ipv6, open, own_workspace};
 use crate::cell_contract::{Assignment, Host};
 use crate::context::masks::Masks;
 use crate::context::services::{Down, Services};
 use crate::context::{CellContext, Parts};
 use crate::keeper;
 use crate::runtime::contract::{AttemptScope, Closed, Stack};
+use crate::sequence::actor::SequenceArgs;
 use crate::sequence::effect::Limits;
 use crate::sink::EventSink;
-use crate::stack::actor::Stacks;
+use crate::stack::actor::{StackArgs, Stacks};
 use crate::stack::logs::Logs;
 use crate::stack::services::StackServices;
-use kameo::actor::{ActorRef, Spawn};
-use kameo::error::ActorStopReason;
 use phalanx_shared::cancel::CancelOrder;
 use phalanx_shared::event::{EventKind, KeptService};
 use phalanx_shared::id::Token;
@@ -28,7 +27,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
 /// Time for `always` steps after a timeout.
 const GRACE: Duration = Duration::from_secs(30);
@@ -129,18 +128,7 @@ struct Beginning {
 
 impl Attempt {
     async fn run(mut self, begin: Beginning) {
-        let given_up = given_up(self.cancel.clone(), Arc::clone(&self.job));
-        let begun = tokio::select! {
-            begun = self.begin(begin) => begun.map_err(Ending::NotBegun),
-            // Stacks that are open are closed below; the reaper finds partly created objects by their labels.
-            ending = given_up => Err(ending),
-        };
-        let ending = match begun {
-            Ok((context, stacks)) => self.attend(context, stacks).await,
-            Err(ending) => ending,
-        };
-        let cancel = self.cancel.borrow().clone();
-        let verdict = judge(ending, self.job.keep, cancel.as_ref());
+        let verdict = self.live(begin).await;
         // All logs precede the verdict.
         self.services.logs.settle().await;
         self.services.logs.close().await;
@@ -149,6 +137,80 @@ impl Attempt {
             .emit(EventKind::AttemptFinished { outcome, reason })
             .await;
         self.tear_down(&verdict).await;
+    }
+
+    /// Opens the stacks and runs the actors, until there is a verdict.
+    async fn live(&mut self, begin: Beginning) -> Verdict {
+        let limit = Duration::from_millis(self.job.cell.timeout_ms);
+        let mut core = Cell::new(self.job.keep, limit);
+        let mut outside = Outside::new(self.cancel.clone());
+        let mut input = Input::Assigned;
+        let (context, stacks) = {
+            // Dropped when it is given up. Stacks that are open are closed later; the reaper finds partly created objects
+            // by their labels.
+            let mut opening = std::pin::pin!(self.begin(begin));
+            loop {
+                for effect in core.handle(input) {
+                    match effect {
+                        Effect::Arm { timer, after } => outside.arm(timer, after),
+                        Effect::End(verdict) => return verdict,
+                        // Nothing is told to a sequence that hasn't begun.
+                        Effect::Tell(_) => {}
+                    }
+                }
+                input = tokio::select! {
+                    opened = &mut opening => match opened {
+                        Ok(opened) => break opened,
+                        Err(why) => Input::Ended(Ending::NotBegun(why)),
+                    },
+                    input = outside.next() => input,
+                };
+            }
+        };
+        let (downs, mut downs_in) = mpsc::channel(64);
+        let mut actors = self.actors(context, stacks, downs).await;
+        let mut input = Input::Begun;
+        loop {
+            for effect in core.handle(input) {
+                match effect {
+                    Effect::Arm { timer, after } => outside.arm(timer, after),
+                    Effect::Tell(input) => actors.tell(input).await,
+                    Effect::End(verdict) => return verdict,
+                }
+            }
+            input = tokio::select! {
+                ending = actors.ended() => Input::Ended(ending),
+                Some(down) = downs_in.recv() => Input::Down(Box::new(down)),
+                input = outside.next() => input,
+            };
+        }
+    }
+
+    /// Spawns the actors.
+    async fn actors(
+        &self,
+        context: Arc<CellContext>,
+        stacks: Stacks,
+        downs: mpsc::Sender<Down>,
+    ) -> Actors {
+        let (verdict, judged) = oneshot::channel();
+        let stack = StackArgs {
+            context: Arc::clone(&context),
+            services: Arc::clone(&self.services),
+            stacks,
+            events: self.sink.clone(),
+            downs,
+        };
+        let sequence = SequenceArgs {
+            context,
+            events: self.sink.clone(),
+            limits: Limits {
+                cell: Duration::from_millis(self.job.cell.timeout_ms),
+                grace: GRACE,
+            },
+            verdict,
+        };
+        Actors::spawn(stack, sequence, judged).await
     }
 
     /// Creates the directories, opens the stacks and builds the context.
@@ -216,40 +278,6 @@ impl Attempt {
 
     fn commands(&self, stacks: &Stacks) -> Result<Arc<dyn Stack>, String> {
         stacks.processes.clone()
-    }
-
-    /// Runs the actors until they end, and returns how they ended.
-    async fn attend(&mut self, context: Arc<CellContext>, stacks: Stacks) -> Ending {
-        let (verdict, judged) = oneshot::channel();
-        let (downs, downs_in) = mpsc::channel(64);
-        let cell = CellActor::spawn(CellArgs {
-            context,
-            services: Arc::clone(&self.services),
-            stacks,
-            events: self.sink.clone(),
-            downs,
-            limits: Limits {
-                cell: Duration::from_millis(self.job.cell.timeout_ms),
-                grace: GRACE,
-            },
-            verdict,
-        });
-        let pumps = [
-            tokio::spawn(pass_on_downs(downs_in, cell.clone())),
-            tokio::spawn(pass_on_orders(self.cancel.clone(), cell.clone())),
-        ];
-        let died = cell
-            .wait_for_shutdown_with_result(|result| match result {
-                Ok(reason) => death(reason),
-                Err(error) => Some(error.to_string()),
-            })
-            .await;
-        pumps.iter().for_each(JoinHandle::abort);
-        match (judged.await, died) {
-            (_, Some(death)) => Ending::Died(death),
-            (Ok((outcome, reason)), None) => Ending::Judged(outcome, reason),
-            (Err(_), None) => Ending::Died("the sequence ended without a verdict".to_owned()),
-        }
     }
 
     async fn tear_down(self, verdict: &Verdict) {
@@ -333,43 +361,50 @@ fn not_there(error: std::io::Error) -> std::io::Result<()> {
     }
 }
 
-async fn pass_on_downs(mut downs: mpsc::Receiver<Down>, cell: ActorRef<CellActor>) {
-    while let Some(down) = downs.recv().await {
-        if cell.tell(down).await.is_err() {
-            break;
-        }
-    }
+/// What reaches an attempt from outside its actors: cancel orders, and the timers that it armed.
+struct Outside {
+    /// `None` when no order can arrive any more.
+    orders: Option<watch::Receiver<Option<CancelOrder>>>,
+    timers: JoinSet<Timer>,
 }
 
-async fn pass_on_orders(
-    mut cancel: watch::Receiver<Option<CancelOrder>>,
-    cell: ActorRef<CellActor>,
-) {
-    loop {
-        let order = cancel.borrow_and_update().clone();
-        if let Some(order) = order
-            && cell.tell(order).await.is_err()
-        {
-            break;
-        }
-        if cancel.changed().await.is_err() {
-            break;
+impl Outside {
+    fn new(mut orders: watch::Receiver<Option<CancelOrder>>) -> Self {
+        // An order may have arrived before.
+        orders.mark_changed();
+        Outside {
+            orders: Some(orders),
+            timers: JoinSet::new(),
         }
     }
-}
 
-/// Returns the text of the panic that stopped an actor, or `None` if it stopped normally.
-fn death(reason: &ActorStopReason) -> Option<String> {
-    match reason {
-        ActorStopReason::Normal => None,
-        ActorStopReason::Panicked(error) => Some(
-            error
-                .with_str(str::to_owned)
-                .unwrap_or_else(|| error.to_string()),
-        ),
-        ActorStopReason::LinkDied { reason, .. } => {
-            death(reason).or_else(|| Some("an actor of the cell stopped early".to_owned()))
+    fn arm(&mut self, timer: Timer, after: Duration) {
+        self.timers.spawn(async move {
+            tokio::time::sleep(after).await;
+            timer
+        });
+    }
+
+    /// Waits for the next order or timer.
+    async fn next(&mut self) -> Input {
+        loop {
+            let changed = async {
+                match &mut self.orders {
+                    Some(orders) => orders.changed().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                changed = changed => match (changed, &mut self.orders) {
+                    (Ok(()), Some(orders)) => {
+                        if let Some(order) = orders.borrow_and_update().clone() {
+                            return Input::Cancelled(order);
+                        }
+                    }
+                    _ => self.orders = None,
+                },
+                Some(Ok(timer)) = self.timers.join_next() => return Input::Fired(timer),
+            }
         }
-        other => Some(other.to_string()),
     }
 }

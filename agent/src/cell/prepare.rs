@@ -1,52 +1,17 @@
 //! Prepares an attempt before its actors start: opens its stacks, copies its workspace, and fills its board.
 
-use super::core::Ending;
 use crate::runtime::contract::{AttemptScope, Runtime, Stack};
 use crate::stack::board::{Board, Status};
-use phalanx_shared::cancel::CancelOrder;
 use phalanx_shared::language::model::{Action, ContainerVerb, DefineBody, Spec, Step};
-use phalanx_shared::outcome::Outcome;
 use phalanx_shared::plan::CellJob;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::watch;
 
-/// Maximum time that stacks which are being opened get after a cancel order.
-const OPEN_GRACE: Duration = Duration::from_secs(10);
 /// Time limit for opening a stack. It is longer than the wait for an engine that went away (`docker.reconnect_s`), and
 /// far longer than creating a network takes when hundreds of cells do it concurrently. An engine that takes longer
 /// hangs.
 const OPEN_WITHIN: Duration = Duration::from_secs(120);
-/// Waits until an attempt whose stacks are still being opened must be given up, because it is cancelled or its cell's
-/// timeout is over. An engine may hang.
-pub(super) async fn given_up(
-    mut cancel: watch::Receiver<Option<CancelOrder>>,
-    job: Arc<CellJob>,
-) -> Ending {
-    let limit = Duration::from_millis(job.cell.timeout_ms);
-    let cancelled = async {
-        let order = match cancel.wait_for(Option::is_some).await {
-            Ok(order) => order.clone(),
-            Err(_) => None,
-        };
-        match order {
-            Some(order) => {
-                tokio::time::sleep(order.grace.min(OPEN_GRACE)).await;
-                order.reason
-            }
-            // The sender is gone, so no cancel order can arrive any more.
-            None => std::future::pending().await,
-        }
-    };
-    match tokio::time::timeout(limit, cancelled).await {
-        Ok(reason) => Ending::Judged(Outcome::Cancelled, Some(format!("cancelled: {reason}"))),
-        Err(_) => Ending::NotBegun(format!(
-            "the cell timed out after {}, before its stack was open",
-            crate::duration::duration_text(limit)
-        )),
-    }
-}
 
 /// The opened stacks. Each is added as soon as it is open, because it must be closed even if another one can't be
 /// opened.
