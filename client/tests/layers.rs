@@ -470,7 +470,6 @@ fn folders(modules: &Modules) -> BTreeSet<Vec<String>> {
 
 /// The cycles that remain: crate, folder, rooms. The list may only become shorter.
 const KNOTS: &[(&str, &str, &[&str])] = &[
-    ("agent", "demo", &["account", "routes"]),
     (
         "coordinator",
         "dispatch",
