@@ -130,7 +130,7 @@ impl Guard {
     fn enter(&self, stream: TcpStream, address: SocketAddr) -> Option<Guarded> {
         let out = CancellationToken::new();
         let Some(visit) = self.door.enter(address, out.clone()) else {
-            METRICS.connections_dropped.count();
+            METRICS.connections_dropped.inc();
             tracing::debug!(%address, "turned away: everybody in is busy");
             return None;
         };
@@ -448,7 +448,7 @@ impl AsyncRead for Guarded {
         }
         // Bytes alone don't count: a peer that sends one every few seconds never makes a request either.
         if let Poll::Ready(reason) = me.poll_end(cx) {
-            METRICS.connections_dropped.count();
+            METRICS.connections_dropped.inc();
             tracing::debug!(from = %me.visit.address, reason, "dropping a connection");
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, reason)));
         }

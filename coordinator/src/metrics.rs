@@ -1,146 +1,99 @@
-//! The metrics of a coordinator, and their text format for Prometheus.
+//! The metrics of a coordinator.
 //!
 //! Counters are global to the process, which is one coordinator, so no handle has to be passed around. States (open
-//! runs, cells, agents, slots) aren't counted: each scrape asks their owners (`http/scrape.rs`).
+//! runs, cells, agents, slots) aren't counted: each scrape asks their owners (`serve/http/scrape.rs`).
 
-mod text;
-
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use phalanx_shared::outcome::Outcome;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+use std::sync::LazyLock;
 use std::time::Duration;
-pub use text::Text;
+use strum::VariantArray;
 
 /// All counters of this process.
-pub static METRICS: Metrics = Metrics::new();
-
-/// A counter that only grows.
-#[derive(Debug, Default)]
-pub struct Counter(AtomicU64);
-
-impl Counter {
-    const fn new() -> Counter {
-        Counter(AtomicU64::new(0))
-    }
-
-    /// Adds one.
-    pub fn count(&self) {
-        self.add(1);
-    }
-
-    /// Adds a number.
-    pub fn add(&self, more: u64) {
-        self.0.fetch_add(more, Ordering::Relaxed);
-    }
-
-    /// Returns the current value.
-    pub fn value(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
-/// A number that can rise and fall.
-#[derive(Debug, Default)]
-pub struct Gauge(AtomicI64);
+pub static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::default);
 
 /// One unit in a gauge, until dropped.
 #[derive(Debug)]
-pub struct Present(&'static Gauge);
+pub struct Present(Gauge);
 
-impl Gauge {
-    const fn new() -> Gauge {
-        Gauge(AtomicI64::new(0))
-    }
-
+impl Present {
     /// Adds one to the gauge, until the returned value is dropped.
-    pub fn enter(&'static self) -> Present {
-        self.0.fetch_add(1, Ordering::Relaxed);
-        Present(self)
-    }
-
-    /// Returns the current value.
-    pub fn value(&self) -> i64 {
-        self.0.load(Ordering::Relaxed)
+    pub fn in_gauge(gauge: &Gauge) -> Present {
+        gauge.inc();
+        Present(gauge.clone())
     }
 }
 
 impl Drop for Present {
     fn drop(&mut self) {
-        self.0.0.fetch_sub(1, Ordering::Relaxed);
+        self.0.dec();
     }
 }
 
-/// Upper bounds of a histogram's buckets in microseconds, from a millisecond to ten minutes.
-pub const BOUNDS_US: [u64; 14] = [
-    1_000,
-    2_000,
-    5_000,
-    10_000,
-    20_000,
-    50_000,
-    100_000,
-    250_000,
-    1_000_000,
-    5_000_000,
-    15_000_000,
-    60_000_000,
-    300_000_000,
-    600_000_000,
+/// Upper bounds of a histogram's buckets in seconds, from a millisecond to ten minutes.
+const BOUNDS: [f64; 14] = [
+    0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0, 5.0, 15.0, 60.0, 300.0, 600.0,
 ];
 
-/// A histogram of durations.
-#[derive(Debug)]
-pub struct Histogram {
-    buckets: [AtomicU64; BOUNDS_US.len()],
-    count: AtomicU64,
-    sum_us: AtomicU64,
-}
+/// A histogram of durations, in seconds.
+#[derive(Clone, Debug)]
+pub struct Durations(Histogram);
 
-impl Histogram {
-    const fn new() -> Histogram {
-        Histogram {
-            buckets: [const { AtomicU64::new(0) }; BOUNDS_US.len()],
-            count: AtomicU64::new(0),
-            sum_us: AtomicU64::new(0),
-        }
-    }
-
+impl Durations {
     /// Adds a duration.
     pub fn observe(&self, took: Duration) {
-        let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        let place = BOUNDS_US.iter().position(|bound| us <= *bound);
-        if let Some(bucket) = place.and_then(|place| self.buckets.get(place)) {
-            bucket.fetch_add(1, Ordering::Relaxed);
-        }
-        self.count.fetch_add(1, Ordering::Relaxed);
-        self.sum_us.fetch_add(us, Ordering::Relaxed);
+        self.0.observe(took.as_secs_f64());
+    }
+}
+
+impl Default for Durations {
+    fn default() -> Self {
+        Durations(Histogram::new(BOUNDS))
+    }
+}
+
+/// A counter for each outcome.
+#[derive(Clone, Debug)]
+pub struct Outcomes(Family<[(&'static str, &'static str); 1], Counter>);
+
+impl Outcomes {
+    /// Counts one outcome.
+    pub fn count(&self, outcome: Outcome) {
+        self.of(outcome).inc();
     }
 
-    /// Returns the number of observations in each bucket; not cumulative.
-    pub fn buckets(&self) -> [u64; BOUNDS_US.len()] {
-        let mut counts = [0; BOUNDS_US.len()];
-        for (count, bucket) in counts.iter_mut().zip(&self.buckets) {
-            *count = bucket.load(Ordering::Relaxed);
-        }
-        counts
+    fn of(&self, outcome: Outcome) -> Counter {
+        let label = [("outcome", outcome.as_str())];
+        self.0.get_or_create_owned(&label)
     }
+}
 
-    /// Returns the number of observations and their sum in microseconds.
-    pub fn total(&self) -> (u64, u64) {
-        let count = self.count.load(Ordering::Relaxed);
-        (count, self.sum_us.load(Ordering::Relaxed))
+impl Default for Outcomes {
+    /// Starts all outcomes at 0, so that a rate can be computed from the first one that occurs.
+    fn default() -> Self {
+        let all = Outcomes(Family::default());
+        for outcome in Outcome::VARIANTS {
+            all.of(*outcome);
+        }
+        all
     }
 }
 
 /// The type of [`METRICS`].
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Metrics {
     /// Time from a cell being queued to an agent being found.
-    pub queue_wait: Histogram,
+    pub queue_wait: Durations,
     /// Time from sending an offer to its acceptance.
-    pub offer_accept: Histogram,
+    pub offer_accept: Durations,
     /// Offers that were declined or failed.
     pub offers_declined: Counter,
     /// Duration of a journal commit.
-    pub journal_commit: Histogram,
+    pub journal_commit: Durations,
     /// Number of events made durable.
     pub events: Counter,
     /// Bytes of logs stored.
@@ -157,75 +110,135 @@ pub struct Metrics {
     pub agents_lost: Counter,
     /// Messages rejected because their token is stale.
     pub stale: Counter,
-    /// Finished runs by outcome, in the order of [`OUTCOMES`].
-    pub runs_finished: [Counter; OUTCOMES.len()],
-    /// Finished cells by outcome, in the order of [`OUTCOMES`].
-    pub cells_finished: [Counter; OUTCOMES.len()],
+    /// Finished runs by outcome.
+    pub runs_finished: Outcomes,
+    /// Finished cells by outcome.
+    pub cells_finished: Outcomes,
 }
-
-/// All outcomes, in the order of the arrays above.
-pub const OUTCOMES: [phalanx_shared::outcome::Outcome; 6] = {
-    use phalanx_shared::outcome::Outcome::*;
-    [Passed, Flaky, Skipped, Cancelled, Failed, Errored]
-};
 
 impl Metrics {
-    const fn new() -> Metrics {
-        Metrics {
-            queue_wait: Histogram::new(),
-            offer_accept: Histogram::new(),
-            offers_declined: Counter::new(),
-            journal_commit: Histogram::new(),
-            events: Counter::new(),
-            log_bytes: Counter::new(),
-            watchers: Gauge::new(),
-            watchers_dropped: Counter::new(),
-            agents_refused: Counter::new(),
-            connections_dropped: Counter::new(),
-            agents_lost: Counter::new(),
-            stale: Counter::new(),
-            runs_finished: [const { Counter::new() }; OUTCOMES.len()],
-            cells_finished: [const { Counter::new() }; OUTCOMES.len()],
+    /// Adds all counters to a scrape. The library appends `_total` to the names of counters.
+    pub fn register(&self, registry: &mut Registry) {
+        let outcomes = [
+            (
+                "runs_finished",
+                "Finished runs by outcome",
+                &self.runs_finished,
+            ),
+            (
+                "cells_finished",
+                "Finished cells by outcome",
+                &self.cells_finished,
+            ),
+        ];
+        for (name, help, family) in outcomes {
+            registry.register(name, help, family.0.clone());
         }
-    }
-}
-
-/// Counts one outcome.
-pub fn count_outcome(
-    counters: &[Counter; OUTCOMES.len()],
-    outcome: phalanx_shared::outcome::Outcome,
-) {
-    let place = OUTCOMES.iter().position(|known| *known == outcome);
-    if let Some(counter) = place.and_then(|place| counters.get(place)) {
-        counter.count();
+        let histograms = [
+            (
+                "queue_wait_seconds",
+                "Time from queueing a cell to finding an agent for it",
+                &self.queue_wait,
+            ),
+            (
+                "offer_accept_seconds",
+                "Time from sending an offer to its acceptance",
+                &self.offer_accept,
+            ),
+            (
+                "journal_commit_seconds",
+                "Duration of a journal commit",
+                &self.journal_commit,
+            ),
+        ];
+        for (name, help, histogram) in histograms {
+            registry.register(name, help, histogram.0.clone());
+        }
+        let counters = [
+            (
+                "offers_declined",
+                "Offers that did not start an attempt",
+                &self.offers_declined,
+            ),
+            ("events", "Events made durable", &self.events),
+            ("log_bytes", "Bytes of logs stored", &self.log_bytes),
+            (
+                "watchers_dropped",
+                "Watchers that left before their run ended",
+                &self.watchers_dropped,
+            ),
+            (
+                "agent_connections_refused",
+                "Agent connections refused or closed with a reason",
+                &self.agents_refused,
+            ),
+            (
+                "agents_lost",
+                "Agents that died, fell silent or left",
+                &self.agents_lost,
+            ),
+            (
+                "connections_dropped",
+                "Connections dropped or refused because they sent no request or there were too many",
+                &self.connections_dropped,
+            ),
+            (
+                "stale_messages",
+                "Messages rejected because their token is stale",
+                &self.stale,
+            ),
+        ];
+        for (name, help, counter) in counters {
+            registry.register(name, help, counter.clone());
+        }
+        registry.register("watchers", "Connected watchers", self.watchers.clone());
     }
 }
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]
-    fn a_histogram_counts_each_observation_once_where_it_belongs() {
-        let histogram = Histogram::new();
-        for ms in [0, 1, 3, 20, 21, 10_000_000] {
-            histogram.observe(Duration::from_millis(ms));
-        }
-        let buckets = histogram.buckets();
-        assert_eq!(buckets.iter().sum::<u64>(), 5, "the longest is in none");
-        assert_eq!(
-            (buckets[0], buckets[2], buckets[4], buckets[5]),
-            (2, 1, 1, 1)
-        );
-        assert_eq!(histogram.total(), (6, 10_000_045_000));
+    fn a_gauge_falls_when_what_it_counts_is_dropped() {
+        let gauge = Gauge::default();
+        let (one, two) = (Present::in_gauge(&gauge), Present::in_gauge(&gauge));
+        assert_eq!(gauge.get(), 2);
+        drop((one, two));
+        assert_eq!(gauge.get(), 0);
     }
 
     #[test]
-    fn a_gauge_falls_when_what_it_counts_is_dropped() {
-        static GAUGE: Gauge = Gauge::new();
-        let (one, two) = (GAUGE.enter(), GAUGE.enter());
-        assert_eq!(GAUGE.value(), 2);
-        drop((one, two));
-        assert_eq!(GAUGE.value(), 0);
+    fn both_formats_have_every_counter_under_its_documented_name() {
+        let metrics = Metrics::default();
+        metrics.journal_commit.observe(Duration::from_millis(15));
+        metrics.cells_finished.count(Outcome::Flaky);
+        let mut registry = Registry::with_prefix("phalanx");
+        metrics.register(&mut registry);
+        let (mut plain, mut open) = (String::new(), String::new());
+        prometheus_client::encoding::prometheus_text::encode(&mut plain, &registry).unwrap();
+        prometheus_client::encoding::text::encode(&mut open, &registry).unwrap();
+        for line in [
+            "phalanx_journal_commit_seconds_bucket{le=\"0.01\"} 0",
+            "phalanx_journal_commit_seconds_bucket{le=\"0.02\"} 1",
+            "phalanx_journal_commit_seconds_bucket{le=\"+Inf\"} 1",
+            "phalanx_journal_commit_seconds_count 1",
+            "phalanx_cells_finished_total{outcome=\"flaky\"} 1",
+            "phalanx_cells_finished_total{outcome=\"errored\"} 0",
+            "phalanx_events_total 0",
+            "phalanx_watchers 0",
+        ] {
+            for text in [&plain, &open] {
+                assert!(text.lines().any(|each| each == line), "{line} in {text}");
+            }
+        }
+        // Only the type's line and the end differ.
+        assert!(
+            plain.contains("# TYPE phalanx_events_total counter\n"),
+            "{plain}"
+        );
+        assert!(open.contains("# TYPE phalanx_events counter\n"), "{open}");
+        assert!(open.ends_with("# EOF\n") && !plain.contains("# EOF"));
     }
 }

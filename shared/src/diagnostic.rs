@@ -1,6 +1,7 @@
 //! Diagnostics: what is wrong with an input, where, and how to fix it. Nothing here reads files.
 
 use serde::{Deserialize, Serialize};
+use strum::IntoStaticStr;
 
 /// Place in one of the source files of a spec. Lines and columns count from 1, columns in characters; `offset` and
 /// `len` are in bytes.
@@ -56,13 +57,23 @@ pub struct Sources {
 }
 
 /// Severity of a diagnostic.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, IntoStaticStr,
+)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum Severity {
     /// Discouraged, but the spec can run.
     Warning,
     /// The spec cannot run.
     Error,
+}
+
+impl Severity {
+    /// Returns the name in lower case.
+    pub fn as_str(self) -> &'static str {
+        self.into()
+    }
 }
 
 /// One finding about an input.

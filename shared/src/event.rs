@@ -18,6 +18,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
+use strum::{IntoStaticStr, VariantNames};
 
 /// A fact that happened in a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -59,8 +60,9 @@ pub struct Recorded {
 pub type StepPath = String;
 
 /// What happened, with the data of each kind.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, IntoStaticStr, VariantNames)]
 #[serde(tag = "kind", rename_all = "snake_case", remote = "Self")]
+#[strum(serialize_all = "snake_case")]
 #[allow(clippy::large_enum_variant)]
 pub enum EventKind {
     // ---- events of the coordinator
@@ -175,29 +177,6 @@ pub enum Speaker {
     Agent,
 }
 
-/// The names that [`EventKind::name`] returns, except those of unknown kinds, each with the side that may send it.
-const KINDS: [(&str, Speaker); 19] = [
-    ("run_submitted", Speaker::Coordinator),
-    ("cell_offered", Speaker::Coordinator),
-    ("cell_accepted", Speaker::Coordinator),
-    ("cell_returned", Speaker::Coordinator),
-    ("attempt_lost", Speaker::Coordinator),
-    ("cell_finished", Speaker::Coordinator),
-    ("cancel_requested", Speaker::Coordinator),
-    ("run_finished", Speaker::Coordinator),
-    ("attempt_started", Speaker::Agent),
-    ("service_changed", Speaker::Agent),
-    ("service_progress", Speaker::Agent),
-    ("phase_started", Speaker::Agent),
-    ("phase_finished", Speaker::Agent),
-    ("step_started", Speaker::Agent),
-    ("step_finished", Speaker::Agent),
-    ("attempt_finished", Speaker::Agent),
-    ("torn_down", Speaker::Agent),
-    ("log_gap", Speaker::Agent),
-    ("note", Speaker::Agent),
-];
-
 impl Serialize for EventKind {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
@@ -218,7 +197,7 @@ impl<'de> Deserialize<'de> for EventKind {
         let mut json = serde_json::Deserializer::from_str(text.get());
         EventKind::deserialize(&mut json).or_else(|error| {
             match serde_json::from_str::<Named>(text.get()) {
-                Ok(Named { kind }) if KINDS.iter().all(|(known, _)| *known != kind) => {
+                Ok(Named { kind }) if EventKind::known().all(|known| known != kind) => {
                     let payload = serde_json::from_str(text.get()).map_err(D::Error::custom)?;
                     Ok(EventKind::Unknown(payload))
                 }
@@ -232,39 +211,50 @@ impl EventKind {
     /// Returns the side that may send this kind. Kinds of a later version count as an agent's: they change nothing
     /// here.
     pub fn speaker(&self) -> Speaker {
-        let known = KINDS.iter().find(|(name, _)| *name == self.name());
-        known.map_or(Speaker::Agent, |(_, speaker)| *speaker)
+        match self {
+            EventKind::RunSubmitted { .. }
+            | EventKind::CellOffered { .. }
+            | EventKind::CellAccepted { .. }
+            | EventKind::CellReturned { .. }
+            | EventKind::AttemptLost { .. }
+            | EventKind::CellFinished { .. }
+            | EventKind::CancelRequested { .. }
+            | EventKind::RunFinished { .. } => Speaker::Coordinator,
+            EventKind::AttemptStarted { .. }
+            | EventKind::ServiceChanged { .. }
+            | EventKind::ServiceProgress { .. }
+            | EventKind::PhaseStarted { .. }
+            | EventKind::PhaseFinished { .. }
+            | EventKind::StepStarted { .. }
+            | EventKind::StepFinished(_)
+            | EventKind::AttemptFinished { .. }
+            | EventKind::TornDown { .. }
+            | EventKind::LogGap { .. }
+            | EventKind::Note { .. }
+            | EventKind::Unknown(_) => Speaker::Agent,
+        }
     }
 
     /// Returns the kind's name, as in the JSON field `kind`.
     pub fn name(&self) -> &str {
         match self {
-            EventKind::RunSubmitted { .. } => "run_submitted",
-            EventKind::CellOffered { .. } => "cell_offered",
-            EventKind::CellAccepted { .. } => "cell_accepted",
-            EventKind::CellReturned { .. } => "cell_returned",
-            EventKind::AttemptLost { .. } => "attempt_lost",
-            EventKind::CellFinished { .. } => "cell_finished",
-            EventKind::CancelRequested { .. } => "cancel_requested",
-            EventKind::RunFinished { .. } => "run_finished",
-            EventKind::AttemptStarted { .. } => "attempt_started",
-            EventKind::ServiceChanged { .. } => "service_changed",
-            EventKind::ServiceProgress { .. } => "service_progress",
-            EventKind::PhaseStarted { .. } => "phase_started",
-            EventKind::PhaseFinished { .. } => "phase_finished",
-            EventKind::StepStarted { .. } => "step_started",
-            EventKind::StepFinished(_) => "step_finished",
-            EventKind::AttemptFinished { .. } => "attempt_finished",
-            EventKind::TornDown { .. } => "torn_down",
-            EventKind::LogGap { .. } => "log_gap",
-            EventKind::Note { .. } => "note",
-            EventKind::Unknown(payload) => payload
-                .get("kind")
-                .and_then(Value::as_str)
-                .unwrap_or("unknown"),
+            EventKind::Unknown(payload) => {
+                let kind = payload.get("kind").and_then(Value::as_str);
+                kind.unwrap_or(UNKNOWN)
+            }
+            known => known.into(),
         }
     }
+
+    /// Returns the names of the kinds that this version knows.
+    fn known() -> impl Iterator<Item = &'static str> {
+        let names = EventKind::VARIANTS.iter().copied();
+        names.filter(|name| *name != UNKNOWN)
+    }
 }
+
+/// Name of [`EventKind::Unknown`], which is no kind of its own.
+const UNKNOWN: &str = "unknown";
 
 /// How a step, group or phase ended.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -360,8 +350,9 @@ pub struct LogTail {
 }
 
 /// State in a service's life cycle.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, IntoStaticStr)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 #[allow(missing_docs)]
 pub enum ServiceState {
     Pulled,
@@ -374,6 +365,13 @@ pub enum ServiceState {
     Removed,
 }
 
+impl ServiceState {
+    /// Returns the name in lower case.
+    pub fn as_str(self) -> &'static str {
+        self.into()
+    }
+}
+
 /// A service that outlives its attempt, and its address.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct KeptService {
@@ -384,12 +382,22 @@ pub struct KeptService {
 }
 
 /// Output stream of a process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, IntoStaticStr,
+)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 #[allow(missing_docs)]
 pub enum LogStream {
     Stdout,
     Stderr,
+}
+
+impl LogStream {
+    /// Returns the name in lower case.
+    pub fn as_str(self) -> &'static str {
+        self.into()
+    }
 }
 
 #[cfg(test)]
@@ -399,7 +407,8 @@ mod tests {
 
     #[test]
     fn every_kind_that_is_named_is_known_and_no_other() {
-        for (kind, _) in KINDS {
+        assert_eq!(EventKind::known().count(), 19);
+        for kind in EventKind::known() {
             let text = format!(r#"{{"kind":"{kind}"}}"#);
             // Each kind has a required field that is missing here, so parsing fails; an unknown kind would be kept.
             let error = serde_json::from_str::<EventKind>(&text).unwrap_err();

@@ -1,14 +1,29 @@
 //! The closed set of outcomes with which steps and cells end.
 
 use serde::{Deserialize, Serialize};
-use std::fmt;
+use strum::{Display, IntoStaticStr, VariantArray};
 
 /// The outcome of a step, a group, a phase or a cell.
 ///
 /// Variants are ordered by severity, best first: the worst of several outcomes is their maximum (see
 /// [`Outcome::worst`]).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    Display,
+    IntoStaticStr,
+    VariantArray,
+)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum Outcome {
     /// Every check held at the first try.
     Passed,
@@ -37,19 +52,23 @@ impl Outcome {
 
     /// Returns the outcome's name in lower case.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Outcome::Passed => "passed",
-            Outcome::Flaky => "flaky",
-            Outcome::Skipped => "skipped",
-            Outcome::Cancelled => "cancelled",
-            Outcome::Failed => "failed",
-            Outcome::Errored => "errored",
-        }
+        self.into()
     }
 }
 
-impl fmt::Display for Outcome {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
+#[cfg(test)]
+mod tests {
+    use super::Outcome;
+    use strum::VariantArray;
+
+    #[test]
+    fn an_outcome_has_one_name_everywhere() {
+        for outcome in Outcome::VARIANTS {
+            assert_eq!(serde_json::json!(outcome), outcome.as_str());
+            assert_eq!(
+                format!("{outcome:>10}"),
+                format!("{:>10}", outcome.as_str())
+            );
+        }
     }
 }

@@ -155,7 +155,7 @@ impl Node {
     pub(super) fn action(&self) -> &'static str {
         match &self.item {
             Some(Item::Step(_)) if self.other_branch => "else",
-            Some(Item::Step(step)) => crate::step::contract::action_word(&step.action),
+            Some(Item::Step(step)) => step.action.keyword(),
             _ => "phase",
         }
     }

@@ -5,7 +5,7 @@
 
 use crate::context::frame::Key;
 use crate::context::frame::{Frame, Value, View};
-use crate::step::contract::{Item, action_word, body};
+use crate::step::contract::{Item, body};
 use phalanx_shared::event::{StepPath, StepResult};
 use phalanx_shared::language::model::{Action, DefineBody, Spec, Step};
 use phalanx_shared::outcome::Outcome;
@@ -144,7 +144,7 @@ impl Walk<'_> {
             path: path.to_owned(),
             name: with_key(&name, key),
             id: step.id.as_ref().map(|id| id.text.clone()),
-            action: action_word(&step.action).to_owned(),
+            action: step.action.keyword().to_owned(),
             outcome: Outcome::Skipped,
             reason: Some(self.reason.to_owned()),
             unreached: self.unreached,

@@ -82,7 +82,7 @@ fn name(step: &Step) -> String {
     match (&step.name, &step.id) {
         (Some(name), _) => name.text.clone(),
         (None, Some(id)) => id.text.clone(),
-        (None, None) => crate::step::contract::action_word(&step.action).to_owned(),
+        (None, None) => step.action.keyword().to_owned(),
     }
 }
 

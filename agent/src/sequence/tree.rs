@@ -303,7 +303,7 @@ impl Sequence {
             Some(Item::Phase(phase)) => phase.name.text.clone(),
             Some(Item::Step(step)) => match &step.name {
                 Some(name) => name.text.clone(),
-                None => crate::step::contract::action_word(&step.action).to_owned(),
+                None => step.action.keyword().to_owned(),
             },
             None => String::new(),
         }

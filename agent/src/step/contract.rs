@@ -2,7 +2,7 @@
 //! end of one try.
 
 use phalanx_shared::event::{CheckResult, Failure, Output};
-use phalanx_shared::language::model::{Action, DefineBody, Phase, Spec, Step};
+use phalanx_shared::language::model::{DefineBody, Phase, Spec, Step};
 use phalanx_shared::outcome::Outcome;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -129,21 +129,4 @@ pub fn body<'a>(spec: &'a Spec, define: &str) -> Option<&'a DefineBody> {
         .iter()
         .find(|known| known.name.text == define)
         .map(|known| &known.body)
-}
-
-/// Returns the keyword of an action in the spec.
-pub fn action_word(action: &Action) -> &'static str {
-    match action {
-        Action::Http(_) => "http",
-        Action::Sse(_) => "sse",
-        Action::Exec(_) => "exec",
-        Action::Run(_) => "run",
-        Action::Container(_) => "container",
-        Action::Wait(_) => "wait",
-        Action::Cp(_) => "cp",
-        Action::Use(_) => "use",
-        Action::Steps(_) => "steps",
-        Action::Parallel(_) => "parallel",
-        Action::Check => "expect",
-    }
 }

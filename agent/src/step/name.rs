@@ -90,14 +90,7 @@ fn command(command: &Command) -> String {
 
 fn verb(verb: ContainerVerb) -> &'static str {
     match verb {
-        ContainerVerb::Start => "start",
-        ContainerVerb::Stop => "stop",
-        ContainerVerb::Restart => "restart",
-        ContainerVerb::Kill => "kill",
-        ContainerVerb::Pause => "pause",
-        ContainerVerb::Unpause => "unpause",
-        ContainerVerb::Disconnect => "disconnect",
-        ContainerVerb::Connect => "connect",
         ContainerVerb::Run => "run service",
+        verb => verb.as_str(),
     }
 }

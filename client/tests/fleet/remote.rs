@@ -221,4 +221,10 @@ fn health_and_metrics_tell_what_happened() {
     ] {
         assert!(at.metric(name) >= least, "{name}");
     }
+    let (_, plain) = at.get("/metrics");
+    assert!(plain.contains("# TYPE phalanx_events_total counter\n"));
+    assert!(plain.contains("phalanx_queue_wait_seconds_bucket{le=\"600\"} "));
+    let (status, open) = at.get_as("/metrics", "application/openmetrics-text; version=1.0.0");
+    assert_eq!(status, "HTTP/1.1 200 OK");
+    assert!(open.contains("# TYPE phalanx_events counter\n") && open.ends_with("# EOF\n"));
 }

@@ -266,9 +266,16 @@ impl Coordinator {
 
     /// Gets a page over HTTP. Returns status line and body.
     pub fn get(&self, path: &str) -> (String, String) {
+        self.get_as(path, "*/*")
+    }
+
+    /// Gets a page over HTTP in the format that the client accepts.
+    pub fn get_as(&self, path: &str, accept: &str) -> (String, String) {
         use std::io::{Read, Write};
         let mut stream = std::net::TcpStream::connect(&self.http).unwrap();
-        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nHost: x\r\nAccept: {accept}\r\nConnection: close\r\n\r\n"
+        );
         stream.write_all(request.as_bytes()).unwrap();
         let mut text = String::new();
         stream.read_to_string(&mut text).unwrap();

@@ -254,7 +254,9 @@ impl Session {
             Effect::Send(ToAgent::Offer(offer)) => {
                 self.offered.insert(offer.token.clone(), now);
             }
-            Effect::Send(ToAgent::Abandon { .. }) => METRICS.stale.count(),
+            Effect::Send(ToAgent::Abandon { .. }) => {
+                METRICS.stale.inc();
+            }
             Effect::Tell(Fact::Accepted { token }) => {
                 if let Some(sent) = self.offered.remove(token) {
                     METRICS.offer_accept.observe(now.saturating_sub(sent));
@@ -262,16 +264,20 @@ impl Session {
             }
             Effect::Tell(Fact::Declined { token, .. }) => {
                 self.offered.remove(token);
-                METRICS.offers_declined.count();
+                METRICS.offers_declined.inc();
             }
             Effect::Tell(Fact::Revoked { token, reason }) => {
                 tracing::warn!(agent = %self.agent, %token, reason, "an attempt is taken from its agent");
             }
-            Effect::Tell(Fact::Lost { .. }) => METRICS.agents_lost.count(),
+            Effect::Tell(Fact::Lost { .. }) => {
+                METRICS.agents_lost.inc();
+            }
             Effect::Closed(token) => {
                 self.offered.remove(token);
             }
-            Effect::Close { .. } => METRICS.agents_refused.count(),
+            Effect::Close { .. } => {
+                METRICS.agents_refused.inc();
+            }
             _ => {}
         }
     }

@@ -147,7 +147,7 @@ impl AgentLink for Service {
         let from = Visit::of(&request).map(|visit| visit.address());
         let mut incoming = request.into_inner();
         let refused = |status: &Status| {
-            METRICS.agents_refused.count();
+            METRICS.agents_refused.inc();
             let from = from.map_or_else(|| "a socket".to_owned(), |a| a.to_string());
             tracing::warn!(from, reason = status.message(), "a connection was refused");
         };

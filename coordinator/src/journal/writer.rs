@@ -170,7 +170,7 @@ async fn commit(
             Ok(()) => {
                 METRICS.journal_commit.observe(began.elapsed());
                 let events = writes.iter().filter(|w| matches!(w, Write::Event(_)));
-                METRICS.events.add(events.count() as u64);
+                METRICS.events.inc_by(events.count() as u64);
                 if health.send_replace(None).is_some() {
                     tracing::info!("the journal is written again");
                 }

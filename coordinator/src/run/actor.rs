@@ -7,7 +7,7 @@ use crate::clock::Clock;
 use crate::dispatch::contract::{InventoryItem, ToAgents};
 use crate::journal::Past;
 use crate::journal::{Journal, RunEnd, Write};
-use crate::metrics::{METRICS, count_outcome};
+use crate::metrics::METRICS;
 use crate::schedule::actor::{Assignment, Scheduling};
 use crate::schedule::core::{CellRequest, Input as ScheduleInput};
 use crate::schedule::expected::History;
@@ -491,10 +491,10 @@ impl Run {
         let state = self.core.state();
         match &event.kind {
             EventKind::RunFinished { outcome } => {
-                count_outcome(&METRICS.runs_finished, *outcome);
+                METRICS.runs_finished.count(*outcome);
             }
             EventKind::CellFinished { outcome, .. } => {
-                count_outcome(&METRICS.cells_finished, *outcome);
+                METRICS.cells_finished.count(*outcome);
             }
             _ => {}
         }

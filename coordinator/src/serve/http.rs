@@ -8,10 +8,10 @@ use crate::serve::health::problems;
 use crate::supervisor::Handle;
 use axum::Router;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
-use scrape::scrape;
+use scrape::{Format, scrape};
 use std::future::Future;
 use tokio::net::TcpListener;
 
@@ -52,7 +52,9 @@ fn healthz(handle: &Handle, logs: &LogStore) -> (StatusCode, String) {
     (StatusCode::SERVICE_UNAVAILABLE, problems + &parked)
 }
 
-async fn metrics(State(handle): State<Handle>) -> impl IntoResponse {
-    let kind = "text/plain; version=0.0.4; charset=utf-8";
-    ([(header::CONTENT_TYPE, kind)], scrape(&handle).await)
+async fn metrics(State(handle): State<Handle>, headers: HeaderMap) -> impl IntoResponse {
+    let accept = headers.get(header::ACCEPT).map(|value| value.to_str());
+    let format = Format::accepted(accept.and_then(Result::ok).unwrap_or_default());
+    let kind = [(header::CONTENT_TYPE, format.content_type())];
+    (kind, scrape(&handle, format).await)
 }

@@ -11,6 +11,7 @@ use phalanx_shared::plan::Plan;
 use serde::Serialize;
 use serde_json::Value;
 use std::collections::HashMap;
+use strum::IntoStaticStr;
 
 /// Value of `--coverage-axis` for one column per cell.
 pub const CELL_AXIS: &str = "cell";
@@ -62,17 +63,22 @@ pub struct CoveragePart {
 /// State of a row in one cell.
 ///
 /// Variants are ordered by severity, best first.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, IntoStaticStr,
+)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 #[allow(missing_docs)]
 pub enum CoverageState {
     /// The column has no cell (an excluded combination).
     #[default]
+    #[strum(serialize = "")]
     Absent,
     Passed,
     Flaky,
     Skipped,
     /// The cell didn't get to the row: no step that names it has ended, or none was reached.
+    #[strum(serialize = "not run")]
     NotRun,
     Cancelled,
     Failed,
@@ -82,16 +88,7 @@ pub enum CoverageState {
 impl CoverageState {
     /// Returns the text shown in tables.
     pub fn as_str(self) -> &'static str {
-        match self {
-            CoverageState::Absent => "",
-            CoverageState::Passed => "passed",
-            CoverageState::Flaky => "flaky",
-            CoverageState::Skipped => "skipped",
-            CoverageState::NotRun => "not run",
-            CoverageState::Cancelled => "cancelled",
-            CoverageState::Failed => "failed",
-            CoverageState::Errored => "errored",
-        }
+        self.into()
     }
 }
 

@@ -377,11 +377,7 @@ impl Attempt {
             ServiceState::Ready => "ready",
             ServiceState::Exited | ServiceState::Stopped | ServiceState::Removed => {
                 service.runs = false;
-                let what = match state {
-                    ServiceState::Exited => "exited",
-                    ServiceState::Stopped => "stopped",
-                    _ => "removed",
-                };
+                let what = state.as_str();
                 let said = detail.unwrap_or_default();
                 service
                     .events

@@ -1,16 +1,13 @@
 //! Findings as workflow commands of GitHub Actions, which shows them beside the lines.
 
-use phalanx_shared::diagnostic::{Diagnostic, Severity, Sources};
+use phalanx_shared::diagnostic::{Diagnostic, Sources};
 use std::fmt::Write;
 
 /// Formats each finding as one `::error` or `::warning` line.
 pub fn github(diagnostics: &[Diagnostic], sources: &Sources) -> String {
     let mut out = String::new();
     for diagnostic in diagnostics {
-        let command = match diagnostic.severity {
-            Severity::Error => "error",
-            Severity::Warning => "warning",
-        };
+        let command = diagnostic.severity.as_str();
         let _ = write!(out, "::{command} ");
         let place = diagnostic
             .span

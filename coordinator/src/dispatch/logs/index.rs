@@ -81,11 +81,7 @@ pub fn file_name(source: &Source) -> String {
         name.truncate(64);
         name = format!("{name}%{hash}");
     }
-    let stream = match source.stream {
-        LogStream::Stdout => "stdout",
-        LogStream::Stderr => "stderr",
-    };
-    format!("{name}.{stream}")
+    format!("{name}.{}", source.stream.as_str())
 }
 
 #[cfg(test)]

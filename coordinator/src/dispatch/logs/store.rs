@@ -271,7 +271,7 @@ impl LogStore {
         }
         drop(writer);
         self.tell(token, progress);
-        METRICS.log_bytes.add(bytes);
+        METRICS.log_bytes.inc_by(bytes);
         stored.map(|()| Stored::Kept)
     }
 

@@ -4,7 +4,7 @@
 
 use super::{find, status::of_store};
 use crate::incoming::Busy;
-use crate::metrics::METRICS;
+use crate::metrics::{METRICS, Present};
 use crate::run::actor::RunTail;
 use crate::supervisor::Handle;
 use phalanx_proto::v1;
@@ -39,9 +39,9 @@ pub(super) async fn watch(
     };
     tokio::spawn(async move {
         let _busy = busy;
-        let _present = METRICS.watchers.enter();
+        let _present = Present::in_gauge(&METRICS.watchers);
         if !reader.read().await {
-            METRICS.watchers_dropped.count();
+            METRICS.watchers_dropped.inc();
         }
     });
     Ok(ReceiverStream::new(stream))

@@ -1,48 +1,116 @@
 //! Produces the text of one scrape: counters with their values, and states as their owners report them.
 
-use crate::metrics::{Counter, METRICS, OUTCOMES, Text};
+use crate::metrics::METRICS;
 use crate::run::actor::Look;
 use crate::schedule::actor::Agents;
 use crate::supervisor::Handle;
 use phalanx_shared::run_state::Counts;
+use prometheus_client::encoding::{prometheus_text, text};
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
 
-/// Returns all metrics of a coordinator in Prometheus' text format.
-pub async fn scrape(handle: &Handle) -> String {
-    let mut text = Text::default();
-    about(&mut text, handle);
-    runs(&mut text, handle).await;
-    agents(&mut text, handle).await;
-    counted(&mut text);
-    text.into_string()
+/// A text format of metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// Prometheus' own, version 0.0.4.
+    Plain,
+    /// OpenMetrics 1.0.
+    OpenMetrics,
 }
 
-fn about(text: &mut Text, handle: &Handle) {
-    let labels = [("version", env!("CARGO_PKG_VERSION"))];
-    text.metric("phalanx_build_info", "gauge", "The program's version.")
-        .sample("phalanx_build_info", &labels, 1);
-    let epoch = handle.journal.epoch();
-    text.single(
-        "phalanx_epoch",
-        "gauge",
-        "The coordinator's term of office: starts of it so far.",
-        epoch,
+impl Format {
+    /// Chooses by the `Accept` header of the request: OpenMetrics for a client that names it, as Prometheus does.
+    pub fn accepted(accept: &str) -> Format {
+        let names = |range: &str| {
+            let kind = range.split(';').next().unwrap_or_default();
+            kind.trim() == "application/openmetrics-text"
+        };
+        match accept.split(',').any(names) {
+            true => Format::OpenMetrics,
+            false => Format::Plain,
+        }
+    }
+
+    /// Returns the content type of the answer.
+    pub fn content_type(self) -> &'static str {
+        match self {
+            Format::Plain => "text/plain; version=0.0.4; charset=utf-8",
+            Format::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        }
+    }
+
+    fn encode(self, registry: &Registry) -> String {
+        let mut page = String::new();
+        // Writing to a String can't fail.
+        let _ = match self {
+            Format::Plain => prometheus_text::encode(&mut page, registry),
+            Format::OpenMetrics => text::encode(&mut page, registry),
+        };
+        page
+    }
+}
+
+/// Returns all metrics of a coordinator.
+pub async fn scrape(handle: &Handle, format: Format) -> String {
+    let mut registry = Registry::with_prefix("phalanx");
+    about(&mut registry, handle);
+    runs(&mut registry, handle).await;
+    agents(&mut registry, handle).await;
+    METRICS.register(&mut registry);
+    format.encode(&registry)
+}
+
+/// Adds a state with one value.
+fn state(registry: &mut Registry, name: &str, help: &str, value: impl TryInto<i64>) {
+    let gauge = Gauge::<i64>::default();
+    gauge.set(value.try_into().unwrap_or(i64::MAX));
+    registry.register(name, help, gauge);
+}
+
+/// Adds a state with a value for each value of a label.
+fn states<const N: usize>(
+    registry: &mut Registry,
+    (name, label): (&str, &'static str),
+    help: &str,
+    values: [(&'static str, u64); N],
+) {
+    let family = Family::<[(&'static str, &'static str); 1], Gauge>::default();
+    for (of, value) in values {
+        let gauge = family.get_or_create_owned(&[(label, of)]);
+        gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+    }
+    registry.register(name, help, family);
+}
+
+fn about(registry: &mut Registry, handle: &Handle) {
+    let version = (env!("CARGO_PKG_VERSION"), 1);
+    states(
+        registry,
+        ("build_info", "version"),
+        "Version of the program",
+        [version],
     );
-    let healthy = u8::from(handle.journal.health().borrow().is_none());
-    text.single(
-        "phalanx_journal_healthy",
-        "gauge",
-        "1 while the journal can be written.",
-        healthy,
+    state(
+        registry,
+        "epoch",
+        "Number of starts of this journal's coordinator",
+        handle.journal.epoch(),
+    );
+    state(
+        registry,
+        "journal_healthy",
+        "1 while the journal can be written",
+        u8::from(handle.journal.health().borrow().is_none()),
     );
 }
 
-async fn runs(text: &mut Text, handle: &Handle) {
+async fn runs(registry: &mut Registry, handle: &Handle) {
     let open = handle.registry.all();
-    let name = "phalanx_runs_open";
-    text.single(
-        name,
-        "gauge",
-        "Runs that aren't over, clean-up included.",
+    state(
+        registry,
+        "runs_open",
+        "Runs that aren't over, including clean-up",
         open.len(),
     );
     let mut sum = Counts::default();
@@ -53,122 +121,55 @@ async fn runs(text: &mut Text, handle: &Handle) {
             sum.running += glance.counts.running;
         }
     }
-    let name = "phalanx_cells";
-    text.metric(
-        name,
-        "gauge",
-        "Cells of open runs without an outcome, by where they are.",
-    )
-    .sample(name, &[("state", "queued")], sum.queued)
-    .sample(name, &[("state", "running")], sum.running);
+    states(
+        registry,
+        ("cells", "state"),
+        "Cells of open runs without an outcome, by state",
+        [
+            ("queued", u64::from(sum.queued)),
+            ("running", u64::from(sum.running)),
+        ],
+    );
 }
 
-async fn agents(text: &mut Text, handle: &Handle) {
+async fn agents(registry: &mut Registry, handle: &Handle) {
     let views = handle.scheduling.ask(Agents).await.unwrap_or_default();
     let of = |connected: bool, draining: bool| {
         let these = views.iter();
         let these =
             these.filter(|v| v.connected == connected && (!connected || v.draining == draining));
-        these.count()
+        these.count() as u64
     };
-    let name = "phalanx_agents";
-    text.metric(name, "gauge", "Agents that aren't lost, by state.")
-        .sample(name, &[("state", "connected")], of(true, false))
-        .sample(name, &[("state", "draining")], of(true, true))
-        .sample(name, &[("state", "disconnected")], of(false, false));
+    states(
+        registry,
+        ("agents", "state"),
+        "Agents that aren't lost, by state",
+        [
+            ("connected", of(true, false)),
+            ("draining", of(true, true)),
+            ("disconnected", of(false, false)),
+        ],
+    );
     let slots: u64 = views.iter().map(|v| u64::from(v.info.slots)).sum();
-    let used: usize = views.iter().map(|v| v.attempts.len()).sum();
-    let name = "phalanx_slots";
-    text.metric(
-        name,
-        "gauge",
-        "Slots of agents that aren't lost, and how many of them are taken.",
-    )
-    .sample(name, &[("state", "total")], slots)
-    .sample(name, &[("state", "taken")], used);
-}
-
-fn counted(text: &mut Text) {
-    let m = &METRICS;
-    outcomes(
-        text,
-        "phalanx_runs_finished_total",
-        "Runs by outcome.",
-        &m.runs_finished,
-    );
-    outcomes(
-        text,
-        "phalanx_cells_finished_total",
-        "Cells by outcome.",
-        &m.cells_finished,
-    );
-    text.histogram(
-        "phalanx_queue_wait_seconds",
-        "From a cell wanting to run to an agent being found.",
-        &m.queue_wait,
-    );
-    text.histogram(
-        "phalanx_offer_accept_seconds",
-        "From an offer being sent to its being taken.",
-        &m.offer_accept,
-    );
-    text.histogram(
-        "phalanx_journal_commit_seconds",
-        "A commit of the journal.",
-        &m.journal_commit,
-    );
-    let counters = [
-        (
-            "phalanx_offers_declined_total",
-            "Offers that came to nothing.",
-            &m.offers_declined,
-        ),
-        ("phalanx_events_total", "Events made durable.", &m.events),
-        (
-            "phalanx_log_bytes_total",
-            "Bytes of logs stored.",
-            &m.log_bytes,
-        ),
-        (
-            "phalanx_watchers_dropped_total",
-            "Watchers that went before what they watched was over.",
-            &m.watchers_dropped,
-        ),
-        (
-            "phalanx_agent_connections_refused_total",
-            "Connections of agents that were refused or closed with a reason.",
-            &m.agents_refused,
-        ),
-        (
-            "phalanx_agents_lost_total",
-            "Agents lost: dead, silent, or gone.",
-            &m.agents_lost,
-        ),
-        (
-            "phalanx_connections_dropped_total",
-            "Connections dropped or turned away because they asked for nothing or were too many.",
-            &m.connections_dropped,
-        ),
-        (
-            "phalanx_stale_messages_total",
-            "Messages fenced off because their token isn't the newest.",
-            &m.stale,
-        ),
-    ];
-    for (name, help, counter) in counters {
-        text.single(name, "counter", help, counter.value());
-    }
-    text.single(
-        "phalanx_watchers",
-        "gauge",
-        "Watchers connected.",
-        m.watchers.value(),
+    let taken = views.iter().map(|v| v.attempts.len() as u64).sum();
+    states(
+        registry,
+        ("slots", "state"),
+        "Slots of agents that aren't lost: all of them, and those that are taken",
+        [("total", slots), ("taken", taken)],
     );
 }
 
-fn outcomes(text: &mut Text, name: &str, help: &str, counters: &[Counter; OUTCOMES.len()]) {
-    text.metric(name, "counter", help);
-    for (outcome, counter) in OUTCOMES.iter().zip(counters) {
-        text.sample(name, &[("outcome", outcome.as_str())], counter.value());
+#[cfg(test)]
+mod tests {
+    use super::Format;
+
+    #[test]
+    fn a_client_that_names_open_metrics_gets_it_and_any_other_the_plain_text() {
+        let prometheus = "application/openmetrics-text;version=1.0.0;q=0.6,text/plain;version=0.0.4;q=0.4,*/*;q=0.1";
+        assert_eq!(Format::accepted(prometheus), Format::OpenMetrics);
+        for accept in ["", "*/*", "text/plain", "text/html,application/xhtml+xml"] {
+            assert_eq!(Format::accepted(accept), Format::Plain, "{accept}");
+        }
     }
 }

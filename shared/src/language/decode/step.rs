@@ -8,18 +8,7 @@ use crate::language::model::{
     Retry, Run, SkipIf, Sse, Step, Use, Wait,
 };
 use crate::node::{Entry, Expr, Node, NodeValue};
-
-const VERBS: [(&str, ContainerVerb); 9] = [
-    ("start", ContainerVerb::Start),
-    ("stop", ContainerVerb::Stop),
-    ("restart", ContainerVerb::Restart),
-    ("kill", ContainerVerb::Kill),
-    ("pause", ContainerVerb::Pause),
-    ("unpause", ContainerVerb::Unpause),
-    ("disconnect", ContainerVerb::Disconnect),
-    ("connect", ContainerVerb::Connect),
-    ("run", ContainerVerb::Run),
-];
+use strum::VariantArray;
 
 /// Decodes a phase: a list of steps, or a map with `steps`.
 pub fn phase(entry: &Entry, diagnostics: &mut Vec<Diagnostic>) -> Phase {
@@ -160,9 +149,9 @@ fn run(node: &Node) -> Option<Action> {
 
 fn container(node: &Node) -> Option<Action> {
     let fields = Fields::of(node);
-    let (verb, service) = VERBS
+    let (verb, service) = ContainerVerb::VARIANTS
         .iter()
-        .find_map(|(key, verb)| Some((*verb, fields.template(key)?)))?;
+        .find_map(|verb| Some((*verb, fields.template(verb.as_str())?)))?;
     Some(Action::Container(ContainerAction { verb, service }))
 }
 

@@ -1,7 +1,9 @@
 //! Keys of the actions of a step.
 
 use super::*;
+use crate::language::model::ContainerVerb;
 use crate::language::shape::{Key, Rule, Table, key, needed};
+use strum::VariantNames;
 
 const SERVICE_NAME: Kind = TEMPLATE;
 
@@ -173,17 +175,7 @@ pub(super) static RUN: Table = Table {
 };
 
 /// Verbs of `container`.
-pub const VERBS: [&str; 9] = [
-    "start",
-    "stop",
-    "restart",
-    "kill",
-    "pause",
-    "unpause",
-    "disconnect",
-    "connect",
-    "run",
-];
+pub const VERBS: &[&str] = ContainerVerb::VARIANTS;
 
 pub(super) static CONTAINER: Table = Table {
     name: "`container`",
@@ -213,7 +205,7 @@ pub(super) static CONTAINER: Table = Table {
     ]],
     rest: None,
     rules: &[Rule::OneOf {
-        keys: &VERBS,
+        keys: VERBS,
         or: &[],
     }],
     hints: &[],

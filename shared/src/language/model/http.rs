@@ -3,6 +3,7 @@
 use crate::diagnostic::Span;
 use crate::node::{Expr, Node, Template, Text};
 use serde::{Deserialize, Serialize};
+use strum::IntoStaticStr;
 
 /// A named HTTP client.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -27,8 +28,9 @@ pub struct Tls {
 }
 
 /// Method of a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, IntoStaticStr)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "UPPERCASE")]
 #[allow(missing_docs)]
 pub enum Method {
     Get,
@@ -42,14 +44,7 @@ pub enum Method {
 impl Method {
     /// Returns the method as HTTP spells it.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Method::Get => "GET",
-            Method::Post => "POST",
-            Method::Put => "PUT",
-            Method::Patch => "PATCH",
-            Method::Delete => "DELETE",
-            Method::Head => "HEAD",
-        }
+        self.into()
     }
 }
 

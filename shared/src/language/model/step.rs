@@ -4,6 +4,7 @@ use super::http::{Http, Sse};
 use crate::diagnostic::Span;
 use crate::node::{Expr, Node, Template, Text};
 use serde::{Deserialize, Serialize};
+use strum::{IntoStaticStr, VariantArray, VariantNames};
 
 /// One action, with its conditions, repetitions, captures and checks.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -94,8 +95,9 @@ pub struct Capture {
 }
 
 /// The action of a step.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, IntoStaticStr)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum Action {
     /// Sends one HTTP request.
     Http(Box<Http>),
@@ -118,7 +120,15 @@ pub enum Action {
     /// Runs steps concurrently.
     Parallel(Vec<Step>),
     /// Does nothing; the step has only `expect` (and `capture`).
+    #[strum(serialize = "expect")]
     Check,
+}
+
+impl Action {
+    /// Returns the keyword of the action in a spec.
+    pub fn keyword(&self) -> &'static str {
+        self.into()
+    }
 }
 
 /// A command: a list of words or a shell script.
@@ -160,8 +170,20 @@ pub struct Run {
 }
 
 /// Verbs of `container:`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Serialize,
+    Deserialize,
+    IntoStaticStr,
+    VariantArray,
+    VariantNames,
+)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 #[allow(missing_docs)]
 pub enum ContainerVerb {
     Start,
@@ -174,6 +196,13 @@ pub enum ContainerVerb {
     Connect,
     /// Starts the container and waits for its exit.
     Run,
+}
+
+impl ContainerVerb {
+    /// Returns the verb as a spec spells it.
+    pub fn as_str(self) -> &'static str {
+        self.into()
+    }
 }
 
 /// Action `container: { verb: service }`.

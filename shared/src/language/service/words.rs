@@ -58,6 +58,8 @@ mod tests {
             words,
             ["sh", "-c", "echo \"a  b\"", "--x=c d", "e f", "", "$x \\n"]
         );
+        // As in Compose, `#` begins no comment.
+        assert_eq!(split("echo #1 a#b").unwrap(), ["echo", "#1", "a#b"]);
         assert!(split("'open").is_err());
         assert!(split("\"open").is_err());
         assert!(split("end\\").is_err());
