@@ -4,6 +4,7 @@ use crate::identity::Identity;
 use crate::private;
 use crate::runtime::docker::DockerSettings;
 use crate::supervisor::{self, Agent, Options, StartError};
+use futures::future::BoxFuture;
 use phalanx_shared::cancel::CancelOrder;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -78,7 +79,16 @@ impl AgentArgs {
 ///
 /// `demo_server` is the program that answers `phalanx.demo_server`. On the first SIGINT or SIGTERM the agent accepts no
 /// new cells and finishes the running ones; on the second it cancels them.
-pub async fn run(
+pub fn run<'a>(
+    coordinator: &'a str,
+    state_dir: &'a Path,
+    args: AgentArgs,
+    demo_server: Vec<String>,
+) -> BoxFuture<'a, Result<ExitCode, StartError>> {
+    Box::pin(run_agent(coordinator, state_dir, args, demo_server))
+}
+
+async fn run_agent(
     coordinator: &str,
     state_dir: &Path,
     args: AgentArgs,

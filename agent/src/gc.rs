@@ -4,6 +4,7 @@
 use crate::identity::{self, Identity};
 use crate::runtime::docker::{DockerRuntime, DockerSettings};
 use crate::runtime::process::KeptNotes;
+use futures::future::BoxFuture;
 use phalanx_shared::id::AgentId;
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -15,7 +16,15 @@ use std::sync::Arc;
 ///
 /// # Errors
 /// No engine answers, or the engine can't remove an object.
-pub async fn end_kept(
+pub fn end_kept<'a>(
+    identities: &'a [PathBuf],
+    docker: &'a DockerSettings,
+    dry_run: bool,
+) -> BoxFuture<'a, Result<Vec<String>, String>> {
+    Box::pin(end_kept_of(identities, docker, dry_run))
+}
+
+async fn end_kept_of(
     identities: &[PathBuf],
     docker: &DockerSettings,
     dry_run: bool,
@@ -65,14 +74,16 @@ pub async fn end_kept(
 ///
 /// # Errors
 /// No engine answers.
-pub async fn remove_built(
+pub fn remove_built(
     docker: &DockerSettings,
     before_s: i64,
     dry_run: bool,
-) -> Result<Vec<(String, u64)>, String> {
-    let engine = connect(docker).await?;
-    let removed = engine.remove_built(before_s, dry_run).await;
-    removed.map_err(|error| error.to_string())
+) -> BoxFuture<'_, Result<Vec<(String, u64)>, String>> {
+    Box::pin(async move {
+        let engine = connect(docker).await?;
+        let removed = engine.remove_built(before_s, dry_run).await;
+        removed.map_err(|error| error.to_string())
+    })
 }
 
 async fn connect(docker: &DockerSettings) -> Result<Arc<DockerRuntime>, String> {

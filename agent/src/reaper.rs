@@ -9,6 +9,7 @@ use crate::roll::{Gone, Roll};
 use crate::runtime::contract::Runtime;
 use crate::runtime::docker::{DockerRuntime, DockerSettings, Found, doomed};
 use crate::runtime::process::{KeptNotes, ProcessRuntime};
+use futures::future::BoxFuture;
 use phalanx_shared::id::AgentId;
 use phalanx_shared::time::Timestamp;
 use std::collections::HashSet;
@@ -178,7 +179,11 @@ impl Reaped {
 }
 
 /// Cleans up after an identity that no process held. Kept stacks stay until they expire.
-pub async fn reap_dead(identity: &Identity, docker: &DockerSettings) -> Reaped {
+pub fn reap_dead<'a>(identity: &'a Identity, docker: &'a DockerSettings) -> BoxFuture<'a, Reaped> {
+    Box::pin(reap_identity(identity, docker))
+}
+
+async fn reap_identity(identity: &Identity, docker: &DockerSettings) -> Reaped {
     let docker = DockerSettings {
         ready_networks: 0,
         agent: identity.agent().clone(),

@@ -20,6 +20,7 @@ use crate::roll::{Note, Roll};
 use crate::runtime::contract::Runtime;
 use crate::runtime::docker::{DockerRuntime, DockerSettings};
 use crate::runtime::process::ProcessRuntime;
+use futures::future::BoxFuture;
 use phalanx_shared::cancel::CancelOrder;
 use phalanx_shared::plan::Resources;
 use std::collections::{BTreeSet, HashSet};
@@ -194,7 +195,14 @@ pub struct Agent {
 }
 
 /// Starts an agent under an identity. The agent connects, and reconnects, in the background.
-pub async fn start(identity: Identity, options: Options) -> Result<Agent, StartError> {
+pub fn start(
+    identity: Identity,
+    options: Options,
+) -> BoxFuture<'static, Result<Agent, StartError>> {
+    Box::pin(start_agent(identity, options))
+}
+
+async fn start_agent(identity: Identity, options: Options) -> Result<Agent, StartError> {
     let coordinator = Coordinator::at(&options.coordinator)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
     let inherited = reaper::may_have_used_engine(identity.state_dir());
@@ -331,37 +339,41 @@ async fn reap_now_and_then(link: Handle, runtimes: Runtimes, docker: DockerSetti
 
 impl Agent {
     /// Shuts down gracefully: accepts no new cells, finishes the running ones, delivers all events, and disconnects.
-    pub async fn leave(self) {
-        self.link.drain().await;
-        self.link.left().await;
-        self.close(true).await;
+    pub fn leave(self) -> BoxFuture<'static, ()> {
+        Box::pin(async move {
+            self.link.drain().await;
+            self.link.left().await;
+            self.close(true).await;
+        })
     }
 
     /// Accepts no new cells from now on.
-    pub async fn drain(&self) {
-        self.link.drain().await;
+    pub fn drain(&self) -> BoxFuture<'_, ()> {
+        Box::pin(self.link.drain())
     }
 
     /// Waits until the agent has left because it was drained.
-    pub async fn left(&self) {
-        self.link.left().await;
+    pub fn left(&self) -> BoxFuture<'_, ()> {
+        Box::pin(self.link.left())
     }
 
     /// Cancels every attempt. Their events are still delivered until they end.
-    pub async fn cancel(&self, order: CancelOrder) {
-        self.link.cancel_all(order).await;
+    pub fn cancel(&self, order: CancelOrder) -> BoxFuture<'_, ()> {
+        Box::pin(self.link.cancel_all(order))
     }
 
     /// Shuts down quickly: cancels all attempts, skips their `always` steps and cleans up within the limit. Returns
     /// whether the clean-up was complete.
-    pub async fn stop(self, within: Duration) -> bool {
-        self.link.stop().await;
-        self.cells.close();
-        let clean = tokio::time::timeout(within, self.cells.wait())
-            .await
-            .is_ok();
-        self.close(clean).await;
-        clean
+    pub fn stop(self, within: Duration) -> BoxFuture<'static, bool> {
+        Box::pin(async move {
+            self.link.stop().await;
+            self.cells.close();
+            let clean = tokio::time::timeout(within, self.cells.wait())
+                .await
+                .is_ok();
+            self.close(clean).await;
+            clean
+        })
     }
 
     async fn close(self, clean: bool) {

@@ -57,6 +57,7 @@ use phalanx_shared::run_state::RunState;
 use phalanx_shared::time::Timestamp;
 use say::Voice;
 use std::future::Future;
+use std::pin::Pin;
 
 /// Run end-to-end test matrices: each cell gets its own stack, and all cells run in parallel
 #[derive(Parser, Debug)]
@@ -294,6 +295,13 @@ fn dispatch(command: Command, context: &Context) -> Result<u8, CliError> {
 
 /// Blocks until a command's future completes.
 fn wait(work: impl Future<Output = Result<u8, CliError>>) -> Result<u8, CliError> {
+    wait_boxed(Box::pin(work))
+}
+
+// One type for all commands: the runtime is compiled once and not for each of them.
+fn wait_boxed(
+    work: Pin<Box<dyn Future<Output = Result<u8, CliError>> + '_>>,
+) -> Result<u8, CliError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build();

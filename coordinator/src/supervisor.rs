@@ -20,6 +20,7 @@ use crate::routing::Routing;
 use crate::schedule::actor::{self as schedule_actor, Scheduling};
 use crate::submission::Planner;
 use crate::trace::Tracer;
+use futures::future::BoxFuture;
 use kameo::actor::{ActorRef, Spawn};
 use kameo::mailbox;
 use phalanx_shared::id::RunId;
@@ -138,7 +139,11 @@ pub struct Handle {
 /// Starts everything: the journal, scheduling, the open runs, and then the routing of facts about agents. Sessions may
 /// connect afterwards. The returned task is the journal's writer; it ends when the handle and everything started here
 /// are gone.
-pub async fn start(args: Args) -> Result<(Handle, JoinHandle<()>), StoreError> {
+pub fn start(args: Args) -> BoxFuture<'static, Result<(Handle, JoinHandle<()>), StoreError>> {
+    Box::pin(start_actors(args))
+}
+
+async fn start_actors(args: Args) -> Result<(Handle, JoinHandle<()>), StoreError> {
     let Args {
         store,
         planner,
@@ -238,7 +243,11 @@ fn wire(
 
 impl Handle {
     /// Stops every actor immediately. Journaled events stay; open runs continue at the next start.
-    pub async fn stop(&self) {
+    pub fn stop(&self) -> BoxFuture<'_, ()> {
+        Box::pin(self.stop_actors())
+    }
+
+    async fn stop_actors(&self) {
         // The root first, because it would restart its runs.
         self.coordinator.kill();
         self.coordinator.wait_for_shutdown().await;

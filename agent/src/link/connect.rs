@@ -1,6 +1,7 @@
 //! Connections to the coordinator: one for control messages and one for bytes, so that bytes never block control
 //! messages.
 
+use phalanx_proto::channel;
 use phalanx_proto::limit::{
     FROM_AGENT_BYTES, LOG_MESSAGE_BYTES, STREAM_WINDOW_BYTES, TO_AGENT_BYTES,
 };
@@ -103,7 +104,7 @@ impl Coordinator {
 }
 
 async fn connect(endpoint: &Endpoint) -> Result<Channel, String> {
-    endpoint.connect().await.map_err(|error| {
+    channel::connect(endpoint.clone()).await.map_err(|error| {
         // The cause is more specific than "transport error".
         let source = std::error::Error::source(&error).map(ToString::to_string);
         source.unwrap_or_else(|| error.to_string())

@@ -9,15 +9,15 @@ use crate::config::place::STATE_DIR;
 use crate::config::server::{CANCEL_GRACE_S, COORDINATOR};
 use crate::local::{self, LocalRun, Look};
 use nix::sys::resource::{Resource, getrlimit};
+use phalanx_proto::channel;
 use phalanx_proto::limit::{CLIENT_ANSWER_BYTES, CLIENT_REQUEST_BYTES};
 use phalanx_proto::v1::control_client::ControlClient;
 use phalanx_proto::v1::{GcRequest, GcResponse, ListRunsRequest, RunSummary};
 use phalanx_shared::id::RunId;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
-use tokio::net::UnixStream;
 use tonic::Code;
-use tonic::transport::{Channel, Endpoint, Uri};
+use tonic::transport::{Channel, Endpoint};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
@@ -133,7 +133,9 @@ async fn tcp(address: &str) -> Result<Channel, String> {
     let endpoint = endpoint
         .connect_timeout(CONNECT_TIMEOUT)
         .http2_keep_alive_interval(Duration::from_secs(20));
-    let channel = endpoint.connect().await.map_err(|error| causes(&error))?;
+    let channel = channel::connect(endpoint)
+        .await
+        .map_err(|error| causes(&error))?;
     greet(channel.clone()).await?;
     Ok(channel)
 }
@@ -161,19 +163,8 @@ async fn greet(channel: Channel) -> Result<(), String> {
 
 /// Opens a channel over a Unix socket.
 pub async fn unix(path: &Path) -> Result<Channel, String> {
-    let path = PathBuf::from(path);
-    // tonic requires a URI but doesn't use it here.
-    let endpoint = Endpoint::from_static("http://local.invalid").connect_timeout(CONNECT_TIMEOUT);
-    let connector = tower::service_fn(move |_: Uri| {
-        let path = path.clone();
-        async move {
-            UnixStream::connect(path)
-                .await
-                .map(hyper_util::rt::TokioIo::new)
-        }
-    });
-    endpoint
-        .connect_with_connector(connector)
+    let endpoint = channel::nowhere().connect_timeout(CONNECT_TIMEOUT);
+    channel::connect_unix(endpoint, path.to_owned())
         .await
         .map_err(|error| causes(&error))
 }

@@ -4,12 +4,13 @@ use super::place::{self, Place};
 use super::{Error, client, find};
 use phalanx_coordinator::dispatch::logs::store::LogStore;
 use phalanx_coordinator::journal::SqliteStore;
+use phalanx_coordinator::serve::api::Api;
 use phalanx_coordinator::serve::api::gc::{LOGS, WORKSPACES};
-use phalanx_coordinator::serve::api::{Api, REQUEST_BYTES};
 use phalanx_coordinator::serve::server::journal_path;
 use phalanx_coordinator::submission::SpecPlanner;
 use phalanx_coordinator::supervisor::look_at;
 use phalanx_coordinator::workspace::Workspaces;
+use phalanx_proto::channel;
 use phalanx_proto::v1;
 use phalanx_proto::v1::control_client::ControlClient;
 use phalanx_shared::clock::SystemClock;
@@ -17,7 +18,7 @@ use phalanx_shared::id::RunId;
 use std::path::Path;
 use std::sync::Arc;
 use tokio_util::task::AbortOnDropHandle;
-use tonic::transport::{Channel, Endpoint, Uri};
+use tonic::transport::Channel;
 
 /// Buffer of the connection within this process, in bytes.
 const PIPE: usize = 256 << 10;
@@ -106,23 +107,15 @@ async fn read(place: &Place) -> Result<Reached, Error> {
     let handle = look_at(Arc::new(store), planner, Arc::new(SystemClock::default()));
     let logs = LogStore::new(directory.join(LOGS));
     let api = Api::new(handle, logs, workspaces, directory.to_owned());
-    let (ours, theirs) = tokio::io::duplex(PIPE);
-    let incoming = tokio_stream::once(Ok::<_, std::io::Error>(theirs));
-    let router = tonic::transport::Server::builder().add_service(api.into_service(REQUEST_BYTES));
-    let server = tokio::spawn(async move {
-        if let Err(error) = router.serve_with_incoming(incoming).await {
-            tracing::debug!(%error, "answering from the journal ended");
-        }
-    });
-    let mut ours = Some(ours);
-    let connector = tower::service_fn(move |_: Uri| {
-        let taken = ours.take();
+    let (near, far) = tokio::io::duplex(PIPE);
+    let server = api.answer(far);
+    let mut near = Some(near);
+    let open = move || -> channel::Boxed<_> {
+        let taken = near.take().map(|end| Box::new(end) as Box<dyn channel::Io>);
         let gone = || std::io::Error::other("the journal is read over one connection only");
-        async move { taken.map(hyper_util::rt::TokioIo::new).ok_or_else(gone) }
-    });
-    let endpoint = Endpoint::from_static("http://local.invalid");
-    let channel = endpoint.connect_with_connector(connector).await;
+        Box::pin(std::future::ready(taken.ok_or_else(gone)))
+    };
+    let channel = channel::connect_by(channel::nowhere(), Box::new(open)).await;
     let channel = channel.map_err(|error| Error::Connect(error.to_string()))?;
-    let server = AbortOnDropHandle::new(server);
     Ok((client(channel), Some(server)))
 }

@@ -3,11 +3,12 @@
 use super::Error;
 use phalanx_coordinator::journal::{RunHead, SqliteStore, Store};
 use phalanx_coordinator::serve::server::{self, Listener, Server, journal_path};
+use phalanx_proto::channel;
 use phalanx_shared::id::RunId;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use tokio::net::{UnixListener, UnixStream};
-use tonic::transport::{Channel, Endpoint, Uri};
+use tokio::net::UnixListener;
+use tonic::transport::Channel;
 
 /// Limit for the path of a Unix socket; the system's is 108 bytes on Linux and 104 on macOS.
 const SOCKET_PATH: usize = 100;
@@ -109,18 +110,7 @@ impl Place {
 
     /// Connects to the coordinator that runs here.
     pub(super) async fn connect(&self) -> Result<Channel, String> {
-        let socket = self.socket();
-        // tonic requires a URI but doesn't use it here.
-        let endpoint = Endpoint::from_static("http://local.invalid");
-        let connector = tower::service_fn(move |_: Uri| {
-            let socket = socket.clone();
-            async move {
-                UnixStream::connect(socket)
-                    .await
-                    .map(hyper_util::rt::TokioIo::new)
-            }
-        });
-        let connected = endpoint.connect_with_connector(connector).await;
+        let connected = channel::connect_unix(channel::nowhere(), self.socket()).await;
         connected.map_err(|error| error.to_string())
     }
 

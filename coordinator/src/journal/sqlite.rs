@@ -7,6 +7,7 @@ use super::store::{NewRun, RunEnd, RunHead, RunRow, Store, StoreError, Submissio
 use crate::journal::Past;
 use async_trait::async_trait;
 use futures::StreamExt;
+use futures::future::BoxFuture;
 use phalanx_shared::event::{AttemptRef, Event, Recorded};
 use phalanx_shared::id::{CellId, RunId};
 use phalanx_shared::time::Timestamp;
@@ -46,7 +47,11 @@ pub struct SqliteStore {
 impl SqliteStore {
     /// Opens a database and creates it if necessary. Checks it for damage and updates its schema. Returns an error
     /// while another coordinator has it open.
-    pub async fn open(path: &Path) -> Result<SqliteStore, StoreError> {
+    pub fn open(path: &Path) -> BoxFuture<'_, Result<SqliteStore, StoreError>> {
+        Box::pin(Self::open_for_writing(path))
+    }
+
+    async fn open_for_writing(path: &Path) -> Result<SqliteStore, StoreError> {
         let unusable = |reason: String| StoreError::Unusable {
             path: path.to_owned(),
             reason,
@@ -104,7 +109,11 @@ impl SqliteStore {
     }
 
     /// Opens a database for reading only, even while a coordinator writes to it.
-    pub async fn open_for_reading(path: &Path) -> Result<SqliteStore, StoreError> {
+    pub fn open_for_reading(path: &Path) -> BoxFuture<'_, Result<SqliteStore, StoreError>> {
+        Box::pin(Self::open_read_only(path))
+    }
+
+    async fn open_read_only(path: &Path) -> Result<SqliteStore, StoreError> {
         let options = SqliteConnectOptions::new()
             .filename(path)
             .read_only(true)

@@ -31,7 +31,10 @@ use phalanx_proto::v1::control_server::{Control, ControlServer};
 use phalanx_proto::{fitting, limit};
 use std::path::PathBuf;
 use std::pin::Pin;
+use tokio::io::DuplexStream;
 use tokio_stream::Stream;
+use tokio_util::task::AbortOnDropHandle;
+use tonic::transport::Server;
 use tonic::{Request, Response, Status, Streaming};
 
 /// Default for the bytes of large requests that may arrive concurrently.
@@ -64,6 +67,17 @@ impl Api {
             .max_decoding_message_size(limit::CLIENT_REQUEST_BYTES)
             .max_encoding_message_size(limit::CLIENT_ANSWER_BYTES);
         Intake::new(service, Turns::new(request_bytes))
+    }
+
+    /// Answers over one connection, until the handle is dropped.
+    pub fn answer(self, connection: DuplexStream) -> AbortOnDropHandle<()> {
+        let incoming = tokio_stream::once(Ok::<_, std::io::Error>(connection));
+        let router = Server::builder().add_service(self.into_service(REQUEST_BYTES));
+        AbortOnDropHandle::new(tokio::spawn(async move {
+            if let Err(error) = router.serve_with_incoming(incoming).await {
+                tracing::debug!(%error, "answering over one connection ended");
+            }
+        }))
     }
 }
 

@@ -15,6 +15,7 @@ use crate::serve::api::{Api, REQUEST_BYTES};
 use crate::submission::SpecPlanner;
 use crate::supervisor::{self, Begin, Handle, OwnSecrets, Settings};
 use crate::workspace::Workspaces;
+use futures::future::BoxFuture;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -98,7 +99,14 @@ pub fn journal_path(directory: &Path) -> PathBuf {
 }
 
 /// Starts a coordinator. Returns an error while another one has the directory's journal open.
-pub async fn start(options: Options, listener: Listener) -> Result<Server, StoreError> {
+pub fn start(
+    options: Options,
+    listener: Listener,
+) -> BoxFuture<'static, Result<Server, StoreError>> {
+    Box::pin(start_server(options, listener))
+}
+
+async fn start_server(options: Options, listener: Listener) -> Result<Server, StoreError> {
     let directory = options.directory;
     private::directory(&directory).map_err(|error| StoreError::Unusable {
         path: directory.clone(),
@@ -235,7 +243,11 @@ impl Server {
 
     /// Stops the coordinator: it accepts nothing new, closes connections and leaves the journal intact. Open runs
     /// continue at the next start.
-    pub async fn stop(self) {
+    pub fn stop(self) -> BoxFuture<'static, ()> {
+        Box::pin(self.close())
+    }
+
+    async fn close(self) {
         let Server {
             handle,
             logs: _,

@@ -4,6 +4,7 @@
 //! Undelivered spans are counted and reported once at the end.
 
 use super::settings::Target;
+use futures::future::BoxFuture;
 use opentelemetry_otlp::{SpanExporter, WithExportConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{SpanData, SpanExporter as _};
@@ -148,7 +149,11 @@ impl Tracer {
 
     /// Sends the spans of all events journaled so far and stops, at most within `within`. Logs a warning if spans were
     /// lost.
-    pub async fn finish(&self, within: Duration) -> Delivery {
+    pub fn finish(&self, within: Duration) -> BoxFuture<'_, Delivery> {
+        Box::pin(self.flush(within))
+    }
+
+    async fn flush(&self, within: Duration) -> Delivery {
         self.0.stopping.cancel();
         self.0.readers.close();
         let all = async {

@@ -5,6 +5,7 @@ use super::status::of_actor;
 use crate::run::actor::{Look, Tell};
 use crate::run::core::Input;
 use crate::supervisor::Handle;
+use futures::future::BoxFuture;
 use phalanx_proto::v1;
 use phalanx_shared::cancel::CancelOrder;
 use std::time::Duration;
@@ -46,7 +47,11 @@ pub(super) async fn cancel(
 }
 
 /// Cancels every open run and waits until all are settled, at most for `within`. Returns whether they are.
-pub async fn cancel_all(handle: &Handle, within: Duration) -> bool {
+pub fn cancel_all(handle: &Handle, within: Duration) -> BoxFuture<'_, bool> {
+    Box::pin(cancel_open(handle, within))
+}
+
+async fn cancel_open(handle: &Handle, within: Duration) -> bool {
     let order = CancelOrder {
         reason: "the coordinator stops".to_owned(),
         grace: handle.settings.cancel_grace,
