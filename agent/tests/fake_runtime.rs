@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
 use phalanx_agent::runtime::contract::{
-    AttemptScope, ExecRequest, Exit, Member, Runtime, RuntimeError, Stack,
+    AttemptScope, ExecRequest, Exit, Fault, Member, Runtime, RuntimeError, Stack,
 };
 use phalanx_agent::runtime::fake::FakeRuntime;
 use phalanx_agent::runtime::fake::script::{
@@ -122,7 +122,10 @@ async fn a_service_prints_turns_healthy_and_exits_by_its_script() {
     assert_eq!(frames.recv().await.unwrap().2, b"two\n");
     assert!(matches!(
         member.exec(command("x")).await,
-        Err(RuntimeError::Failed(_))
+        Err(RuntimeError {
+            fault: Fault::State,
+            ..
+        })
     ));
     stack.close(s(1), None).await;
     assert_eq!(runtime.violations(), Vec::<String>::new());
@@ -189,7 +192,7 @@ async fn every_misuse_is_a_violation() {
 
 #[tokio::test(start_paused = true)]
 async fn scripted_errors_come_where_they_are_written_and_leave_no_violation() {
-    let error = || Some(RuntimeError::Errored("no".to_owned()));
+    let error = || Some(RuntimeError::new(Fault::Engine, "no"));
     let script = Script::default()
         .service(
             "a",

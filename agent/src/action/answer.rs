@@ -213,9 +213,9 @@ impl From<EvalError> for Fault {
 
 impl From<RuntimeError> for Fault {
     fn from(error: RuntimeError) -> Self {
-        match error {
-            RuntimeError::Failed(reason) => Fault::failed(reason),
-            RuntimeError::Errored(reason) => Fault::Errored(reason),
+        match error.outcome() {
+            Outcome::Failed => Fault::failed(error.reason),
+            _ => Fault::Errored(error.reason),
         }
     }
 }

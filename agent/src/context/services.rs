@@ -1,7 +1,7 @@
 //! What steps, probes and expressions need of an attempt's services. The stack implements it, so that they don't depend
 //! on how services are run.
 
-use crate::runtime::contract::{Exit, Member, RuntimeError};
+use crate::runtime::contract::{Exit, Fault, Member, RuntimeError};
 use crate::runtime::head_tail::HeadTail;
 use async_trait::async_trait;
 use phalanx_shared::event::{Failure, LogTail};
@@ -94,7 +94,7 @@ impl From<RuntimeError> for NotDone {
 impl NotDone {
     /// The actor that could do it is gone.
     pub fn gone() -> Self {
-        RuntimeError::Errored("the service's actor is gone".to_owned()).into()
+        RuntimeError::new(Fault::Misuse, "the service's actor is gone").into()
     }
 }
 
@@ -102,10 +102,13 @@ impl From<NotDone> for RuntimeError {
     fn from(not_done: NotDone) -> Self {
         match not_done {
             NotDone::Runtime(error) => error,
-            NotDone::Down(down) if down.outcome == Outcome::Errored => {
-                RuntimeError::Errored(down.reason.clone())
+            NotDone::Down(down) => {
+                let fault = match down.outcome {
+                    Outcome::Errored => Fault::Engine,
+                    _ => Fault::Dependency,
+                };
+                RuntimeError::new(fault, down.reason.clone()).naming(&down.service)
             }
-            NotDone::Down(down) => RuntimeError::Failed(down.reason.clone()),
         }
     }
 }

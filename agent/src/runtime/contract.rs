@@ -19,7 +19,8 @@
 //! `reap` may run at any time alongside live attempts.
 //!
 //! # Errors
-//! [`RuntimeError`] says whose fault the error is: the system under test (→ `failed`) or the machinery (→ `errored`).
+//! A [`RuntimeError`] has a [`Fault`], which says whether the system under test is at fault (→ `failed`) or the machinery
+//! (→ `errored`).
 
 use crate::beneath::Place;
 use crate::runtime::head_tail::HeadTail;
@@ -28,8 +29,10 @@ use async_trait::async_trait;
 use phalanx_shared::event::LogStream;
 use phalanx_shared::id::{AgentId, Token};
 use phalanx_shared::language::service::ServiceConfig;
+use phalanx_shared::outcome::Outcome;
 use phalanx_shared::trace::AttemptTrace;
 use std::collections::{BTreeMap, HashSet};
+use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -68,15 +71,92 @@ impl AttemptScope {
     }
 }
 
+/// What went wrong in a runtime's operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// A command can't run: its program, user or signal doesn't exist, or it is empty.
+    Command,
+    /// The member's state doesn't allow the operation: it doesn't run, or it runs already.
+    State,
+    /// A file or directory is missing, can't be used, or leads out of its root.
+    Path,
+    /// Members of this kind can't do it.
+    Unsupported,
+    /// Another service that it depends on failed.
+    Dependency,
+    /// The service's definition can't be evaluated, or asks for something that this agent lacks.
+    Definition,
+    /// An image is missing, or can't be pulled or built.
+    Image,
+    /// The engine can't be reached, refuses for reasons of its own, or lost its answer.
+    Engine,
+    /// The agent's machine has too little of something (disk, ports, subnets), or changed something: a process was
+    /// killed, a mount's source replaced.
+    Machine,
+    /// The operation came in the wrong order or at the wrong time, or ended by a bug in Phalanx.
+    Misuse,
+}
+
+impl Fault {
+    /// Returns the outcome that the fault leads to. Only this function decides whether the system under test is at
+    /// fault (`failed`) or could not be judged (`errored`).
+    pub fn outcome(self) -> Outcome {
+        match self {
+            Fault::Command
+            | Fault::State
+            | Fault::Path
+            | Fault::Unsupported
+            | Fault::Dependency => Outcome::Failed,
+            Fault::Definition | Fault::Image | Fault::Engine | Fault::Machine | Fault::Misuse => {
+                Outcome::Errored
+            }
+        }
+    }
+}
+
 /// Error of a runtime operation.
 #[derive(Clone, Debug, thiserror::Error)]
-pub enum RuntimeError {
-    /// The system under test is at fault: a container exits, or the user of an exec doesn't exist.
-    #[error("{0}")]
-    Failed(String),
-    /// The outcome could not be judged: pull, build, daemon, disk, or a bug in Phalanx.
-    #[error("{0}")]
-    Errored(String),
+#[error("{reason}")]
+pub struct RuntimeError {
+    /// What went wrong.
+    pub fault: Fault,
+    /// Reason, as shown to the user.
+    pub reason: String,
+    /// The service that the reason names as the one that the operation was for.
+    service: Option<String>,
+}
+
+impl RuntimeError {
+    /// Creates an error whose reason names no service.
+    pub fn new(fault: Fault, reason: impl Into<String>) -> Self {
+        RuntimeError {
+            fault,
+            reason: reason.into(),
+            service: None,
+        }
+    }
+
+    /// Creates the error of an operation on a service: `service NAME: WHY`.
+    pub fn of(service: &str, fault: Fault, why: impl fmt::Display) -> Self {
+        RuntimeError::new(fault, format!("service {service}: {why}")).naming(service)
+    }
+
+    /// Declares that the reason names this service already.
+    #[must_use]
+    pub fn naming(mut self, service: &str) -> Self {
+        self.service = Some(service.to_owned());
+        self
+    }
+
+    /// Returns whether the reason names this service.
+    pub fn names(&self, service: &str) -> bool {
+        self.service.as_deref() == Some(service)
+    }
+
+    /// Returns the outcome that the error leads to.
+    pub fn outcome(&self) -> Outcome {
+        self.fault.outcome()
+    }
 }
 
 /// How a member exited.
@@ -219,17 +299,20 @@ pub trait Stack: Send + Sync {
         if names.is_empty() {
             return Ok(Vec::new());
         }
-        Err(RuntimeError::Errored(format!(
-            "service {service}: only host processes have named ports"
-        )))
+        Err(RuntimeError::of(
+            service,
+            Fault::Definition,
+            "only host processes have named ports",
+        ))
     }
     /// Runs a command on the agent's host, next to the services (a `run` step), in the workspace unless `workdir` says
     /// otherwise. The command and all its descendants are killed when the future is dropped, when the command itself
     /// exits, or when the agent dies.
     async fn run_on_host(&self, request: ExecRequest) -> Result<ExecOutput, RuntimeError> {
         let _ = request;
-        Err(RuntimeError::Errored(
-            "this runtime can't run commands on the host".to_owned(),
+        Err(RuntimeError::new(
+            Fault::Definition,
+            "this runtime can't run commands on the host",
         ))
     }
     /// Stops every service (with its stop signal, within `grace`) and removes everything, in reverse order of creation

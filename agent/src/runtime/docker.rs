@@ -53,7 +53,7 @@ use self::reach::Way;
 use self::stack::Hold;
 use self::subnet::core::Allocator;
 use self::watch::Watch;
-use super::contract::{AttemptScope, Closed, Runtime, RuntimeError, Stack};
+use super::contract::{AttemptScope, Closed, Fault, Runtime, RuntimeError, Stack};
 use crate::clock::{Clock, SystemClock};
 use async_trait::async_trait;
 use bollard::query_parameters::ListImagesOptionsBuilder;
@@ -240,8 +240,9 @@ impl DockerRuntime {
             }
         });
         receive.await.unwrap_or_else(|_| {
-            Err(RuntimeError::Errored(
-                "making the cell's network ended by a bug of ours".to_owned(),
+            Err(RuntimeError::new(
+                Fault::Misuse,
+                "making the cell's network ended by a bug of ours",
             ))
         })
     }
@@ -284,9 +285,9 @@ impl Runtime for DockerRuntime {
             let joined = reach::join(&shared.engine, own, &attempt.network).await;
             if let Err(why) = joined {
                 close::close(attempt, std::time::Duration::ZERO, None).await;
-                return Err(RuntimeError::Errored(format!(
-                    "the agent's container could not join the cell's network: {why}"
-                )));
+                let reason =
+                    format!("the agent's container could not join the cell's network: {why}");
+                return Err(RuntimeError::new(Fault::Engine, reason));
             }
         }
         Ok(Arc::new(Hold(attempt)))

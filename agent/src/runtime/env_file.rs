@@ -4,7 +4,7 @@
 //! file may belong to the host.
 
 use super::blocking::blocking;
-use super::contract::RuntimeError;
+use super::contract::{Fault, RuntimeError};
 use crate::beneath;
 use indexmap::IndexMap;
 use phalanx_shared::language::env_file;
@@ -101,10 +101,8 @@ async fn text_of(
 }
 
 fn failed(config: &ServiceConfig, file: &EnvFile, why: &str) -> RuntimeError {
-    RuntimeError::Failed(format!(
-        "service {}: env_file {}: {why}",
-        config.name, file.path
-    ))
+    let why = format!("env_file {}: {why}", file.path);
+    RuntimeError::of(&config.name, Fault::Path, why)
 }
 
 #[cfg(test)]

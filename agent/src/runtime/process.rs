@@ -42,7 +42,7 @@ pub use stack::ProcessStack;
 
 use crate::clock::Clock;
 use crate::runtime::blocking::blocking;
-use crate::runtime::contract::{AttemptScope, Closed, Runtime, RuntimeError, Stack};
+use crate::runtime::contract::{AttemptScope, Closed, Fault, Runtime, RuntimeError, Stack};
 use async_trait::async_trait;
 pub use kept::KeptNotes;
 use phalanx_shared::id::{AgentId, Token};
@@ -90,7 +90,7 @@ impl Runtime for ProcessRuntime {
                 "a stack of agent {} was asked of agent {}",
                 scope.agent, self.agent
             );
-            return Err(RuntimeError::Errored(what));
+            return Err(RuntimeError::new(Fault::Misuse, what));
         }
         Ok(Arc::new(ProcessStack::new(
             scope,

@@ -58,10 +58,7 @@ impl Starter {
                 service,
                 result: Err(error),
             } => {
-                let (outcome, reason) = match error {
-                    RuntimeError::Failed(reason) => (Outcome::Failed, reason),
-                    RuntimeError::Errored(reason) => (Outcome::Errored, reason),
-                };
+                let (outcome, reason) = (error.outcome(), error.reason);
                 let cause = None;
                 let why = GivenUp {
                     outcome,
@@ -149,7 +146,7 @@ mod tests {
             result,
         };
         starter.handle(defined("web", Ok(vec![])));
-        let error = RuntimeError::Errored("service bad: no image".to_owned());
+        let error = RuntimeError::of("bad", Fault::Definition, "no image");
         let effects = starter.handle(defined("bad", Err(error)));
         let why = GivenUp {
             outcome: Outcome::Errored,

@@ -1,7 +1,7 @@
 //! Evaluates and decodes a service's definition when it is started.
 
 use crate::context::CellContext;
-use crate::runtime::contract::{RuntimeError, Stack};
+use crate::runtime::contract::{Fault, RuntimeError, Stack};
 use phalanx_shared::diagnostic::{Diagnostic, Severity};
 use phalanx_shared::expr::{EvalError, Scope, eval_to_node};
 use phalanx_shared::language::model::Service;
@@ -93,10 +93,8 @@ fn inner(word: Node) -> Vec<Node> {
 
 fn invalid(context: &CellContext, service: &Service, error: &EvalError) -> RuntimeError {
     let place = context.place(error.span).unwrap_or_default();
-    RuntimeError::Errored(format!(
-        "service {}: {place}: {}",
-        service.name.text, error.message
-    ))
+    let why = format!("{place}: {}", error.message);
+    RuntimeError::of(&service.name.text, Fault::Definition, why)
 }
 
 fn undecodable(context: &CellContext, service: &Service, errors: &[Diagnostic]) -> RuntimeError {
@@ -114,9 +112,5 @@ fn undecodable(context: &CellContext, service: &Service, errors: &[Diagnostic]) 
             format!("{place}: {}{help}", error.message)
         })
         .collect();
-    RuntimeError::Errored(format!(
-        "service {}: {}",
-        service.name.text,
-        lines.join("; ")
-    ))
+    RuntimeError::of(&service.name.text, Fault::Definition, lines.join("; "))
 }

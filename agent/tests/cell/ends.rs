@@ -2,7 +2,7 @@
 
 use crate::rig::{spec, steps};
 use crate::server;
-use phalanx_agent::runtime::contract::{Addresses, RuntimeError};
+use phalanx_agent::runtime::contract::{Addresses, Fault, RuntimeError};
 use phalanx_agent::runtime::fake::FakeRuntime;
 use phalanx_agent::runtime::fake::script::{Printed, Script, ServiceScript};
 use phalanx_shared::event::{EventKind, Output};
@@ -286,7 +286,7 @@ async fn what_is_open_is_closed_when_another_stack_hangs_or_fails_while_it_is_op
         ..Script::default()
     };
     let fails = Script {
-        open_error: Some(RuntimeError::Errored("no subnet is free".to_owned())),
+        open_error: Some(RuntimeError::new(Fault::Engine, "no subnet is free")),
         ..Script::default()
     };
     let (short, long) = (Duration::from_millis(300), Duration::from_secs(50));

@@ -1,7 +1,7 @@
 //! Services: when they start, when they are ready, how they end, and what steps do to them.
 
 use crate::rig::{Ended, spec, steps};
-use phalanx_agent::runtime::contract::{Addresses, Prepared, RuntimeError};
+use phalanx_agent::runtime::contract::{Addresses, Fault, Prepared, RuntimeError};
 use phalanx_agent::runtime::fake::script::{
     CommandScript, ExitScript, Printed, Script, ServiceScript,
 };
@@ -257,7 +257,7 @@ phases: { main: [{ wait: { service: web, until: ready } }] }
 
 #[tokio::test]
 async fn a_failed_pull_and_a_missing_engine_are_errored() {
-    let error = RuntimeError::Errored("pull of nothing:1 failed: not found".to_owned());
+    let error = RuntimeError::new(Fault::Engine, "pull of nothing:1 failed: not found");
     let script = Script::default().service(
         "web",
         ServiceScript {

@@ -4,9 +4,10 @@ use crate::cases;
 use crate::daemon::Daemon;
 use crate::lab::{Cell, Lab, idle, script, words};
 use crate::proxy::Proxy;
-use phalanx_agent::runtime::contract::{Runtime, RuntimeError};
+use phalanx_agent::runtime::contract::Runtime;
 use phalanx_agent::runtime::docker::{DockerRuntime, DockerSettings};
 use phalanx_shared::language::service::{Healthcheck, Mount, MountKind, ServiceConfig};
+use phalanx_shared::outcome::Outcome;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -67,7 +68,9 @@ async fn a_command_that_is_not_there_is_the_systems_fault(lab: Arc<Lab>) {
     let service = cell.create(config).await.unwrap();
     let error = service.member.start().await.unwrap_err();
     assert!(
-        matches!(&error, RuntimeError::Failed(m) if m.contains("service s") && m.contains("/no/such/program")),
+        error.outcome() == Outcome::Failed
+            && error.reason.contains("service s")
+            && error.reason.contains("/no/such/program"),
         "{error:?}"
     );
     // It can be asked to stop, and again to start.
@@ -317,7 +320,7 @@ async fn an_exec_that_is_cut_is_an_error_of_the_machinery(lab: Arc<Lab>) {
     });
     let error = answer.unwrap_err();
     assert!(
-        matches!(&error, RuntimeError::Errored(m) if m.contains("connection to the engine")),
+        error.outcome() == Outcome::Errored && error.reason.contains("connection to the engine"),
         "{error:?}"
     );
     // The member is as usable as before.
@@ -397,7 +400,7 @@ async fn an_engine_that_stays_away_is_an_error_and_its_leftovers_are_reaped(lab:
     daemon.stop().await;
     let error = service.member.exec(words(&["true"])).await.unwrap_err();
     assert!(
-        matches!(&error, RuntimeError::Errored(m) if m.contains("connection to the engine")),
+        error.outcome() == Outcome::Errored && error.reason.contains("connection to the engine"),
         "{error:?}"
     );
     let closed = cell.stack.close(Duration::ZERO, None).await;

@@ -7,6 +7,7 @@ use phalanx_shared::id::Token;
 use phalanx_shared::language::service::{
     EnvFile, Healthcheck, Mount, MountKind, Port, PullPolicy, ServiceConfig, Ulimit,
 };
+use phalanx_shared::outcome::Outcome;
 use phalanx_shared::trace::{AttemptTrace, TraceContext};
 use std::sync::Arc;
 
@@ -63,8 +64,8 @@ fn mount(kind: MountKind, target: &str) -> Mount {
 
 fn message(result: Result<Service, RuntimeError>) -> String {
     match result {
-        Err(RuntimeError::Errored(message)) => message,
-        Err(RuntimeError::Failed(message)) => panic!("failed rather than errored: {message}"),
+        Err(error) if error.outcome() == Outcome::Errored => error.reason,
+        Err(error) => panic!("failed rather than errored: {error}"),
         Ok(_) => panic!("no error"),
     }
 }
@@ -350,7 +351,7 @@ async fn user_and_working_dir(lab: Arc<Lab>) {
         .await
         .unwrap_err();
     assert!(
-        matches!(&error, RuntimeError::Failed(m) if m.contains("user \"ghost\"")),
+        error.outcome() == Outcome::Failed && error.reason.contains("user \"ghost\""),
         "{error:?}"
     );
     cell.down().await;

@@ -9,6 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use phalanx_agent::runtime::contract::{Prepared, RuntimeError};
 use phalanx_agent::runtime::docker::{DockerRuntime, DockerSettings};
 use phalanx_shared::language::service::{Build, PullPolicy, ServiceConfig};
+use phalanx_shared::outcome::Outcome;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -76,8 +77,8 @@ async fn forget(lab: &Lab, image: &str) {
 
 fn why<T>(result: Result<T, RuntimeError>) -> String {
     match result {
-        Err(RuntimeError::Errored(message)) => message,
-        Err(RuntimeError::Failed(message)) => panic!("failed rather than errored: {message}"),
+        Err(error) if error.outcome() == Outcome::Errored => error.reason,
+        Err(error) => panic!("failed rather than errored: {error}"),
         Ok(_) => panic!("no error"),
     }
 }

@@ -3,8 +3,9 @@
 use crate::cases;
 use crate::lab::{Lab, get, idle, read, script, web, words};
 use phalanx_agent::beneath::Place;
-use phalanx_agent::runtime::contract::{ExecRequest, RuntimeError};
+use phalanx_agent::runtime::contract::ExecRequest;
 use phalanx_shared::language::service::ServiceConfig;
+use phalanx_shared::outcome::Outcome;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -119,7 +120,7 @@ async fn an_unknown_exec_user_is_the_systems_fault(lab: Arc<Lab>) {
     };
     let error = service.member.exec(request).await.unwrap_err();
     assert!(
-        matches!(&error, RuntimeError::Failed(m) if m.contains("nobody-here")),
+        error.outcome() == Outcome::Failed && error.reason.contains("nobody-here"),
         "{error:?}"
     );
     cell.down().await;
@@ -139,7 +140,7 @@ async fn a_stopped_service_starts_again_with_its_data(lab: Arc<Lab>) {
     service.member.kill("SIGKILL".to_owned()).await.unwrap();
     let error = service.member.exec(words(&["true"])).await.unwrap_err();
     assert!(
-        matches!(&error, RuntimeError::Failed(m) if m.contains("running")),
+        error.outcome() == Outcome::Failed && error.reason.contains("running"),
         "{error:?}"
     );
     cell.down().await;
@@ -263,7 +264,7 @@ async fn files_go_in_and_out(lab: Arc<Lab>) {
     );
     let error = copy_in("one", "/no/such/place").await.unwrap_err();
     assert!(
-        matches!(&error, RuntimeError::Failed(m) if m.contains("/no/such")),
+        error.outcome() == Outcome::Failed && error.reason.contains("/no/such"),
         "{error:?}"
     );
     let error = copy_in("missing", "/data").await.unwrap_err();
@@ -280,7 +281,7 @@ async fn files_go_in_and_out(lab: Arc<Lab>) {
     assert_eq!(read(&here.join("got/tree/deep/file")), "deep");
     let error = out("/data/missing", "x").await.unwrap_err();
     assert!(
-        matches!(&error, RuntimeError::Failed(m) if m.contains("missing")),
+        error.outcome() == Outcome::Failed && error.reason.contains("missing"),
         "{error:?}"
     );
     cell.down().await;

@@ -3,8 +3,9 @@
 use crate::cases;
 use crate::lab::{Lab, idle, left, web};
 use futures::StreamExt;
-use phalanx_agent::runtime::contract::{Runtime, RuntimeError};
+use phalanx_agent::runtime::contract::Runtime;
 use phalanx_agent::runtime::docker::{DockerRuntime, DockerSettings, Kind, Reach};
+use phalanx_shared::outcome::Outcome;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -67,13 +68,13 @@ async fn a_pool_that_is_used_up_says_so(lab: Arc<Lab>) {
     let runtime = DockerRuntime::connect(settings.clone()).await.unwrap();
     let open = || lab.cell_of(runtime.clone(), &settings.agent, |_| {});
     let (one, two) = (open().await.unwrap(), open().await.unwrap());
-    match open().await.err().unwrap() {
-        RuntimeError::Errored(why) => assert!(
-            why.contains("all 2 subnets") && why.contains("`subnets`"),
-            "{why}"
-        ),
-        RuntimeError::Failed(why) => panic!("failed rather than errored: {why}"),
-    }
+    let error = open().await.err().unwrap();
+    assert_eq!(error.outcome(), Outcome::Errored, "{error}");
+    let why = error.reason;
+    assert!(
+        why.contains("all 2 subnets") && why.contains("`subnets`"),
+        "{why}"
+    );
     one.down().await;
     // What came back is given out again.
     open().await.unwrap().down().await;

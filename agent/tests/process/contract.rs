@@ -1,8 +1,9 @@
 //! What the contract asks of a member that is a process.
 
 use crate::bench::{BOUND, Bench, Process, Service, shell, words};
-use phalanx_agent::runtime::contract::{ExecRequest, RuntimeError};
+use phalanx_agent::runtime::contract::ExecRequest;
 use phalanx_shared::language::service::{Healthcheck, Port, ServiceConfig};
+use phalanx_shared::outcome::Outcome;
 use std::net::TcpStream;
 use std::time::Duration;
 
@@ -35,7 +36,7 @@ async fn a_missing_program_and_directory_are_the_service_s_fault_and_named() {
     let service = Service::create(&stack, &config).await;
     let error = service.member.start().await.unwrap_err();
     assert!(
-        matches!(&error, RuntimeError::Failed(text) if text.contains("no-such-program")),
+        error.outcome() == Outcome::Failed && error.reason.contains("no-such-program"),
         "{error}"
     );
     // A failed start is none: stopping it has nothing to wait for.
@@ -332,7 +333,7 @@ async fn what_makes_no_sense_for_a_process_is_refused_clearly() {
     let stack = bench.stack().await;
     let service = Service::start(&stack, &shell("one", "exec sleep 1000")).await;
     let error = service.member.disconnect().await.unwrap_err();
-    assert!(matches!(error, RuntimeError::Failed(_)));
+    assert!(error.outcome() == Outcome::Failed);
     assert!(service.member.connect().await.is_err());
     assert!(service.member.kill("SIGNONE".to_owned()).await.is_err());
     let (out, _frames) = tokio::sync::mpsc::channel(1);

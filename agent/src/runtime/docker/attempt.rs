@@ -1,7 +1,7 @@
 //! The objects of one attempt in the engine. Creates its containers; `close` removes everything.
 
 use super::convert::{self, Place, Publish};
-use super::error::{runtime, said, status};
+use super::error::{Said, runtime_of, status};
 use super::govern::Work;
 use super::handle::Handle;
 use super::labels::{self, Labels};
@@ -10,7 +10,7 @@ use super::member::{Container, OfStack};
 use super::network::Network;
 use super::reach::Way;
 use super::{Shared, files, mounts};
-use crate::runtime::contract::{AttemptScope, Member, Prepared, RuntimeError};
+use crate::runtime::contract::{AttemptScope, Fault, Member, Prepared, RuntimeError};
 use crate::runtime::env_file;
 use crate::sink::LogSink;
 use bollard::errors::Error;
@@ -80,18 +80,19 @@ impl Attempt {
     ) -> Result<Arc<dyn Member>, RuntimeError> {
         let service = config.name.clone();
         if self.closing.load(Ordering::Acquire) {
-            return Err(RuntimeError::Errored(format!(
-                "service {service}: created after its stack was closed"
-            )));
+            let why = "created after its stack was closed";
+            return Err(RuntimeError::of(&service, Fault::Misuse, why));
         }
         let image = lock(&self.images)
             .get(&service)
             .or(config.image.as_ref())
             .cloned();
         let image = image.ok_or_else(|| {
-            RuntimeError::Errored(format!(
-                "service {service}: it has no `image` and no `build`"
-            ))
+            RuntimeError::of(
+                &service,
+                Fault::Definition,
+                "it has no `image` and no `build`",
+            )
         })?;
         let environment = self.environment(&config).await?;
         let mut mounts = mounts::place(&service, &config.volumes, &self.scope)?;
@@ -145,10 +146,8 @@ impl Attempt {
                 Ok(_) => {}
                 Err(mounts::Misplaced::Missing(_)) if !file.required => {}
                 Err(why) => {
-                    return Err(RuntimeError::Errored(format!(
-                        "service {}: env_file {}: {why}",
-                        config.name, file.path
-                    )));
+                    let why = format!("env_file {}: {why}", file.path);
+                    return Err(RuntimeError::of(&config.name, Fault::Definition, why));
                 }
             }
         }
@@ -200,11 +199,11 @@ impl Attempt {
 }
 
 fn creation_error(service: &str, image: &str, error: &Error) -> RuntimeError {
-    let text = said(error);
-    if status(error) == Some(404) && text.to_lowercase().contains("no such image") {
-        return RuntimeError::Errored(format!(
-            "service {service}: image {image} is not on the engine; `pull_policy: never` takes only what is there"
-        ));
+    if status(error) == Some(404) && Said::NoSuchImage.is_in(error) {
+        let why = format!(
+            "image {image} is not on the engine; `pull_policy: never` takes only what is there"
+        );
+        return RuntimeError::of(service, Fault::Image, why);
     }
-    runtime(&format!("service {service}: create"), error)
+    runtime_of(service, "create", error)
 }

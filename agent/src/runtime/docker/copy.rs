@@ -3,7 +3,7 @@
 use super::error::{runtime, said, status};
 use super::member::Container;
 use crate::beneath::{Place, Root};
-use crate::runtime::contract::RuntimeError;
+use crate::runtime::contract::{Fault, RuntimeError};
 use crate::runtime::tree;
 use bollard::query_parameters::{
     ContainerArchiveInfoOptionsBuilder, DownloadFromContainerOptionsBuilder,
@@ -48,9 +48,10 @@ pub(super) async fn copy_in(
         .upload_to_container(&container.id, Some(options), body)
         .await
         .map_err(|error| match status(&error) {
-            Some(404) => RuntimeError::Failed(format!(
-                "{what}: there is no directory {directory} in the container"
-            )),
+            Some(404) => RuntimeError::new(
+                Fault::Path,
+                format!("{what}: there is no directory {directory} in the container"),
+            ),
             _ => runtime(&what, &error),
         })
 }
@@ -76,12 +77,14 @@ async fn target(
         Some(name) if !to.ends_with('/') && is_directory(container, &parent).await? => {
             Ok((parent, name))
         }
-        _ => Err(RuntimeError::Failed(format!(
-            "service {}: there is no directory {} in the container to copy {} into",
-            container.config.name,
-            if to.ends_with('/') { to } else { &parent },
-            from.display()
-        ))),
+        _ => {
+            let why = format!(
+                "there is no directory {} in the container to copy {} into",
+                if to.ends_with('/') { to } else { &parent },
+                from.display()
+            );
+            Err(RuntimeError::of(&container.config.name, Fault::Path, why))
+        }
     }
 }
 
@@ -107,11 +110,11 @@ async fn is_directory(container: &Container, path: &str) -> Result<bool, Runtime
 /// Classifies an error. A path that is missing, or that leads out of the workspace (perhaps by a link that was put
 /// there), is the fault of the system under test.
 fn judged(what: &str, error: &Error) -> RuntimeError {
-    let text = format!("{what}: {error}");
-    match error.kind() {
-        ErrorKind::PermissionDenied | ErrorKind::NotFound => RuntimeError::Failed(text),
-        _ => RuntimeError::Errored(text),
-    }
+    let fault = match error.kind() {
+        ErrorKind::PermissionDenied | ErrorKind::NotFound => Fault::Path,
+        _ => Fault::Machine,
+    };
+    RuntimeError::new(fault, format!("{what}: {error}"))
 }
 
 fn pack(from: &Place, name: &str) -> Result<File, Error> {
@@ -137,7 +140,7 @@ pub(super) async fn copy_out(
         container.config.name,
         to.display()
     );
-    let wrong = |error: Error| RuntimeError::Errored(format!("{what}: {error}"));
+    let wrong = |error: Error| RuntimeError::new(Fault::Machine, format!("{what}: {error}"));
     let options = DownloadFromContainerOptionsBuilder::default()
         .path(&from)
         .build();
@@ -150,7 +153,7 @@ pub(super) async fn copy_out(
     let mut stream = std::pin::pin!(stream);
     while let Some(part) = stream.next().await {
         let bytes = part.map_err(|error| match status(&error) {
-            Some(404) => RuntimeError::Failed(format!("{what}: {}", said(&error))),
+            Some(404) => RuntimeError::new(Fault::Path, format!("{what}: {}", said(&error))),
             _ => runtime(&what, &error),
         })?;
         archive.write_all(&bytes).await.map_err(wrong)?;

@@ -1,6 +1,6 @@
 //! Converts errors of the engine: classifies whose fault they are and adds a hint about the cause.
 
-use crate::runtime::contract::RuntimeError;
+use crate::runtime::contract::{Fault, RuntimeError};
 use bollard::errors::Error;
 
 /// Returns whether the connection to the engine broke or could not be made, so that a retry may help.
@@ -67,19 +67,85 @@ fn chain(error: &Error) -> String {
     text
 }
 
-/// Engine messages which mean that what the spec asked of the container can't run.
-const THE_CONTAINERS_FAULT: [&str; 10] = [
-    "executable file not found",
-    "no such file or directory: unknown",
-    "permission denied: unknown",
-    "exec format error",
-    "unable to find user",
-    "unable to find group",
-    "no matching entries in passwd",
-    "is not running",
-    "container state improper",
-    "is paused",
-];
+/// What engines say in words only, without a code of its own. Their words stand here and nowhere else; Docker's and
+/// Podman's differ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Said {
+    /// What the spec asked of the container can't run.
+    ContainersFault,
+    /// The container doesn't run.
+    NotRunning,
+    /// The container is paused already.
+    AlreadyPaused,
+    /// The container isn't paused.
+    NotPaused,
+    /// The container is on the network already.
+    AlreadyConnected,
+    /// The container isn't on the network.
+    NotConnected,
+    /// The image has no user of that name.
+    NoSuchUser,
+    /// The image's list of users has no such entry.
+    NotInPasswd,
+    /// The engine has no such image.
+    NoSuchImage,
+    /// Another network has the subnet.
+    SubnetTaken,
+    /// A pull failed for a reason that another try doesn't change.
+    PullIsHopeless,
+}
+
+impl Said {
+    fn words(self) -> &'static [&'static str] {
+        match self {
+            Said::ContainersFault => &[
+                "executable file not found",
+                "no such file or directory: unknown",
+                "permission denied: unknown",
+                "exec format error",
+                "unable to find user",
+                "unable to find group",
+                "no matching entries in passwd",
+                "is not running",
+                "container state improper",
+                "is paused",
+            ],
+            Said::NotRunning => &["is not running"],
+            Said::AlreadyPaused => &["already paused"],
+            Said::NotPaused => &["not paused"],
+            Said::AlreadyConnected => {
+                &["already exists in network", "already connected to network"]
+            }
+            Said::NotConnected => &["is not connected to"],
+            Said::NoSuchUser => &["unable to find user"],
+            Said::NotInPasswd => &["no matching entries"],
+            Said::NoSuchImage => &["no such image", "No such image"],
+            Said::SubnetTaken => &["overlap", "already used", "is being used"],
+            Said::PullIsHopeless => &[
+                "manifest unknown",
+                "not found",
+                "pull access denied",
+                "unauthorized",
+                "authentication required",
+                "no basic auth credentials",
+                "denied",
+                "invalid reference format",
+                "no matching manifest",
+                "no space left on device",
+            ],
+        }
+    }
+
+    /// Returns whether an engine's answer says it.
+    pub fn is_in(self, error: &Error) -> bool {
+        self.is_in_text(&said(error))
+    }
+
+    /// Returns whether an engine's text says it.
+    pub fn is_in_text(self, text: &str) -> bool {
+        self.words().iter().any(|words| text.contains(words))
+    }
+}
 
 /// Engine messages with hints for the user.
 const HINTS: [(&str, &str); 10] = [
@@ -127,6 +193,11 @@ pub(super) fn runtime(what: &str, error: &Error) -> RuntimeError {
     judge(what, &said(error))
 }
 
+/// Like [`runtime`], for an operation on a service.
+pub(super) fn runtime_of(service: &str, doing: &str, error: &Error) -> RuntimeError {
+    runtime(&format!("service {service}: {doing}"), error).naming(service)
+}
+
 /// Like [`runtime`], for an error text of the engine.
 pub(super) fn judge(what: &str, said: &str) -> RuntimeError {
     let hint = HINTS
@@ -137,31 +208,28 @@ pub(super) fn judge(what: &str, said: &str) -> RuntimeError {
         Some(hint) => format!("{what}: {said} ({hint})"),
         None => format!("{what}: {said}"),
     };
-    if hint.is_none() && THE_CONTAINERS_FAULT.iter().any(|text| said.contains(text)) {
-        RuntimeError::Failed(message)
-    } else {
-        RuntimeError::Errored(message)
-    }
+    let fault = match hint {
+        None if Said::ContainersFault.is_in_text(said) => Fault::Command,
+        _ => Fault::Engine,
+    };
+    RuntimeError::new(fault, message)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use phalanx_shared::outcome::Outcome;
 
     #[test]
     fn a_missing_program_is_the_systems_fault_and_a_full_disk_the_machinerys() {
-        assert!(matches!(
-            judge(
-                "start a",
-                "OCI runtime create failed: exec: \"x\": executable file not found in $PATH: unknown"
-            ),
-            RuntimeError::Failed(_)
-        ));
-        let full = judge("create a", "write /x: no space left on device");
-        assert!(
-            matches!(&full, RuntimeError::Errored(m) if m.contains("disk is full")),
-            "{full}"
+        let missing = judge(
+            "start a",
+            "OCI runtime create failed: exec: \"x\": executable file not found in $PATH: unknown",
         );
+        assert_eq!(missing.outcome(), Outcome::Failed);
+        let full = judge("create a", "write /x: no space left on device");
+        assert_eq!(full.outcome(), Outcome::Errored);
+        assert!(full.reason.contains("disk is full"), "{full}");
     }
 
     #[test]
@@ -171,6 +239,27 @@ mod tests {
             message: "something new\n".into(),
         };
         let mapped = runtime("start a", &error);
-        assert!(matches!(&mapped, RuntimeError::Errored(m) if m == "start a: something new"));
+        assert_eq!(mapped.outcome(), Outcome::Errored);
+        assert_eq!(mapped.reason, "start a: something new");
+    }
+
+    #[test]
+    fn both_engines_words_for_what_is_connected_already_are_known() {
+        let known = |said| Said::AlreadyConnected.is_in_text(said);
+        assert!(known("endpoint with name a already exists in network n"));
+        assert!(known(
+            "container 8443 is already connected to network \"n\": network is already connected"
+        ));
+        assert!(!known("network n not found"));
+    }
+
+    #[test]
+    fn a_wrong_name_is_final_and_a_timeout_is_not() {
+        let is_final = |said| Said::PullIsHopeless.is_in_text(said);
+        assert!(is_final("manifest for a:1 not found: manifest unknown"));
+        assert!(is_final("pull access denied for a"));
+        assert!(!is_final("net/http: TLS handshake timeout"));
+        assert!(!is_final("toomanyrequests: limit"));
+        assert!(!is_final("received unexpected HTTP status: 503"));
     }
 }

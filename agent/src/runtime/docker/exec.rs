@@ -1,8 +1,8 @@
 //! Runs a command inside a container.
 
-use super::error::{runtime, said, status};
+use super::error::{Said, runtime, said, status};
 use super::member::Container;
-use crate::runtime::contract::{ExecOutput, ExecRequest, RuntimeError};
+use crate::runtime::contract::{ExecOutput, ExecRequest, Fault, RuntimeError};
 use crate::runtime::head_tail::HeadTail;
 use bollard::container::LogOutput;
 use bollard::exec::{StartExecOptions, StartExecResults};
@@ -45,9 +45,8 @@ pub(super) async fn run(
         mut input,
     } = started
     else {
-        return Err(RuntimeError::Errored(format!(
-            "{what}: the engine did not attach to it"
-        )));
+        let reason = format!("{what}: the engine did not attach to it");
+        return Err(RuntimeError::new(Fault::Engine, reason));
     };
     let mut stdout = HeadTail::new(request.max_output);
     let mut stderr = HeadTail::new(request.max_output);
@@ -84,9 +83,10 @@ pub(super) async fn run(
     let exit_code = exit_code(container, &created.id, &what).await?;
     if container.shared.signs_of_breaks() != breaks {
         // The command exited, but its output may have been cut off; a partial answer must not be judged.
-        return Err(RuntimeError::Errored(format!(
+        let reason = format!(
             "{what}: the connection to the engine was cut while it ran; its output may be incomplete"
-        )));
+        );
+        return Err(RuntimeError::new(Fault::Engine, reason));
     }
     let mut out = ExecOutput {
         exit_code,
@@ -119,17 +119,17 @@ fn config(request: &ExecRequest) -> ExecConfig {
 }
 
 fn start_error(what: &str, request: &ExecRequest, error: &bollard::errors::Error) -> RuntimeError {
-    let text = said(error);
     match &request.user {
-        Some(user)
-            if text.contains("unable to find user") || text.contains("no matching entries") =>
-        {
-            RuntimeError::Failed(format!(
-                "{what}: user {user:?} doesn't exist in the container: {text}"
-            ))
+        Some(user) if Said::NoSuchUser.is_in(error) || Said::NotInPasswd.is_in(error) => {
+            no_such_user(what, user, &said(error))
         }
         _ => runtime(what, error),
     }
+}
+
+fn no_such_user(what: &str, user: &str, said: &str) -> RuntimeError {
+    let reason = format!("{what}: user {user:?} doesn't exist in the container: {said}");
+    RuntimeError::new(Fault::Command, reason)
 }
 
 /// The engine reports why a command could not be run on stdout, as if the command had printed it. Moves that text to
@@ -147,10 +147,8 @@ fn could_not_run(
         return Ok(());
     }
     let said = String::from_utf8_lossy(&out.stdout).trim().to_owned();
-    if let (Some(user), true) = (&request.user, said.contains("unable to find user")) {
-        return Err(RuntimeError::Failed(format!(
-            "{what}: user {user:?} doesn't exist in the container: {said}"
-        )));
+    if let (Some(user), true) = (&request.user, Said::NoSuchUser.is_in_text(&said)) {
+        return Err(no_such_user(what, user, &said));
     }
     let mut moved = std::mem::take(&mut out.stdout);
     moved.append(&mut out.stderr);
@@ -172,10 +170,8 @@ async fn exit_code(container: &Container, exec: &str, what: &str) -> Result<i64,
                     Some(404) => "the engine was restarted, or the container went, while it ran: ",
                     _ => "",
                 };
-                RuntimeError::Errored(format!(
-                    "{what}: its exit code is unknown: {why}{}",
-                    said(&error)
-                ))
+                let reason = format!("{what}: its exit code is unknown: {why}{}", said(&error));
+                RuntimeError::new(Fault::Engine, reason)
             })?;
         if let (Some(false) | None, Some(code)) = (seen.running, seen.exit_code) {
             return Ok(code);
@@ -183,9 +179,10 @@ async fn exit_code(container: &Container, exec: &str, what: &str) -> Result<i64,
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(Duration::from_millis(500));
     }
-    Err(RuntimeError::Errored(format!(
+    let reason = format!(
         "{what}: its output ended (was the connection to the engine cut?) while the engine says that it still runs"
-    )))
+    );
+    Err(RuntimeError::new(Fault::Engine, reason))
 }
 
 #[cfg(test)]

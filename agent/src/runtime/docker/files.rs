@@ -4,7 +4,7 @@
 use super::convert::{PlacedMount, Source};
 use super::mounts;
 use crate::beneath;
-use crate::runtime::contract::{AttemptScope, RuntimeError};
+use crate::runtime::contract::{AttemptScope, Fault, RuntimeError};
 use phalanx_shared::language::service::{FileSource, PlacedFile};
 use std::fs::{self, File, Permissions};
 use std::io::{Error, ErrorKind, Write};
@@ -25,7 +25,8 @@ pub(super) fn place(
 ) -> Result<Vec<PlacedMount>, RuntimeError> {
     let placed = files.iter().enumerate().map(|(at, file)| {
         let failed = |why: String| {
-            RuntimeError::Errored(format!("service {service}: file {}: {why}", file.name))
+            let why = format!("file {}: {why}", file.name);
+            RuntimeError::of(service, Fault::Definition, why)
         };
         let own = file.uid.is_some() || file.gid.is_some() || file.mode.is_some();
         let path = match &file.source {

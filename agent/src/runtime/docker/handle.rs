@@ -1,13 +1,15 @@
 //! Implements the runtime contract's member for a container.
 
 use super::convert;
-use super::error::{runtime, said};
+use super::error::Said;
 use super::lock::lock;
 use super::member::Container;
 use super::start::start;
 use super::summary;
 use crate::beneath::Place;
-use crate::runtime::contract::{Addresses, ExecOutput, ExecRequest, Exit, Member, RuntimeError};
+use crate::runtime::contract::{
+    Addresses, ExecOutput, ExecRequest, Exit, Fault, Member, RuntimeError,
+};
 use async_trait::async_trait;
 use bollard::models::{NetworkConnectRequest, NetworkDisconnectRequest};
 use std::sync::Arc;
@@ -25,10 +27,10 @@ impl Member for Handle {
         let container = self.0.clone();
         match self.0.tasks.spawn(start(container)).await {
             Ok(answer) => answer,
-            Err(error) => Err(RuntimeError::Errored(
-                self.0
-                    .what(&format!("start ended by a bug of ours: {error}")),
-            )),
+            Err(error) => {
+                let why = format!("start ended by a bug of ours: {error}");
+                Err(self.0.error(Fault::Misuse, why))
+            }
         }
     }
 
@@ -67,7 +69,7 @@ impl Member for Handle {
         self.0
             .ask_to_stop(grace)
             .await
-            .map_err(|error| runtime(&self.0.what("stop"), &error))?;
+            .map_err(|error| self.0.engine_error("stop", &error))?;
         self.0.until_exited().await;
         Ok(())
     }
@@ -93,8 +95,8 @@ impl Member for Handle {
         self.0.paused.store(true, Ordering::Release);
         let engine = &self.0.shared.engine;
         match engine.ask(|| docker.pause_container(&self.0.id)).await {
-            Err(error) if said(&error).contains("already paused") => Ok(()),
-            other => other.map_err(|error| runtime(&self.0.what("pause"), &error)),
+            Err(error) if Said::AlreadyPaused.is_in(&error) => Ok(()),
+            other => other.map_err(|error| self.0.engine_error("pause", &error)),
         }
     }
 
@@ -103,8 +105,8 @@ impl Member for Handle {
         self.0.paused.store(false, Ordering::Release);
         let engine = &self.0.shared.engine;
         match engine.ask(|| docker.unpause_container(&self.0.id)).await {
-            Err(error) if said(&error).contains("not paused") => Ok(()),
-            other => other.map_err(|error| runtime(&self.0.what("unpause"), &error)),
+            Err(error) if Said::NotPaused.is_in(&error) => Ok(()),
+            other => other.map_err(|error| self.0.engine_error("unpause", &error)),
         }
     }
 
@@ -125,8 +127,8 @@ impl Member for Handle {
             })
             .await;
         match taken_off {
-            Err(error) if said(&error).contains("is not connected to") => Ok(()),
-            other => other.map_err(|error| runtime(&self.0.what("disconnect"), &error)),
+            Err(error) if Said::NotConnected.is_in(&error) => Ok(()),
+            other => other.map_err(|error| self.0.engine_error("disconnect", &error)),
         }
     }
 
@@ -147,8 +149,8 @@ impl Member for Handle {
             })
             .await;
         match put_on {
-            Err(error) if is_connected(&said(&error)) => Ok(()),
-            other => other.map_err(|error| runtime(&self.0.what("connect"), &error)),
+            Err(error) if Said::AlreadyConnected.is_in(&error) => Ok(()),
+            other => other.map_err(|error| self.0.engine_error("connect", &error)),
         }
     }
 
@@ -166,27 +168,5 @@ impl Member for Handle {
 
     async fn inspect(&self) -> Vec<String> {
         summary::of(&self.0).await
-    }
-}
-
-/// Returns whether an engine's message says that a container is already on the network. Docker and Podman word it
-/// differently.
-fn is_connected(said: &str) -> bool {
-    said.contains("already exists in network") || said.contains("already connected to network")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::is_connected;
-
-    #[test]
-    fn both_engines_words_for_what_is_connected_already_are_known() {
-        assert!(is_connected(
-            "endpoint with name a already exists in network n"
-        ));
-        assert!(is_connected(
-            "container 8443 is already connected to network \"n\": network is already connected"
-        ));
-        assert!(!is_connected("network n not found"));
     }
 }

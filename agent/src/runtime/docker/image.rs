@@ -14,7 +14,7 @@ pub(super) use built::remove_built;
 use super::client::Engine;
 use super::lock::lock;
 use super::settings::DockerSettings;
-use crate::runtime::contract::{AttemptScope, Prepared, RuntimeError};
+use crate::runtime::contract::{AttemptScope, Fault, Prepared, RuntimeError};
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared, WeakShared};
 use phalanx_shared::language::service::{PullPolicy, ServiceConfig};
@@ -52,10 +52,11 @@ impl Images {
             }
             (Some(_), _) => self.built(engine, settings, config, scope).await,
             (None, Some(image)) => self.pulled(engine, settings, config, image, scope).await,
-            (None, None) => Err(RuntimeError::Errored(format!(
-                "service {}: it has no `image` and no `build`",
-                config.name
-            ))),
+            (None, None) => Err(RuntimeError::of(
+                &config.name,
+                Fault::Definition,
+                "it has no `image` and no `build`",
+            )),
         }
     }
 
@@ -65,10 +66,10 @@ impl Images {
             return Ok((image.to_owned(), None));
         }
         let wanted = platform.map_or_else(String::new, |platform| format!(" for {platform}"));
-        Err(RuntimeError::Errored(format!(
-            "service {}: image {image}{wanted} is not on the engine and `pull_policy: never` forbids to get it",
-            config.name
-        )))
+        let why = format!(
+            "image {image}{wanted} is not on the engine and `pull_policy: never` forbids to get it"
+        );
+        Err(RuntimeError::of(&config.name, Fault::Image, why))
     }
 
     async fn pulled(
@@ -130,7 +131,7 @@ impl Images {
         scope: &AttemptScope,
     ) -> Answer {
         let order = build::Order::new(config, scope).map_err(|why| {
-            RuntimeError::Errored(format!("service {}: build: {why}", config.name))
+            RuntimeError::of(&config.name, Fault::Definition, format!("build: {why}"))
         })?;
         // The workspace of a run doesn't change, so the same order gives the same image.
         let memo = format!("build {} {}", scope.token.run, order.identity());
@@ -192,10 +193,7 @@ fn pull_subject(image: &str, platform: Option<&str>) -> String {
 }
 
 fn in_service(service: &str, error: RuntimeError) -> RuntimeError {
-    match error {
-        RuntimeError::Failed(m) => RuntimeError::Failed(format!("service {service}: {m}")),
-        RuntimeError::Errored(m) => RuntimeError::Errored(format!("service {service}: {m}")),
-    }
+    RuntimeError::of(service, error.fault, error)
 }
 
 #[cfg(test)]

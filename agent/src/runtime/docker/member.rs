@@ -5,19 +5,20 @@
 //! in it, `copy` copies files.
 
 use super::carried::Carried;
-use super::error::{judge, runtime, said, status};
+use super::error::{Said, judge, runtime_of, said, status};
 use super::govern::Work;
 use super::lock::lock;
 use super::mounts::Pin;
 use super::network::Network;
 use super::watch::Signals;
 use super::{Shared, address};
-use crate::runtime::contract::{Addresses, Exit, RuntimeError};
+use crate::runtime::contract::{Addresses, Exit, Fault, RuntimeError};
 use crate::sink::LogSink;
 use bollard::errors::Error;
 use bollard::models::{ContainerInspectResponse, HealthStatusEnum};
 use bollard::query_parameters::{KillContainerOptionsBuilder, StopContainerOptionsBuilder};
 use phalanx_shared::language::service::ServiceConfig;
+use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -121,7 +122,17 @@ impl Container {
         })
     }
 
-    pub fn what(&self, doing: &str) -> String {
+    /// Returns the error of an operation on it.
+    pub fn error(&self, fault: Fault, why: impl fmt::Display) -> RuntimeError {
+        RuntimeError::of(&self.config.name, fault, why)
+    }
+
+    /// Converts the engine's answer to an operation on it.
+    pub fn engine_error(&self, doing: &str, error: &Error) -> RuntimeError {
+        runtime_of(&self.config.name, doing, error)
+    }
+
+    fn what(&self, doing: &str) -> String {
         format!("service {}: {doing}", self.config.name)
     }
 
@@ -166,9 +177,7 @@ impl Container {
     /// Prepares its state for the next start, and returns the number of that start.
     pub async fn next_start(&self) -> Result<u32, RuntimeError> {
         if self.runs() {
-            return Err(RuntimeError::Errored(
-                self.what("started while it runs: stop it first"),
-            ));
+            return Err(self.error(Fault::Misuse, "started while it runs: stop it first"));
         }
         if let Some(follower) = self.take_follower() {
             // The follower has published the exit and is about to end.
@@ -187,16 +196,15 @@ impl Container {
     /// Checks that the sources of its mounts are still the ones that were given to the engine.
     pub fn mounts_hold(&self) -> Result<(), RuntimeError> {
         let broken = self.pins.iter().find_map(|pin| pin.holds().err());
-        broken.map_or(Ok(()), |why| Err(RuntimeError::Errored(self.what(&why))))
+        broken.map_or(Ok(()), |why| Err(self.error(Fault::Machine, why)))
     }
 
     /// Asks the engine to start it, when it is this start's turn.
     pub async fn ask_to_start(&self) -> Result<(), RuntimeError> {
         let _turn = self.shared.governor.turn(Work::Start).await;
         if self.closing.load(Ordering::Acquire) {
-            return Err(RuntimeError::Errored(
-                self.what("not started, since its stack is being closed"),
-            ));
+            let why = "not started, since its stack is being closed";
+            return Err(self.error(Fault::Misuse, why));
         }
         let docker = &self.shared.engine.docker;
         self.shared
@@ -204,10 +212,8 @@ impl Container {
             .ask(|| docker.start_container(&self.id, None))
             .await
             .map_err(|error| {
-                judge(
-                    &self.what("start"),
-                    &start_failure(&said(&error), &self.config),
-                )
+                let said = start_failure(&error, &self.config);
+                judge(&self.what("start"), &said).naming(&self.config.name)
             })
     }
 
@@ -298,10 +304,8 @@ impl Container {
         match sent {
             Err(error) if status(&error) == Some(409) && !self.runs() => Ok(()),
             // The engine learns of an exit a moment before the agent does.
-            Err(error) if said(&error).contains("is not running") => Ok(()),
-            other => {
-                other.map_err(|error| runtime(&self.what(&format!("sending {signal}")), &error))
-            }
+            Err(error) if Said::NotRunning.is_in(&error) => Ok(()),
+            other => other.map_err(|error| self.engine_error(&format!("sending {signal}"), &error)),
         }
     }
 
@@ -311,7 +315,7 @@ impl Container {
             .engine
             .inspect(&self.id)
             .await
-            .map_err(|error| runtime(&self.what("looking up its address"), &error))?;
+            .map_err(|error| self.engine_error("looking up its address", &error))?;
         Ok(address::of(
             &self.config,
             &inspected,
@@ -322,14 +326,15 @@ impl Container {
 }
 
 /// Returns the engine's message about a failed start, with the related setting of the service.
-fn start_failure(said: &str, config: &ServiceConfig) -> String {
+fn start_failure(error: &Error, config: &ServiceConfig) -> String {
+    let said = said(error);
     let user = config
         .user
         .as_deref()
-        .filter(|_| said.contains("unable to find user"));
+        .filter(|_| Said::NoSuchUser.is_in(error));
     match user {
         Some(user) => format!("user {user:?} doesn't exist in the image: {said}"),
-        None => said.to_owned(),
+        None => said,
     }
 }
 

@@ -5,7 +5,7 @@
 use super::convert::{PlacedMount, Source};
 use super::labels;
 use crate::beneath::{self, Root};
-use crate::runtime::contract::{AttemptScope, RuntimeError};
+use crate::runtime::contract::{AttemptScope, Fault, RuntimeError};
 use phalanx_shared::language::service::{Mount, MountKind};
 use std::os::fd::AsFd;
 use std::path::{Component, Path, PathBuf};
@@ -32,7 +32,8 @@ fn source(service: &str, mount: &Mount, scope: &AttemptScope) -> Result<Source, 
     Ok(match &mount.kind {
         MountKind::Bind(path) => Source::Path(
             in_workspace(path, scope.workspace.as_deref()).map_err(|why| {
-                RuntimeError::Errored(format!("service {service}: mount of {path}: {why}"))
+                let why = format!("mount of {path}: {why}");
+                RuntimeError::of(service, Fault::Definition, why)
             })?,
         ),
         MountKind::Named(name) => Source::Volume {

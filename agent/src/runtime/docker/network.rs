@@ -5,12 +5,12 @@
 //! afterwards). This process knows which cell took it, and the reaper removes every network that no process knows.
 
 use super::client::Engine;
-use super::error::{runtime, said, status};
+use super::error::{Said, runtime, said, status};
 use super::govern::{Governor, Work};
 use super::labels::Labels;
 use super::lock::lock;
 use super::subnet::{self, core::Allocator, core::Net4, core::Subnets};
-use crate::runtime::contract::RuntimeError;
+use crate::runtime::contract::{Fault, RuntimeError};
 use bollard::models::{Ipam, IpamConfig, NetworkCreateRequest};
 use std::collections::HashSet;
 use std::net::Ipv4Addr;
@@ -138,10 +138,11 @@ impl Networks {
             let taken = lock(&self.allocator).take();
             let Some(subnets) = taken else {
                 if looked {
-                    return Err(RuntimeError::Errored(format!(
+                    let reason = format!(
                         "{what}: all {} subnets of the agent's pool are in use; add ranges to `subnets` in its Docker settings, or free networks (`phalanx gc`, `docker network ls`)",
                         self.capacity()
-                    )));
+                    );
+                    return Err(RuntimeError::new(Fault::Machine, reason));
                 }
                 looked = true;
                 self.look().await.map_err(|error| runtime(what, &error))?;
@@ -155,7 +156,7 @@ impl Networks {
                         owner: Arc::downgrade(self),
                     }));
                 }
-                Err(error) if overlaps(&said(&error)) => {
+                Err(error) if Said::SubnetTaken.is_in(&error) => {
                     // Another program on this machine has it: try the next one.
                     lock(&self.allocator).refuse(subnets.v4);
                 }
@@ -274,10 +275,6 @@ impl Networks {
             }
         }
     }
-}
-
-fn overlaps(said: &str) -> bool {
-    said.contains("overlap") || said.contains("already used") || said.contains("is being used")
 }
 
 fn request(name: &str, labels: &Labels, subnets: &Subnets, ipv6: bool) -> NetworkCreateRequest {

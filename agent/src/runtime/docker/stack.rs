@@ -2,7 +2,7 @@
 
 use super::attempt::Attempt;
 use super::close;
-use crate::runtime::contract::{Closed, Member, Prepared, RuntimeError, Stack};
+use crate::runtime::contract::{Closed, Fault, Member, Prepared, RuntimeError, Stack};
 use crate::sink::LogSink;
 use async_trait::async_trait;
 use phalanx_shared::language::service::ServiceConfig;
@@ -26,10 +26,10 @@ impl Stack for Hold {
         let making = self.0.clone().make(config.clone(), logs);
         match self.0.tasks.spawn(making).await {
             Ok(answer) => answer,
-            Err(error) => Err(RuntimeError::Errored(format!(
-                "service {}: create ended by a bug of ours: {error}",
-                config.name
-            ))),
+            Err(error) => {
+                let why = format!("create ended by a bug of ours: {error}");
+                Err(RuntimeError::of(&config.name, Fault::Misuse, why))
+            }
         }
     }
 

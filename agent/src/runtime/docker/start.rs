@@ -1,6 +1,5 @@
 //! Starts a container: attaches to its output first, checks its mounts before and after, and follows it until it exits.
 
-use super::error::runtime;
 use super::member::Container;
 use super::output;
 use crate::runtime::contract::{Addresses, RuntimeError};
@@ -13,7 +12,7 @@ pub(super) async fn start(container: Arc<Container>) -> Result<Addresses, Runtim
     // Attached before the container runs, so that the first byte is seen.
     let stream = output::Source::attach(&container)
         .await
-        .map_err(|error| runtime(&container.what("attaching to its output"), &error))?;
+        .map_err(|error| container.engine_error("attaching to its output", &error))?;
     container.mounts_hold()?;
     container.ask_to_start().await?;
     if let Err(replaced) = container.mounts_hold() {

@@ -6,7 +6,7 @@ use super::script::{self, ExitScript, Printed, ServiceScript};
 use crate::beneath::Place;
 use crate::clock::runtime_now;
 use crate::runtime::contract::{
-    Addresses, ExecOutput, ExecRequest, Exit, Member, RuntimeError, SignalName,
+    Addresses, ExecOutput, ExecRequest, Exit, Fault, Member, RuntimeError, SignalName,
 };
 use crate::sink::LogSink;
 use async_trait::async_trait;
@@ -99,17 +99,20 @@ impl FakeMember {
 
     fn violation(&self, what: &str) -> RuntimeError {
         self.record.violation(what.to_owned());
-        RuntimeError::Errored(format!("fake: {what}"))
+        RuntimeError::new(Fault::Misuse, format!("fake: {what}")).naming(&self.name)
+    }
+
+    fn state_is(&self, what: &str) -> RuntimeError {
+        let reason = format!("service {} {what}", self.name);
+        RuntimeError::new(Fault::State, reason).naming(&self.name)
     }
 
     fn must_run(&self, what: &str) -> Result<(), RuntimeError> {
         if self.is_running() {
             return Ok(());
         }
-        Err(RuntimeError::Failed(format!(
-            "service {}: can't {what}: it is not running",
-            self.name
-        )))
+        let why = format!("can't {what}: it is not running");
+        Err(RuntimeError::of(&self.name, Fault::State, why))
     }
 
     /// Ends the running start, after `delay` if it ignores its stop signal, and waits for its exit.
@@ -199,8 +202,9 @@ impl Member for FakeMember {
         let start = {
             let mut state = self.state();
             if state.closed {
-                return Err(RuntimeError::Errored(
-                    "fake: the stack was closed".to_owned(),
+                return Err(RuntimeError::new(
+                    Fault::Misuse,
+                    "fake: the stack was closed",
                 ));
             }
             state.starts += 1;
@@ -261,10 +265,7 @@ impl Member for FakeMember {
         let _serial = self.serialised("pause")?;
         self.must_run("pause")?;
         if std::mem::replace(&mut self.state().paused, true) {
-            return Err(RuntimeError::Failed(format!(
-                "service {} is paused already",
-                self.name
-            )));
+            return Err(self.state_is("is paused already"));
         }
         Ok(())
     }
@@ -273,10 +274,7 @@ impl Member for FakeMember {
         let _serial = self.serialised("unpause")?;
         self.must_run("unpause")?;
         if !std::mem::take(&mut self.state().paused) {
-            return Err(RuntimeError::Failed(format!(
-                "service {} is not paused",
-                self.name
-            )));
+            return Err(self.state_is("is not paused"));
         }
         Ok(())
     }
@@ -284,10 +282,7 @@ impl Member for FakeMember {
     async fn disconnect(&self) -> Result<(), RuntimeError> {
         self.call("disconnect")?;
         if std::mem::replace(&mut self.state().disconnected, true) {
-            return Err(RuntimeError::Failed(format!(
-                "service {} is off the network already",
-                self.name
-            )));
+            return Err(self.state_is("is off the network already"));
         }
         Ok(())
     }
@@ -295,10 +290,7 @@ impl Member for FakeMember {
     async fn connect(&self) -> Result<(), RuntimeError> {
         self.call("connect")?;
         if !std::mem::take(&mut self.state().disconnected) {
-            return Err(RuntimeError::Failed(format!(
-                "service {} is on the network already",
-                self.name
-            )));
+            return Err(self.state_is("is on the network already"));
         }
         Ok(())
     }

@@ -4,7 +4,7 @@ use super::member::FakeMember;
 use super::record::Record;
 use super::script::{self, Script};
 use crate::runtime::contract::{
-    Closed, ExecOutput, ExecRequest, Member, Prepared, RuntimeError, Stack,
+    Closed, ExecOutput, ExecRequest, Fault, Member, Prepared, RuntimeError, Stack,
 };
 use crate::sink::LogSink;
 use async_trait::async_trait;
@@ -57,7 +57,7 @@ impl FakeStack {
 
     fn violation(&self, what: String) -> RuntimeError {
         self.record.violation(format!("{}: {what}", self.token));
-        RuntimeError::Errored(format!("fake: {what}"))
+        RuntimeError::new(Fault::Misuse, format!("fake: {what}"))
     }
 
     fn service(&self, name: &str) -> super::script::ServiceScript {

@@ -3,7 +3,7 @@
 use crate::beneath::{Place, Root};
 use crate::limits;
 use crate::runtime::blocking::blocking;
-use crate::runtime::contract::RuntimeError;
+use crate::runtime::contract::{Fault, RuntimeError};
 use crate::runtime::tree;
 use std::io;
 
@@ -16,10 +16,10 @@ pub async fn copied(from: Place, to: Place, into: bool) -> Result<(), RuntimeErr
     })
     .await
     .map_err(|error| {
-        let text = format!("can't copy {description}: {error}");
-        match limits::has_nothing_left(&error) {
-            true => RuntimeError::Errored(text),
-            false => RuntimeError::Failed(text),
-        }
+        let fault = match limits::has_nothing_left(&error) {
+            true => Fault::Machine,
+            false => Fault::Path,
+        };
+        RuntimeError::new(fault, format!("can't copy {description}: {error}"))
     })
 }

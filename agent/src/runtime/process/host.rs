@@ -7,7 +7,7 @@ use super::output::{self, Receiver};
 use super::wardens::Wardens;
 use super::wire::Start;
 use crate::beneath::Place;
-use crate::runtime::contract::{AttemptScope, ExecOutput, ExecRequest, Heard, RuntimeError};
+use crate::runtime::contract::{AttemptScope, ExecOutput, ExecRequest, Fault, Heard, RuntimeError};
 use crate::runtime::head_tail::HeadTail;
 use base64::Engine;
 use nix::unistd::{Group, User};
@@ -48,7 +48,8 @@ impl AttemptHost {
         }
         let made = tokio::fs::create_dir_all(&self.scope.scratch).await;
         made.map_err(|error| {
-            RuntimeError::Errored(format!("{}: {error}", self.scope.scratch.display()))
+            let reason = format!("{}: {error}", self.scope.scratch.display());
+            RuntimeError::new(Fault::Machine, reason)
         })
     }
 
@@ -100,7 +101,7 @@ impl AttemptHost {
         workdir: Place,
     ) -> Result<ExecOutput, RuntimeError> {
         if request.command.is_empty() {
-            return Err(RuntimeError::Failed("the command is empty".to_owned()));
+            return Err(RuntimeError::new(Fault::Command, "the command is empty"));
         }
         self.make_base().await?;
         let start = Start {
@@ -127,7 +128,7 @@ impl AttemptHost {
                 stderr: message.into_bytes(),
                 ..ExecOutput::default()
             }),
-            Err(Refused::Machine(message)) => Err(RuntimeError::Errored(message)),
+            Err(Refused::Machine(message)) => Err(RuntimeError::new(Fault::Machine, message)),
         }
     }
 }
@@ -169,7 +170,8 @@ async fn collect(guarded: Guarded, limit: usize, heard: Heard) -> Result<ExecOut
     let ending = output::drain(stdout, stderr, end.wait(), &collected, &gone).await;
     drop(orders); // Held until here: dropping the orders ends the command.
     let ending = ending.ok_or_else(|| {
-        RuntimeError::Errored("the warden of the command was killed from outside".to_owned())
+        let reason = "the warden of the command was killed from outside";
+        RuntimeError::new(Fault::Machine, reason)
     })?;
     let kept = |kept: Mutex<HeadTail>| kept.into_inner().unwrap_or_else(PoisonError::into_inner);
     let (stdout, stderr) = (kept(collected.stdout), kept(collected.stderr));
@@ -184,7 +186,7 @@ async fn collect(guarded: Guarded, limit: usize, heard: Heard) -> Result<ExecOut
 
 /// Parses `USER[:GROUP]`, by name or number, and looks it up on this host.
 fn user_and_group(text: &str) -> Result<(u32, u32), RuntimeError> {
-    let failed = |message: String| RuntimeError::Failed(format!("user `{text}`: {message}"));
+    let failed = |why: String| RuntimeError::new(Fault::Command, format!("user `{text}`: {why}"));
     let (user, group) = match text.split_once(':') {
         Some((user, group)) => (user, Some(group)),
         None => (text, None),

@@ -12,11 +12,12 @@ use super::procfs;
 use super::wire::{Ending, Order, Start};
 use crate::beneath::Place;
 use crate::runtime::contract::{
-    Addresses, ExecOutput, ExecRequest, Exit, Member, RuntimeError, SignalName,
+    Addresses, ExecOutput, ExecRequest, Exit, Fault, Member, RuntimeError, SignalName,
 };
 use crate::sink::LogSink;
 use async_trait::async_trait;
 use nix::sys::signal::Signal;
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -122,15 +123,16 @@ impl ProcessMember {
         if self.shared.order(order).await {
             return Ok(());
         }
-        Err(self.failed(&format!("can't {what}: it is not running")))
+        Err(self.error(Fault::State, format!("can't {what}: it is not running")))
     }
 
-    fn failed(&self, what: &str) -> RuntimeError {
-        RuntimeError::Failed(format!("service {}: {what}", self.name()))
+    fn error(&self, fault: Fault, why: impl fmt::Display) -> RuntimeError {
+        RuntimeError::of(self.name(), fault, why)
     }
 
     fn has_no_network(&self) -> RuntimeError {
-        self.failed("a host process has no network of its own to be taken off: stop or pause it, or make it a container")
+        let why = "a host process has no network of its own to be taken off: stop or pause it, or make it a container";
+        self.error(Fault::Unsupported, why)
     }
 
     fn now(&self) -> Addresses {
@@ -163,13 +165,10 @@ impl Member for ProcessMember {
         let shared = &self.shared;
         let mut life = shared.life.lock().await;
         if life.closed {
-            return Err(RuntimeError::Errored(format!(
-                "service {}: the stack is closed",
-                self.name()
-            )));
+            return Err(self.error(Fault::Misuse, "the stack is closed"));
         }
         if life.orders.is_some() {
-            return Err(self.failed("it is running already"));
+            return Err(self.error(Fault::State, "it is running already"));
         }
         let ports = self.ports.hand_over(self.name());
         let guarded = guarded::start(
@@ -185,8 +184,8 @@ impl Member for ProcessMember {
             stdout,
             stderr,
         } = guarded.map_err(|refused| match refused {
-            Refused::Command { message, .. } => self.failed(&message),
-            Refused::Machine(message) => RuntimeError::Errored(message),
+            Refused::Command { message, .. } => self.error(Fault::Command, message),
+            Refused::Machine(message) => RuntimeError::new(Fault::Machine, message),
         })?;
         // No await from here on: a start must always get its task.
         life.starts += 1;
@@ -233,8 +232,7 @@ impl Member for ProcessMember {
     async fn stop(&self, grace: Option<Duration>) -> Result<(), RuntimeError> {
         let grace = grace.unwrap_or(self.shared.definition.stop_grace);
         if !self.ask_to_stop(grace).await {
-            let what = format!("service {}: does not die of SIGKILL", self.name());
-            return Err(RuntimeError::Errored(what));
+            return Err(self.error(Fault::Machine, "does not die of SIGKILL"));
         }
         if self.shared.life.lock().await.starts > 0 {
             self.exited().await;
@@ -273,7 +271,8 @@ impl Member for ProcessMember {
 
     async fn exec(&self, request: ExecRequest) -> Result<ExecOutput, RuntimeError> {
         if *self.shared.gone.borrow() {
-            return Err(self.failed("can't run a command in it: it is not running"));
+            let why = "can't run a command in it: it is not running";
+            return Err(self.error(Fault::State, why));
         }
         self.shared.exec(request).await
     }

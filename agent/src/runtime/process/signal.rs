@@ -1,6 +1,6 @@
 //! Parses names of signals as people write them.
 
-use crate::runtime::contract::RuntimeError;
+use crate::runtime::contract::{Fault, RuntimeError};
 use nix::sys::signal::Signal;
 
 /// Parses a signal such as `SIGTERM`, `term` or `15`.
@@ -12,9 +12,8 @@ pub fn parse(text: &str) -> Result<Signal, RuntimeError> {
         .or_else(|| name.parse().ok())
         .or_else(|| format!("SIG{name}").parse().ok())
         .ok_or_else(|| {
-            RuntimeError::Failed(format!(
-                "`{text}` is no signal: write a name such as SIGTERM"
-            ))
+            let reason = format!("`{text}` is no signal: write a name such as SIGTERM");
+            RuntimeError::new(Fault::Command, reason)
         })
 }
 

@@ -12,7 +12,7 @@ use super::wardens::Wardens;
 use crate::clock::Clock;
 use crate::runtime::blocking::blocking;
 use crate::runtime::contract::{
-    AttemptScope, Closed, ExecOutput, ExecRequest, Member, Prepared, RuntimeError, Stack,
+    AttemptScope, Closed, ExecOutput, ExecRequest, Fault, Member, Prepared, RuntimeError, Stack,
 };
 use crate::runtime::env_file;
 use crate::sink::LogSink;
@@ -86,9 +86,10 @@ impl ProcessStack {
     fn reserve(&self, service: &str, name: &str) -> Result<(String, u16), RuntimeError> {
         match self.ports.reserve(service, name) {
             Ok(port) => Ok((name.to_owned(), port)),
-            Err(error) => Err(RuntimeError::Errored(format!(
-                "service {service}: no free port for `{name}`: {error}"
-            ))),
+            Err(error) => {
+                let why = format!("no free port for `{name}`: {error}");
+                Err(RuntimeError::of(service, Fault::Machine, why))
+            }
         }
     }
 
@@ -116,13 +117,11 @@ impl Stack for ProcessStack {
         config: &ServiceConfig,
         logs: LogSink,
     ) -> Result<Arc<dyn Member>, RuntimeError> {
-        let errored =
-            |what: &str| RuntimeError::Errored(format!("service {}: {what}", config.name));
+        let error = |fault, why: &str| RuntimeError::of(&config.name, fault, why);
         let command = config.process.clone().unwrap_or_default();
         if command.is_empty() {
-            return Err(errored(
-                "has no `process` command, so it can't run as a host process",
-            ));
+            let why = "has no `process` command, so it can't run as a host process";
+            return Err(error(Fault::Definition, why));
         }
         self.host.make_base().await?;
         let variables = env_file::environment(config, Some(self.host.base())).await?;
@@ -146,14 +145,14 @@ impl Stack for ProcessStack {
         ));
         let mut members = self.members();
         if members.closed {
-            return Err(errored("the stack is closed"));
+            return Err(error(Fault::Misuse, "the stack is closed"));
         }
         if members
             .created
             .iter()
             .any(|other| other.name() == config.name)
         {
-            return Err(errored("was created already"));
+            return Err(error(Fault::Misuse, "was created already"));
         }
         members.created.push(member.clone());
         Ok(member)

@@ -7,7 +7,7 @@ use super::core::{Change, Effect, End, Input, NotReady, Order, Role, Service as 
 use super::probe;
 use crate::context::CellContext;
 use crate::context::services::{Down, NotDone};
-use crate::runtime::contract::{Addresses, Exit, Member, Prepared, RuntimeError, Stack};
+use crate::runtime::contract::{Addresses, Exit, Fault, Member, Prepared, RuntimeError, Stack};
 use crate::runtime::env_file;
 use crate::sink::EventSink;
 use crate::stack::board::{Board, Stage, Status};
@@ -228,7 +228,8 @@ impl ServiceActor {
 
     fn stack(&self) -> Result<Arc<dyn Stack>, RuntimeError> {
         self.args.stack.clone().map_err(|why| {
-            RuntimeError::Errored(format!("service {} can't start: {why}", self.name))
+            let reason = format!("service {} can't start: {why}", self.name);
+            RuntimeError::new(Fault::Definition, reason).naming(&self.name)
         })
     }
 
@@ -260,7 +261,8 @@ impl ServiceActor {
                     let blocked = on.iter().find_map(|(name, _)| board.blocked(name));
                     if let Some(why) = blocked {
                         let reason = format!("service {} can't start: {why}", self.name);
-                        return Err(Unmet::NotStarted(RuntimeError::Failed(reason)));
+                        let error = RuntimeError::new(Fault::Dependency, reason);
+                        return Err(Unmet::NotStarted(error.naming(&self.name)));
                     }
                     if changes.changed().await.is_err() {
                         return Ok(());
@@ -358,7 +360,8 @@ impl ServiceActor {
 
     fn member(&self) -> Result<Arc<dyn Member>, RuntimeError> {
         self.member.clone().ok_or_else(|| {
-            RuntimeError::Errored(format!("service {} has not been created", self.name))
+            let reason = format!("service {} has not been created", self.name);
+            RuntimeError::new(Fault::Misuse, reason).naming(&self.name)
         })
     }
 

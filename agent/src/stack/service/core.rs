@@ -5,7 +5,7 @@
 //! [`Effect`]s to perform in order. An effect that is answered by an input is the last one.
 
 use crate::context::services::NotDone;
-use crate::runtime::contract::{Addresses, Exit, RuntimeError};
+use crate::runtime::contract::{Addresses, Exit, Fault, RuntimeError};
 use crate::stack::board::Stage;
 use crate::stack::dependencies::GivenUp;
 use crate::stack::expected::may_end;
@@ -345,9 +345,10 @@ impl Service {
                 ]
             }
             _ => {
-                let (outcome, reason) = match error {
-                    RuntimeError::Failed(reason) => (Outcome::Failed, reason),
-                    RuntimeError::Errored(reason) => (Outcome::Errored, reason),
+                let outcome = error.outcome();
+                let reason = match error.names(&self.name) {
+                    true => error.reason,
+                    false => format!("service {} can't start: {error}", self.name),
                 };
                 let cause = None;
                 self.down(GivenUp {
@@ -499,7 +500,8 @@ impl Service {
 
     fn not_running(&self, verb: &str) -> RuntimeError {
         let name = &self.name;
-        RuntimeError::Failed(format!("can't {verb} service {name}: it isn't running"))
+        let reason = format!("can't {verb} service {name}: it isn't running");
+        RuntimeError::new(Fault::State, reason).naming(name)
     }
 }
 
@@ -626,7 +628,7 @@ mod tests {
     }
 
     fn broken(what: &str) -> RuntimeError {
-        RuntimeError::Errored(what.to_owned())
+        RuntimeError::new(Fault::Image, what)
     }
 
     #[test]
@@ -634,8 +636,16 @@ mod tests {
         let mut rig = Rig::new(needed());
         rig.on(Input::Start);
         rig.on(Rig::defined(Restart::Unsaid));
-        let created = rig.on(Input::Created(Err(broken("service db: pull: no"))));
+        let error = RuntimeError::of("db", Fault::Image, "pull: no");
+        let created = rig.on(Input::Created(Err(error)));
         assert_eq!(created, ["Down errored: service db: pull: no"]);
+
+        let mut rig = Rig::new(needed());
+        rig.on(Input::Start);
+        rig.on(Rig::defined(Restart::Unsaid));
+        let created = rig.on(Input::Created(Err(broken("the db of users is full"))));
+        let reason = "Down errored: service db can't start: the db of users is full";
+        assert_eq!(created, [reason], "a reason that has the name in it doesn't name it");
 
         let mut rig = Rig::new(needed());
         assert_eq!(rig.on(Input::Act(ContainerVerb::Start)), ["Define"]);

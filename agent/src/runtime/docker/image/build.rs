@@ -9,7 +9,7 @@ use super::Ready;
 use super::{auth, context, dockerfile, reference};
 use crate::beneath::Place;
 use crate::clock::Stopwatch;
-use crate::runtime::contract::{AttemptScope, Prepared, RuntimeError};
+use crate::runtime::contract::{AttemptScope, Fault, Prepared, RuntimeError};
 use crate::runtime::docker::client::Engine;
 use crate::runtime::docker::error::{runtime, said};
 use crate::runtime::docker::mounts;
@@ -133,11 +133,14 @@ pub(super) async fn build(
     let mut last = VecDeque::new();
     match tokio::time::timeout(limit, building(&engine, &settings, &order, &mut last)).await {
         Ok(answer) => answer,
-        Err(_) => Err(RuntimeError::Errored(format!(
-            "build: not done within {} s; raise `build_timeout_s` or build the image beforehand. Its last lines:\n{}",
-            limit.as_secs(),
-            joined(&last)
-        ))),
+        Err(_) => Err(RuntimeError::new(
+            Fault::Image,
+            format!(
+                "build: not done within {} s; raise `build_timeout_s` or build the image beforehand. Its last lines:\n{}",
+                limit.as_secs(),
+                joined(&last)
+            ),
+        )),
     }
 }
 
@@ -168,7 +171,7 @@ async fn building(
         let registry = reference::registry(base);
         let found = auth::credentials(settings.docker_config().as_deref(), registry)
             .await
-            .map_err(|why| RuntimeError::Errored(format!("build: {why}")))?;
+            .map_err(|why| RuntimeError::new(Fault::Image, format!("build: {why}")))?;
         if let Some(found) = found {
             credentials.insert(registry.to_owned(), found);
         }
@@ -187,21 +190,27 @@ async fn building(
         match info {
             Ok(info) => note(last, info),
             Err(error) => {
-                return Err(RuntimeError::Errored(format!(
-                    "building {name} failed: {}. Its last lines:\n{}",
-                    said(&error),
-                    joined(last)
-                )));
+                return Err(RuntimeError::new(
+                    Fault::Image,
+                    format!(
+                        "building {name} failed: {}. Its last lines:\n{}",
+                        said(&error),
+                        joined(last)
+                    ),
+                ));
             }
         }
     }
     // The stream also ends without an error if the connection breaks in the middle.
     if let Err(error) = engine.ask(|| engine.docker.inspect_image(&tag)).await {
-        return Err(RuntimeError::Errored(format!(
-            "building {name} ended without an image: {}. Its last lines:\n{}",
-            said(&error),
-            joined(last)
-        )));
+        return Err(RuntimeError::new(
+            Fault::Image,
+            format!(
+                "building {name} ended without an image: {}. Its last lines:\n{}",
+                said(&error),
+                joined(last)
+            ),
+        ));
     }
     set_name(engine, &tag, order).await?;
     let detail = format!("{name}, built in {:.1}s", began.elapsed().as_secs_f64());
@@ -216,7 +225,7 @@ struct Inputs {
 }
 
 async fn inputs(engine: &Engine, order: &Order) -> Result<Inputs, RuntimeError> {
-    let errored = |why: String| RuntimeError::Errored(format!("build: {why}"));
+    let errored = |why: String| RuntimeError::new(Fault::Image, format!("build: {why}"));
     let settled = format!("{:?} {:?}", order.build, order.platform);
     let Context::Directory(directory) = &order.place else {
         return Ok(Inputs {

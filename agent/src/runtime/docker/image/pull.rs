@@ -4,9 +4,9 @@
 use super::Ready;
 use super::{auth, reference};
 use crate::clock::Stopwatch;
-use crate::runtime::contract::{Prepared, RuntimeError};
+use crate::runtime::contract::{Fault, Prepared, RuntimeError};
 use crate::runtime::docker::client::Engine;
-use crate::runtime::docker::error::{judge, runtime, said, status};
+use crate::runtime::docker::error::{Said, judge, runtime, said, status};
 use crate::runtime::docker::settings::DockerSettings;
 use bollard::auth::DockerCredentials;
 use bollard::models::CreateImageInfo;
@@ -51,11 +51,14 @@ pub(super) async fn pull(
             Ok((image, Some(Prepared::Pulled(detail))))
         }
         Ok(Err(error)) => Err(error),
-        Err(_) => Err(RuntimeError::Errored(format!(
-            "pulling {image}: not done within {} s ({}); raise `pull_timeout_s` or pull it beforehand",
-            limit.as_secs(),
-            progress.summary()
-        ))),
+        Err(_) => Err(RuntimeError::new(
+            Fault::Image,
+            format!(
+                "pulling {image}: not done within {} s ({}); raise `pull_timeout_s` or pull it beforehand",
+                limit.as_secs(),
+                progress.summary()
+            ),
+        )),
     }
 }
 
@@ -72,7 +75,7 @@ async fn tries(
         reference::registry(image),
     )
     .await
-    .map_err(|why| RuntimeError::Errored(format!("{what}: {why}")))?;
+    .map_err(|why| RuntimeError::new(Fault::Image, format!("{what}: {why}")))?;
     let mut pause = Duration::from_millis(500);
     let mut tried = 0;
     loop {
@@ -81,7 +84,7 @@ async fn tries(
             Ok(()) => return Ok(()),
             Err(said) => said,
         };
-        if is_final(&said) || tried >= settings.pull_tries.max(1) {
+        if Said::PullIsHopeless.is_in_text(&said) || tried >= settings.pull_tries.max(1) {
             let tries = if tried > 1 {
                 format!(" ({tried} tries)")
             } else {
@@ -97,25 +100,7 @@ async fn tries(
 
 /// Whatever stopped a pull, the system under test hasn't been judged.
 fn errored(error: RuntimeError) -> RuntimeError {
-    RuntimeError::Errored(error.to_string())
-}
-
-/// Returns whether an error is permanent, so that a retry won't help.
-fn is_final(said: &str) -> bool {
-    [
-        "manifest unknown",
-        "not found",
-        "pull access denied",
-        "unauthorized",
-        "authentication required",
-        "no basic auth credentials",
-        "denied",
-        "invalid reference format",
-        "no matching manifest",
-        "no space left on device",
-    ]
-    .iter()
-    .any(|text| said.contains(text))
+    RuntimeError::new(Fault::Image, error.reason)
 }
 
 async fn once(
@@ -180,15 +165,6 @@ impl Progress {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_wrong_name_is_final_and_a_timeout_is_not() {
-        assert!(is_final("manifest for a:1 not found: manifest unknown"));
-        assert!(is_final("pull access denied for a"));
-        assert!(!is_final("net/http: TLS handshake timeout"));
-        assert!(!is_final("toomanyrequests: limit"));
-        assert!(!is_final("received unexpected HTTP status: 503"));
-    }
 
     #[test]
     fn progress_counts_layers() {
