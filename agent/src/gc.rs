@@ -2,13 +2,28 @@
 //! images that Phalanx built on this machine.
 
 use crate::identity::{self, Identity};
-use crate::runtime::docker::{DockerRuntime, DockerSettings};
+use crate::runtime::contract::RuntimeError;
+use crate::runtime::docker::{DockerRuntime, DockerSettings, Unusable};
 use crate::runtime::process::KeptNotes;
 use futures::future::BoxFuture;
 use phalanx_shared::id::AgentId;
 use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
+
+/// Why something was not removed.
+#[derive(Debug, thiserror::Error)]
+pub enum GcError {
+    /// No engine can be used.
+    #[error(transparent)]
+    Engine(#[from] Unusable),
+    /// The engine refused.
+    #[error(transparent)]
+    Refused(#[from] RuntimeError),
+    /// These objects could not be removed, each with the reason.
+    #[error("{}", .0.join("; "))]
+    Left(Vec<String>),
+}
 
 /// Ends everything that the agents with these directories keep. Kept containers are removed at once, even if their
 /// agent is alive. For kept processes only the notes of dead agents are removed, so that the reaper ends the processes
@@ -20,7 +35,7 @@ pub fn end_kept<'a>(
     identities: &'a [PathBuf],
     docker: &'a DockerSettings,
     dry_run: bool,
-) -> BoxFuture<'a, Result<Vec<String>, String>> {
+) -> BoxFuture<'a, Result<Vec<String>, GcError>> {
     Box::pin(end_kept_of(identities, docker, dry_run))
 }
 
@@ -28,7 +43,7 @@ async fn end_kept_of(
     identities: &[PathBuf],
     docker: &DockerSettings,
     dry_run: bool,
-) -> Result<Vec<String>, String> {
+) -> Result<Vec<String>, GcError> {
     let mut gone = Vec::new();
     let agents: HashSet<AgentId> = identities
         .iter()
@@ -54,16 +69,15 @@ async fn end_kept_of(
     }
     let engine = match connect(docker).await {
         Ok(engine) => engine,
-        Err(why) if gone.is_empty() => return Err(why),
+        Err(unusable) if gone.is_empty() => return Err(unusable.into()),
         Err(_) => return Ok(gone),
     };
-    let found = engine.list_kept(&agents).await;
-    let found = found.map_err(|error| error.to_string())?;
+    let found = engine.list_kept(&agents).await?;
     gone.extend(found.iter().map(|object| format!("kept {object}")));
     if !dry_run {
         let closed = engine.remove(&found).await;
         if !closed.left.is_empty() {
-            return Err(closed.left.join("; "));
+            return Err(GcError::Left(closed.left));
         }
     }
     Ok(gone)
@@ -78,15 +92,14 @@ pub fn remove_built(
     docker: &DockerSettings,
     before_s: i64,
     dry_run: bool,
-) -> BoxFuture<'_, Result<Vec<(String, u64)>, String>> {
+) -> BoxFuture<'_, Result<Vec<(String, u64)>, GcError>> {
     Box::pin(async move {
         let engine = connect(docker).await?;
-        let removed = engine.remove_built(before_s, dry_run).await;
-        removed.map_err(|error| error.to_string())
+        Ok(engine.remove_built(before_s, dry_run).await?)
     })
 }
 
-async fn connect(docker: &DockerSettings) -> Result<Arc<DockerRuntime>, String> {
+async fn connect(docker: &DockerSettings) -> Result<Arc<DockerRuntime>, Unusable> {
     DockerRuntime::connect(DockerSettings {
         ready_networks: 0,
         // This connection creates no objects, so the agent id is never used.

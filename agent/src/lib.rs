@@ -22,6 +22,7 @@ pub mod link;
 pub mod machine;
 pub mod mourner;
 pub mod private;
+mod procfs;
 pub mod reaper;
 pub mod roll;
 pub mod runtime;

@@ -1,5 +1,6 @@
 //! The machine's capacity, labels and name, which the agent reads once at its start.
 
+use crate::procfs;
 use phalanx_shared::plan::Resources;
 
 /// Returns the CPUs and the memory of this machine that this process may use.
@@ -14,9 +15,7 @@ pub fn resources() -> Resources {
 
 /// Returns the size of the physical memory in bytes, or the control group's limit if that is lower.
 fn memory_bytes() -> u64 {
-    let total = std::fs::read_to_string("/proc/meminfo")
-        .ok()
-        .and_then(|text| meminfo_total(&text));
+    let total = procfs::memory();
     let limit = std::fs::read_to_string("/sys/fs/cgroup/memory.max")
         .ok()
         .and_then(|text| text.trim().parse().ok());
@@ -26,14 +25,6 @@ fn memory_bytes() -> u64 {
         // Without `/proc` (for example not on Linux) memory is not a constraint.
         (None, None) => u64::MAX,
     }
-}
-
-fn meminfo_total(text: &str) -> Option<u64> {
-    let line = text
-        .lines()
-        .find_map(|line| line.strip_prefix("MemTotal:"))?;
-    let kib: u64 = line.split_whitespace().next()?.parse().ok()?;
-    Some(kib.saturating_mul(1024))
 }
 
 /// Returns the labels that every machine offers: operating system and architecture.
@@ -46,23 +37,5 @@ pub fn labels() -> Vec<String> {
 
 /// Returns the hostname, used as display name.
 pub fn name() -> String {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname");
-    let name = name.unwrap_or_default().trim().to_owned();
-    if name.is_empty() {
-        "agent".to_owned()
-    } else {
-        name
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn memory_is_read_from_meminfo() {
-        let text = "MemFree: 1 kB\nMemTotal:       24608120 kB\n";
-        assert_eq!(meminfo_total(text), Some(24_608_120 * 1024));
-        assert_eq!(meminfo_total("garbage"), None);
-    }
+    procfs::hostname().unwrap_or_else(|| "agent".to_owned())
 }

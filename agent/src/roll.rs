@@ -10,6 +10,7 @@
 use crate::clock::Clock;
 use crate::identity::{Home, Identity};
 use crate::private;
+use crate::procfs;
 use phalanx_shared::id::AgentId;
 use phalanx_shared::time::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -74,8 +75,8 @@ impl Process {
     fn this() -> Option<Process> {
         let pid = std::process::id();
         Some(Process {
-            boot: boot()?,
-            namespace: namespace()?,
+            boot: procfs::boot()?,
+            namespace: procfs::namespace()?,
             pid,
             started: started(pid)?,
         })
@@ -83,7 +84,7 @@ impl Process {
 
     /// Returns whether the process has verifiably ended. Returns `false` if that can't be determined from here.
     fn is_over(&self) -> bool {
-        let (Some(boot), Some(namespace)) = (boot(), namespace()) else {
+        let (Some(boot), Some(namespace)) = (procfs::boot(), procfs::namespace()) else {
             return false;
         };
         if self.boot != boot {
@@ -95,29 +96,10 @@ impl Process {
     }
 }
 
-fn boot() -> Option<String> {
-    let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
-    Some(id.trim().to_owned()).filter(|id| !id.is_empty())
-}
-
-fn namespace() -> Option<u64> {
-    fs::metadata("/proc/self/ns/pid")
-        .ok()
-        .map(|meta| meta.ino())
-}
-
 /// Returns a process's start time in clock ticks since boot, or `None` if there is no such process or only a zombie.
 fn started(pid: u32) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The program's name is in parentheses and may contain anything.
-    let (_, rest) = stat.rsplit_once(')')?;
-    let mut fields = rest.split_whitespace();
-    let state = fields.next()?;
-    let threads = fields.clone().nth(16)?;
-    if state == "Z" && threads == "1" || state == "X" {
-        return None;
-    }
-    fields.nth(18)?.parse().ok()
+    let stat = procfs::stat(i32::try_from(pid).ok()?)?;
+    (!stat.is_over()).then_some(stat.began)
 }
 
 impl Roll {

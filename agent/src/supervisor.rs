@@ -100,10 +100,13 @@ impl Runtimes {
         reaper::note_engine(identity.state_dir());
         let connect = DockerRuntime::connect(settings);
         let connected = tokio::time::timeout(ENGINE_WITHIN, connect).await;
-        let connected = connected.unwrap_or_else(|_| {
-            let within = ENGINE_WITHIN.as_secs();
-            Err(format!("no container engine answered within {within}s"))
-        });
+        let connected = match connected {
+            Ok(connected) => connected.map_err(|unusable| unusable.to_string()),
+            Err(_) => {
+                let within = ENGINE_WITHIN.as_secs();
+                Err(format!("no container engine answered within {within}s"))
+            }
+        };
         if connected.is_err() && !noted {
             reaper::forget_engine(identity.state_dir());
         }

@@ -103,7 +103,7 @@ pub enum Error {
     Connect(String),
     /// Clean-up in the engine failed.
     #[error("can't clean up in the engine: {0}")]
-    Engine(String),
+    Engine(#[from] phalanx_agent::gc::GcError),
     /// There is no such run.
     #[error("there is no local run {0}")]
     NoSuchRun(String),

@@ -1,12 +1,12 @@
 //! Starts cells and forwards their output to the link: events to the agent's actor, bytes to the logs.
 
-use super::connect::Coordinator;
+use super::connect::{Coordinator, FetchError};
 use super::input::Input;
 use super::logs::actor::{Input as LogInput, Logs};
 use crate::cell_contract::Assignment;
 use crate::clock::Clock;
 use crate::sink::{LogChunk, Stamped};
-use crate::workspace::Workspaces;
+use crate::workspace::{self, Workspaces};
 use kameo::actor::Recipient;
 use phalanx_proto::link::Offer;
 use phalanx_proto::log::Source;
@@ -17,6 +17,7 @@ use phalanx_shared::outcome::Outcome;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinError;
 
 /// Number of events of one cell that may wait for the spool.
 const EVENTS: usize = 64;
@@ -27,6 +28,19 @@ const CHUNKS: usize = 64;
 pub trait CellSpawner: Send + Sync + 'static {
     /// Starts an attempt and returns immediately. The attempt reports through the assignment's channels.
     fn spawn(&self, assignment: Assignment);
+}
+
+/// Why a cell's workspace isn't available.
+#[derive(Debug, thiserror::Error)]
+enum NoWorkspace {
+    #[error("reading the workspace: {0}")]
+    Reading(JoinError),
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
+    #[error("unpacking the workspace: {0}")]
+    Unpacking(JoinError),
+    #[error("{0}")]
+    Invalid(workspace::Error),
 }
 
 /// The parts needed to start a cell.
@@ -84,17 +98,17 @@ impl Starter {
         if let Some(digest) = digest {
             match self.workspace(&digest).await {
                 Ok(path) => assignment.workspace = Some(path),
-                Err(reason) => return self.give_up(assignment, reason).await,
+                Err(error) => return self.give_up(assignment, error.to_string()).await,
             }
         }
         self.cells.spawn(assignment);
     }
 
-    async fn workspace(&self, digest: &str) -> Result<PathBuf, String> {
+    async fn workspace(&self, digest: &str) -> Result<PathBuf, NoWorkspace> {
         let now = self.clock.wall();
         let (workspaces, name) = (self.workspaces.clone(), digest.to_owned());
         let held = tokio::task::spawn_blocking(move || workspaces.get(&name, now)).await;
-        if let Some(path) = held.map_err(|error| format!("reading the workspace: {error}"))? {
+        if let Some(path) = held.map_err(NoWorkspace::Reading)? {
             return Ok(path);
         }
         let archive = self.coordinator.workspace(digest).await?;
@@ -106,8 +120,8 @@ impl Starter {
         };
         tokio::task::spawn_blocking(unpack)
             .await
-            .map_err(|error| format!("unpacking the workspace: {error}"))?
-            .map_err(|error| error.to_string())
+            .map_err(NoWorkspace::Unpacking)?
+            .map_err(NoWorkspace::Invalid)
     }
 
     async fn give_up(&self, assignment: Assignment, reason: String) {

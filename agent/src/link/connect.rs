@@ -10,7 +10,8 @@ use phalanx_proto::v1::agent_link_client::AgentLinkClient;
 use std::fs::File;
 use std::io::{Seek, Write};
 use std::time::Duration;
-use tonic::transport::{Channel, Endpoint};
+use tonic::Status;
+use tonic::transport::{self, Channel, Endpoint};
 
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 
@@ -61,7 +62,7 @@ impl Coordinator {
     }
 
     /// Opens a connection for control messages.
-    pub async fn control(&self) -> Result<AgentLinkClient<Channel>, String> {
+    pub async fn control(&self) -> Result<AgentLinkClient<Channel>, Unreachable> {
         let channel = connect(&self.endpoint).await?;
         Ok(AgentLinkClient::new(channel)
             .max_decoding_message_size(TO_AGENT_BYTES)
@@ -69,7 +70,7 @@ impl Coordinator {
     }
 
     /// Opens a connection for bytes.
-    pub async fn bytes(&self) -> Result<AgentLinkClient<Channel>, String> {
+    pub async fn bytes(&self) -> Result<AgentLinkClient<Channel>, Unreachable> {
         let endpoint = self
             .endpoint
             .clone()
@@ -80,35 +81,60 @@ impl Coordinator {
     }
 
     /// Downloads a workspace's archive into an unnamed file.
-    pub async fn workspace(&self, digest: &str) -> Result<File, String> {
-        let failed = |error: String| format!("fetching workspace {digest}: {error}");
-        let mut client = self.bytes().await.map_err(failed)?;
+    pub async fn workspace(&self, digest: &str) -> Result<File, FetchError> {
+        let fetched = self.fetch(digest).await;
+        fetched.map_err(|reason| FetchError {
+            digest: digest.to_owned(),
+            reason,
+        })
+    }
+
+    async fn fetch(&self, digest: &str) -> Result<File, FetchFault> {
+        let mut client = self.bytes().await?;
         let request = v1::WorkspaceRequest {
             digest: digest.to_owned(),
         };
-        let answer = client.workspace(request).await;
-        let mut chunks = answer
-            .map_err(|s| failed(s.message().to_owned()))?
-            .into_inner();
-        let mut file = unnamed_file().map_err(|e| failed(e.to_string()))?;
-        while let Some(v1::Chunk { data }) = chunks
-            .message()
-            .await
-            .map_err(|s| failed(s.message().to_owned()))?
-        {
-            file.write_all(&data).map_err(|e| failed(e.to_string()))?;
+        let mut chunks = client.workspace(request).await?.into_inner();
+        let mut file = unnamed_file()?;
+        while let Some(v1::Chunk { data }) = chunks.message().await? {
+            file.write_all(&data)?;
         }
-        file.rewind().map_err(|e| failed(e.to_string()))?;
+        file.rewind()?;
         Ok(file)
     }
 }
 
-async fn connect(endpoint: &Endpoint) -> Result<Channel, String> {
-    channel::connect(endpoint.clone()).await.map_err(|error| {
-        // The cause is more specific than "transport error".
-        let source = std::error::Error::source(&error).map(ToString::to_string);
-        source.unwrap_or_else(|| error.to_string())
-    })
+/// The coordinator can't be reached.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", cause(.0))]
+pub struct Unreachable(#[from] transport::Error);
+
+/// A workspace could not be downloaded.
+#[derive(Debug, thiserror::Error)]
+#[error("fetching workspace {digest}: {reason}")]
+pub struct FetchError {
+    digest: String,
+    reason: FetchFault,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum FetchFault {
+    #[error(transparent)]
+    Unreachable(#[from] Unreachable),
+    #[error("{}", .0.message())]
+    Refused(#[from] Status),
+    #[error(transparent)]
+    File(#[from] std::io::Error),
+}
+
+async fn connect(endpoint: &Endpoint) -> Result<Channel, Unreachable> {
+    Ok(channel::connect(endpoint.clone()).await?)
+}
+
+fn cause(error: &transport::Error) -> String {
+    // The cause is more specific than "transport error".
+    let source = std::error::Error::source(error).map(ToString::to_string);
+    source.unwrap_or_else(|| error.to_string())
 }
 
 /// Opens a file that disappears when it is closed, even if the process is killed.

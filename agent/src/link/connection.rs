@@ -32,6 +32,7 @@ pub(super) async fn keep(
     while !leave.is_cancelled() {
         generation += 1;
         let ended = session(&coordinator, &agent, generation, &leave).await;
+        let refused = matches!(ended, Ended::Refused(_));
         let pause = match &ended {
             Ended::Gone => return,
             Ended::Broken(_) => {
@@ -45,7 +46,7 @@ pub(super) async fn keep(
             Ended::Refused(_) => REFUSED_PAUSE,
         };
         if let Ended::Broken(reason) | Ended::Unreachable(reason) | Ended::Refused(reason) = ended {
-            if matches!(failed, 0 | 1) || pause == REFUSED_PAUSE {
+            if matches!(failed, 0 | 1) || refused {
                 tracing::warn!(reason, "no connection to the coordinator; trying again");
             }
             let Some(agent) = agent.upgrade() else { return };
@@ -79,7 +80,7 @@ async fn session(
 ) -> Ended {
     let mut client = match coordinator.control().await {
         Ok(client) => client,
-        Err(reason) => return Ended::Unreachable(reason),
+        Err(error) => return Ended::Unreachable(error.to_string()),
     };
     let (sender, outgoing) = mpsc::channel(UNDER_WAY);
     let cut = CancellationToken::new();

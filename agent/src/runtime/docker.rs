@@ -39,8 +39,11 @@ mod summary;
 mod sweep;
 mod watch;
 
+pub use endpoint::InvalidEndpoint;
+pub use error::Unusable;
 pub use labels::of_attempt;
 pub use settings::{DockerSettings, Reach};
+pub use subnet::core::InvalidPool;
 pub use sweep::{Found, Kind, doomed};
 
 use self::attempt::Attempt;
@@ -111,12 +114,10 @@ pub struct DockerRuntime {
 }
 
 impl DockerRuntime {
-    /// Connects, and starts to listen for events and to prepare networks. The error says why no engine can be used.
-    pub async fn connect(settings: DockerSettings) -> Result<Arc<DockerRuntime>, String> {
+    /// Connects, and starts to listen for events and to prepare networks.
+    pub async fn connect(settings: DockerSettings) -> Result<Arc<DockerRuntime>, Unusable> {
         if settings.agent.0.is_empty() {
-            return Err(
-                "the Docker runtime needs the agent's identity to label what it makes".into(),
-            );
+            return Err(Unusable::NoIdentity);
         }
         let engine = Engine::connect(&settings).await?;
         let allocator = Allocator::new(
@@ -283,7 +284,8 @@ impl Runtime for DockerRuntime {
             .await;
         if let Way::Join(own) = way {
             let joined = reach::join(&shared.engine, own, &attempt.network).await;
-            if let Err(why) = joined {
+            if let Err(error) = joined {
+                let why = error::said(&error);
                 close::close(attempt, std::time::Duration::ZERO, None).await;
                 let reason =
                     format!("the agent's container could not join the cell's network: {why}");

@@ -27,7 +27,6 @@ mod marker;
 mod member;
 mod output;
 mod ports;
-mod procfs;
 mod reap;
 mod signal;
 mod spawn;

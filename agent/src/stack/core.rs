@@ -5,7 +5,6 @@
 use super::board::{Stage, Status};
 use super::dependencies::{Dependencies, GivenUp, Verdict, may_start};
 use crate::runtime::contract::RuntimeError;
-use phalanx_shared::outcome::Outcome;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The services that start without a step.
@@ -99,8 +98,9 @@ impl Starter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::runtime::contract::Exit;
+    use crate::runtime::contract::{Exit, Fault};
     use phalanx_shared::language::service::{Condition, Dependency};
+    use phalanx_shared::outcome::Outcome;
 
     fn board(stages: &[(&str, Stage)]) -> BTreeMap<String, Status> {
         let status = |stage| Status {

@@ -230,7 +230,7 @@ async fn a_wrong_engine_address_is_an_error_with_the_address(lab: Arc<Lab>) {
             ..lab.settings()
         };
         let error = DockerRuntime::connect(settings).await.err().unwrap();
-        assert!(error.contains(host), "{error}");
+        assert!(error.to_string().contains(host), "{error}");
     }
 }
 

@@ -28,7 +28,8 @@ pub struct Lab {
 impl Lab {
     pub async fn open() -> Result<Arc<Lab>, String> {
         let agent = AgentId(format!("test-{}", uuid::Uuid::new_v4().simple()));
-        let runtime = DockerRuntime::connect(DockerSettings::of(agent.clone())).await?;
+        let connected = DockerRuntime::connect(DockerSettings::of(agent.clone())).await;
+        let runtime = connected.map_err(|unusable| unusable.to_string())?;
         let docker = Docker::connect_with_defaults().map_err(|e| e.to_string())?;
         image::provide(&docker).await?;
         Ok(Arc::new(Lab {

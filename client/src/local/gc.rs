@@ -40,13 +40,13 @@ pub async fn gc(
     let mut answer = GcResponse::default();
     if kept {
         let found = phalanx_agent::gc::end_kept(&all_identities(state_dir), docker, dry_run).await;
-        answer.removed.extend(found.map_err(Error::Engine)?);
+        answer.removed.extend(found?);
     }
     dead_agents(state_dir, docker, dry_run, &mut answer).await;
     if let Some(age_s) = images_older_than_s {
         let before_s = now.0 / 1_000_000 - i64::try_from(age_s).unwrap_or(i64::MAX);
         let found = phalanx_agent::gc::remove_built(docker, before_s, dry_run).await;
-        for (image, bytes) in found.map_err(Error::Engine)? {
+        for (image, bytes) in found? {
             answer.removed.push(format!("image {image}"));
             answer.bytes += bytes;
         }

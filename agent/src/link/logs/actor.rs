@@ -7,7 +7,7 @@
 use super::spool::{LogSpool, Over};
 use crate::clock::runtime_now;
 use crate::link::backoff;
-use crate::link::connect::Coordinator;
+use crate::link::connect::{Coordinator, Unreachable};
 use crate::link::overflow::Overflow;
 use phalanx_proto::log::{LogDown, LogUp, Source};
 use phalanx_proto::v1;
@@ -18,6 +18,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
 
 /// Capacity of the input channels.
 const WAITING: usize = 256;
@@ -258,7 +259,7 @@ async fn keep_connected(agent: AgentId, coordinator: Coordinator, wire: mpsc::Se
         match stream(&agent, &coordinator, &wire).await {
             Ok(()) => failed = 0,
             Err(reason) => {
-                tracing::debug!(reason, "no log stream");
+                tracing::debug!(%reason, "no log stream");
                 failed += 1;
             }
         }
@@ -269,20 +270,30 @@ async fn keep_connected(agent: AgentId, coordinator: Coordinator, wire: mpsc::Se
     }
 }
 
+/// Why no log stream could be opened.
+#[derive(Debug, thiserror::Error)]
+enum NoStream {
+    #[error(transparent)]
+    Unreachable(#[from] Unreachable),
+    #[error("{}", .0.message())]
+    Refused(#[from] Status),
+}
+
 /// Runs one stream until it ends. Returns an error if it could not be opened.
 async fn stream(
     agent: &AgentId,
     coordinator: &Coordinator,
     wire: &mpsc::Sender<Wire>,
-) -> Result<(), String> {
+) -> Result<(), NoStream> {
     let mut client = coordinator.bytes().await?;
     let (sender, outgoing) = mpsc::channel(UNDER_WAY);
     let hello = LogUp::Hello {
         agent: agent.clone(),
     };
-    sender.send(hello.into()).await.map_err(|e| e.to_string())?;
+    // The receiver is at hand, so this can't fail.
+    let _ = sender.send(hello.into()).await;
     let answer = client.logs(ReceiverStream::new(outgoing)).await;
-    let mut incoming = answer.map_err(|s| s.message().to_owned())?.into_inner();
+    let mut incoming = answer?.into_inner();
     if wire.send(Wire::Up(sender)).await.is_err() {
         return Ok(());
     }

@@ -4,7 +4,7 @@
 
 use super::away::Away;
 use super::endpoint::{self, Surroundings};
-use super::error::{is_cut, is_refused, said};
+use super::error::{Unusable, is_cut, is_refused, said};
 use super::settings::DockerSettings;
 use bollard::Docker;
 use bollard::errors::Error;
@@ -31,16 +31,19 @@ pub(super) struct Engine {
 
 impl Engine {
     /// Connects to the engine and negotiates the API version.
-    pub async fn connect(settings: &DockerSettings) -> Result<Engine, String> {
+    pub async fn connect(settings: &DockerSettings) -> Result<Engine, Unusable> {
         let host = endpoint::resolve(settings.host.as_deref(), &Surroundings::of_process())?;
-        let fail = |error: &Error| format!("engine {host}: {}", said(error));
+        let fail = |error: &Error| Unusable::Failed {
+            host: host.clone(),
+            said: said(error),
+        };
         let docker = Docker::connect_with_host(&host)
             .map_err(|error| fail(&error))?
             .with_request_modifier(url_safe_auth);
         let asked = tokio::time::timeout(Duration::from_secs(20), docker.negotiate_version()).await;
         let docker = match asked {
             Ok(answer) => answer.map_err(|error| fail(&error))?,
-            Err(_) => return Err(format!("engine {host} did not answer within 20 s")),
+            Err(_) => return Err(Unusable::Silent(host)),
         };
         Ok(Engine {
             docker,

@@ -71,7 +71,9 @@ async fn remove(attempt: &Attempt, members: &[Arc<Container>], first: bool) -> u
                 removed += 1;
                 attempt.shared.networks.forget(&attempt.network);
             }
-            Err(why) => tracing::debug!(%why, "network not removed at the first try"),
+            Err(error) => {
+                tracing::debug!(why = said(&error), "network not removed at the first try")
+            }
         }
     }
     removed

@@ -42,8 +42,51 @@ pub(super) fn config_dir() -> Option<PathBuf> {
         .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".docker")))
 }
 
+/// Why the requested engine can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum InvalidEndpoint {
+    /// No engine is requested, and none of these sockets exists.
+    #[error(
+        "no container engine: DOCKER_HOST isn't set and none of these sockets exists: {}",
+        listed(.0)
+    )]
+    None(Vec<PathBuf>),
+    /// The engine wants TLS.
+    #[error(
+        "engine {0} wants TLS, which this build can't speak: forward its socket instead (ssh -L /tmp/docker.sock:/var/run/docker.sock HOST) and set DOCKER_HOST=unix:///tmp/docker.sock"
+    )]
+    Tls(String),
+    /// The engine is reached by ssh.
+    #[error(
+        "engine {0} is behind ssh: forward its socket (ssh -L /tmp/docker.sock:/var/run/docker.sock HOST) and set DOCKER_HOST=unix:///tmp/docker.sock"
+    )]
+    Ssh(String),
+    /// The address has another form.
+    #[error("engine address {0:?} isn't one of unix:///PATH, tcp://HOST:PORT")]
+    Scheme(String),
+    /// Docker's current context has no endpoint.
+    #[error("Docker's context {name:?} has no endpoint in {}; see `docker context ls`", meta.display())]
+    Context {
+        /// Name of the context.
+        name: String,
+        /// The file that should contain it.
+        meta: PathBuf,
+    },
+}
+
+fn listed(paths: &[PathBuf]) -> String {
+    let paths: Vec<String> = paths
+        .iter()
+        .map(|path| path.display().to_string())
+        .collect();
+    paths.join(", ")
+}
+
 /// Returns the address of the engine, or an error that says what is wrong with the requested one.
-pub(super) fn resolve(setting: Option<&str>, around: &Surroundings) -> Result<String, String> {
+pub(super) fn resolve(
+    setting: Option<&str>,
+    around: &Surroundings,
+) -> Result<String, InvalidEndpoint> {
     if let Some(host) = setting.or(around.docker_host.as_deref()) {
         return supported(host, around);
     }
@@ -58,39 +101,26 @@ pub(super) fn resolve(setting: Option<&str>, around: &Surroundings) -> Result<St
     sockets.push(PathBuf::from("/run/podman/podman.sock"));
     match sockets.iter().find(|path| path.exists()) {
         Some(path) => Ok(format!("unix://{}", path.display())),
-        None => Err(format!(
-            "no container engine: DOCKER_HOST isn't set and none of these sockets exists: {}",
-            sockets
-                .iter()
-                .map(|path| path.display().to_string())
-                .collect::<Vec<_>>()
-                .join(", ")
-        )),
+        None => Err(InvalidEndpoint::None(sockets)),
     }
 }
 
-fn supported(host: &str, around: &Surroundings) -> Result<String, String> {
+fn supported(host: &str, around: &Surroundings) -> Result<String, InvalidEndpoint> {
     let plain_tcp = host.starts_with("tcp://") || host.starts_with("http://");
     if plain_tcp && around.tls_verify.is_some() || host.starts_with("https://") {
-        return Err(format!(
-            "engine {host} wants TLS, which this build can't speak: forward its socket instead (ssh -L /tmp/docker.sock:/var/run/docker.sock HOST) and set DOCKER_HOST=unix:///tmp/docker.sock"
-        ));
+        return Err(InvalidEndpoint::Tls(host.to_owned()));
     }
     if host.starts_with("ssh://") {
-        return Err(format!(
-            "engine {host} is behind ssh: forward its socket (ssh -L /tmp/docker.sock:/var/run/docker.sock HOST) and set DOCKER_HOST=unix:///tmp/docker.sock"
-        ));
+        return Err(InvalidEndpoint::Ssh(host.to_owned()));
     }
     if plain_tcp || host.starts_with("unix://") || host.starts_with("npipe://") {
         return Ok(host.to_owned());
     }
-    Err(format!(
-        "engine address {host:?} isn't one of unix:///PATH, tcp://HOST:PORT"
-    ))
+    Err(InvalidEndpoint::Scheme(host.to_owned()))
 }
 
 /// Returns the endpoint of Docker's current context; `None` for the default context.
-fn context_host(around: &Surroundings) -> Result<Option<String>, String> {
+fn context_host(around: &Surroundings) -> Result<Option<String>, InvalidEndpoint> {
     let Some(dir) = &around.config_dir else {
         return Ok(None);
     };
@@ -107,12 +137,7 @@ fn context_host(around: &Surroundings) -> Result<Option<String>, String> {
     json(&meta)
         .and_then(|file| Some(file.pointer("/Endpoints/docker/Host")?.as_str()?.to_owned()))
         .map(Some)
-        .ok_or_else(|| {
-            format!(
-                "Docker's context {name:?} has no endpoint in {}; see `docker context ls`",
-                meta.display()
-            )
-        })
+        .ok_or(InvalidEndpoint::Context { name, meta })
 }
 
 fn json(path: &Path) -> Option<Value> {
@@ -149,7 +174,7 @@ mod tests {
             config_dir: Some(dir.path().to_owned()),
             ..Surroundings::default()
         };
-        let missing = resolve(None, &around).unwrap_err();
+        let missing = resolve(None, &around).unwrap_err().to_string();
         assert!(missing.contains("\"lab\""), "{missing}");
         let digest = hex::encode(Sha256::digest(b"lab"));
         let meta = dir.path().join("contexts/meta").join(digest);
@@ -169,12 +194,13 @@ mod tests {
             ..Surroundings::default()
         };
         for host in ["tcp://h:2376", "https://h", "ssh://me@h"] {
-            let error = resolve(Some(host), &around).unwrap_err();
+            let error = resolve(Some(host), &around).unwrap_err().to_string();
             assert!(error.contains("ssh -L"), "{error}");
         }
         assert!(
             resolve(Some("docker.local"), &around)
                 .unwrap_err()
+                .to_string()
                 .contains("unix:///PATH")
         );
     }

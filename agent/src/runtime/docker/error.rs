@@ -1,7 +1,37 @@
 //! Converts errors of the engine: classifies whose fault they are and adds a hint about the cause.
 
+use super::endpoint::InvalidEndpoint;
+use super::subnet::core::InvalidPool;
 use crate::runtime::contract::{Fault, RuntimeError};
 use bollard::errors::Error;
+
+/// Why no engine can be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Unusable {
+    /// The settings don't say which agent creates objects.
+    #[error("the Docker runtime needs the agent's identity to label what it makes")]
+    NoIdentity,
+    /// There is no engine, or its address can't be used.
+    #[error(transparent)]
+    Endpoint(#[from] InvalidEndpoint),
+    /// The engine can't be reached, or refuses.
+    #[error("engine {host}: {said}")]
+    Failed {
+        /// Address of the engine.
+        host: String,
+        /// Its answer.
+        said: String,
+    },
+    /// The engine at this address doesn't answer.
+    #[error("engine {0} did not answer within 20 s")]
+    Silent(String),
+    /// The settings describe no pool of subnets.
+    #[error(transparent)]
+    Subnets(#[from] InvalidPool),
+    /// The engine's networks can't be listed.
+    #[error("listing the engine's networks: {0}")]
+    Networks(String),
+}
 
 /// Returns whether the connection to the engine broke or could not be made, so that a retry may help.
 pub(super) fn is_cut(error: &Error) -> bool {

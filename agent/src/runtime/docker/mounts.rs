@@ -60,6 +60,14 @@ pub(super) enum Misplaced {
     /// The path leads out of the workspace.
     #[error("{0}")]
     Outside(String),
+    /// The path leads to something else than when the container was created.
+    #[error("the mount of {written}: what stands there was replaced while the cell ran: {why}")]
+    Replaced {
+        /// The path in the spec.
+        written: String,
+        /// What shows it.
+        why: String,
+    },
 }
 
 /// Returns the real path of `path`: an absolute path as written, a relative one in the workspace and nowhere else.
@@ -118,12 +126,10 @@ impl Pin {
 
     /// Checks that the path given to the engine still leads to the same path, through no link. Blocks, for
     /// microseconds.
-    pub fn holds(&self) -> Result<(), String> {
-        let moved = |why: &dyn std::fmt::Display| {
-            format!(
-                "the mount of {}: what stands there was replaced while the cell ran: {why}",
-                self.written
-            )
+    pub fn holds(&self) -> Result<(), Misplaced> {
+        let replaced = |why: String| Misplaced::Replaced {
+            written: self.written.clone(),
+            why,
         };
         let looked_up = self.workspace.canonicalize().and_then(|root| {
             let below = self
@@ -135,8 +141,8 @@ impl Pin {
         });
         match looked_up {
             Ok(real) if real == self.real => Ok(()),
-            Ok(real) => Err(moved(&format_args!("it leads to {} now", real.display()))),
-            Err(error) => Err(moved(&error)),
+            Ok(real) => Err(replaced(format!("it leads to {} now", real.display()))),
+            Err(error) => Err(replaced(error.to_string())),
         }
     }
 }

@@ -5,7 +5,7 @@
 //! afterwards). This process knows which cell took it, and the reaper removes every network that no process knows.
 
 use super::client::Engine;
-use super::error::{Said, runtime, said, status};
+use super::error::{Said, Unusable, runtime, said, status};
 use super::govern::{Governor, Work};
 use super::labels::Labels;
 use super::lock::lock;
@@ -65,7 +65,7 @@ impl Networks {
         of_pool: Labels,
         allocator: Allocator,
         target: usize,
-    ) -> Result<Arc<Networks>, String> {
+    ) -> Result<Arc<Networks>, Unusable> {
         let networks = Arc::new(Networks {
             engine,
             governor,
@@ -80,7 +80,7 @@ impl Networks {
         networks
             .look()
             .await
-            .map_err(|error| format!("listing the engine's networks: {}", said(&error)))?;
+            .map_err(|error| Unusable::Networks(said(&error)))?;
         Ok(networks)
     }
 
@@ -194,16 +194,15 @@ impl Networks {
     }
 
     /// Removes a network. Succeeds if it is already gone.
-    pub async fn remove(&self, network: &Network) -> Result<(), String> {
+    pub async fn remove(&self, network: &Network) -> Result<(), bollard::errors::Error> {
         let docker = &self.engine.docker;
         match self
             .engine
             .ask(|| docker.remove_network(&network.name))
             .await
         {
-            Ok(()) => Ok(()),
             Err(error) if status(&error) == Some(404) => Ok(()),
-            Err(error) => Err(said(&error)),
+            removed => removed,
         }
     }
 
@@ -271,7 +270,8 @@ impl Networks {
         let ready = std::mem::take(&mut *lock(&self.ready));
         for network in ready {
             if let Err(error) = self.remove(&network).await {
-                tracing::warn!(network = %network.name, %error, "ready network left behind");
+                let error = said(&error);
+                tracing::warn!(network = %network.name, error, "ready network left behind");
             }
         }
     }

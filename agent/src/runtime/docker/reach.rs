@@ -3,6 +3,7 @@
 use super::client::Engine;
 use super::network::Network;
 use super::settings::Reach;
+use bollard::errors::Error;
 use bollard::models::{NetworkConnectRequest, NetworkDisconnectRequest};
 use std::net::{IpAddr, Ipv4Addr, ToSocketAddrs, UdpSocket};
 
@@ -79,7 +80,7 @@ fn published(host: &str) -> Way {
 }
 
 /// Connects the agent's own container to the cell's network.
-pub(super) async fn join(engine: &Engine, own: &str, network: &Network) -> Result<(), String> {
+pub(super) async fn join(engine: &Engine, own: &str, network: &Network) -> Result<(), Error> {
     let docker = &engine.docker;
     engine
         .ask(|| {
@@ -92,7 +93,6 @@ pub(super) async fn join(engine: &Engine, own: &str, network: &Network) -> Resul
             )
         })
         .await
-        .map_err(|error| super::error::said(&error))
 }
 
 /// Disconnects the agent's own container from the cell's network.

@@ -8,9 +8,9 @@ use super::health::Check;
 use super::host::AttemptHost;
 use super::life::{Definition, Followed, Shared};
 use super::ports::Ports;
-use super::procfs;
 use super::wire::{Ending, Order, Start};
 use crate::beneath::Place;
+use crate::procfs;
 use crate::runtime::contract::{
     Addresses, ExecOutput, ExecRequest, Exit, Fault, Member, RuntimeError, SignalName,
 };
@@ -33,6 +33,17 @@ const DRAIN_TIME: Duration = Duration::from_secs(10);
 pub struct ProcessMember {
     shared: Arc<Shared>,
     ports: Arc<Ports>,
+}
+
+/// What is left of a process that was to be stopped permanently.
+#[derive(Debug, thiserror::Error)]
+pub enum Left {
+    /// It lives.
+    #[error("process of {0}: it does not die of SIGKILL")]
+    Alive(String),
+    /// It ended, but its output wasn't taken.
+    #[error("process of {0}: nobody takes the rest of its output")]
+    Output(String),
 }
 
 impl ProcessMember {
@@ -62,19 +73,17 @@ impl ProcessMember {
         &self.shared.definition.name
     }
 
-    /// Stops it permanently. An error describes what is left.
-    pub(super) async fn close(&self, grace: Duration) -> Result<(), String> {
+    /// Stops it permanently.
+    pub(super) async fn close(&self, grace: Duration) -> Result<(), Left> {
         self.shared.life.lock().await.closed = true;
         let grace = grace.min(self.shared.definition.stop_grace);
         let name = self.name();
         if !self.ask_to_stop(grace).await {
-            return Err(format!("process of {name}: it does not die of SIGKILL"));
+            return Err(Left::Alive(name.to_owned()));
         }
         let ran = self.shared.life.lock().await.starts > 0;
         if ran && timeout(DRAIN_TIME, self.exited()).await.is_err() {
-            return Err(format!(
-                "process of {name}: nobody takes the rest of its output"
-            ));
+            return Err(Left::Output(name.to_owned()));
         }
         Ok(())
     }

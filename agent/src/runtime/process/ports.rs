@@ -117,21 +117,27 @@ impl Ports {
     }
 }
 
+/// A reserved port that another program took.
+#[derive(Debug, thiserror::Error)]
+#[error("port {port} of 127.0.0.1 was taken by somebody else: {error}")]
+pub struct Taken {
+    port: u16,
+    error: io::Error,
+}
+
 /// Waits until the ports can be bound as the service will bind them. Returns an error that names a port which can't.
 ///
 /// A closed socket may live on for a moment: a child forked by another thread of the agent has copies of all
 /// descriptors, even close-on-exec ones, until it gets the CPU to finish its `exec`. There is no notification for the
 /// end of that, so this retries. Blocks.
-pub fn wait_until_free(ports: &[u16], at_most: Duration) -> Result<(), String> {
+pub fn wait_until_free(ports: &[u16], at_most: Duration) -> Result<(), Taken> {
     let deadline = Deadline::within(at_most);
     for port in ports {
         let address = (Ipv4Addr::LOCALHOST, *port);
         // The standard library's listeners set SO_REUSEADDR, as servers do.
         while let Err(error) = TcpListener::bind(address).and(UdpSocket::bind(address)) {
             if deadline.is_over() {
-                return Err(format!(
-                    "port {port} of 127.0.0.1 was taken by somebody else: {error}"
-                ));
+                return Err(Taken { port: *port, error });
             }
             std::thread::sleep(Duration::from_millis(1));
         }
@@ -199,7 +205,7 @@ mod tests {
         let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = taken.local_addr().unwrap().port();
         let error = wait_until_free(&[port], Duration::from_millis(5)).unwrap_err();
-        assert!(error.contains(&port.to_string()));
+        assert_eq!(error.port, port);
         drop(taken);
         wait_until_free(&[port], Duration::from_secs(5)).unwrap();
     }

@@ -5,9 +5,11 @@
 //! before its mark is read, so that a reused pid can't be hit. Everything here blocks: call it on a blocking thread.
 
 use super::marker::{self, Marker};
-use super::procfs::{self, Pinned, Stat};
+use crate::procfs::{self, Pinned, Stat};
 use crate::runtime::contract::Closed;
+use rustix::io::Errno;
 use rustix::process::Signal;
+use std::fmt;
 use std::time::Duration;
 
 /// Time for a warden to end everything below it, which it does more reliably than this module can.
@@ -75,7 +77,7 @@ impl Found {
 
 /// Signals all processes, then waits for each.
 fn end_all(found: &[Found]) -> Vec<Result<(), (i32, String)>> {
-    let signalled: Vec<Result<(), String>> = found
+    let signalled: Vec<Result<(), Errno>> = found
         .iter()
         .map(|found| {
             found.pinned.signal(if found.warden {
@@ -90,7 +92,9 @@ fn end_all(found: &[Found]) -> Vec<Result<(), (i32, String)>> {
         .zip(signalled)
         .map(|(found, signalled)| {
             let pid = found.stat.pid;
-            let left = |why: &str| (pid, format!("process {pid} of {}: {why}", found.service));
+            let left = |why: &dyn fmt::Display| {
+                (pid, format!("process {pid} of {}: {why}", found.service))
+            };
             signalled.map_err(|error| left(&error))?;
             if found.warden && found.pinned.wait(WARDEN_TIME) {
                 return Ok(());
@@ -102,7 +106,7 @@ fn end_all(found: &[Found]) -> Vec<Result<(), (i32, String)>> {
             if found.pinned.wait(KILL_TIME) {
                 Ok(())
             } else {
-                Err(left("does not die of SIGKILL (hangs in the kernel?)"))
+                Err(left(&"does not die of SIGKILL (hangs in the kernel?)"))
             }
         })
         .collect()

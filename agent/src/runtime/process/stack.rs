@@ -193,7 +193,7 @@ impl Stack for ProcessStack {
         for result in join_all(members.iter().rev().map(|member| member.close(grace))).await {
             match result {
                 Ok(()) => closed.removed += 1,
-                Err(left) => closed.left.push(left),
+                Err(left) => closed.left.push(left.to_string()),
             }
         }
         if !self.host.wardens.all_ended(reap::WARDEN_TIME).await {

@@ -60,7 +60,8 @@ fn guard() -> io::Result<()> {
     };
     spawn::replace_environment(&start.marker.block_of_warden())?;
     let outputs = Outputs::open();
-    if let Err(message) = ports::wait_until_free(&start.ports, PORT_TIME) {
+    if let Err(taken) = ports::wait_until_free(&start.ports, PORT_TIME) {
+        let message = taken.to_string();
         return report(&control, &Report::Unable { message });
     }
     let service = match launch::launch(&start) {

@@ -645,7 +645,11 @@ mod tests {
         rig.on(Rig::defined(Restart::Unsaid));
         let created = rig.on(Input::Created(Err(broken("the db of users is full"))));
         let reason = "Down errored: service db can't start: the db of users is full";
-        assert_eq!(created, [reason], "a reason that has the name in it doesn't name it");
+        assert_eq!(
+            created,
+            [reason],
+            "a reason that has the name in it doesn't name it"
+        );
 
         let mut rig = Rig::new(needed());
         assert_eq!(rig.on(Input::Act(ContainerVerb::Start)), ["Define"]);

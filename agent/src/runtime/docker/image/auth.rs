@@ -7,8 +7,9 @@ use base64::engine::general_purpose::STANDARD;
 use bollard::auth::DockerCredentials;
 use serde::Deserialize;
 use std::collections::HashMap;
-use std::path::Path;
-use std::process::Stdio;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
@@ -44,28 +45,57 @@ struct HelperAnswer {
     secret: String,
 }
 
+/// Why the credentials for a registry are unknown. Contains nothing of what a file or a helper says (I4).
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CredentialsError {
+    #[error("{}: {error}", path.display())]
+    Unreadable { path: PathBuf, error: io::Error },
+    // Only the position, not the text, which may hold a password.
+    #[error("{} is not Docker's configuration (line {line}, column {column})", path.display())]
+    NotConfiguration {
+        path: PathBuf,
+        line: usize,
+        column: usize,
+    },
+    #[error("credential helper {program}: {flaw}")]
+    Helper { program: String, flaw: HelperFlaw },
+}
+
+/// What is wrong with a credential helper.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum HelperFlaw {
+    #[error("{0}; install it, or take it out of Docker's config.json")]
+    NotStarted(io::Error),
+    #[error("no answer within {} s", HELPER_LIMIT.as_secs())]
+    Silent,
+    #[error("{0}")]
+    Broken(io::Error),
+    /// Its exit status, and the registry.
+    #[error("{0} for {1}")]
+    Failed(ExitStatus, String),
+    #[error("its answer is not the JSON that Docker's helpers give")]
+    NoAnswer,
+}
+
 /// Returns the credentials for a registry; `None` if the user has none for it.
 pub(super) async fn credentials(
     config_dir: Option<&Path>,
     registry: &str,
-) -> Result<Option<DockerCredentials>, String> {
+) -> Result<Option<DockerCredentials>, CredentialsError> {
     let Some(path) = config_dir.map(|dir| dir.join("config.json")) else {
         return Ok(None);
     };
     let bytes = match std::fs::read(&path) {
         Ok(bytes) => bytes,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(format!("{}: {error}", path.display())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(CredentialsError::Unreadable { path, error }),
     };
-    let config: ConfigFile = serde_json::from_slice(&bytes).map_err(|error| {
-        // Only the position, not the text, which may hold a password.
-        format!(
-            "{} is not Docker's configuration (line {}, column {})",
-            path.display(),
-            error.line(),
-            error.column()
-        )
-    })?;
+    let config: ConfigFile =
+        serde_json::from_slice(&bytes).map_err(|error| CredentialsError::NotConfiguration {
+            path,
+            line: error.line(),
+            column: error.column(),
+        })?;
     let helper = config
         .cred_helpers
         .iter()
@@ -125,9 +155,12 @@ fn of_entry(entry: AuthEntry, registry: &str) -> Option<DockerCredentials> {
     })
 }
 
-async fn ask(helper: &str, registry: &str) -> Result<Option<DockerCredentials>, String> {
+async fn ask(helper: &str, registry: &str) -> Result<Option<DockerCredentials>, CredentialsError> {
     let program = format!("docker-credential-{helper}");
-    let wrong = |why: String| format!("credential helper {program}: {why}");
+    let wrong = |flaw| CredentialsError::Helper {
+        program: program.clone(),
+        flaw,
+    };
     let mut child = Command::new(&program)
         .arg("get")
         .stdin(Stdio::piped())
@@ -135,27 +168,27 @@ async fn ask(helper: &str, registry: &str) -> Result<Option<DockerCredentials>, 
         .stderr(Stdio::null())
         .kill_on_drop(true)
         .spawn()
-        .map_err(|error| {
-            wrong(format!(
-                "{error}; install it, or take it out of Docker's config.json"
-            ))
-        })?;
+        .map_err(|error| wrong(HelperFlaw::NotStarted(error)))?;
     if let Some(mut input) = child.stdin.take() {
         let _ = input.write_all(registry.as_bytes()).await;
     }
     let output = tokio::time::timeout(HELPER_LIMIT, child.wait_with_output())
         .await
-        .map_err(|_| wrong(format!("no answer within {} s", HELPER_LIMIT.as_secs())))?
-        .map_err(|error| wrong(error.to_string()))?;
+        .map_err(|_| wrong(HelperFlaw::Silent))?
+        .map_err(|error| wrong(HelperFlaw::Broken(error)))?;
     if !output.status.success() {
+        // The protocol has no code for it; each helper prints these words.
         let said = String::from_utf8_lossy(&output.stdout);
         return match said.contains("credentials not found") {
             true => Ok(None),
-            false => Err(wrong(format!("{} for {registry}", output.status))),
+            false => Err(wrong(HelperFlaw::Failed(
+                output.status,
+                registry.to_owned(),
+            ))),
         };
     }
-    let answer: HelperAnswer = serde_json::from_slice(&output.stdout)
-        .map_err(|_| wrong("its answer is not the JSON that Docker's helpers give".to_owned()))?;
+    let answer: HelperAnswer =
+        serde_json::from_slice(&output.stdout).map_err(|_| wrong(HelperFlaw::NoAnswer))?;
     let mut found = DockerCredentials {
         serveraddress: Some(registry.to_owned()),
         ..DockerCredentials::default()
@@ -175,7 +208,10 @@ mod tests {
     use super::super::reference::HUB;
     use super::*;
 
-    async fn with(json: &str, registry: &str) -> Result<Option<DockerCredentials>, String> {
+    async fn with(
+        json: &str,
+        registry: &str,
+    ) -> Result<Option<DockerCredentials>, CredentialsError> {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("config.json"), json).unwrap();
         credentials(Some(dir.path()), registry).await
@@ -201,12 +237,14 @@ mod tests {
             "reg:5000",
         )
         .await
-        .unwrap_err();
+        .unwrap_err()
+        .to_string();
         assert!(
             error.contains("docker-credential-no-such-phalanx"),
             "{error}"
         );
         let error = with(r#"{"auths": hunter22"#, "reg:5000").await.unwrap_err();
+        let error = error.to_string();
         assert!(
             error.contains("line 1") && !error.contains("hunter22"),
             "{error}"

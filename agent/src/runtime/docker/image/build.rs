@@ -20,6 +20,7 @@ use futures::StreamExt;
 use phalanx_shared::language::service::{Build, PullPolicy, ServiceConfig};
 use sha2::{Digest, Sha256};
 use std::collections::{HashMap, VecDeque};
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 use tokio_util::io::ReaderStream;
@@ -51,15 +52,25 @@ enum Context {
     Remote(String),
 }
 
+/// Why an image can't be built from the context that the service names.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum InvalidBuild {
+    #[error("a context behind a URL can't take `dockerfile_inline`; the engine fetches it")]
+    InlineForUrl,
+    #[error("{0}")]
+    Scratch(io::Error),
+    #[error("context {0}: {1}")]
+    Misplaced(String, mounts::Misplaced),
+    #[error("context {0} is not a directory: {1}")]
+    NoDirectory(String, io::Error),
+}
+
 impl Order {
-    pub fn new(config: &ServiceConfig, scope: &AttemptScope) -> Result<Order, String> {
+    pub fn new(config: &ServiceConfig, scope: &AttemptScope) -> Result<Order, InvalidBuild> {
         let build = config.build.clone().unwrap_or_default();
         let place = match is_remote(&build.context) {
             true if build.dockerfile_inline.is_some() => {
-                return Err(
-                    "a context behind a URL can't take `dockerfile_inline`; the engine fetches it"
-                        .to_owned(),
-                );
+                return Err(InvalidBuild::InlineForUrl);
             }
             true => Context::Remote(build.context.clone()),
             false => {
@@ -71,18 +82,18 @@ impl Order {
                 let place = match (&scope.workspace, &build.dockerfile_inline) {
                     (None, Some(_)) if written == "." => {
                         let empty = scope.scratch.join("empty-context");
-                        std::fs::create_dir_all(&empty).map_err(|e| e.to_string())?;
+                        std::fs::create_dir_all(&empty).map_err(InvalidBuild::Scratch)?;
                         Place::new(empty, "")
                     }
                     (workspace, _) => {
                         mounts::in_workspace(written, workspace.as_deref())
-                            .map_err(|why| format!("context {written}: {why}"))?;
+                            .map_err(|why| InvalidBuild::Misplaced(written.to_owned(), why))?;
                         let root = workspace.as_deref().unwrap_or(Path::new("/"));
                         Place::new(root, "").join(written)
                     }
                 };
                 if let Err(error) = place.open() {
-                    return Err(format!("context {written} is not a directory: {error}"));
+                    return Err(InvalidBuild::NoDirectory(written.to_owned(), error));
                 }
                 Context::Directory(place)
             }
@@ -262,8 +273,8 @@ async fn inputs(engine: &Engine, order: &Order) -> Result<Inputs, RuntimeError> 
             context::pack(&opened, &[path.as_str(), ".dockerignore"], &extra)
         })
         .await
-        .unwrap_or_else(|panic| Err(panic.to_string()))
-        .map_err(errored)?
+        .map_err(|panic| errored(panic.to_string()))?
+        .map_err(|error| errored(error.to_string()))?
     };
     let bases = dockerfile::bases(&text);
     let mut parts = vec![packed.digest.clone(), settled];

@@ -21,18 +21,37 @@ pub(super) struct Packed {
     pub digest: String,
 }
 
+/// Why a context could not be packed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ContextError {
+    #[error(".dockerignore: {0}")]
+    Unreadable(io::Error),
+    /// The line of a wrong pattern.
+    #[error(".dockerignore:{0}: {1}")]
+    Pattern(usize, globset::Error),
+    #[error("reading {}: {error}", directory.display())]
+    Read {
+        directory: PathBuf,
+        error: io::Error,
+    },
+    #[error("packing {}: {error}", directory.display())]
+    Pack {
+        directory: PathBuf,
+        error: io::Error,
+    },
+}
+
 /// Packs `directory`. The paths in `always` are never excluded; `extra` adds files (path, content) that no pattern
 /// excludes.
 pub(super) fn pack(
     directory: &Root,
     always: &[&str],
     extra: &[(&str, &str)],
-) -> Result<Packed, String> {
-    let shown = directory.path().display();
+) -> Result<Packed, ContextError> {
     let ignore = match directory.read(Path::new(".dockerignore"), MAX_IGNORE) {
         Ok(bytes) => Ignore::parse(&String::from_utf8_lossy(&bytes))?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ignore::default(),
-        Err(error) => return Err(format!(".dockerignore: {error}")),
+        Err(error) => return Err(ContextError::Unreadable(error)),
     };
     let mut walk = Walk {
         ignore: &ignore,
@@ -40,10 +59,16 @@ pub(super) fn pack(
         paths: Vec::new(),
     };
     walk.within(directory.directory(), Path::new(""), 0)
-        .map_err(|error| format!("reading {shown}: {error}"))?;
+        .map_err(|error| ContextError::Read {
+            directory: directory.path().to_owned(),
+            error,
+        })?;
     let mut paths = walk.paths;
     paths.sort();
-    write(directory, &paths, extra).map_err(|error| format!("packing {shown}: {error}"))
+    write(directory, &paths, extra).map_err(|error| ContextError::Pack {
+        directory: directory.path().to_owned(),
+        error,
+    })
 }
 
 /// Collects the paths that are sent.
@@ -131,7 +156,7 @@ struct Ignore {
 }
 
 impl Ignore {
-    fn parse(text: &str) -> Result<Ignore, String> {
+    fn parse(text: &str) -> Result<Ignore, ContextError> {
         let mut ignore = Ignore::default();
         for (number, line) in text.trim_start_matches('\u{feff}').lines().enumerate() {
             let line = line.trim();
@@ -150,7 +175,7 @@ impl Ignore {
                 .literal_separator(true)
                 .backslash_escape(true)
                 .build()
-                .map_err(|error| format!(".dockerignore:{}: {error}", number + 1))?;
+                .map_err(|error| ContextError::Pattern(number + 1, error))?;
             ignore.has_exceptions |= !leaves_out;
             ignore.rules.push((glob.compile_matcher(), leaves_out));
         }

@@ -9,6 +9,7 @@ use crate::runtime::docker::client::Engine;
 use crate::runtime::docker::error::{Said, judge, runtime, said, status};
 use crate::runtime::docker::settings::DockerSettings;
 use bollard::auth::DockerCredentials;
+use bollard::errors::Error;
 use bollard::models::CreateImageInfo;
 use bollard::query_parameters::CreateImageOptionsBuilder;
 use futures::StreamExt;
@@ -80,17 +81,20 @@ async fn tries(
     let mut tried = 0;
     loop {
         tried += 1;
-        let said = match once(engine, image, platform, credentials.clone(), progress).await {
+        let failed = match once(engine, image, platform, credentials.clone(), progress).await {
             Ok(()) => return Ok(()),
-            Err(said) => said,
+            Err(failed) => failed,
         };
-        if Said::PullIsHopeless.is_in_text(&said) || tried >= settings.pull_tries.max(1) {
+        let said = failed.to_string();
+        if failed.is_final() || tried >= settings.pull_tries.max(1) {
             let tries = if tried > 1 {
                 format!(" ({tried} tries)")
             } else {
                 String::new()
             };
-            return Err(errored(judge(&format!("{what}{tries}"), &said)));
+            // Whatever stopped a pull, the system under test hasn't been judged.
+            let reason = judge(&format!("{what}{tries}"), &said).reason;
+            return Err(RuntimeError::new(Fault::Image, reason));
         }
         tracing::warn!(image, tried, said, "pull failed; trying again");
         tokio::time::sleep(pause).await;
@@ -98,9 +102,23 @@ async fn tries(
     }
 }
 
-/// Whatever stopped a pull, the system under test hasn't been judged.
-fn errored(error: RuntimeError) -> RuntimeError {
-    RuntimeError::new(Fault::Image, error.reason)
+/// How one try to pull an image failed.
+#[derive(Debug, thiserror::Error)]
+enum PullFailed {
+    /// The engine refused, or the connection broke.
+    #[error("{}", said(.0))]
+    Broken(Error),
+    /// The pull ended, and the engine doesn't have the image.
+    #[error("it is not there after the pull: {}", said(.0))]
+    NotThere(Error),
+}
+
+impl PullFailed {
+    /// Returns whether another try won't help.
+    fn is_final(&self) -> bool {
+        let (PullFailed::Broken(error) | PullFailed::NotThere(error)) = self;
+        Said::PullIsHopeless.is_in(error)
+    }
 }
 
 async fn once(
@@ -109,7 +127,7 @@ async fn once(
     platform: Option<&str>,
     credentials: Option<DockerCredentials>,
     progress: &Progress,
-) -> Result<(), String> {
+) -> Result<(), PullFailed> {
     let full = reference::tagged(image);
     let options = CreateImageOptionsBuilder::default()
         .from_image(&full)
@@ -118,13 +136,11 @@ async fn once(
     let stream = engine.docker.create_image(Some(options), None, credentials);
     let mut stream = std::pin::pin!(stream);
     while let Some(line) = stream.next().await {
-        progress.note(image, line.map_err(|error| said(&error))?);
+        progress.note(image, line.map_err(PullFailed::Broken)?);
     }
     // The stream also ends without an error if the connection breaks in the middle.
-    match engine.ask(|| engine.docker.inspect_image(image)).await {
-        Ok(_) => Ok(()),
-        Err(error) => Err(format!("it is not there after the pull: {}", said(&error))),
-    }
+    let there = engine.ask(|| engine.docker.inspect_image(image)).await;
+    there.map(drop).map_err(PullFailed::NotThere)
 }
 
 /// Progress of a pull, by layer.

@@ -77,6 +77,26 @@ pub struct Subnets {
     pub v6: String,
 }
 
+/// Settings that describe no pool of subnets.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidPool {
+    /// The length of a subnet's prefix.
+    #[error("subnet_prefix {0} isn't in 8..29 (a /30 has room for one container)")]
+    Prefix(u8),
+    /// A text that is no IPv4 range.
+    #[error("subnets: {0:?} isn't an IPv4 range like 10.213.0.0/16")]
+    NoRange(String),
+    /// A range, and the length of the prefix of the subnets that it can't hold.
+    #[error("subnets: {0} is smaller than one /{1}")]
+    TooSmall(String, u8),
+    /// There is no range.
+    #[error("subnets: the list is empty; give a range like 10.213.0.0/16")]
+    Empty,
+    /// A text that is no IPv6 range.
+    #[error("subnets_v6: {0:?} isn't an IPv6 range of /48 like fd8c:50a1:a0c7::/48")]
+    NoRangeV6(String),
+}
+
 /// Allocates subnets; each one is used once until it is given back.
 #[derive(Debug)]
 pub struct Allocator {
@@ -93,24 +113,25 @@ pub struct Allocator {
 impl Allocator {
     /// Creates an allocator over `pools`, divided into networks of length `prefix`. `start` spreads processes over the
     /// pool, so that they rarely collide.
-    pub fn new(pools: &[String], prefix: u8, v6: &str, start: u32) -> Result<Allocator, String> {
+    pub fn new(
+        pools: &[String],
+        prefix: u8,
+        v6: &str,
+        start: u32,
+    ) -> Result<Allocator, InvalidPool> {
         if !(8..=29).contains(&prefix) {
-            return Err(format!(
-                "subnet_prefix {prefix} isn't in 8..29 (a /30 has room for one container)"
-            ));
+            return Err(InvalidPool::Prefix(prefix));
         }
         let mut parsed = Vec::new();
         for text in pools {
-            let pool = Net4::parse(text).ok_or_else(|| {
-                format!("subnets: {text:?} isn't an IPv4 range like 10.213.0.0/16")
-            })?;
+            let pool = Net4::parse(text).ok_or_else(|| InvalidPool::NoRange(text.clone()))?;
             if pool.parts(prefix) == 0 {
-                return Err(format!("subnets: {text} is smaller than one /{prefix}"));
+                return Err(InvalidPool::TooSmall(text.clone(), prefix));
             }
             parsed.push(pool);
         }
         if parsed.is_empty() {
-            return Err("subnets: the list is empty; give a range like 10.213.0.0/16".to_owned());
+            return Err(InvalidPool::Empty);
         }
         Ok(Allocator {
             pools: parsed,
@@ -178,9 +199,8 @@ impl Allocator {
     }
 }
 
-fn parse_v6(text: &str) -> Result<[u16; 3], String> {
-    let wrong =
-        || format!("subnets_v6: {text:?} isn't an IPv6 range of /48 like fd8c:50a1:a0c7::/48");
+fn parse_v6(text: &str) -> Result<[u16; 3], InvalidPool> {
+    let wrong = || InvalidPool::NoRangeV6(text.to_owned());
     let (address, prefix) = text.trim().split_once('/').ok_or_else(wrong)?;
     let address: Ipv6Addr = address.parse().map_err(|_| wrong())?;
     if prefix != "48" {
@@ -258,10 +278,13 @@ mod tests {
 
     #[test]
     fn bad_ranges_are_refused_with_an_example() {
-        let new = |pool: &str, prefix| Allocator::new(&[pool.to_owned()], prefix, "fd00::/48", 0);
-        assert!(new("10.0.0.0", 28).unwrap_err().contains("10.213.0.0/16"));
-        assert!(new("10.0.0.0/30", 28).unwrap_err().contains("smaller"));
-        assert!(new("10.0.0.0/8", 31).unwrap_err().contains("subnet_prefix"));
+        let said = |pool: &str, prefix| {
+            let made = Allocator::new(&[pool.to_owned()], prefix, "fd00::/48", 0);
+            made.unwrap_err().to_string()
+        };
+        assert!(said("10.0.0.0", 28).contains("10.213.0.0/16"));
+        assert!(said("10.0.0.0/30", 28).contains("smaller"));
+        assert!(said("10.0.0.0/8", 31).contains("subnet_prefix"));
         assert!(Allocator::new(&["10.0.0.0/8".into()], 28, "fd00::/64", 0).is_err());
     }
 

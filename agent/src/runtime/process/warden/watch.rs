@@ -1,7 +1,7 @@
 //! Waits for the end of the service, for the end of the agent, or for an order, and then kills everything below.
 
 use crate::clock::Deadline;
-use crate::runtime::process::procfs;
+use crate::procfs;
 use crate::runtime::process::wire::{Ending, Order};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};

@@ -1,11 +1,13 @@
-//! Reads `/proc`: which processes exist, their parents and their environment.
+//! Reads `/proc`: which processes exist, their parents and their environment, and facts about the machine.
 //!
 //! A process may vanish at any moment; entries that can't be read are skipped. A pid alone doesn't identify a process,
 //! since pids are reused. To signal a process, open it first ([`open`]); its identity is checked again while the
 //! descriptor pins it.
 
+use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 
 /// The needed fields of `/proc/PID/stat`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,8 +20,17 @@ pub struct Stat {
     pub group: i32,
     /// Start time in clock ticks after boot. Together with the pid it identifies the process.
     pub began: u64,
-    /// Whether it is dead and waits to be reaped by its parent.
+    /// Whether its first thread is dead. The process waits to be reaped by its parent, unless other threads live.
     pub zombie: bool,
+    /// Number of its threads.
+    pub threads: u32,
+}
+
+impl Stat {
+    /// Returns whether no thread of it lives.
+    pub fn is_over(&self) -> bool {
+        self.zombie && self.threads <= 1
+    }
 }
 
 /// Returns all processes.
@@ -71,6 +82,38 @@ pub fn resident(pid: i32) -> Option<String> {
     Some(line.trim().to_owned())
 }
 
+/// Returns the id of this boot of the machine.
+pub fn boot() -> Option<String> {
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    Some(id.trim().to_owned()).filter(|id| !id.is_empty())
+}
+
+/// Returns the inode of this process's PID namespace.
+pub fn namespace() -> Option<u64> {
+    std::fs::metadata("/proc/self/ns/pid")
+        .ok()
+        .map(|meta| meta.ino())
+}
+
+/// Returns the size of the machine's memory in bytes.
+pub fn memory() -> Option<u64> {
+    memory_total(&std::fs::read_to_string("/proc/meminfo").ok()?)
+}
+
+fn memory_total(meminfo: &str) -> Option<u64> {
+    let line = meminfo
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let kib: u64 = line.split_whitespace().next()?.parse().ok()?;
+    Some(kib.saturating_mul(1024))
+}
+
+/// Returns the machine's hostname.
+pub fn hostname() -> Option<String> {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
+    Some(name.trim().to_owned()).filter(|name| !name.is_empty())
+}
+
 /// The second field, the program's name, may contain spaces and brackets, so fields are counted after the last bracket.
 fn parse_stat(line: &str) -> Option<Stat> {
     let (head, tail) = line.rsplit_once(')')?;
@@ -80,6 +123,7 @@ fn parse_stat(line: &str) -> Option<Stat> {
         zombie: matches!(*fields.first()?, "Z" | "X"),
         parent: fields.get(1)?.parse().ok()?,
         group: fields.get(2)?.parse().ok()?,
+        threads: fields.get(17)?.parse().ok()?,
         began: fields.get(19)?.parse().ok()?,
     })
 }
@@ -115,10 +159,10 @@ pub fn open(seen: Stat) -> Option<Pinned> {
 
 impl Pinned {
     /// Sends a signal. Succeeds if the process is already gone.
-    pub fn signal(&self, signal: Signal) -> Result<(), String> {
+    pub fn signal(&self, signal: Signal) -> Result<(), Errno> {
         match pidfd_send_signal(self.descriptor.as_fd(), signal) {
-            Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
-            Err(error) => Err(error.to_string()),
+            Err(Errno::SRCH) => Ok(()),
+            sent => sent,
         }
     }
 
@@ -141,8 +185,15 @@ mod tests {
         let line = "42 (a) (b c)) S 7 40 40 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 12345 1000 77 18446744073709551615";
         let stat = parse_stat(line).unwrap();
         assert_eq!((stat.pid, stat.parent, stat.group), (42, 7, 40));
-        assert_eq!(stat.began, 12345);
+        assert_eq!((stat.began, stat.threads), (12345, 1));
         assert!(!stat.zombie);
+    }
+
+    #[test]
+    fn memory_is_read_from_meminfo() {
+        let text = "MemFree: 1 kB\nMemTotal:       24608120 kB\n";
+        assert_eq!(memory_total(text), Some(24_608_120 * 1024));
+        assert_eq!(memory_total("garbage"), None);
     }
 
     #[test]
@@ -175,6 +226,7 @@ mod tests {
             group: pid,
             began: 1,
             zombie: false,
+            threads: 1,
         };
         let list = [
             process(2, 1),
