@@ -7,13 +7,8 @@ pub mod actor;
 pub mod core;
 mod describe;
 pub mod effect;
-mod interrupt;
 pub mod key;
-mod node;
-mod outcome;
 pub mod skip;
-mod skipping;
-mod tree;
 
 #[cfg(test)]
 mod tests;

@@ -161,12 +161,11 @@ impl SequenceActor {
                 step,
                 path,
                 view,
-                ..
             } => {
                 let traceparent = self.traceparent(&path);
                 let acting = me.clone();
                 let begun = async move {
-                    let _ = acting.tell(Fact(Input::Acting { node })).await;
+                    let _ = acting.tell(Fact(Input::Acting)).await;
                 };
                 let this = Try::new(Arc::clone(&self.context), step, view, traceparent);
                 let heard = Some((path, this.witness()));

@@ -2,8 +2,8 @@
 //!
 //! It is pure: no runtime, no clock, no evaluation. [`Sequence::handle`] takes one [`Input`] and the time, and returns
 //! the [`Effect`]s to perform in order. This file holds the life of one node (asked ▸ opened ▸ acting ▸ ended);
-//! `tree.rs` holds the relations between nodes, and `interrupt.rs` the ends from outside (timeouts, cancel orders, a
-//! service that goes down).
+//! `core/tree.rs` holds the relations between nodes, and `core/interrupt.rs` the ends from outside (timeouts, cancel
+//! orders, a service that goes down).
 //!
 //! This code settles two rules that the language leaves open: an `always` step inside a group that was never entered is
 //! skipped with its group, and a group that is ended in the middle by a step's `skip` still runs its own `always`
@@ -11,15 +11,21 @@
 //!
 //! stage: in a step: which step is next; what it does and what is checked
 
+mod interrupt;
+mod node;
+mod outcome;
+mod skipping;
+mod tree;
+
 use super::effect::{Effect, Input, Limits, NodeId, Now};
 use super::effect::{Timer, Timer::Retry};
 use super::key::keys;
-use super::node::{Halt, Node, State, Why};
-use super::outcome::Blame;
 use super::skip::{add_rows, with_key};
 use crate::context::frame::{Frames, Record, Value};
 use crate::context::services::Down;
 use crate::step::contract::{Asked, End, Item, Opening, Refusal};
+use node::{Halt, Node, State, Why};
+use outcome::{Blame, Tally};
 use phalanx_shared::event::{EventKind, StepResult};
 use phalanx_shared::language::model::{Action, Spec};
 use phalanx_shared::outcome::Outcome;
@@ -28,22 +34,22 @@ use std::sync::Arc;
 /// The sequence of one attempt.
 #[derive(Debug)]
 pub struct Sequence {
-    pub(super) spec: Arc<Spec>,
-    pub(super) limits: Limits,
-    pub(super) frames: Frames,
-    pub(super) nodes: Vec<Node>,
-    pub(super) now: Now,
-    pub(super) effects: Vec<Effect>,
+    spec: Arc<Spec>,
+    limits: Limits,
+    frames: Frames,
+    nodes: Vec<Node>,
+    now: Now,
+    effects: Vec<Effect>,
     /// Set when the cell must end, because of a cancel order or its timeout.
-    pub(super) halt: Option<Halt>,
+    halt: Option<Halt>,
     /// Whether any action has begun.
-    pub(super) acted: bool,
+    acted: bool,
     /// A service that went down between two steps; the next step ends with its failure.
-    pub(super) down: Option<Box<Down>>,
+    down: Option<Box<Down>>,
     finished: bool,
 }
 
-pub(super) const ROOT: NodeId = NodeId(0);
+const ROOT: NodeId = NodeId(0);
 
 impl Sequence {
     /// Creates the sequence of a spec, not started yet.
@@ -72,10 +78,7 @@ impl Sequence {
             Input::Asked { node, result } => self.asked(node, result),
             Input::Listed { node, result } => self.listed(node, result),
             Input::Opened { node, result } => self.opened(node, result),
-            Input::Acting { node } => {
-                let _ = node;
-                self.acted = true;
-            }
+            Input::Acting => self.acted = true,
             Input::Ended { node, end } => self.ended(node, *end),
             Input::Fired(timer) => self.fired(timer),
             Input::ServiceDown(down) => self.service_down(down),
@@ -190,7 +193,7 @@ impl Sequence {
     }
 
     /// Begins the first or a further try.
-    pub(super) fn again(&mut self, id: NodeId) {
+    fn again(&mut self, id: NodeId) {
         self.node_mut(id).tries += 1;
         if self.is_body(id) {
             self.run_body(id);
@@ -212,13 +215,12 @@ impl Sequence {
         let view = self.frames.view(self.node(id).frame);
         let node = self.node_mut(id);
         node.state = State::Acting;
-        let (attempt, path) = (node.tries, node.path.clone());
+        let path = node.path.clone();
         self.effects.push(Effect::Act {
             node: id,
             step,
             path,
             view,
-            attempt,
         });
     }
 
@@ -230,7 +232,7 @@ impl Sequence {
     }
 
     /// Handles the end of one try: begins another try or completes the node.
-    pub(super) fn try_ended(&mut self, id: NodeId, end: End) {
+    fn try_ended(&mut self, id: NodeId, end: End) {
         let node = self.node(id);
         let again = end.outcome == Outcome::Failed
             && node.tries <= node.retries
@@ -241,7 +243,7 @@ impl Sequence {
         }
         let delay = node.delay;
         let node = self.node_mut(id);
-        node.tally = super::outcome::Tally::default();
+        node.tally = Tally::default();
         node.skipped = None;
         node.state = State::Delaying;
         if delay.is_zero() {
@@ -252,7 +254,7 @@ impl Sequence {
     }
 
     /// Completes a node with its outcome: emits it, records it, and continues with the parent node.
-    pub(super) fn complete(&mut self, id: NodeId, mut end: End) {
+    fn complete(&mut self, id: NodeId, mut end: End) {
         let (now, node) = (self.now, self.node(id));
         if end.outcome == Outcome::Passed && (node.tries > 1 || node.tally.is_flaky()) {
             end.outcome = Outcome::Flaky;
@@ -393,17 +395,17 @@ impl Sequence {
         self.nodes.get(id.0).is_some_and(|node| state(&node.state))
     }
 
-    pub(super) fn node(&self, id: NodeId) -> &Node {
+    fn node(&self, id: NodeId) -> &Node {
         &self.nodes[id.0]
     }
 
-    pub(super) fn node_mut(&mut self, id: NodeId) -> &mut Node {
+    fn node_mut(&mut self, id: NodeId) -> &mut Node {
         &mut self.nodes[id.0]
     }
 }
 
 /// Returns the end of the running step when a service goes down.
-pub(super) fn down_end(down: &Down) -> End {
+fn down_end(down: &Down) -> End {
     End {
         failure: Some(down.failure.clone()),
         ..End::bare(down.outcome, Some(down.reason.clone()))

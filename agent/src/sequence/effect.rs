@@ -47,7 +47,7 @@ pub enum Input {
         result: Result<Opening, Refusal>,
     },
     /// An action begins: the services that it names are ready.
-    Acting { node: NodeId },
+    Acting,
     /// Answer to [`Effect::Act`] and [`Effect::Conclude`].
     Ended { node: NodeId, end: Box<End> },
     /// An armed timer fired.
@@ -92,7 +92,6 @@ pub enum Effect {
         step: Arc<Step>,
         path: StepPath,
         view: View,
-        attempt: u32,
     },
     /// Evaluate captures and checks of a `use` or group whose body passed; answered by [`Input::Ended`].
     Conclude {

@@ -174,7 +174,7 @@ impl Performer {
             Effect::Act { node, step, .. } => {
                 self.acted.push(name(&step));
                 self.acting.push((node, name(&step)));
-                return Some(Input::Acting { node });
+                return Some(Input::Acting);
             }
             Effect::Conclude { node, step, .. } => {
                 let end = self.next_end(&format!("end of {}", name(&step)));

@@ -307,7 +307,7 @@ impl World {
                 let slow = self.random.chance(60);
                 let pause = self.random.millis(1, if slow { 9_000 } else { 1_200 });
                 self.in_cell(agent, token, pause, InCell::Acted(node));
-                return Ok(Some(Input::Acting { node }));
+                return Ok(Some(Input::Acting));
             }
             // The sequence itself ignores a late answer.
             Effect::Stop { .. } => {}

@@ -1,11 +1,11 @@
 //! Relations between the nodes of a sequence: entering and skipping nodes, advancing to the next one, closing groups.
 
-use super::core::Sequence;
-use super::effect::{Effect, NodeId, Timer};
+use super::Sequence;
 use super::node::{Block, Node, State, Stop, Why};
 use super::outcome::{Blame, Tally};
 use crate::context::frame::Key;
 use crate::context::frame::{Frame, FrameId};
+use crate::sequence::effect::{Effect, NodeId, Timer};
 use crate::step::contract::body;
 use crate::step::contract::{End, Item};
 use phalanx_shared::language::model::{Action, DefineBody, Step};
@@ -341,7 +341,7 @@ impl Node {
             home: frame,
             rows: Vec::new(),
             always: false,
-            began: super::effect::Now::default(),
+            began: crate::sequence::effect::Now::default(),
             tries: 0,
             retries: 0,
             delay: std::time::Duration::ZERO,
@@ -381,7 +381,7 @@ fn concludes(step: &Step) -> bool {
 /// Returns whether `when` refers to the `foreach` variable, so that it is evaluated for each value.
 pub(super) fn asks_per_value(step: &Step) -> bool {
     match (&step.when, &step.foreach) {
-        (Some(when), Some(each)) => super::key::names(&when.text, &each.variable.text),
+        (Some(when), Some(each)) => crate::sequence::key::names(&when.text, &each.variable.text),
         _ => false,
     }
 }

@@ -1,11 +1,11 @@
 //! Skips nodes that were reached, the steps inside them and the rest of groups, and records the skips for later steps.
 
-use super::core::Sequence;
-use super::effect::{Effect, NodeId};
+use super::Sequence;
 use super::node::{State, Stop, Why};
-use super::skip::Skipped;
 use crate::context::frame::Key;
 use crate::context::frame::{FrameId, Record};
+use crate::sequence::effect::{Effect, NodeId};
+use crate::sequence::skip::Skipped;
 use crate::step::contract::Item;
 use phalanx_shared::event::EventKind;
 use phalanx_shared::language::model::{Action, Step};

@@ -1,9 +1,9 @@
 //! The nodes of a running sequence: one per reached phase, loop, instance, group and step.
 
-use super::effect::{NodeId, Now};
 use super::outcome::Tally;
 use crate::context::frame::Key;
 use crate::context::frame::{FrameId, Value};
+use crate::sequence::effect::{NodeId, Now};
 use crate::step::contract::Item;
 use phalanx_shared::event::StepPath;
 use std::collections::{BTreeMap, VecDeque};

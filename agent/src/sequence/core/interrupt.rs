@@ -2,11 +2,11 @@
 //!
 //! `always` steps are spared until the grace is over.
 
-use super::core::{ROOT, Sequence, down_end};
-use super::effect::{Effect, NodeId, Timer};
 use super::node::{Halt, State, Stop, Why};
 use super::outcome::Blame;
+use super::{ROOT, Sequence, down_end};
 use crate::context::services::Down;
+use crate::sequence::effect::{Effect, NodeId, Timer};
 use crate::step::contract::{End, Item};
 use phalanx_shared::cancel::CancelOrder;
 use phalanx_shared::outcome::Outcome;
