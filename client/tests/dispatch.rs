@@ -4,8 +4,8 @@
 
 mod dispatch_rig;
 
-use dispatch_rig::{Rig, Script, job, token};
-use phalanx_coordinator::dispatch::contract::{FromAgents, ToAgents};
+use dispatch_rig::{Fact, Rig, Script, job, token};
+use phalanx_coordinator::dispatch::contract::ToAgents;
 use phalanx_coordinator::dispatch::logs::read::{Piece, Query, read};
 use phalanx_shared::cancel::CancelOrder;
 use phalanx_shared::event::EventKind;
@@ -140,7 +140,7 @@ async fn an_agent_without_a_free_slot_declines() {
     rig.offer(&agent, token(3));
     let declined = rig
         .fact(|fact| match fact {
-            FromAgents::Declined { token, reason } => Some((token.clone(), reason.clone())),
+            Fact::Declined { token, reason } => Some((token.clone(), reason.to_string())),
             _ => None,
         })
         .await;
@@ -155,11 +155,11 @@ async fn an_agent_that_is_gone_is_lost_after_its_grace() {
     rig.offer(&agent, token(1));
     rig.some_events(1).await;
     rig.agent().stop().await;
-    rig.fact(|fact| matches!(fact, FromAgents::Disconnected { .. }).then_some(()))
+    rig.fact(|fact| matches!(fact, Fact::Disconnected).then_some(()))
         .await;
     let lost = rig
         .fact(|fact| match fact {
-            FromAgents::Lost { agent, .. } => Some(agent.clone()),
+            Fact::Lost { agent } => Some(agent.clone()),
             _ => None,
         })
         .await;

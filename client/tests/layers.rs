@@ -469,30 +469,20 @@ fn folders(modules: &Modules) -> BTreeSet<Vec<String>> {
 }
 
 /// The cycles that remain: crate, folder, rooms. The list may only become shorter.
-const KNOTS: &[(&str, &str, &[&str])] = &[
-    (
-        "coordinator",
-        "dispatch",
-        &["actor", "budget", "core", "forward"],
-    ),
-    ("coordinator", "run", &["actor", "patience"]),
-    ("coordinator", "schedule", &["fleet", "queue"]),
-    (
-        "coordinator",
-        "sim",
-        &[
-            "cell",
-            "center",
-            "checks",
-            "disasters",
-            "engine",
-            "machine",
-            "seats",
-            "world",
-        ],
-    ),
-    ("coordinator", "supervisor", &["coordinator", "recovery"]),
-];
+const KNOTS: &[(&str, &str, &[&str])] = &[(
+    "coordinator",
+    "sim",
+    &[
+        "cell",
+        "center",
+        "checks",
+        "disasters",
+        "engine",
+        "machine",
+        "seats",
+        "world",
+    ],
+)];
 
 #[test]
 fn the_rooms_of_a_folder_form_no_circle() {

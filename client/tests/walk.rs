@@ -13,10 +13,12 @@ use phalanx_agent::link::spool::{Limits, Spool};
 use phalanx_agent::runtime::contract::Prepared;
 use phalanx_agent::runtime::fake::FakeRuntime;
 use phalanx_agent::runtime::fake::script::{CommandScript, Printed, Script, ServiceScript};
-use phalanx_coordinator::dispatch::core::{AgentSession, Effect as SessionEffect, Fact, Settings};
+use phalanx_coordinator::dispatch::core::{
+    AgentSession, Effect as SessionEffect, Input as SessionInput, Settings,
+};
 use phalanx_coordinator::dispatch::gate::SharedGate;
 use phalanx_coordinator::journal::{Journal, NewRun, SqliteStore, Submission, Write};
-use phalanx_coordinator::run::core::{Decision, Effect as RunEffect, Input, RunCore};
+use phalanx_coordinator::run::core::{Effect as RunEffect, Input, RunCore};
 use phalanx_coordinator::schedule::core::{
     CellRequest, Effect as ScheduleEffect, Input as ScheduleInput, RunLimits, Scheduler,
 };
@@ -157,8 +159,13 @@ async fn walk() {
     let FromAgent::Hello(hello) = up(hello.clone()) else {
         panic!("{hello:?}");
     };
-    let effects = session.hello(NOW, CONNECTION, 1, hello);
-    let [SessionEffect::Tell(Fact::Connected { agent, .. })] = effects.as_slice() else {
+    let hello = SessionInput::Hello {
+        connection: CONNECTION,
+        protocol: 1,
+        hello,
+    };
+    let effects = session.handle(hello, NOW);
+    let [SessionEffect::Connected { agent, .. }] = effects.as_slice() else {
         panic!("{effects:?}");
     };
     let agent_up = ScheduleInput::AgentUp {
@@ -170,14 +177,18 @@ async fn walk() {
         agent: me.clone(),
     };
     assert!(scheduler.handle(agent_up, NOW).contains(&assign));
-    for effect in session.resumed(NOW, vec![]) {
+    let nothing_resumed = SessionInput::Resumed {
+        connection: CONNECTION,
+        attempts: vec![],
+    };
+    for effect in session.handle(nothing_resumed, NOW) {
         if let SessionEffect::Send(welcome) = effect {
             link.received(NOW, down(welcome));
         }
     }
 
     // Assigned: journaled before the offer is sent.
-    let assigned = Input::Assigned {
+    let assigned = Input::Runnable {
         token: token.clone(),
         agent: me.clone(),
         agent_name: "runner".to_owned(),
@@ -196,7 +207,7 @@ async fn walk() {
         accept_within: Duration::from_secs(5),
         traceparent: None,
     };
-    let sent = session.offer(NOW, offer.clone());
+    let sent = session.handle(SessionInput::Offer(offer.clone()), NOW);
     let sent = sent.into_iter().find_map(|effect| match effect {
         SessionEffect::Send(message) => Some(down(message)),
         _ => None,
@@ -359,10 +370,15 @@ impl Desk {
     }
 
     async fn decide(&mut self, input: Input) -> Vec<RunEffect> {
-        let Decision { events, effects } = self.core.handle(input, AT);
-        let writes = events.into_iter().map(Write::Event).collect();
+        let (mut writes, mut others) = (Vec::new(), Vec::new());
+        for effect in self.core.handle(input, AT) {
+            match effect {
+                RunEffect::Journal(recorded) => writes.push(Write::Event(recorded)),
+                other => others.push(other),
+            }
+        }
         self.journal.append(writes).await.await.unwrap();
-        effects
+        others
     }
 
     async fn recorded(&self) -> Vec<Recorded> {
@@ -449,24 +465,25 @@ impl Road {
             let LinkEffect::Send(message) = effect else {
                 panic!("{effect:?}");
             };
-            for effect in self.session.received(NOW, CONNECTION, up(message)) {
-                let SessionEffect::Tell(fact) = effect else {
-                    panic!("{effect:?}");
-                };
-                for answer in self.heard(fact).await {
+            let received = SessionInput::Received {
+                connection: CONNECTION,
+                message: up(message),
+            };
+            for report in self.session.handle(received, NOW) {
+                for answer in self.heard(report).await {
                     effects.extend(self.link.received(NOW, down(answer)));
                 }
             }
         }
     }
 
-    /// Handles a fact that passed the gate: journals it, carries out its effects and acknowledges it.
-    async fn heard(&mut self, fact: Fact) -> Vec<ToAgent> {
+    /// Handles a report that passed the gate: journals it, carries out its effects and acknowledges it.
+    async fn heard(&mut self, report: SessionEffect) -> Vec<ToAgent> {
         let mut durable = None;
-        let input = match fact {
-            Fact::Accepted { token } => Input::Accepted { token },
-            Fact::Events { token, events } => {
-                durable = events.last().map(|last| (token.clone(), last.seq));
+        let input = match report {
+            SessionEffect::Accepted { token } => Input::Accepted { token },
+            SessionEffect::Events { token, events } => {
+                durable = Some((token.clone(), events.last()));
                 Input::Events { token, events }
             }
             other => panic!("{other:?}"),
@@ -482,14 +499,18 @@ impl Road {
                     self.scheduler
                         .handle(ScheduleInput::Released { token }, NOW);
                 }
-                RunEffect::Retire(token) => effects.extend(self.session.retire(&token)),
+                RunEffect::Retire(token) => {
+                    let retire = SessionInput::Retire { token };
+                    effects.extend(self.session.handle(retire, NOW));
+                }
                 RunEffect::Finished(outcome) => assert_eq!(outcome, Outcome::Passed),
                 RunEffect::Settled => self.settled = true,
                 other => panic!("{other:?}"),
             }
         }
         if let Some((token, seq)) = durable {
-            effects.extend(self.session.durable(&token, seq));
+            let durable = SessionInput::Durable { token, seq };
+            effects.extend(self.session.handle(durable, NOW));
         }
         let sent = effects.into_iter().filter_map(|effect| match effect {
             SessionEffect::Send(message) => Some(message),

@@ -2,14 +2,16 @@
 
 mod actor;
 mod attempt;
-pub mod budget;
-mod command;
 pub mod contract;
 pub mod core;
-mod forward;
 pub mod gate;
 pub mod heard;
 pub mod holders;
 pub mod logs;
-mod patience;
+pub mod reason;
+pub mod sequence;
 pub mod server;
+pub mod size;
+
+#[cfg(test)]
+mod tests;

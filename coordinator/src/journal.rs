@@ -13,7 +13,7 @@ mod writer;
 
 pub use sqlite::SqliteStore;
 pub use store::{NewRun, Past, RunEnd, RunHead, RunRow, Store, StoreError, Submission, Write};
-pub use writer::{Durable, Health, Journal};
+pub use writer::{Durable, Health, Journal, Line, Receipt};
 
 #[cfg(test)]
 mod tests;

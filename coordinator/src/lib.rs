@@ -9,7 +9,6 @@ pub mod journal;
 pub mod metrics;
 pub mod private;
 pub mod registry;
-pub mod routing;
 pub mod run;
 pub mod schedule;
 pub mod serve;

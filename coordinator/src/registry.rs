@@ -1,9 +1,10 @@
-//! The open runs with their actors, and the known agents. The supervisor and the routing write it; all requests about a
+//! The open runs with their actors, and the known agents. The supervisor writes it; all requests about a
 //! run read it.
 
 use crate::dispatch::contract::AgentInfo;
 use crate::dispatch::heard::Heard;
 use crate::run::actor::{Run, RunTail};
+use crate::run::index::AgentsOfRuns;
 use kameo::actor::{ActorId, ActorRef};
 use phalanx_shared::id::{AgentId, RunId};
 use phalanx_shared::time::Timestamp;
@@ -45,7 +46,7 @@ struct Inner {
 
 /// The open runs, and the agents seen since the start. Cheap to clone.
 #[derive(Clone, Default)]
-pub struct Registry(Arc<Mutex<Inner>>, Arc<Notify>, Heard);
+pub struct Registry(Arc<Mutex<Inner>>, Arc<Notify>, Heard, AgentsOfRuns);
 
 impl Registry {
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -56,6 +57,11 @@ impl Registry {
     /// Returns the times of the agents' last messages, which the sessions record.
     pub fn heard(&self) -> &Heard {
         &self.2
+    }
+
+    /// Returns which runs may hold attempts of which agents.
+    pub fn index(&self) -> &AgentsOfRuns {
+        &self.3
     }
 
     /// Returns an open run.
@@ -108,6 +114,7 @@ impl Registry {
         let found = inner.runs.iter().find(|(_, h)| h.actor.id() == actor);
         let run = found.map(|(run, _)| run.clone())?;
         inner.runs.remove(&run);
+        self.3.forget(&run);
         Some(run)
     }
 
@@ -181,5 +188,10 @@ impl Registry {
     /// Returns whether an agent has connected since the start and isn't lost.
     pub(crate) fn is_present(&self, agent: &AgentId) -> bool {
         self.inner().agents.get(agent).is_some_and(|p| !p.lost)
+    }
+
+    /// Returns whether an agent is lost since the start.
+    pub(crate) fn is_lost(&self, agent: &AgentId) -> bool {
+        self.inner().agents.get(agent).is_some_and(|p| p.lost)
     }
 }

@@ -10,6 +10,7 @@ pub mod expected;
 mod fleet;
 mod pace;
 mod queue;
+mod request;
 mod why;
 
 pub use fleet::AgentView;

@@ -2,24 +2,26 @@
 //! restart.
 //!
 //! ```text
-//! journal ◀─ run × n ◀─▶ scheduling        sessions ─▶ routing ─▶ run × n, scheduling
-//!                └───────────┴─▶ sessions
+//! session × n ─▶ run × n ─▶ journal ─▶ session × n      sessions ─▶ agents ─▶ run × n, scheduling
+//!                run × n ◀─▶ scheduling ─▶ sessions
 //! ```
 
+mod agents;
 mod coordinator;
 mod recovery;
+mod replay;
 
 pub use coordinator::{Coordinator, Launch};
-pub use recovery::replay;
+pub use replay::replay;
 
 use crate::clock::Clock;
 use crate::dispatch::contract::{FromAgents, ToAgents};
 use crate::journal::{Journal, Store, StoreError};
 use crate::registry::Registry;
-use crate::routing::Routing;
 use crate::schedule::actor::{self as schedule_actor, Scheduling};
 use crate::submission::Planner;
 use crate::trace::Tracer;
+use agents::Agents;
 use futures::future::BoxFuture;
 use kameo::actor::{ActorRef, Spawn};
 use kameo::mailbox;
@@ -79,8 +81,8 @@ pub struct Args {
     pub planner: Arc<dyn Planner>,
     /// Provides the secrets that a submission doesn't include.
     pub own_secrets: OwnSecrets,
-    /// Facts from the sessions.
-    pub from_agents: mpsc::Receiver<FromAgents>,
+    /// Changes of agents, from the sessions.
+    pub from_agents: mpsc::UnboundedReceiver<FromAgents>,
     /// Commands to the sessions. Unbounded, so that no run ever waits for a session; the live attempts bound their
     /// number.
     pub to_agents: mpsc::UnboundedSender<ToAgents>,
@@ -136,8 +138,8 @@ pub struct Handle {
     pub settings: Settings,
 }
 
-/// Starts everything: the journal, scheduling, the open runs, and then the routing of facts about agents. Sessions may
-/// connect afterwards. The returned task is the journal's writer; it ends when the handle and everything started here
+/// Starts everything: the journal, scheduling, the open runs, and then the loop that handles changes of agents. Sessions
+/// may connect afterwards. The returned task is the journal's writer; it ends when the handle and everything started here
 /// are gone.
 pub fn start(args: Args) -> BoxFuture<'static, Result<(Handle, JoinHandle<()>), StoreError>> {
     Box::pin(start_actors(args))
@@ -166,16 +168,15 @@ async fn start_actors(args: Args) -> Result<(Handle, JoinHandle<()>), StoreError
         settings,
         begin,
     );
-    let routing = Routing {
+    let agents = Agents {
         registry: handle.registry.clone(),
         scheduling: handle.scheduling.clone(),
         clock: handle.clock.clone(),
-        to_agents: handle.to_agents.clone(),
     };
     let waiting_for_agents = bring_open_runs && bring_open(&handle).await?;
-    tokio::spawn(routing.clone().run(from_agents));
+    tokio::spawn(agents.clone().run(from_agents));
     if waiting_for_agents {
-        tokio::spawn(expire(routing, handle.settings.reconnect_within));
+        tokio::spawn(expire(agents, handle.settings.reconnect_within));
     }
     Ok((handle, writer))
 }

@@ -239,16 +239,22 @@ impl Sequences {
             .0
             .entry((attempt.cell.clone(), attempt.attempt))
             .or_default();
-        if event.seq != *last + 1 {
-            let (cell, number, seq) = (&attempt.cell, attempt.attempt, event.seq);
-            return violated(
-                "I7",
-                format!("attempt {number} of cell {cell}: event {seq} follows event {last}"),
-            );
-        }
+        follows(*last, event)?;
         *last = event.seq;
         Ok(())
     }
+}
+
+/// **I7** An event is the next one of its attempt.
+pub fn follows(last: u64, event: &Event) -> Result<(), Violation> {
+    let Some(attempt) = event.attempt.as_ref().filter(|_| event.seq != last + 1) else {
+        return Ok(());
+    };
+    let (cell, number, seq) = (&attempt.cell, attempt.attempt, event.seq);
+    violated(
+        "I7",
+        format!("attempt {number} of cell {cell}: event {seq} follows event {last}"),
+    )
 }
 
 /// How an attempt was lost, as observed from outside.

@@ -10,11 +10,15 @@ use phalanx_agent::link::core::About;
 use phalanx_agent::link::{Coordinator, actor};
 use phalanx_client::workspace;
 use phalanx_coordinator::clock::SystemClock;
-use phalanx_coordinator::dispatch::contract::{FromAgents, GoesOn, ToAgents};
+use phalanx_coordinator::dispatch::contract::{
+    FromAgents, GoesOn, Report, Resumed, ToAgents, ToRun,
+};
 use phalanx_coordinator::dispatch::core::Settings;
 use phalanx_coordinator::dispatch::logs::read::{Piece, Query, read};
 use phalanx_coordinator::dispatch::logs::store::LogStore;
+use phalanx_coordinator::dispatch::reason::DeclineReason;
 use phalanx_coordinator::dispatch::server;
+use phalanx_coordinator::journal::Receipt;
 use phalanx_coordinator::workspace::Workspaces;
 use phalanx_shared::diagnostic::{Sources, Span};
 use phalanx_shared::event::EventKind;
@@ -25,7 +29,7 @@ use serde_json::Map;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio_stream::StreamExt;
 
 const HANG: Duration = Duration::from_secs(20);
@@ -95,21 +99,32 @@ pub fn job(workspace: Option<&str>) -> CellJob {
     }
 }
 
+/// What sessions report, other than events.
+pub enum Fact {
+    Accepted,
+    Declined { token: Token, reason: DeclineReason },
+    Revoked,
+    Disconnected,
+    Lost { agent: AgentId },
+    Draining,
+}
+
 /// What the scripted rest of the coordinator has received and keeps.
 #[derive(Default)]
 struct Heard {
-    facts: VecDeque<FromAgents>,
+    facts: VecDeque<Fact>,
     events: BTreeMap<Token, Vec<EventKind>>,
     last: BTreeMap<Token, u64>,
     greetings: VecDeque<(AgentId, Vec<Token>)>,
     hold: bool,
-    held: Vec<oneshot::Sender<()>>,
+    held: Vec<Receipt>,
 }
 
 pub struct Rig {
     place: tempfile::TempDir,
     heard: Arc<Mutex<Heard>>,
     news: watch::Receiver<u64>,
+    told: watch::Sender<u64>,
     commands: mpsc::UnboundedSender<ToAgents>,
     logs: LogStore,
     agent: actor::Handle,
@@ -122,7 +137,7 @@ impl Rig {
     /// Starts the rig over TCP through a proxy, or over a Unix socket.
     pub async fn start(tcp: bool, script: Script) -> Rig {
         let place = tempfile::tempdir().unwrap();
-        let (facts, received) = mpsc::channel(16);
+        let (agents, received) = mpsc::unbounded_channel();
         let (commands, commanded) = mpsc::unbounded_channel();
         let logs = LogStore::new(place.path().join("logs"));
         let service = server::service(server::Args {
@@ -133,7 +148,7 @@ impl Rig {
                 ..Settings::default()
             },
             clock: Arc::new(SystemClock::default()),
-            facts,
+            agents,
             commands: commanded,
             logs: logs.clone(),
             workspaces: Workspaces::new(place.path().join("packed")),
@@ -157,7 +172,7 @@ impl Rig {
         };
         let heard = Arc::new(Mutex::new(Heard::default()));
         let (told, news) = watch::channel(0);
-        tokio::spawn(listen(received, heard.clone(), told));
+        tokio::spawn(listen(received, heard.clone(), told.clone()));
         let agent = actor::start(actor::Args {
             instance: String::new(),
             about: About {
@@ -183,6 +198,7 @@ impl Rig {
             place,
             heard,
             news,
+            told,
             commands,
             logs,
             agent,
@@ -221,8 +237,14 @@ impl Rig {
     }
 
     pub fn offer_job(&self, agent: &AgentId, token: Token, job: CellJob) {
+        let run = Arc::new(RunOf {
+            token: token.clone(),
+            heard: self.heard.clone(),
+            told: self.told.clone(),
+        });
         self.command(ToAgents::Offer {
             agent: agent.clone(),
+            run,
             token,
             job: Arc::new(job),
             secrets: Arc::default(),
@@ -260,7 +282,7 @@ impl Rig {
         assert_eq!(held, std::slice::from_ref(token));
     }
 
-    pub async fn fact<T>(&mut self, mut wanted: impl FnMut(&FromAgents) -> Option<T>) -> T {
+    pub async fn fact<T>(&mut self, mut wanted: impl FnMut(&Fact) -> Option<T>) -> T {
         self.wait("a fact", |heard| {
             while let Some(fact) = heard.facts.pop_front() {
                 if let Some(found) = wanted(&fact) {
@@ -301,7 +323,7 @@ impl Rig {
         heard.hold = hold;
         if !hold {
             for durable in heard.held.drain(..) {
-                let _ = durable.send(());
+                durable.give(true);
             }
         }
     }
@@ -362,59 +384,82 @@ impl Rig {
     }
 }
 
+/// Receives the reports on one attempt.
+struct RunOf {
+    token: Token,
+    heard: Arc<Mutex<Heard>>,
+    told: watch::Sender<u64>,
+}
+
+impl ToRun for RunOf {
+    fn report(&self, report: Report) {
+        {
+            let mut heard = self.heard.lock().unwrap();
+            let token = self.token.clone();
+            match report {
+                Report::Events { events, receipt } => {
+                    for event in events.into_events() {
+                        let last = heard.last.entry(token.clone()).or_default();
+                        assert_eq!(event.seq, *last + 1, "a hole or a repetition");
+                        *last = event.seq;
+                        let kinds = heard.events.entry(token.clone()).or_default();
+                        kinds.push(event.kind);
+                    }
+                    if heard.hold {
+                        heard.held.push(receipt);
+                    } else {
+                        receipt.give(true);
+                    }
+                }
+                Report::Accepted => heard.facts.push_back(Fact::Accepted),
+                Report::Declined(reason) => {
+                    heard.facts.push_back(Fact::Declined { token, reason });
+                }
+                Report::Revoked(_) => heard.facts.push_back(Fact::Revoked),
+            }
+        }
+        self.told.send_modify(|version| *version += 1);
+    }
+}
+
 async fn listen(
-    mut facts: mpsc::Receiver<FromAgents>,
+    mut changes: mpsc::UnboundedReceiver<FromAgents>,
     heard: Arc<Mutex<Heard>>,
     told: watch::Sender<u64>,
 ) {
-    while let Some(fact) = facts.recv().await {
-        {
-            let mut heard = heard.lock().unwrap();
-            match fact {
-                FromAgents::Connected {
-                    agent,
-                    inventory,
-                    answer,
-                } => {
-                    let tokens: Vec<Token> = inventory.into_iter().map(|item| item.token).collect();
-                    let resume = tokens.iter().map(|token| {
-                        let durable = heard.last.get(token).copied().unwrap_or(0);
-                        GoesOn {
-                            token: token.clone(),
-                            durable_seq: durable,
-                            timeout: Duration::from_secs(60),
-                        }
-                    });
-                    let _ = answer.send(resume.collect());
-                    heard.greetings.push_back((agent.id, tokens));
-                }
-                FromAgents::Events {
-                    token,
-                    events,
-                    durable,
-                } => {
-                    for event in events {
-                        let last = heard.last.entry(token.clone()).or_default();
-                        if event.seq <= *last {
-                            continue;
-                        }
-                        assert_eq!(event.seq, *last + 1, "a hole");
-                        *last = event.seq;
-                        heard
-                            .events
-                            .entry(token.clone())
-                            .or_default()
-                            .push(event.kind);
-                    }
-                    if heard.hold {
-                        heard.held.push(durable);
-                    } else {
-                        let _ = durable.send(());
-                    }
-                }
-                other => heard.facts.push_back(other),
+    while let Some(change) = changes.recv().await {
+        let fact = match change {
+            FromAgents::Connected {
+                agent,
+                inventory,
+                answer,
+            } => {
+                let tokens: Vec<Token> = inventory.into_iter().map(|item| item.token).collect();
+                let resume = |token: &Token| Resumed {
+                    goes_on: GoesOn {
+                        token: token.clone(),
+                        durable_seq: heard.lock().unwrap().last.get(token).copied().unwrap_or(0),
+                        timeout: Duration::from_secs(60),
+                    },
+                    run: Arc::new(RunOf {
+                        token: token.clone(),
+                        heard: heard.clone(),
+                        told: told.clone(),
+                    }),
+                };
+                answer(tokens.iter().map(resume).collect());
+                heard
+                    .lock()
+                    .unwrap()
+                    .greetings
+                    .push_back((agent.id, tokens));
+                None
             }
-        }
+            FromAgents::Disconnected { .. } => Some(Fact::Disconnected),
+            FromAgents::Lost { agent, .. } => Some(Fact::Lost { agent }),
+            FromAgents::Draining { .. } => Some(Fact::Draining),
+        };
+        heard.lock().unwrap().facts.extend(fact);
         told.send_modify(|version| *version += 1);
     }
 }

@@ -3,9 +3,12 @@
 use async_trait::async_trait;
 use indexmap::IndexMap;
 use phalanx_coordinator::clock::SystemClock;
-use phalanx_coordinator::dispatch::contract::{AgentInfo, FromAgents, InventoryItem, ToAgents};
+use phalanx_coordinator::dispatch::contract::{
+    AgentInfo, FromAgents, InventoryItem, Report, Resumed, ToAgents, ToRun,
+};
 use phalanx_coordinator::dispatch::logs::store::LogStore;
-use phalanx_coordinator::journal::{SqliteStore, Submission};
+use phalanx_coordinator::dispatch::sequence::{Received, Sequence};
+use phalanx_coordinator::journal::{Receipt, SqliteStore, Submission};
 use phalanx_coordinator::serve::api::Api;
 use phalanx_coordinator::submission::{Jobs, Planned, Planner};
 use phalanx_coordinator::supervisor::{self, Handle, Settings};
@@ -142,6 +145,8 @@ struct Seen {
     most: HashMap<AgentId, usize>,
     /// Attempts that started and haven't ended, with their last sequence.
     held: HashMap<Token, (AgentId, u64)>,
+    /// The way to the run of each attempt.
+    runs: HashMap<Token, Arc<dyn ToRun>>,
     passed: usize,
 }
 
@@ -149,7 +154,7 @@ pub struct Bench {
     place: tempfile::TempDir,
     handle: Handle,
     api: Api,
-    from: mpsc::Sender<FromAgents>,
+    from: mpsc::UnboundedSender<FromAgents>,
     seen: Arc<Mutex<Seen>>,
     offered: watch::Receiver<Option<Token>>,
     agents: tokio::task::JoinHandle<()>,
@@ -182,7 +187,7 @@ impl Bench {
                 Err(error) => panic!("{error}"),
             }
         };
-        let (from, from_agents) = mpsc::channel(64);
+        let (from, from_agents) = mpsc::unbounded_channel();
         let (to_agents, to) = mpsc::unbounded_channel();
         let (handle, _writer) = supervisor::start(supervisor::Args {
             store: Arc::new(store),
@@ -200,7 +205,7 @@ impl Bench {
         .await
         .unwrap();
         let (offers, offered) = watch::channel(None);
-        let agents = tokio::spawn(play(to, from.clone(), seen.clone(), offers));
+        let agents = tokio::spawn(play(to, seen.clone(), offers));
         let logs = LogStore::new(place.path().join("logs"));
         let workspaces = Workspaces::new(place.path().join("workspaces"));
         let api = Api::new(handle.clone(), logs, workspaces, place.path().to_owned());
@@ -276,8 +281,9 @@ impl Bench {
         });
         let resumed = self.hello(id, slots, inventory.collect()).await;
         assert_eq!(resumed.len(), held.len(), "everything goes on");
-        for (token, seq) in resumed {
-            end(&self.from, &token, seq, Outcome::Passed).await;
+        for Resumed { goes_on, run } in resumed {
+            let (token, seq) = (&goes_on.token, goes_on.durable_seq);
+            end(&*run, token, seq, Outcome::Passed);
         }
     }
 
@@ -289,13 +295,11 @@ impl Bench {
             .retain(|_, (agent, _)| agent.as_str() != id);
     }
 
-    async fn hello(
-        &self,
-        id: &str,
-        slots: u32,
-        inventory: Vec<InventoryItem>,
-    ) -> Vec<(Token, u64)> {
+    async fn hello(&self, id: &str, slots: u32, inventory: Vec<InventoryItem>) -> Vec<Resumed> {
         let (answer, resumed) = oneshot::channel();
+        let answer = Box::new(move |resumed| {
+            let _ = answer.send(resumed);
+        });
         let agent = AgentInfo {
             id: id.into(),
             name: id.into(),
@@ -311,11 +315,9 @@ impl Bench {
                 inventory,
                 answer,
             })
-            .await
-            .unwrap();
+            .unwrap_or_else(|_| panic!("the coordinator is gone"));
         let resumed = tokio::time::timeout(BOUND, resumed).await;
-        let resumed = resumed.unwrap().unwrap().into_iter();
-        resumed.map(|on| (on.token, on.durable_seq)).collect()
+        resumed.unwrap().unwrap()
     }
 
     pub async fn submit(&self, cells: u64) -> String {
@@ -411,7 +413,6 @@ impl Bench {
 /// Plays all agents.
 async fn play(
     mut to: mpsc::UnboundedReceiver<ToAgents>,
-    from: mpsc::Sender<FromAgents>,
     seen: Arc<Mutex<Seen>>,
     offers: watch::Sender<Option<Token>>,
 ) {
@@ -423,9 +424,12 @@ async fn play(
             seen.script.clone().unwrap_or(Script::Pass)
         };
         match command {
-            ToAgents::Offer { agent, token, .. } => {
+            ToAgents::Offer {
+                agent, token, run, ..
+            } => {
                 let outcome = {
                     let mut seen = seen.lock().unwrap();
+                    seen.runs.insert(token.clone(), run.clone());
                     let running = seen.running.entry(agent.clone()).or_default();
                     running.push(token.clone());
                     let many = running.len();
@@ -450,60 +454,55 @@ async fn play(
                 };
                 offers.send_replace(Some(token.clone()));
                 let Some(outcome) = outcome else { continue };
-                let from = from.clone();
-                tokio::spawn(async move {
-                    let _ = from
-                        .send(FromAgents::Accepted {
-                            token: token.clone(),
-                        })
-                        .await;
-                    say(&from, &token, 1, EventKind::AttemptStarted { agent }).await;
-                    if let Some(outcome) = outcome {
-                        end(&from, &token, 1, outcome).await;
-                    }
-                });
+                run.report(Report::Accepted);
+                say(&*run, &token, 1, EventKind::AttemptStarted { agent });
+                if let Some(outcome) = outcome {
+                    end(&*run, &token, 1, outcome);
+                }
             }
             ToAgents::Cancel { token, .. } => {
-                let held = seen.lock().unwrap().held.remove(&token);
-                if let Some((_, seq)) = held {
-                    end(&from, &token, seq, Outcome::Cancelled).await;
+                let (held, run) = {
+                    let mut seen = seen.lock().unwrap();
+                    (seen.held.remove(&token), seen.runs.get(&token).cloned())
+                };
+                if let (Some((_, seq)), Some(run)) = (held, run) {
+                    end(&*run, &token, seq, Outcome::Cancelled);
                 }
             }
             ToAgents::Retire { token } => {
                 let mut seen = seen.lock().unwrap();
                 seen.held.remove(&token);
+                seen.runs.remove(&token);
                 seen.running
                     .values_mut()
                     .for_each(|r| r.retain(|t| *t != token));
             }
-            ToAgents::Drain { .. } | ToAgents::Prefetch { .. } => {}
+            ToAgents::Drain { .. } | ToAgents::Prefetch { .. } | ToAgents::Reconnect { .. } => {}
         }
     }
 }
 
 /// Sends the remaining events of an attempt.
-async fn end(from: &mpsc::Sender<FromAgents>, token: &Token, seq: u64, outcome: Outcome) {
+fn end(run: &dyn ToRun, token: &Token, seq: u64, outcome: Outcome) {
     say(
-        from,
+        run,
         token,
         seq + 1,
         EventKind::AttemptFinished {
             outcome,
             reason: None,
         },
-    )
-    .await;
+    );
     let torn = EventKind::TornDown {
         removed: 0,
         left: vec![],
         kept: vec![],
         began: Timestamp(0),
     };
-    say(from, token, seq + 2, torn).await;
+    say(run, token, seq + 2, torn);
 }
 
-async fn say(from: &mpsc::Sender<FromAgents>, token: &Token, seq: u64, kind: EventKind) {
-    let (durable, _ack) = oneshot::channel();
+fn say(run: &dyn ToRun, token: &Token, seq: u64, kind: EventKind) {
     let event = Event {
         run: token.run.clone(),
         attempt: Some(AttemptRef {
@@ -515,14 +514,11 @@ async fn say(from: &mpsc::Sender<FromAgents>, token: &Token, seq: u64, kind: Eve
         mono_us: seq,
         kind,
     };
-    let events = vec![event];
-    let _ = from
-        .send(FromAgents::Events {
-            token: token.clone(),
-            events,
-            durable,
-        })
-        .await;
+    let Sequence::New(events) = Received::up_to(seq - 1).take(vec![event]) else {
+        panic!("one event is always in sequence");
+    };
+    let receipt = Receipt::new(|_| ());
+    run.report(Report::Events { events, receipt });
 }
 
 #[allow(dead_code)]

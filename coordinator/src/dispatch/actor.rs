@@ -1,24 +1,29 @@
 //! The actors around sessions: one [`Session`] per agent, and [`Dispatch`], which routes messages to sessions.
 //!
 //! ```text
-//! server ── Greet ──▶ Dispatch ── spawns, links ──▶ Session × n ──▶ forward ──▶ FromAgents
-//! ToAgents ─────────▶ Dispatch ── by agent/token ─▶ Session × n ──▶ connection
+//! server ── Greet ──▶ Dispatch ── spawns, links ──▶ Session × n ── reports ──▶ Run ──▶ Journal
+//! ToAgents ─────────▶ Dispatch ── by agent/token ─▶ Session × n ◀────── durable ─────────┘
 //! ```
-//! A session never waits. It sends to its connection only what fits (a peer that doesn't read is cut off), and passes
-//! facts to `forward.rs`.
+//! A session never waits. It sends to its connection only what fits (a peer that doesn't read is cut off), and its
+//! reports go to the mailboxes of runs, which take them at once. Its own mailbox is unbounded, so that the journal and
+//! runs never wait for it. What may be in it is bounded: [`WAITING`] messages of each connection, the events of its
+//! attempts that aren't durable, and a few commands per attempt.
 
-use super::contract::{FromAgents, GoesOn, ToAgents};
-use super::core::{AgentSession, ConnectionId, Effect, Fact, Settings};
-use super::forward::{self, Outward};
+use super::contract::{FromAgents, Report, Resumed, ToAgents, ToRun};
+use super::core::{AgentSession, ConnectionId, Effect, Input, Settings};
 use super::gate::SharedGate;
 use super::heard::Heard;
 use super::holders::Holders;
 use super::logs::store::LogStore;
+use super::reason::{AgentGone, DeclineReason};
+use super::sequence::InSequence;
 use crate::clock::Clock;
+use crate::journal::Receipt;
 use crate::metrics::METRICS;
 use kameo::Actor;
 use kameo::actor::{ActorId, ActorRef, Spawn, WeakActorRef};
 use kameo::error::{ActorStopReason, Infallible};
+use kameo::mailbox;
 use kameo::message::{Context, Message};
 use phalanx_proto::link::{FromAgent, Hello, Obituary, Offer, ToAgent};
 use phalanx_proto::specs::SpecsSent;
@@ -28,11 +33,14 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tonic::Status;
 
 /// How often sessions look at the clock: the resolution of all their deadlines.
 const TICK: Duration = Duration::from_millis(250);
+
+/// Messages of one connection that may wait for the session. Beyond that, the connection isn't read.
+pub(super) const WAITING: usize = 64;
 
 /// Sender of messages to an agent; tonic reads the other end.
 pub(super) type Wire = mpsc::Sender<Result<v1::ToAgent, Status>>;
@@ -44,7 +52,7 @@ pub(super) struct Shared {
     pub clock: Arc<dyn Clock>,
     pub gate: SharedGate,
     pub logs: LogStore,
-    pub facts: mpsc::Sender<FromAgents>,
+    pub agents: mpsc::UnboundedSender<FromAgents>,
     pub heard: Heard,
     pub holders: Holders,
 }
@@ -52,17 +60,19 @@ pub(super) struct Shared {
 /// One agent, over all of its connections.
 pub(super) struct Session {
     agent: AgentId,
+    me: WeakActorRef<Self>,
     shared: Shared,
     core: AgentSession,
     /// The newest connection is the current one; older ones stay only until their end is reported.
     wires: BTreeMap<ConnectionId, (Wire, SpecsSent)>,
-    outward: mpsc::Sender<Outward>,
+    /// The way to the run of each attempt.
+    runs: BTreeMap<Token, Arc<dyn ToRun>>,
     /// Offers in flight and when they were sent.
     offered: BTreeMap<Token, Duration>,
 }
 
-/// Input of a session.
-pub(super) enum Input {
+/// A message to a session.
+pub(super) enum ToSession {
     Hello {
         connection: ConnectionId,
         wire: Wire,
@@ -72,23 +82,35 @@ pub(super) enum Input {
     Received {
         connection: ConnectionId,
         message: FromAgent,
+        /// Its place among the waiting messages of its connection.
+        _room: OwnedSemaphorePermit,
     },
     Broken {
         connection: ConnectionId,
         reason: String,
     },
-    Resumed(Vec<GoesOn>),
-    Durable {
-        token: Token,
-        seq: u64,
+    Resumed {
+        connection: ConnectionId,
+        attempts: Vec<Resumed>,
     },
-    NotDurable {
-        token: Token,
+    Offer {
+        offer: Offer,
+        run: OnItsWay,
     },
-    Command(ToAgents),
-    /// The agent process with this instance id ended.
-    Died(String),
-    Tick,
+    /// An input that the core takes as it is.
+    Plain(Input),
+}
+
+/// The way to the run of an offer that no session has taken yet. If none does, because the session ends at this moment,
+/// the offer is declined.
+pub(super) struct OnItsWay(Option<Arc<dyn ToRun>>);
+
+impl Drop for OnItsWay {
+    fn drop(&mut self) {
+        if let Some(run) = self.0.take() {
+            run.report(Report::Declined(DeclineReason::NotConnected));
+        }
+    }
 }
 
 impl Actor for Session {
@@ -96,7 +118,6 @@ impl Actor for Session {
     type Error = Infallible;
 
     async fn on_start((agent, shared): Self::Args, me: ActorRef<Self>) -> Result<Self, Infallible> {
-        let outward = forward::start(agent.clone(), shared.facts.clone(), me.downgrade());
         tokio::spawn(tick(me.downgrade()));
         let now = shared.clock.monotonic();
         let (settings, gate) = (shared.settings.clone(), shared.gate.clone());
@@ -109,9 +130,10 @@ impl Actor for Session {
         Ok(Session {
             core,
             agent,
+            me: me.downgrade(),
             shared,
             wires: BTreeMap::new(),
-            outward,
+            runs: BTreeMap::new(),
             offered: BTreeMap::new(),
         })
     }
@@ -124,18 +146,18 @@ async fn tick(session: WeakActorRef<Session>) {
         let Some(session) = session.upgrade() else {
             return;
         };
-        if session.tell(Input::Tick).await.is_err() {
+        if session.tell(ToSession::Plain(Input::Tick)).await.is_err() {
             return;
         }
     }
 }
 
-impl Message<Input> for Session {
+impl Message<ToSession> for Session {
     type Reply = ();
 
-    async fn handle(&mut self, input: Input, ctx: &mut Context<Self, ()>) {
+    async fn handle(&mut self, message: ToSession, ctx: &mut Context<Self, ()>) {
         let now = self.shared.clock.monotonic();
-        let effects = self.decide(now, input);
+        let effects = self.decide(now, message);
         if self.perform(now, effects) {
             ctx.stop();
         }
@@ -143,9 +165,9 @@ impl Message<Input> for Session {
 }
 
 impl Session {
-    fn decide(&mut self, now: Duration, input: Input) -> Vec<Effect> {
-        match input {
-            Input::Hello {
+    fn decide(&mut self, now: Duration, message: ToSession) -> Vec<Effect> {
+        match message {
+            ToSession::Hello {
                 connection,
                 wire,
                 protocol,
@@ -154,57 +176,61 @@ impl Session {
                 self.wires
                     .insert(connection, (wire, SpecsSent::new(protocol)));
                 let instance = hello.instance.clone();
-                let effects = self.core.hello(now, connection, protocol, hello);
+                let input = Input::Hello {
+                    connection,
+                    protocol,
+                    hello,
+                };
+                let effects = self.core.handle(input, now);
                 if self.core.current() == Some(connection) {
                     self.shared.holders.note(&self.agent, &instance);
                 }
                 effects
             }
-            Input::Received {
+            ToSession::Received {
                 connection,
                 message,
+                _room,
             } => {
                 if self.core.current() == Some(connection) {
                     let wall = self.shared.clock.wall();
                     self.shared.heard.note(&self.agent, wall);
                 }
-                self.core.received(now, connection, message)
-            }
-            Input::Broken { connection, reason } => {
-                self.wires.remove(&connection);
-                self.core.disconnected(now, connection, reason)
-            }
-            Input::Resumed(answer) => self.core.resumed(now, answer),
-            Input::Durable { token, seq } => self.core.durable(&token, seq),
-            Input::NotDurable { token } => self.core.not_durable(now, &token),
-            Input::Command(command) => self.command(now, command),
-            Input::Died(instance) => self.core.died(&instance),
-            Input::Tick => self.core.tick(now),
-        }
-    }
-
-    fn command(&mut self, now: Duration, command: ToAgents) -> Vec<Effect> {
-        match command {
-            ToAgents::Offer {
-                agent: _,
-                token,
-                job,
-                secrets,
-                traceparent,
-            } => {
-                let offer = Offer {
-                    token,
-                    job,
-                    secrets,
-                    accept_within: self.shared.settings.accept_within,
-                    traceparent,
+                let input = Input::Received {
+                    connection,
+                    message,
                 };
-                self.core.offer(now, offer)
+                self.core.handle(input, now)
             }
-            ToAgents::Cancel { token, order } => self.core.cancel(now, &token, order),
-            ToAgents::Retire { token } => self.core.retire(&token),
-            ToAgents::Drain { agent: _ } => self.core.drain(),
-            ToAgents::Prefetch { agent: _, images } => self.core.prefetch(images),
+            ToSession::Broken { connection, reason } => {
+                self.wires.remove(&connection);
+                self.core.handle(Input::Broken { connection, reason }, now)
+            }
+            ToSession::Resumed {
+                connection,
+                attempts,
+            } => {
+                if self.core.current() != Some(connection) {
+                    return Vec::new();
+                }
+                let apart = |Resumed { goes_on, run }: Resumed| {
+                    self.runs.insert(goes_on.token.clone(), run);
+                    goes_on
+                };
+                let attempts = attempts.into_iter().map(apart).collect();
+                let input = Input::Resumed {
+                    connection,
+                    attempts,
+                };
+                self.core.handle(input, now)
+            }
+            ToSession::Offer { offer, mut run } => {
+                if let Some(run) = run.0.take() {
+                    self.runs.insert(offer.token.clone(), run);
+                }
+                self.core.handle(Input::Offer(offer), now)
+            }
+            ToSession::Plain(input) => self.core.handle(input, now),
         }
     }
 
@@ -213,38 +239,72 @@ impl Session {
         let mut over = false;
         for effect in effects {
             self.count(now, &effect);
-            let further = match effect {
+            match effect {
                 Effect::Send(message) => {
                     // The effects before this one opened the tokens of all attempts that the agent continues.
                     if matches!(message, ToAgent::Welcome(_)) {
                         self.shared.gate.welcome(&self.agent);
                     }
-                    self.send(now, message)
+                    let further = self.send(now, message);
+                    over |= self.perform(now, further);
                 }
-                Effect::Tell(fact) => self.tell(now, fact),
+                Effect::Accepted { token } => self.report(&token, Report::Accepted),
+                Effect::Declined { token, reason } => {
+                    self.report(&token, Report::Declined(reason));
+                }
+                Effect::Revoked { token, cause } => self.report(&token, Report::Revoked(cause)),
+                Effect::Events { token, events } => {
+                    let receipt = self.receipt(&token, &events);
+                    self.report(&token, Report::Events { events, receipt });
+                }
+                Effect::Connected {
+                    connection,
+                    agent,
+                    inventory,
+                } => {
+                    let me = self.me.clone();
+                    let answer = Box::new(move |attempts| {
+                        let resumed = ToSession::Resumed {
+                            connection,
+                            attempts,
+                        };
+                        pass_on(&me, resumed);
+                    });
+                    self.tell(FromAgents::Connected {
+                        agent,
+                        inventory,
+                        answer,
+                    });
+                }
+                Effect::Disconnected { reason } => {
+                    let agent = self.agent.clone();
+                    self.tell(FromAgents::Disconnected { agent, reason });
+                }
+                Effect::Draining => {
+                    let agent = self.agent.clone();
+                    self.tell(FromAgents::Draining { agent });
+                }
+                Effect::Lost { gone } => {
+                    let agent = self.agent.clone();
+                    self.tell(FromAgents::Lost { agent, gone });
+                }
                 Effect::Close { connection, reason } => {
                     tracing::info!(agent = %self.agent, connection, reason, "closing a connection");
                     if let Some((wire, _)) = self.wires.remove(&connection) {
                         let _ = wire.try_send(Err(Status::aborted(reason)));
                     }
-                    Vec::new()
                 }
-                Effect::Opened(token) => {
-                    self.shared.logs.open(&token, &self.agent);
-                    Vec::new()
-                }
+                Effect::Opened(token) => self.shared.logs.open(&token, &self.agent),
                 Effect::Closed(token) => {
                     self.shared.logs.close(&token);
-                    Vec::new()
+                    self.runs.remove(&token);
                 }
                 Effect::End => {
                     self.shared.gate.forget(&self.agent);
                     self.shared.holders.forget(&self.agent);
                     over = true;
-                    Vec::new()
                 }
-            };
-            over |= self.perform(now, further);
+            }
         }
         over
     }
@@ -257,19 +317,19 @@ impl Session {
             Effect::Send(ToAgent::Abandon { .. }) => {
                 METRICS.stale.inc();
             }
-            Effect::Tell(Fact::Accepted { token }) => {
+            Effect::Accepted { token } => {
                 if let Some(sent) = self.offered.remove(token) {
                     METRICS.offer_accept.observe(now.saturating_sub(sent));
                 }
             }
-            Effect::Tell(Fact::Declined { token, .. }) => {
+            Effect::Declined { token, .. } => {
                 self.offered.remove(token);
                 METRICS.offers_declined.inc();
             }
-            Effect::Tell(Fact::Revoked { token, reason }) => {
-                tracing::warn!(agent = %self.agent, %token, reason, "an attempt is taken from its agent");
+            Effect::Revoked { token, cause } => {
+                tracing::warn!(agent = %self.agent, %token, %cause, "an attempt is taken from its agent");
             }
-            Effect::Tell(Fact::Lost { .. }) => {
+            Effect::Lost { .. } => {
                 METRICS.agents_lost.inc();
             }
             Effect::Closed(token) => {
@@ -299,26 +359,38 @@ impl Session {
         }
         self.wires.remove(&connection);
         let reason = "the agent doesn't read what is sent to it".to_owned();
-        self.core.disconnected(now, connection, reason)
+        self.core.handle(Input::Broken { connection, reason }, now)
     }
 
-    fn tell(&mut self, now: Duration, fact: super::core::Fact) -> Vec<Effect> {
-        let cut = match self.outward.try_send(Outward(fact)) {
-            Ok(()) => return Vec::new(),
-            Err(mpsc::error::TrySendError::Full(_)) => "the agent sends more than can be journaled",
-            Err(mpsc::error::TrySendError::Closed(_)) => "the coordinator is going away",
-        };
-        // A fact that can't be passed on must not be followed by another one: start over from what is durable.
-        tracing::warn!(agent = %self.agent, "{cut}");
-        match self.wires.last_key_value() {
-            Some((&connection, _)) => {
-                if let Some((wire, _)) = self.wires.remove(&connection) {
-                    let _ = wire.try_send(Err(Status::resource_exhausted(cut)));
-                }
-                self.core.disconnected(now, connection, cut.to_owned())
-            }
-            None => Vec::new(),
+    fn report(&self, token: &Token, report: Report) {
+        if let Some(run) = self.runs.get(token) {
+            run.report(report);
         }
+    }
+
+    /// Returns the receipt that tells this session when events are on disk.
+    fn receipt(&self, token: &Token, events: &InSequence) -> Receipt {
+        let (me, token, seq) = (self.me.clone(), token.clone(), events.last());
+        let connection = self.core.current().unwrap_or_default();
+        Receipt::new(move |stored| {
+            let input = match stored {
+                true => Input::Durable { token, seq },
+                false => Input::NotDurable { connection, token },
+            };
+            pass_on(&me, ToSession::Plain(input));
+        })
+    }
+
+    fn tell(&self, change: FromAgents) {
+        // Its receiver ends only with the coordinator.
+        let _ = self.shared.agents.send(change);
+    }
+}
+
+/// Passes a message to a session without waiting; its mailbox is unbounded. A session that is over doesn't need it.
+fn pass_on(session: &WeakActorRef<Session>, message: ToSession) {
+    if let Some(session) = session.upgrade() {
+        let _ = session.tell(message).try_send();
     }
 }
 
@@ -358,25 +430,39 @@ impl Actor for Dispatch {
             for token in self.shared.gate.lock().close_all(&agent) {
                 self.shared.logs.close(&token);
             }
-            let reason =
-                "the coordinator's session with it died: a bug of the coordinator".to_owned();
-            let _ = self
-                .shared
-                .facts
-                .send(FromAgents::Lost { agent, reason })
-                .await;
+            let gone = AgentGone::SessionDied;
+            let _ = self.shared.agents.send(FromAgents::Lost { agent, gone });
         }
         Ok(ControlFlow::Continue(()))
     }
 }
 
 impl Dispatch {
-    /// Sends a command to all sessions, since no agent holds its token. An agent that waits for the answer to its Hello
-    /// may still hold it; only that agent's session knows.
-    async fn tell_all(&self, command: ToAgents) {
-        for session in self.sessions.values() {
+    /// Passes an input to the session of an agent, if there is one.
+    fn to_agent(&self, agent: &AgentId, input: Input) {
+        if let Some(session) = self.sessions.get(agent) {
             // A session that is over doesn't need it.
-            let _ = session.tell(Input::Command(command.clone())).await;
+            let _ = session.tell(ToSession::Plain(input)).try_send();
+        }
+    }
+
+    /// Passes an input about an attempt to the session that holds it. If no agent holds it, passes it to all sessions:
+    /// an agent that waits for the answer to its Hello may still hold it, and only that agent's session knows.
+    fn to_holder(&self, token: &Token, input: impl Fn() -> Input) {
+        let holder = self.shared.gate.lock().holder(token);
+        match holder {
+            Some(agent) => self.to_agent(&agent, input()),
+            None => self
+                .sessions
+                .keys()
+                .for_each(|agent| self.to_agent(agent, input())),
+        }
+    }
+
+    fn offer(&self, agent: &AgentId, offer: Offer, run: Arc<dyn ToRun>) {
+        let run = OnItsWay(Some(run));
+        if let Some(session) = self.sessions.get(agent) {
+            let _ = session.tell(ToSession::Offer { offer, run }).try_send();
         }
     }
 }
@@ -405,14 +491,16 @@ impl Message<Greet> for Dispatch {
             Some(session) => session,
             None => {
                 let args = (agent.clone(), self.shared.clone());
-                let session = Session::spawn_link(ctx.actor_ref(), args).await;
+                let me = ctx.actor_ref();
+                let session =
+                    Session::spawn_link_with_mailbox(me, args, mailbox::unbounded()).await;
                 self.sessions.insert(agent, session.clone());
                 session
             }
         };
         // A session that ends at this moment drops the wire, and the agent reconnects.
         let _ = session
-            .tell(Input::Hello {
+            .tell(ToSession::Hello {
                 connection,
                 wire,
                 protocol,
@@ -429,7 +517,9 @@ impl Message<Obituary> for Dispatch {
     async fn handle(&mut self, obituary: Obituary, _: &mut Context<Self, ()>) {
         if let Some(session) = self.sessions.get(&obituary.agent) {
             // A session that is over has already handled it.
-            let _ = session.tell(Input::Died(obituary.instance)).await;
+            let instance = obituary.instance;
+            let died = ToSession::Plain(Input::Died { instance });
+            let _ = session.tell(died).await;
         } else {
             let Obituary { agent, instance } = obituary;
             self.shared.holders.died(&agent, &instance);
@@ -441,31 +531,36 @@ impl Message<ToAgents> for Dispatch {
     type Reply = ();
 
     async fn handle(&mut self, command: ToAgents, _: &mut Context<Self, ()>) {
-        let agent = match &command {
-            ToAgents::Offer { agent, .. }
-            | ToAgents::Drain { agent }
-            | ToAgents::Prefetch { agent, .. } => Some(agent.clone()),
-            ToAgents::Cancel { token, .. } | ToAgents::Retire { token } => {
-                self.shared.gate.lock().holder(token)
+        match command {
+            ToAgents::Offer {
+                agent,
+                token,
+                job,
+                secrets,
+                traceparent,
+                run,
+            } => {
+                let offer = Offer {
+                    token,
+                    job,
+                    secrets,
+                    accept_within: self.shared.settings.accept_within,
+                    traceparent,
+                };
+                self.offer(&agent, offer, run);
             }
-        };
-        let Some(agent) = agent else {
-            return self.tell_all(command).await;
-        };
-        let session = self.sessions.get(&agent);
-        let unheard = match session {
-            Some(session) => match session.tell(Input::Command(command)).await {
-                Ok(()) => return,
-                Err(error) => error.msg(),
-            },
-            None => Some(Input::Command(command)),
-        };
-        if let Some(Input::Command(ToAgents::Offer { token, .. })) = unheard {
-            let reason = "the agent isn't connected".to_owned();
-            let fact = FromAgents::Declined { token, reason };
-            let facts = self.shared.facts.clone();
-            // Not awaited here: the receiver of facts may be waiting for this actor to take its commands.
-            tokio::spawn(async move { facts.send(fact).await });
+            ToAgents::Cancel { token, order } => self.to_holder(&token, || Input::Cancel {
+                token: token.clone(),
+                order: order.clone(),
+            }),
+            ToAgents::Retire { token } => self.to_holder(&token, || Input::Retire {
+                token: token.clone(),
+            }),
+            ToAgents::Drain { agent } => self.to_agent(&agent, Input::Drain),
+            ToAgents::Prefetch { agent, images } => {
+                self.to_agent(&agent, Input::Prefetch { images });
+            }
+            ToAgents::Reconnect { agent } => self.to_agent(&agent, Input::Reconnect),
         }
     }
 }

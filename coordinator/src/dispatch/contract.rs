@@ -1,14 +1,18 @@
 //! The messages between sessions and the rest of the coordinator. `dispatch` knows connections, sequence numbers and
-//! leases; it doesn't know runs, queues or the journal. Their owner (`supervisor.rs`) connects the two channels.
+//! leases; it doesn't know runs or queues. Reports on an attempt go straight to its run ([`ToRun`]), changes of an agent
+//! to its owner ([`FromAgents`]).
 
+use super::reason::{AgentGone, DeclineReason, LossCause};
+use super::sequence::InSequence;
+use crate::journal::Receipt;
+use phalanx_proto::link::{Held, Hello};
 use phalanx_shared::cancel::CancelOrder;
-use phalanx_shared::event::Event;
 use phalanx_shared::id::{AgentId, Token};
 use phalanx_shared::plan::{CellJob, Resources};
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::oneshot;
 
 /// An agent as it described itself in its Hello.
 #[derive(Clone, Debug, PartialEq)]
@@ -40,6 +44,37 @@ pub struct InventoryItem {
     pub finished: bool,
 }
 
+/// Splits a Hello into the agent's description and its inventory.
+pub(super) fn take_apart(hello: Hello) -> (AgentInfo, Vec<InventoryItem>) {
+    let Hello {
+        agent,
+        name,
+        version,
+        protocols: _,
+        labels,
+        slots,
+        resources,
+        images,
+        inventory,
+        instance: _,
+    } = hello;
+    let info = AgentInfo {
+        id: agent,
+        name,
+        version,
+        labels,
+        slots,
+        resources,
+        images,
+    };
+    let item = |held: Held| InventoryItem {
+        token: held.token,
+        last_seq: held.last_seq,
+        finished: held.finished,
+    };
+    (info, inventory.into_iter().map(item).collect())
+}
+
 /// An attempt that a connecting agent continues.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GoesOn {
@@ -51,35 +86,58 @@ pub struct GoesOn {
     pub timeout: Duration,
 }
 
-/// Facts from the sessions, in order per agent. Never dropped: the channel is bounded and slows a session down.
+/// The way from an attempt's session to its run. A session gets one with each offer and each attempt that continues.
+pub trait ToRun: Send + Sync {
+    /// Passes a report on, in order. It never waits: what an attempt may have under way is bounded by its session,
+    /// which ends the connection of an agent that sends more than it may without acknowledgement. If the run is over, or
+    /// crashed and is being recovered, the report is dropped, and with it the receipt of its events.
+    fn report(&self, report: Report);
+}
+
+/// A report on one attempt, from its session to its run.
 #[derive(Debug)]
+pub enum Report {
+    /// The agent accepted the offer.
+    Accepted,
+    /// The offer was declined, or failed.
+    Declined(DeclineReason),
+    /// The attempt was taken from its agent. Its token is closed at the gate.
+    Revoked(LossCause),
+    /// Events that passed the gate, in sequence without gaps.
+    Events {
+        /// The events.
+        events: InSequence,
+        /// Goes with the events to the journal, which tells the session when they are on disk.
+        receipt: Receipt,
+    },
+}
+
+/// An attempt that continues, and the way to its run.
+pub struct Resumed {
+    /// The attempt.
+    pub goes_on: GoesOn,
+    /// Receives its reports.
+    pub run: Arc<dyn ToRun>,
+}
+
+/// The answer to a Hello: the attempts that continue. All others are abandoned.
+pub type Answer = Box<dyn FnOnce(Vec<Resumed>) + Send>;
+
+/// Changes of agents, from the sessions, in order per agent. Unbounded: each is a connection that came or went, and the
+/// receiver never waits.
 pub enum FromAgents {
-    /// An agent said Hello. The answer names the attempts that continue; all others are abandoned.
+    /// An agent said Hello. An answer that comes after its next Hello has no effect.
     Connected {
         agent: AgentInfo,
         inventory: Vec<InventoryItem>,
-        answer: oneshot::Sender<Vec<GoesOn>>,
+        answer: Answer,
     },
     /// The connection broke. The agent's attempts may continue until `Lost`.
     Disconnected { agent: AgentId, reason: String },
-    /// The agent didn't reconnect in time, said Goodbye, or fell silent: its attempts are over.
-    Lost { agent: AgentId, reason: String },
+    /// The agent is gone: its attempts are over.
+    Lost { agent: AgentId, gone: AgentGone },
     /// The agent takes no further offers.
     Draining { agent: AgentId },
-    /// The agent accepted an offer.
-    Accepted { token: Token },
-    /// An offer was declined, or wasn't answered in time.
-    Declined { token: Token, reason: String },
-    /// An attempt was revoked: it didn't end in time, or its agent sent events that it may not send. Its token is
-    /// closed at the gate.
-    Revoked { token: Token, reason: String },
-    /// Events of a live attempt, in sequence without gaps, already past the gate. The receiver sends `durable` when
-    /// they are on disk.
-    Events {
-        token: Token,
-        events: Vec<Event>,
-        durable: oneshot::Sender<()>,
-    },
 }
 
 /// Commands to the sessions.
@@ -93,6 +151,8 @@ pub enum ToAgents {
         secrets: Arc<BTreeMap<String, String>>,
         /// The attempt's parent in the run's trace, if the run is traced.
         traceparent: Option<String>,
+        /// Receives the attempt's reports.
+        run: Arc<dyn ToRun>,
     },
     /// Cancel an attempt: run `always` steps and clean up within the grace period. `force` skips the steps.
     Cancel { token: Token, order: CancelOrder },
@@ -102,10 +162,12 @@ pub enum ToAgents {
     Drain { agent: AgentId },
     /// Pull these images because a queued cell will need them.
     Prefetch { agent: AgentId, images: Vec<String> },
+    /// Connect again and say which attempts you hold: a run was recovered and has to know.
+    Reconnect { agent: AgentId },
 }
 
-impl std::fmt::Debug for ToAgents {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for ToAgents {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Written by hand, so that secret values can't reach a log through it.
         match self {
             ToAgents::Offer { agent, token, .. } => write!(f, "Offer({agent}, {token})"),
@@ -113,6 +175,7 @@ impl std::fmt::Debug for ToAgents {
             ToAgents::Retire { token } => write!(f, "Retire({token})"),
             ToAgents::Drain { agent } => write!(f, "Drain({agent})"),
             ToAgents::Prefetch { agent, images } => write!(f, "Prefetch({agent}, {images:?})"),
+            ToAgents::Reconnect { agent } => write!(f, "Reconnect({agent})"),
         }
     }
 }

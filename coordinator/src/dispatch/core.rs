@@ -2,23 +2,22 @@
 //! Hello until the agent is lost.
 //!
 //! Inputs arrive with the current time; effects are returned as data and performed by `actor.rs`. A session knows
-//! connections, sequence numbers and leases. It doesn't know runs, queues or the journal: these receive facts
-//! ([`Effect::Tell`]) and answer through [`AgentSession::resumed`] and [`AgentSession::durable`].
+//! connections, sequence numbers and leases. It doesn't know runs, queues or the journal: runs receive reports and
+//! answer with [`Input::Resumed`], and the journal says what is durable ([`Input::Durable`]).
 //!
 //! stage: offered: the offer goes to the agent's session, over `proto/phalanx/v1/agent_link.proto`
 
-use super::attempt::{Attempt, Cancel, Sequence, Stage};
-use super::budget::size;
-use super::contract::{AgentInfo, GoesOn, InventoryItem};
+use super::attempt::{Attempt, Cancel};
+use super::contract::{AgentInfo, GoesOn, InventoryItem, take_apart};
 use super::gate::{SharedGate, Stale};
-use phalanx_proto::link::{FromAgent, Hello, ToAgent, Welcome};
+use super::reason::{AgentGone, DeclineReason, LossCause};
+use super::sequence::{InSequence, Sequence};
+use phalanx_proto::link::{FromAgent, Hello, Offer, ToAgent, Welcome};
+use phalanx_shared::cancel::CancelOrder;
 use phalanx_shared::event::Event;
 use phalanx_shared::id::{AgentId, Token};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
-
-/// Batches of one attempt that may wait for the journal. A well-behaved agent has at most four in flight.
-const MAX_PENDING: usize = 64;
 
 /// Time and size limits of a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,13 +65,80 @@ impl Default for Settings {
 /// Number of an agent's connection, assigned by the code that accepts connections.
 pub type ConnectionId = u64;
 
-/// An effect that the session's actor performs.
+/// Input of a session.
+#[derive(Debug)]
+pub enum Input {
+    /// A Hello on a new connection. The protocol version is already agreed.
+    Hello {
+        connection: ConnectionId,
+        protocol: u32,
+        hello: Hello,
+    },
+    /// A message from the agent.
+    Received {
+        connection: ConnectionId,
+        message: FromAgent,
+    },
+    /// A connection ended.
+    Broken {
+        connection: ConnectionId,
+        reason: String,
+    },
+    /// The answer to the Hello on a connection: the attempts of the inventory that continue.
+    Resumed {
+        connection: ConnectionId,
+        attempts: Vec<GoesOn>,
+    },
+    /// Offer an attempt to the agent.
+    Offer(Offer),
+    /// Cancel an attempt. The order is repeated until the agent confirms it.
+    Cancel { token: Token, order: CancelOrder },
+    /// An attempt is over for the coordinator.
+    Retire { token: Token },
+    /// Tell the agent to take no new attempts and to leave when it is done.
+    Drain,
+    /// Tell the agent to pull images that queued cells will need.
+    Prefetch { images: Vec<String> },
+    /// Let the agent connect again, so that the runs learn which attempts it holds.
+    Reconnect,
+    /// The events of an attempt up to `seq` are on disk.
+    Durable { token: Token, seq: u64 },
+    /// Events that came over a connection didn't reach the disk, or not even their run.
+    NotDurable {
+        connection: ConnectionId,
+        token: Token,
+    },
+    /// The agent process with this instance id ended.
+    Died { instance: String },
+    /// Time passed.
+    Tick,
+}
+
+/// An effect that the session's actor performs, in order.
 #[derive(Debug, PartialEq)]
 pub enum Effect {
     /// Send a message to the agent over its current connection.
     Send(ToAgent),
-    /// Pass a fact to the rest of the coordinator. Order is kept.
-    Tell(Fact),
+    /// Tell the run that the agent accepted an offer.
+    Accepted { token: Token },
+    /// Tell the run that an offer was declined, or failed.
+    Declined { token: Token, reason: DeclineReason },
+    /// Tell the run that an attempt was taken from its agent.
+    Revoked { token: Token, cause: LossCause },
+    /// Pass events to the run. The journal answers with [`Input::Durable`].
+    Events { token: Token, events: InSequence },
+    /// The agent said Hello. Answered by [`Input::Resumed`].
+    Connected {
+        connection: ConnectionId,
+        agent: AgentInfo,
+        inventory: Vec<InventoryItem>,
+    },
+    /// The connection broke.
+    Disconnected { reason: String },
+    /// The agent takes no new attempts.
+    Draining,
+    /// The agent is lost.
+    Lost { gone: AgentGone },
     /// Close a connection.
     Close {
         connection: ConnectionId,
@@ -80,74 +146,45 @@ pub enum Effect {
     },
     /// Accept logs of this attempt from now on.
     Opened(Token),
-    /// No more logs of this attempt will come.
+    /// No more logs of this attempt will come, and no reports.
     Closed(Token),
     /// End the session: the agent is lost.
     End,
 }
 
-/// A fact for the rest of the coordinator: [`super::contract::FromAgents`] without its channels.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Fact {
-    /// The agent said Hello. Answered by [`AgentSession::resumed`].
-    Connected {
-        agent: AgentInfo,
-        inventory: Vec<InventoryItem>,
-    },
-    /// The connection broke.
-    Disconnected { reason: String },
-    /// The agent is lost.
-    Lost { reason: String },
-    /// The agent takes no new attempts.
-    Draining,
-    /// The agent accepted an offer.
-    Accepted { token: Token },
-    /// An offer was declined, or failed.
-    Declined { token: Token, reason: String },
-    /// An attempt was revoked from its agent.
-    Revoked { token: Token, reason: String },
-    /// Events passed the gate. Answered by [`AgentSession::durable`].
-    Events { token: Token, events: Vec<Event> },
-}
+type Effects = Vec<Effect>;
 
 /// State of the agent's connection.
 #[derive(Debug, PartialEq)]
-pub(super) enum Connection {
+enum Connection {
     /// No connection. The agent is lost if it isn't back at `until`.
-    Down {
-        until: Duration,
-    },
+    Down { until: Duration },
     /// A Hello arrived; the rest of the coordinator has to answer it.
-    Greeted {
-        id: ConnectionId,
-    },
-    Up {
-        id: ConnectionId,
-    },
+    Greeted { id: ConnectionId },
+    /// The Hello is answered.
+    Up { id: ConnectionId },
 }
 
 /// The session of one agent. See the module documentation.
 #[derive(Debug)]
 pub struct AgentSession {
-    pub(super) agent: AgentId,
-    pub(super) settings: Settings,
-    pub(super) gate: SharedGate,
-    pub(super) connection: Connection,
-    pub(super) protocol: u32,
+    agent: AgentId,
+    settings: Settings,
+    gate: SharedGate,
+    connection: Connection,
+    protocol: u32,
     /// Instance id of the agent's process; none before the first Hello.
-    pub(super) instance: Option<String>,
-    pub(super) attempts: BTreeMap<Token, Attempt>,
-    pub(super) inventory: BTreeSet<Token>,
+    instance: Option<String>,
+    attempts: BTreeMap<Token, Attempt>,
+    inventory: BTreeSet<Token>,
     /// Orders to cancel that arrived between the Hello and the answer to it.
-    pub(super) early: BTreeMap<Token, Cancel>,
+    early: BTreeMap<Token, Cancel>,
     /// When the last message arrived.
-    pub(super) heard: Duration,
-    pub(super) ticked: Option<Duration>,
-    pub(super) draining: bool,
-    pub(super) ended: bool,
+    heard: Duration,
+    ticked: Option<Duration>,
+    draining: bool,
+    ended: bool,
 }
-
-pub(super) type Effects = Vec<Effect>;
 
 impl AgentSession {
     /// Creates the session of an agent that is about to say Hello.
@@ -191,29 +228,74 @@ impl AgentSession {
         self.instance.is_some() && !self.ended
     }
 
-    pub(super) fn is_up(&self) -> bool {
+    /// Handles one input and returns what follows from it.
+    pub fn handle(&mut self, input: Input, now: Duration) -> Vec<Effect> {
+        match input {
+            Input::Hello {
+                connection,
+                protocol,
+                hello,
+            } => self.hello(now, connection, protocol, hello),
+            Input::Received {
+                connection,
+                message,
+            } => self.received(now, connection, message),
+            Input::Broken { connection, reason } => self.disconnected(now, connection, reason),
+            Input::Resumed {
+                connection,
+                attempts,
+            } => self.resumed(now, connection, attempts),
+            Input::Offer(offer) => self.offer(now, offer),
+            Input::Cancel { token, order } => self.cancel(now, &token, order),
+            Input::Retire { token } => self.retire(&token),
+            Input::Drain => {
+                self.draining = true;
+                self.if_up(ToAgent::Drain)
+            }
+            // Without a connection, nothing is lost: prefetching is only an optimization.
+            Input::Prefetch { images } => self.if_up(ToAgent::Prefetch { images }),
+            Input::Reconnect => {
+                self.broken_off(now, "a run was recovered: say again what you hold")
+            }
+            Input::Durable { token, seq } => self.durable(token, seq),
+            // The agent connects again and resends from the last durable sequence number.
+            Input::NotDurable { connection, token } if self.current() == Some(connection) => {
+                let reason = format!("the journal didn't take events of {token}");
+                self.broken_off(now, &reason)
+            }
+            Input::NotDurable { .. } => Vec::new(),
+            Input::Died { instance } => self.died(&instance),
+            Input::Tick => self.tick(now),
+        }
+    }
+
+    fn is_up(&self) -> bool {
         matches!(self.connection, Connection::Up { .. })
     }
 
-    /// Handles a Hello on a new connection, which replaces the previous one. The protocol version is already agreed.
+    fn if_up(&self, message: ToAgent) -> Effects {
+        if self.is_up() {
+            vec![Effect::Send(message)]
+        } else {
+            Vec::new()
+        }
+    }
+
+    // ---- connections
+
+    /// Handles a Hello on a new connection, which replaces the previous one.
     ///
     /// The Hello must come from the same process unless that process is gone: an identity that is held can't be taken
     /// over. Otherwise anyone who copies an agent's directory, or reads its id in a list, would get its offers, and
     /// each of the two would end the other's attempts.
-    pub fn hello(
-        &mut self,
-        now: Duration,
-        id: ConnectionId,
-        protocol: u32,
-        hello: Hello,
-    ) -> Effects {
-        let mut effects = Vec::new();
+    fn hello(&mut self, now: Duration, id: ConnectionId, protocol: u32, hello: Hello) -> Effects {
         if self.ended {
             return close(id, "the session is over, come again");
         }
         if self.is_held() && self.instance.as_ref() != Some(&hello.instance) {
             return close(id, HELD);
         }
+        let mut effects = Vec::new();
         if let Some(before) = self.current() {
             let reason = "a newer connection of the same agent takes its place";
             effects.extend(close(before, reason));
@@ -226,35 +308,32 @@ impl AgentSession {
         let (agent, inventory) = take_apart(hello);
         self.inventory = inventory.iter().map(|item| item.token.clone()).collect();
         self.settle_offers(now, &mut effects);
-        effects.push(Effect::Tell(Fact::Connected { agent, inventory }));
+        effects.push(Effect::Connected {
+            connection: id,
+            agent,
+            inventory,
+        });
         effects
     }
 
     /// Settles the offers that were in flight when the connection broke: those that the agent holds arrived, the rest
     /// didn't.
     fn settle_offers(&mut self, now: Duration, effects: &mut Effects) {
-        let offered = |a: &Attempt| matches!(a.stage, Stage::Offered { .. } | Stage::Unsent(_));
-        let open: Vec<Token> = self
-            .attempts
-            .iter()
-            .filter(|(_, attempt)| offered(attempt))
-            .map(|(token, _)| token.clone())
-            .collect();
-        for token in open {
+        for token in self.tokens_where(Attempt::is_offered) {
             if self.inventory.contains(&token) {
                 self.accepted(now, &token, effects);
             } else {
-                self.declined(&token, "the offer was lost with the connection", effects);
+                self.declined(&token, DeclineReason::LostOffer, effects);
             }
         }
     }
 
     /// Handles the answer to a Hello: which attempts of the inventory continue, and each one's last durable sequence
-    /// number.
-    pub fn resumed(&mut self, now: Duration, answer: Vec<GoesOn>) -> Effects {
-        let Connection::Greeted { id } = self.connection else {
+    /// number. Ignores an answer to an earlier Hello.
+    fn resumed(&mut self, now: Duration, id: ConnectionId, answer: Vec<GoesOn>) -> Effects {
+        if self.connection != (Connection::Greeted { id }) {
             return Vec::new();
-        };
+        }
         self.connection = Connection::Up { id };
         let resume: BTreeMap<Token, GoesOn> = answer
             .into_iter()
@@ -262,27 +341,21 @@ impl AgentSession {
             .map(|goes_on| (goes_on.token.clone(), goes_on))
             .collect();
         let mut effects = Vec::new();
-        self.keep_only(&resume, &mut effects);
+        // Offers made since the Hello stay: they haven't been sent yet.
+        let over = self
+            .attempts
+            .iter()
+            .filter(|(token, attempt)| !resume.contains_key(*token) && !attempt.is_unsent());
+        for token in over.map(|(token, _)| token.clone()).collect::<Vec<_>>() {
+            self.close_gate(&token, &mut effects);
+        }
         let margin = self.settings.attempt_margin;
         for (token, goes_on) in &resume {
             self.gate.lock().open(token.clone(), self.agent.clone());
             effects.push(Effect::Opened(token.clone()));
             let known = self.attempts.remove(token);
-            // The time allowed keeps counting. For an attempt from an earlier term, it starts again.
-            let overdue = known.as_ref().and_then(|a| a.overdue);
-            let said = known.as_ref().map_or(0, |a| a.said);
             let early = self.early.remove(token);
-            let cancel = early.or(known.and_then(|a| a.cancel));
-            let mut attempt = Attempt {
-                overdue,
-                said,
-                ..Attempt::resumed(goes_on.durable_seq, goes_on.timeout)
-            };
-            attempt.count_from(now, margin);
-            if let Some(cancel) = &cancel {
-                attempt.end_by(cancel.end_by(now, margin));
-            }
-            attempt.cancel = cancel;
+            let attempt = Attempt::resumed(goes_on, known, early, now, margin);
             self.attempts.insert(token.clone(), attempt);
         }
         let Settings {
@@ -307,22 +380,6 @@ impl AgentSession {
         effects
     }
 
-    /// Closes the attempts that the session knows and the agent doesn't continue. Keeps offers made since the Hello:
-    /// they haven't been sent yet.
-    fn keep_only(&mut self, resume: &BTreeMap<Token, GoesOn>, effects: &mut Effects) {
-        let over: Vec<Token> = self
-            .attempts
-            .iter()
-            .filter(|(token, a)| {
-                !resume.contains_key(*token) && !matches!(a.stage, Stage::Unsent(_))
-            })
-            .map(|(token, _)| token.clone())
-            .collect();
-        for token in over {
-            self.close_gate(&token, effects);
-        }
-    }
-
     /// Sends what couldn't be sent without a connection.
     fn catch_up(&mut self, now: Duration, effects: &mut Effects) {
         if self.draining {
@@ -330,36 +387,64 @@ impl AgentSession {
         }
         let until = now + self.settings.accept_within;
         for (token, attempt) in &mut self.attempts {
-            if let Stage::Unsent(_) = attempt.stage {
-                let stage = std::mem::replace(&mut attempt.stage, Stage::Offered { until });
-                if let Stage::Unsent(offer) = stage {
-                    effects.push(Effect::Send(ToAgent::Offer(*offer)));
-                }
+            if let Some(offer) = attempt.send_offer(until) {
+                effects.push(Effect::Send(ToAgent::Offer(offer)));
             }
-            if let Some(cancel) = attempt.cancel.as_mut().filter(|c| !c.arrived) {
-                cancel.sent = Some(now);
-                effects.push(Effect::Send(cancel.message(token)));
+            if let Some(order) = attempt.unconfirmed_cancel(now, false) {
+                let token = token.clone();
+                effects.push(Effect::Send(ToAgent::Cancel { token, order }));
             }
         }
     }
 
     /// Handles the end of a connection. Ignores connections other than the current one.
-    pub fn disconnected(&mut self, now: Duration, id: ConnectionId, reason: String) -> Effects {
+    fn disconnected(&mut self, now: Duration, id: ConnectionId, reason: String) -> Effects {
         if self.current() != Some(id) || self.ended {
             return Vec::new();
         }
         let until = self.patience().min(now + self.settings.reset_grace);
         self.connection = Connection::Down { until };
-        vec![Effect::Tell(Fact::Disconnected { reason })]
+        vec![Effect::Disconnected { reason }]
     }
 
-    /// Returns when a silent agent is considered lost.
-    pub(super) fn patience(&self) -> Duration {
-        self.heard + self.settings.lease + self.settings.margin
+    /// Closes the current connection; the agent may reconnect.
+    fn broken_off(&mut self, now: Duration, reason: &str) -> Effects {
+        let Some(id) = self.current() else {
+            return Vec::new();
+        };
+        let mut effects = close(id, reason);
+        effects.extend(self.disconnected(now, id, reason.to_owned()));
+        effects
     }
+
+    /// Handles a report that a process of the agent ended. Ignores processes other than the newest one.
+    fn died(&mut self, instance: &str) -> Effects {
+        let mut effects = Vec::new();
+        let newest = self.instance.as_deref() == Some(instance);
+        if !self.ended && !instance.is_empty() && newest {
+            self.lost(AgentGone::Died, &mut effects);
+        }
+        effects
+    }
+
+    /// Ends the session: the agent's attempts are over, and its later messages about them are stale.
+    fn lost(&mut self, gone: AgentGone, effects: &mut Effects) {
+        self.ended = true;
+        for token in self.tokens_where(|_| true) {
+            self.close_gate(&token, effects);
+        }
+        let reason = gone.to_string();
+        effects.push(Effect::Lost { gone });
+        if let Some(connection) = self.current() {
+            effects.push(Effect::Close { connection, reason });
+        }
+        effects.push(Effect::End);
+    }
+
+    // ---- messages of the agent
 
     /// Handles a message. Ignores messages from a superseded connection.
-    pub fn received(&mut self, now: Duration, id: ConnectionId, message: FromAgent) -> Effects {
+    fn received(&mut self, now: Duration, id: ConnectionId, message: FromAgent) -> Effects {
         if self.current() != Some(id) || self.ended {
             return Vec::new();
         }
@@ -373,91 +458,65 @@ impl AgentSession {
             FromAgent::Heartbeat { number } => {
                 effects.push(Effect::Send(ToAgent::Heartbeat { number }));
             }
-            FromAgent::Draining => effects.push(Effect::Tell(Fact::Draining)),
-            FromAgent::Goodbye { reason } => self.lost(&format!("it left: {reason}"), &mut effects),
+            FromAgent::Draining => effects.push(Effect::Draining),
+            FromAgent::Goodbye { reason } => self.lost(AgentGone::Left(reason), &mut effects),
             FromAgent::Accept { token } => {
-                self.spoken_of(&token, &mut effects, |session, token, effects| {
-                    session.accepted(now, token, effects);
-                });
+                if self.passes(&token, &mut effects) {
+                    self.accepted(now, &token, &mut effects);
+                }
             }
             FromAgent::Decline { token, reason } => {
-                self.spoken_of(&token, &mut effects, |session, token, effects| {
-                    session.declined(token, &reason, effects);
-                });
+                if self.passes(&token, &mut effects) {
+                    self.declined(&token, DeclineReason::ByAgent(reason), &mut effects);
+                }
             }
             FromAgent::Cancelling { token } => {
-                self.spoken_of(&token, &mut effects, |session, token, _| {
-                    let attempt = session.attempts.get_mut(token);
-                    if let Some(cancel) = attempt.and_then(|a| a.cancel.as_mut()) {
-                        cancel.arrived = true;
-                    }
-                });
+                if self.passes(&token, &mut effects)
+                    && let Some(attempt) = self.attempts.get_mut(&token)
+                {
+                    attempt.cancel_arrived();
+                }
             }
             FromAgent::Events { token, events } => {
-                let mut too_much = false;
-                self.spoken_of(&token, &mut effects, |session, token, effects| {
-                    too_much = !session.events(now, token, events, effects);
-                });
-                if too_much {
-                    return self.broken_off(now, "sends more than it may without acknowledgement");
+                if self.passes(&token, &mut effects)
+                    && !self.events(now, &token, events, &mut effects)
+                {
+                    let reason = "sends more than it may without acknowledgement";
+                    effects.extend(self.broken_off(now, reason));
                 }
             }
         }
         effects
     }
 
-    /// Handles an agent's message about an attempt if its token passes the gate; otherwise answers with `Abandon`.
-    fn spoken_of(
-        &mut self,
-        token: &Token,
-        effects: &mut Effects,
-        then: impl FnOnce(&mut Self, &Token, &mut Effects),
-    ) {
+    /// Returns whether a token passes the gate; otherwise answers with `Abandon`.
+    fn passes(&self, token: &Token, effects: &mut Effects) -> bool {
         let verdict: Result<(), Stale> = self.gate.lock().check(&self.agent, token);
-        match verdict {
-            Ok(()) => then(self, token, effects),
-            Err(stale) => effects.push(Effect::Send(ToAgent::Abandon {
-                token: token.clone(),
-                reason: stale.to_string(),
-            })),
+        if let Err(stale) = &verdict {
+            effects.push(abandon(token, stale.to_string()));
         }
+        verdict.is_ok()
     }
 
     fn accepted(&mut self, now: Duration, token: &Token, effects: &mut Effects) {
         let margin = self.settings.attempt_margin;
-        let Some(attempt) = self.attempts.get_mut(token) else {
-            return;
-        };
-        if !matches!(attempt.stage, Stage::Held) {
-            attempt.stage = Stage::Held;
-            attempt.count_from(now, margin);
+        if let Some(attempt) = self.attempts.get_mut(token)
+            && attempt.accept(now, margin)
+        {
             let token = token.clone();
-            effects.push(Effect::Tell(Fact::Accepted { token }));
+            effects.push(Effect::Accepted { token });
         }
     }
 
     /// Closes an offer that was declined or failed. An accepted offer can't be declined any more.
-    pub(super) fn declined(&mut self, token: &Token, reason: &str, effects: &mut Effects) {
-        let held = |attempt: &Attempt| matches!(attempt.stage, Stage::Held);
-        if self.attempts.get(token).is_none_or(held) {
-            return;
+    fn declined(&mut self, token: &Token, reason: DeclineReason, effects: &mut Effects) {
+        if self.attempts.get(token).is_some_and(Attempt::is_offered) {
+            effects.push(Effect::Declined {
+                token: token.clone(),
+                reason,
+            });
+            self.close_gate(token, effects);
         }
-        self.close_gate(token, effects);
-        effects.push(Effect::Tell(Fact::Declined {
-            token: token.clone(),
-            reason: reason.to_owned(),
-        }));
-    }
-
-    /// Revokes an attempt from its agent and tells the agent to abandon it.
-    pub(super) fn revoke(&mut self, token: &Token, reason: String, effects: &mut Effects) {
-        self.close_gate(token, effects);
-        let token = token.clone();
-        effects.push(Effect::Tell(Fact::Revoked {
-            token: token.clone(),
-            reason: reason.clone(),
-        }));
-        effects.extend(self.if_up(ToAgent::Abandon { token, reason }));
     }
 
     /// Passes on events that are new. Returns false if the agent sends more than it may.
@@ -472,89 +531,222 @@ impl AgentSession {
         self.accepted(now, token, effects);
         let lie = self.gate.lock().check_events(&self.agent, token, &events);
         if let Err(lie) = lie {
-            self.revoke(token, lie.to_string(), effects);
+            self.revoke(token, LossCause::Lie(lie), effects);
             return true;
         }
-        #[cfg(test)]
-        if !self.attempts.contains_key(token) {
+        let token = token.clone();
+        let Some(attempt) = self.attempts.get_mut(&token) else {
             // Reached only with the gate off.
-            let (token, events) = (token.clone(), events);
-            effects.push(Effect::Tell(Fact::Events { token, events }));
-            return true;
-        }
-        let Some(attempt) = self.attempts.get_mut(token) else {
+            #[cfg(test)]
+            effects.push(Effect::Events {
+                token,
+                events: InSequence::unchecked(events),
+            });
             return true;
         };
-        let token = token.clone();
+        if !attempt.may_send_more() {
+            return false;
+        }
         match attempt.take(events) {
             Sequence::New(events) => {
-                let fits = attempt.pending <= MAX_PENDING;
-                attempt.said += events.iter().map(|e| size(&e.kind)).sum::<u64>();
-                effects.push(Effect::Tell(Fact::Events { token, events }));
+                effects.push(Effect::Events { token, events });
                 self.keep_budget(effects);
-                return fits;
             }
             Sequence::Repeated => {
                 // The acknowledgement may have been lost.
-                let seq = attempt.durable;
+                let seq = attempt.durable();
                 effects.push(Effect::Send(ToAgent::Ack { token, seq }));
             }
             Sequence::Hole => {
-                let from_seq = attempt.received + 1;
+                let from_seq = attempt.next();
                 effects.push(Effect::Send(ToAgent::Resend { token, from_seq }));
             }
         }
         true
     }
 
-    /// Closes the current connection; the agent may reconnect.
-    pub(super) fn broken_off(&mut self, now: Duration, reason: &str) -> Effects {
-        let Some(id) = self.current() else {
-            return Vec::new();
-        };
-        let mut effects = close(id, reason);
-        effects.extend(self.disconnected(now, id, reason.to_owned()));
-        effects
-    }
-
-    pub(super) fn if_up(&self, message: ToAgent) -> Effects {
-        if self.is_up() {
-            vec![Effect::Send(message)]
-        } else {
-            Vec::new()
+    /// Revokes attempts until the events of the rest fit the agent's budget. Each attempt has a budget of its own;
+    /// without this one, an agent with many attempts could still send too much in total. The attempt with the most bytes
+    /// goes first: it is the noisy one, even if another one sent the last batch.
+    fn keep_budget(&mut self, effects: &mut Effects) {
+        let budget = self.settings.agent_event_bytes;
+        while self.attempts.values().map(Attempt::said).sum::<u64>() > budget {
+            let noisiest = self.attempts.iter().max_by_key(|(_, a)| a.said());
+            let Some(token) = noisiest.map(|(token, _)| token.clone()) else {
+                return;
+            };
+            let mib = budget >> 20;
+            self.revoke(&token, LossCause::AgentBudget { mib }, effects);
         }
     }
 
-    pub(super) fn close_gate(&mut self, token: &Token, effects: &mut Effects) {
+    /// Revokes an attempt from its agent and tells the agent to abandon it.
+    fn revoke(&mut self, token: &Token, cause: LossCause, effects: &mut Effects) {
+        let message = abandon(token, cause.to_string());
+        effects.push(Effect::Revoked {
+            token: token.clone(),
+            cause,
+        });
+        self.close_gate(token, effects);
+        effects.extend(Some(message).filter(|_| self.is_up()));
+    }
+
+    fn close_gate(&mut self, token: &Token, effects: &mut Effects) {
         self.attempts.remove(token);
         self.gate.lock().close(token);
         effects.push(Effect::Closed(token.clone()));
     }
 
-    /// Handles a report that a process of the agent ended. Ignores processes other than the newest one.
-    pub fn died(&mut self, instance: &str) -> Effects {
+    // ---- commands of the coordinator
+
+    fn offer(&mut self, now: Duration, offer: Offer) -> Effects {
+        let token = offer.token.clone();
+        let refused = match self.connection {
+            _ if self.ended => Some(DeclineReason::AgentLost),
+            Connection::Down { .. } => Some(DeclineReason::NotConnected),
+            _ => None,
+        };
+        if let Some(reason) = refused {
+            let declined = token.clone();
+            return vec![Effect::Declined { token, reason }, Effect::Closed(declined)];
+        }
+        let timeout = Duration::from_millis(offer.job.cell.timeout_ms);
+        self.gate.lock().open(token.clone(), self.agent.clone());
+        let mut effects = vec![Effect::Opened(token.clone())];
+        let attempt = if self.is_up() {
+            effects.push(Effect::Send(ToAgent::Offer(offer)));
+            Attempt::offered(now + self.settings.accept_within, timeout)
+        } else {
+            Attempt::unsent(offer, timeout)
+        };
+        self.attempts.insert(token, attempt);
+        effects
+    }
+
+    fn cancel(&mut self, now: Duration, token: &Token, order: CancelOrder) -> Effects {
+        let up = self.is_up();
+        let cancel = Cancel::new(order.clone(), up.then_some(now));
+        let Some(attempt) = self.attempts.get_mut(token) else {
+            // Each run answers a Hello on its own. One that has answered may already give orders.
+            if self.inventory.contains(token) && !up {
+                self.early.insert(token.clone(), cancel);
+            }
+            return Vec::new();
+        };
+        attempt.cancel(cancel, now, self.settings.attempt_margin);
+        let token = token.clone();
+        self.if_up(ToAgent::Cancel { token, order })
+    }
+
+    /// Retires an attempt: it is over for the coordinator and its token is closed. An agent that still runs it is told
+    /// to abandon it.
+    fn retire(&mut self, token: &Token) -> Effects {
+        if !self.is_up() {
+            self.inventory.remove(token);
+        }
+        let Some(attempt) = self.attempts.get(token) else {
+            return Vec::new();
+        };
+        let over = attempt.is_over();
         let mut effects = Vec::new();
-        let newest = self.instance.as_deref() == Some(instance);
-        if !self.ended && !instance.is_empty() && newest {
-            self.lost("its process died", &mut effects);
+        self.close_gate(token, &mut effects);
+        if !over && self.is_up() {
+            effects.push(abandon(token, Stale::Over.to_string()));
         }
         effects
     }
 
-    /// Ends the session: the agent's attempts are over, and its later messages about them are stale.
-    pub(super) fn lost(&mut self, reason: &str, effects: &mut Effects) {
-        self.ended = true;
-        for token in self.attempts.keys().cloned().collect::<Vec<_>>() {
-            self.close_gate(&token, effects);
+    /// Acknowledges an attempt's events up to `seq`, which are on disk only now (I1). Also acknowledges after the
+    /// attempt was retired, so that the agent can forget it.
+    fn durable(&mut self, token: Token, seq: u64) -> Effects {
+        let attempt = self.attempts.get_mut(&token);
+        let seq = attempt.map_or(seq, |attempt| attempt.stored(seq));
+        self.if_up(ToAgent::Ack { token, seq })
+    }
+
+    // ---- time
+
+    fn tick(&mut self, now: Duration) -> Effects {
+        let mut effects = Vec::new();
+        if self.ended {
+            return effects;
         }
-        let reason = reason.to_owned();
-        effects.push(Effect::Tell(Fact::Lost {
-            reason: reason.clone(),
-        }));
-        if let Some(connection) = self.current() {
-            effects.push(Effect::Close { connection, reason });
+        self.allow_for_own_sleep(now);
+        match self.connection {
+            Connection::Down { until } if now >= until => {
+                self.lost(AgentGone::NotBack, &mut effects);
+            }
+            Connection::Greeted { .. } | Connection::Up { .. } if now >= self.patience() => {
+                self.lost(AgentGone::Silent, &mut effects);
+            }
+            Connection::Up { .. } => {
+                self.expire_offers(now, &mut effects);
+                self.repeat_cancels(now, &mut effects);
+                self.revoke_overdue(now, &mut effects);
+            }
+            Connection::Down { .. } | Connection::Greeted { .. } => {
+                self.expire_offers(now, &mut effects);
+            }
         }
-        effects.push(Effect::End);
+        effects
+    }
+
+    /// Returns when a silent agent is considered lost.
+    fn patience(&self) -> Duration {
+        self.heard + self.settings.lease + self.settings.margin
+    }
+
+    /// Doesn't count time in which the coordinator itself was stopped (a suspended machine, a debugger) as an agent's
+    /// silence.
+    fn allow_for_own_sleep(&mut self, now: Duration) {
+        let before = self.ticked.replace(now).unwrap_or(now);
+        let slept = now.saturating_sub(before);
+        if slept > self.settings.heartbeat {
+            self.heard += slept;
+            self.attempts.values_mut().for_each(|a| a.slept(slept));
+            if let Connection::Down { until } = &mut self.connection {
+                *until += slept;
+            }
+        }
+    }
+
+    fn expire_offers(&mut self, now: Duration, effects: &mut Effects) {
+        for token in self.tokens_where(|attempt| attempt.is_expired(now)) {
+            let within = self.settings.accept_within;
+            self.declined(&token, DeclineReason::Unanswered(within), effects);
+            if self.is_up() {
+                // The offer may have arrived after all.
+                effects.push(abandon(&token, Stale::Over.to_string()));
+            }
+        }
+    }
+
+    fn repeat_cancels(&mut self, now: Duration, effects: &mut Effects) {
+        for (token, attempt) in &mut self.attempts {
+            if let Some(order) = attempt.unconfirmed_cancel(now, true) {
+                let token = token.clone();
+                effects.push(Effect::Send(ToAgent::Cancel { token, order }));
+            }
+        }
+    }
+
+    /// Revokes attempts that should have ended long ago although their agent still answers heartbeats.
+    fn revoke_overdue(&mut self, now: Duration, effects: &mut Effects) {
+        let mut overdue = Vec::new();
+        for (token, attempt) in &mut self.attempts {
+            if attempt.is_overdue(now) {
+                overdue.push((token.clone(), attempt.is_cancelled()));
+            }
+        }
+        for (token, cancelled) in overdue {
+            self.revoke(&token, LossCause::Overdue { cancelled }, effects);
+        }
+    }
+
+    fn tokens_where(&self, condition: impl Fn(&Attempt) -> bool) -> Vec<Token> {
+        let attempts = self.attempts.iter();
+        let found = attempts.filter(|(_, attempt)| condition(attempt));
+        found.map(|(token, _)| token.clone()).collect()
     }
 }
 
@@ -567,32 +759,7 @@ fn close(connection: ConnectionId, reason: &str) -> Effects {
     vec![Effect::Close { connection, reason }]
 }
 
-fn take_apart(hello: Hello) -> (AgentInfo, Vec<InventoryItem>) {
-    let Hello {
-        agent,
-        name,
-        version,
-        protocols: _,
-        labels,
-        slots,
-        resources,
-        images,
-        inventory,
-        instance: _,
-    } = hello;
-    let info = AgentInfo {
-        id: agent,
-        name,
-        version,
-        labels,
-        slots,
-        resources,
-        images,
-    };
-    let item = |held: phalanx_proto::link::Held| InventoryItem {
-        token: held.token,
-        last_seq: held.last_seq,
-        finished: held.finished,
-    };
-    (info, inventory.into_iter().map(item).collect())
+fn abandon(token: &Token, reason: String) -> Effect {
+    let token = token.clone();
+    Effect::Send(ToAgent::Abandon { token, reason })
 }

@@ -3,7 +3,7 @@
 //! Invalid messages are rejected here with a reason, before any session sees them. The caller adds the service to a
 //! tonic router; [`service`] sets the limits of message sizes.
 
-use super::actor::{Dispatch, Greet, Input, Session, Shared};
+use super::actor::{Dispatch, Greet, Session, Shared, ToSession, WAITING};
 use super::contract::{FromAgents, ToAgents};
 use super::core::{ConnectionId, Settings};
 use super::gate::SharedGate;
@@ -28,14 +28,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 /// Messages to one agent that may wait for it to read. A well-behaved agent leaves far fewer unread.
 const UNREAD: usize = 4096;
-/// Messages of one agent that may wait for its session.
-const SESSION_MAILBOX: usize = 4096;
+/// Messages that may wait for [`Dispatch`].
+const DISPATCH_MAILBOX: usize = 4096;
 /// Time within which a new connection must send its Hello.
 const GREET_WITHIN: Duration = Duration::from_secs(10);
 
@@ -51,8 +51,8 @@ pub struct Args {
     pub settings: Settings,
     /// Clock for all deadlines and timestamps.
     pub clock: Arc<dyn Clock>,
-    /// Receives the facts about agents.
-    pub facts: mpsc::Sender<FromAgents>,
+    /// Receives the changes of agents.
+    pub agents: mpsc::UnboundedSender<FromAgents>,
     /// Commands to agents.
     pub commands: mpsc::UnboundedReceiver<ToAgents>,
     /// Store for the logs of attempts.
@@ -70,7 +70,7 @@ pub fn service(args: Args) -> AgentLinkServer<Service> {
     let Args {
         settings,
         clock,
-        facts,
+        agents,
         mut commands,
         logs,
         workspaces,
@@ -87,12 +87,12 @@ pub fn service(args: Args) -> AgentLinkServer<Service> {
         clock,
         gate: SharedGate::default(),
         logs,
-        facts,
+        agents,
         heard,
         holders,
     };
     let (gate, logs) = (shared.gate.clone(), shared.logs.clone());
-    let dispatch = Dispatch::spawn_with_mailbox(shared, mailbox::bounded(SESSION_MAILBOX));
+    let dispatch = Dispatch::spawn_with_mailbox(shared, mailbox::bounded(DISPATCH_MAILBOX));
     let commanded = dispatch.clone();
     tokio::spawn(async move {
         while let Some(command) = commands.recv().await {
@@ -260,6 +260,7 @@ async fn listen(
     connection: ConnectionId,
     mut incoming: Streaming<v1::FromAgent>,
 ) {
+    let waiting = Arc::new(Semaphore::new(WAITING));
     let reason = loop {
         let message = match incoming.message().await {
             Ok(Some(message)) => message,
@@ -268,11 +269,15 @@ async fn listen(
         };
         match FromAgent::try_from(message) {
             Ok(message) => {
-                let input = Input::Received {
+                let Ok(_room) = waiting.clone().acquire_owned().await else {
+                    return;
+                };
+                let received = ToSession::Received {
                     connection,
                     message,
+                    _room,
                 };
-                if session.tell(input).await.is_err() {
+                if session.tell(received).await.is_err() {
                     return;
                 }
             }
@@ -281,7 +286,7 @@ async fn listen(
         }
     };
     // If the session is over, it doesn't need to know.
-    let _ = session.tell(Input::Broken { connection, reason }).await;
+    let _ = session.tell(ToSession::Broken { connection, reason }).await;
 }
 
 async fn send_file(mut file: tokio::fs::File, wire: mpsc::Sender<Result<v1::Chunk, Status>>) {

@@ -1,5 +1,5 @@
 //! The single writer: it takes the waiting appends, commits them in one transaction, and notifies all callers at once
-//! (group commit).
+//! (group commit). Agents' events carry a [`Receipt`], by which the writer tells their session directly.
 //!
 //! A full or failing disk only causes delay: the writer logs it once and retries until it works, while the bounded
 //! channel slows the callers down. Nothing is dropped.
@@ -10,8 +10,10 @@ use super::store::{Store, StoreError, Write};
 use crate::metrics::METRICS;
 use phalanx_shared::clock::Stopwatch;
 use phalanx_shared::time::Timestamp;
+use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -30,7 +32,65 @@ pub type Health = Option<String>;
 
 struct Append {
     writes: Vec<Write>,
+    receipt: Option<Receipt>,
     done: oneshot::Sender<Result<(), StoreError>>,
+    line: Line,
+}
+
+impl Append {
+    fn end(self, result: Result<(), StoreError>) {
+        if let Some(receipt) = self.receipt {
+            receipt.give(result.is_ok());
+        }
+        // The receiver is gone if its run is.
+        let _ = self.done.send(result);
+    }
+}
+
+/// Tells the sender of events once whether they are on disk. A receipt that is lost on the way says that they aren't.
+pub struct Receipt(Option<Box<dyn FnOnce(bool) + Send>>);
+
+impl Receipt {
+    /// Creates a receipt. `tell` must not wait: the writer calls it between commits.
+    pub fn new(tell: impl FnOnce(bool) + Send + 'static) -> Self {
+        Receipt(Some(Box::new(tell)))
+    }
+
+    /// Says whether the events are on disk.
+    pub fn give(mut self, stored: bool) {
+        if let Some(tell) = self.0.take() {
+            tell(stored);
+        }
+    }
+}
+
+impl Drop for Receipt {
+    fn drop(&mut self) {
+        if let Some(tell) = self.0.take() {
+            tell(false);
+        }
+    }
+}
+
+impl fmt::Debug for Receipt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Receipt")
+    }
+}
+
+/// Appends that build on each other, such as those of a run. Once one is refused, so are all later ones: otherwise
+/// events after a gap would be committed, and acknowledged (I1).
+#[derive(Clone, Debug, Default)]
+pub struct Line(Arc<AtomicBool>);
+
+impl Line {
+    fn is_broken(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn break_off(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// A handle to the journal. Cheap to clone.
@@ -98,9 +158,26 @@ impl Journal {
 
     /// Queues writes in the order of calls; they become durable together. Waits only while the queue is full.
     pub async fn append(&self, writes: Vec<Write>) -> Durable {
+        self.append_to(&Line::default(), writes, None).await
+    }
+
+    /// Queues writes that build on earlier ones of the same line. Gives the receipt as soon as they are on disk, before
+    /// `Durable` resolves; with no writes, as soon as everything queued before is.
+    pub async fn append_to(
+        &self,
+        line: &Line,
+        writes: Vec<Write>,
+        receipt: Option<Receipt>,
+    ) -> Durable {
         let (done, durable) = oneshot::channel();
-        // If the writer has stopped, `done` is dropped, which `Durable` reports as an error.
-        let _ = self.appends.send(Append { writes, done }).await;
+        let append = Append {
+            writes,
+            receipt,
+            done,
+            line: line.clone(),
+        };
+        // If the writer has stopped, the append is dropped, which both the receipt and `Durable` report.
+        let _ = self.appends.send(append).await;
         Durable(durable)
     }
 
@@ -135,25 +212,41 @@ async fn write(
     while queue.recv_many(&mut appends, BATCH).await > 0 {
         let mut writes = Vec::new();
         let mut waiting = Vec::with_capacity(appends.len());
-        for append in appends.drain(..) {
-            let from = writes.len();
-            writes.extend(append.writes);
-            waiting.push((from..writes.len(), append.done));
-        }
-        match commit(&*store, &writes, &health).await {
-            Ok(()) => waiting.into_iter().for_each(|(_, done)| {
-                let _ = done.send(Ok(()));
-            }),
-            // One append contradicts the database. Commit each separately, so that the others succeed.
-            Err(_) => {
-                for (range, done) in waiting {
-                    let own = writes.get(range).unwrap_or_default();
-                    let _ = done.send(commit(&*store, own, &health).await);
-                }
+        for mut append in appends.drain(..) {
+            if append.line.is_broken() {
+                append.end(refused());
+                continue;
             }
+            let from = writes.len();
+            writes.append(&mut append.writes);
+            waiting.push((from..writes.len(), append));
+        }
+        if writes.is_empty() || commit(&*store, &writes, &health).await.is_ok() {
+            waiting
+                .into_iter()
+                .for_each(|(_, append)| append.end(Ok(())));
+            continue;
+        }
+        // One append contradicts the database. Commit each separately, so that the others succeed.
+        for (range, append) in waiting {
+            let own = writes.get(range).unwrap_or_default();
+            let result = match append.line.is_broken() {
+                true => refused(),
+                false if own.is_empty() => Ok(()),
+                false => commit(&*store, own, &health).await,
+            };
+            if result.is_err() {
+                append.line.break_off();
+            }
+            append.end(result);
         }
     }
     store.close().await;
+}
+
+fn refused() -> Result<(), StoreError> {
+    let why = "it builds on an earlier write that was refused".to_owned();
+    Err(StoreError::Refused(why))
 }
 
 /// Commits, however long the disk takes. Returns an error only if the writes contradict the database.

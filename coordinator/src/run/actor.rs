@@ -1,12 +1,16 @@
 //! One actor per run: it journals the core's decisions and hands the effects to the courier.
+//!
+//! Its mailbox is unbounded, so that no session, agent or scheduler ever waits for a run, however slow its journal is.
+//! What may be in it is bounded: the events of its attempts that aren't durable (the session of each ends the connection
+//! of an agent that sends more), a few answers per offer, one assignment per queued cell, one question per connecting
+//! agent, and the requests of clients, which wait for their answers.
 
-use super::core::{Decision, Effect, Input, RunCore};
-use super::courier::{Courier, Load, Parcel, Resumed, Tail};
-use super::patience::Patience;
+use super::core::{Effect, Input, RunCore};
+use super::courier::{Courier, Load, Parcel, Tail};
+use super::index::AgentsOfRuns;
 use crate::clock::Clock;
-use crate::dispatch::contract::{InventoryItem, ToAgents};
-use crate::journal::Past;
-use crate::journal::{Journal, RunEnd, Write};
+use crate::dispatch::contract::{self, InventoryItem, Report, ToAgents, ToRun};
+use crate::journal::{Journal, Line, Past, Receipt, RunEnd, Write};
 use crate::metrics::METRICS;
 use crate::schedule::actor::{Assignment, Scheduling};
 use crate::schedule::core::{CellRequest, Input as ScheduleInput};
@@ -28,7 +32,7 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tracing::Instrument;
 
-pub use super::courier::Tail as RunTail;
+pub use super::courier::{Resumed, Tail as RunTail};
 
 /// Maximum number of jobs of one run that are built concurrently.
 const MAKERS: usize = 2;
@@ -52,6 +56,8 @@ pub struct Args {
     pub scheduling: ActorRef<Scheduling>,
     /// Commands to agents.
     pub to_agents: mpsc::UnboundedSender<ToAgents>,
+    /// Learns which agents hold attempts of the run.
+    pub index: AgentsOfRuns,
     /// Publishes to watchers how much of the run is durable.
     pub tail: watch::Sender<Tail>,
     /// Clock for deadlines and timestamps.
@@ -67,6 +73,10 @@ pub struct Run {
     secrets: Secrets,
     history: History,
     journal: Journal,
+    /// The run's own appends, which build on each other.
+    line: Line,
+    index: AgentsOfRuns,
+    me: WeakActorRef<Self>,
     clock: Arc<dyn Clock>,
     trace: Option<TraceContext>,
     loads: mpsc::UnboundedSender<Load>,
@@ -82,7 +92,6 @@ impl Actor for Run {
 
     async fn on_start(args: Args, me: ActorRef<Self>) -> Result<Self, Infallible> {
         let (loads, queue) = mpsc::unbounded_channel();
-        let scheduling = args.scheduling.clone();
         let courier = Courier {
             run: args.core.run().clone(),
             scheduling: args.scheduling,
@@ -90,19 +99,8 @@ impl Actor for Run {
             tail: args.tail,
         };
         let weak = me.downgrade();
-        let plan = args.core.state().plan.as_ref();
-        if let (Some(limit), false) = (
-            plan.and_then(|plan| plan.queue_timeout_ms),
-            args.core.state().is_finished(),
-        ) {
-            let now = args.clock.wall();
-            let waited = args.core.state().submitted.map(|since| now.since(since));
-            let patience = Patience {
-                run: args.core.run().clone(),
-                limit: Duration::from_millis(limit),
-                waited: waited.unwrap_or_default(),
-            };
-            tokio::spawn(patience.last(me.downgrade(), scheduling));
+        for agent in args.core.agents() {
+            args.index.holds(&agent, args.core.run());
         }
         tokio::spawn(async move {
             let settled = courier.carry(queue).await;
@@ -120,6 +118,9 @@ impl Actor for Run {
             secrets: args.secrets,
             history: args.history,
             journal: args.journal,
+            line: Line::default(),
+            index: args.index,
+            me: me.downgrade(),
             clock: args.clock,
             trace: args.trace,
             loads,
@@ -138,6 +139,17 @@ impl Actor for Run {
     }
 }
 
+/// What comes with an input and belongs to one of its effects.
+#[derive(Default)]
+struct Attached {
+    /// Receipt for the events that are journaled.
+    receipt: Option<Receipt>,
+    /// Receives the attempts that a connecting agent continues.
+    answer: Option<oneshot::Sender<Resumed>>,
+    /// Job of the cell that is offered.
+    job: Option<Arc<CellJob>>,
+}
+
 /// Passes an input to the core.
 pub struct Tell(pub Input);
 
@@ -145,7 +157,7 @@ impl Message<Tell> for Run {
     type Reply = ();
 
     async fn handle(&mut self, Tell(input): Tell, _: &mut Context<Self, ()>) {
-        self.decide(input).await;
+        self.decide(input, Attached::default()).await;
     }
 }
 
@@ -157,7 +169,8 @@ impl Message<Start> for Run {
 
     async fn handle(&mut self, _: Start, _: &mut Context<Self, ()>) {
         let missing = self.missing_secrets();
-        self.decide(Input::Secrets { missing }).await;
+        self.decide(Input::Secrets { missing }, Attached::default())
+            .await;
     }
 }
 
@@ -190,31 +203,50 @@ impl Message<Made> for Run {
     }
 }
 
-/// Events of an attempt, to be made durable.
-pub struct AgentEvents {
-    /// Token of the attempt.
-    pub token: Token,
-    /// The events, in sequence.
-    pub events: Vec<Event>,
-    /// Notified when the events are on disk.
-    pub durable: oneshot::Sender<()>,
+/// A report of an attempt's session.
+struct FromAttempt {
+    token: Token,
+    report: Report,
 }
 
-impl Message<AgentEvents> for Run {
+impl Message<FromAttempt> for Run {
     type Reply = ();
 
-    async fn handle(&mut self, message: AgentEvents, _: &mut Context<Self, ()>) {
-        let AgentEvents {
-            token,
-            events,
-            durable,
-        } = message;
-        let decision = self
-            .core
-            .handle(Input::Events { token, events }, self.clock.wall());
-        // Acknowledged before the gate closes for the attempt.
-        self.perform(decision, vec![Parcel::Durable(durable)], None)
-            .await;
+    async fn handle(&mut self, message: FromAttempt, _: &mut Context<Self, ()>) {
+        let FromAttempt { token, report } = message;
+        let mut receipt = None;
+        let input = match report {
+            Report::Accepted => Input::Accepted { token },
+            Report::Declined(reason) => Input::Declined { token, reason },
+            Report::Revoked(cause) => Input::Revoked { token, cause },
+            Report::Events {
+                events,
+                receipt: of,
+            } => {
+                receipt = Some(of);
+                Input::Events { token, events }
+            }
+        };
+        let attached = Attached {
+            receipt,
+            ..Attached::default()
+        };
+        self.decide(input, attached).await;
+    }
+}
+
+/// The way from an attempt's session to this run. The mailbox is unbounded, so it never waits.
+struct AttemptOf {
+    run: WeakActorRef<Run>,
+    token: Token,
+}
+
+impl ToRun for AttemptOf {
+    fn report(&self, report: Report) {
+        if let Some(run) = self.run.upgrade() {
+            let token = self.token.clone();
+            let _ = run.tell(FromAttempt { token, report }).try_send();
+        }
     }
 }
 
@@ -237,9 +269,12 @@ impl Message<Connected> for Run {
             inventory,
             answer,
         } = message;
-        let input = Input::Connected { agent, inventory };
-        let decision = self.core.handle(input, self.clock.wall());
-        self.perform(decision, Vec::new(), Some(answer)).await;
+        let attached = Attached {
+            answer: Some(answer),
+            ..Attached::default()
+        };
+        self.decide(Input::Connected { agent, inventory }, attached)
+            .await;
     }
 }
 
@@ -254,7 +289,8 @@ impl Message<GiveSecrets> for Run {
         secrets.extend(more);
         self.secrets = Arc::new(secrets);
         let missing = self.missing_secrets();
-        self.decide(Input::Secrets { missing }).await;
+        self.decide(Input::Secrets { missing }, Attached::default())
+            .await;
     }
 }
 
@@ -370,9 +406,9 @@ impl Message<LookAtWaiting> for Run {
 }
 
 impl Run {
-    async fn decide(&mut self, input: Input) {
-        let decision = self.core.handle(input, self.clock.wall());
-        self.perform(decision, Vec::new(), None).await;
+    async fn decide(&mut self, input: Input, attached: Attached) {
+        let effects = self.core.handle(input, self.clock.wall());
+        self.perform(effects, attached).await;
     }
 
     /// Builds a cell's job outside the actor, so that events of other cells don't wait for it.
@@ -410,26 +446,23 @@ impl Run {
             agent_name,
             job,
         } = made;
-        let input = match &job {
-            Ok(_) => Input::Assigned {
-                token,
-                agent,
-                agent_name,
-            },
-            Err(reason) => Input::Unrunnable {
-                token,
-                reason: reason.clone(),
-            },
+        self.index.holds(&agent, self.core.run());
+        let (input, job) = match job {
+            Ok(job) => {
+                let input = Input::Runnable {
+                    token,
+                    agent,
+                    agent_name,
+                };
+                (input, Some(job))
+            }
+            Err(reason) => (Input::Unrunnable { token, reason }, None),
         };
-        let mut decision = self.core.handle(input, self.clock.wall());
-        let offer = |effect: &Effect| matches!(effect, Effect::Offer { .. });
-        let mut first = Vec::new();
-        if let (Some(at), Ok(job)) = (decision.effects.iter().position(offer), job)
-            && let Effect::Offer { token, agent } = decision.effects.remove(at)
-        {
-            first.push(Parcel::ToAgent(self.offer(token, agent, job)));
-        }
-        self.perform(decision, first, None).await;
+        let attached = Attached {
+            job,
+            ..Attached::default()
+        };
+        self.decide(input, attached).await;
     }
 
     fn offer(&self, token: Token, agent: AgentId, job: Arc<CellJob>) -> ToAgents {
@@ -440,40 +473,48 @@ impl Run {
         });
         ToAgents::Offer {
             agent,
-            token,
             job,
             secrets,
             traceparent,
+            run: self.way_of(&token),
+            token,
         }
     }
 
-    /// Journals a decision and passes its effects to the courier.
-    async fn perform(
-        &mut self,
-        decision: Decision,
-        mut parcels: Vec<Parcel>,
-        answer: Option<oneshot::Sender<Resumed>>,
-    ) {
-        let Decision { events, effects } = decision;
-        let mut writes: Vec<Write> = Vec::with_capacity(events.len());
-        for recorded in events {
-            let more = self.also_written(&recorded.event);
-            writes.push(Write::Event(recorded));
-            writes.extend(more);
+    /// Returns the way from an attempt's session to this run.
+    fn way_of(&self, token: &Token) -> Arc<dyn ToRun> {
+        Arc::new(AttemptOf {
+            run: self.me.clone(),
+            token: token.clone(),
+        })
+    }
+
+    /// Journals a decision and passes its other effects to the courier.
+    async fn perform(&mut self, effects: Vec<Effect>, mut attached: Attached) {
+        let receipt = attached.receipt.take();
+        let mut writes: Vec<Write> = Vec::with_capacity(effects.len());
+        let mut parcels = Vec::new();
+        for effect in effects {
+            match effect {
+                Effect::Journal(recorded) => {
+                    let more = self.also_written(&recorded.event);
+                    writes.push(Write::Event(recorded));
+                    writes.extend(more);
+                }
+                Effect::Settled => {
+                    let run = self.core.run().clone();
+                    writes.push(Write::Settled { run });
+                    parcels.push(Parcel::Settled);
+                }
+                effect => parcels.extend(self.parcel(effect, &mut attached)),
+            }
         }
-        let run = self.core.run().clone();
-        if effects.contains(&Effect::Settled) {
-            writes.push(Write::Settled { run });
-        }
-        let durable = if writes.is_empty() {
+        let durable = if writes.is_empty() && receipt.is_none() {
             None
         } else {
-            Some(self.journal.append(writes).await)
+            let append = self.journal.append_to(&self.line, writes, receipt);
+            Some(append.await)
         };
-        let mut answer = answer;
-        for effect in effects {
-            parcels.extend(self.parcel(effect, &mut answer));
-        }
         let load = Load {
             durable,
             position: self.core.position(),
@@ -534,13 +575,11 @@ impl Run {
         })
     }
 
-    fn parcel(
-        &mut self,
-        effect: Effect,
-        answer: &mut Option<oneshot::Sender<Resumed>>,
-    ) -> Option<Parcel> {
+    fn parcel(&mut self, effect: Effect, attached: &mut Attached) -> Option<Parcel> {
         let run = self.core.run().clone();
         Some(match effect {
+            // Both are handled by the caller.
+            Effect::Journal(_) | Effect::Settled => return None,
             Effect::Queue(tokens) => {
                 let now = self.clock.monotonic();
                 let cells = tokens.iter().map(|token| (token.cell.clone(), now));
@@ -553,8 +592,9 @@ impl Run {
                 }
                 Parcel::Schedule(ScheduleInput::Withdrawn { run, tokens })
             }
-            // Offers are made in `made`, which has the job.
-            Effect::Offer { .. } => return None,
+            Effect::Offer { token, agent } => {
+                Parcel::ToAgent(self.offer(token, agent, attached.job.take()?))
+            }
             Effect::Accepted(token) => Parcel::Schedule(ScheduleInput::Accepted { token }),
             Effect::Declined { token, reason } => {
                 Parcel::Schedule(ScheduleInput::Declined { token, reason })
@@ -565,10 +605,14 @@ impl Run {
             Effect::Resume { attempts, .. } => {
                 let tokens = attempts.iter().map(|goes_on| goes_on.token.clone());
                 let requests = tokens.filter_map(|token| self.request(token)).collect();
-                Parcel::Resume(answer.take()?, Resumed { attempts, requests })
+                let attempts = attempts.into_iter().map(|goes_on| contract::Resumed {
+                    run: self.way_of(&goes_on.token),
+                    goes_on,
+                });
+                let attempts = attempts.collect();
+                Parcel::Resume(attached.answer.take()?, Resumed { attempts, requests })
             }
             Effect::Finished(outcome) => Parcel::Finished(outcome),
-            Effect::Settled => Parcel::Settled,
         })
     }
 
@@ -588,5 +632,18 @@ impl Run {
         wanted
             .filter(|name| !self.secrets.contains_key(name))
             .collect()
+    }
+}
+
+/// Lets the actor handle nothing until the sender is dropped, for tests.
+#[cfg(test)]
+pub(crate) struct Hang(pub oneshot::Receiver<()>);
+
+#[cfg(test)]
+impl Message<Hang> for Run {
+    type Reply = ();
+
+    async fn handle(&mut self, Hang(over): Hang, _: &mut Context<Self, ()>) {
+        let _ = over.await;
     }
 }

@@ -1,6 +1,6 @@
-//! The pure core of a run: it takes an input and returns events to journal and effects to perform.
+//! The pure core of a run: it takes an input and returns effects, the first of which are events to journal.
 //!
-//! The caller of [`RunCore::handle`] must make a decision's events durable before it performs the decision's effects.
+//! The caller of [`RunCore::handle`] must make a decision's events durable before it performs the effects after them.
 //! The state is the fold of the events and nothing else, so that a restart ([`RunCore::recovered`]) continues where the
 //! journal ends.
 //!
@@ -8,9 +8,14 @@
 
 use super::verdict::{Verdict, verdict};
 use crate::dispatch::contract::{GoesOn, InventoryItem};
+use crate::dispatch::reason::{AgentGone, DeclineReason, LossCause};
+use crate::dispatch::sequence::InSequence;
+use crate::dispatch::size::size;
+use phalanx_proto::limit::{ATTEMPT_EVENT_BYTES_TAKEN, ATTEMPT_EVENTS_TAKEN};
 use phalanx_shared::cancel::CancelOrder;
 use phalanx_shared::event::{Event, EventKind, Recorded};
 use phalanx_shared::id::{AgentId, CellId, RunId, Token};
+use phalanx_shared::invariant;
 use phalanx_shared::outcome::Outcome;
 use phalanx_shared::run_state::{CellStatus, RunState};
 use phalanx_shared::time::Timestamp;
@@ -23,8 +28,8 @@ pub enum Input {
     /// Starts the run, continues it after a restart, or tells it which secrets still have no value. While any is
     /// missing, no cell starts.
     Secrets { missing: Vec<String> },
-    /// The scheduler found an agent for a waiting cell.
-    Assigned {
+    /// The scheduler found an agent for a waiting cell, and its job is made.
+    Runnable {
         token: Token,
         agent: AgentId,
         agent_name: String,
@@ -34,18 +39,18 @@ pub enum Input {
     /// The agent accepted an offer.
     Accepted { token: Token },
     /// An offer was declined, or failed.
-    Declined { token: Token, reason: String },
+    Declined { token: Token, reason: DeclineReason },
     /// An attempt was revoked from its agent.
-    Revoked { token: Token, reason: String },
+    Revoked { token: Token, cause: LossCause },
     /// Events of an attempt, in sequence.
-    Events { token: Token, events: Vec<Event> },
+    Events { token: Token, events: InSequence },
     /// An agent connected and reported the attempts of this run that it holds.
     Connected {
         agent: AgentId,
         inventory: Vec<InventoryItem>,
     },
     /// An agent is gone for good.
-    AgentLost { agent: AgentId, reason: String },
+    AgentLost { agent: AgentId, gone: AgentGone },
     /// These cells have waited for their first start as long as they may; each comes with what it waited for.
     NeverStarted {
         cells: Vec<(CellId, String)>,
@@ -60,9 +65,11 @@ fn seconds(limit: Duration) -> String {
     format!("{}s", limit.as_secs_f64())
 }
 
-/// An effect to perform once the decision's events are durable.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// An effect of a decision.
+#[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
+    /// Journal this event. All effects after it wait until it is durable.
+    Journal(Recorded),
     /// Queue these attempts with the scheduler.
     Queue(Vec<Token>),
     /// Withdraw these attempts from the scheduler.
@@ -90,36 +97,34 @@ pub enum Effect {
     Settled,
 }
 
-/// Events to journal, then effects to perform.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Decision {
-    /// Events to journal, in order, with their positions.
-    pub events: Vec<Recorded>,
-    /// Effects to perform afterwards, in order.
-    pub effects: Vec<Effect>,
+/// A decision in the making: events to journal, then effects to perform.
+#[derive(Default)]
+struct Decision {
+    events: Vec<Recorded>,
+    effects: Vec<Effect>,
 }
 
 /// The state of a run and its attempts in flight.
 #[derive(Clone, Debug)]
 pub struct RunCore {
-    pub(super) state: RunState,
+    state: RunState,
     /// Position of the newest event.
-    pub(super) position: u64,
-    pub(super) epoch: u64,
+    position: u64,
+    epoch: u64,
     /// Attempts that agents hold.
-    pub(super) held: BTreeMap<CellId, Token>,
+    held: BTreeMap<CellId, Token>,
     /// Attempts that the scheduler has queued.
-    pub(super) waiting: BTreeMap<CellId, Token>,
+    waiting: BTreeMap<CellId, Token>,
     /// Bytes of events of the attempts that agents hold, since this term began.
-    pub(super) said: BTreeMap<CellId, u64>,
-    pub(super) missing_secrets: Vec<String>,
+    said: BTreeMap<CellId, u64>,
+    missing_secrets: Vec<String>,
     /// The harshest cancel order so far.
-    pub(super) order: Option<CancelOrder>,
+    order: Option<CancelOrder>,
     /// Number of cells without an outcome.
-    pub(super) open: usize,
-    pub(super) settled: bool,
+    open: usize,
+    settled: bool,
     /// Grace period of fail-fast, and of a cancel that an earlier version journaled without one.
-    pub(super) default_grace: Duration,
+    default_grace: Duration,
 }
 
 impl RunCore {
@@ -191,19 +196,20 @@ impl RunCore {
         agents
     }
 
-    /// Handles one input and returns what follows from it.
-    pub fn handle(&mut self, input: Input, now: Timestamp) -> Decision {
+    /// Handles one input and returns what follows from it: first the events to journal, with their positions, then
+    /// everything else.
+    pub fn handle(&mut self, input: Input, now: Timestamp) -> Vec<Effect> {
         let mut d = Decision::default();
         match input {
             Input::Secrets { missing } => {
                 self.missing_secrets = missing;
                 self.enqueue_idle(now, &mut d);
             }
-            Input::Assigned {
+            Input::Runnable {
                 token,
                 agent,
                 agent_name,
-            } => self.assigned(token, agent, agent_name, now, &mut d),
+            } => self.offer(token, agent, agent_name, now, &mut d),
             Input::Unrunnable { token, reason } => {
                 d.effects.push(Effect::Release(token.clone()));
                 // If the cell was withdrawn while its job was being built, it has already been decided about.
@@ -214,15 +220,16 @@ impl RunCore {
                 }
             }
             Input::Accepted { token } => self.accepted(token, now, &mut d),
-            Input::Declined { token, reason } => self.declined(&token, reason, now, &mut d),
-            Input::Revoked { token, reason } => self.revoked(&token, reason, now, &mut d),
+            Input::Declined { token, reason } => self.declined(&token, &reason, now, &mut d),
+            Input::Revoked { token, cause } => self.revoked(&token, &cause, now, &mut d),
             Input::Events { token, events } => self.agent_events(&token, events, now, &mut d),
             Input::Connected { agent, inventory } => {
                 self.connected(agent, &inventory, now, &mut d);
             }
-            Input::AgentLost { agent, reason } => {
+            Input::AgentLost { agent, gone } => {
+                let cause = LossCause::Agent(gone);
                 for token in self.held_by(&agent) {
-                    self.lose(&token, &reason, now, &mut d);
+                    self.lose(&token, &cause, now, &mut d);
                 }
             }
             Input::NeverStarted { cells, limit } => {
@@ -233,11 +240,13 @@ impl RunCore {
             Input::Cancel(order) => self.cancel(order, now, &mut d),
         }
         self.close(now, &mut d);
-        d
+        let Decision { events, effects } = d;
+        let events = events.into_iter().map(Effect::Journal);
+        events.chain(effects).collect()
     }
 
     /// Records and folds one of the coordinator's own events.
-    pub(super) fn record(&mut self, kind: EventKind, now: Timestamp, d: &mut Decision) {
+    fn record(&mut self, kind: EventKind, now: Timestamp, d: &mut Decision) {
         let event = Event {
             run: self.state.run.clone(),
             attempt: None,
@@ -249,7 +258,7 @@ impl RunCore {
         self.keep(event, d);
     }
 
-    pub(super) fn keep(&mut self, event: Event, d: &mut Decision) {
+    fn keep(&mut self, event: Event, d: &mut Decision) {
         self.state.apply_without_output(&event);
         self.position += 1;
         let position = self.position;
@@ -299,7 +308,7 @@ impl RunCore {
         Some(token)
     }
 
-    pub(super) fn requeue(&mut self, cell: &CellId, d: &mut Decision) {
+    fn requeue(&mut self, cell: &CellId, d: &mut Decision) {
         if self.missing_secrets.is_empty()
             && let Some(token) = self.next_token(cell)
         {
@@ -308,7 +317,7 @@ impl RunCore {
     }
 
     /// Decides about a cell whose attempt ended, or that has no current attempt.
-    pub(super) fn judge(&mut self, cell: &CellId, now: Timestamp, d: &mut Decision) {
+    fn judge(&mut self, cell: &CellId, now: Timestamp, d: &mut Decision) {
         let (Some(planned), Some(seen)) = (self.state.planned(cell), self.state.cells.get(cell))
         else {
             return;
@@ -339,7 +348,7 @@ impl RunCore {
     }
 
     /// Gives a cell its one outcome (I2).
-    pub(super) fn finish(
+    fn finish(
         &mut self,
         cell: &CellId,
         outcome: Outcome,
@@ -461,6 +470,228 @@ impl RunCore {
             self.settled = true;
             d.effects.push(Effect::Settled);
         }
+    }
+
+    // ---- attempts: offered, accepted, returned, reported on, lost
+
+    fn offer(
+        &mut self,
+        token: Token,
+        agent: AgentId,
+        agent_name: String,
+        now: Timestamp,
+        d: &mut Decision,
+    ) {
+        if self.waiting.get(&token.cell) != Some(&token) {
+            d.effects.push(Effect::Release(token));
+            return;
+        }
+        self.waiting.remove(&token.cell);
+        self.held.insert(token.cell.clone(), token.clone());
+        self.said.remove(&token.cell);
+        let offered = EventKind::CellOffered {
+            token: token.clone(),
+            agent: agent.clone(),
+            agent_name,
+        };
+        self.record(offered, now, d);
+        d.effects.push(Effect::Offer { token, agent });
+    }
+
+    /// Returns whether a token is that of its cell's newest attempt and an agent holds it. This is the run's check for
+    /// stale tokens.
+    fn holds(&self, token: &Token) -> bool {
+        self.held.get(&token.cell) == Some(token)
+    }
+
+    fn status(&self, cell: &CellId) -> Option<CellStatus> {
+        Some(self.state.cells.get(cell)?.status)
+    }
+
+    fn accepted(&mut self, token: Token, now: Timestamp, d: &mut Decision) {
+        if self.holds(&token) && self.status(&token.cell) == Some(CellStatus::Offered) {
+            let kind = EventKind::CellAccepted {
+                token: token.clone(),
+            };
+            self.record(kind, now, d);
+            d.effects.push(Effect::Accepted(token));
+        }
+    }
+
+    fn declined(
+        &mut self,
+        token: &Token,
+        reason: &DeclineReason,
+        now: Timestamp,
+        d: &mut Decision,
+    ) {
+        let open = matches!(
+            self.status(&token.cell),
+            Some(CellStatus::Offered | CellStatus::Accepted)
+        );
+        if self.holds(token) && open {
+            let reason = reason.to_string();
+            let scheduler = Effect::Declined {
+                token: token.clone(),
+                reason: reason.clone(),
+            };
+            self.give_back(token, reason, scheduler, now, d);
+        }
+    }
+
+    /// Returns a cell whose offer failed to the queue, or finishes it if the run is cancelled.
+    fn give_back(
+        &mut self,
+        token: &Token,
+        reason: String,
+        release: Effect,
+        now: Timestamp,
+        d: &mut Decision,
+    ) {
+        self.held.remove(&token.cell);
+        let kind = EventKind::CellReturned {
+            token: token.clone(),
+            reason,
+        };
+        self.record(kind, now, d);
+        d.effects.push(Effect::Retire(token.clone()));
+        d.effects.push(release);
+        match self.order.clone() {
+            Some(order) => self.finish(&token.cell, Outcome::Cancelled, Some(order.reason), now, d),
+            None => self.requeue(&token.cell, d),
+        }
+    }
+
+    fn agent_events(
+        &mut self,
+        token: &Token,
+        events: InSequence,
+        now: Timestamp,
+        d: &mut Decision,
+    ) {
+        // The run may have given the attempt up while the events were on their way.
+        if !self.holds(token) {
+            d.effects.push(Effect::Retire(token.clone()));
+            return;
+        }
+        let mut torn_down = false;
+        let mut ended = false;
+        for event in events.into_events() {
+            let last = self
+                .state
+                .cells
+                .get(&token.cell)
+                .and_then(|c| c.attempts.last());
+            debug_assert_eq!(
+                invariant::follows(last.map_or(0, |attempt| attempt.last_seq), &event),
+                Ok(())
+            );
+            ended |= matches!(event.kind, EventKind::AttemptFinished { .. });
+            torn_down |= matches!(event.kind, EventKind::TornDown { .. });
+            if torn_down && last.is_some_and(|attempt| attempt.outcome.is_none()) {
+                return self.lose(token, &LossCause::NoVerdict, now, d);
+            }
+            if let Some(cause) = self.too_much(token, &event) {
+                return self.revoked(token, &cause, now, d);
+            }
+            self.keep(event, d);
+        }
+        if torn_down {
+            self.held.remove(&token.cell);
+            d.effects.push(Effect::Retire(token.clone()));
+            d.effects.push(Effect::Release(token.clone()));
+        }
+        if ended || torn_down {
+            self.judge(&token.cell, now, d);
+        }
+    }
+
+    /// Returns why an attempt must be revoked if it has sent more events than a correct agent allows.
+    fn too_much(&mut self, token: &Token, event: &Event) -> Option<LossCause> {
+        let said = self.said.entry(token.cell.clone()).or_default();
+        *said += size(&event.kind);
+        if event.seq > ATTEMPT_EVENTS_TAKEN {
+            let limit = ATTEMPT_EVENTS_TAKEN;
+            return Some(LossCause::TooManyEvents { limit });
+        }
+        (*said > ATTEMPT_EVENT_BYTES_TAKEN).then_some(LossCause::TooManyBytes {
+            mib: ATTEMPT_EVENT_BYTES_TAKEN >> 20,
+        })
+    }
+
+    /// Decides which attempts a connecting agent continues.
+    fn connected(
+        &mut self,
+        agent: AgentId,
+        inventory: &[InventoryItem],
+        now: Timestamp,
+        d: &mut Decision,
+    ) {
+        let mut attempts = Vec::new();
+        for token in self.held_by(&agent) {
+            if !inventory.iter().any(|item| item.token == token) {
+                self.lose(&token, &LossCause::Forgotten, now, d);
+                continue;
+            }
+            self.accepted(token.clone(), now, d);
+            let seen = self.state.cells.get(&token.cell);
+            let attempt = seen.and_then(|c| c.attempts.last());
+            let running = attempt.is_some_and(|a| a.outcome.is_none());
+            let planned = self.state.planned(&token.cell);
+            attempts.push(GoesOn {
+                token: token.clone(),
+                durable_seq: attempt.map_or(0, |a| a.last_seq),
+                timeout: Duration::from_millis(planned.map_or(0, |cell| cell.timeout_ms)),
+            });
+            // Force also shortens the clean-up of an attempt that has ended.
+            if let Some(order) = self.order.clone().filter(|order| running || order.force) {
+                d.effects.push(Effect::Cancel { token, order });
+            }
+        }
+        // Before the cancels: the agent must know that it continues an attempt before it is told to cancel it.
+        d.effects.insert(0, Effect::Resume { agent, attempts });
+    }
+
+    /// Handles an attempt that was revoked from its agent. The agent is alive, but gets no offers for a while.
+    fn revoked(&mut self, token: &Token, cause: &LossCause, now: Timestamp, d: &mut Decision) {
+        if self.holds(token) {
+            let scheduler = Effect::Declined {
+                token: token.clone(),
+                reason: cause.to_string(),
+            };
+            self.lose_and(token, cause, scheduler, now, d);
+        }
+    }
+
+    /// Handles an attempt whose agent is gone. An offer that was never accepted only returns the cell to the queue.
+    fn lose(&mut self, token: &Token, cause: &LossCause, now: Timestamp, d: &mut Decision) {
+        let release = Effect::Release(token.clone());
+        self.lose_and(token, cause, release, now, d);
+    }
+
+    fn lose_and(
+        &mut self,
+        token: &Token,
+        cause: &LossCause,
+        release: Effect,
+        now: Timestamp,
+        d: &mut Decision,
+    ) {
+        let reason = cause.to_string();
+        if self.status(&token.cell) == Some(CellStatus::Offered) {
+            self.give_back(token, reason, release, now, d);
+            return;
+        }
+        self.held.remove(&token.cell);
+        let token = token.clone();
+        let lost = EventKind::AttemptLost {
+            token: token.clone(),
+            reason,
+        };
+        self.record(lost, now, d);
+        d.effects.push(Effect::Retire(token.clone()));
+        d.effects.push(release);
+        self.judge(&token.cell, now, d);
     }
 
     /// Returns the run's id.

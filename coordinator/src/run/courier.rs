@@ -3,7 +3,7 @@
 //! The run itself doesn't wait for the disk. It makes further decisions while the courier waits, so that many decisions
 //! share a commit. No agent, scheduler or watcher sees a decision before it is on disk.
 
-use crate::dispatch::contract::{GoesOn, ToAgents};
+use crate::dispatch::contract::{self, ToAgents};
 use crate::journal::Durable;
 use crate::schedule::actor::Scheduling;
 use crate::schedule::core::{CellRequest, Input as ScheduleInput};
@@ -30,17 +30,14 @@ pub(super) enum Parcel {
     ToAgent(ToAgents),
     /// Answer to a connecting agent: the attempts that continue.
     Resume(oneshot::Sender<Resumed>, Resumed),
-    /// Report that an agent's events are on disk.
-    Durable(oneshot::Sender<()>),
     Finished(Outcome),
     Settled,
 }
 
 /// The attempts of one run that a connecting agent continues.
-#[derive(Clone, Debug, Default)]
 pub struct Resumed {
-    /// The attempts, with their durable sequence numbers.
-    pub attempts: Vec<GoesOn>,
+    /// The attempts, with their durable sequence numbers and the ways to this run.
+    pub attempts: Vec<contract::Resumed>,
     /// The scheduling request of each attempt, for its reservation.
     pub requests: Vec<CellRequest>,
 }
@@ -95,9 +92,6 @@ impl Courier {
             }
             Parcel::Resume(answer, resumed) => {
                 let _ = answer.send(resumed);
-            }
-            Parcel::Durable(done) => {
-                let _ = done.send(());
             }
             Parcel::Finished(outcome) => {
                 self.tail.send_modify(|tail| tail.outcome = Some(outcome));

@@ -13,7 +13,8 @@ use std::time::Duration;
 const AGAIN: Duration = Duration::from_secs(2);
 
 /// How long a run's cells may wait for their first start.
-pub(super) struct Patience {
+pub struct Patience {
+    /// Id of the run.
     pub run: RunId,
     /// The limit from the spec.
     pub limit: Duration,

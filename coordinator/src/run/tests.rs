@@ -1,8 +1,10 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
-use super::core::{Decision, Effect, Input, RunCore};
+use super::core::{Effect, Input, RunCore};
 use super::verdict::LOSSES;
 use crate::dispatch::contract::{AgentInfo, InventoryItem};
+use crate::dispatch::reason::{AgentGone, DeclineReason, LossCause};
+use crate::dispatch::sequence::{InSequence, Received, Sequence};
 use crate::schedule::core::{
     CellRequest, Effect as Place, Input as Schedule, RunLimits, Scheduler,
 };
@@ -19,6 +21,15 @@ use proptest::prelude::*;
 use serde_json::Map;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
+
+/// Passes events as the check of sequence numbers does.
+fn in_sequence(events: Vec<Event>) -> InSequence {
+    let before = events[0].seq - 1;
+    match Received::up_to(before).take(events) {
+        Sequence::New(events) => events,
+        other => panic!("{other:?}"),
+    }
+}
 
 /// A plan of cells `c0`, `c1` …
 pub fn plan(cells: usize, change: impl Fn(&mut PlannedCell)) -> Plan {
@@ -154,16 +165,23 @@ impl World {
 
     fn tell(&mut self, input: Input) {
         self.now += 1_000;
-        let decision = self.core.handle(input, Timestamp(self.now));
-        self.carry(decision);
+        let effects = self.core.handle(input, Timestamp(self.now));
+        self.carry(effects);
         while let Some(effect) = self.effects.pop_front() {
             self.perform(effect);
         }
         assert_eq!(self.scheduler.check(), Ok(()));
     }
 
-    fn carry(&mut self, decision: Decision) {
-        for recorded in decision.events {
+    fn carry(&mut self, effects: Vec<Effect>) {
+        let mut journaling = true;
+        for effect in effects {
+            let Effect::Journal(recorded) = effect else {
+                journaling = false;
+                self.effects.push_back(effect);
+                continue;
+            };
+            assert!(journaling, "events come before everything else");
             assert_eq!(
                 recorded.position,
                 self.journal.len() as u64 + 1,
@@ -171,7 +189,6 @@ impl World {
             );
             self.journal.push(recorded);
         }
-        self.effects.extend(decision.effects);
     }
 
     fn request(&self, token: Token) -> CellRequest {
@@ -245,6 +262,7 @@ impl World {
                 });
             }
             Effect::Finished(_) => {}
+            Effect::Journal(_) => unreachable!("it was journaled before"),
             Effect::Settled => {
                 self.settled = true;
                 self.schedule(Schedule::RunRemoved { run: "r".into() });
@@ -257,7 +275,7 @@ impl World {
         for effect in self.scheduler.handle(input, now) {
             if let Place::Assign { token, agent } = effect {
                 let agent_name = agent.to_string();
-                let assigned = Input::Assigned {
+                let assigned = Input::Runnable {
                     token,
                     agent,
                     agent_name,
@@ -326,9 +344,12 @@ impl World {
     fn report(&mut self, agent: &AgentId, token: &Token) {
         let held = self.agents.get_mut(agent).unwrap().get_mut(token).unwrap();
         let events = held.events[held.told.saturating_sub(1)..].to_vec();
+        let before = u64::try_from(held.told).unwrap();
         held.told = held.events.len();
         let token = token.clone();
-        self.tell(Input::Events { token, events });
+        if let Sequence::New(events) = Received::up_to(before).take(events) {
+            self.tell(Input::Events { token, events });
+        }
     }
 
     fn lose(&mut self, agent: &AgentId) {
@@ -338,7 +359,7 @@ impl World {
         });
         self.tell(Input::AgentLost {
             agent: agent.clone(),
-            reason: "reset".into(),
+            gone: AgentGone::NotBack,
         });
     }
 
@@ -457,10 +478,11 @@ fn an_attempt_that_was_taken_from_its_agent_is_lost_and_the_agent_isnt_asked_at_
     let mut w = World::new(plan(1, |_| {}), 1);
     let (agent, token) = w.holdings().remove(0);
     (0..2).for_each(|_| w.step(&agent, &token, Outcome::Passed));
-    let reason = "it didn't end it".to_owned();
+    let cause = LossCause::Overdue { cancelled: false };
+    let reason = cause.to_string();
     w.tell(Input::Revoked {
         token: token.clone(),
-        reason: reason.clone(),
+        cause: cause.clone(),
     });
     let cell = &w.core.state().cells[&CellId::from("c0")];
     let lost = cell.attempts.last().unwrap();
@@ -471,7 +493,7 @@ fn an_attempt_that_was_taken_from_its_agent_is_lost_and_the_agent_isnt_asked_at_
     assert!(w.holdings().is_empty(), "its agent rests");
     // A late repetition changes nothing.
     let before = w.journal.len();
-    w.tell(Input::Revoked { token, reason });
+    w.tell(Input::Revoked { token, cause });
     assert_eq!(w.journal.len(), before);
 }
 
@@ -518,8 +540,8 @@ fn a_forced_cancel_that_was_not_delivered_is_still_forced_after_a_restart() {
         let (agent, token) = w.holdings().remove(0);
         w.step(&agent, &token, Outcome::Passed);
         for force in orders {
-            let decision = w.core.handle(Input::Cancel(order(force)), Timestamp(w.now));
-            w.carry(decision);
+            let effects = w.core.handle(Input::Cancel(order(force)), Timestamp(w.now));
+            w.carry(effects);
         }
         // The coordinator dies before it sends anything.
         w.restart();
@@ -529,7 +551,7 @@ fn a_forced_cancel_that_was_not_delivered_is_still_forced_after_a_restart() {
             finished: false,
         }];
         let connected = Input::Connected { agent, inventory };
-        let effects = w.core.handle(connected, Timestamp(w.now)).effects;
+        let effects = w.core.handle(connected, Timestamp(w.now));
         let cancel = Effect::Cancel {
             token,
             order: order(true),
@@ -557,7 +579,7 @@ fn a_cancel_that_an_earlier_version_journaled_gets_the_default_grace() {
         finished: false,
     }];
     let connected = Input::Connected { agent, inventory };
-    let effects = w.core.handle(connected, Timestamp(9)).effects;
+    let effects = w.core.handle(connected, Timestamp(9));
     let order = CancelOrder {
         reason: "enough".to_owned(),
         grace: Duration::from_millis(100),
@@ -582,9 +604,9 @@ fn cells_wait_for_a_missing_secret_and_start_when_it_comes() {
         },
         Timestamp(1),
     );
-    assert_eq!(held, Decision::default());
+    assert_eq!(held, []);
     let freed = core.handle(Input::Secrets { missing: vec![] }, Timestamp(2));
-    assert!(matches!(&freed.effects[..], [Effect::Queue(cells)] if cells.len() == 2));
+    assert!(matches!(&freed[..], [Effect::Queue(cells)] if cells.len() == 2));
 }
 
 #[test]
@@ -628,7 +650,7 @@ proptest! {
                 (2, _) => w.connect(&agent),
                 (3, Some((agent, token))) if !w.agents[&agent][&token].accepted => {
                     w.agents.get_mut(&agent).unwrap().remove(&token);
-                    w.tell(Input::Declined { token, reason: "busy".into() });
+                    w.tell(Input::Declined { token, reason: DeclineReason::ByAgent("busy".into()) });
                     w.now += 60_000_000;
                     w.schedule(Schedule::Tick);
                     w.tell(Input::Secrets { missing: vec![] });
@@ -641,7 +663,7 @@ proptest! {
                         let kind = EventKind::AttemptFinished { outcome: Outcome::Failed, reason: None };
                         let late = Event { run: "r".into(), attempt: Some(attempt), seq: 99, at: Timestamp(0), mono_us: 0, kind };
                         let before = w.journal.len();
-                        w.tell(Input::Events { token, events: vec![late] });
+                        w.tell(Input::Events { token, events: in_sequence(vec![late]) });
                         prop_assert_eq!(before, w.journal.len());
                     }
                 }
@@ -679,14 +701,17 @@ fn cells_that_no_agent_began_in_time_end_errored_and_those_that_an_agent_has_go_
         epoch: 1,
     };
     let decision = world.core.handle(
-        Input::Assigned {
+        Input::Runnable {
             token,
             agent: "a".into(),
             agent_name: "a".to_owned(),
         },
         Timestamp(1),
     );
-    assert_eq!(decision.effects.len(), 1);
+    assert!(
+        matches!(decision[..], [Effect::Journal(_), Effect::Offer { .. }]),
+        "{decision:?}"
+    );
     let limit = Duration::from_millis(1_500);
     let cells = all(&world);
     let decision = world
@@ -697,8 +722,7 @@ fn cells_that_no_agent_began_in_time_end_errored_and_those_that_an_agent_has_go_
     assert_eq!(state.cells[1].outcome, Some(Outcome::Errored));
     let reason = "not started within 1.5s (queue-timeout): no agent";
     assert_eq!(state.cells[1].reason.as_deref(), Some(reason));
-    let withdrawn =
-        matches!(decision.effects.as_slice(), [Effect::Withdraw(tokens)] if tokens.len() == 1);
+    let withdrawn = matches!(decision.last(), Some(Effect::Withdraw(tokens)) if tokens.len() == 1);
     assert!(withdrawn, "{decision:?}");
 }
 
@@ -710,30 +734,32 @@ fn an_attempt_that_is_flooded_ends_and_its_cell_after_the_second_one() {
     let large = 8 << 20;
     // Each event is slightly larger than its message.
     let enough = ATTEMPT_EVENT_BYTES_TAKEN / large;
-    let floods: [Vec<(u64, u64)>; 2] = [
-        vec![(ATTEMPT_EVENTS_TAKEN + 1, 1)],
-        (2..2 + enough).map(|seq| (seq, large)).collect(),
+    let floods: [Vec<Vec<(u64, u64)>>; 2] = [
+        vec![(2..=ATTEMPT_EVENTS_TAKEN + 1).map(|seq| (seq, 1)).collect()],
+        (2..2 + enough).map(|seq| vec![(seq, large)]).collect(),
     ];
     for flood in floods {
         let (agent, token) = world.holdings().into_iter().next().unwrap();
         world.step(&agent, &token, Outcome::Passed);
         world.step(&agent, &token, Outcome::Passed);
-        for (seq, bytes) in flood {
-            assert!(world.holdings().iter().any(|(_, t)| *t == token), "{seq}");
+        for batch in flood {
+            assert!(world.holdings().iter().any(|(_, t)| *t == token));
             let attempt = Some(AttemptRef {
                 cell: token.cell.clone(),
                 attempt: token.attempt,
             });
-            let message = "n".repeat(usize::try_from(bytes).unwrap());
-            let event = Event {
+            let event = |(seq, bytes)| Event {
                 run: "r".into(),
-                attempt,
+                attempt: attempt.clone(),
                 seq,
                 at: Timestamp(1),
                 mono_us: 0,
-                kind: EventKind::Note { message },
+                kind: EventKind::Note {
+                    message: "n".repeat(usize::try_from(bytes).unwrap()),
+                },
             };
-            let (token, events) = (token.clone(), vec![event]);
+            let events = in_sequence(batch.into_iter().map(event).collect());
+            let token = token.clone();
             world.tell(Input::Events { token, events });
         }
         assert!(!world.holdings().iter().any(|(_, t)| *t == token));

@@ -7,7 +7,8 @@
 //! stage: queued: waits for an agent that meets its constraints; `schedule/why.rs` says which one it lacks
 
 use super::fleet::{Agent, AgentView, Fleet};
-use super::queue::{At, Class, ClassId, ClassKey, Classes, Entry, RunQueue, Tried};
+use super::queue::{At, Class, ClassId, Classes, Entry, RunQueue, Tried};
+use super::request::ClassKey;
 use crate::dispatch::contract::AgentInfo;
 use phalanx_shared::id::{AgentId, RunId, Token};
 use phalanx_shared::invariant::{self, Capacity, Demand, Violation};
@@ -15,7 +16,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-pub use super::queue::CellRequest;
+pub use super::request::CellRequest;
 
 /// Input of the scheduler.
 #[derive(Clone, Debug)]

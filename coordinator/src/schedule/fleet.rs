@@ -1,6 +1,6 @@
 //! Agents: what each offers, what is reserved on it, and which agent is best for a class.
 
-use super::queue::ClassKey;
+use super::request::ClassKey;
 use crate::dispatch::contract::AgentInfo;
 use phalanx_shared::id::{AgentId, Token};
 use phalanx_shared::plan::Resources;

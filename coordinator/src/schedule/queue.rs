@@ -1,55 +1,10 @@
 //! Waiting cells: classes of cells with the same constraints, and one queue per run and class, longest expected first.
 
 use super::fleet::ShapeId;
-use phalanx_shared::id::{AgentId, CellId, Token};
-use phalanx_shared::plan::Resources;
+use super::request::{CellRequest, ClassKey};
+use phalanx_shared::id::{AgentId, CellId};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-
-/// A request to run a cell.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CellRequest {
-    /// Token of the attempt that will run.
-    pub token: Token,
-    /// Labels that an agent must offer.
-    pub labels: Vec<String>,
-    /// Resources that it reserves.
-    pub resources: Resources,
-    /// Images that its containers need, as far as they are known before it runs.
-    pub images: Vec<String>,
-    /// Expected duration in milliseconds; 0 if unknown.
-    pub expected_ms: u64,
-}
-
-/// The constraints that make cells interchangeable for every agent.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) struct ClassKey {
-    pub labels: BTreeSet<String>,
-    pub cpus: u64,
-    pub memory: u64,
-    pub subnets: u32,
-    pub images: BTreeSet<String>,
-}
-
-impl ClassKey {
-    pub fn of(request: &CellRequest) -> Self {
-        ClassKey {
-            labels: request.labels.iter().cloned().collect(),
-            cpus: request.resources.millicpus,
-            memory: request.resources.memory_bytes,
-            subnets: request.resources.subnets,
-            images: request.images.iter().cloned().collect(),
-        }
-    }
-
-    pub fn resources(&self) -> Resources {
-        Resources {
-            millicpus: self.cpus,
-            memory_bytes: self.memory,
-            subnets: self.subnets,
-        }
-    }
-}
 
 /// The agents that may still be asked for a class.
 #[derive(Clone, Debug, PartialEq, Eq)]

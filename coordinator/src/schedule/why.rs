@@ -2,7 +2,8 @@
 
 use super::core::Scheduler;
 use super::fleet::Agent;
-use super::queue::{At, ClassKey, RunQueue};
+use super::queue::{At, RunQueue};
+use super::request::ClassKey;
 use phalanx_shared::id::{AgentId, CellId, RunId};
 use std::fmt;
 use std::time::Duration;

@@ -28,8 +28,6 @@ use tonic::transport::server::Router;
 
 /// File that records which process is which agent.
 const HOLDERS: &str = "holders";
-/// Facts about agents that may wait for the engine; beyond that, sessions wait.
-const FACTS: usize = 1_024;
 /// How long exporting the rest of the traces may take at shutdown.
 const TRACE_WITHIN: Duration = Duration::from_secs(5);
 /// How long to wait for open connections at shutdown.
@@ -119,7 +117,7 @@ async fn start_server(options: Options, listener: Listener) -> Result<Server, St
         tracer.start();
     }
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
-    let (facts, from_agents) = mpsc::channel(FACTS);
+    let (agents, from_agents) = mpsc::unbounded_channel();
     let (to_agents, commands) = mpsc::unbounded_channel();
     let (handle, writer) = supervisor::start(supervisor::Args {
         store: Arc::new(store),
@@ -146,7 +144,7 @@ async fn start_server(options: Options, listener: Listener) -> Result<Server, St
             ..options.sessions
         },
         clock,
-        facts,
+        agents,
         commands,
         logs: logs.clone(),
         workspaces: workspaces.clone(),

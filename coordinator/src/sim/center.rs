@@ -1,4 +1,4 @@
-//! The coordinator: the real sessions, scheduler and runs, wired as in `supervisor.rs`, `routing.rs` and `courier.rs`,
+//! The coordinator: the real sessions, scheduler and runs, wired as in `supervisor.rs`, `supervisor/agents.rs` and `courier.rs`,
 //! on a journal whose writes are durable only after a commit. The effects of a decision happen after its events are
 //! durable.
 
@@ -9,8 +9,9 @@ use super::seats::Seats;
 use super::world::{Happening, Res, World};
 use super::{Switch, plan};
 use crate::dispatch::contract::{AgentInfo, GoesOn};
-use crate::dispatch::core::{AgentSession, ConnectionId, Effect, Settings};
+use crate::dispatch::core::{AgentSession, ConnectionId, Effect, Input as SessionInput, Settings};
 use crate::dispatch::gate::SharedGate;
+use crate::dispatch::reason::AgentGone;
 use crate::run::core::{Effect as RunEffect, Input, RunCore};
 use crate::schedule::core::{CellRequest, Input as ScheduleInput, RunLimits, Scheduler};
 use crate::schedule::expected::History;
@@ -71,6 +72,7 @@ pub enum Parcel {
 
 /// A Hello that all runs have to answer.
 pub struct Gather {
+    pub connection: ConnectionId,
     pub agent: AgentInfo,
     pub waiting: usize,
     pub resumed: Vec<GoesOn>,
@@ -218,12 +220,12 @@ impl World {
         let held: BTreeSet<AgentId> = center.runs.values().flat_map(RunCore::agents).collect();
         let away: Vec<AgentId> = held.difference(&center.present).cloned().collect();
         for agent in away {
-            self.lost(&agent)?;
+            self.lost(&agent, AgentGone::NotBackAfterRestart)?;
         }
         Ok(())
     }
 
-    pub fn lost(&mut self, agent: &AgentId) -> Res {
+    pub fn lost(&mut self, agent: &AgentId, gone: AgentGone) -> Res {
         if let Some(center) = &mut self.center {
             center.present.remove(agent);
         }
@@ -234,8 +236,8 @@ impl World {
             return Ok(());
         }
         for run in self.run_ids() {
-            let (agent, reason) = (agent.clone(), "lost".to_owned());
-            self.tell_run(&run, Input::AgentLost { agent, reason })?;
+            let (agent, gone) = (agent.clone(), gone.clone());
+            self.tell_run(&run, Input::AgentLost { agent, gone })?;
         }
         Ok(())
     }
@@ -281,7 +283,12 @@ impl World {
                     let settings = settings(center.epoch, self.switch);
                     AgentSession::new(agent.clone(), settings, gate, now)
                 });
-                let effects = session.hello(now, connection, 1, hello);
+                let input = SessionInput::Hello {
+                    connection,
+                    protocol: 1,
+                    hello,
+                };
+                let effects = session.handle(input, now);
                 if session.current() == Some(connection) {
                     if impostor {
                         return Err(broken("I8", format!("an impostor took {agent}'s place")));
@@ -306,7 +313,11 @@ impl World {
                 let Some(session) = center.sessions.get_mut(&agent) else {
                     return Ok(());
                 };
-                let effects = session.received(now, connection, message);
+                let input = SessionInput::Received {
+                    connection,
+                    message,
+                };
+                let effects = session.handle(input, now);
                 if is_events && matches!(effects[..], [Effect::Send(ToAgent::Ack { .. })]) {
                     self.tally.count("event repeated and dropped");
                 }
@@ -318,36 +329,28 @@ impl World {
 
     /// The coordinator learns that a connection is gone.
     pub fn broken(&mut self, connection: ConnectionId, agent: &AgentId) -> Res {
-        let now = self.now;
-        let session = self.center.as_mut().and_then(|c| c.sessions.get_mut(agent));
-        let Some(session) = session else {
-            return Ok(());
-        };
-        let effects = session.disconnected(now, connection, "reset".to_owned());
-        self.session_effects(agent, effects)
+        let reason = "reset".to_owned();
+        self.session(agent, SessionInput::Broken { connection, reason })
     }
 
     pub fn tick_center(&mut self) -> Res {
-        let now = self.now;
         let Some(center) = &self.center else {
             return Ok(());
         };
         for agent in center.sessions.keys().cloned().collect::<Vec<_>>() {
-            self.with_session(&agent, |session| session.tick(now))?;
+            self.session(&agent, SessionInput::Tick)?;
         }
         Ok(())
     }
 
-    pub fn with_session(
-        &mut self,
-        agent: &AgentId,
-        act: impl FnOnce(&mut AgentSession) -> Vec<Effect>,
-    ) -> Res {
+    /// Passes an input to the session of an agent, if there is one.
+    pub fn session(&mut self, agent: &AgentId, input: SessionInput) -> Res {
+        let now = self.now;
         let session = self.center.as_mut().and_then(|c| c.sessions.get_mut(agent));
         let Some(session) = session else {
             return Ok(());
         };
-        let effects = act(session);
+        let effects = session.handle(input, now);
         self.session_effects(agent, effects)
     }
 
@@ -355,7 +358,6 @@ impl World {
         for effect in effects {
             match effect {
                 Effect::Send(message) => self.send_down(agent, message)?,
-                Effect::Tell(fact) => self.fact(agent, fact)?,
                 Effect::Close { connection, .. } => self.hang_up(connection, true, false),
                 Effect::Opened(_) | Effect::Closed(_) => {}
                 Effect::End => {
@@ -364,6 +366,7 @@ impl World {
                         center.wires.remove(agent);
                     }
                 }
+                report => self.report(agent, report)?,
             }
         }
         Ok(())
@@ -428,19 +431,23 @@ impl World {
         let Some(core) = center.runs.get_mut(run) else {
             return Ok(());
         };
-        let decision = core.handle(input, at);
-        self.losses_have_causes(&decision.events)?;
-        let Some(center) = &mut self.center else {
-            return Ok(());
-        };
-        for effect in decision.effects {
+        let mut events = Vec::new();
+        for effect in core.handle(input, at) {
             parcels.push(match (effect, gather) {
+                (RunEffect::Journal(recorded), _) => {
+                    events.push(recorded);
+                    continue;
+                }
                 (RunEffect::Resume { attempts, .. }, Some(gather)) => {
                     Parcel::Resume { gather, attempts }
                 }
                 (effect, _) => Parcel::Effect(effect),
             });
         }
+        self.losses_have_causes(&events)?;
+        let Some(center) = &mut self.center else {
+            return Ok(());
+        };
         let mut now = Vec::new();
         if early {
             let (durable, rest) = parcels
@@ -450,7 +457,7 @@ impl World {
         }
         center.loads.push_back(Load {
             run: run.clone(),
-            events: decision.events,
+            events,
             parcels,
         });
         if !center.committing {

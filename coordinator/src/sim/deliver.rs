@@ -3,7 +3,8 @@
 use super::Switch;
 use super::center::Parcel;
 use super::world::{Happening, Res, World};
-use crate::dispatch::core::{AgentSession, Effect};
+use crate::dispatch::core::Input as SessionInput;
+use crate::dispatch::reason::DeclineReason;
 use crate::run::core::{Effect as RunEffect, Input};
 use crate::schedule::core::{CellRequest, Effect as ScheduleEffect, Input as ScheduleInput};
 use phalanx_proto::link::Offer;
@@ -13,10 +14,9 @@ use std::time::Duration;
 
 impl World {
     pub fn deliver(&mut self, run: &RunId, parcel: Parcel) -> Res {
-        let now = self.now;
         match parcel {
             Parcel::Durable { agent, token, seq } => {
-                self.with_session(&agent, |session| session.durable(&token, seq))
+                self.session(&agent, SessionInput::Durable { token, seq })
             }
             Parcel::Resume { gather, attempts } => {
                 let requests: Vec<_> = attempts
@@ -53,9 +53,16 @@ impl World {
                 RunEffect::Release(token) => self.schedule(ScheduleInput::Released { token }),
                 RunEffect::Offer { token, agent } => self.offer(token, &agent),
                 RunEffect::Cancel { token, order } => {
-                    self.of_token(&token, |session| session.cancel(now, &token, order.clone()))
+                    self.of_token(&token, || SessionInput::Cancel {
+                        token: token.clone(),
+                        order: order.clone(),
+                    })
                 }
-                RunEffect::Retire(token) => self.of_token(&token, |session| session.retire(&token)),
+                RunEffect::Retire(token) => self.of_token(&token, || SessionInput::Retire {
+                    token: token.clone(),
+                }),
+                // Already on disk.
+                RunEffect::Journal(_) => Ok(()),
                 // Only an answer to a Hello resumes.
                 RunEffect::Resume { .. } => Ok(()),
                 RunEffect::Finished(_) => {
@@ -75,7 +82,6 @@ impl World {
     }
 
     fn offer(&mut self, token: Token, agent: &AgentId) -> Res {
-        let now = self.now;
         let Some(kept) = self.disk.runs.get(&token.run) else {
             return Ok(());
         };
@@ -88,7 +94,7 @@ impl World {
             .as_ref()
             .is_some_and(|c| c.sessions.contains_key(agent));
         if !known {
-            let (run, reason) = (token.run.clone(), "not connected".to_owned());
+            let (run, reason) = (token.run.clone(), DeclineReason::NotConnected);
             return self.tell_run(&run, Input::Declined { token, reason });
         }
         let offer = Offer {
@@ -98,15 +104,11 @@ impl World {
             accept_within: Duration::from_secs(5),
             traceparent: None,
         };
-        self.with_session(agent, |session| session.offer(now, offer))
+        self.session(agent, SessionInput::Offer(offer))
     }
 
     /// Routes like [`crate::dispatch`]: to the holder, or to all sessions if no agent holds the token.
-    fn of_token(
-        &mut self,
-        token: &Token,
-        mut act: impl FnMut(&mut AgentSession) -> Vec<Effect>,
-    ) -> Res {
+    fn of_token(&mut self, token: &Token, input: impl Fn() -> SessionInput) -> Res {
         let Some(center) = &self.center else {
             return Ok(());
         };
@@ -116,7 +118,7 @@ impl World {
             None => center.sessions.keys().cloned().collect(),
         };
         for agent in agents {
-            self.with_session(&agent, &mut act)?;
+            self.session(&agent, input())?;
         }
         Ok(())
     }
@@ -155,7 +157,7 @@ impl World {
                     if let Some(center) = &mut self.center {
                         center.seats.assigned(&token, &agent);
                     }
-                    let input = Input::Assigned {
+                    let input = Input::Runnable {
                         token,
                         agent,
                         agent_name,
@@ -163,7 +165,7 @@ impl World {
                     self.tell_run(&run, input)?;
                 }
                 ScheduleEffect::Prefetch { agent, images } => {
-                    self.with_session(&agent, |session| session.prefetch(images))?;
+                    self.session(&agent, SessionInput::Prefetch { images })?;
                 }
                 ScheduleEffect::WakeAt(until) => {
                     if let (Some(center), Some(token)) = (&mut self.center, &declined) {

@@ -2,6 +2,7 @@
 
 use super::network::Message;
 use super::world::{Happening, Res, World};
+use crate::dispatch::core::Input as SessionInput;
 use phalanx_proto::PROTOCOLS;
 use phalanx_proto::link::{FromAgent, Hello};
 use phalanx_shared::event::{AttemptRef, Event, EventKind};
@@ -58,7 +59,7 @@ impl World {
             }
             10 => {
                 let id = self.machines[agent].about.agent.clone();
-                self.with_session(&id, |session| session.drain())?;
+                self.session(&id, SessionInput::Drain)?;
             }
             11 => {
                 let now = self.now;

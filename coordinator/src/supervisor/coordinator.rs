@@ -2,14 +2,16 @@
 //!
 //! stage: a run: `RunSubmitted` is journaled before the run's actor starts
 
-use super::recovery::replay;
+use super::replay::replay;
 use super::{Begin, OwnSecrets, Settings};
 use crate::clock::Clock;
 use crate::dispatch::contract::ToAgents;
+use crate::dispatch::reason::AgentGone;
 use crate::journal::{Journal, NewRun, RunRow, StoreError, Submission, Write};
 use crate::registry::{Registry, RunHandle};
-use crate::run::actor::{self as run_actor, Run, RunTail, Secrets, Start};
-use crate::run::core::RunCore;
+use crate::run::actor::{self as run_actor, Look, Run, RunTail, Secrets, Start, Tell};
+use crate::run::core::{Input, RunCore};
+use crate::run::patience::Patience;
 use crate::schedule::actor::{AddRun, Scheduling};
 use crate::schedule::core::RunLimits;
 use crate::schedule::expected::History;
@@ -23,16 +25,16 @@ use phalanx_report::view::TRACE;
 use phalanx_shared::event::{Event, EventKind, Recorded};
 use phalanx_shared::id::RunId;
 use phalanx_shared::run_state::RunState;
+use phalanx_shared::time::Timestamp;
 use phalanx_shared::trace::TraceContext;
 use std::collections::{BTreeMap, HashMap};
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
 /// How often a run whose actor crashed is recovered before it is parked until the next start.
 const REVIVALS: u32 = 3;
-/// Messages that may wait for one run; beyond that, the senders wait.
-const RUN_MAILBOX: usize = 256;
 
 /// The root actor.
 pub struct Coordinator {
@@ -93,8 +95,14 @@ impl Actor for Coordinator {
             Ok(None) => return Ok(ControlFlow::Continue(())),
             Err(error) => Err(error),
         };
-        if let Err(error) = back {
-            self.registry.park(run, error.to_string());
+        match back {
+            Ok(()) => {
+                if let Some(handle) = self.registry.get(&run) {
+                    let (registry, to_agents) = (self.registry.clone(), self.to_agents.clone());
+                    tokio::spawn(agree_with_agents(handle.actor, registry, to_agents));
+                }
+            }
+            Err(error) => self.registry.park(run, error.to_string()),
         }
         Ok(ControlFlow::Continue(()))
     }
@@ -228,6 +236,7 @@ impl Coordinator {
             priority: submission.priority,
             max_parallel: state.plan.as_ref().and_then(|plan| plan.max_parallel),
         };
+        let patience = patience_of(&state, self.clock.wall());
         let (tail, watched) = watch::channel(RunTail {
             position,
             outcome: state.outcome,
@@ -242,6 +251,7 @@ impl Coordinator {
             journal: self.journal.clone(),
             scheduling: self.scheduling.clone(),
             to_agents: self.to_agents.clone(),
+            index: self.registry.index().clone(),
             tail,
             clock: self.clock.clone(),
             trace: self
@@ -250,7 +260,7 @@ impl Coordinator {
                 .as_ref()
                 .map(|_| TraceContext::of_run(&run, within(submission))),
         };
-        let actor = Run::spawn_link_with_mailbox(me, args, mailbox::bounded(RUN_MAILBOX)).await;
+        let actor = Run::spawn_link_with_mailbox(me, args, mailbox::unbounded()).await;
         let handle = RunHandle {
             actor: actor.clone(),
             tail: watched,
@@ -266,6 +276,9 @@ impl Coordinator {
             limits,
             assignments: actor.clone().recipient(),
         };
+        if let Some(patience) = patience {
+            tokio::spawn(patience.last(actor.downgrade(), self.scheduling.clone()));
+        }
         // Both live as long as this actor does.
         let _ = self.scheduling.tell(add).await;
         let _ = actor.tell(Start).await;
@@ -290,6 +303,41 @@ impl Coordinator {
         self.secrets.insert(run.clone(), secrets.clone());
         secrets
     }
+}
+
+/// Lets the agents of a run whose actor crashed say again which attempts they hold. What they and the run told each other
+/// meanwhile is lost.
+async fn agree_with_agents(
+    run: ActorRef<Run>,
+    registry: Registry,
+    to_agents: mpsc::UnboundedSender<ToAgents>,
+) {
+    let Ok(glance) = run.ask(Look).await else {
+        return;
+    };
+    for agent in glance.agents {
+        if registry.is_lost(&agent) {
+            let gone = AgentGone::NotBack;
+            let _ = run.tell(Tell(Input::AgentLost { agent, gone })).await;
+        } else {
+            // An agent without a connection will say Hello by itself, or be given up.
+            let _ = to_agents.send(ToAgents::Reconnect { agent });
+        }
+    }
+}
+
+/// Returns how long the cells of a run may still wait for their first start, if the spec limits that.
+fn patience_of(state: &RunState, now: Timestamp) -> Option<Patience> {
+    let limit = state.plan.as_ref()?.queue_timeout_ms?;
+    if state.is_finished() {
+        return None;
+    }
+    let waited = state.submitted.map(|since| now.since(since));
+    Some(Patience {
+        run: state.run.clone(),
+        limit: Duration::from_millis(limit),
+        waited: waited.unwrap_or_default(),
+    })
 }
 
 /// Returns the trace context in which a run was submitted. An invalid one is ignored, as the standard demands.

@@ -1,20 +1,18 @@
 //! Recovery when a coordinator starts: open runs continue, agents that don't reconnect are given up, and old runs are
 //! forgotten. Recovery is the normal path: the same fold over the same journal.
 
+use super::agents::Agents;
 use super::coordinator::Bring;
 use super::{Handle, Settings};
 use crate::clock::Clock;
-use crate::journal::{Journal, Store, StoreError, Write};
-use crate::routing::Routing;
+use crate::dispatch::reason::AgentGone;
+use crate::journal::{Journal, StoreError, Write};
 use crate::run::actor as run_actor;
 use kameo::error::SendError;
 use phalanx_shared::id::RunId;
-use phalanx_shared::run_state::RunState;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Events read at once when a run is recovered.
-const REPLAY: u32 = 5_000;
 /// Maximum number of open runs to recover.
 const OPEN_RUNS: u32 = 100_000;
 
@@ -94,20 +92,19 @@ impl Drop for Trial {
 }
 
 /// Gives up agents that held attempts before the restart and didn't reconnect.
-pub(super) async fn expire(routing: Routing, within: Duration) {
+pub(super) async fn expire(agents: Agents, within: Duration) {
     tokio::time::sleep(within).await;
     let mut away = Vec::new();
-    for (_, run) in routing.registry.all() {
+    for (_, run) in agents.registry.all() {
         if let Ok(glance) = run.actor.ask(run_actor::Look).await {
             away.extend(glance.agents);
         }
     }
     away.sort();
     away.dedup();
-    away.retain(|agent| !routing.registry.is_present(agent));
+    away.retain(|agent| !agents.registry.is_present(agent));
     for agent in away {
-        let reason = "its agent didn't come back after the coordinator's restart";
-        routing.lost(agent, reason.to_owned()).await;
+        agents.lost(agent, AgentGone::NotBackAfterRestart).await;
     }
 }
 
@@ -130,24 +127,4 @@ pub(super) async fn forget_old(
         journal.append(writes).await.await?;
     }
     Ok(())
-}
-
-/// Folds a run's whole journal. Returns the state and the position of the newest event.
-pub async fn replay(store: &dyn Store, run: &RunId) -> Result<(RunState, u64), StoreError> {
-    let mut state = RunState::new(run.clone());
-    let mut position = 0;
-    loop {
-        let events = store.events(run, position + 1, REPLAY).await?;
-        let Some(last) = events.last() else {
-            if state.plan.is_none() {
-                let why = format!("run {run} doesn't begin with its plan");
-                return Err(StoreError::Read(why));
-            }
-            return Ok((state, position));
-        };
-        position = last.position;
-        for recorded in &events {
-            state.apply_without_output(&recorded.event);
-        }
-    }
 }

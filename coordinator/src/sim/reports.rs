@@ -1,40 +1,52 @@
-//! Routes facts about agents from the sessions to the scheduler and the runs, like `routing.rs`.
+//! Passes the reports of sessions to the runs, and the changes of agents to the scheduler and the runs, like
+//! `supervisor/agents.rs`.
 
 use super::Switch;
 use super::center::{Gather, Parcel};
 use super::world::{Res, World};
 use crate::dispatch::contract::{AgentInfo, InventoryItem};
-use crate::dispatch::core::Fact;
+use crate::dispatch::core::{ConnectionId, Effect, Input as SessionInput};
+use crate::dispatch::gate::Lie;
+use crate::dispatch::reason::{AgentGone, DeclineReason, LossCause};
 use crate::run::core::Input;
 use crate::schedule::core::Input as ScheduleInput;
 use phalanx_shared::id::{AgentId, RunId};
 
 impl World {
-    pub fn fact(&mut self, agent: &AgentId, fact: Fact) -> Res {
-        match fact {
-            Fact::Connected { agent, inventory } => self.connected(agent, inventory),
-            Fact::Disconnected { .. } if self.switch == Switch::CutIsDeath => self.lost(agent),
-            Fact::Disconnected { .. } => self.schedule(ScheduleInput::AgentDown {
-                agent: agent.clone(),
-            }),
-            Fact::Lost { reason } => {
-                if reason.contains("silent") {
+    pub fn report(&mut self, agent: &AgentId, report: Effect) -> Res {
+        match report {
+            Effect::Connected {
+                connection,
+                agent,
+                inventory,
+            } => self.connected(connection, agent, inventory),
+            Effect::Disconnected { .. } => {
+                self.no_answer_any_more(agent);
+                if self.switch == Switch::CutIsDeath {
+                    return self.lost(agent, AgentGone::NotBack);
+                }
+                let agent = agent.clone();
+                self.schedule(ScheduleInput::AgentDown { agent })
+            }
+            Effect::Lost { gone } => {
+                self.no_answer_any_more(agent);
+                if gone == AgentGone::Silent {
                     self.tally.count("silence noticed");
                     self.agent_stopped_first(agent)?;
                 }
-                self.lost(agent)
+                self.lost(agent, gone)
             }
-            Fact::Draining => self.schedule(ScheduleInput::AgentDraining {
+            Effect::Draining => self.schedule(ScheduleInput::AgentDraining {
                 agent: agent.clone(),
             }),
-            Fact::Accepted { token } => {
+            Effect::Accepted { token } => {
                 self.passed_rightly(agent, &token)?;
                 let run = token.run.clone();
                 self.tell_run(&run, Input::Accepted { token })
             }
-            Fact::Declined { token, reason } => {
+            Effect::Declined { token, reason } => {
                 // Not checked at the gate: a session itself declines what it can no longer offer.
-                let unanswered = reason.contains("didn't answer");
+                let unanswered = matches!(reason, DeclineReason::Unanswered(_));
                 self.tally.count(if unanswered {
                     "offer unanswered"
                 } else {
@@ -43,31 +55,48 @@ impl World {
                 let run = token.run.clone();
                 self.tell_run(&run, Input::Declined { token, reason })
             }
-            Fact::Revoked { token, reason } => {
-                let lied = reason.contains("only a coordinator may say");
+            Effect::Revoked { token, cause } => {
+                let lied = matches!(cause, LossCause::Lie(Lie::Kind { .. }));
                 self.tally.count(if lied {
                     "attempt of a liar ended"
                 } else {
                     "attempt overdue"
                 });
                 let run = token.run.clone();
-                self.tell_run(&run, Input::Revoked { token, reason })
+                self.tell_run(&run, Input::Revoked { token, cause })
             }
-            Fact::Events { token, events } => {
+            Effect::Events { token, events } => {
                 self.passed_rightly(agent, &token)?;
-                let seq = events.last().map_or(0, |event| event.seq);
                 let durable = Parcel::Durable {
                     agent: agent.clone(),
                     token: token.clone(),
-                    seq,
+                    seq: events.last(),
                 };
                 let run = token.run.clone();
                 self.decide(&run, Input::Events { token, events }, vec![durable], None)
             }
+            Effect::Send(_)
+            | Effect::Close { .. }
+            | Effect::Opened(_)
+            | Effect::Closed(_)
+            | Effect::End => Ok(()),
         }
     }
 
-    fn connected(&mut self, agent: AgentInfo, inventory: Vec<InventoryItem>) -> Res {
+    /// Forgets the answer to an agent's Hello that is still being gathered.
+    fn no_answer_any_more(&mut self, agent: &AgentId) {
+        if let Some(center) = &mut self.center {
+            center.gathers.retain(|_, gather| gather.agent.id != *agent);
+        }
+    }
+
+    fn connected(
+        &mut self,
+        connection: ConnectionId,
+        agent: AgentInfo,
+        inventory: Vec<InventoryItem>,
+    ) -> Res {
+        self.no_answer_any_more(&agent.id);
         let runs = self.run_ids();
         let Some(center) = &mut self.center else {
             return Ok(());
@@ -76,6 +105,7 @@ impl World {
         center.gathered += 1;
         let (number, id) = (center.gathered, agent.id.clone());
         let gather = Gather {
+            connection,
             agent,
             waiting: runs.len(),
             resumed: Vec::new(),
@@ -122,16 +152,21 @@ impl World {
             return Ok(());
         }
         let Some(Gather {
+            connection,
             agent,
-            resumed,
+            resumed: attempts,
             holding,
             ..
         }) = center.gathers.remove(&number)
         else {
             return Ok(());
         };
-        let (id, now) = (agent.id.clone(), self.now);
+        let id = agent.id.clone();
         self.schedule(ScheduleInput::AgentUp { agent, holding })?;
-        self.with_session(&id, |session| session.resumed(now, resumed))
+        let resumed = SessionInput::Resumed {
+            connection,
+            attempts,
+        };
+        self.session(&id, resumed)
     }
 }
