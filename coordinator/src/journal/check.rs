@@ -31,7 +31,7 @@ pub(super) fn damaged(path: &Path, found: &str) -> StoreError {
 /// Converts an error that occurred while opening the journal.
 pub(super) fn opening(path: &Path, error: &sqlx::Error) -> StoreError {
     let text = error.to_string();
-    if says_damaged(&text) {
+    if means_damage(error) {
         return damaged(path, &text);
     }
     StoreError::Unusable {
@@ -40,9 +40,21 @@ pub(super) fn opening(path: &Path, error: &sqlx::Error) -> StoreError {
     }
 }
 
-/// Returns whether an error text of SQLite means that the file is damaged.
-pub(super) fn says_damaged(text: &str) -> bool {
-    text.contains("malformed") || text.contains("not a database") || text.contains("corrupt")
+/// SQLite's result code for a file whose content is malformed.
+const SQLITE_CORRUPT: i64 = 11;
+/// SQLite's result code for a file that isn't a database.
+const SQLITE_NOTADB: i64 = 26;
+
+/// Returns the primary result code of an error, if it comes from SQLite.
+pub(super) fn primary_code(error: &sqlx::Error) -> Option<i64> {
+    let code = error.as_database_error()?.code()?;
+    // The higher bits tell where it occurred.
+    code.parse::<i64>().ok().map(|code| code & 0xff)
+}
+
+/// Returns whether an error of SQLite means that the file is damaged.
+fn means_damage(error: &sqlx::Error) -> bool {
+    matches!(primary_code(error), Some(SQLITE_CORRUPT | SQLITE_NOTADB))
 }
 
 /// Returns an error if a later version wrote the database.
@@ -69,7 +81,11 @@ pub(super) fn migrating(path: &Path, error: MigrateError) -> StoreError {
             path,
             &format!("its change {number} was begun and not ended"),
         ),
-        error if says_damaged(&error.to_string()) => damaged(path, &error.to_string()),
+        MigrateError::Execute(ref inner) | MigrateError::ExecuteMigration(ref inner, _)
+            if means_damage(inner) =>
+        {
+            damaged(path, &error.to_string())
+        }
         error => StoreError::Unusable {
             path: path.to_owned(),
             reason: format!("its schema can't be brought up to date: {error}"),

@@ -586,17 +586,16 @@ fn unsigned(number: i64) -> u64 {
     u64::try_from(number).unwrap_or(0)
 }
 
+/// SQLite's result code for a full disk.
+const SQLITE_FULL: i64 = 13;
+
 /// Converts a write error: a conflict with existing rows is final, everything else (disk full, I/O) may pass.
 fn written(error: sqlx::Error) -> StoreError {
     match &error {
         sqlx::Error::Database(database) if database.is_unique_violation() => {
             StoreError::Refused(error.to_string())
         }
-        sqlx::Error::Database(database) if database.message().contains("full") => {
-            StoreError::Unavailable(
-                "the disk is full: free some space, the run goes on then".into(),
-            )
-        }
+        _ if check::primary_code(&error) == Some(SQLITE_FULL) => StoreError::Full,
         _ => StoreError::Unavailable(error.to_string()),
     }
 }

@@ -7,7 +7,8 @@
 //! When `commit` returns `Ok`, all of its writes survive a power cut; when it returns an error, none of them took
 //! effect.
 //! # Errors
-//! [`StoreError::Unavailable`] may pass (disk full, I/O error), so the writer retries. The others need a person.
+//! [`StoreError::Full`] and [`StoreError::Unavailable`] (an I/O error) may pass, so the writer retries. The others need a
+//! person.
 
 use async_trait::async_trait;
 use phalanx_shared::diagnostic::Source;
@@ -62,6 +63,9 @@ pub enum StoreError {
         /// What the user can do.
         help: String,
     },
+    /// The disk is full.
+    #[error("can't write to the journal: {FULL}")]
+    Full,
     /// The journal can't be written at the moment.
     #[error("can't write to the journal: {0}")]
     Unavailable(String),
@@ -72,6 +76,9 @@ pub enum StoreError {
     #[error("can't read the journal: {0}")]
     Read(String),
 }
+
+/// What a full disk means, for users.
+pub(super) const FULL: &str = "the disk is full: free some space, the run goes on then";
 
 /// Everything that a run is created from. A restart uses it to plan the run again, and `rerun` to create another one.
 /// It contains secrets by name only.

@@ -6,7 +6,7 @@
 //!
 //! stage: durable: group commit; the acknowledgement comes after it
 
-use super::store::{Store, StoreError, Write};
+use super::store::{FULL, Store, StoreError, Write};
 use crate::metrics::METRICS;
 use phalanx_shared::clock::Stopwatch;
 use phalanx_shared::time::Timestamp;
@@ -269,7 +269,11 @@ async fn commit(
                 }
                 return Ok(());
             }
-            Err(StoreError::Unavailable(reason)) => {
+            Err(error @ (StoreError::Full | StoreError::Unavailable(_))) => {
+                let reason = match error {
+                    StoreError::Unavailable(reason) => reason,
+                    _ => FULL.to_owned(),
+                };
                 if health.send_replace(Some(reason.clone())).is_none() {
                     tracing::error!(reason, "can't write to the journal, trying until it works");
                 }

@@ -7,7 +7,7 @@ use tonic::Status;
 /// Converts a journal error.
 pub(super) fn of_store(error: StoreError) -> Status {
     match error {
-        StoreError::Unavailable(_) | StoreError::InUse { .. } => {
+        StoreError::Full | StoreError::Unavailable(_) | StoreError::InUse { .. } => {
             Status::unavailable(error.to_string())
         }
         // A retry changes nothing.
