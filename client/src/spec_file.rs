@@ -1,7 +1,7 @@
 //! Reads a spec and its includes from the file system, whatever kind of file the path names.
 //!
-//! Never waits for a FIFO or a device, and never reads more than the size limit of a spec. [`phalanx_shared::spec`]
-//! interprets the text.
+//! Never waits for a FIFO or a device, and never reads more than the size limit of a spec.
+//! [`phalanx_shared::language`] interprets the text.
 
 use nix::fcntl::OFlag;
 use phalanx_shared::diagnostic::{Diagnostic, Severity, Source, Sources};
@@ -15,11 +15,13 @@ use std::path::{Path, PathBuf};
 /// Loads the spec at a path (`-` is standard input), with the files that it includes.
 pub fn load(path: &str) -> Loaded {
     match read_main(path) {
-        Ok(main) => language::load(main, &mut |path| read(path)),
+        Ok(main) => language::load(main, &mut |path| {
+            read(path).map_err(|problem| problem.to_string())
+        }),
         Err(problem) => Loaded {
             spec: None,
             sources: Sources::default(),
-            diagnostics: vec![unreadable(path, problem)],
+            diagnostics: vec![unreadable(path, &problem)],
         },
     }
 }
@@ -33,7 +35,48 @@ pub fn folder(path: &str) -> std::io::Result<PathBuf> {
     std::fs::canonicalize(folder)
 }
 
-fn read_main(path: &str) -> Result<Source, String> {
+/// Why a file can't be read as a part of a spec.
+#[derive(Debug, thiserror::Error)]
+pub enum Unreadable {
+    /// Nothing is at the path.
+    #[error("there is no such file")]
+    Missing,
+    /// The user lacks the permission.
+    #[error("you may not read it")]
+    Forbidden,
+    /// A directory is at the path.
+    #[error("it is a directory, not a file")]
+    Directory,
+    /// Something else that isn't a regular file is at the path, with its name.
+    #[error("it is {0}, not a file")]
+    Special(&'static str),
+    /// The file is larger than a spec may be, with the limit in bytes.
+    #[error("it is bigger than {} MiB", .0 >> 20)]
+    TooLarge(usize),
+    /// The file is not text.
+    #[error("it is not UTF-8: line {line} (byte {byte}) holds something else")]
+    NotText {
+        /// Line of the first wrong byte, from 1.
+        line: usize,
+        /// Offset of the first wrong byte.
+        byte: usize,
+    },
+    /// Any other error of the file system.
+    #[error(transparent)]
+    Other(std::io::Error),
+}
+
+impl From<std::io::Error> for Unreadable {
+    fn from(error: std::io::Error) -> Self {
+        match error.kind() {
+            ErrorKind::NotFound => Unreadable::Missing,
+            ErrorKind::PermissionDenied => Unreadable::Forbidden,
+            _ => Unreadable::Other(error),
+        }
+    }
+}
+
+fn read_main(path: &str) -> Result<Source, Unreadable> {
     if path != "-" {
         return read(path);
     }
@@ -45,17 +88,12 @@ fn read_main(path: &str) -> Result<Source, String> {
 }
 
 /// Reads one file of a spec.
-pub fn read(path: &str) -> Result<Source, String> {
+pub fn read(path: &str) -> Result<Source, Unreadable> {
     // Without O_NONBLOCK, opening a FIFO would wait for a writer.
     let file = OpenOptions::new()
         .read(true)
         .custom_flags(OFlag::O_NONBLOCK.bits())
-        .open(path)
-        .map_err(|error| match error.kind() {
-            ErrorKind::NotFound => "there is no such file".to_owned(),
-            ErrorKind::PermissionDenied => "you may not read it".to_owned(),
-            _ => error.to_string(),
-        })?;
+        .open(path)?;
     regular(&file)?;
     Ok(Source {
         name: path.to_owned(),
@@ -63,53 +101,44 @@ pub fn read(path: &str) -> Result<Source, String> {
     })
 }
 
-fn regular(file: &File) -> Result<(), String> {
-    let kind = file
-        .metadata()
-        .map_err(|error| error.to_string())?
-        .file_type();
-    let is = if kind.is_file() {
+fn regular(file: &File) -> Result<(), Unreadable> {
+    let kind = file.metadata().map_err(Unreadable::Other)?.file_type();
+    if kind.is_file() {
         return Ok(());
-    } else if kind.is_dir() {
-        "a directory"
-    } else if kind.is_fifo() {
-        "a FIFO"
-    } else if kind.is_socket() {
-        "a socket"
-    } else {
-        "a device"
-    };
-    Err(format!("it is {is}, not a file"))
-}
-
-/// Returns the whole text, or an error if it isn't UTF-8 or too large.
-fn text_of(reader: impl Read) -> Result<String, String> {
-    let most = Limits::default().bytes;
-    let mut bytes = Vec::new();
-    reader
-        .take(most as u64 + 1)
-        .read_to_end(&mut bytes)
-        .map_err(|error| error.to_string())?;
-    if bytes.len() > most {
-        return Err(format!("it is bigger than {} MiB", most >> 20));
     }
-    String::from_utf8(bytes).map_err(|error| {
-        let valid = error.utf8_error().valid_up_to();
-        let before = error.as_bytes().get(..valid).unwrap_or_default();
-        let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
-        format!("it is not UTF-8: line {line} (byte {valid}) holds something else")
+    Err(match kind {
+        kind if kind.is_dir() => Unreadable::Directory,
+        kind if kind.is_fifo() => Unreadable::Special("a FIFO"),
+        kind if kind.is_socket() => Unreadable::Special("a socket"),
+        _ => Unreadable::Special("a device"),
     })
 }
 
-fn unreadable(path: &str, problem: String) -> Diagnostic {
-    let help = if problem.contains("no such file") {
-        neighbour(path).map(|name| format!("did you mean `{name}`?"))
-    } else if problem.contains("a directory") {
-        Some("name the spec in it".to_owned())
-    } else if problem.contains("bigger") {
-        Some("split it with `include`, or put big data into files of the workspace".to_owned())
-    } else {
-        None
+/// Returns the whole text, or an error if it isn't UTF-8 or too large.
+fn text_of(reader: impl Read) -> Result<String, Unreadable> {
+    let most = Limits::default().bytes;
+    let mut bytes = Vec::new();
+    let mut reader = reader.take(most as u64 + 1);
+    reader.read_to_end(&mut bytes).map_err(Unreadable::Other)?;
+    if bytes.len() > most {
+        return Err(Unreadable::TooLarge(most));
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let byte = error.utf8_error().valid_up_to();
+        let before = error.as_bytes().get(..byte).unwrap_or_default();
+        let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+        Unreadable::NotText { line, byte }
+    })
+}
+
+fn unreadable(path: &str, problem: &Unreadable) -> Diagnostic {
+    let help = match problem {
+        Unreadable::Missing => neighbour(path).map(|name| format!("did you mean `{name}`?")),
+        Unreadable::Directory => Some("name the spec in it".to_owned()),
+        Unreadable::TooLarge(_) => {
+            Some("split it with `include`, or put big data into files of the workspace".to_owned())
+        }
+        _ => None,
     };
     Diagnostic {
         severity: Severity::Error,

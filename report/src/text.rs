@@ -149,10 +149,7 @@ pub fn failure(step: &StepView) -> Vec<Line> {
     }
     let failed_checks = step.checks.iter().filter(|check| !check.passed);
     if let Some(reason) = &step.reason {
-        let said = failed_checks
-            .clone()
-            .any(|check| reason.contains(&check.expression));
-        if !said {
+        if !failed_checks.clone().any(|check| check.is_reason(reason)) {
             block(&mut lines, Tone::Bad, "", reason);
         }
     }

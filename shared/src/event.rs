@@ -325,6 +325,31 @@ pub struct CheckResult {
     pub error: Option<String>,
 }
 
+impl CheckResult {
+    /// Formats a failed check in one line. The reason of its step begins with it.
+    pub fn failure(&self) -> String {
+        let expression = &self.expression;
+        match (&self.error, self.parts.first()) {
+            (Some(error), _) => format!("{CHECK_FAILED}{expression}: {error}"),
+            (None, Some(part)) => {
+                format!(
+                    "{CHECK_FAILED}{expression} ({} = {})",
+                    part.text, part.value
+                )
+            }
+            (None, None) => format!("{CHECK_FAILED}{expression}"),
+        }
+    }
+
+    /// Returns whether a step's reason is this failed check. The reason may go on, and show other values.
+    pub fn is_reason(&self, reason: &str) -> bool {
+        let rest = reason.strip_prefix(CHECK_FAILED);
+        rest.is_some_and(|rest| rest.starts_with(&self.expression))
+    }
+}
+
+const CHECK_FAILED: &str = "check failed: ";
+
 /// Details that help to find the cause of a failure. All texts are bounded and masked.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Failure {
@@ -429,5 +454,22 @@ mod tests {
         assert_eq!(kind.name(), "teleported");
         let back: Value = serde_json::to_value(&kind).unwrap();
         assert_eq!(back, serde_json::from_str::<Value>(text).unwrap());
+    }
+
+    #[test]
+    fn only_the_check_that_failed_is_the_reason() {
+        let check = |expression: &str| CheckResult {
+            expression: expression.to_owned(),
+            passed: false,
+            parts: Vec::new(),
+            error: Some("no such key".to_owned()),
+        };
+        let reason = format!("{} (and 1 more)", check("json.a == 1").failure());
+        assert!(check("json.a == 1").is_reason(&reason));
+        assert!(
+            !check("a").is_reason(&reason),
+            "although the reason holds it"
+        );
+        assert!(!check("b").is_reason("the timeout of `b` is over"));
     }
 }

@@ -82,18 +82,6 @@ pub fn one(context: &CellContext, expr: &Expr, scope: &Scope) -> CheckResult {
     }
 }
 
-/// Formats a failed check in one line.
-pub fn line(check: &CheckResult) -> String {
-    match (&check.error, check.parts.first()) {
-        (Some(error), _) => format!("check failed: {}: {error}", check.expression),
-        (None, Some(part)) => format!(
-            "check failed: {} ({} = {})",
-            check.expression, part.text, part.value
-        ),
-        (None, None) => format!("check failed: {}", check.expression),
-    }
-}
-
 fn mentioned(context: &CellContext, expect: &[Expr], implied: Implied) -> bool {
     let name = match implied {
         Implied::Status(_) => "status",

@@ -153,7 +153,7 @@ impl Conclusion<'_> {
                 1 => String::new(),
                 failed => format!(" (and {} more)", failed - 1),
             };
-            let mut line = format!("{}{more}", check::line(first));
+            let mut line = format!("{}{more}", first.failure());
             if let Some(words) = answer.and_then(|answer| answer.last_words.as_ref()) {
                 // Mask before shortening. All secrets of this step are known by now.
                 let masked = self.context.masks.mask(&plain(words));
@@ -212,7 +212,7 @@ impl Conclusion<'_> {
         }
         let implied = answer.and_then(|answer| answer.implied).map(check::judge);
         let (outcome, reason) = match implied.as_ref().filter(|check| !check.passed) {
-            Some(check) => (Outcome::Failed, format!("{}; {why}", check::line(check))),
+            Some(check) => (Outcome::Failed, format!("{}; {why}", check.failure())),
             None => (verdict(answer, &why), why),
         };
         let failure =

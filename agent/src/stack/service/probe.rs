@@ -356,7 +356,7 @@ fn judge(
     let checks = check::all(context, expect, answer.implied, scope);
     match checks.iter().find(|check| !check.passed) {
         None => Ok(()),
-        Some(check) => Err(Answer::No(check::line(check))),
+        Some(check) => Err(Answer::No(check.failure())),
     }
 }
 
