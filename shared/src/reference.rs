@@ -165,7 +165,7 @@ const HEAD: &str = "\
 
 What expressions can name, each with an example and its value. Expressions are [CEL](https://cel.dev): `==` `!=` `<` `<=` `>` `>=`, `&&` `||` `!`,
 `a ? b : c`, `+` `-` `*` `/` `%`, `in`, lists `[1, 2]`, maps `{'a': 1}`, texts in `'…'` or `\"…\"`, `r'…'` without escapes. Where they stand,
-and what a text with `${{ }}` becomes, is told in [spec.md](spec.md); functions of your own are `define: { name: { params: [x], value: \"x + 1\" } }`.
+and what a text with `${{ }}` becomes, is described in [spec.md](spec.md); functions of your own are `define: { name: { params: [x], value: \"x + 1\" } }`.
 
 One evaluation takes at most 5,000,000 steps and makes at most 128 MiB; what the steps of a cell hand on (captures, parameters) is 64 MiB
 at most, its `vars` 16 MiB.

@@ -20,7 +20,7 @@ const SHELL: &str = "command -v bash >/dev/null 2>&1 && exec bash || exec sh";
 #[command(after_help = "\
 Examples:
   phalanx attach last 'mysql / v2.0' db              a shell in the database of a kept cell
-  phalanx attach 0193 6f2a db -- mysql -pshop        a command of its own")]
+  phalanx attach 0193 6f2a db -- mysql -pshop        another command")]
 pub struct Args {
     /// Id of the run, or its beginning or end; `last` is the newest
     run: String,

@@ -9,9 +9,9 @@ use phalanx_report::text::{clean, plural};
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:
-  phalanx gc                                       what killed runs left: containers, networks, volumes, processes
-  phalanx gc --kept                                stacks that --keep keeps, too, before their time
-  phalanx gc --older-than 720h --images 168h -n    what would go of old runs and of images built a week ago")]
+  phalanx gc                                       remove what killed runs left: containers, networks, volumes, processes
+  phalanx gc --kept                                remove stacks kept by --keep as well
+  phalanx gc --older-than 720h --images 168h -n    print which old runs and images would be removed")]
 pub struct Args {
     /// Remove finished runs older than this: 90m, 12h, 720h [default: keep all]
     #[arg(long, value_name = "TIME")]

@@ -16,8 +16,8 @@ use std::collections::HashMap;
 #[command(after_help = "\
 Examples:
   phalanx logs last 'mysql / v2.0' shop       one service of a cell of the newest run
-  phalanx logs 0193 6f2a -f                   all services of a running cell as they come
-  phalanx logs last 6f2a db --attempt 1       what the first attempt's database said")]
+  phalanx logs 0193 6f2a -f                   follow all services of a running cell
+  phalanx logs last 6f2a db --attempt 1       the database's log of the first attempt")]
 pub struct Args {
     /// Id of the run, or its beginning or end; `last` is the newest
     run: String,

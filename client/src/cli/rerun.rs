@@ -15,11 +15,11 @@ use std::collections::BTreeMap;
 /// Rerun cells of a run, as a new run with the same spec and inputs
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = "\
-Spec and files are those of the earlier run: changes since then don't count. `phalanx run SPEC --failed` takes them as they are now.
+Uses the spec and the files of the earlier run. `phalanx run SPEC --failed` uses the current ones.
 
 Examples:
-  phalanx rerun --failed                     what failed or errored in the newest run
-  phalanx rerun 0193 --cell 'mysql / v2.0'   one cell of a certain run")]
+  phalanx rerun --failed                     cells that failed or errored in the newest run
+  phalanx rerun 0193 --cell 'mysql / v2.0'   one cell of the given run")]
 pub struct Args {
     /// Id of the run, or its beginning or end [default: the newest]
     run: Option<String>,

@@ -26,9 +26,9 @@ Examples:
   phalanx run spec.yaml --input version=v2.0                with an input
   phalanx run spec.yaml --only 'database=mysql,version=v2*' some cells
   phalanx run spec.yaml --report junit=junit.xml --report json=- | jq .outcome
-  phalanx run spec.yaml --keep on-failure --ttl 2h          and look at what failed: phalanx attach
-  phalanx run spec.yaml --failed                            what failed last time, with the files as they are now
-  phalanx run --resume                                      go on with a run that was killed")]
+  phalanx run spec.yaml --keep on-failure --ttl 2h          keep failed stacks for `phalanx attach`
+  phalanx run spec.yaml --failed                            cells that failed last time, with the current files
+  phalanx run --resume                                      continue a run that was killed")]
 pub struct Args {
     /// Path to the spec; `-` for standard input
     #[arg(value_hint = clap::ValueHint::FilePath, required_unless_present_any = ["resume", "keep"])]

@@ -27,8 +27,8 @@ const BACKLOG: u32 = 4_096;
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:
-  phalanx serve                                     for this machine, on 127.0.0.1:7180
-  phalanx serve --listen 10.0.0.5:7180 --insecure   for a network that is yours alone (phalanx explain PHX0002)
+  phalanx serve                                     for this machine only, on 127.0.0.1:7180
+  phalanx serve --listen 10.0.0.5:7180 --insecure   for a trusted network (phalanx explain PHX0002)
   phalanx agent --coordinator http://10.0.0.5:7180  on each runner")]
 pub struct Args {
     /// Address and port to listen on

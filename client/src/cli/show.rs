@@ -15,8 +15,8 @@ use phalanx_report::view::{CellView, RunView};
 #[command(after_help = "\
 Examples:
   phalanx show                             the newest run
-  phalanx show 0193 --cell 'mysql / v2.0'  every step of a cell, all its attempts
-  phalanx show --format junit > junit.xml  a report of a run that is over")]
+  phalanx show 0193 --cell 'mysql / v2.0'  every step of all attempts of a cell
+  phalanx show --format junit > junit.xml  a report of a finished run")]
 pub struct Args {
     /// Id of the run, or its beginning or end [default: the newest]
     run: Option<String>,

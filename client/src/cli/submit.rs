@@ -15,8 +15,8 @@ The same as phalanx run --detach. Needs --coordinator, or PHALANX_COORDINATOR.
 
 Examples:
   phalanx submit spec.yaml                           prints the run's id
-  phalanx watch \"$(phalanx submit spec.yaml)\"        and its end, from wherever you are
-  phalanx submit spec.yaml --priority -1             after all others")]
+  phalanx watch \"$(phalanx submit spec.yaml)\"        submit, then follow the run
+  phalanx submit spec.yaml --priority -1             run after all others")]
 pub struct Args {
     /// Path to the spec; `-` for standard input
     #[arg(value_hint = clap::ValueHint::FilePath, required_unless_present = "keep")]

@@ -41,7 +41,7 @@ impl SettingType for Reach {
 pub const HOST: Setting<String> = Setting {
     key: "docker.host",
     unit: "",
-    doc: "the engine (unix:///…, tcp://…); empty for DOCKER_HOST, then Docker's context, then the usual sockets",
+    doc: "address of the engine (unix:///…, tcp://…); empty for DOCKER_HOST, then Docker's context, then the usual sockets",
     default: |_| String::new(),
 };
 
@@ -65,7 +65,7 @@ pub const REACH: Setting<Reach> = Setting {
 pub const SUBNETS: Setting<Vec<String>> = Setting {
     key: "docker.subnets",
     unit: "",
-    doc: "IPv4 ranges that cells' networks are cut from; the first without a clash is used first",
+    doc: "IPv4 ranges for the networks of cells, in order of preference; a range that clashes with another network is skipped",
     default: |_| {
         ["10.213.0.0/16", "10.87.0.0/16", "172.29.0.0/16"]
             .map(str::to_owned)
@@ -77,7 +77,7 @@ pub const SUBNETS: Setting<Vec<String>> = Setting {
 pub const SUBNET_PREFIX: Setting<u32> = Setting {
     key: "docker.subnet_prefix",
     unit: "bits",
-    doc: "prefix length of a cell's IPv4 network; 27 has room for 29 containers, 28 for 13",
+    doc: "prefix length of a cell's IPv4 network: 27 for up to 29 containers, 28 for up to 13",
     default: |_| 27,
 };
 
@@ -85,7 +85,7 @@ pub const SUBNET_PREFIX: Setting<u32> = Setting {
 pub const SUBNETS_V6: Setting<String> = Setting {
     key: "docker.subnets_v6",
     unit: "",
-    doc: "IPv6 range that dual-stack networks get a /64 of",
+    doc: "IPv6 range; each dual-stack network gets a /64 of it",
     default: |_| "fd8c:50a1:a0c7::/48".to_owned(),
 };
 
@@ -93,7 +93,7 @@ pub const SUBNETS_V6: Setting<String> = Setting {
 pub const READY_NETWORKS: Setting<u32> = Setting {
     key: "docker.ready_networks",
     unit: "networks",
-    doc: "networks kept ready, each used once",
+    doc: "number of networks to create in advance",
     default: |_| 2,
 };
 
@@ -101,7 +101,7 @@ pub const READY_NETWORKS: Setting<u32> = Setting {
 pub const CONCURRENT_STARTS: Setting<u32> = Setting {
     key: "docker.concurrent_starts",
     unit: "calls",
-    doc: "networks and containers made, started and removed at once on an engine; 0 takes three for each CPU",
+    doc: "maximum concurrent requests to an engine that create, start or remove; 0 for three per CPU",
     default: |_| 0,
 };
 
@@ -109,7 +109,7 @@ pub const CONCURRENT_STARTS: Setting<u32> = Setting {
 pub const RECONNECT_S: Setting<u64> = Setting {
     key: "docker.reconnect_s",
     unit: "seconds",
-    doc: "how long a lost engine is waited for",
+    doc: "time to wait for an engine that doesn't answer",
     default: |_| 30,
 };
 
@@ -117,7 +117,7 @@ pub const RECONNECT_S: Setting<u64> = Setting {
 pub const PULL_TIMEOUT_S: Setting<u64> = Setting {
     key: "docker.pull_timeout_s",
     unit: "seconds",
-    doc: "limit of one image's pull, retries included",
+    doc: "timeout of pulling one image, including retries",
     default: |_| 900,
 };
 
@@ -125,7 +125,7 @@ pub const PULL_TIMEOUT_S: Setting<u64> = Setting {
 pub const PULL_TRIES: Setting<u32> = Setting {
     key: "docker.pull_tries",
     unit: "tries",
-    doc: "tries of a pull that fails for want of network or registry",
+    doc: "maximum attempts to pull an image when the network or the registry fails",
     default: |_| 5,
 };
 
@@ -133,7 +133,7 @@ pub const PULL_TRIES: Setting<u32> = Setting {
 pub const BUILD_TIMEOUT_S: Setting<u64> = Setting {
     key: "docker.build_timeout_s",
     unit: "seconds",
-    doc: "limit of one image's build",
+    doc: "timeout of building one image",
     default: |_| 1800,
 };
 
@@ -141,7 +141,7 @@ pub const BUILD_TIMEOUT_S: Setting<u64> = Setting {
 pub const CLOSE_TIMEOUT_S: Setting<u64> = Setting {
     key: "docker.close_timeout_s",
     unit: "seconds",
-    doc: "limit of clean-up after one attempt",
+    doc: "timeout of the clean-up after one attempt",
     default: |_| 60,
 };
 
@@ -149,6 +149,6 @@ pub const CLOSE_TIMEOUT_S: Setting<u64> = Setting {
 pub const ENGINE_LOG_MIB: Setting<u64> = Setting {
     key: "docker.engine_log_mib",
     unit: "MiB",
-    doc: "where the engine's log file of one container is cut; our own copy isn't",
+    doc: "maximum size of the engine's log file of one container; Phalanx's own copy has no such limit",
     default: |_| 1024,
 };

@@ -30,7 +30,7 @@ pub enum SettingError {
     },
     /// A project's file may not give the setting, because a checkout could redirect its users.
     #[error(
-        "setting `{key}` ({origin}) can't be given by a project: whoever wrote the checkout would decide where your work, secrets and state go, or what runs on your machine. Put it into ~/.config/phalanx/config.toml or {variable}{}",
+        "setting `{key}` ({origin}) can't be set by a project: the author of the checkout would decide where your work, secrets and state go, or what runs on your machine. Put it into ~/.config/phalanx/config.toml or {variable}{}",
         match key.as_str() {
             "coordinator" => ", or give --coordinator",
             _ => "",

@@ -6,7 +6,7 @@ use super::Setting;
 pub const AGENTS: Setting<u32> = Setting {
     key: "agents",
     unit: "agents",
-    doc: "agents that a local run starts",
+    doc: "number of agents that a local run starts",
     default: |_| 1,
 };
 
@@ -14,7 +14,7 @@ pub const AGENTS: Setting<u32> = Setting {
 pub const AGENTS_AS_PROCESSES: Setting<bool> = Setting {
     key: "agents_as_processes",
     unit: "",
-    doc: "whether a local run's agents are child processes instead of tasks within `phalanx`",
+    doc: "whether a local run starts agents as child processes instead of tasks within `phalanx`",
     default: |_| false,
 };
 
@@ -22,7 +22,7 @@ pub const AGENTS_AS_PROCESSES: Setting<bool> = Setting {
 pub const SLOTS: Setting<u32> = Setting {
     key: "slots",
     unit: "cells",
-    doc: "cells that an agent runs at once; by default four for each CPU, at least eight",
+    doc: "maximum concurrent cells per agent; by default 4 per CPU, at least 8",
     default: |machine| machine.cpus.saturating_mul(4).max(8),
 };
 
@@ -30,7 +30,7 @@ pub const SLOTS: Setting<u32> = Setting {
 pub const CPU_OVERCOMMIT: Setting<f64> = Setting {
     key: "cpu_overcommit",
     unit: "reserved / real",
-    doc: "how far the CPUs that an agent's cells reserve may exceed the machine's",
+    doc: "CPUs that an agent's cells may reserve together, as a multiple of the machine's",
     default: |_| 8.0,
 };
 
@@ -38,7 +38,7 @@ pub const CPU_OVERCOMMIT: Setting<f64> = Setting {
 pub const MEMORY_OVERCOMMIT: Setting<f64> = Setting {
     key: "memory_overcommit",
     unit: "reserved / real",
-    doc: "how far the memory that an agent's cells reserve may exceed the machine's",
+    doc: "memory that an agent's cells may reserve together, as a multiple of the machine's",
     default: |_| 1.0,
 };
 

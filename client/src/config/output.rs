@@ -37,7 +37,7 @@ impl SettingType for Color {
 pub const COLOR: Setting<Color> = Setting {
     key: "color",
     unit: "",
-    doc: "when output has colours: auto, always or never",
+    doc: "when to colour the output: auto, always or never",
     default: |_| Color::Auto,
 };
 
@@ -45,7 +45,7 @@ pub const COLOR: Setting<Color> = Setting {
 pub const COVERAGE_AXIS: Setting<String> = Setting {
     key: "coverage_axis",
     unit: "",
-    doc: "axis of the coverage table's columns (`cell` for one per cell); empty takes the axis along which rows differ most",
+    doc: "axis for the columns of the coverage table (`cell` for one column per cell); empty for the axis along which rows differ most",
     default: |_| String::new(),
 };
 
@@ -53,7 +53,7 @@ pub const COVERAGE_AXIS: Setting<String> = Setting {
 pub const LOG_FILTER: Setting<String> = Setting {
     key: "log.filter",
     unit: "",
-    doc: "what the program logs of itself: a level, or target=level,…; empty is info for serve and agent, else warn",
+    doc: "what the program logs about itself: a level, or target=level,…; empty for info in serve and agent, else warn",
     default: |_| String::new(),
 };
 
@@ -85,6 +85,6 @@ impl SettingType for LogFormat {
 pub const LOG_FORMAT: Setting<LogFormat> = Setting {
     key: "log.format",
     unit: "",
-    doc: "how the program logs of itself: text or json",
+    doc: "format of the program's own log: text or json",
     default: |_| LogFormat::Text,
 };

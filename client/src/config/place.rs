@@ -7,6 +7,6 @@ use std::path::PathBuf;
 pub const STATE_DIR: Setting<PathBuf> = Setting {
     key: "state_dir",
     unit: "",
-    doc: "directory of journals, logs and identities of local runs and agents",
+    doc: "directory for the journals, logs and identities of local runs and agents",
     default: |machine| machine.state_home.join("phalanx"),
 };

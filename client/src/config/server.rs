@@ -7,7 +7,7 @@ use super::limits::{LabelLimits, Reserve};
 pub const COORDINATOR: Setting<String> = Setting {
     key: "coordinator",
     unit: "",
-    doc: "URL of the coordinator that commands ask; empty for local runs",
+    doc: "URL of the coordinator to use; empty for local runs",
     default: |_| String::new(),
 };
 
@@ -23,7 +23,7 @@ pub const LISTEN: Setting<String> = Setting {
 pub const HTTP: Setting<String> = Setting {
     key: "serve.http",
     unit: "",
-    doc: "address and port on which `phalanx serve` answers /healthz and Prometheus' /metrics; empty for none",
+    doc: "address and port for /healthz and Prometheus' /metrics of `phalanx serve`; empty for none",
     default: |_| "127.0.0.1:7181".to_owned(),
 };
 
@@ -31,7 +31,7 @@ pub const HTTP: Setting<String> = Setting {
 pub const SECRETS_DIR: Setting<String> = Setting {
     key: "serve.secrets_dir",
     unit: "",
-    doc: "directory with a file per secret that runs may use without bringing its value; PHALANX_SECRET_* variables come first",
+    doc: "directory with one file per secret, for runs that are submitted without its value; PHALANX_SECRET_* variables take precedence",
     default: |_| String::new(),
 };
 
@@ -39,7 +39,7 @@ pub const SECRETS_DIR: Setting<String> = Setting {
 pub const CANCEL_GRACE_S: Setting<u64> = Setting {
     key: "cancel_grace_s",
     unit: "seconds",
-    doc: "time that `always` steps have after a cancel, before clean-up begins without them",
+    doc: "time for `always` steps after a cancel, before clean-up begins without them",
     default: |_| 30,
 };
 
@@ -47,7 +47,7 @@ pub const CANCEL_GRACE_S: Setting<u64> = Setting {
 pub const LEASE_S: Setting<u64> = Setting {
     key: "lease.time_s",
     unit: "seconds",
-    doc: "how long an answered heartbeat gives an agent the right to run its cells",
+    doc: "lease: how long an agent may run its cells after an answered heartbeat",
     default: |_| 10,
 };
 
@@ -63,7 +63,7 @@ pub const HEARTBEAT_MS: Setting<u64> = Setting {
 pub const LEASE_MARGIN_S: Setting<u64> = Setting {
     key: "lease.margin_s",
     unit: "seconds",
-    doc: "how much longer than the lease the coordinator waits, so that the agent stops first",
+    doc: "time that the coordinator waits beyond the lease, so that the agent stops first",
     default: |_| 3,
 };
 
@@ -71,7 +71,7 @@ pub const LEASE_MARGIN_S: Setting<u64> = Setting {
 pub const RESET_GRACE_S: Setting<u64> = Setting {
     key: "lease.reset_grace_s",
     unit: "seconds",
-    doc: "time that an agent has to come back after its connection broke, at most its lease and the margin; less than the lease makes a cut connection a death",
+    doc: "time to wait for an agent to reconnect, at most the lease plus the margin; with less than the lease, a cut connection can count as a death",
     default: |_| 13,
 };
 
@@ -79,7 +79,7 @@ pub const RESET_GRACE_S: Setting<u64> = Setting {
 pub const ACCEPT_WITHIN_S: Setting<u64> = Setting {
     key: "lease.accept_within_s",
     unit: "seconds",
-    doc: "an offer unanswered for so long goes back to the queue",
+    doc: "time after which an unanswered offer returns to the queue",
     default: |_| 5,
 };
 
@@ -87,7 +87,7 @@ pub const ACCEPT_WITHIN_S: Setting<u64> = Setting {
 pub const ATTEMPT_MARGIN_S: Setting<u64> = Setting {
     key: "serve.attempt_margin_s",
     unit: "seconds",
-    doc: "how much longer than its cell's timeout an attempt may take (`always` steps, logs, clean-up) before its agent loses it",
+    doc: "time that an attempt may take beyond its cell's timeout (`always` steps, logs, clean-up) before the coordinator takes it from its agent",
     default: |_| 300,
 };
 
@@ -95,7 +95,7 @@ pub const ATTEMPT_MARGIN_S: Setting<u64> = Setting {
 pub const RECONNECT_WITHIN_S: Setting<u64> = Setting {
     key: "serve.reconnect_within_s",
     unit: "seconds",
-    doc: "how long attempts wait for their agent after the coordinator's restart",
+    doc: "time that attempts wait for their agent after a restart of the coordinator",
     default: |_| 30,
 };
 
@@ -104,7 +104,7 @@ pub const RECONNECT_WITHIN_S: Setting<u64> = Setting {
 pub const LABEL_LIMITS: Setting<LabelLimits> = Setting {
     key: "serve.label_limits",
     unit: "cells",
-    doc: "at most so many cells at once, over all runs and agents, that ask for a label: gpu=2, arm=4",
+    doc: "maximum concurrent cells that need a label, over all runs and agents: gpu=2, arm=4",
     default: |_| LabelLimits::default(),
 };
 
@@ -112,7 +112,7 @@ pub const LABEL_LIMITS: Setting<LabelLimits> = Setting {
 pub const MAX_CELLS: Setting<u64> = Setting {
     key: "max_cells",
     unit: "cells",
-    doc: "a spec that makes more cells is refused; 0 allows any number",
+    doc: "maximum number of cells of a run; 0 for no limit",
     // A larger matrix is usually a mistake, and all of it is planned, journaled and listed.
     default: |_| 10_000,
 };
@@ -121,7 +121,7 @@ pub const MAX_CELLS: Setting<u64> = Setting {
 pub const KEEP_RUNS_DAYS: Setting<u64> = Setting {
     key: "keep.runs_days",
     unit: "days",
-    doc: "runs that finished longer ago are forgotten; 0 keeps all",
+    doc: "time to keep finished runs; 0 for ever",
     default: |_| 90,
 };
 
@@ -129,7 +129,7 @@ pub const KEEP_RUNS_DAYS: Setting<u64> = Setting {
 pub const LOG_ATTEMPT_MIB: Setting<u64> = Setting {
     key: "logs.attempt_mib",
     unit: "MiB",
-    doc: "bytes of logs that the coordinator keeps of one attempt; what is more becomes a gap that says so",
+    doc: "maximum size of one attempt's logs on the coordinator; the rest is left out, and the log says so",
     default: |_| 512,
 };
 
@@ -137,7 +137,7 @@ pub const LOG_ATTEMPT_MIB: Setting<u64> = Setting {
 pub const LOG_AGENT_MIB: Setting<u64> = Setting {
     key: "logs.agent_mib",
     unit: "MiB",
-    doc: "bytes of logs that the coordinator keeps of all attempts that one agent runs at a time; what is more becomes a gap that says so",
+    doc: "maximum size of the logs of all current attempts of one agent; the rest is left out, and the log says so",
     default: |_| 8_192,
 };
 
@@ -145,7 +145,7 @@ pub const LOG_AGENT_MIB: Setting<u64> = Setting {
 pub const SUBMISSIONS_MIB: Setting<u64> = Setting {
     key: "serve.submissions_mib",
     unit: "MiB",
-    doc: "bytes of large submissions that come in at the same time, half of them from one address; further ones wait, then their clients try again. One of the largest, 105 MiB, always fits",
+    doc: "memory for large submissions that arrive at the same time, half of it per address; further ones wait, then their clients retry. One of the largest, 105 MiB, always fits",
     default: |_| 256,
 };
 
@@ -153,7 +153,7 @@ pub const SUBMISSIONS_MIB: Setting<u64> = Setting {
 pub const AGENT_EVENTS_MIB: Setting<u64> = Setting {
     key: "serve.agent_events_mib",
     unit: "MiB",
-    doc: "bytes of events of all attempts that one agent runs at a time; of an agent that sends more, the attempt with most of them is taken",
+    doc: "maximum size of the events of all current attempts of one agent; beyond it, the agent loses the attempt with the most",
     default: |_| 512,
 };
 
@@ -161,6 +161,6 @@ pub const AGENT_EVENTS_MIB: Setting<u64> = Setting {
 pub const LOG_RESERVE_MIB: Setting<Reserve> = Setting {
     key: "logs.reserve_mib",
     unit: "MiB",
-    doc: "free space of the coordinator's disk below which no logs are stored, so that the journal goes on; auto is 1 GiB, of a small disk a tenth",
+    doc: "free disk space that the coordinator reserves for the journal: below it, no logs are stored; auto for 1 GiB, or a tenth of a small disk",
     default: |_| Reserve(None),
 };

@@ -6,6 +6,6 @@ use super::Setting;
 pub const KEEP_TTL_S: Setting<u64> = Setting {
     key: "keep.ttl_s",
     unit: "seconds",
-    doc: "how long stacks live that `--keep` keeps",
+    doc: "how long `--keep` keeps a stack",
     default: |_| 3600,
 };

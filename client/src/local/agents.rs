@@ -165,7 +165,7 @@ async fn keep(
             how = &mut ending => return end(child, stdin, how.unwrap_or(End::Kill)).await,
             status = child.wait() => status,
         };
-        tracing::warn!(?status, "an agent's process ended unasked");
+        tracing::warn!(?status, "an agent's process exited unexpectedly");
         if restarts == 0 {
             return false;
         }

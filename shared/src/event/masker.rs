@@ -313,12 +313,12 @@ mod tests {
 
     /// Collects the texts of a value, by field, except words of the spec and of Phalanx.
     fn free(value: &Value, field: &str, out: &mut Vec<String>) {
-        const OURS: [&str; 13] = [
+        const OWN: [&str; 13] = [
             "kind", "service", "state", "began", "path", "id", "action", "outcome", "agent",
             "stream", "place", "at", "phase",
         ];
         match value {
-            Value::String(text) if !OURS.contains(&field) => out.push(format!("{field}: {text}")),
+            Value::String(text) if !OWN.contains(&field) => out.push(format!("{field}: {text}")),
             Value::Array(items) => items.iter().for_each(|item| free(item, field, out)),
             Value::Object(map) => map.iter().for_each(|(key, item)| free(item, key, out)),
             _ => {}

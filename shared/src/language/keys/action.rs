@@ -13,11 +13,11 @@ const METHODS: &[Key] = &[
         TEMPLATE,
         "GET: a path that is appended to the session's base, or a URL",
     ),
-    key("post", TEMPLATE, "POST"),
-    key("put", TEMPLATE, "PUT"),
-    key("patch", TEMPLATE, "PATCH"),
-    key("delete", TEMPLATE, "DELETE"),
-    key("head", TEMPLATE, "HEAD"),
+    key("post", TEMPLATE, "POST, as `get`"),
+    key("put", TEMPLATE, "PUT, as `get`"),
+    key("patch", TEMPLATE, "PATCH, as `get`"),
+    key("delete", TEMPLATE, "DELETE, as `get`"),
+    key("head", TEMPLATE, "HEAD, as `get`"),
 ];
 
 const REQUEST: &[Key] = &[
@@ -35,7 +35,11 @@ const REQUEST: &[Key] = &[
         Kind::Leaf(Leaf::Str),
         "a session's name, or `none`",
     ),
-    key("follow-redirects", BOOL, "off unless asked for"),
+    key(
+        "follow-redirects",
+        BOOL,
+        "whether redirects are followed (false)",
+    ),
     key(
         "tls",
         Kind::Table(|| &TLS),
@@ -118,9 +122,9 @@ pub(super) static SSE: Table = Table {
             key(
                 "until",
                 EXPR,
-                "ends the collection; without it the end of the stream does",
+                "condition that ends the collection; without it, the stream's end does",
             ),
-            key("timeout", DURATION, "limit of the whole stream (5m)"),
+            key("timeout", DURATION, "timeout of the whole stream (5m)"),
         ],
     ],
     rest: None,
@@ -139,11 +143,11 @@ pub(super) static EXEC: Table = Table {
     keys: &[&[
         needed("service", SERVICE_NAME, "the service"),
         key("command", WORDS, "a list of words"),
-        key("script", TEMPLATE, "a text, run by `sh -eu`"),
-        key("stdin", TEMPLATE, "fed to it"),
-        key("env", TEXTS, "further variables"),
-        key("user", TEMPLATE, "as whom"),
-        key("workdir", TEMPLATE, "in which directory"),
+        key("script", TEMPLATE, "a script, run by `sh -eu`"),
+        key("stdin", TEMPLATE, "standard input of the command"),
+        key("env", TEXTS, "additional environment variables"),
+        key("user", TEMPLATE, "user that runs the command"),
+        key("workdir", TEMPLATE, "working directory"),
     ]],
     rest: None,
     rules: COMMAND_RULES,
@@ -157,13 +161,13 @@ pub(super) static RUN: Table = Table {
     name: "`run`",
     doc: "A command on the agent's host. Results: `exit_code stdout stderr elapsed`.",
     keys: &[&[
-        key("script", TEMPLATE, "a text, run by `sh -eu`"),
+        key("script", TEMPLATE, "a script, run by `sh -eu`"),
         key("command", WORDS, "a list of words"),
-        key("env", TEXTS, "further variables"),
+        key("env", TEXTS, "additional environment variables"),
         key(
             "workdir",
             TEMPLATE,
-            "in which directory; the workspace without one",
+            "working directory; by default the workspace",
         ),
     ]],
     rest: None,
@@ -179,7 +183,7 @@ pub const VERBS: &[&str] = ContainerVerb::VARIANTS;
 
 pub(super) static CONTAINER: Table = Table {
     name: "`container`",
-    doc: "Changes a service's life.",
+    doc: "Starts, stops or otherwise changes a service.",
     keys: &[&[
         key(
             "start",
@@ -219,12 +223,12 @@ pub(super) static WAIT: Table = Table {
         key(
             "until",
             Kind::Leaf(Leaf::Enum(&["ready", "exited"])),
-            "until it is ready (the default) or has exited",
+            "state to wait for: ready (default) or exited",
         ),
         key(
             "for",
             DURATION,
-            "for a time; waiting for what you need is faster and surer",
+            "a fixed time; waiting for a state is faster and more reliable",
         ),
     ]],
     rest: None,

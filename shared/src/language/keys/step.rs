@@ -40,19 +40,19 @@ pub static PHASE: Table = Table {
         key(
             "when",
             EXPR,
-            "whether it runs; asked once, before its first step",
+            "whether it runs; evaluated once, before its first step",
         ),
         key("reason", TEMPLATE, "why it is skipped when `when` is false"),
-        key("timeout", DURATION, "limit of the whole phase"),
+        key("timeout", DURATION, "timeout of the whole phase"),
         key(
             "always",
             FLAG,
-            "runs also after a failure, a timeout or a cancel",
+            "also runs after a failure, a timeout or a cancel",
         ),
         key(
             "continue-on-failure",
             FLAG,
-            "lets later phases run after a failure in it",
+            "later phases run even if it fails",
         ),
         key("verifies", TEMPLATE, "a key of `coverage`"),
         needed("steps", STEPS, "its steps"),
@@ -125,13 +125,13 @@ const AROUND: &[Key] = &[
     key(
         "id",
         Kind::Leaf(Leaf::Name(NameRule::Dotted)),
-        "under which later steps read its captures: `steps.ID.NAME`",
+        "id for later steps, which read its captures as `steps.ID.NAME`",
     ),
-    key("name", TEMPLATE, "what reports show"),
+    key("name", TEMPLATE, "name shown in reports"),
     key(
         "when",
         EXPR,
-        "whether it runs; asked once, unless it names the `foreach` variable",
+        "whether it runs; evaluated once, unless it names the `foreach` variable",
     ),
     key("reason", TEMPLATE, "why it is skipped when `when` is false"),
     key(
@@ -147,7 +147,7 @@ const AROUND: &[Key] = &[
     key(
         "timeout",
         DURATION,
-        "limit of one attempt of one action (http and exec 30s, others 5m); of a group, of the whole",
+        "timeout of one try of one action (http and exec 30s, others 5m), or of a whole group",
     ),
     key(
         "retry",
@@ -162,7 +162,7 @@ const AROUND: &[Key] = &[
     key(
         "skip",
         Kind::Table(|| &SKIP),
-        "asked after the action: skips the step and the group or define it stands in, from there on",
+        "evaluated after the action: skips the step and the rest of the group or define around it",
     ),
     key(
         "capture",
@@ -178,12 +178,12 @@ const AROUND: &[Key] = &[
     key(
         "always",
         FLAG,
-        "runs also after a failure, a timeout or a cancel",
+        "also runs after a failure, a timeout or a cancel",
     ),
     key(
         "continue-on-failure",
         FLAG,
-        "lets what follows run after its failure; the cell still fails",
+        "later steps run even if it fails; the cell still fails",
     ),
     key("snapshot", Kind::Later, "reserved"),
     key("artifacts", Kind::Later, "reserved"),
@@ -227,7 +227,7 @@ const ACTION: &[Key] = &[
     key(
         "parallel",
         STEPS,
-        "a group: its steps run at once, all to their end",
+        "a group: its steps run concurrently, each to its end",
     ),
 ];
 
@@ -247,7 +247,7 @@ static RETRY: Table = Table {
         needed(
             "times",
             Kind::Varies(&Kind::Leaf(Leaf::Int(1))),
-            "further tries after the first",
+            "additional tries after the first",
         ),
         key("delay", DURATION, "the pause between tries (0s)"),
     ]],
@@ -260,8 +260,8 @@ static POLL: Table = Table {
     name: "`poll`",
     doc: "Repeats the action, 50ms doubling to `interval`. A transport error, or an error in `until`, is \"not yet\".",
     keys: &[&[
-        needed("until", EXPR, "when it ends"),
-        key("timeout", DURATION, "limit of all polling (1m)"),
+        needed("until", EXPR, "condition that ends the polling"),
+        key("timeout", DURATION, "timeout of all polling (1m)"),
         key("interval", DURATION, "the longest pause (2s)"),
     ]],
     rest: None,

@@ -66,7 +66,7 @@ const MAIN: &[Key] = &[
     key(
         "name",
         STR,
-        "the name that reports show; the file's name without one",
+        "name shown in reports (default: the file's name)",
     ),
     key(
         "require",
@@ -76,9 +76,9 @@ const MAIN: &[Key] = &[
     key(
         "strategy",
         Kind::Table(|| &STRATEGY),
-        "the matrix and how its cells are run together",
+        "the matrix, and how its cells run together",
     ),
-    key("cell", Kind::Table(|| &CELL), "what every cell has"),
+    key("cell", Kind::Table(|| &CELL), "settings of every cell"),
     key(
         "secrets",
         Kind::List(&Kind::Leaf(Leaf::Name(NameRule::Dotted))),
@@ -95,11 +95,7 @@ const MAIN: &[Key] = &[
         Kind::Table(|| &STACK),
         "a whole Compose file as the stack",
     ),
-    key(
-        "defaults",
-        Kind::Table(|| &DEFAULTS),
-        "what steps have unless they say otherwise",
-    ),
+    key("defaults", Kind::Table(|| &DEFAULTS), "defaults for steps"),
     needed(
         "phases",
         Kind::Named(
@@ -171,9 +167,9 @@ static INPUT: Table = Table {
                 list: Some(&Kind::List(&TEXT)),
                 map: None,
             },
-            "the value when the caller passes none; without one the input is required",
+            "default value; without one, the input is required",
         ),
-        key("description", STR, "for people"),
+        key("description", STR, "description for users"),
     ]],
     rest: None,
     rules: &[],
@@ -204,17 +200,17 @@ static STRATEGY: Table = Table {
         key(
             "fail-fast",
             BOOL,
-            "whether a failed cell cancels the others; off unless asked for",
+            "whether a failed cell cancels the others (false)",
         ),
         key(
             "max-parallel",
             Kind::Varies(&Kind::Leaf(Leaf::Int(1))),
-            "how many cells run at once; unlimited unless set",
+            "maximum number of cells that run concurrently; no limit by default",
         ),
         key(
             "queue-timeout",
             DURATION,
-            "how long a cell may wait for its first start, counted from the submission; then it is `errored` with what it waited for. No limit unless set",
+            "time that a cell may wait for its first start, counted from the submission; after it the cell is `errored`, with what it waited for. No limit by default",
         ),
     ]],
     rest: None,
@@ -229,7 +225,7 @@ static MATRIX: Table = Table {
         key(
             "include",
             PARTIAL_CELLS,
-            "keys added to the cells that they fit, else further cells",
+            "keys added to the cells that they match; an entry that matches none becomes a cell",
         ),
         key(
             "exclude",
@@ -246,12 +242,12 @@ const PARTIAL_CELLS: Kind = Kind::Varies(&Kind::List(&Kind::Named(NameRule::Axis
 
 static CELL: Table = Table {
     name: "`cell`",
-    doc: "What every cell has.",
+    doc: "Settings of every cell.",
     keys: &[&[
         key(
             "name",
             TEMPLATE,
-            "the cell's name; its axis values without one",
+            "the cell's name (default: its axis values)",
         ),
         key(
             "runs-on",
@@ -265,9 +261,9 @@ static CELL: Table = Table {
         key(
             "resources",
             Kind::Table(|| &RESOURCES),
-            "what the scheduler reserves",
+            "resources that the scheduler reserves",
         ),
-        key("timeout", DURATION, "limit of the whole cell (60m)"),
+        key("timeout", DURATION, "timeout of the whole cell (60m)"),
         key(
             "attempts",
             Kind::Varies(&Kind::Leaf(Leaf::Int(1))),
@@ -276,7 +272,7 @@ static CELL: Table = Table {
         key(
             "retries",
             Kind::Varies(&Kind::Leaf(Leaf::Int(0))),
-            "further tries at a failed cell (0); passing then is `flaky`",
+            "additional tries of a failed cell (0); passing then is `flaky`",
         ),
         key(
             "experimental",
@@ -318,7 +314,7 @@ static WORKSPACE: Table = Table {
 static NETWORK: Table = Table {
     name: "`network`",
     doc: "The cell's network.",
-    keys: &[&[key("ipv6", BOOL, "whether it has IPv6 beside IPv4")]],
+    keys: &[&[key("ipv6", BOOL, "whether it has IPv6 in addition to IPv4")]],
     rest: None,
     rules: &[],
     hints: &[],
@@ -326,7 +322,7 @@ static NETWORK: Table = Table {
 
 static STACK: Table = Table {
     name: "`stack`",
-    doc: "Where the services come from beside `services`.",
+    doc: "Services from other files than the spec.",
     keys: &[&[
         needed(
             "compose",
@@ -345,7 +341,7 @@ static STACK: Table = Table {
                 list: Some(&Kind::List(&STR)),
                 map: None,
             },
-            "files with further values, as Compose's `.env`; relative to the spec",
+            "files with more values, like Compose's `.env`; relative to the spec",
         ),
     ]],
     rest: None,
@@ -365,11 +361,11 @@ static STACK: Table = Table {
 
 static DEFAULTS: Table = Table {
     name: "`defaults`",
-    doc: "What steps have unless they say otherwise.",
+    doc: "Defaults for steps.",
     keys: &[&[key(
         "http",
         Kind::Table(|| &DEFAULT_HTTP),
-        "of requests and event streams",
+        "defaults of requests and event streams",
     )]],
     rest: None,
     rules: &[],
@@ -378,11 +374,11 @@ static DEFAULTS: Table = Table {
 
 static DEFAULT_HTTP: Table = Table {
     name: "`defaults.http`",
-    doc: "Of requests and event streams.",
+    doc: "Defaults of requests and event streams.",
     keys: &[&[key(
         "session",
         Kind::Leaf(Leaf::Name(NameRule::Session)),
-        "the session of steps that name none",
+        "session of steps that name none",
     )]],
     rest: None,
     rules: &[],

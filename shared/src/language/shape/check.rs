@@ -22,7 +22,7 @@ pub fn check_table(
     Checker { diagnostics }.table(table, node, what, false);
 }
 
-/// Number of diagnostics after which unknown keys get no suggestion: finding one is slow, and nobody reads that many.
+/// Number of diagnostics after which unknown keys get no suggestion: finding one is slow, and no user reads that many.
 const MOST_ADVISED: usize = 1000;
 
 struct Checker<'d> {
