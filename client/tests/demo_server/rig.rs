@@ -91,9 +91,7 @@ impl Ended {
     /// The states that a service went through.
     pub fn states(&self, name: &str) -> Vec<ServiceState> {
         let states = self.events.iter().filter_map(|event| match event {
-            EventKind::ServiceChanged { service, state, .. } if service == name => {
-                Some(state.clone())
-            }
+            EventKind::ServiceChanged { service, state, .. } if service == name => Some(*state),
             _ => None,
         });
         states.collect()
