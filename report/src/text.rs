@@ -148,10 +148,10 @@ pub fn failure(step: &StepView) -> Vec<Line> {
         lines.push(Line::new(Tone::Dim, format!("at {}", clean(place))));
     }
     let failed_checks = step.checks.iter().filter(|check| !check.passed);
-    if let Some(reason) = &step.reason {
-        if !failed_checks.clone().any(|check| check.is_reason(reason)) {
-            block(&mut lines, Tone::Bad, "", reason);
-        }
+    if let Some(reason) = &step.reason
+        && !failed_checks.clone().any(|check| check.is_reason(reason))
+    {
+        block(&mut lines, Tone::Bad, "", reason);
     }
     for check in failed_checks {
         lines.push(Line::new(

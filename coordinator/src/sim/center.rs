@@ -57,6 +57,7 @@ pub struct Load {
     pub parcels: Vec<Parcel>,
 }
 
+#[allow(clippy::large_enum_variant)]
 pub enum Parcel {
     Effect(RunEffect),
     Resume {
