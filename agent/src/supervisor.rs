@@ -253,7 +253,7 @@ async fn start_agent(identity: Identity, options: Options) -> Result<Agent, Star
     // Without a mourner the coordinator notices a death later, when the lease expires.
     let mourner = mourner.and_then(|started| {
         started
-            .inspect_err(|error| tracing::warn!(%error, "nobody will tell of this agent's death"))
+            .inspect_err(|error| tracing::warn!(%error, "the coordinator will learn of this agent's death only when its lease ends"))
             .ok()
     });
     let instance = match &mourner {

@@ -243,7 +243,7 @@ impl DockerRuntime {
         receive.await.unwrap_or_else(|_| {
             Err(RuntimeError::new(
                 Fault::Misuse,
-                "making the cell's network ended by a bug of ours",
+                "making the cell's network ended by a bug in Phalanx",
             ))
         })
     }

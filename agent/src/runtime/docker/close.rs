@@ -33,7 +33,7 @@ pub(super) async fn close(
     work.await.unwrap_or_else(|panic| Closed {
         removed: 0,
         left: vec![format!(
-            "clean-up of {service} ended by a bug of ours: {panic}"
+            "clean-up of {service} ended by a bug in Phalanx: {panic}"
         )],
     })
 }

@@ -28,7 +28,7 @@ impl Member for Handle {
         match self.0.tasks.spawn(start(container)).await {
             Ok(answer) => answer,
             Err(error) => {
-                let why = format!("start ended by a bug of ours: {error}");
+                let why = format!("start ended by a bug in Phalanx: {error}");
                 Err(self.0.error(Fault::Misuse, why))
             }
         }

@@ -27,7 +27,7 @@ impl Stack for Hold {
         match self.0.tasks.spawn(making).await {
             Ok(answer) => answer,
             Err(error) => {
-                let why = format!("create ended by a bug of ours: {error}");
+                let why = format!("create ended by a bug in Phalanx: {error}");
                 Err(RuntimeError::of(&config.name, Fault::Misuse, why))
             }
         }

@@ -41,8 +41,8 @@ pub enum Left {
     /// It lives.
     #[error("process of {0}: it does not die of SIGKILL")]
     Alive(String),
-    /// It ended, but its output wasn't taken.
-    #[error("process of {0}: nobody takes the rest of its output")]
+    /// It ended, but not all of its output was read.
+    #[error("process of {0}: the rest of its output was not read")]
     Output(String),
 }
 

@@ -419,11 +419,7 @@ mod tests {
         }
         let file = place.path().join("logs/run/cell/1/s.stdout");
         assert_eq!(file.metadata().unwrap().len(), 10_000);
-        assert_eq!(
-            store.problem(),
-            None,
-            "one noisy attempt is nobody's problem"
-        );
+        assert_eq!(store.problem(), None, "one noisy attempt disturbs no other");
     }
 
     #[test]
