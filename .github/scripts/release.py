@@ -18,7 +18,7 @@ import urllib.error
 import urllib.request
 
 PACKAGE = "phalanx-e2e"
-CRATES = ("phalanx", "phalanx-agent", "phalanx-coordinator", "phalanx-proto", "phalanx-report", "phalanx-shared")
+CRATES = ("phalanx", "phalanx-agent", "phalanx-coordinator", "phalanx-otlp", "phalanx-proto", "phalanx-report", "phalanx-shared")
 PYPROJECT = "client/pyproject.toml"
 FILES = ("Cargo.toml", "Cargo.lock", PYPROJECT, "CHANGELOG.md")
 INDEXES = {"testpypi": "https://test.pypi.org/pypi", "pypi": "https://pypi.org/pypi"}

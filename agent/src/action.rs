@@ -4,7 +4,7 @@
 //! [`answer::Fault`]. reqwest's types stay in [`http`], [`sse`] and [`crate::context::client`].
 
 pub mod answer;
-mod charset;
+pub mod artifacts;
 pub mod check;
 pub mod container;
 pub mod cp;
@@ -13,7 +13,9 @@ pub mod exec;
 pub mod exhibit;
 pub mod failure;
 pub mod http;
+pub mod page;
 pub mod references;
+pub mod results;
 pub mod run;
 pub mod sse;
 pub mod wait;

@@ -159,20 +159,12 @@ impl Root {
     }
 }
 
-/// Reads a regular file named by an absolute path, which is trusted because it comes from the spec's author. Returns an
+/// Reads a regular file named by an absolute path, which the agent's policy allows. Returns an
 /// error if it is longer than `limit` bytes.
 pub fn read_absolute(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let opened = rustix::fs::open(path, flags, Mode::empty())?;
     bounded(regular(opened)?, limit)
-}
-
-/// Reads a file in `root`, or one named by an absolute path.
-pub fn read(root: &Path, path: &Path, limit: u64) -> io::Result<Vec<u8>> {
-    match path.is_absolute() {
-        true => read_absolute(path, limit),
-        false => Root::open(root)?.read(path, limit),
-    }
 }
 
 fn bounded(file: File, limit: u64) -> io::Result<Vec<u8>> {

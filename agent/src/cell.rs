@@ -7,6 +7,7 @@
 
 mod actors;
 mod attend;
+mod collect;
 pub mod core;
 mod prepare;
 

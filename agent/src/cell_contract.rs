@@ -1,7 +1,9 @@
 //! The contract between the link (the connection to the coordinator) and a cell (one attempt).
 
+use crate::policy::Guard;
 use crate::runtime::contract::Runtime;
-use crate::sink::{LogChunk, Stamped};
+use crate::sink::{ArtifactPiece, LogChunk, Stamped};
+use crate::snapshot::Store;
 use phalanx_shared::cancel::CancelOrder;
 use phalanx_shared::id::{AgentId, Token};
 use phalanx_shared::plan::CellJob;
@@ -23,8 +25,10 @@ pub struct Host {
     pub containers: Result<Arc<dyn Runtime>, String>,
     /// The agent's clock.
     pub clock: Arc<dyn crate::clock::Clock>,
-    /// Whether `run` steps and `process` services are allowed on this host.
-    pub allow_host_commands: bool,
+    /// What specs may do on this host, and which addresses its requests may go to.
+    pub guard: Arc<Guard>,
+    /// Where snapshots are kept; `None` if this agent keeps none.
+    pub snapshots: Option<Store>,
     /// The program that answers `demo-server` (`phalanx.demo_server` in specs).
     pub demo_server: Vec<String>,
 }
@@ -46,6 +50,8 @@ pub struct Assignment {
     pub events: mpsc::Sender<Stamped>,
     /// Receives log bytes. It is closed before `AttemptFinished` is emitted, so that all logs precede the verdict.
     pub logs: mpsc::Sender<LogChunk>,
+    /// Receives the bytes of artifacts. It is closed before `AttemptFinished` is emitted, like `logs`.
+    pub artifacts: mpsc::Sender<ArtifactPiece>,
     /// Carries the order to cancel the attempt, once there is one.
     pub cancel: watch::Receiver<Option<CancelOrder>>,
 }

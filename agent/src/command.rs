@@ -1,11 +1,15 @@
 //! The command line of an agent, shared by `phalanx-agent` and `phalanx agent`.
 
 use crate::identity::Identity;
+use crate::policy::Policy;
+use crate::policy::load::{self, PolicyError, Said};
 use crate::private;
 use crate::runtime::docker::DockerSettings;
 use crate::supervisor::{self, Agent, Options, StartError};
 use futures::future::BoxFuture;
 use phalanx_shared::cancel::CancelOrder;
+use phalanx_shared::policy::Rules;
+use phalanx_shared::policy::rules::CLOSED;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -39,9 +43,21 @@ pub struct AgentArgs {
     /// Factor by which memory reservations may exceed the machine's memory [default: 1]
     #[arg(long)]
     pub memory_overcommit: Option<f64>,
-    /// Refuse `run` steps and `process` services
+    /// Policy file: what specs may do on this machine, over what /etc/phalanx/policy.toml says [default: only containers]
+    #[arg(long, value_name = "FILE")]
+    pub policy: Option<PathBuf>,
+    /// Allow more than the policy files do: a rule, a rule with items, or `all`; repeatable
+    #[arg(long, value_name = "RULE[=ITEM,…]")]
+    pub allow: Vec<String>,
+    /// Refuse `run` steps and `process` services, whatever the policy files say
     #[arg(long)]
     pub no_host_commands: bool,
+    /// Policy as JSON; a local run passes its own to its child this way
+    #[arg(long, hide = true, value_parser = rules, conflicts_with_all = ["policy", "allow", "no_host_commands"])]
+    pub rules: Option<Rules>,
+    /// Directory for snapshots of services, which agents of one user may share [default: `snapshots` in the state directory]
+    #[arg(long, value_name = "DIR")]
+    pub snapshot_dir: Option<PathBuf>,
     /// Stop when standard input is closed, because the parent process has ended then
     #[arg(long, hide = true)]
     pub with_parent: bool,
@@ -54,8 +70,31 @@ fn docker_settings(text: &str) -> Result<DockerSettings, serde_json::Error> {
     serde_json::from_str(text)
 }
 
+fn rules(text: &str) -> Result<Rules, serde_json::Error> {
+    serde_json::from_str(text)
+}
+
 impl AgentArgs {
-    fn options(&self, coordinator: &str, demo_server: Vec<String>) -> Options {
+    /// Returns the policy in force.
+    pub fn policy(&self) -> Result<Policy, PolicyError> {
+        if let Some(rules) = &self.rules {
+            return Ok(Policy::of(rules.clone()));
+        }
+        let said = Said {
+            file: self.policy.clone(),
+            allow: self.allow.clone(),
+            no_host_commands: self.no_host_commands,
+        };
+        Ok(Policy::of(load::rules(Rules::closed(CLOSED), &said)?))
+    }
+
+    fn options(
+        &self,
+        coordinator: &str,
+        policy: Policy,
+        demo_server: Vec<String>,
+        snapshots: PathBuf,
+    ) -> Options {
         let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let by_cpus = u32::try_from(cpus.saturating_mul(4)).unwrap_or(u32::MAX);
         Options {
@@ -65,9 +104,10 @@ impl AgentArgs {
             slots: self.slots.unwrap_or(by_cpus.max(8)),
             cpu_overcommit: self.cpu_overcommit.unwrap_or(8.0),
             memory_overcommit: self.memory_overcommit.unwrap_or(1.0),
-            allow_host_commands: !self.no_host_commands,
+            policy,
             demo_server,
             docker: self.docker.clone().unwrap_or_default(),
+            snapshots: Some(snapshots),
             // The parent, which holds this process's standard input, notices its death and restarts it.
             mourned: !self.with_parent,
         }
@@ -95,6 +135,8 @@ async fn run_agent(
     demo_server: Vec<String>,
 ) -> Result<ExitCode, StartError> {
     private::memory();
+    // Before anything is made: an agent with a wrong policy doesn't start.
+    let policy = args.policy()?;
     let own = args.identity_dir.clone();
     // The path must be absolute: services run in directories below it but are started from elsewhere.
     let place = std::path::absolute(own.unwrap_or_else(|| state_dir.join("agent")))?;
@@ -102,7 +144,10 @@ async fn run_agent(
     // Install the handlers before anything is started that a signal would have to end.
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
-    let agent = supervisor::start(identity, args.options(coordinator, demo_server)).await?;
+    let snapshots = args.snapshot_dir.clone();
+    let snapshots = std::path::absolute(snapshots.unwrap_or_else(|| state_dir.join("snapshots")))?;
+    let options = args.options(coordinator, policy, demo_server, snapshots);
+    let agent = supervisor::start(identity, options).await?;
     tracing::info!(coordinator, "the agent runs");
     let orphaned = parent_is_gone(args.with_parent);
     tokio::pin!(orphaned);

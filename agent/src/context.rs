@@ -3,17 +3,25 @@
 //!
 //! It is below everything that uses it. [`services`] says what it needs of the stack.
 
+pub mod acts;
+pub mod artifacts;
 pub mod client;
 pub mod evaluate;
 pub mod frame;
+pub mod gate;
+pub mod group;
 pub mod masks;
+pub mod secrecy;
 pub mod services;
 
 use crate::clock::Clock;
+use crate::policy::Guard;
 use crate::runtime::contract::Stack;
+use artifacts::Artifacts;
 use client::{Clients, IsOurs};
 use evaluate::Evaluate;
 use frame::{Entry, Key, Record, View};
+use gate::Gate;
 use masks::Masks;
 use phalanx_shared::diagnostic::Span;
 use phalanx_shared::expr::{Cache, Functions, Layer, MatrixKeys, Scope, int_key, weight};
@@ -44,6 +52,8 @@ pub struct CellContext {
     pub services: Arc<dyn Services>,
     /// HTTP clients and cookie jars.
     pub clients: Clients,
+    /// What the attempt may do on this host, and which addresses its requests may go to.
+    pub guard: Arc<Guard>,
     /// Directory of the attempt's copy of the workspace.
     pub workspace: Option<PathBuf>,
     /// The stack for `run` steps and host processes, or the reason why there is none.
@@ -52,11 +62,16 @@ pub struct CellContext {
     pub trace: Option<AttemptTrace>,
     /// The agent's clock.
     pub clock: Arc<dyn Clock>,
+    /// The files that are kept with the run.
+    pub artifacts: Artifacts,
     base: Scope,
+    secrets: BTreeMap<String, String>,
     /// Total size in bytes of the values that steps have handed on.
     held: AtomicU64,
     /// Total size in bytes of the output of passed steps.
     kept: AtomicU64,
+    /// Total size in bytes of the captured values in events.
+    told: AtomicU64,
 }
 
 /// Maximum total size in bytes of a cell's captures, parameters and `foreach` values.
@@ -64,6 +79,9 @@ const MAX_HELD: u64 = 64 << 20;
 
 /// Maximum size in bytes of the output of passed steps that is kept per cell.
 const MAX_KEPT: u64 = 256 << 10;
+
+/// Maximum size in bytes of the captured values that are kept in events per cell.
+const MAX_TOLD: u64 = 256 << 10;
 
 /// The parts of which a context is built.
 pub struct Parts {
@@ -76,7 +94,9 @@ pub struct Parts {
     pub host: Result<Arc<dyn Stack>, String>,
     pub trace: Option<AttemptTrace>,
     pub clock: Arc<dyn Clock>,
+    pub artifacts: Artifacts,
     pub demo_server: Vec<String>,
+    pub guard: Arc<Guard>,
 }
 
 impl CellContext {
@@ -86,6 +106,7 @@ impl CellContext {
         let cache = Cache::knowing(MatrixKeys::of(keys));
         let spec = Arc::clone(&parts.job.source.spec);
         let base = base(&parts, &spec);
+        let gate = Gate::new(Arc::clone(&parts.guard), endpoints(&parts.services));
         let ours = ours(&parts.services);
         CellContext {
             token: parts.token,
@@ -94,14 +115,18 @@ impl CellContext {
             cache,
             masks: parts.masks,
             services: parts.services,
-            clients: Clients::new(parts.workspace.clone(), ours),
+            clients: Clients::new(parts.workspace.clone(), ours, gate),
+            guard: parts.guard,
             workspace: parts.workspace,
             host: parts.host,
             trace: parts.trace,
             clock: parts.clock,
+            artifacts: parts.artifacts,
             base,
+            secrets: parts.secrets,
             held: AtomicU64::new(0),
             kept: AtomicU64::new(0),
+            told: AtomicU64::new(0),
         }
     }
 
@@ -125,6 +150,12 @@ impl CellContext {
         self.kept.fetch_add(bytes, Ordering::Relaxed) + bytes <= MAX_KEPT
     }
 
+    /// Counts `bytes` more of captured values in events, and returns whether they are kept (256 KiB per cell).
+    pub fn tells(&self, bytes: usize) -> bool {
+        let bytes = bytes as u64;
+        self.told.fetch_add(bytes, Ordering::Relaxed) + bytes <= MAX_TOLD
+    }
+
     /// Returns the names visible to a service's definition: planned contexts, secrets, and `.host` of services.
     pub fn definition_scope(&self, ports: Option<Value>) -> Scope {
         let services = Arc::clone(&self.services);
@@ -142,7 +173,7 @@ impl CellContext {
             .lazy("services", move || Ok(services.values()))
             .lazy("steps", move || Ok(steps(&seen)));
         if let Some(params) = view.params() {
-            let params: Map<String, Value> = params.clone().into_iter().collect();
+            let params: Map<String, Value> = params.values.clone().into_iter().collect();
             layer = layer.value("params", Value::Object(params));
         }
         // Add the outermost first: among equal names the last one wins.
@@ -154,6 +185,11 @@ impl CellContext {
             layer = layer.value(name, value.clone());
         }
         self.base.with(layer)
+    }
+
+    /// Returns the secrets of the caller by name.
+    pub fn secrets(&self) -> &BTreeMap<String, String> {
+        &self.secrets
     }
 
     /// Returns an evaluator for a scope.
@@ -173,6 +209,12 @@ impl CellContext {
 fn ours(services: &Arc<dyn Services>) -> IsOurs {
     let services = Arc::clone(services);
     Arc::new(move |address| services.has_address(address))
+}
+
+/// Returns a predicate: whether an address is one at which a service of the stack listens.
+fn endpoints(services: &Arc<dyn Services>) -> gate::IsEndpoint {
+    let services = Arc::clone(services);
+    Arc::new(move |address| services.has_endpoint(address))
 }
 
 /// Returns the names that don't change while the cell runs.
@@ -272,7 +314,8 @@ fn entry_value(entry: &Entry) -> Value {
 
 fn record_value(record: &Record) -> Value {
     let mut value: Map<String, Value> = record
-        .captures
+        .handed
+        .values
         .iter()
         .map(|(name, value)| (name.clone(), value.clone()))
         .collect();

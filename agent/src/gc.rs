@@ -99,7 +99,8 @@ pub fn remove_built(
     })
 }
 
-async fn connect(docker: &DockerSettings) -> Result<Arc<DockerRuntime>, Unusable> {
+/// Connects to an engine for questions and removals: nothing is created.
+pub(crate) async fn connect(docker: &DockerSettings) -> Result<Arc<DockerRuntime>, Unusable> {
     DockerRuntime::connect(DockerSettings {
         ready_networks: 0,
         // This connection creates no objects, so the agent id is never used.

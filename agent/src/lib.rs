@@ -5,15 +5,19 @@
 #![cfg_attr(test, allow(clippy::disallowed_methods))]
 
 pub mod action;
+pub mod ahead;
 pub mod beneath;
 pub mod cell;
 pub mod cell_contract;
+mod charset;
+pub mod checkup;
 pub mod clock;
 pub mod command;
 pub mod context;
 pub mod duration;
 pub mod entry;
 pub mod gc;
+pub mod held;
 pub mod identity;
 mod images;
 pub mod keeper;
@@ -21,14 +25,20 @@ pub mod limits;
 pub mod link;
 pub mod machine;
 pub mod mourner;
+pub mod policy;
 pub mod private;
 mod procfs;
 pub mod reaper;
+pub mod results;
 pub mod roll;
 pub mod runtime;
 pub mod sequence;
 pub mod sink;
+pub mod snapshot;
 pub mod stack;
 pub mod step;
 pub mod supervisor;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod swapper;
 pub mod workspace;

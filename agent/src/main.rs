@@ -1,12 +1,23 @@
 //! The `phalanx-agent` binary: answers its hidden subcommands, otherwise runs an agent.
 
 use clap::Parser;
+use phalanx_otlp::{Signal, Target, Tracer};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use tracing_subscriber::EnvFilter;
+use std::time::Duration;
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer};
+
+/// Every event and message is many small allocations on one thread that another thread frees.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Exit code of an agent that can't start; `phalanx agent` uses the same.
 const ERRORED: u8 = 3;
+/// How long the export of the program's remaining spans may take at the end.
+const TRACE_WITHIN: Duration = Duration::from_secs(2);
 
 /// Takes cells from a Phalanx coordinator and runs them on this machine
 #[derive(Parser)]
@@ -29,24 +40,49 @@ fn main() -> ExitCode {
     phalanx_agent::limits::raise_open_files();
     // An error means that a provider is already installed. Without a provider HTTPS would panic.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let filter = EnvFilter::try_from_env("PHALANX_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .init();
-    run(Cli::parse()).unwrap_or_else(|error| {
+    let cli = Cli::parse();
+    let tracer = start_logging();
+    run(cli, tracer).unwrap_or_else(|error| {
         eprintln!("error: {error}");
         ExitCode::from(ERRORED)
     })
 }
 
-fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+/// Starts logging. Returns the exporter of this program's spans, if one is configured.
+fn start_logging() -> Option<Tracer> {
+    let target = Target::read(Signal::Traces, |name| std::env::var(name).ok());
+    let (target, untraced) = target.map_or_else(|why| (None, Some(why)), |target| (target, None));
+    let tracer = target.map(|target| Tracer::new(target, "phalanx-agent"));
+    let filter = EnvFilter::try_from_env("PHALANX_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let most = filter.max_level_hint().unwrap_or(LevelFilter::TRACE);
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    tracing_subscriber::registry()
+        .with(lines.with_filter(filter))
+        .with(tracer.as_ref().map(|tracer| tracer.layer_of_phalanx(most)))
+        .init();
+    if let Some(why) = untraced {
+        tracing::warn!("nothing is traced: {why}");
+    }
+    tracer
+}
+
+fn run(cli: Cli, tracer: Option<Tracer>) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
     let agent =
         phalanx_agent::command::run(&cli.coordinator, &cli.state_dir, cli.args, demo_server());
-    Ok(runtime.block_on(agent)?)
+    let ended = runtime.block_on(async {
+        if let Some(tracer) = &tracer {
+            tracer.start();
+        }
+        let ended = agent.await;
+        if let Some(tracer) = &tracer {
+            tracer.finish(TRACE_WITHIN).await;
+        }
+        ended
+    });
+    Ok(ended?)
 }
 
 /// Returns the command of the demo server: a subcommand of the `phalanx` program, which is installed beside this one.

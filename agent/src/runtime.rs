@@ -7,6 +7,8 @@ pub mod docker;
 pub mod env_file;
 #[cfg(feature = "fake")]
 pub mod fake;
+pub mod gather;
 pub mod head_tail;
 pub mod process;
+pub mod search;
 pub mod tree;

@@ -40,6 +40,31 @@ pub struct LogChunk {
     pub bytes: Vec<u8>,
 }
 
+/// A part of an artifact on its way to the coordinator.
+#[derive(Clone, Debug)]
+pub struct ArtifactPiece {
+    /// Token of the attempt.
+    pub token: Token,
+    /// Number of the artifact within the attempt, from 1.
+    pub id: u32,
+    /// Bytes, or the end.
+    pub part: ArtifactPart,
+}
+
+/// Bytes of an artifact in order, masked if it is text, or its end.
+#[derive(Clone, Debug)]
+pub enum ArtifactPart {
+    /// The next bytes.
+    Bytes(Vec<u8>),
+    /// All bytes have been sent. Without a digest, they are dropped.
+    End {
+        /// SHA-256 in hexadecimal.
+        digest: Option<String>,
+        /// Number of the bytes.
+        size: u64,
+    },
+}
+
 /// Masks text and bytes before they leave the cell (I4).
 pub trait Mask: Send + Sync {
     /// Returns the text with all secrets masked.

@@ -5,6 +5,7 @@
 //! [`services`].
 
 pub mod actor;
+mod allowed;
 pub mod board;
 pub mod core;
 pub mod definition;
@@ -12,6 +13,10 @@ pub mod dependencies;
 mod evidence;
 mod expected;
 pub mod logs;
+mod replicas;
+pub mod restored;
 mod secrets;
 pub mod service;
 pub mod services;
+pub mod snapshots;
+pub mod status;

@@ -4,6 +4,7 @@
 //! actions themselves are in [`crate::action`].
 
 mod capture;
+mod cases;
 mod conclude;
 pub mod contract;
 pub mod name;
@@ -11,21 +12,25 @@ pub mod open;
 mod poll;
 
 use crate::action::answer::{Answer, Fault, eval_line};
+use crate::action::artifacts::{self, Owner, TimeLimit};
 use crate::action::references::{Collector, References};
-use crate::action::{check, container, cp, exec, failure, http, run, sse, wait};
+use crate::action::{check, container, cp, exec, failure, http, results, run, sse, wait};
 use crate::context::CellContext;
+use crate::context::acts::Acts;
+use crate::context::artifacts::Owed;
 use crate::context::frame::View;
 use crate::duration::duration_text;
 use crate::runtime::contract::Heard;
 use conclude::Conclusion;
 use contract::End;
-use phalanx_shared::event::{CheckResult, Failure};
+use phalanx_shared::event::{CheckResult, Failure, StepPath};
 use phalanx_shared::expr::{EvalError, Scope};
 use phalanx_shared::language::model::{Action, Poll, Step};
 use phalanx_shared::node::Expr;
+use phalanx_shared::outcome::Outcome;
 use poll::Pace;
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::time::timeout;
 
@@ -35,9 +40,27 @@ pub struct Witness {
     step: Arc<Step>,
     scope: Scope,
     heard: Arc<Mutex<Heard>>,
+    judged: Arc<OnceLock<Outcome>>,
 }
 
 impl Witness {
+    /// Returns whether the try had its outcome, and only kept its artifacts.
+    pub fn is_judged(&self) -> bool {
+        self.judged.get().is_some()
+    }
+
+    /// Has the artifacts of the step kept at the end of the attempt, since the step can't do it any more.
+    pub fn owe_artifacts(&self, path: &str) {
+        if !self.step.artifacts.is_empty() {
+            self.context.artifacts.owe(Owed {
+                step: Arc::clone(&self.step),
+                scope: self.scope.clone(),
+                outcome: self.judged.get().copied(),
+                path: path.to_owned(),
+            });
+        }
+    }
+
     /// Adds the output so far to a failure, or a note that it is withheld.
     pub fn show(&self, failure: &mut Failure) {
         let answer = match &self.step.action {
@@ -66,6 +89,10 @@ pub struct Try {
     references: References,
     collected: sse::Collected,
     heard: Arc<Mutex<Heard>>,
+    /// Its outcome, once its artifacts are being kept.
+    judged: Arc<OnceLock<Outcome>>,
+    /// Path of the step.
+    path: StepPath,
     /// Trace context for the calls that the step makes; its parent is the step's own span.
     traceparent: Option<String>,
 }
@@ -75,6 +102,7 @@ impl Try {
     pub fn new(
         context: Arc<CellContext>,
         step: Arc<Step>,
+        path: StepPath,
         view: View,
         traceparent: Option<String>,
     ) -> Self {
@@ -90,6 +118,8 @@ impl Try {
             references,
             collected: sse::Collected::default(),
             heard: Arc::default(),
+            judged: Arc::default(),
+            path,
             traceparent,
         }
     }
@@ -101,26 +131,98 @@ impl Try {
             step: Arc::clone(&self.step),
             scope: self.scope.clone(),
             heard: Arc::clone(&self.heard),
+            judged: Arc::clone(&self.judged),
         }
     }
 
-    /// Runs the try to its end. Awaits `acting` when the services are ready and the action begins.
-    pub async fn run(self, acting: impl Future<Output = ()>) -> End {
+    /// Runs the try to its end. Awaits `acting` when the services are ready and the action begins, and `judged` before its
+    /// artifacts are kept.
+    pub async fn run<J: Future<Output = ()>>(
+        self,
+        acting: impl Future<Output = ()>,
+        judged: impl FnOnce(End) -> J,
+    ) -> End {
         let services = services(&self.context, &self.references, &self.view);
-        if let Err(unavailable) = self.context.services.all_ready(&services).await {
-            return self.faulted(unavailable.into(), &services, 0).await;
+        let acts = self.context.services.acts();
+        let began = self.context.clock.monotonic();
+        let ready = self.context.services.all_ready(&services).await;
+        let readiness = self.context.clock.monotonic().saturating_sub(began);
+        let mut end = match ready {
+            Err(unavailable) => self.faulted(unavailable.into(), &services, 0).await,
+            Ok(()) => {
+                acting.await;
+                self.act(&services).await
+            }
+        };
+        end.waits.readiness = readiness;
+        self.name_acts(&mut end, &acts, &services);
+        if self.step.artifacts.is_empty() {
+            return end;
         }
-        acting.await;
+        // Files are no part of what is judged: no timeout may end the step because of them.
+        let _ = self.judged.set(end.outcome);
+        judged(end.clone()).await;
+        self.keep_artifacts(end).await
+    }
+
+    /// Keeps the files that the try left. A file that is missing and had to be there changes the outcome.
+    async fn keep_artifacts(&self, end: End) -> End {
+        let owner = Owner {
+            step: Some(&self.path),
+            service: None,
+        };
+        let problem = artifacts::keep(
+            &self.context,
+            &self.step.artifacts,
+            &self.scope,
+            owner,
+            end.outcome,
+            TimeLimit::fixed(artifacts::OF_STEP),
+        );
+        match problem.await {
+            Some(problem) if end.outcome.is_ok() => End {
+                outcome: Outcome::Errored,
+                reason: Some(problem),
+                skips_group: false,
+                handed: Arc::default(),
+                captured: Vec::new(),
+                ..end
+            },
+            _ => end,
+        }
+    }
+
+    /// Adds to the reason of a failure what other steps did to the services meanwhile. An action on a service is its own
+    /// step's, and a service that isn't running already says why.
+    fn name_acts(&self, end: &mut End, before: &Acts, services: &BTreeSet<String>) {
+        if matches!(self.step.action, Action::Container(_)) || end.culprit.is_some() {
+            return;
+        }
+        let known = &self.context.services;
+        let Some(reason) = end
+            .reason
+            .as_mut()
+            .filter(|_| end.outcome == Outcome::Failed)
+        else {
+            return;
+        };
+        let services = known.with_dependencies(services);
+        if let Some(acts) = known.acts().meanwhile(before, &services) {
+            reason.push_str(&format!("; {acts}"));
+        }
+    }
+
+    async fn act(&self, services: &BTreeSet<String>) -> End {
         let limit = match self.limit() {
             Ok(limit) => limit,
-            Err(error) => return self.faulted(error.into(), &services, 0).await,
+            Err(error) => return self.faulted(error.into(), services, 0).await,
         };
         match &self.step.poll {
-            None => match self.limited(limit).await {
-                Ok(answer) => self.conclude(answer, &services, 1).await,
-                Err(fault) => self.faulted(fault, &services, 1).await,
+            None => match self.tested(limit).await {
+                Ok(answer) => self.conclude(answer, services, 1).await,
+                Err(fault) => self.faulted(fault, services, 1).await,
             },
-            Some(poll) => self.polled(poll, limit, &services).await,
+            Some(poll) => self.polled(poll, limit, services).await,
         }
     }
 
@@ -137,11 +239,37 @@ impl Try {
             .unwrap_or_else(|| usual_limit(&self.step.action)))
     }
 
+    fn captures_secret(&self) -> bool {
+        self.step.capture.iter().any(|capture| capture.secret)
+    }
+
+    /// Performs the action once, and collects the test results that its program wrote, also if it was given up.
+    async fn tested(&self, limit: Duration) -> Result<Answer, Fault> {
+        let expected = results::expect(&self.context, &self.step, &self.scope).await?;
+        let mut result = self.limited(limit).await;
+        let answer = match &mut result {
+            Ok(answer) => Some(answer),
+            Err(Fault::TimedOut { answer, .. }) => Some(&mut **answer),
+            Err(_) => None,
+        };
+        if let (Some(expected), Some(answer)) = (expected, answer) {
+            let collected = expected.collect(&self.context, answer).await;
+            answer.tests = Some(Arc::new(collected));
+        }
+        result
+    }
+
     async fn limited(&self, limit: Duration) -> Result<Answer, Fault> {
         if let Ok(result) = timeout(limit, self.perform()).await {
-            return result;
+            return result.map(|mut answer| {
+                // They may be shown before the step's secrets are known, and they hold the beginning of a body.
+                if self.captures_secret() {
+                    answer.nulls.clear();
+                }
+                answer
+            });
         }
-        Err(Fault::Failed {
+        Err(Fault::TimedOut {
             reason: format!("timed out after {}", duration_text(limit)),
             answer: Box::new(match &self.step.action {
                 Action::Sse(_) => self.collected.shown(),
@@ -189,6 +317,7 @@ impl Try {
         };
         let mut pace = Pace::new(clock.monotonic(), whole, interval);
         let mut polls = 0;
+        let mut paused = Duration::ZERO;
         let mut last: Option<Result<(Answer, Scope), Fault>> = None;
         loop {
             polls += 1;
@@ -197,8 +326,12 @@ impl Try {
                 Ok(answer) => {
                     let scope = self.scope.with(answer.layer());
                     match self.context.evaluate(&scope).holds(&poll.until) {
-                        Ok(true) => return self.conclude(answer, services, polls).await,
-                        Err(error) if answer.cut_off(&error.message) => {
+                        Ok(true) => {
+                            let mut end = self.conclude(answer, services, polls).await;
+                            end.waits.poll = paused;
+                            return end;
+                        }
+                        Err(error) if error.incomplete => {
                             let fault = Fault::Cut {
                                 reason: eval_line(&self.context, &error),
                                 answer: Box::new(answer),
@@ -208,13 +341,20 @@ impl Try {
                         Ok(false) | Err(_) => last = Some(Ok((answer, scope))),
                     }
                 }
-                // The poll deadline cut this answer short, so the previous answer is more informative.
-                Err(Fault::Failed { .. }) if left < limit && matches!(last, Some(Ok(_))) => {}
-                Err(fault @ Fault::Failed { .. }) => last = Some(Err(fault)),
+                // If the poll deadline cut this answer short, the previous answer is more informative.
+                Err(fault) if fault.may_pass() => {
+                    let more_telling = left < limit && matches!(last, Some(Ok(_)));
+                    if !more_telling {
+                        last = Some(Err(fault));
+                    }
+                }
                 Err(fault) => return self.faulted(fault, services, polls).await,
             }
             match pace.pause(clock.monotonic()) {
-                Some(pause) => tokio::time::sleep(pause).await,
+                Some(pause) => {
+                    tokio::time::sleep(pause).await;
+                    paused = pause;
+                }
                 None => {
                     let last = last.unwrap_or_else(|| Err(Fault::failed("no answer")));
                     return self.never(&poll.until, whole, last, services, polls).await;
@@ -251,17 +391,23 @@ impl Try {
             Ok((answer, scope)) => {
                 let check = CheckResult {
                     passed: false,
-                    ..check::one(&self.context, until, &scope)
+                    ..check::one(&self.context, until, &scope).result
                 };
                 let conclusion = self.conclusion(services, polls);
+                let mut reason = held;
+                // Values would be shown before the step's secrets are known.
+                if !self.captures_secret() {
+                    reason.push_str(&check.why());
+                    conclusion.add_last_words(&mut reason, &answer);
+                }
                 conclusion
-                    .failed_early(held, Some(&answer), vec![check])
+                    .failed_early(reason.into(), Some(&answer), vec![check])
                     .await
             }
             Err(fault) => {
                 let reason = format!("{held}: {}", fault.reason(&self.context));
                 let answer = match fault {
-                    Fault::Failed { answer, .. } => answer,
+                    Fault::Failed { answer, .. } | Fault::TimedOut { answer, .. } => answer,
                     _ => Box::default(),
                 };
                 self.faulted(Fault::Failed { reason, answer }, services, polls)

@@ -4,28 +4,33 @@
 //! Everything is wired here. [`Agent::leave`] shuts down gracefully (no new cells, running ones finish);
 //! [`Agent::stop`] shuts down quickly.
 
+use crate::ahead::Preparing;
 use crate::cell;
 use crate::cell_contract::{Assignment, Host};
 use crate::clock::{Clock, SystemClock};
 use crate::identity::{Identity, IdentityError};
-use crate::images::{Ahead, Images};
+use crate::images::Images;
 use crate::keeper;
 use crate::link::actor::{self as link, Handle};
 use crate::link::core::About;
 use crate::link::{CellSpawner, Coordinator, InvalidAddress};
 use crate::machine;
 use crate::mourner::{self, Mourner};
+use crate::policy::load::PolicyError;
+use crate::policy::{Guard, Policy};
 use crate::reaper::{self, ENGINE_WITHIN, MAY_RETURN};
 use crate::roll::{Note, Roll};
 use crate::runtime::contract::Runtime;
 use crate::runtime::docker::{DockerRuntime, DockerSettings};
 use crate::runtime::process::ProcessRuntime;
+use crate::snapshot::{self, Store};
 use futures::future::BoxFuture;
 use phalanx_shared::cancel::CancelOrder;
 use phalanx_shared::plan::Resources;
+use phalanx_shared::policy::{Need, Rules};
 use std::collections::{BTreeSet, HashSet};
-use std::path::Path;
-use std::sync::{Arc, Once};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::time::Duration;
 use tokio_util::task::TaskTracker;
 
@@ -49,12 +54,15 @@ pub struct Options {
     pub cpu_overcommit: f64,
     /// Factor by which memory reservations may exceed the machine's memory.
     pub memory_overcommit: f64,
-    /// Whether `run` steps and `process` services are allowed.
-    pub allow_host_commands: bool,
+    /// What specs may do on this host.
+    pub policy: Policy,
     /// Command of the demo server.
     pub demo_server: Vec<String>,
     /// Settings for running containers.
     pub docker: DockerSettings,
+    /// Directory in which snapshots of stacks are kept, shared by all agents that name it. `None` for an agent that keeps
+    /// none.
+    pub snapshots: Option<PathBuf>,
     /// Whether to start a [`Mourner`], which tells the coordinator when this process dies.
     pub mourned: bool,
 }
@@ -72,8 +80,11 @@ pub enum StartError {
     #[error("can't use the state directory: {0}")]
     Spool(#[from] std::io::Error),
     /// The agent could run neither containers nor host commands.
-    #[error("this agent could run nothing: host commands aren't allowed and {0}")]
-    Useless(String),
+    #[error("this agent could run nothing: {0}, and {1}")]
+    Useless(String, String),
+    /// The policy can't be read.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
 }
 
 /// The runtimes of one identity.
@@ -110,9 +121,10 @@ impl Runtimes {
         if connected.is_err() && !noted {
             reaper::forget_engine(identity.state_dir());
         }
+        // Without an engine a cell with networks must come here and be refused with the reason, not wait for subnets.
         let subnets = connected
             .as_ref()
-            .map_or(0, |docker| docker.network_capacity());
+            .map_or(u32::MAX, |docker| docker.network_capacity());
         Runtimes {
             processes: Arc::new(processes),
             docker: connected.as_ref().ok().cloned(),
@@ -154,6 +166,8 @@ impl Runtimes {
 /// Spawns real cells.
 struct Cells {
     host: Host,
+    /// The guard of attempts that start now: the agent's own, or a narrowed one.
+    guard: Mutex<Arc<Guard>>,
     docker: DockerSettings,
     keeper: Arc<Once>,
     running: TaskTracker,
@@ -161,7 +175,13 @@ struct Cells {
 
 impl CellSpawner for Cells {
     fn spawn(&self, assignment: Assignment) {
-        let cell = cell::spawn(self.host.clone(), assignment);
+        let guard = self.guard.lock().unwrap_or_else(PoisonError::into_inner);
+        let host = Host {
+            guard: Arc::clone(&guard),
+            ..self.host.clone()
+        };
+        drop(guard);
+        let cell = cell::spawn(host, assignment);
         let state_dir = self.host.state_dir.clone();
         let (docker, keeper) = (self.docker.clone(), self.keeper.clone());
         self.running.spawn(async move {
@@ -170,6 +190,15 @@ impl CellSpawner for Cells {
                 keeper.call_once(|| start_keeper(&state_dir, &docker));
             }
         });
+    }
+
+    fn narrow(&self, rules: Option<Rules>) {
+        let own = &self.host.guard;
+        let guard = match rules {
+            None => Arc::clone(own),
+            Some(rules) => Arc::new(own.narrowed_by(rules)),
+        };
+        *self.guard.lock().unwrap_or_else(PoisonError::into_inner) = guard;
     }
 }
 
@@ -187,6 +216,8 @@ pub struct Agent {
     runtimes: Runtimes,
     cells: TaskTracker,
     reaper: tokio::task::JoinHandle<()>,
+    /// Prepares images ahead; `None` if there is no engine.
+    preparing: Option<tokio::task::JoinHandle<()>>,
     /// Whether an earlier process of this identity used an engine.
     inherited: bool,
     /// This process's note in the register, read by other agents.
@@ -214,8 +245,9 @@ async fn start_agent(identity: Identity, options: Options) -> Result<Agent, Star
     let roll = Roll::here();
     let note = roll.as_ref().and_then(|roll| roll.sign_on(&identity));
     let runtimes = Runtimes::open(&identity, &options.docker, clock.clone()).await;
-    if let (Err(reason), false) = (&runtimes.containers, options.allow_host_commands) {
-        return Err(StartError::Useless(reason.clone()));
+    let refused = options.policy.refuses(&Need::run());
+    if let (Err(reason), Some(refusal)) = (&runtimes.containers, refused) {
+        return Err(StartError::Useless(refusal.to_string(), reason.clone()));
     }
     // Before the first attempt: objects of the predecessor may occupy resources that an attempt needs.
     runtimes.reap(&HashSet::new()).await;
@@ -225,6 +257,7 @@ async fn start_agent(identity: Identity, options: Options) -> Result<Agent, Star
     if keeper::noted(identity.state_dir()).is_some_and(|until| until < clock.wall()) {
         keeper::forget(identity.state_dir());
     }
+    let policy = Arc::new(options.policy.clone());
     let images = runtimes.images.clone();
     let mut about = about(&identity, &options, &runtimes);
     if let Some(images) = &images {
@@ -232,14 +265,17 @@ async fn start_agent(identity: Identity, options: Options) -> Result<Agent, Star
     }
     let identity = Arc::new(identity);
     let running = TaskTracker::new();
+    let guard = Arc::new(Guard::new(policy.clone(), &options.coordinator));
     let cells = Cells {
+        guard: Mutex::new(Arc::clone(&guard)),
         host: Host {
             agent: identity.agent().clone(),
             state_dir: identity.state_dir().to_owned(),
             processes: runtimes.processes.clone(),
             containers: runtimes.containers.clone(),
             clock: clock.clone(),
-            allow_host_commands: options.allow_host_commands,
+            guard,
+            snapshots: snapshots(&options, &runtimes).await,
             demo_server: options.demo_server.clone(),
         },
         docker: options.docker.clone(),
@@ -261,21 +297,26 @@ async fn start_agent(identity: Identity, options: Options) -> Result<Agent, Star
         // The instance id still distinguishes this process from others with the same identity.
         None => uuid::Uuid::now_v7().to_string(),
     };
+    let ahead = runtimes.docker.clone().zip(images.clone());
+    let (ahead, preparing) = ahead
+        .map(|(engine, images)| {
+            let scratch = identity.state_dir().join("ahead");
+            Preparing::new(engine, images, policy, scratch, options.docker.prefetch)
+        })
+        .unzip();
     let link = link::start(link::Args {
         about,
         instance,
         coordinator,
         state_dir: identity.state_dir().to_owned(),
         cells: Arc::new(cells),
-        images: images.clone().map(|images| Arc::new(Ahead(images)) as _),
+        images: ahead.map(|ahead| Arc::new(ahead) as _),
         clock,
         events: Default::default(),
         logs: Default::default(),
     })
     .await?;
-    if let Some(images) = &images {
-        images.tell(link.clone());
-    }
+    let preparing = preparing.map(|preparing| tokio::spawn(preparing.run(link.clone())));
     let reaper = reap_now_and_then(link.clone(), runtimes.clone(), options.docker.clone());
     let reaper = tokio::spawn(reaper);
     Ok(Agent {
@@ -283,11 +324,38 @@ async fn start_agent(identity: Identity, options: Options) -> Result<Agent, Star
         runtimes,
         cells: running,
         reaper,
+        preparing,
         inherited,
         note,
         _mourner: mourner,
         identity,
     })
+}
+
+/// Opens the store of snapshots, and removes what killed agents left half-made. An agent without one runs all steps.
+async fn snapshots(options: &Options, runtimes: &Runtimes) -> Option<Store> {
+    let (directory, docker) = (options.snapshots.clone()?, runtimes.docker.clone()?);
+    let place = directory.clone();
+    let opened = tokio::task::spawn_blocking(move || {
+        let store = Store::open(&place)?;
+        store.sweep()?;
+        Ok::<_, std::io::Error>(store)
+    });
+    let store = match opened.await {
+        Ok(Ok(store)) => store,
+        Ok(Err(error)) => {
+            tracing::warn!(directory = %directory.display(), %error, "no snapshots are kept");
+            return None;
+        }
+        Err(error) => {
+            tracing::warn!(%error, "no snapshots are kept");
+            return None;
+        }
+    };
+    if let Err(error) = snapshot::remove_images(&docker, &store).await {
+        tracing::warn!(%error, "images of removed snapshots are still there");
+    }
+    Some(store)
 }
 
 fn about(identity: &Identity, options: &Options, runtimes: &Runtimes) -> About {
@@ -304,6 +372,11 @@ fn about(identity: &Identity, options: &Options, runtimes: &Runtimes) -> About {
         slots: options.slots,
         resources: overcommitted(machine::resources(), options, runtimes.subnets),
         images: Vec::new(),
+        policy: Some(options.policy.own().clone()),
+        ahead: match runtimes.docker {
+            Some(_) => options.docker.prefetch,
+            None => 0,
+        },
     }
 }
 
@@ -381,6 +454,9 @@ impl Agent {
 
     async fn close(self, clean: bool) {
         self.reaper.abort();
+        if let Some(preparing) = &self.preparing {
+            preparing.abort();
+        }
         if self.inherited {
             // The engine may have executed a killed predecessor's last request after this agent started.
             let live = HashSet::new();

@@ -41,6 +41,8 @@ async fn open(runtime: &FakeRuntime) -> Arc<dyn Stack> {
         workspace: None,
         ipv6: false,
         trace: None,
+        images: Default::default(),
+        policy: std::sync::Arc::new(phalanx_agent::policy::Policy::open()),
     };
     runtime.open(scope).await.unwrap()
 }

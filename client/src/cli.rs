@@ -6,8 +6,11 @@
 
 pub mod agent;
 pub mod agents;
+mod ahead;
+pub mod artifacts;
 pub mod attach;
 pub mod cancel;
+pub mod compare;
 pub mod completions;
 pub mod config;
 pub mod connect;
@@ -19,29 +22,41 @@ pub mod drain;
 pub mod error;
 pub mod exit;
 pub mod explain;
+pub mod export;
 pub mod follow;
 pub mod gc;
+pub mod history;
+pub mod init;
 pub mod interrupt;
 pub mod logs;
 pub mod options;
+pub mod past;
 pub mod pick;
 pub mod plan;
+mod policy;
 pub mod ready;
 pub mod reports;
+pub mod repro;
 pub mod rerun;
+pub mod rules;
 pub mod run;
-pub mod runs;
+mod runs;
 pub mod say;
 pub mod schema;
 pub mod screen;
 pub mod secrets;
 pub mod selection;
+pub mod self_check;
 pub mod serve;
 pub mod show;
+pub mod source;
 pub mod submit;
+pub mod timing;
+pub mod tui;
 pub mod upload;
 pub mod validate;
 pub mod watch;
+pub mod web;
 pub mod why;
 
 use crate::config::output::{COLOR, COVERAGE_AXIS, Color, LOG_FILTER, LOG_FORMAT, LogFormat};
@@ -50,14 +65,16 @@ use crate::config::{Flag, Layers, Machine, Settings};
 use crate::telemetry;
 use clap::{Parser, Subcommand};
 use error::CliError;
-use phalanx_coordinator::trace::{Target, Tracer};
+use phalanx_otlp::{Meters, Signal, Target, Tracer};
 use phalanx_report::view::RunView;
 use phalanx_report::view::coverage::CELL_AXIS;
+use phalanx_shared::error_code::ErrorCode;
 use phalanx_shared::run_state::RunState;
 use phalanx_shared::time::Timestamp;
 use say::Voice;
 use std::future::Future;
 use std::pin::Pin;
+use std::time::Duration;
 
 /// Run end-to-end test matrices: each cell gets its own stack, and all cells run in parallel
 #[derive(Parser, Debug)]
@@ -74,11 +91,15 @@ Exit codes: 0 passed; 1 a cell failed, or every step was skipped; 2 the call or 
 3 it could not be judged (errored); 130 cancelled.
 
 Examples:
+  phalanx init                                   a first spec, of what this directory has
   phalanx validate spec.yaml                     all that is wrong with a spec, at once
   phalanx plan spec.yaml                         the cells that it makes
   phalanx run spec.yaml --only 'database=mysql'  run some of them
   phalanx show                                   the newest run again, in full
   phalanx rerun --failed                         its failed cells once more";
+
+/// How long the last export of metrics may take.
+const METRICS_WITHIN: Duration = Duration::from_secs(2);
 
 /// Flags of all commands.
 #[derive(clap::Args, Debug)]
@@ -150,6 +171,7 @@ impl Global {
 /// The commands, in the order of typical use.
 #[derive(Subcommand, Debug)]
 enum Command {
+    Init(init::Args),
     /// Check a spec: report all errors at once, with places and suggestions
     Validate(validate::Args),
     Plan(plan::Args),
@@ -157,9 +179,15 @@ enum Command {
     Submit(submit::Args),
     Runs(runs::Args),
     Show(show::Args),
+    Compare(compare::Args),
+    History(history::Args),
     Logs(logs::Args),
+    Artifacts(artifacts::Args),
+    Timing(timing::Args),
+    Export(export::Args),
     Watch(watch::Args),
     Rerun(rerun::Args),
+    Repro(repro::Args),
     Cancel(cancel::Args),
     Why(why::Args),
     Attach(attach::Args),
@@ -170,8 +198,9 @@ enum Command {
     Agent(agent::Args),
     DemoServer(demo_server::Args),
     Config(config::Args),
+    #[command(name = "self")]
+    SelfCheck(self_check::Args),
     Explain(explain::Args),
-    /// Print the JSON Schema of the spec language, for editors
     Schema(schema::Args),
     Completions(completions::Args),
     #[command(hide = true)]
@@ -187,6 +216,8 @@ pub struct Context {
     pub voice: Voice,
     /// Exporter of traces, if one is configured.
     pub tracer: Option<Tracer>,
+    /// Exporter of metrics, if one is configured.
+    pub meters: Option<Meters>,
 }
 
 /// Runs the command that the arguments name. Returns the exit code.
@@ -199,11 +230,12 @@ pub fn main() -> u8 {
     };
     let result = load(&cli).and_then(|settings| {
         voice.color = settings.get(&COLOR);
-        let tracer = start_logging(&settings, &cli.command, voice)?;
+        let (tracer, meters) = start_logging(&settings, &cli.command, voice)?;
         let context = Context {
             settings,
             voice,
             tracer,
+            meters,
         };
         dispatch(cli.command, &context)
     });
@@ -218,6 +250,7 @@ fn load(cli: &Cli) -> Result<Settings, CliError> {
     match &cli.command {
         Command::Run(args) => flags.extend(args.flags()),
         Command::Rerun(args) => flags.extend(args.flags()),
+        Command::Repro(args) => flags.extend(args.flags()),
         Command::Show(args) => flags.extend(args.flags()),
         Command::Serve(args) => flags.extend(args.flags()),
         _ => {}
@@ -226,25 +259,41 @@ fn load(cli: &Cli) -> Result<Settings, CliError> {
         .map_err(|error| CliError::usage(format!("there is no current directory: {error}")))?;
     let layers = Layers::of_call(&directory, flags);
     Settings::load(&layers, Machine::here()).map_err(|errors| {
-        CliError::usage(errors.to_string()).with_help("phalanx config lists the settings")
+        CliError::usage(errors.to_string())
+            .with_help("phalanx config lists the settings")
+            .explained_by(ErrorCode::Setting)
     })
 }
 
-/// Starts logging. Returns the tracer for commands that run something.
+/// Starts logging. Returns the exporters of traces and of metrics for commands that run something.
 fn start_logging(
     settings: &Settings,
     command: &Command,
     voice: Voice,
-) -> Result<Option<Tracer>, CliError> {
+) -> Result<(Option<Tracer>, Option<Meters>), CliError> {
     let service = match command {
-        Command::Run(_) | Command::Rerun(_) | Command::Serve(_) => Some("phalanx"),
+        Command::Run(_) | Command::Rerun(_) | Command::Repro(_) | Command::Serve(_) => {
+            Some("phalanx")
+        }
         Command::Agent(_) => Some("phalanx-agent"),
         _ => None,
     };
     // An unusable backend must not prevent the run.
-    let target = service.map_or(Ok(None), |_| Target::read(|name| std::env::var(name).ok()));
-    let (target, untraced) = target.map_or_else(|why| (None, Some(why)), |target| (target, None));
-    let tracer = Option::zip(target, service).map(|(target, name)| Tracer::new(target, name));
+    let variable = |name: &str| std::env::var(name).ok();
+    let target = |signal| match service {
+        None => (None, None),
+        Some(_) => Target::read(signal, variable)
+            .map_or_else(|why| (None, Some(why)), |target| (target, None)),
+    };
+    let (traces, untraced) = target(Signal::Traces);
+    let (metrics, unmeasured) = match command {
+        // An agent measures nothing.
+        Command::Agent(_) => (None, None),
+        _ => target(Signal::Metrics),
+    };
+    let tracer = Option::zip(traces, service).map(|(target, name)| Tracer::new(target, name));
+    let meters =
+        Option::zip(metrics, service).map(|(target, name)| Meters::new(target, name, variable));
     let filter = settings.get(&LOG_FILTER);
     let filter = match (filter.as_str(), command) {
         ("", Command::Serve(_) | Command::Agent(_)) => "info",
@@ -261,36 +310,60 @@ fn start_logging(
     telemetry::init(filter, format, colors, lines, tracer.as_ref()).map_err(CliError::usage)?;
     if let Some(why) = untraced {
         tracing::warn!("nothing is traced: {why}");
+    } else if let Some(why) = unmeasured {
+        tracing::warn!("no metrics are sent: {why}");
     }
-    Ok(tracer)
+    Ok((tracer, meters))
 }
 
 fn dispatch(command: Command, context: &Context) -> Result<u8, CliError> {
     match command {
+        Command::Init(args) => init::run(&args, context),
         Command::Validate(args) => Ok(validate::run(&args)),
         Command::Plan(args) => plan::run(&args, context),
-        Command::Schema(args) => Ok(schema::run(&args)),
-        Command::Run(args) => wait(run::run(args, context)),
+        Command::Schema(args) => schema::run(&args),
+        Command::Run(args) => wait(measured(context, Box::pin(run::run(args, context)))),
         Command::Submit(args) => wait(submit::run(args, context)),
         Command::Runs(args) => wait(runs::run(args, context)),
         Command::Show(args) => wait(show::run(args, context)),
+        Command::Compare(args) => wait(compare::run(args, context)),
+        Command::History(args) => wait(history::run(args, context)),
         Command::Logs(args) => wait(logs::run(args, context)),
+        Command::Artifacts(args) => wait(artifacts::run(args, context)),
+        Command::Timing(args) => wait(timing::run(args, context)),
+        Command::Export(args) => wait(export::run(args, context)),
         Command::Watch(args) => wait(watch::run(args, context)),
-        Command::Rerun(args) => wait(rerun::run(args, context)),
+        Command::Rerun(args) => wait(measured(context, Box::pin(rerun::run(args, context)))),
+        Command::Repro(args) => wait(measured(context, Box::pin(repro::run(args, context)))),
         Command::Cancel(args) => wait(cancel::run(args, context)),
         Command::Why(args) => wait(why::run(args, context)),
         Command::Attach(args) => wait(attach::run(args, context)),
         Command::Agents(args) => wait(agents::run(args, context)),
         Command::Drain(args) => wait(drain::run(args, context)),
         Command::Gc(args) => wait(gc::run(args, context)),
-        Command::Serve(args) => wait(serve::run(args, context)),
+        Command::Serve(args) => wait(measured(context, Box::pin(serve::run(args, context)))),
         Command::Agent(args) => wait(agent::run(args, context)),
         Command::DemoServer(args) => wait(demo_server::run(args, context)),
         Command::Config(args) => config::run(&args, context),
+        Command::SelfCheck(args) => wait(self_check::run(args, context)),
         Command::Explain(args) => explain::run(&args, context),
         Command::Completions(args) => completions::run(&args),
         Command::Docs(args) => docs::run(&args),
     }
+}
+
+/// Sends metrics while a command works, and the last ones after it.
+async fn measured(
+    context: &Context,
+    work: Pin<Box<dyn Future<Output = Result<u8, CliError>> + '_>>,
+) -> Result<u8, CliError> {
+    let Some(meters) = &context.meters else {
+        return work.await;
+    };
+    meters.start();
+    let result = work.await;
+    meters.finish(METRICS_WITHIN).await;
+    result
 }
 
 /// Blocks until a command's future completes.

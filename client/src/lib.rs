@@ -8,6 +8,8 @@ pub mod cli;
 pub mod config;
 pub mod demo;
 pub mod entry;
+pub mod init;
+mod leftover;
 pub mod local;
 pub mod prepare;
 pub mod spec_file;

@@ -6,15 +6,19 @@
 //! start cleans up after dead ones.
 
 mod agents;
+mod checkup;
 mod docker;
 mod gc;
 mod look;
 mod place;
+mod unpack;
 
+pub use checkup::{Finding, Verdict, Wish, checkup};
 pub use docker::of_agents;
 pub use gc::{Gc, gc};
-pub use look::{Look, list, open};
-pub use place::{Found, find};
+pub use look::{Look, list, newest, open};
+pub use place::{Found, find, workspace_of};
+pub use unpack::open_file;
 
 use agents::Agents;
 use phalanx_agent::identity::IdentityError;
@@ -23,17 +27,21 @@ use phalanx_agent::supervisor::StartError;
 use phalanx_coordinator::dispatch::core::Settings as SessionSettings;
 use phalanx_coordinator::journal::StoreError;
 use phalanx_coordinator::serve::api::cancel_all;
+use phalanx_coordinator::serve::api::gc::WORKSPACES;
 use phalanx_coordinator::serve::server::{self, Server};
+use phalanx_coordinator::serve::web;
 use phalanx_coordinator::supervisor::{Begin, OwnSecrets, Settings};
-use phalanx_coordinator::trace::Tracer;
+use phalanx_otlp::Tracer;
 use phalanx_proto::limit::{CLIENT_ANSWER_BYTES, CLIENT_REQUEST_BYTES};
 use phalanx_proto::v1::control_client::ControlClient;
 use phalanx_shared::id::RunId;
-use place::Place;
+use phalanx_shared::policy::Rules;
+use place::{Place, at};
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::net::TcpListener;
 use tonic::transport::Channel;
 
 /// How long agents may take to connect.
@@ -56,8 +64,8 @@ pub struct Options {
     pub cpu_overcommit: f64,
     /// Factor by which reserved memory may exceed the machine's.
     pub memory_overcommit: f64,
-    /// Whether `run` steps and `process` services are allowed.
-    pub allow_host_commands: bool,
+    /// What specs may do on this machine.
+    pub policy: Rules,
     /// Labels in addition to the machine's own.
     pub labels: Vec<String>,
     /// Settings of the Docker runtime; no networks are kept ready if the spec has no containers.
@@ -107,6 +115,17 @@ pub enum Error {
     /// There is no such run.
     #[error("there is no local run {0}")]
     NoSuchRun(String),
+    /// An exported run can't be read.
+    #[error("can't read the run in {}: {error}", .path.display())]
+    File {
+        /// Path of the file.
+        path: PathBuf,
+        /// Why not.
+        error: phalanx_report::archive::Error,
+    },
+    /// An exported run can't be unpacked on this machine.
+    #[error("can't unpack the run: {0}")]
+    Unpack(String),
     /// Another `phalanx` still runs it.
     #[error("run {run} is still going on, in another `phalanx`")]
     Live {
@@ -223,6 +242,11 @@ impl LocalRun {
         self.client.clone()
     }
 
+    /// Serves pages, `/healthz` and `/metrics` until the coordinator ends.
+    pub fn observe(&self, listener: TcpListener, pages: web::Options) {
+        self.server.observe(listener, Some(pages));
+    }
+
     /// Returns the id of the run: the first submitted one, or the resumed one.
     pub fn run(&self) -> &RunId {
         &self.run
@@ -231,6 +255,17 @@ impl LocalRun {
     /// Returns the run's own directory: journal, logs, workspaces.
     pub fn directory(&self) -> &std::path::Path {
         self.place.directory()
+    }
+
+    /// Takes a workspace that another coordinator of this machine received and checked.
+    pub fn adopt_workspace(&self, archive: &Path) -> Result<(), Error> {
+        let directory = self.place.directory().join(WORKSPACES);
+        phalanx_coordinator::private::directory(&directory).map_err(at(&directory))?;
+        let own = directory.join(archive.file_name().unwrap_or_default());
+        // A second name for the same file, unless it is on another disk.
+        std::fs::hard_link(archive, &own)
+            .or_else(|_| std::fs::copy(archive, &own).map(|_| ()))
+            .map_err(at(&own))
     }
 
     /// Ends at once, as if this process had been killed, without any clean-up. For tests, and for a third Ctrl-C.

@@ -2,6 +2,10 @@
 
 use std::process::ExitCode;
 
+/// Every event and message is many small allocations on one thread that another thread frees.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     if let Some(code) = phalanx_client::entry::early_command() {
         return code;

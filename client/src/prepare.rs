@@ -8,7 +8,8 @@ use phalanx_coordinator::journal::Submission;
 use phalanx_coordinator::submission::planner::{self, Loaded, load};
 use phalanx_proto::convert::Refusal;
 use phalanx_proto::limit::{READ_BYTES, READ_FILES};
-use phalanx_shared::diagnostic::Diagnostic;
+use phalanx_shared::diagnostic::{Diagnostic, Severity};
+use phalanx_shared::error_code::ErrorCode;
 use phalanx_shared::expr::ReadFile;
 use phalanx_shared::plan::Plan;
 use std::path::{Component, Path, PathBuf};
@@ -36,16 +37,7 @@ pub fn prepare(
     max_cells: Option<usize>,
 ) -> Result<Prepared, Refusal> {
     let loaded = load(&submission)?;
-    let mut warnings = loaded.warnings.clone();
-    let workspace = match loaded.spec.workspace.is_empty() {
-        true => None,
-        false => {
-            let (packed, unmatched) =
-                pack(&loaded, root).map_err(|why| loaded.refuse(vec![why]))?;
-            warnings.extend(unmatched);
-            Some(packed)
-        }
-    };
+    let (workspace, warnings) = found(&loaded, root)?;
     submission.workspace_digest = workspace.as_ref().map(|packed| packed.digest.clone());
     let plan = loaded.expand(&submission, reader(root.to_owned()), max_cells)?;
     let bytes: usize = plan.files.values().map(String::len).sum();
@@ -67,6 +59,34 @@ pub fn prepare(
         plan,
         warnings,
     })
+}
+
+/// Looks at the workspace of a spec that can't be planned. Returns warnings.
+pub fn workspace_of(submission: &Submission, root: &Path) -> Result<Vec<Diagnostic>, Refusal> {
+    Ok(found(&load(submission)?, root)?.1)
+}
+
+/// Packs the workspace, if the spec has one, and checks that it holds what the services need. Returns warnings, too.
+fn found(loaded: &Loaded, root: &Path) -> Result<(Option<Packed>, Vec<Diagnostic>), Refusal> {
+    let mut warnings = loaded.warnings.clone();
+    let refuse = |mut found: Vec<Diagnostic>| {
+        Diagnostic::mark(&mut found, ErrorCode::Workspace);
+        loaded.refuse(found)
+    };
+    let workspace = match loaded.spec.workspace.is_empty() {
+        true => None,
+        false => {
+            let (packed, unmatched) = pack(loaded, root).map_err(|why| refuse(vec![why]))?;
+            warnings.extend(unmatched);
+            Some(packed)
+        }
+    };
+    let travel = workspace::findings(&loaded.spec, workspace.as_ref(), root);
+    if travel.iter().any(|found| found.severity == Severity::Error) {
+        return Err(refuse(travel));
+    }
+    warnings.extend(travel);
+    Ok((workspace, warnings))
 }
 
 /// Packs the workspace. Returns a warning for each pattern that matched nothing.

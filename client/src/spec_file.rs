@@ -5,6 +5,7 @@
 
 use nix::fcntl::OFlag;
 use phalanx_shared::diagnostic::{Diagnostic, Severity, Source, Sources};
+use phalanx_shared::error_code::ErrorCode;
 use phalanx_shared::language::parse::Limits;
 use phalanx_shared::language::{self, Loaded};
 use std::fs::{File, OpenOptions};
@@ -146,6 +147,7 @@ fn unreadable(path: &str, problem: &Unreadable) -> Diagnostic {
         span: None,
         help,
         related: None,
+        code: Some(ErrorCode::Unreadable),
     }
 }
 

@@ -2,9 +2,9 @@
 //!
 //! Spans of runs, cells and steps aren't made here. They are made from events and survive a restart.
 
-use phalanx_coordinator::trace::Tracer;
+use phalanx_otlp::Tracer;
 use std::io::Write;
-use tracing_subscriber::filter::{LevelFilter, filter_fn};
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -18,6 +18,9 @@ pub enum Format {
     /// One JSON object per line, for programs.
     Json,
 }
+
+/// The library of the OTLP exporters, as its log lines name it.
+const EXPORTER: &str = "opentelemetry-otlp";
 
 /// Starts logging; only the first call has an effect. `filter` is `level` or `target=level,…`. Returns an error if it
 /// can't be parsed.
@@ -35,6 +38,12 @@ where
 {
     let parsed =
         EnvFilter::try_new(filter).map_err(|error| format!("log filter `{filter}`: {error}"))?;
+    // The library logs the backend's address, which may have a password. What fails, this program says itself.
+    let hush = format!("{EXPORTER}=off").parse();
+    let parsed = match hush {
+        Ok(hush) => parsed.add_directive(hush),
+        Err(_) => parsed,
+    };
     let most = parsed.max_level_hint().unwrap_or(LevelFilter::TRACE);
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(writer)
@@ -43,10 +52,7 @@ where
         Format::Text => lines.with_target(false).boxed(),
         Format::Json => lines.json().boxed(),
     };
-    // Only Phalanx's own spans: the exporter's libraries would be traced while they export.
-    let most = most.max(LevelFilter::INFO);
-    let ours = filter_fn(move |of| of.target().starts_with("phalanx") && *of.level() <= most);
-    let spans = tracer.map(|tracer| tracer.layer().with_filter(ours));
+    let spans = tracer.map(|tracer| tracer.layer_of_phalanx(most));
     let subscriber = tracing_subscriber::registry()
         .with(lines.with_filter(parsed))
         .with(spans);

@@ -64,6 +64,14 @@ phases:
         script: 'echo "harmless-words-around $GIVEN"; echo "$TOKEN" >&2; printf %s "$GIVEN$TOKEN" | base64 -w 0'
         env: { GIVEN: "${{ secrets.given }}", TOKEN: "${{ steps.token.value }}" }
       expect: ["stdout.contains('harmless')", exit_code == 0]
+    - name: leaves files behind
+      run:
+        script: |
+          echo "harmless-words-around $GIVEN and $TOKEN" > "kept-$TOKEN.txt"
+          head -c 65530 /dev/zero | tr '\0' x > long.txt
+          echo "$GIVEN" >> long.txt
+        env: { GIVEN: "${{ secrets.given }}", TOKEN: "${{ steps.token.value }}" }
+      artifacts: [{ from: "*.txt", name: "of ${{ secrets.given }}" }, "none-${{ secrets.given }}", "../${{ secrets.given }}"]
     - wait: { service: loud, until: ready }
     - name: skips with a secret reason
       when: "false"
@@ -152,6 +160,7 @@ fn canary(more: &[&str]) {
         ("show-json", &["show", "--format", "json"]),
         ("cell", &["show", "--cell", "fails", "--verbose"]),
         ("logs", &["logs", id, "passes"]),
+        ("artifacts", &["artifacts", id, "--out", "fetched"]),
     ] {
         let said = phalanx(arguments);
         let text = String::from_utf8_lossy(&said.stderr).into_owned();
@@ -163,6 +172,14 @@ fn canary(more: &[&str]) {
         .unwrap();
     }
     fs::write(at("run.out"), [run.stdout, run.stderr].concat()).unwrap();
+    let exported = phalanx(&["export", "--output", "run.phx"]);
+    assert_eq!(exported.status.code(), Some(0));
+    let content = Command::new("gunzip")
+        .arg("-c")
+        .stdin(fs::File::open(at("run.phx")).unwrap())
+        .output()
+        .unwrap();
+    fs::write(at("exported.out"), content.stdout).unwrap();
 
     fs::write(at("spans"), collector.bytes()).unwrap();
     let mut files = Vec::new();
@@ -199,11 +216,20 @@ fn shown(files: &[(PathBuf, Vec<u8>)]) {
         "show.out",
         "show-json.out",
         "cell.out",
+        "artifacts.out",
+        "long.txt",
     ] {
         assert!(holds(&|file| file.ends_with(name), "***"), "{name}");
     }
     for words in [HARMLESS, "raw ***", "url ***", "split ***"] {
         assert!(holds(&|file| file.ends_with("logs.out"), words), "{words}");
+    }
+    // An export keeps chunks as they arrived, so what was written in two parts is in two of its lines.
+    for words in [HARMLESS, "raw ***", "url ***"] {
+        assert!(
+            holds(&|file| file.ends_with("exported.out"), words),
+            "{words} in the export"
+        );
     }
     for words in [
         "***?token=***: can't connect",

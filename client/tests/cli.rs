@@ -197,6 +197,53 @@ fn show_tells_a_cell_with_every_step_and_suggests_names() {
 }
 
 #[test]
+fn timing_is_shown_as_text_and_data_and_predicted_with_other_figures() {
+    let server = Scripted::start(sample::events(27, 9));
+    let (code, stdout, _) = run(&server, &["timing"]);
+    assert_eq!(code, 0);
+    for line in [
+        "efficiency ",
+        "slots      9 at most",
+        "waiting for service netbox ×",
+    ] {
+        assert!(stdout.contains(line), "{line} is not in:\n{stdout}");
+    }
+    let (_, stdout, _) = run(&server, &["timing", "--format", "json"]);
+    let report: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!(report["slots"]["peak"], 9);
+    let (_, stdout, _) = run(&server, &["timing", "--format", "csv"]);
+    assert!(stdout.starts_with("cell,name,attempt,kind,"));
+    let cell = ["timing", "--cell", "pypi / v4.5.9 / ipv4 / pve"];
+    let (_, stdout, _) = run(&server, &cell);
+    assert!(
+        stdout.contains("critical path") && stdout.contains('█'),
+        "{stdout}"
+    );
+
+    let (code, stdout, stderr) = run(&server, &["timing", "--slots", "27"]);
+    assert_eq!(code, 0, "{stderr}");
+    assert!(
+        stdout.contains("shorter") && stdout.contains("model error"),
+        "{stdout}"
+    );
+    let (_, stdout, _) = run(
+        &server,
+        &["timing", "--faster", "netbox=1s", "--format", "json"],
+    );
+    let report: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    let us = |field: &str| report["what_if"][field].as_u64().unwrap();
+    assert!(us("changed_us") < us("replayed_us"));
+    assert!(report["what_if"]["error"].as_f64().unwrap().abs() < 0.05);
+
+    let (code, _, stderr) = run(&server, &["timing", "--faster", "netbux=1s"]);
+    assert_eq!(code, 2);
+    assert!(stderr.contains("did you mean `netbox`?"), "{stderr}");
+    let (code, _, stderr) = run(&server, &["timing", "--without", "coffee"]);
+    assert_eq!(code, 2);
+    assert!(stderr.contains("label_limit"), "{stderr}");
+}
+
+#[test]
 fn github_actions_gets_annotations_and_a_summary() {
     let server = Scripted::start(sample::events(27, 9));
     let summary = server.directory().join("summary.md");
@@ -229,8 +276,8 @@ fn mistakes_are_told_with_exit_code_2_before_anything_is_submitted() {
             "there is no directory no/such",
         ),
         (
-            vec!["run", "spec.yaml", "--report", "html=x"],
-            "junit, json or markdown",
+            vec!["run", "spec.yaml", "--report", "pdf=x"],
+            "junit, ctrf, json, markdown or html",
         ),
         (
             vec!["run", "spec.yaml", "--keep", "sometimes"],
@@ -595,4 +642,76 @@ fn a_directory_among_patterns_of_the_workspace_is_told_how_to_be_written() {
     assert!(said.contains("`files/` matches no file"), "{said}");
     assert_eq!(said.matches("write `files/**`").count(), 1, "{said}");
     assert_eq!(said.matches("it is a directory").count(), 1, "{said}");
+}
+
+#[test]
+fn validate_takes_several_specs_and_knows_which_files_travel() {
+    let home = tempfile::tempdir().unwrap();
+    let put = |path: &str, text: &str| {
+        let path = home.path().join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    };
+    put(
+        "sub/compose.yml",
+        "services:\n  a:\n    image: x\n    volumes: ['./conf:/c', './data:/d', './html/index.html:/i']\n    env_file: [a.env, { path: b.env, required: false }]\n  b: { build: ./app }\n  c: { image: x, profiles: [p], volumes: ['./none:/x'] }\n",
+    );
+    put("sub/conf/x", "");
+    put("sub/html/index.html", "");
+    put("sub/app/Dockerfile", "FROM x\n");
+    let spec = |include: &str| {
+        format!(
+            "name: s\ninputs: {{ wanted: {{}} }}\nworkspace: {{ include: [{include}] }}\nstack: {{ compose: sub/compose.yml, profiles: [] }}\nphases: {{ p: [{{ expect: '1 == 1' }}] }}\n"
+        )
+    };
+    put("lacks.yaml", &spec("\"sub/conf/**\""));
+    put("sub/a.env", "A=1\n");
+    put("whole.yaml", &spec("\"sub/**\""));
+    put(
+        "empty.yaml",
+        "name: e\nstrategy: { matrix: { a: [1], exclude: [{ a: 1 }] } }\nphases: { p: [{ expect: '1 == 1' }] }\n",
+    );
+    let (code, stdout, stderr) = locally(home.path(), &["validate", "lacks.yaml", "whole.yaml"]);
+    assert_eq!(code, 2, "{stderr}");
+    for said in [
+        "`sub/html/index.html` doesn't travel to the agent",
+        "`sub/a.env` doesn't travel",
+        "`sub/app` doesn't travel",
+        "`sub/app/Dockerfile` doesn't travel",
+        "add \"sub/app/**\" to `workspace.include`",
+        "sub/compose.yml:4:",
+        "there is no `sub/data`: an empty directory is mounted",
+    ] {
+        assert!(stderr.contains(said), "{said}: {stderr}");
+    }
+    assert!(
+        !stderr.contains("`sub/conf") && !stderr.contains("`sub/none"),
+        "{stderr}"
+    );
+    assert!(stdout.contains("whole.yaml: s is valid"), "{stdout}");
+    let (code, stdout, _) = locally(
+        home.path(),
+        &[
+            "validate",
+            "--format",
+            "json",
+            "whole.yaml",
+            "empty.yaml",
+            "absent.yaml",
+        ],
+    );
+    assert_eq!(code, 2);
+    let report: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    let valid: Vec<_> = report["specs"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|spec| &spec["valid"])
+        .collect();
+    assert_eq!(valid, [true, false, false], "{stdout}");
+    assert_eq!(report["valid"], false);
+    // A run is refused before anything starts.
+    let (code, _, stderr) = locally(home.path(), &["run", "lacks.yaml", "-i", "wanted=1"]);
+    assert_eq!(code, 2, "{stderr}");
+    assert!(stderr.contains("`sub/a.env` doesn't travel"), "{stderr}");
 }

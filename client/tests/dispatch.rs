@@ -70,7 +70,9 @@ async fn an_attempt_that_says_too_much_is_ended_as_errored_by_its_agent() {
         .map(|kind| serde_json::to_vec(kind).unwrap().len());
     assert!(sizes.sum::<usize>() < 100_000, "none of it was sent");
     let verdict = kinds.iter().find_map(|kind| match kind {
-        EventKind::AttemptFinished { outcome, reason } => Some((*outcome, reason.clone())),
+        EventKind::AttemptFinished {
+            outcome, reason, ..
+        } => Some((*outcome, reason.clone())),
         _ => None,
     });
     let (outcome, reason) = verdict.unwrap();
@@ -221,6 +223,7 @@ async fn a_workspace_is_fetched_by_digest_and_a_missing_one_is_said() {
         EventKind::AttemptFinished {
             outcome: Outcome::Errored,
             reason,
+            ..
         } => reason.clone(),
         _ => None,
     });

@@ -42,10 +42,197 @@ fn main() -> ExitCode {
             prefetched,
         ),
         (
+            "a first spec of a Compose file and one of a workflow with a service run without an edit",
+            init,
+        ),
+        (
+            "a check of the machine makes a network and leaves nothing",
+            self_check,
+        ),
+        (
+            "a repro runs the images of the earlier run after their tags moved on, and says which ones are gone",
+            repro,
+        ),
+        (
             "a Compose file's services start as their conditions come true, inherit, stop in their time, and what works otherwise is said",
             compose,
         ),
+        (
+            "replicas have lives and names of their own, and a service's hooks run at its starts and stops",
+            replicas,
+        ),
+        (
+            "test results are fetched from containers that run and that have ended, by path and by glob, and old ones don't count",
+            test_results,
+        ),
     ])
+}
+
+/// Gives a tag to a new image, which says which one it is. Returns the image's id.
+fn tagged(lab: &Lab, tag: &str, which: &str) -> String {
+    let directory = lab.path().join(which);
+    fs::create_dir_all(&directory).unwrap();
+    let text = format!("FROM {}\nENV WHICH={which}\n", lab.image);
+    fs::write(directory.join("Dockerfile"), text).unwrap();
+    docker(&["build", "-q", "-t", tag, directory.to_str().unwrap()]);
+    docker(&["image", "inspect", "--format", "{{.Id}}", tag])
+}
+
+fn init() {
+    let lab = Lab::new();
+    lab.write("compose/www/index.html", "hello");
+    lab.write(
+        "compose/compose.yaml",
+        &format!(
+            "services:
+  web:
+    image: {}
+    command: [httpd, -f, -p, '8080', -h, /www]
+    ports: ['80:8080']
+    volumes: ['./www:/www:ro']
+    restart: unless-stopped
+  job:
+    image: {}
+    command: [test, -e, /www/index.html]
+    volumes: ['./www:/www:ro']
+    depends_on: [web]
+  after:
+    image: {}
+    command: {IDLE}
+    init: true
+    depends_on: {{ job: {{ condition: service_completed_successfully }} }}
+",
+            lab.image, lab.image, lab.image
+        ),
+    );
+    let (code, _, stderr) = lab.call(&["init", "--output", "compose/phalanx.yaml"]);
+    assert_eq!(code, Some(0), "{stderr}");
+    let (code, _, stderr) = lab.call(&["run", "compose/phalanx.yaml"]);
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!(
+        stderr.contains("ready > web is ready ... passed"),
+        "{stderr}"
+    );
+    assert!(
+        stderr.contains("ready > job ends well ... passed"),
+        "{stderr}"
+    );
+
+    // The image's own command serves: a workflow's service has no other.
+    let web = format!("{}-web", lab.image);
+    lab.write(
+        "image/Dockerfile",
+        &format!(
+            "FROM {}\nCMD [\"httpd\", \"-f\", \"-p\", \"8080\", \"-h\", \"/\"]\n",
+            lab.image
+        ),
+    );
+    docker(&[
+        "build",
+        "-q",
+        "-t",
+        &web,
+        lab.path().join("image").to_str().unwrap(),
+    ]);
+    lab.write(
+        "flow/test.yml",
+        &format!(
+            "jobs:
+  test:
+    strategy: {{ matrix: {{ n: [1, 2] }} }}
+    services: {{ web: {{ image: '{web}', ports: ['8081:8080'] }} }}
+    env: {{ URL: 'http://localhost:8081/x', PORT: 8081, WEB_HOST: localhost }}
+    steps:
+      - run: test \"$URL\" = \"http://$WEB_HOST:$PORT/x\"
+      - run: exec 3<> \"/dev/tcp/$WEB_HOST/$PORT\"
+"
+        ),
+    );
+    let workflow = [
+        "init",
+        "-o",
+        "flow/phalanx.yaml",
+        "--from-workflow",
+        "flow/test.yml",
+    ];
+    let (code, _, stderr) = lab.call(&workflow);
+    assert_eq!(code, Some(0), "{stderr}");
+    let (code, _, stderr) = lab.call(&["run", "flow/phalanx.yaml"]);
+    docker(&["image", "rm", "-f", &web]);
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!(stderr.contains("cells  2: 2 passed"), "{stderr}");
+}
+
+fn self_check() {
+    let lab = Lab::new();
+    let (code, stdout, stderr) = lab.call(&["self", "check", "--format", "json"]);
+    assert_eq!(code, Some(0), "{stdout}{stderr}");
+    let answer: Value = serde_json::from_str(&stdout).unwrap();
+    let checks = answer["checks"].as_array().unwrap();
+    let named = |name: &str| checks.iter().find(|check| check["check"] == name).unwrap();
+    for name in ["engine", "networks", "host commands", "state"] {
+        assert_ne!(named(name)["verdict"], "fails", "{answer:#}");
+    }
+    let networks = docker(&["network", "ls", "--format", "{{.Name}}"]);
+    assert!(!networks.contains("phalanx-check-"), "{networks}");
+}
+
+fn repro() {
+    let lab = Lab::new();
+    let tag = format!("{}-moves", lab.image);
+    let first = tagged(&lab, &tag, "first");
+    let built = format!("phalanx-test.built={}", lab.image);
+    lab.write(
+        "moves.yaml",
+        &format!(
+            "name: moves
+cell: {{ name: one }}
+services:
+  db: {{ image: '{tag}', command: {IDLE} }}
+  own: {{ build: {{ dockerfile_inline: \"FROM {tag}\\nLABEL {built}\\n\" }}, command: {IDLE} }}
+phases:
+  work:
+    - exec: {{ service: db, command: [sh, -c, 'echo $WHICH'] }}
+      expect: stdout.contains('first')
+    - exec: {{ service: own, command: [sh, -c, 'echo $WHICH'] }}
+      expect: stdout.contains('first')
+"
+        ),
+    );
+    let (code, _, stderr) = lab.call(&["run", "moves.yaml"]);
+    assert_eq!(code, Some(0), "{stderr}");
+    let (_, runs, _) = lab.call(&["runs", "--format", "json"]);
+    let runs: Value = serde_json::from_str(&runs).unwrap();
+    let run = runs["runs"][0]["run"].as_str().unwrap();
+
+    let second = tagged(&lab, &tag, "second");
+    assert_ne!(first, second);
+    let (code, _, _) = lab.call(&["run", "moves.yaml"]);
+    assert_eq!(code, Some(1), "the tag names another image now");
+    let (code, printed, stderr) = lab.call(&["repro", run, "one", "--print"]);
+    assert_eq!(code, Some(0), "{stderr}");
+    let same = format!("= image     db: {first}, then {tag}");
+    assert!(printed.contains(&same), "{printed}");
+    assert!(printed.contains("= image     own: sha256:"), "{printed}");
+    let (code, _, stderr) = lab.call(&["repro", run, "one"]);
+    assert_eq!(code, Some(0), "{stderr}");
+    // The repro's own journal and export say what it was made from.
+    lab.call(&["export", "-o", "again.phx"]);
+    let (code, printed, stderr) = lab.call(&["repro", "--file", "again.phx", "one", "--print"]);
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!(printed.contains(&same), "{printed}");
+
+    let filter = format!("label={built}");
+    for image in docker(&["images", "-q", "--no-trunc", "--filter", &filter]).lines() {
+        docker(&["rmi", "-f", image]);
+    }
+    docker(&["rmi", "-f", &first]);
+    let (code, _, stderr) = lab.call(&["repro", run, "one"]);
+    let gone = format!("≠ image     db: it was {first}: this engine doesn't have it");
+    assert!(stderr.contains(&gone), "{stderr}");
+    assert!(stderr.contains("it is built again"), "{stderr}");
+    assert_eq!(code, Some(1), "it runs the tag: {stderr}");
+    docker(&["rmi", "-f", &tag]);
 }
 
 const SHELL: &str = r#"
@@ -413,8 +600,15 @@ fn compose() {
     volumes: [shared:/data]
     depends_on: {{ job: {{ condition: service_completed_successfully }}, base: {{ condition: service_started }} }}
     stop_grace_period: 1s
+    restart: unless-stopped
     networks: [default]
     logging: {{ driver: none }}
+  picky:
+    image: "{image}"
+    command: ["sh", "-c", "echo attempt; test -e /data/job || exit 7; trap 'exit 0' TERM; while :; do sleep 1000 & wait; done"]
+    volumes: [shared:/data]
+    healthcheck: {{ test: ["CMD", "test", "-e", "/data/job"], interval: 1s, retries: 60 }}
+    restart: on-failure
 volumes: {{ shared: {{}} }}
 "#
         ),
@@ -428,6 +622,8 @@ phases:
     - exec: { service: app, script: 'echo "$(cat /tmp/seen) $WHO $KEPT $PWD"' }
       poll: { until: "stdout.contains('migrated')", timeout: 1m }
       expect: ["stdout.trim() == 'migrated app yes /tmp'"]
+    - name: a service that exited until the job had run is ready at last
+      wait: { service: picky, until: ready }
     - name: an app that ignores SIGTERM is killed after its second, not after the ten that are usual
       container: { stop: app }
       timeout: 8s
@@ -435,11 +631,191 @@ phases:
     );
     let (code, _, stderr) = lab.call(&["validate", "spec.yaml"]);
     assert_eq!(code, Some(0), "{stderr}");
-    for field in ["container_name", "restart", "networks", "logging"] {
+    assert!(!stderr.contains("`restart`"), "{stderr}");
+    for field in ["container_name", "logging"] {
         let told = format!("`{field}`");
         assert!(stderr.contains(&told), "nothing about {field}: {stderr}");
     }
-    let (code, stdout, stderr) = lab.call(&["run", "spec.yaml"]);
+    let (code, stdout, stderr) = lab.call(&["run", "spec.yaml", "--report", "json=report.json"]);
     assert_eq!(code, Some(0), "{stdout}\n{stderr}");
+    assert_eq!(lab.held(&BTreeSet::new()), Vec::<String>::new());
+    restarts_are_reported(&lab);
+}
+
+/// The service `picky` was restarted, and every report says so with the exit codes.
+fn restarts_are_reported(lab: &Lab) {
+    let report = fs::read(lab.path().join("report.json")).unwrap();
+    let report: Value = serde_json::from_slice(&report).unwrap();
+    let services = &report["cells"][0]["attempts"][0]["services"];
+    let services = services.as_array().unwrap();
+    let restarts = |name: &str| {
+        let service = services.iter().find(|service| service["name"] == name);
+        service.unwrap()["restarts"].as_array().unwrap().clone()
+    };
+    let picky = restarts("picky");
+    assert!(!picky.is_empty(), "{services:?}");
+    assert!(picky.iter().all(|exit| exit["exit_code"] == 7), "{picky:?}");
+    assert!(restarts("app").is_empty(), "a step stopped it");
+    let (code, stdout, stderr) = lab.call(&["show", "--cell", "compose"]);
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!(stdout.contains(", restarted "), "{stdout}");
+}
+
+fn replicas() {
+    let lab = Lab::new();
+    let image = &lab.image;
+    lab.write(
+        "docker-compose.yml",
+        &format!(
+            r#"services:
+  web:
+    image: "{image}"
+    command: ["sh", "-c", "echo I am $$(hostname); echo $$(hostname) > /tmp/index.html; exec httpd -f -p 8080 -h /tmp"]
+    init: true
+    ports: ["80:8080"]
+    scale: ${{REPLICAS:-2}}
+    post_start: [{{ command: "sh -c 'echo > /tmp/started'" }}]
+    pre_stop: [{{ command: ["sh", "-c", "echo draining $$WHO"], environment: [WHO=web] }}]
+  client: {{ image: "{image}", command: {IDLE}, init: true, depends_on: [web] }}
+"#
+        ),
+    );
+    lab.write(
+        "spec.yaml",
+        r#"name: replicas
+strategy: { matrix: { n: [1, 3] } }
+stack: { compose: docker-compose.yml, variables: { REPLICAS: "${{ matrix.n }}" } }
+services:
+  web: { ready: { http: { get: "${{ services.web.url }}/index.html" } } }
+phases:
+  work:
+    - expect: [services.web.replicas.size() == matrix.n, "services.web.host == 'web'"]
+    - foreach: { replica: "${{ services.web.replicas }}" }
+      http: { get: "${{ replica.url }}/index.html" }
+      expect: [body.trim() == replica.host]
+    - exec: { service: web, command: [test, -e, /tmp/started] }
+    - when: matrix.n == 3
+      reason: it needs several
+      steps:
+        - exec: { service: web-3, script: hostname }
+          expect: [stdout.trim() == 'web-3']
+        - container: { kill: web-2 }
+        - name: the others are the service
+          wait: { service: web, until: ready }
+        - container: { start: web-2 }
+        - http: { get: "${{ services.web.replicas[1].url }}/index.html" }
+        - container: { stop: web }
+        - container: { start: web }
+"#,
+    );
+    let (code, stdout, stderr) = lab.call(&["run", "spec.yaml", "--report", "json=r.json"]);
+    assert_eq!(code, Some(0), "{stdout}\n{stderr}");
+    let report: Value =
+        serde_json::from_slice(&fs::read(lab.path().join("r.json")).unwrap()).unwrap();
+    let services = |cell: usize| {
+        let services = &report["cells"][cell]["attempts"][0]["services"];
+        let services = services.as_array().unwrap().iter();
+        let mut names: Vec<&str> = services.map(|s| s["name"].as_str().unwrap()).collect();
+        names.sort_unstable();
+        names.join(" ")
+    };
+    assert_eq!(services(0), "client web");
+    assert_eq!(services(1), "client web-1 web-2 web-3");
+    let (code, stdout, stderr) = lab.call(&["logs", "last", "3", "web-3"]);
+    assert_eq!(code, Some(0), "{stderr}");
+    let lines: Vec<&str> = stdout.lines().collect();
+    let once = ["I am web-3", "draining web"];
+    assert_eq!(lines[..2], once, "{stdout}");
+    assert_eq!(lab.held(&BTreeSet::new()), Vec::<String>::new());
+
+    lab.write(
+        "broken.yaml",
+        &format!(
+            "name: broken
+services: {{ a: {{ image: '{image}', command: {IDLE}, init: true, post_start: [{{ command: [sh, -c, 'echo no luck; exit 4'] }}] }} }}
+phases: {{ p: [{{ exec: {{ service: a, command: ['true'] }} }}] }}
+"
+        ),
+    );
+    let (code, stdout, stderr) = lab.call(&["run", "broken.yaml"]);
+    assert_eq!(code, Some(1), "{stdout}\n{stderr}");
+    let all = stdout + &stderr;
+    assert!(all.contains("post_start hook sh: exit code 4"), "{all}");
+    assert!(all.contains("no luck"), "{all}");
+    assert_eq!(lab.held(&BTreeSet::new()), Vec::<String>::new());
+}
+
+fn test_results() {
+    let lab = Lab::new();
+    let image = &lab.image;
+    let xml =
+        |case: &str| format!("<testsuite name='s' tests='1'><testcase name='{case}'/></testsuite>");
+    let spec = format!(
+        "name: suites
+services:
+  app: {{ image: '{image}', command: {IDLE} }}
+  job: {{ image: '{image}', start: manual, command: [sh, -c, \"echo \\\"{job}\\\" > /data/j.xml\"] }}
+phases:
+  work:
+    - exec: {{ service: app, script: \"echo \\\"{one}\\\" > /data/a.xml\" }}
+      results: {{ junit: /data/a.xml }}
+    - exec: {{ service: app, script: \"echo \\\"{two}\\\" > /data/b.xml\" }}
+      results: {{ junit: '/data/*.xml' }}
+    - container: {{ run: job }}
+      results: {{ junit: ['/data/*.xml'] }}
+    - exec: {{ service: app, script: \"echo \\\"{cut}\\\" > /data/c.xml; echo written; sleep 1000\" }}
+      timeout: 5s
+      continue-on-failure: true
+      results: {{ junit: /data/c.xml }}
+    - {{ name: old, continue-on-failure: true, exec: {{ service: app, command: ['true'] }}, results: {{ junit: '/data/**/*.xml' }} }}
+    - {{ name: none, exec: {{ service: app, command: ['true'] }}, results: {{ junit: /none/a.xml }} }}
+",
+        one = xml("one"),
+        two = xml("two"),
+        job = xml("job"),
+        cut = "<testsuite name='s'><testcase name='done'/><testcase name='bad'><failure message='no'/></testcase>",
+    );
+    lab.write("spec.yaml", &spec);
+    let (code, stdout, stderr) = lab.call(&["run", "spec.yaml", "--report", "json=r.json"]);
+    assert_eq!(code, Some(3), "{stdout}\n{stderr}");
+    let report: Value =
+        serde_json::from_slice(&fs::read(lab.path().join("r.json")).unwrap()).unwrap();
+    let steps = report["cells"][0]["attempts"][0]["steps"]
+        .as_array()
+        .unwrap();
+    let cases = steps.iter().filter(|step| step["action"] == "case");
+    let paths: Vec<&str> = cases.map(|case| case["path"].as_str().unwrap()).collect();
+    assert_eq!(
+        paths,
+        [
+            "work/0/s::one",
+            "work/1/s::two",
+            "work/2/s::job",
+            "work/3/s::done",
+            "work/3/s::bad"
+        ],
+        "{stderr}"
+    );
+    let reason = |path: &str| {
+        let step = steps.iter().find(|step| step["path"] == path);
+        step.unwrap()["reason"].as_str().unwrap().to_owned()
+    };
+    assert!(
+        reason("work/4").contains("are from before the step"),
+        "{}",
+        reason("work/4")
+    );
+    assert_eq!(reason("work/3"), "timed out after 5s");
+    let late = steps.iter().find(|step| step["path"] == "work/3").unwrap();
+    let notes = late["failure"]["notes"].to_string();
+    assert!(
+        notes.contains("test results until then: 2 cases: 1 passed, 1 failed"),
+        "{notes}"
+    );
+    assert!(
+        reason("work/5").contains("wrote no /none/a.xml in service app"),
+        "{}",
+        reason("work/5")
+    );
     assert_eq!(lab.held(&BTreeSet::new()), Vec::<String>::new());
 }

@@ -16,7 +16,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 /// Maximum memory for a file, in release and debug builds.
-const MOST_MIB: i64 = 200;
+const MOST_MIB: i64 = 256;
 /// Maximum CPU time in a debug build, which takes several times as long as a release build.
 const MOST_SECONDS: f64 = 15.0;
 /// Guards against hanging; far beyond what the limit above allows on a busy machine.

@@ -36,8 +36,10 @@ enum Point {
     NetworkReady,
     /// The engine pulls from a registry that never answers.
     Pulling,
-    /// The engine runs a container of a build.
+    /// BuildKit runs a step of a build.
     Building,
+    /// The classic builder runs a container of a build.
+    BuildingClassically,
     /// Several of its containers are created.
     Created,
     /// A container is started.
@@ -52,11 +54,12 @@ enum Point {
     Removed,
 }
 
-const POINTS: [Point; 10] = [
+const POINTS: [Point; 11] = [
     Point::Spawned,
     Point::NetworkReady,
     Point::Pulling,
     Point::Building,
+    Point::BuildingClassically,
     Point::Created,
     Point::Started,
     Point::Exec,
@@ -252,11 +255,11 @@ fn eventually_nothing(mut ask: impl FnMut() -> bool) -> bool {
 fn kill_one(lab: &Lab, point: Point, delay: Duration, processes: bool, aside: &BTreeSet<String>) {
     let registry = TcpListener::bind("127.0.0.1:0").unwrap();
     let image = &lab.image;
+    let marker = uuid::Uuid::new_v4().to_string();
     let app = match point {
         Point::Pulling => format!("image: '{}/absent:1'", registry.local_addr().unwrap()),
-        Point::Building => format!(
-            "build: {{ dockerfile_inline: \"FROM {image}\\nRUN echo {}; sleep 1000\\n\" }}",
-            uuid::Uuid::new_v4()
+        Point::Building | Point::BuildingClassically => format!(
+            "build: {{ dockerfile_inline: \"FROM {image}\\nRUN sleep 1000; : {marker}\\n\" }}"
         ),
         _ => format!("image: '{image}'"),
     };
@@ -265,8 +268,11 @@ fn kill_one(lab: &Lab, point: Point, delay: Duration, processes: bool, aside: &B
     let mut arguments = vec!["run", "killed.yaml", "--slots", "4"];
     arguments.extend(processes.then_some("--agents-as-processes"));
     let stderr = fs::File::create(lab.path().join("killed.stderr")).unwrap();
-    let killed = lab.phalanx(&arguments).stderr(stderr).spawn().unwrap();
-    let mut killed = Running(killed);
+    let mut command = lab.phalanx(&arguments);
+    if let Point::BuildingClassically = point {
+        command.env("PHALANX_DOCKER__BUILDER", "classic");
+    }
+    let mut killed = Running(command.stderr(stderr).spawn().unwrap());
     match point {
         Point::Spawned => {}
         Point::NetworkReady => {
@@ -292,7 +298,8 @@ fn kill_one(lab: &Lab, point: Point, delay: Duration, processes: bool, aside: &B
         Point::Pulling => {
             registry.accept().unwrap();
         }
-        Point::Building => events.until("start of a build's container", |line| {
+        Point::Building => eventually("a step of a build", || step_of(&marker).then_some(())),
+        Point::BuildingClassically => events.until("start of a build's container", |line| {
             line.starts_with("start ") && line.trim_end().ends_with("agent=")
         }),
         Point::Created => events.wait("create", aside),
@@ -312,4 +319,14 @@ fn kill_one(lab: &Lab, point: Point, delay: Duration, processes: bool, aside: &B
     killed.0.kill().unwrap();
     killed.0.wait().unwrap();
     lab.agents_now();
+    eventually("the build ends", || (!step_of(&marker)).then_some(()));
+}
+
+/// Returns whether the step of a build runs. BuildKit's steps are no containers, so this looks for the process: the
+/// shell, which becomes the last command of its text.
+fn step_of(marker: &str) -> bool {
+    let processes = fs::read_dir("/proc").unwrap().flatten();
+    let commands = processes.filter_map(|one| fs::read(one.path().join("cmdline")).ok());
+    let mut commands = commands.map(|words| String::from_utf8_lossy(&words).into_owned());
+    commands.any(|words| words.starts_with("/bin/sh") && words.contains(marker))
 }

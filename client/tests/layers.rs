@@ -185,10 +185,11 @@ fn the_engines_types_stay_in_their_folder() {
 
 /// Dependencies that only generated code names.
 const NOT_NAMED: [(&str, &str); 1] = [("proto", "tonic-prost")];
-const CRATES: [&str; 6] = [
+const CRATES: [&str; 7] = [
     "proto",
     "shared",
     "report",
+    "otlp",
     "agent",
     "coordinator",
     "client",

@@ -90,7 +90,7 @@ fn options(state_dir: &Path, agents_as_processes: bool) -> Options {
         agents_as_processes,
         cpu_overcommit: 8.0,
         memory_overcommit: 1.0,
-        allow_host_commands: true,
+        policy: phalanx_shared::policy::Rules::open(phalanx_shared::policy::rules::OPEN),
         labels: vec![],
         docker: DockerSettings {
             ready_networks: 0,

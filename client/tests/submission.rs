@@ -83,7 +83,8 @@ async fn a_submission_becomes_a_plan_whose_jobs_can_be_made_again_after_a_restar
     assert_eq!(planned.plan, prepared.plan);
     assert_eq!(planned.plan.inputs["v"], "2");
     let cell = planned.plan.cells[1].id.clone();
-    assert_eq!(planned.jobs.images(&cell), ["shop:7-y"]);
+    let images = planned.jobs.images(&cell, &"r".into());
+    assert_eq!(images, ["shop:7-y".into()]);
     assert_eq!(planned.jobs.secrets(), ["licence"]);
     // The journal keeps enough of the submission for a restarted coordinator.
     let kept = serde_json::to_string(&submission).unwrap();

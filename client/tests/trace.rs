@@ -3,9 +3,11 @@
 
 mod collector;
 
-use collector::{Collector, text};
+use collector::{Collector, Way, text};
 use opentelemetry_proto::tonic::trace::v1::Span;
-use std::collections::HashSet;
+use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
+use prost::Message;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -100,10 +102,12 @@ fn a_run_is_one_trace(more: &[&str]) {
     let run = ran.report["run"].as_str().unwrap().replace('-', "");
     assert_eq!(hex(&root.trace_id), run);
     assert_eq!(ran.report["trace"], run);
-    assert_eq!(root.name, "traced");
+    assert_eq!(root.name, "RUN traced");
+    assert_eq!(root.kind, SpanKind::Server as i32);
     for (kind, many) in [
         ("run", 1),
         ("cell", 2),
+        ("queue", 2),
         ("attempt", 2),
         ("stack", 2),
         ("service", 2),
@@ -116,7 +120,7 @@ fn a_run_is_one_trace(more: &[&str]) {
     ] {
         assert_eq!(of_kind(&spans, kind).len(), many, "{kind}");
     }
-    assert_eq!(spans.len(), 31);
+    assert_eq!(spans.len(), 33);
     // A called service receives the step's own span.
     for what in ["header", "variable"] {
         let told = of_kind(&spans, "step");
@@ -198,12 +202,68 @@ fn a_backend_that_is_not_there_changes_no_outcome_and_is_said_once() {
     assert!(ran.stderr.contains("http://127.0.0.1:1"), "{}", ran.stderr);
 }
 
+/// Sends a run's spans over a transport with a header, and checks that they arrive as over any other.
+fn over(way: Way, protocol: &str) {
+    let collector = Collector::spoken_to(way);
+    let place = tempfile::tempdir().unwrap();
+    let certificate = place.path().join("ca.pem");
+    fs::write(&certificate, &collector.certificate).unwrap();
+    let certificate = certificate.display().to_string();
+    let mut variables = vec![
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint.as_str()),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", protocol),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "x-tenant=tests"),
+    ];
+    if collector.endpoint.starts_with("https") {
+        variables.push(("OTEL_EXPORTER_OTLP_CERTIFICATE", &certificate));
+    }
+    let ran = run(&variables, &[]);
+    assert_eq!(ran.code, Some(1), "{}", ran.stderr);
+    assert!(!ran.stderr.contains("trace is not whole"), "{}", ran.stderr);
+    let spans = collector.spans("phalanx.run");
+    whole(&spans);
+    assert_eq!(spans.len(), 33);
+    let tenants = collector.tenants();
+    assert!(!tenants.is_empty() && tenants.iter().all(|tenant| tenant == "tests"));
+}
+
+#[test]
+fn spans_go_over_http_with_a_header() {
+    over(Way::Http, "http/protobuf");
+}
+
+#[test]
+fn spans_go_over_https_to_a_server_of_the_given_certificate() {
+    over(Way::HttpTls, "http/protobuf");
+}
+
+#[test]
+fn spans_go_over_encrypted_grpc_to_a_server_of_the_given_certificate() {
+    over(Way::GrpcTls, "grpc");
+}
+
+#[test]
+fn a_server_whose_certificate_is_not_trusted_gets_nothing() {
+    let collector = Collector::spoken_to(Way::HttpTls);
+    let ran = run(
+        &[
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.endpoint),
+            ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf"),
+        ],
+        &[],
+    );
+    assert_eq!(ran.code, Some(1), "{}", ran.stderr);
+    let said = ran.stderr.matches("trace is not whole").count();
+    assert_eq!(said, 1, "{}", ran.stderr);
+    assert!(collector.bytes().is_empty());
+}
+
 #[test]
 fn what_can_not_be_spoken_is_said_and_the_run_goes_on() {
     let ran = run(
         &[
             ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4318"),
-            ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf"),
+            ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json"),
         ],
         &[],
     );
@@ -255,7 +315,15 @@ fn a_coordinators_runs_and_their_reruns_are_a_trace_each() {
     // Read everything, because a full pipe would block the coordinator.
     std::thread::spawn(move || said.for_each(drop));
     let agent = phalanx(place.path(), &endpoint)
-        .args(["agent", "--coordinator", &address, "--slots", "2"])
+        .args([
+            "agent",
+            "--coordinator",
+            &address,
+            "--slots",
+            "2",
+            "--allow",
+            "run",
+        ])
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
@@ -269,6 +337,7 @@ fn a_coordinators_runs_and_their_reruns_are_a_trace_each() {
     };
     call(&["run", "spec.yaml", "--report", "json=first.json"]);
     call(&["rerun", "last", "--failed", "--report", "json=again.json"]);
+    let mut first: Option<String> = None;
     for (report, steps) in [("first.json", 12), ("again.json", 6)] {
         let report = fs::read(place.path().join(report)).unwrap();
         let report: serde_json::Value = serde_json::from_slice(&report).unwrap();
@@ -284,9 +353,126 @@ fn a_coordinators_runs_and_their_reruns_are_a_trace_each() {
             Some(spans)
         });
         let spans = spans.unwrap();
-        whole(&spans);
+        let root = whole(&spans);
         assert_eq!(of_kind(&spans, "step").len(), steps);
+        // The rerun links to the run that it runs again, and its cell to that one's.
+        let linked = |span: &Span| span.links.iter().map(|link| hex(&link.trace_id)).collect();
+        let links: [Vec<String>; 2] = [linked(root), linked(of_kind(&spans, "cell")[0])];
+        let of_first: Vec<String> = first.iter().cloned().collect();
+        assert_eq!(links, [of_first.clone(), of_first]);
+        first.get_or_insert(run);
     }
+    let services = collector.services();
+    assert!(services.contains(&"phalanx".to_owned()), "{services:?}");
+}
+
+/// A spec whose 40 cells have more spans than one trace takes.
+fn large() -> String {
+    let cells: Vec<String> = (0..40).map(|n| n.to_string()).collect();
+    let items: Vec<String> = (0..150).map(|n| n.to_string()).collect();
+    format!(
+        r#"
+name: large
+strategy: {{ matrix: {{ n: [{}] }} }}
+cell: {{ name: "cell ${{{{ matrix.n }}}}", resources: {{ cpus: 0.05, memory: 16MiB }} }}
+phases:
+  work:
+    - {{ id: told, run: 'printf %s "$TRACEPARENT"', capture: {{ parent: stdout }} }}
+    - {{ name: "told ${{{{ steps.told.parent }}}}", expect: ["true"] }}
+    - {{ foreach: {{ x: [{}] }}, expect: ["true"] }}
+"#,
+        cells.join(", "),
+        items.join(", ")
+    )
+}
+
+#[test]
+fn a_run_of_6000_spans_is_a_trace_down_to_its_attempts_and_a_linked_trace_for_each_cell() {
+    let collector = Collector::start();
+    let place = tempfile::tempdir().unwrap();
+    fs::write(place.path().join("large.yaml"), large()).unwrap();
+    let endpoint = [("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint.as_str())];
+    let done = phalanx(place.path(), &endpoint)
+        .args(["run", "large.yaml", "--report", "json=report.json"])
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8_lossy(&done.stderr).into_owned();
+    assert_eq!(done.status.code(), Some(0), "{stderr}");
+    assert!(!stderr.contains("trace is not whole"), "{stderr}");
+    let report = fs::read(place.path().join("report.json")).unwrap();
+    let report: serde_json::Value = serde_json::from_slice(&report).unwrap();
+    let mut traces: HashMap<String, Vec<Span>> = HashMap::new();
+    for span in collector.spans("phalanx.run") {
+        traces.entry(hex(&span.trace_id)).or_default().push(span);
+    }
+    let all: usize = traces.values().map(Vec::len).sum();
+    assert!(all > 6_000, "{all}");
+    let run = traces.remove(report["trace"].as_str().unwrap()).unwrap();
+    whole(&run);
+    assert_eq!(run.len(), 1 + 40 * 3);
+    assert_eq!(traces.len(), 40);
+    for cell in of_kind(&run, "cell") {
+        let link = &cell.links[0];
+        let detail = &traces[&hex(&link.trace_id)];
+        let root = whole(detail);
+        assert_eq!((&root.span_id, &root.name), (&link.span_id, &cell.name));
+        assert!(root.parent_span_id.is_empty());
+        assert_eq!(of_kind(detail, "step").len(), 152);
+        // What the agent passes on is in the cell's trace.
+        let told = detail.iter().find(|span| span.name.starts_with("told 00-"));
+        let (trace, span) = (hex(&link.trace_id), told.unwrap().name.clone());
+        let parent = span.split('-').nth(2).unwrap();
+        assert!(span.contains(&trace));
+        assert!(detail.iter().any(|span| hex(&span.span_id) == parent));
+    }
+    // Tempo refuses traces above 5 MB.
+    let sizes = traces.values().chain([&run]);
+    let size = |spans: &Vec<Span>| spans.iter().map(Message::encoded_len).sum::<usize>();
+    let (largest, total) = (
+        sizes.clone().map(size).max(),
+        sizes.map(size).sum::<usize>(),
+    );
+    assert!(largest.unwrap() < 1_000_000, "{largest:?}");
+    assert!(total / all < 1_000, "{} bytes a span", total / all);
+}
+
+#[test]
+fn the_cells_of_a_finished_run_name_their_findings_and_the_slack_that_they_had() {
+    let collector = Collector::start();
+    let endpoint = [("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint.as_str())];
+    run(&endpoint, &[]);
+    let spans = collector.spans("phalanx.run");
+    let has = |span: &Span, key: &str| span.attributes.iter().any(|of| of.key == key);
+    let cells = of_kind(&spans, "cell");
+    let red: Vec<bool> = cells
+        .iter()
+        .map(|cell| has(cell, "phalanx.finding"))
+        .collect();
+    assert_eq!(red.iter().filter(|red| **red).count(), 1, "{red:?}");
+    assert!(cells.iter().all(|cell| has(cell, "phalanx.slack_us")));
+    assert!(cells.iter().all(|cell| has(cell, "phalanx.critical_path")));
+    let value = |span: &Span, key: &str| {
+        let mut named = span.attributes.iter().filter(|of| of.key == key);
+        format!("{:?}", named.next().map(|of| &of.value))
+    };
+    let found = value(of_kind(&spans, "run")[0], "phalanx.finding");
+    // The failed step knew it before the run was over.
+    let steps = of_kind(&spans, "step");
+    let of_steps = steps.iter().filter(|step| has(step, "phalanx.finding"));
+    let of_steps: Vec<String> = of_steps.map(|of| value(of, "phalanx.finding")).collect();
+    assert_eq!(of_steps, [found]);
+    assert!(
+        collector
+            .metrics()
+            .iter()
+            .any(|metric| metric.name == "phalanx.step.duration")
+    );
+    assert!(
+        collector
+            .metrics()
+            .iter()
+            .any(|metric| metric.name == "cicd.pipeline.run.duration")
+    );
 }
 
 const GATED: &str = r#"

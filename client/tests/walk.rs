@@ -10,6 +10,7 @@ use phalanx_agent::link::core::{About, Effect as LinkEffect, Link};
 use phalanx_agent::link::logs::spool::Over;
 use phalanx_agent::link::overflow::Directory;
 use phalanx_agent::link::spool::{Limits, Spool};
+use phalanx_agent::policy::{Guard, Policy};
 use phalanx_agent::runtime::contract::Prepared;
 use phalanx_agent::runtime::fake::FakeRuntime;
 use phalanx_agent::runtime::fake::script::{CommandScript, Printed, Script, ServiceScript};
@@ -115,7 +116,8 @@ async fn walk() {
     assert_eq!(names, ["on postgres"]);
     let cell = plan.cells[0].clone();
     let jobs = Jobs::new(spec, loaded.sources, plan.clone()).unwrap();
-    assert_eq!(jobs.images(&cell.id), ["postgres:17", "shop"]);
+    let images = jobs.images(&cell.id, &"run".into());
+    assert_eq!(images, ["postgres:17".into(), "shop".into()]);
 
     // Submitted: journaled first.
     let mut desk = Desk::submit(place.path(), plan).await;
@@ -130,7 +132,8 @@ async fn walk() {
         token: token.clone(),
         labels: cell.runs_on.clone(),
         resources: cell.resources,
-        images: jobs.images(&cell.id),
+        needs: jobs.needs(&cell.id),
+        images: jobs.images(&cell.id, &"run".into()),
         expected_ms: 0,
     };
     let mut scheduler = Scheduler::new(BTreeMap::new());
@@ -192,6 +195,7 @@ async fn walk() {
         token: token.clone(),
         agent: me.clone(),
         agent_name: "runner".to_owned(),
+        placement: Default::default(),
     };
     let offered = RunEffect::Offer {
         token: token.clone(),
@@ -285,7 +289,7 @@ async fn walk() {
 }
 
 const TREE: &str = "\
-walk (run) passed
+RUN walk (run) passed
   on postgres (cell) passed
     attempt 1 (attempt) passed
       assert (phase) passed
@@ -305,6 +309,7 @@ walk (run) passed
           start (start)
       sync (phase) passed
         order a book (step) passed
+    queue (queue)
 ";
 
 /// Formats the spans below one, sorted by name among equals, because parallel work ends in any order.
@@ -408,6 +413,7 @@ impl Road {
     ) {
         let (events, mut emitted) = mpsc::channel(64);
         let (logs, mut chunks) = mpsc::channel(64);
+        let (artifacts, _pieces) = mpsc::channel(64);
         let (_cancel, cancel) = watch::channel(None);
         let token = offer.token.clone();
         let host = Host {
@@ -416,8 +422,9 @@ impl Road {
             processes: Arc::new(processes.clone()),
             containers: Ok(Arc::new(containers.clone())),
             clock: Arc::new(SystemClock::default()),
-            allow_host_commands: false,
+            guard: Arc::new(Guard::new(Arc::new(Policy::closed()), "unix:")),
             demo_server: vec![],
+            snapshots: None,
         };
         let assignment = Assignment {
             token: token.clone(),
@@ -427,6 +434,7 @@ impl Road {
             traceparent: None,
             events,
             logs,
+            artifacts,
             cancel,
         };
         let handle = cell::spawn(host, assignment);
@@ -547,13 +555,18 @@ fn about(agent: &AgentId) -> About {
             subnets: 1,
         },
         images: vec![],
+        policy: None,
+        ahead: 2,
     }
 }
 
 fn script() -> Script {
     // Slow enough that steps already wait when a service becomes ready.
     let prepared = |image: &str| ServiceScript {
-        prepared: Some(Prepared::Pulled(image.to_owned())),
+        prepared: Some(Prepared::Pulled {
+            image: image.to_owned(),
+            detail: image.to_owned(),
+        }),
         prepare_delay: Duration::from_millis(50),
         ..ServiceScript::default()
     };
@@ -589,9 +602,12 @@ fn line(event: &Event) -> String {
         EventKind::CellFinished {
             outcome, reason, ..
         }
-        | EventKind::AttemptFinished { outcome, reason } => format!("{outcome}{}", because(reason)),
+        | EventKind::AttemptFinished {
+            outcome, reason, ..
+        } => format!("{outcome}{}", because(reason)),
         EventKind::RunFinished { outcome } => outcome.to_string(),
         EventKind::AttemptStarted { agent } => format!("on {agent}"),
+        EventKind::StackOpened { .. } => "what the services share".to_owned(),
         EventKind::ServiceChanged { service, state, .. } => {
             format!("{service} {}", format!("{state:?}").to_lowercase())
         }

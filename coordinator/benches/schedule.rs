@@ -160,6 +160,8 @@ fn agent(id: String, slots: u32) -> AgentInfo {
             subnets: 100,
         },
         images: vec![],
+        policy: None,
+        ahead: Some(2),
     }
 }
 
@@ -182,6 +184,7 @@ fn request(run: &RunId, cell: CellId, expected_ms: u64) -> CellRequest {
         resources: Resources::default(),
         images: vec![],
         expected_ms,
+        needs: Vec::new(),
     }
 }
 

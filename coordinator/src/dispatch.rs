@@ -1,6 +1,7 @@
-//! Agent sessions: connections, offers, the token gate, acknowledgements and leases; and the logs that agents send.
+//! Agent sessions: connections, offers, the token gate, acknowledgements and leases; and the logs and artifacts that agents send.
 
 mod actor;
+pub mod artifacts;
 mod attempt;
 pub mod contract;
 pub mod core;

@@ -36,7 +36,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub enum Speech {
     /// HTTP/2, for gRPC.
     Http2,
-    /// HTTP/1, for the monitoring endpoints.
+    /// HTTP/1, for monitoring and pages.
     Http1,
 }
 
@@ -80,9 +80,10 @@ impl Room {
                 connections: (files / 2).clamp(16, 16_384),
                 streams: (files / 2).clamp(16, 16_384),
             },
+            // An open page has one connection for its events, and a few for a moment.
             Speech::Http1 => Room {
-                connections: (files / 8).clamp(8, 256),
-                streams: 0,
+                connections: (files / 8).clamp(8, 1_024),
+                streams: (files / 16).clamp(4, 512),
             },
         }
     }
@@ -341,7 +342,13 @@ pub struct Busy(Option<Visit>);
 impl Busy {
     /// Registers a long-lasting call. Returns an error if the peer or the port has too many.
     pub fn with<T>(request: &Request<T>) -> Result<Busy, Status> {
-        let Some(visit) = Visit::of(request) else {
+        Busy::of(Visit::of(request))
+    }
+
+    /// Registers a long-lasting call of a visit; a call through a socket of this machine has none. Returns an error if
+    /// the peer or the port has too many.
+    pub fn of(visit: Option<Visit>) -> Result<Busy, Status> {
+        let Some(visit) = visit else {
             return Ok(Busy(None));
         };
         let peer = visit.peer();
@@ -491,6 +498,12 @@ impl Connected for Guarded {
 
     fn connect_info(&self) -> Visit {
         self.visit.clone()
+    }
+}
+
+impl axum::extract::connect_info::Connected<axum::serve::IncomingStream<'_, Guard>> for Visit {
+    fn connect_info(stream: axum::serve::IncomingStream<'_, Guard>) -> Visit {
+        stream.io().visit.clone()
     }
 }
 
@@ -644,7 +657,8 @@ mod tests {
     #[test]
     fn connections_leave_files_for_everything_else() {
         assert_eq!(Room::of(Speech::Http2, 3_000).connections, 1_500);
-        assert_eq!(Room::of(Speech::Http1, 3_000).connections, 256);
+        assert_eq!(Room::of(Speech::Http1, 3_000).connections, 375);
+        assert_eq!(Room::of(Speech::Http1, 1_048_576).streams, 512);
         assert_eq!(Room::of(Speech::Http2, 1_048_576).connections, 16_384);
     }
 }

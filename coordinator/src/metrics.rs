@@ -3,6 +3,10 @@
 //! Counters are global to the process, which is one coordinator, so no handle has to be passed around. States (open
 //! runs, cells, agents, slots) aren't counted: each scrape asks their owners (`serve/http/scrape.rs`).
 
+mod labelled;
+mod measure;
+
+use measure::Measures;
 use phalanx_shared::outcome::Outcome;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -98,6 +102,8 @@ pub struct Metrics {
     pub events: Counter,
     /// Bytes of logs stored.
     pub log_bytes: Counter,
+    /// Bytes of artifacts stored.
+    pub artifact_bytes: Counter,
     /// Number of connected watchers.
     pub watchers: Gauge,
     /// Number of watchers that disconnected or stopped reading before their stream was complete.
@@ -114,6 +120,8 @@ pub struct Metrics {
     pub runs_finished: Outcomes,
     /// Finished cells by outcome.
     pub cells_finished: Outcomes,
+    /// Durations of runs, cells, steps, readiness and pulls.
+    pub measures: Measures,
 }
 
 impl Metrics {
@@ -163,6 +171,11 @@ impl Metrics {
             ("events", "Events made durable", &self.events),
             ("log_bytes", "Bytes of logs stored", &self.log_bytes),
             (
+                "artifact_bytes",
+                "Bytes of artifacts stored",
+                &self.artifact_bytes,
+            ),
+            (
                 "watchers_dropped",
                 "Watchers that left before their run ended",
                 &self.watchers_dropped,
@@ -191,6 +204,7 @@ impl Metrics {
         for (name, help, counter) in counters {
             registry.register(name, help, counter.clone());
         }
+        self.measures.register(registry);
         registry.register("watchers", "Connected watchers", self.watchers.clone());
     }
 }

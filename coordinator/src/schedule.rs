@@ -5,14 +5,19 @@
 //! come from `dispatch`.
 
 pub mod actor;
+mod ahead;
 pub mod core;
 pub mod expected;
 mod fleet;
+mod ledger;
 mod pace;
+mod prepared;
 mod queue;
+pub mod replay;
 mod request;
 mod why;
 
+pub use ahead::Preparing;
 pub use fleet::AgentView;
 pub use why::{Constraint, Waiting};
 

@@ -1,6 +1,7 @@
-//! What is reached from outside: the gRPC API and its server for clients, health and metrics over HTTP.
+//! What is reached from outside: the gRPC API and its server for clients; health, metrics and pages over HTTP.
 
 pub mod api;
 pub mod health;
 pub mod http;
 pub mod server;
+pub mod web;

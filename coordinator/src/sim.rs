@@ -65,6 +65,8 @@ enum Switch {
     CutIsDeath,
     /// A live agent may hold an attempt forever.
     NeverOverdue,
+    /// Agents never hear that no cell needs an image any more.
+    ListsKept,
 }
 
 /// Runs one world to its end. Returns what it saw, or which promise broke.
@@ -142,6 +144,11 @@ fn turns_red(switch: Switch, promise: &str) {
         ),
         None => panic!("{switch:?} wasn't noticed by any seed"),
     }
+}
+
+#[test]
+fn images_that_nobody_needs_any_more_are_noticed() {
+    turns_red(Switch::ListsKept, "prepares images");
 }
 
 #[test]

@@ -11,8 +11,9 @@ use crate::journal::Submission;
 use async_trait::async_trait;
 use phalanx_proto::convert::Refusal;
 use phalanx_shared::diagnostic::Diagnostic;
-use phalanx_shared::id::CellId;
-use phalanx_shared::plan::{CellJob, Plan};
+use phalanx_shared::id::{CellId, RunId};
+use phalanx_shared::plan::{CellJob, Plan, WantedImage};
+use phalanx_shared::policy::Need;
 use std::sync::Arc;
 
 pub use planner::SpecPlanner;
@@ -22,8 +23,10 @@ pub use planner::SpecPlanner;
 pub trait Jobs: Send + Sync + 'static {
     /// Returns what an agent needs to run a cell, or the reason why the job can't be built.
     async fn job(&self, cell: &CellId) -> Result<Arc<CellJob>, String>;
-    /// Returns the images that a cell needs, as far as they are known before it runs.
-    fn images(&self, cell: &CellId) -> Vec<String>;
+    /// Returns what a cell needs of its agent's machine, as far as that is known before it runs.
+    fn needs(&self, cell: &CellId) -> Vec<Need>;
+    /// Returns the images that a cell needs in a run, as far as they are known before it runs.
+    fn images(&self, cell: &CellId, run: &RunId) -> Vec<WantedImage>;
     /// Returns the names of the secrets that the plan's cells need.
     fn secrets(&self) -> Vec<String>;
 }
@@ -37,6 +40,8 @@ pub struct Planned {
     pub jobs: Arc<dyn Jobs>,
     /// Warnings about the spec.
     pub warnings: Vec<Diagnostic>,
+    /// Estimated number of spans, if the run is traced.
+    pub spans: u64,
 }
 
 /// Expands submissions to plans.
@@ -56,7 +61,11 @@ impl Jobs for NoJobs {
         Err(self.0.clone())
     }
 
-    fn images(&self, _: &CellId) -> Vec<String> {
+    fn images(&self, _: &CellId, _: &RunId) -> Vec<WantedImage> {
+        Vec::new()
+    }
+
+    fn needs(&self, _: &CellId) -> Vec<Need> {
         Vec::new()
     }
 

@@ -9,6 +9,7 @@ mod identity;
 mod keep;
 mod log;
 mod outcome;
+mod policy;
 mod resources;
 pub(crate) mod to_agent;
 mod token;

@@ -109,8 +109,17 @@ pub const IMAGES: usize = 10_000;
 /// Maximum bytes of an image reference. Longer ones are ignored: see [`IMAGES`].
 pub const IMAGE_BYTES: usize = 1 << 10;
 
+/// Maximum bytes of the policy that an agent reports. A larger one counts as not reported.
+pub const POLICY_BYTES: usize = 256 << 10;
+
 /// Maximum attempts that an agent runs concurrently.
 pub const SLOTS: u32 = 65_536;
 
 /// Maximum attempts that an agent holds when it connects.
 pub const HELD: usize = 65_536;
+
+/// Maximum images that an agent is asked to prepare ahead. More would be ready long after they are needed.
+pub const AHEAD: usize = 64;
+
+/// Maximum bytes of the progress of an image that is prepared ahead.
+pub const DOING_BYTES: usize = 256;

@@ -5,7 +5,8 @@
 use phalanx_shared::cancel::CancelOrder;
 use phalanx_shared::event::Event;
 use phalanx_shared::id::{AgentId, Token};
-use phalanx_shared::plan::{CellJob, Resources};
+use phalanx_shared::plan::{CellJob, Resources, WantedImage};
+use phalanx_shared::policy::Rules;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -34,6 +35,14 @@ pub struct Hello {
     pub inventory: Vec<Held>,
     /// Identifies the agent's process: different at each start; empty for agents of earlier versions.
     pub instance: String,
+    /// Number of this Hello among those of the process: each is higher than the one before; 0 for agents of earlier
+    /// versions.
+    pub number: u64,
+    /// What its policy allows; `None` if it doesn't say.
+    pub policy: Option<Rules>,
+    /// Maximum images that it pulls and builds ahead at the same time; `None` for agents of earlier versions, which report
+    /// nothing about them.
+    pub ahead: Option<u32>,
 }
 
 /// Report that an agent's process has died.
@@ -71,6 +80,8 @@ pub struct Welcome {
     pub resume: Vec<(Token, u64)>,
     /// Version of the coordinator program.
     pub coordinator_version: String,
+    /// Rules that narrow what the agent's policy allows.
+    pub policy: Option<Rules>,
 }
 
 /// A message from an agent to the coordinator.
@@ -92,6 +103,30 @@ pub enum FromAgent {
     Draining,
     /// The agent leaves.
     Goodbye { reason: String },
+    /// How far the images of the last `Prefetch` are.
+    Ahead { images: Vec<Ahead> },
+}
+
+/// How far an image is that an agent prepares ahead.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ahead {
+    /// Id of the image.
+    pub id: String,
+    /// How far it is.
+    pub state: AheadState,
+}
+
+/// State of an image that an agent prepares ahead.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AheadState {
+    /// It waits for its turn.
+    Waiting,
+    /// It is being pulled or built; how far that is, for display.
+    Doing(String),
+    /// The agent has it.
+    Ready,
+    /// It failed. The cell that needs it tries again.
+    Failed,
 }
 
 /// A message from the coordinator to an agent.
@@ -113,8 +148,8 @@ pub enum ToAgent {
     Heartbeat { number: u64 },
     /// Asks the agent to accept no further offers, and then to leave.
     Drain,
-    /// Asks the agent to pull these images.
-    Prefetch { images: Vec<String> },
+    /// Names every image that the agent should have before a cell needs it. Replaces the earlier list.
+    Prefetch { images: Vec<WantedImage> },
 }
 
 /// An offer to run one attempt.
@@ -150,7 +185,10 @@ impl fmt::Debug for ToAgent {
             ToAgent::Abandon { token, reason } => write!(f, "Abandon({token}, {reason})"),
             ToAgent::Heartbeat { number } => write!(f, "Heartbeat({number})"),
             ToAgent::Drain => write!(f, "Drain"),
-            ToAgent::Prefetch { images } => write!(f, "Prefetch({images:?})"),
+            ToAgent::Prefetch { images } => {
+                let ids: Vec<&str> = images.iter().map(WantedImage::id).collect();
+                write!(f, "Prefetch({ids:?})")
+            }
         }
     }
 }

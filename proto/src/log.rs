@@ -1,6 +1,6 @@
 //! The messages of the log stream as checked domain types.
 //!
-//! The records of an attempt (chunks, gaps, the end) are numbered from 1 without gaps; acknowledgements are cumulative.
+//! The records of an attempt (chunks, gaps, artifacts, the end) are numbered from 1 without gaps; acknowledgements are cumulative.
 
 use phalanx_shared::event::LogStream;
 use phalanx_shared::id::{AgentId, Token};
@@ -45,6 +45,24 @@ pub enum Body {
         to: u64,
         reason: String,
     },
+    /// Bytes of an artifact.
+    Artifact {
+        /// Number of the artifact within the attempt, from 1.
+        id: u32,
+        /// Offset of the first byte in the artifact.
+        offset: u64,
+        /// Never empty, never more than [`crate::limit::LOG_CHUNK_BYTES`].
+        bytes: Vec<u8>,
+    },
+    /// An artifact is complete, or given up.
+    ArtifactEnd {
+        /// Number of the artifact within the attempt.
+        id: u32,
+        /// SHA-256 of its bytes; `None` if it is given up.
+        digest: Option<String>,
+        /// Number of its bytes.
+        size: u64,
+    },
     /// The logs are complete; no records follow.
     End,
 }
@@ -67,4 +85,10 @@ pub enum LogDown {
     Ack { token: Token, number: u64 },
     /// The token is stale; the agent must stop sending its records.
     Refused { token: Token, reason: String },
+    /// An artifact is not kept.
+    ArtifactRefused {
+        token: Token,
+        id: u32,
+        reason: String,
+    },
 }

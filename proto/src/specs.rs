@@ -10,11 +10,12 @@ use crate::convert::InvalidToAgent;
 use crate::convert::to_agent::{offer_from_wire, offer_to_wire};
 use crate::link::{Offer, ToAgent};
 use crate::v1;
-use phalanx_shared::plan::{CellJob, Keep, PlannedCell, SpecSource};
+use phalanx_shared::plan::{CellJob, Keep, PlannedCell, SnapshotUse, SpecSource};
+use phalanx_shared::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::borrow::Cow;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use v1::to_agent::Message as Down;
 
@@ -134,6 +135,12 @@ struct Part<'a> {
     vars: Cow<'a, Map<String, Value>>,
     workspace: Cow<'a, Map<String, Value>>,
     keep: Keep,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    submitted: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "no_images")]
+    images: Cow<'a, BTreeMap<String, String>>,
+    #[serde(default, skip_serializing_if = "SnapshotUse::is_usual")]
+    snapshots: SnapshotUse,
 }
 
 impl Part<'_> {
@@ -146,6 +153,9 @@ impl Part<'_> {
             vars,
             workspace,
             keep,
+            submitted,
+            images,
+            snapshots,
         } = job;
         Part {
             cell: Cow::Borrowed(cell),
@@ -154,6 +164,9 @@ impl Part<'_> {
             vars: Cow::Borrowed(vars),
             workspace: Cow::Borrowed(workspace),
             keep: *keep,
+            submitted: *submitted,
+            images: Cow::Borrowed(images),
+            snapshots: *snapshots,
         }
     }
 
@@ -166,6 +179,9 @@ impl Part<'_> {
             vars,
             workspace,
             keep,
+            submitted,
+            images,
+            snapshots,
         } = serde_json::from_slice(json).map_err(|error| error.to_string())?;
         Ok(CellJob {
             source,
@@ -175,6 +191,13 @@ impl Part<'_> {
             vars: vars.into_owned(),
             workspace: workspace.into_owned(),
             keep,
+            submitted,
+            images: images.into_owned(),
+            snapshots,
         })
     }
+}
+
+fn no_images(images: &BTreeMap<String, String>) -> bool {
+    images.is_empty()
 }

@@ -8,6 +8,7 @@ use phalanx_proto::v1;
 use phalanx_shared::diagnostic::Source;
 use phalanx_shared::id::Token;
 use phalanx_shared::plan::{CellJob, Keep, PlannedCell, Resources, SpecSource};
+use phalanx_shared::time::Timestamp;
 use serde_json::Map;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -52,6 +53,9 @@ fn offer(source: &Arc<SpecSource>, cell: &str) -> ToAgent {
             vars: Map::from_iter([("v".to_owned(), "w".into())]),
             workspace: Map::new(),
             keep: Keep::Always { ttl_s: 3 },
+            submitted: Some(Timestamp(7)),
+            snapshots: Default::default(),
+            images: BTreeMap::from([("db".to_owned(), "db@sha256:aa".to_owned())]),
         }),
         secrets: Arc::new(BTreeMap::from([("s".to_owned(), "t".to_owned())])),
         accept_within: Duration::from_secs(5),

@@ -1,30 +1,53 @@
 //! GitHub Actions: `::error` annotations, which a pull request shows at the failing line of the spec.
 //!
-//! GitHub keeps ten errors per step, so equal failures of many cells become one annotation that names the cells.
+//! GitHub keeps ten errors per step, so equal failures of many cells become one annotation that names the cells and the
+//! rule that tells them from the others. What follows from another failure comes last.
 
-use super::finding::findings;
+use super::finding::{Finding, findings, sentence};
 use super::text::step_title;
 use super::view::{RunView, StepView};
 
 /// Returns one line for each distinct failure.
 pub fn annotations(view: &RunView) -> String {
-    findings(view)
+    let found = findings(view, None);
+    let more = match found.left_out {
+        0 => String::new(),
+        more => format!(
+            "::warning::{} not listed: the JSON report has all cells\n",
+            super::text::plural(more, "other failure")
+        ),
+    };
+    let listed: String = found
+        .findings
         .iter()
         .map(|finding| {
-            let cells: Vec<&str> = finding
-                .cells
-                .iter()
-                .map(|cell| cell.name.as_str())
-                .collect();
-            match (finding.step, finding.cells.first()) {
-                (Some(step), _) => annotation(place(step).as_ref(), &message_of(step), &cells),
+            let cells: Vec<&str> = finding.cells(view).map(|cell| cell.name.as_str()).collect();
+            match (finding.step(view), finding.cell(view)) {
+                (Some(step), _) => {
+                    let text = message_of(step) + &where_of(finding, view);
+                    annotation(place(step).as_ref(), &text, &cells)
+                }
                 (None, cell) => {
                     let reason = cell.and_then(|cell| cell.reason.as_deref());
-                    annotation(None, reason.unwrap_or("no reason given"), &cells)
+                    let reason = reason.unwrap_or("no reason given");
+                    annotation(
+                        None,
+                        &(reason.to_owned() + &where_of(finding, view)),
+                        &cells,
+                    )
                 }
             }
         })
-        .collect()
+        .collect();
+    listed + &more
+}
+
+/// Returns which cells have a failure, as a line of its own; nothing in a run of one cell.
+fn where_of(finding: &Finding, view: &RunView) -> String {
+    match view.cells.len() {
+        1 => String::new(),
+        _ => format!("\n{}", sentence::explained(finding)),
+    }
 }
 
 fn place(step: &StepView) -> Option<Place> {

@@ -2,13 +2,15 @@
 //!
 //! Failed steps contain their failure in full and the log tails as `system-out`; skipped steps contain their reason. If
 //! a cell isn't ok although no step failed (errored before the first step, lost, cancelled in the queue), the cell gets
-//! a test case of its own, so that it doesn't look like a cell without tests.
+//! a test case of its own, so that it doesn't look like a cell without tests. So does a run that fails only because more
+//! steps were skipped than the spec allows.
 //!
 //! Class name and name together are unique within a report: readers such as GitLab drop test cases that look like
 //! duplicates.
 
+use super::artifacts::{Attachment, Attachments};
 use super::style::Style;
-use super::text::{failure, lines_text};
+use super::text::{failure, lines_text, restored, too_many_skips};
 use super::view::{CellView, RunView, StepView};
 use phalanx_shared::outcome::Outcome;
 use quick_junit::{
@@ -18,11 +20,21 @@ use quick_junit::{
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
+/// Name of the suite and the test case of a run that fails although all of its cells are ok.
+const RUN: &str = "(run)";
+
 /// Returns the report as XML.
 pub fn render(view: &RunView) -> Result<String, SerializeError> {
+    render_with(view, &Attachments::default())
+}
+
+/// Returns the report with the files of its steps, as `[[ATTACHMENT|PATH]]` in their output: the form that Jenkins and
+/// GitLab read.
+pub fn render_with(view: &RunView, files: &Attachments) -> Result<String, SerializeError> {
     let mut report = Report::new(view.spec.as_str());
     report.set_time(Duration::from_micros(view.timing.wall_us));
-    report.add_test_suites(view.cells.iter().map(|cell| suite(view, cell)));
+    report.add_test_suites(view.cells.iter().map(|cell| suite(view, cell, files)));
+    report.add_test_suites(too_many_skips(view).map(|why| whole_run(view, &why)));
     make_unique(&mut report);
     report.to_string().map(well_formed)
 }
@@ -98,7 +110,7 @@ fn property(properties: &[Property], name: &str) -> Option<String> {
     known.map(|known| known.value.to_string())
 }
 
-fn suite(view: &RunView, cell: &CellView) -> TestSuite {
+fn suite(view: &RunView, cell: &CellView, files: &Attachments) -> TestSuite {
     let mut suite = TestSuite::new(cell.name.as_str());
     suite.set_time(Duration::from_micros(cell.elapsed_us.unwrap_or(0)));
     if let Some(started) = cell.attempts.iter().find_map(|attempt| attempt.started) {
@@ -121,10 +133,12 @@ fn suite(view: &RunView, cell: &CellView) -> TestSuite {
         let value = crate::view::coverage::axis_text(value);
         suite.add_property(Property::new(format!("matrix.{axis}"), value));
     }
+    let files = files.by_step(cell);
     let mut bad_step = false;
     for step in cell.steps().filter(|step| step.outcome.is_some()) {
         bad_step |= step.outcome.is_some_and(|outcome| !outcome.is_ok());
-        suite.add_test_case(case(cell, step));
+        let files = files.get(step.path.as_str()).map_or(&[][..], Vec::as_slice);
+        suite.add_test_case(case(cell, step, files));
     }
     if cell.outcome.is_some_and(|outcome| !outcome.is_ok()) && !bad_step {
         suite.add_test_case(whole_cell(cell));
@@ -132,7 +146,7 @@ fn suite(view: &RunView, cell: &CellView) -> TestSuite {
     suite
 }
 
-fn case(cell: &CellView, step: &StepView) -> TestCase {
+fn case(cell: &CellView, step: &StepView, files: &[Attachment<'_>]) -> TestCase {
     let outcome = step.outcome.unwrap_or(Outcome::Cancelled);
     let reason = step.reason.as_deref().unwrap_or_default();
     let reason = match step.unreached {
@@ -145,30 +159,40 @@ fn case(cell: &CellView, step: &StepView) -> TestCase {
     case.set_time(Duration::from_micros(step.elapsed_us));
     case.assertions = Some(step.checks.len());
     case.add_property(Property::new("path", step.path.as_str()));
+    if let Some(of) = &step.restored {
+        // JUnit has no status for it.
+        case.add_property(Property::new("restored", restored(of)));
+    }
     if step.tries > 1 {
         case.add_property(Property::new("tries", step.tries.to_string()));
     }
     for row in &step.verifies {
         case.add_property(Property::new("verifies", row.as_str()));
     }
+    let mut out = String::new();
     if !outcome.is_ok() {
         case.status
             .set_description(lines_text(&failure(step), Style::PLAIN));
         let logs = step.failure.iter().flat_map(|failure| &failure.logs);
-        let out: String = logs
-            .map(|tail| format!("== {}\n{}\n", tail.service, tail.lines.join("\n")))
-            .collect();
-        if !out.is_empty() {
-            case.set_system_out(out);
-        }
+        let tails = logs.map(|tail| format!("== {}\n{}\n", tail.service, tail.lines.join("\n")));
+        out.extend(tails);
     }
     if let Some(output) = &step.output {
         if !output.stdout.is_empty() {
-            case.set_system_out(output.stdout.as_str());
+            out.clone_from(&output.stdout);
         }
         if !output.stderr.is_empty() {
             case.set_system_err(output.stderr.as_str());
         }
+    }
+    for file in files {
+        if !out.is_empty() && !out.ends_with('\n') {
+            out.push('\n');
+        }
+        out.push_str(&format!("[[ATTACHMENT|{}]]\n", file.path));
+    }
+    if !out.is_empty() {
+        case.set_system_out(out);
     }
     case
 }
@@ -180,6 +204,16 @@ fn whole_cell(cell: &CellView) -> TestCase {
     case.set_classname(cell.name.as_str());
     case.set_time(Duration::from_micros(cell.elapsed_us.unwrap_or(0)));
     case
+}
+
+/// Returns the suite of a run that fails although all of its cells are ok.
+fn whole_run(view: &RunView, why: &str) -> TestSuite {
+    let mut suite = TestSuite::new(RUN);
+    suite.add_property(Property::new("run", view.run.as_str()));
+    let mut case = TestCase::new(RUN, status(Outcome::Failed, why, "run"));
+    case.set_classname(view.spec.as_str());
+    suite.add_test_case(case);
+    suite
 }
 
 /// Returns the JUnit status. JUnit has no flaky and no cancelled: flaky becomes a success (the `tries` property shows

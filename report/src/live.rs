@@ -142,7 +142,7 @@ fn rank_of(outcome: Outcome) -> u8 {
 }
 
 /// Returns phase and step of an attempt; services that aren't ready are added to the step.
-pub(super) fn where_it_is(attempt: &AttemptState) -> (&str, Cow<'_, str>) {
+pub fn where_it_is(attempt: &AttemptState) -> (&str, Cow<'_, str>) {
     let phase = name_of(attempt, attempt.phase.as_deref());
     let runs = attempt.started.is_some() && attempt.finished.is_none();
     let services = if runs {
@@ -445,6 +445,9 @@ pub(super) mod tests {
                 state,
                 began: Timestamp(0),
                 detail: None,
+                image: None,
+                queued_us: 0,
+                reference: None,
             };
             (true, changed)
         };
@@ -461,6 +464,7 @@ pub(super) mod tests {
             },
             agent: "a".into(),
             agent_name: "a".to_owned(),
+            placement: Default::default(),
         };
         let mut events = vec![
             (false, offered),

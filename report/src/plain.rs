@@ -5,11 +5,16 @@
 //! reason. Lines are in the order of the events; lines of different cells are interleaved.
 
 use super::style::Tone;
-use super::text::{Line, clean, duration, plural, printed, step_title};
-use phalanx_shared::event::{Event, EventKind, StepResult};
+use super::text::{
+    Line, captured, cases_text, clean, duration, plural, printed, restored, step_title,
+};
+use super::view::Counts;
+use phalanx_shared::event::{CASE, Event, EventKind, StepResult};
 use phalanx_shared::id::CellId;
+use phalanx_shared::language::quantity::spelled_bytes;
 use phalanx_shared::outcome::Outcome;
 use phalanx_shared::run_state::{AttemptState, RunState};
+use std::fmt::Write;
 
 /// Returns the lines for an event. `state` is the run after the event was folded.
 pub fn lines(state: &RunState, event: &Event, verbose: bool) -> Vec<Line> {
@@ -41,6 +46,11 @@ pub fn waits(state: &RunState, cells: &[String], count: u32, reason: &str) -> Li
         _ => format!("{count} cells wait: {reason}"),
     };
     Line::new(Tone::Warn, text)
+}
+
+/// Reports what an agent does ahead for cells that wait: `ahead | pull postgres:17 on runner-1: ready`.
+pub fn ahead(what: &str) -> Line {
+    Line::new(Tone::Plain, format!("ahead | {}", clean(what)))
 }
 
 /// Reports a problem that keeps the coordinator from working.
@@ -189,10 +199,38 @@ fn of_attempt(
                 format!("service {} {state}{detail}", clean(service)),
             )
         }
+        EventKind::ServiceRestarted { service, code, .. } => Line::new(
+            Tone::Dim,
+            format!(
+                "service {} exited with code {code}, starting again",
+                clean(service)
+            ),
+        ),
         EventKind::ServiceProgress { service, doing } => Line::new(
             Tone::Dim,
             format!("service {}: {}", clean(service), clean(doing)),
         ),
+        EventKind::SnapshotChanged {
+            path,
+            key,
+            state,
+            run,
+            reason,
+            ..
+        } => {
+            let state: &str = state.into();
+            let mut text = format!("snapshot of {} {state}", clean(path));
+            if let Some(key) = key.get(..12) {
+                let _ = write!(text, ": {key}");
+            }
+            if let Some(run) = run {
+                let _ = write!(text, " of run {}", clean(run.as_str()));
+            }
+            if let Some(reason) = reason {
+                let _ = write!(text, ": {}", clean(reason));
+            }
+            Line::new(Tone::Dim, text)
+        }
         EventKind::PhaseStarted { name, .. } if verbose => {
             Line::new(Tone::Dim, format!("phase {} began", clean(name)))
         }
@@ -207,6 +245,12 @@ fn of_attempt(
                 Tone::Warn,
                 format!("phase {} ... skipped: {}", clean(name), clean(reason)),
             )
+        }
+        // A suite may have thousands of cases; its own line counts them.
+        EventKind::StepFinished(result)
+            if result.action == CASE && result.outcome == Outcome::Passed && !verbose =>
+        {
+            return Vec::new();
         }
         EventKind::StepFinished(result) => return step(folded, result, verbose),
         EventKind::TornDown { left, kept, .. } => {
@@ -242,10 +286,44 @@ fn of_attempt(
                 ),
             )
         }
+        EventKind::ArtifactCollected(artifact) => match &artifact.lack {
+            Some(lack) => Line::new(
+                Tone::Warn,
+                format!("artifact not kept: {}", clean(&lack.reason)),
+            ),
+            None if verbose => Line::new(
+                Tone::Dim,
+                format!(
+                    "artifact {} ({})",
+                    clean(&artifact.name),
+                    spelled_bytes(artifact.size)
+                ),
+            ),
+            None => return Vec::new(),
+        },
+        EventKind::ArtifactLost { reason, .. } => {
+            Line::new(Tone::Warn, format!("artifact not kept: {}", clean(reason)))
+        }
         EventKind::Note { message } => Line::new(Tone::Plain, format!("note: {}", clean(message))),
         _ => return Vec::new(),
     };
     vec![line]
+}
+
+/// Counts the test cases that the program of a step ran; `None` if there are none.
+fn cases_of(attempt: &AttemptState, path: &str) -> Option<Counts> {
+    // The cases come directly before the end of their step.
+    let inside = format!("{path}/");
+    let cases = attempt
+        .steps
+        .iter()
+        .rev()
+        .take_while(|(path, step)| step.action == CASE && path.starts_with(&inside));
+    let mut counts = Counts::default();
+    for (_, step) in cases {
+        counts.add(step.result.as_ref().map(|result| result.outcome));
+    }
+    (counts.total > 0).then_some(counts)
 }
 
 fn step(folded: Option<&AttemptState>, result: &StepResult, verbose: bool) -> Vec<Line> {
@@ -254,6 +332,11 @@ fn step(folded: Option<&AttemptState>, result: &StepResult, verbose: bool) -> Ve
     let phase = phase.map_or(phase_path, |phase| phase.name.as_str());
     let title = step_title(phase, &result.name);
     let elapsed = duration(result.elapsed_us);
+    // The reason of a failed suite counts its cases itself.
+    let cases = folded.filter(|_| result.outcome.is_ok());
+    let cases = cases.and_then(|attempt| cases_of(attempt, &result.path));
+    let cases = cases.map_or(String::new(), |cases| format!(", {}", cases_text(&cases)));
+    let elapsed = format!("{elapsed}{cases}");
     let reason = result.reason.as_deref().map(clean);
     let text = match (result.outcome, &reason) {
         (Outcome::Skipped, reason) => {
@@ -265,7 +348,10 @@ fn step(folded: Option<&AttemptState>, result: &StepResult, verbose: bool) -> Ve
             };
             format!("{title} ... {word}: {reason}")
         }
-        (Outcome::Passed, _) => format!("{title} ... passed {elapsed}"),
+        (Outcome::Passed, _) => match &result.restored {
+            Some(of) => format!("{title} ... {}", restored(of)),
+            None => format!("{title} ... passed {elapsed}"),
+        },
         (outcome, Some(reason)) => format!("{title} ... {outcome} {elapsed}: {reason}"),
         (outcome, None) => format!("{title} ... {outcome} {elapsed}"),
     };
@@ -282,6 +368,10 @@ fn step(folded: Option<&AttemptState>, result: &StepResult, verbose: bool) -> Ve
                 format!("    check {word}: {}", clean(&check.expression)),
             ));
         }
+    }
+    if verbose {
+        let captured = captured(&result.captured, true).into_iter();
+        lines.extend(captured.map(|line| Line::new(line.tone, format!("    {}", line.text))));
     }
     if verbose && let Some(output) = &result.output {
         let printed = printed(output, true).into_iter();

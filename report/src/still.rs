@@ -153,6 +153,7 @@ mod tests {
             },
             agent: "a".into(),
             agent_name: "a".to_owned(),
+            placement: Default::default(),
         };
         (false, offered)
     }
@@ -178,6 +179,9 @@ mod tests {
                     state: ServiceState::Started,
                     began: at(0),
                     detail: None,
+                    image: None,
+                    queued_us: 0,
+                    reference: None,
                 },
             ),
         ]
@@ -222,6 +226,8 @@ mod tests {
             EventKind::AttemptFinished {
                 outcome: phalanx_shared::outcome::Outcome::Passed,
                 reason: None,
+                timed_out: false,
+                culprit: None,
             },
         ));
         let text = line(&told(events.clone())).unwrap().text;

@@ -1,13 +1,30 @@
-//! The summary of a run for a terminal: failures in full, skips by reason, the coverage table, and where the time went.
+//! The summary of a run for a terminal: the causes, failures in full, skips by reason, the coverage table, and the times
+//! that count.
 //!
-//! The same failure in many cells is shown once, with the cells that share it: 500 equal failures are one finding.
+//! The same failure in many cells is shown once, with the rule that tells its cells from the others. The causes stand
+//! both above the details and below them, because a terminal shows the end of a long text and a pager its beginning.
 
-use super::finding::findings;
+use super::artifacts;
+use super::finding::{Finding, Findings, findings, sentence};
+use super::logs::Logs;
 use super::style::{Style, Tone};
 use super::table::coverage_lines;
-use super::text::{Line, cell_title, clean, counts, duration, failure, plural, step_title};
+use super::text::{
+    Line, cell_title, clean, counts, duration, failure, plural, snapshots, step_title,
+    too_many_skips,
+};
 use super::view::{CellView, RunView, SkipGroup, StepView};
+use console::{measure_text_width, truncate_str};
 use phalanx_shared::outcome::Outcome;
+
+/// Causes in the list of causes.
+const CAUSES: usize = 10;
+/// Causes after the first that the summary names.
+const THEN: usize = 4;
+/// Failures that are shown in full, unless all are wanted.
+const IN_FULL: usize = 5;
+/// Cells, reasons and other items of a list that are named, unless all are wanted.
+const NAMED: usize = 6;
 
 /// Level of detail and format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,42 +37,166 @@ pub struct Detail {
     pub verbose: bool,
 }
 
-/// Returns failures, skips, coverage and summary, each after a blank line.
+/// Returns the causes, failures, skips, coverage and summary, each after a blank line.
 pub fn render(view: &RunView, detail: Detail) -> String {
+    render_with(view, None, detail)
+}
+
+/// Returns the same with differences in the logs of [`compared`](crate::finding::compared) cells.
+pub fn render_with(view: &RunView, logs: Option<&Logs>, detail: Detail) -> String {
+    let found = findings(view, logs);
     let mut out = Vec::new();
-    failures(&mut out, view, detail);
+    if found.roots().count() > 1 {
+        out.push(String::new());
+        out.push(detail.style.paint(Tone::Strong, "causes:"));
+        out.extend(causes(&found, detail));
+    }
+    failures(&mut out, view, &found, detail);
     skips(&mut out, view, detail);
     if let Some(coverage) = &view.coverage {
         out.push(String::new());
         out.extend(coverage_lines(coverage, detail.style, detail.width));
     }
-    summary(&mut out, view, detail);
+    unverified(&mut out, view, detail);
+    summary(&mut out, view, &found, detail);
     out.iter().map(|line| format!("{line}\n")).collect()
 }
 
-fn failures(out: &mut Vec<String>, view: &RunView, detail: Detail) {
-    let findings = findings(view);
-    if findings.is_empty() {
+/// Returns two lines for each root: what went wrong, and in which cells.
+fn causes(found: &Findings, detail: Detail) -> Vec<String> {
+    let most = if detail.verbose { usize::MAX } else { CAUSES };
+    let mut lines = Vec::new();
+    for (index, cause) in found.roots().enumerate().take(most) {
+        let headline = clean(&sentence::headline(cause)).into_owned();
+        let headline = fitted(&headline, detail, 6);
+        let headline = detail.style.paint(Tone::from(cause.outcome), &headline);
+        lines.push(format!("  {}. {headline}", index + 1));
+        let which = clean(&sentence::explained(cause)).into_owned();
+        lines.push(format!("     {which}"));
+    }
+    let roots = found.roots().count();
+    if roots > most {
+        lines.push(format!("     … ({} more)", roots - most));
+    }
+    lines
+}
+
+/// Returns a line for each root after the first, whose sentence stands above.
+fn further_causes(found: &Findings, detail: Detail) -> Vec<String> {
+    let most = if detail.verbose { usize::MAX } else { THEN };
+    let further = found.roots().skip(1);
+    let mut lines: Vec<String> = further
+        .take(most)
+        .map(|cause| {
+            let (place, what) = (sentence::place(cause), sentence::headline(cause));
+            let text = format!("{place}: {what}");
+            format!("  then   {}", fitted(&clean(&text), detail, 9))
+        })
+        .collect();
+    let left = found.roots().skip(1).count().saturating_sub(most);
+    if left > 0 {
+        lines.push(format!("         … ({left} more)"));
+    }
+    lines
+}
+
+/// Cuts the end of a text that would not fit into the rest of a line.
+fn fitted(text: &str, detail: Detail, used: usize) -> String {
+    let room = detail.width.saturating_sub(used).max(30);
+    if measure_text_width(text) <= room {
+        return text.to_owned();
+    }
+    truncate_str(text, room, "…").into_owned()
+}
+
+fn failures(out: &mut Vec<String>, view: &RunView, found: &Findings, detail: Detail) {
+    if found.findings.is_empty() {
         return;
     }
     out.push(String::new());
     out.push(detail.style.paint(Tone::Strong, "failures:"));
-    for finding in &findings {
-        let Some(cell) = finding.cells.first() else {
-            continue;
-        };
-        out.push(String::new());
-        out.push(headline(cell, finding.step, detail.style));
-        let lines = match finding.step {
-            Some(step) => failure(step),
-            None => Vec::new(),
-        };
-        for Line { tone, text } in lines {
-            out.push(format!("      {}", detail.style.paint(tone, &text)));
+    let in_full = if detail.verbose { usize::MAX } else { IN_FULL };
+    for (index, finding) in found.findings.iter().enumerate() {
+        match finding.follows {
+            None if index < in_full => {
+                out.push(String::new());
+                in_full_lines(out, view, finding, detail);
+                followers(out, found, index, detail);
+            }
+            Some(_) if detail.verbose => {
+                out.push(String::new());
+                in_full_lines(out, view, finding, detail);
+            }
+            _ => {}
         }
-        also_in(out, &finding.cells, detail);
-        let hint = format!("again: phalanx rerun {} --cell {}", view.run, cell.id);
-        out.push(format!("      {}", detail.style.paint(Tone::Dim, &hint)));
+    }
+    let roots = found.roots().count();
+    if roots > in_full {
+        out.push(String::new());
+        let more = plural(roots - in_full, "more failure");
+        let text = format!("  … {more}: phalanx show {} --verbose", view.run);
+        out.push(detail.style.paint(Tone::Dim, &text));
+    }
+    if found.left_out > 0 {
+        let text = format!(
+            "  … {}, too many to tell apart",
+            plural(found.left_out, "other failure")
+        );
+        out.push(String::new());
+        out.push(detail.style.paint(Tone::Dim, &text));
+    }
+}
+
+fn in_full_lines(out: &mut Vec<String>, view: &RunView, finding: &Finding, detail: Detail) {
+    let Some(cell) = finding.cell(view) else {
+        return;
+    };
+    let style = detail.style;
+    let step = finding.step(view);
+    out.push(headline(cell, step, style));
+    if view.cells.len() > 1 {
+        let which = clean(&sentence::explained(finding)).into_owned();
+        out.push(format!("      {}", style.paint(Tone::Strong, &which)));
+    }
+    if let Some(stopped) = sentence::stopped(finding) {
+        out.push(format!("      {}", style.paint(Tone::Warn, &stopped)));
+    }
+    for Line { tone, text } in step.map(failure).unwrap_or_default() {
+        out.push(format!("      {}", style.paint(tone, &text)));
+    }
+    for line in sentence::nearest(view, finding) {
+        out.push(format!("      {}", style.paint(Tone::Dim, &clean(&line))));
+    }
+    let others = finding.cells(view).filter(|other| other.id != cell.id);
+    also_in(out, &others.collect::<Vec<_>>(), detail);
+    let hint = format!("again: phalanx rerun {} --cell {}", view.run, cell.id);
+    out.push(format!("      {}", style.paint(Tone::Dim, &hint)));
+}
+
+/// Names the failures that follow from a root.
+fn followers(out: &mut Vec<String>, found: &Findings, root: usize, detail: Detail) {
+    let following: Vec<&Finding> = found
+        .findings
+        .iter()
+        .filter(|finding| {
+            finding
+                .follows
+                .is_some_and(|follows| follows.finding == root)
+        })
+        .collect();
+    let named = if detail.verbose {
+        following.len()
+    } else {
+        NAMED
+    };
+    for finding in following.iter().take(named) {
+        let text = clean(&sentence::follower(finding)).into_owned();
+        let text = fitted(&text, detail, 6);
+        out.push(format!("      {}", detail.style.paint(Tone::Warn, &text)));
+    }
+    if following.len() > named {
+        let text = format!("… ({} more follow)", following.len() - named);
+        out.push(format!("      {}", detail.style.paint(Tone::Warn, &text)));
     }
 }
 
@@ -88,12 +229,11 @@ fn headline(cell: &CellView, step: Option<&StepView>, style: Style) -> String {
     }
 }
 
-fn also_in(out: &mut Vec<String>, cells: &[&CellView], detail: Detail) {
-    let others = cells.get(1..).unwrap_or_default();
+fn also_in(out: &mut Vec<String>, others: &[&CellView], detail: Detail) {
     if others.is_empty() {
         return;
     }
-    let shown = if detail.verbose { others.len() } else { 6 };
+    let shown = if detail.verbose { others.len() } else { NAMED };
     let mut line = format!("the same in {}:", plural(others.len(), "other cell"));
     for cell in others.iter().take(shown) {
         line += &format!(" {};", cell_title(cell));
@@ -111,44 +251,63 @@ fn skips(out: &mut Vec<String>, view: &RunView, detail: Detail) {
     }
     out.push(String::new());
     out.push(detail.style.paint(Tone::Strong, "skipped:"));
-    for group in &view.skips {
+    let shown = match detail.verbose {
+        true => view.skips.len(),
+        false => NAMED,
+    };
+    for group in view.skips.iter().take(shown) {
         let text = clean(&group.reason);
         let reason = detail
             .style
             .paint(Tone::Warn, text.lines().next().unwrap_or_default());
         out.push(format!("  {reason} ({})", skip_extent(group, view)));
-        for (step, cells) in &group.steps {
-            // A cell appears once for each item of a `foreach`, one after the other.
-            let mut names = cells.clone();
-            names.dedup();
-            let in_cells = match names.as_slice() {
-                // In a run of one cell, the cell needs no mention.
-                [_] if view.cells.len() == 1 => None,
-                [cell] => Some(clean(cell).into_owned()),
-                names if detail.verbose => Some(clean(&names.join("; ")).into_owned()),
-                names => Some(plural(names.len(), "cell")),
-            };
-            let times = (cells.len() > names.len()).then(|| format!("{} times", cells.len()));
-            let extent: Vec<String> = in_cells.into_iter().chain(times).collect();
-            let step = clean(step);
-            out.push(match extent.as_slice() {
-                [] => format!("      {step}"),
-                extent => format!("      {step} ({})", extent.join(", ")),
-            });
+        if detail.verbose {
+            out.extend(skipped_steps(group, view));
         }
+    }
+    if view.skips.len() > shown {
+        let more = plural(view.skips.len() - shown, "more reason");
+        out.push(format!("  … ({more}, with --verbose)"));
     }
 }
 
+fn skipped_steps(group: &SkipGroup, view: &RunView) -> Vec<String> {
+    let line = |(step, cells): (&String, &Vec<String>)| {
+        // A cell appears once for each item of a `foreach`, one after the other.
+        let mut names = cells.clone();
+        names.dedup();
+        let in_cells = match names.as_slice() {
+            // In a run of one cell, the cell needs no mention.
+            [_] if view.cells.len() == 1 => None,
+            names => Some(clean(&names.join("; ")).into_owned()),
+        };
+        let times = (cells.len() > names.len()).then(|| format!("{} times", cells.len()));
+        let extent: Vec<String> = in_cells.into_iter().chain(times).collect();
+        let step = clean(step);
+        match extent.as_slice() {
+            [] => format!("      {step}"),
+            extent => format!("      {step} ({})", extent.join(", ")),
+        }
+    };
+    group.steps.iter().map(line).collect()
+}
+
 fn skip_extent(group: &SkipGroup, view: &RunView) -> String {
-    let steps = plural(group.steps.len(), "step");
+    let steps = match group.steps.keys().next() {
+        Some(step) if group.steps.len() == 1 => clean(step).into_owned(),
+        _ => plural(group.steps.len(), "step"),
+    };
     if view.cells.len() == 1 {
         return steps;
     }
     let cells: std::collections::HashSet<&String> = group.steps.values().flatten().collect();
-    format!("{steps} in {}", plural(cells.len(), "cell"))
+    match cells.iter().next() {
+        Some(cell) if cells.len() == 1 => format!("{steps} in {}", clean(cell)),
+        _ => format!("{steps} in {}", plural(cells.len(), "cell")),
+    }
 }
 
-fn summary(out: &mut Vec<String>, view: &RunView, detail: Detail) {
+fn summary(out: &mut Vec<String>, view: &RunView, found: &Findings, detail: Detail) {
     let style = detail.style;
     let outcome = view.outcome.map_or("unfinished", Outcome::as_str);
     let tone = view.outcome.map_or(Tone::Warn, Tone::from);
@@ -161,6 +320,13 @@ fn summary(out: &mut Vec<String>, view: &RunView, detail: Detail) {
     ));
     if let Some(reason) = &view.cancelled {
         out.push(format!("  cancelled: {}", clean(reason)));
+    }
+    if let Some(verdict) = sentence::verdict(found)
+        && view.cells.len() > 1
+    {
+        let verdict = clean(&verdict).into_owned();
+        out.push(format!("  {}", style.paint(Tone::Strong, &verdict)));
+        out.extend(further_causes(found, detail));
     }
     for (title, counted) in [
         ("cells", &view.cells_by_outcome),
@@ -176,13 +342,36 @@ fn summary(out: &mut Vec<String>, view: &RunView, detail: Detail) {
         };
         out.push(line);
     }
+    for line in snapshots(view) {
+        out.push(format!("  snapshot {line}"));
+    }
+    if let Some(text) = too_many_skips(view) {
+        out.push(format!("  {}", style.paint(Tone::Bad, &text)));
+    }
+    if let Some(text) = artifacts::summary(view) {
+        out.push(format!("  {text}"));
+    }
     if view.only_skips() {
         let text = "every step was skipped: nothing was tested (phalanx explain PHX0003)";
         out.push(format!("  {}", style.paint(Tone::Bad, text)));
     }
     again(out, view, detail);
+    flakes(out, found, detail);
     times(out, view, detail);
+    slow(out, found, detail);
     kept(out, view, style);
+}
+
+/// Lists what earlier runs verified and this one didn't.
+fn unverified(out: &mut Vec<String>, view: &RunView, detail: Detail) {
+    if view.unverified.is_empty() {
+        return;
+    }
+    if view.coverage.is_none() {
+        out.push(String::new());
+    }
+    let lines = view.unverified.iter();
+    out.extend(lines.map(|text| format!("  {}", detail.style.paint(Tone::Warn, &clean(text)))));
 }
 
 /// Lists attempts other than each cell's last one, and why they ended. So a run that passed although an agent was lost
@@ -194,7 +383,7 @@ fn again(out: &mut Vec<String>, view: &RunView, detail: Detail) {
         attempts.iter().map(move |attempt| (cell, attempt))
     });
     let earlier: Vec<_> = earlier.collect();
-    let shown = if detail.verbose { earlier.len() } else { 6 };
+    let shown = if detail.verbose { earlier.len() } else { NAMED };
     for (cell, attempt) in earlier.iter().take(shown) {
         let reason = attempt.reason.as_deref().unwrap_or("no reason given");
         let text = format!(
@@ -222,24 +411,9 @@ fn times(out: &mut Vec<String>, view: &RunView, detail: Detail) {
             clean(&slowest.name)
         );
     }
-    line += &format!(", sum of cells {}", duration(timing.sum_us));
     out.push(line);
-    for phase in &timing.phases {
-        let longest = if phase.cells > 1 {
-            format!(
-                ", longest {} ({})",
-                duration(phase.max_us),
-                clean(&phase.max_cell)
-            )
-        } else {
-            String::new()
-        };
-        let text = format!(
-            "         {} {}{longest}",
-            clean(&phase.name),
-            duration(phase.sum_us)
-        );
-        out.push(detail.style.paint(Tone::Dim, &text));
+    if detail.verbose {
+        phases(out, view, detail.style);
     }
     let Some(slowest) = timing
         .slowest
@@ -249,7 +423,8 @@ fn times(out: &mut Vec<String>, view: &RunView, detail: Detail) {
         return;
     };
     out.push(format!("  critical path of {}", clean(&slowest.name)));
-    for segment in &slowest.critical_path {
+    let telling = slowest.critical_path.iter().filter(|s| s.is_telling());
+    for segment in telling {
         let what = match &segment.phase {
             Some(phase) => step_title(phase, &segment.what),
             None => format!("({})", clean(&segment.what)),
@@ -259,6 +434,45 @@ fn times(out: &mut Vec<String>, view: &RunView, detail: Detail) {
             duration(segment.began_us),
             duration(segment.elapsed_us)
         ));
+    }
+}
+
+/// Names each phase with its longest cell. Sums over cells that ran side by side would say nothing.
+fn phases(out: &mut Vec<String>, view: &RunView, style: Style) {
+    for phase in &view.timing.phases {
+        let cell = match view.cells.len() {
+            1 => String::new(),
+            _ => format!(" ({})", clean(&phase.max_cell)),
+        };
+        let text = format!(
+            "         {} {}{cell}",
+            clean(&phase.name),
+            duration(phase.max_us)
+        );
+        out.push(style.paint(Tone::Dim, &text));
+    }
+}
+
+fn flakes(out: &mut Vec<String>, found: &Findings, detail: Detail) {
+    let all = found.flakes.iter().map(sentence::flake);
+    listed(out, "flaky", all.collect(), detail);
+}
+
+fn slow(out: &mut Vec<String>, found: &Findings, detail: Detail) {
+    let all = found.slow.iter().map(sentence::slow);
+    listed(out, "slow", all.collect(), detail);
+}
+
+/// Shows sentences below a word, bounded.
+fn listed(out: &mut Vec<String>, word: &str, sentences: Vec<String>, detail: Detail) {
+    let shown = if detail.verbose { sentences.len() } else { 3 };
+    for (index, sentence) in sentences.iter().take(shown).enumerate() {
+        let word = if index == 0 { word } else { "" };
+        let text = format!("  {word:<5}  {}", clean(sentence));
+        out.push(detail.style.paint(Tone::Warn, &text));
+    }
+    if sentences.len() > shown {
+        out.push(format!("         … ({} more)", sentences.len() - shown));
     }
 }
 

@@ -2,11 +2,11 @@
 //! outside goes through [`clean`], so that it can't control the terminal.
 
 use super::style::{Style, Tone};
-use super::view::{CellView, Counts, StepView};
+use super::view::{CellView, Counts, RunView, StepView};
 use crate::view::coverage::CoverageEntry;
 use console::measure_text_width;
-use indexmap::IndexSet;
-use phalanx_shared::event::Output;
+use indexmap::{IndexMap, IndexSet};
+use phalanx_shared::event::{Captured, Output, Restored, SnapshotState};
 use phalanx_shared::mask::plain;
 use phalanx_shared::outcome::Outcome;
 use std::borrow::Cow;
@@ -28,6 +28,17 @@ impl Line {
             text: text.into(),
         }
     }
+}
+
+/// Returns why a run fails although none of its cells does: more steps were skipped than the spec allows. `None` if that
+/// didn't decide.
+pub fn too_many_skips(view: &RunView) -> Option<String> {
+    let decided = view.outcome == Some(Outcome::Failed) && view.cells_by_outcome.failed == 0;
+    let most = view.max_skips.filter(|_| decided)?;
+    let skipped = plural(view.steps_by_outcome.skipped, "skipped step");
+    Some(format!(
+        "{skipped}, and `max-skips` allows {most}: the run fails"
+    ))
 }
 
 /// Joins lines to a text; each line ends with a line break.
@@ -79,10 +90,96 @@ pub fn counts(counts: &Counts) -> Vec<(Tone, String)> {
             (tone, format!("{} {word}", counts.of(outcome)))
         })
         .collect();
+    if counts.restored > 0 {
+        let after_passed = usize::from(counts.passed > 0);
+        let text = format!("{} restored", counts.restored);
+        parts.insert(after_passed, (Tone::Good, text));
+    }
     if counts.not_run > 0 {
         parts.push((Tone::Warn, format!("{} not run", counts.not_run)));
     }
     parts
+}
+
+/// Returns from what a step was restored: `restored from snapshot 0a1b2c3d4e5f (run 7)`.
+pub fn restored(restored: &Restored) -> String {
+    let Restored { key, run, .. } = restored;
+    format!(
+        "restored from snapshot {} (run {})",
+        short_key(key),
+        clean(run.as_str())
+    )
+}
+
+/// Returns the beginning of a snapshot's key, by which people know it.
+pub fn short_key(key: &str) -> Cow<'_, str> {
+    clean(key.get(..12).unwrap_or(key))
+}
+
+/// Returns what became of the snapshots of a run: what was restored from each, what was saved, and what couldn't be used.
+pub fn snapshots(view: &RunView) -> Vec<String> {
+    /// Maximum number of lines.
+    const LINES: usize = 20;
+    let mut from: IndexMap<&str, (&Restored, usize, IndexSet<&str>)> = IndexMap::new();
+    let mut events = Vec::new();
+    for cell in &view.cells {
+        for step in cell.steps().filter(|step| step.is_restored()) {
+            if let Some(of) = &step.restored {
+                let known = from
+                    .entry(of.key.as_str())
+                    .or_insert((of, 0, IndexSet::new()));
+                known.1 += 1;
+                known.2.insert(cell.id.as_str());
+            }
+        }
+        let newest = cell.newest().into_iter();
+        for seen in newest.flat_map(|attempt| &attempt.snapshots) {
+            let key = short_key(&seen.key);
+            let took = duration(seen.elapsed_us);
+            let name = clean(&cell.name);
+            let reason = seen.reason.as_deref().unwrap_or("no reason given");
+            let reason = clean(reason);
+            match seen.state {
+                SnapshotState::Saved => events.push(format!(
+                    "saved {key} in {name}: {} in {took}",
+                    bytes(seen.bytes)
+                )),
+                SnapshotState::Unsaved => events.push(format!("not saved in {name}: {reason}")),
+                SnapshotState::Discarded => {
+                    events.push(format!("{key} was discarded in {name}: {reason}"));
+                }
+                SnapshotState::Missed | SnapshotState::Waiting | SnapshotState::Restored => {}
+            }
+        }
+    }
+    let lines = from.into_values().map(|(of, steps, cells)| {
+        let (steps, cells) = (plural(steps, "step"), plural(cells.len(), "cell"));
+        format!("{steps} in {cells} {}", restored(of))
+    });
+    let mut lines: Vec<String> = lines.chain(events).collect();
+    if lines.len() > LINES {
+        let more = lines.len() - LINES;
+        lines.truncate(LINES);
+        lines.push(format!("… ({more} more)"));
+    }
+    lines
+}
+
+/// Returns a size as people read it: `1.2 GiB`.
+pub fn bytes(bytes: u64) -> String {
+    #[allow(clippy::cast_precision_loss)] // A number for people.
+    let mib = bytes as f64 / 1_048_576.0;
+    match mib {
+        mib if mib >= 1_024.0 => format!("{:.1} GiB", mib / 1_024.0),
+        mib if mib >= 1.0 => format!("{mib:.0} MiB"),
+        _ => format!("{} KiB", bytes.div_ceil(1_024)),
+    }
+}
+
+/// Returns the counts of test cases: `14 cases: 12 passed, 2 failed`.
+pub fn cases_text(cases: &Counts) -> String {
+    let parts: Vec<String> = counts(cases).into_iter().map(|(_, text)| text).collect();
+    format!("{}: {}", plural(cases.total, "case"), parts.join(", "))
 }
 
 /// Returns the text without colours and other escape sequences (masks find secrets in spite of them). Remaining control
@@ -188,7 +285,7 @@ pub fn failure(step: &StepView) -> Vec<Line> {
     };
     for (title, text) in [
         ("request", &details.request),
-        ("response", &details.response),
+        (title_of_response(step), &details.response),
     ] {
         if let Some(text) = text {
             lines.push(Line::new(Tone::Strong, format!("{title}:")));
@@ -208,6 +305,14 @@ pub fn failure(step: &StepView) -> Vec<Line> {
         }
     }
     lines
+}
+
+/// Returns the title of a failure's response. A test case has none, but a stack trace and what it printed.
+pub(crate) fn title_of_response(step: &StepView) -> &'static str {
+    match step.is_case() {
+        true => "details",
+        false => "response",
+    }
 }
 
 /// Lines to show of each output of a passed step, unless all are wanted.
@@ -239,6 +344,40 @@ pub fn printed(output: &Output, all: bool) -> Vec<Line> {
         lines.push(Line::new(Tone::Dim, text));
     }
     lines
+}
+
+/// Characters to show of each captured value, unless all are wanted.
+const VALUE: usize = 120;
+
+/// Returns the values that a step captured: all that was kept, or the beginning of each.
+pub fn captured(captured: &[Captured], all: bool) -> Vec<Line> {
+    let lines = captured.iter().map(|one| {
+        let most = if all { usize::MAX } else { VALUE };
+        let (name, (value, cut)) = (clean(&one.name), shown_value(&one.value, most));
+        let cut = u64::try_from(cut).unwrap_or(u64::MAX);
+        let text = match one.left_out.saturating_add(cut) {
+            0 => format!("captured {name} = {value}"),
+            bytes => {
+                let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+                format!(
+                    "captured {name} = {value}… ({} more)",
+                    plural(bytes, "byte")
+                )
+            }
+        };
+        Line::new(Tone::Dim, text)
+    });
+    lines.collect()
+}
+
+/// Returns the first characters of a value in one line, and the number of bytes that follow.
+fn shown_value(value: &str, most: usize) -> (std::borrow::Cow<'_, str>, usize) {
+    let end = value
+        .char_indices()
+        .nth(most)
+        .map_or(value.len(), |(at, _)| at);
+    let head = value.get(..end).unwrap_or_default();
+    (clean(head), value.len() - head.len())
 }
 
 /// Returns what a terminal would finally show of a line that overwrites itself, as progress bars do.
@@ -288,9 +427,15 @@ pub fn entry_text(entry: &CoverageEntry, reasons: &IndexSet<&str>) -> String {
             let number = number
                 .map(|index| format!(" [{}]", index + 1))
                 .unwrap_or_default();
+            let restored = match part.restored {
+                0 => String::new(),
+                all if all == part.cells => " (restored)".to_owned(),
+                some => format!(" ({some} restored)"),
+            };
+            let state = part.state.as_str();
             match entry.parts.len() {
-                1 => format!("{}{number}", part.state.as_str()),
-                _ => format!("{} {}{number}", part.cells, part.state.as_str()),
+                1 => format!("{state}{restored}{number}"),
+                _ => format!("{} {state}{restored}{number}", part.cells),
             }
         })
         .collect();

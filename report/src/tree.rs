@@ -1,8 +1,12 @@
 //! A cell in full: each attempt with its services, and its phases, groups and steps as a tree.
 
 use super::style::{Style, Tone};
-use super::text::{Line, cell_title, clean, duration, failure, plural, printed};
-use super::view::{AttemptView, CellView, StepKind, StepView};
+use super::text::{
+    Line, bytes, captured, cases_text, cell_title, clean, duration, failure, plural, printed,
+    restored, short_key,
+};
+use super::view::{AttemptView, CellView, SnapshotReport, StepKind, StepView};
+use phalanx_shared::language::quantity::spelled_bytes;
 use phalanx_shared::outcome::Outcome;
 use std::fmt::Write;
 
@@ -63,11 +67,70 @@ fn attempt_lines(out: &mut String, attempt: &AttemptView, style: Style, verbose:
             .as_deref()
             .map(|detail| format!(" ({})", clean(detail)))
             .unwrap_or_default();
-        let line = format!("  service {} {state}{detail}", clean(&service.name));
+        let restarted = service
+            .restarted()
+            .map(|restarted| format!(", {restarted}"))
+            .unwrap_or_default();
+        let line = format!(
+            "  service {} {state}{detail}{restarted}",
+            clean(&service.name)
+        );
         let _ = writeln!(out, "{}", style.paint(Tone::Dim, &line));
     }
-    for step in &attempt.steps {
-        step_lines(out, step, style, verbose);
+    for seen in &attempt.snapshots {
+        let line = snapshot_line(seen);
+        let _ = writeln!(out, "{}", style.paint(Tone::Dim, &line));
+    }
+    let mut steps = attempt.steps.as_slice();
+    while let Some((step, rest)) = steps.split_first() {
+        let passed = steps.iter().take_while(|next| is_passed_case(next)).count();
+        if passed > FOLDED && !verbose {
+            let (_, rest) = steps.split_at(passed);
+            let indent = "  ".repeat(step.depth + 1);
+            let text = format!(
+                "{} ... {}",
+                plural(passed, "case"),
+                style.paint(Tone::Good, "passed")
+            );
+            let _ = writeln!(out, "{indent}{text}");
+            steps = rest;
+            continue;
+        }
+        let unreached = steps.iter().take_while(|next| is_like(step, next)).count();
+        match unreached {
+            0 | 1 => {
+                step_lines(out, step, style, verbose);
+                steps = rest;
+            }
+            _ if verbose => {
+                step_lines(out, step, style, verbose);
+                steps = rest;
+            }
+            many => {
+                let (folded, rest) = steps.split_at(many);
+                folded_lines(out, folded, style);
+                steps = rest;
+            }
+        }
+    }
+    for artifact in &attempt.artifacts {
+        let line = match &artifact.lack {
+            None => format!(
+                "  artifact {} ({})",
+                clean(&artifact.name),
+                spelled_bytes(artifact.size)
+            ),
+            Some(lack) => format!(
+                "  artifact {} not kept: {}",
+                clean(&artifact.from),
+                clean(&lack.reason)
+            ),
+        };
+        let tone = match artifact.is_kept() {
+            true => Tone::Dim,
+            false => Tone::Warn,
+        };
+        let _ = writeln!(out, "{}", style.paint(tone, &line));
     }
     for note in &attempt.notes {
         let _ = writeln!(out, "  note: {}", clean(note));
@@ -93,6 +156,56 @@ fn attempt_lines(out: &mut String, attempt: &AttemptView, style: Style, verbose:
     }
 }
 
+/// Returns what became of a snapshot.
+fn snapshot_line(seen: &SnapshotReport) -> String {
+    let state: &str = seen.state.into();
+    let mut line = format!("  snapshot of {}: {state}", clean(&seen.path));
+    if !seen.key.is_empty() {
+        let _ = write!(line, ", {}", short_key(&seen.key));
+    }
+    if let Some(run) = &seen.run {
+        let _ = write!(line, " of run {}", clean(run.as_str()));
+    }
+    if seen.bytes > 0 {
+        let _ = write!(line, ", {}", bytes(seen.bytes));
+    }
+    if seen.elapsed_us > 0 {
+        let _ = write!(line, ", in {}", duration(seen.elapsed_us));
+    }
+    if let Some(reason) = &seen.reason {
+        let _ = write!(line, ": {}", clean(reason));
+    }
+    line
+}
+
+/// Passed test cases in a row that are shown one by one.
+const FOLDED: usize = 10;
+
+fn is_passed_case(step: &StepView) -> bool {
+    step.is_case() && step.outcome == Some(Outcome::Passed)
+}
+
+/// Returns whether a step wasn't reached for the same reason as the first one, which wasn't either.
+fn is_like(first: &StepView, next: &StepView) -> bool {
+    first.unreached && next.unreached && first.reason == next.reason
+}
+
+/// Writes one line for steps that were not reached. A phase or a group counts by the steps in it.
+fn folded_lines(out: &mut String, steps: &[StepView], style: Style) {
+    let Some(first) = steps.first() else { return };
+    let leaves = steps.iter().filter(|step| step.kind == StepKind::Step);
+    let count = leaves.count().max(1);
+    let indent = "  ".repeat(steps.iter().map(|step| step.depth).min().unwrap_or(0) + 1);
+    let reason = first.reason.as_deref().unwrap_or("no reason given");
+    let _ = writeln!(
+        out,
+        "{indent}{} ... {}: {}",
+        plural(count, "step"),
+        style.paint(Tone::Warn, first.word()),
+        clean(reason)
+    );
+}
+
 fn step_lines(out: &mut String, step: &StepView, style: Style, verbose: bool) {
     let indent = "  ".repeat(step.depth + 1);
     let outcome = step.word();
@@ -103,8 +216,15 @@ fn step_lines(out: &mut String, step: &StepView, style: Style, verbose: bool) {
         StepKind::Group | StepKind::Step => name.into_owned(),
     };
     let mut facts = Vec::new();
-    if step.outcome != Some(Outcome::Skipped) {
+    if let Some(of) = step.restored.as_ref().filter(|_| step.is_restored()) {
+        let from = restored(of);
+        let from = from.strip_prefix("restored ").unwrap_or(&from);
+        facts.push(format!("{from}, took {} then", duration(of.elapsed_us)));
+    } else if step.outcome != Some(Outcome::Skipped) {
         facts.push(duration(step.elapsed_us));
+    }
+    if let Some(cases) = &step.cases {
+        facts.push(cases_text(cases));
     }
     if step.tries > 1 {
         facts.push(format!("{} tries", step.tries));
@@ -143,6 +263,9 @@ fn step_lines(out: &mut String, step: &StepView, style: Style, verbose: bool) {
                 style.paint(Tone::Dim, &format!("held: {}", clean(&check.expression)))
             );
         }
+    }
+    for Line { tone, text } in captured(&step.captured, verbose) {
+        let _ = writeln!(out, "{indent}    {}", style.paint(tone, &text));
     }
     let output = step.output.iter();
     for Line { tone, text } in output.flat_map(|output| printed(output, verbose)) {

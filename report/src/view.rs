@@ -9,13 +9,16 @@
 
 mod build;
 pub mod coverage;
-pub mod timing;
 
 pub use build::origin_path;
 
+use crate::timing::Timing;
 use coverage::Coverage;
 use indexmap::IndexMap;
-use phalanx_shared::event::{CheckResult, Failure, KeptService, Output, ServiceState};
+use phalanx_shared::event::{
+    Artifact, CASE, Captured, CheckResult, Culprit, Failure, KeptService, Output, Restored,
+    ServiceState, SnapshotState,
+};
 use phalanx_shared::id::{CellId, RunId};
 use phalanx_shared::outcome::Outcome;
 use phalanx_shared::run_state::CellStatus;
@@ -23,7 +26,6 @@ use phalanx_shared::time::Timestamp;
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 use std::time::Duration;
-use timing::Timing;
 
 /// Version of the JSON report. Fields may be added within a version.
 pub const VERSION: u32 = 1;
@@ -64,6 +66,13 @@ pub struct RunView {
     pub steps_by_outcome: Counts,
     /// Coverage table: `verifies` rows by the values of an axis; `null` if the spec has no rows.
     pub coverage: Option<Coverage>,
+    /// What the run didn't verify although an earlier run did, with its age, one sentence each; empty if earlier runs
+    /// weren't at hand.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unverified: Vec<String>,
+    /// Maximum number of skipped steps (`strategy.max-skips`); a run with more fails.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_skips: Option<u32>,
     /// Skipped steps by reason, the most frequent first. Steps that were never reached are not included.
     pub skips: Vec<SkipGroup>,
     /// Times of the run.
@@ -80,6 +89,9 @@ pub struct Counts {
     pub passed: usize,
     pub flaky: usize,
     pub skipped: usize,
+    /// Passed steps that didn't run, because a snapshot of what they had done was restored. They aren't in `passed`.
+    #[serde(skip_serializing_if = "none")]
+    pub restored: usize,
     /// Steps that were never reached: a failure, a timeout or a cancellation came before them.
     pub not_run: usize,
     pub cancelled: usize,
@@ -87,6 +99,10 @@ pub struct Counts {
     pub errored: usize,
     /// Cells or steps without an outcome yet.
     pub unfinished: usize,
+}
+
+fn none(count: &usize) -> bool {
+    *count == 0
 }
 
 impl Counts {
@@ -109,6 +125,9 @@ impl Counts {
         if step.unreached {
             self.total += 1;
             self.not_run += 1;
+        } else if step.is_restored() {
+            self.total += 1;
+            self.restored += 1;
         } else {
             self.add(step.outcome);
         }
@@ -205,6 +224,10 @@ pub struct AttemptView {
     pub outcome: Option<Outcome>,
     /// Reason of the outcome.
     pub reason: Option<String>,
+    /// What its failure follows from, if not from a step itself; `null` in journals of versions that didn't record it.
+    pub culprit: Option<Culprit>,
+    /// Whether it ended because its agent was lost.
+    pub lost: bool,
     /// Duration of its steps, up to now while they run.
     pub elapsed_us: Option<u64>,
     /// Phases, groups and steps in the order in which they began.
@@ -215,6 +238,36 @@ pub struct AttemptView {
     pub clean_up: Option<CleanUp>,
     /// Notes and log gaps.
     pub notes: Vec<String>,
+    /// Files that were kept, and those that weren't.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub artifacts: Vec<Artifact>,
+    /// What became of snapshots, in order.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub snapshots: Vec<SnapshotReport>,
+}
+
+/// What became of the snapshot of a group of steps in an attempt.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct SnapshotReport {
+    /// Path of the group.
+    pub path: String,
+    /// The snapshot's key; empty if it could not be computed.
+    pub key: String,
+    /// What became of it: `missed`, `waiting`, `restored`, `saved`, `unsaved`, `discarded`.
+    pub state: SnapshotState,
+    /// Time at which the work for this state began.
+    #[serde(serialize_with = "rfc3339_always")]
+    pub began: Timestamp,
+    /// Duration of the work.
+    pub elapsed_us: u64,
+    /// Run that made the snapshot, if another one did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub run: Option<RunId>,
+    /// Size of the saved files; 0 if nothing was saved.
+    pub bytes: u64,
+    /// Why there is none, or why it isn't used.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 /// Kind of a line in the tree of steps.
@@ -263,18 +316,41 @@ pub struct StepView {
     pub checks: Vec<CheckResult>,
     /// Output of its command, if the step is ok.
     pub output: Option<Output>,
+    /// Values that it captured, if the step is ok.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub captured: Vec<Captured>,
+    /// What its failure or skip follows from, if not from the step itself; `null` in journals of versions that didn't
+    /// record it.
+    pub culprit: Option<Culprit>,
     /// Details that help to find the cause of a failure.
     pub failure: Option<Failure>,
+    /// Set if it didn't run, because a snapshot of what it had done was restored.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub restored: Option<Restored>,
+    /// Number of test cases that its program ran, by outcome; absent if it has no `results`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cases: Option<Counts>,
     /// Whether it counts as a step of its own: a leaf, or a group with checks or with a verdict that none of its steps
     /// has.
     pub reported: bool,
 }
 
 impl StepView {
+    /// Returns whether it is a test case, which the program of the step above it ran.
+    pub fn is_case(&self) -> bool {
+        self.action == CASE
+    }
+
+    /// Returns whether it counts as restored: it passed when a snapshot was made, and didn't run now.
+    pub fn is_restored(&self) -> bool {
+        self.restored.is_some() && self.outcome == Some(Outcome::Passed)
+    }
+
     /// Returns the outcome as shown in reports.
     pub fn word(&self) -> &'static str {
         match self.outcome {
             Some(_) if self.unreached => "not run",
+            Some(_) if self.is_restored() => "restored",
             Some(outcome) => outcome.as_str(),
             None => "running",
         }
@@ -290,6 +366,62 @@ pub struct ServiceReport {
     pub state: ServiceState,
     /// Image, address, exit code or error.
     pub detail: Option<String>,
+    /// What its container ran, whatever its tag names now: `postgres@sha256:…` if the image came from a registry, else
+    /// the engine's id `sha256:…`. `null` for host processes, and in journals of versions that didn't record it.
+    pub image: Option<String>,
+    /// Exits after which its `restart` policy started it again, oldest first.
+    pub restarts: Vec<ServiceRestart>,
+    /// The states that it went through, oldest first.
+    pub history: Vec<ServiceStage>,
+}
+
+/// An exit after which a service was started again.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ServiceRestart {
+    /// Time of the exit.
+    #[serde(serialize_with = "rfc3339_always")]
+    pub at: Timestamp,
+    /// Exit code; 128 + signal number if a signal killed it.
+    pub exit_code: i64,
+    /// Whether the kernel killed it because it ran out of memory.
+    pub oom: bool,
+}
+
+impl ServiceReport {
+    /// Returns how often it was restarted and the exit codes, for example `restarted 3 times: exit codes 1, 1, 137
+    /// (out of memory)`; `None` if it wasn't.
+    pub fn restarted(&self) -> Option<String> {
+        /// Maximum number of exit codes that are named.
+        const NAMED: usize = 8;
+        let count = self.restarts.len();
+        let times = match count {
+            0 => return None,
+            1 => "once: exit code".to_owned(),
+            _ => format!("{count} times: exit codes"),
+        };
+        let code = |exit: &ServiceRestart| match exit.oom {
+            true => format!("{} (out of memory)", exit.exit_code),
+            false => exit.exit_code.to_string(),
+        };
+        let mut codes: Vec<String> = self.restarts.iter().take(NAMED).map(code).collect();
+        if count > NAMED {
+            codes.push("…".to_owned());
+        }
+        Some(format!("restarted {times} {}", codes.join(", ")))
+    }
+}
+
+/// A state that a service went through.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ServiceStage {
+    /// The state that it reached.
+    pub state: ServiceState,
+    /// Time at which the work for this state began: a pull, a start, a wait for readiness.
+    #[serde(serialize_with = "rfc3339_always")]
+    pub began: Timestamp,
+    /// Time at which it reached the state.
+    #[serde(serialize_with = "rfc3339_always")]
+    pub ended: Timestamp,
 }
 
 /// Result of a clean-up.
@@ -305,25 +437,37 @@ pub struct CleanUp {
     pub kept: Vec<KeptService>,
 }
 
-fn rfc3339<S: Serializer>(time: &Option<Timestamp>, serializer: S) -> Result<S::Ok, S::Error> {
+pub(crate) fn rfc3339<S: Serializer>(
+    time: &Option<Timestamp>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
     match time {
         Some(time) => serializer.serialize_some(&time.to_rfc3339()),
         None => serializer.serialize_none(),
     }
 }
 
-fn rfc3339_always<S: Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
+pub(crate) fn rfc3339_always<S: Serializer>(
+    time: &Timestamp,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&time.to_rfc3339())
 }
 
 /// Returns the groups and phases around a path, outermost first, as `known` maps them. A `foreach` key may contain a
-/// slash, so a prefix counts only if it is known.
+/// slash, so a prefix counts only if it is known. Of very many prefixes only the outermost and the innermost are looked up.
 pub(crate) fn ancestors<T>(path: &str, known: impl Fn(&str) -> Option<T>) -> Vec<T> {
-    path.char_indices()
-        .filter(|(_, c)| matches!(c, '/' | '['))
-        .filter_map(|(at, _)| path.get(..at).and_then(&known))
+    let mut cuts: Vec<usize> = path.match_indices(['/', '[']).map(|(at, _)| at).collect();
+    if cuts.len() > 2 * AROUND {
+        cuts.drain(AROUND..cuts.len() - AROUND);
+    }
+    cuts.into_iter()
+        .filter_map(|at| path.get(..at).and_then(&known))
         .collect()
 }
+
+/// Prefixes of a path that are looked up, from each of its ends.
+const AROUND: usize = 64;
 
 /// Returns a duration in whole microseconds.
 pub(crate) fn micros(duration: Duration) -> u64 {
@@ -341,5 +485,17 @@ mod tests {
             known.iter().position(|path| *path == prefix)
         });
         assert_eq!(found, [0, 1, 2]);
+    }
+
+    #[test]
+    fn a_key_of_slashes_hides_neither_its_loop_nor_its_item() {
+        let item = format!("sync/2[{}]", "/".repeat(10_000));
+        let known = ["sync", "sync/2", item.as_str()];
+        let asked = std::cell::Cell::new(0);
+        let found = ancestors(&format!("{item}/1"), |prefix| {
+            asked.set(asked.get() + 1);
+            known.iter().position(|path| *path == prefix)
+        });
+        assert_eq!((found, asked.get()), (vec![0, 1, 2], 2 * AROUND));
     }
 }

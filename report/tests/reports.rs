@@ -33,7 +33,40 @@ fn the_terminal_shows_failures_skips_coverage_and_times() {
 
 #[test]
 fn the_markdown_summary_shows_the_same() {
-    insta::assert_snapshot!(markdown::render(&view()));
+    insta::assert_snapshot!(markdown::render(&view(), markdown::GITHUB));
+}
+
+#[test]
+fn a_markdown_page_keeps_to_its_bytes_breaks_no_table_and_says_what_it_leaves_out() {
+    let events = sample::events(500, 40);
+    let (state, now) = sample::state(&events, ALL);
+    let mut view = RunView::of(&state, now, Some("cell"));
+    view.cells[3].name = "a | b\n| c |".repeat(400);
+    view.cells[3].outcome = Some(Outcome::Errored);
+    let whole = markdown::render(&view, markdown::GITHUB);
+    assert!(!whole.contains("left out") && whole.len() < markdown::GITHUB);
+    for budget in [0, 300, 1_000, 3_000, 10_000, 30_000, 100_000] {
+        let page = markdown::render(&view, budget);
+        assert!(page.len() <= budget, "{} of {budget}", page.len());
+        assert!(
+            budget < 1_000 || page.contains("left out: the page may have"),
+            "{budget}"
+        );
+        let mut columns = None;
+        for line in page.lines() {
+            let bars = line.replace("\\|", "").matches('|').count();
+            match (line.starts_with('|'), columns) {
+                (true, None) => columns = Some(bars),
+                (true, Some(columns)) => assert_eq!(bars, columns, "{budget}: {line}"),
+                (false, _) => columns = None,
+            }
+        }
+        assert_eq!(
+            page.matches("<details>").count(),
+            page.matches("</details>").count()
+        );
+        assert!(page.is_empty() || page.ends_with('\n'));
+    }
 }
 
 #[test]
@@ -223,4 +256,36 @@ fn a_run_of_one_cell_does_not_name_it_at_each_skip() {
     let told = skips(&one);
     assert!(!told.contains(&name) && !told.contains(" cell"), "{told}");
     assert!(told.contains(" step"), "{told}");
+}
+
+/// A run whose cells are all ok and that failed by `max-skips`.
+fn too_many_skips() -> RunView {
+    let events = sample::events(27, 9);
+    let (state, now) = sample::state(&events, ALL);
+    let mut view = RunView::of(&state, now, None);
+    (view.outcome, view.max_skips) = (Some(Outcome::Failed), Some(1));
+    view.cells
+        .retain(|cell| cell.outcome.is_some_and(Outcome::is_ok));
+    view.cells_by_outcome = Default::default();
+    for cell in &view.cells {
+        view.cells_by_outcome.add(cell.outcome);
+    }
+    view
+}
+
+#[test]
+fn a_run_that_failed_by_its_skips_alone_is_green_in_no_report() {
+    let mut view = too_many_skips();
+    let why = text::too_many_skips(&view).unwrap();
+    assert!(why.contains("`max-skips` allows 1"), "{why}");
+    assert!(terminal::render(&view, detail(false)).contains(&why));
+    assert!(phalanx_report::html::render(&view, None).contains(&format!("{why}.")));
+    let xml = junit::render(&view).unwrap();
+    assert!(xml.contains("failures=\"1\"") && xml.contains("name=\"(run)\""));
+    assert!(xml.contains(&why), "{xml}");
+    view.cells_by_outcome.failed = 1;
+    assert_eq!(text::too_many_skips(&view), None, "the cell decided");
+    view.cells_by_outcome.failed = 0;
+    view.outcome = None;
+    assert_eq!(text::too_many_skips(&view), None, "the run isn't over");
 }

@@ -1,5 +1,6 @@
 //! Diagnostics: what is wrong with an input, where, and how to fix it. Nothing here reads files.
 
+use crate::error_code::ErrorCode;
 use serde::{Deserialize, Serialize};
 use strum::IntoStaticStr;
 
@@ -89,6 +90,9 @@ pub struct Diagnostic {
     pub help: Option<String>,
     /// Related place and its label (such as "first written here").
     pub related: Option<(Span, String)>,
+    /// Code of the page that explains this kind of problem.
+    #[serde(skip)]
+    pub code: Option<ErrorCode>,
 }
 
 impl Diagnostic {
@@ -100,6 +104,7 @@ impl Diagnostic {
             span: Some(span),
             help: None,
             related: None,
+            code: None,
         }
     }
 
@@ -116,6 +121,13 @@ impl Diagnostic {
     pub fn with_help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());
         self
+    }
+
+    /// Sets the code of findings that have none yet.
+    pub fn mark(findings: &mut [Diagnostic], code: ErrorCode) {
+        for finding in findings {
+            finding.code.get_or_insert(code);
+        }
     }
 
     /// Adds a related place.

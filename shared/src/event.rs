@@ -5,15 +5,18 @@
 //! An event of a kind that this version doesn't know is kept and written back unchanged ([`EventKind::Unknown`]); the
 //! fold ignores it.
 
+mod artifact;
 mod masker;
 
+pub use artifact::{Artifact, Lack as ArtifactLack, Problem as ArtifactProblem};
 pub use masker::{EventMasker, Keys};
 
 pub use crate::expr::Part;
 use crate::id::{AgentId, CellId, RunId, Token};
 use crate::outcome::Outcome;
-use crate::plan::Plan;
+use crate::plan::{Plan, Resources};
 use crate::time::Timestamp;
+use crate::wait::Wait;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
@@ -59,6 +62,10 @@ pub struct Recorded {
 /// Segments are positions, with the `foreach` key in brackets. A path doesn't change when names change.
 pub type StepPath = String;
 
+/// Action of a test case that the program of a step ran. Its path is that of the step, `/`, and the case's name with
+/// `/ [ ] %` encoded as in URLs.
+pub const CASE: &str = "case";
+
 /// What happened, with the data of each kind.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, IntoStaticStr, VariantNames)]
 #[serde(tag = "kind", rename_all = "snake_case", remote = "Self")]
@@ -78,6 +85,9 @@ pub enum EventKind {
         token: Token,
         agent: AgentId,
         agent_name: String,
+        /// What it waited for until then; empty in journals of versions that didn't record it.
+        #[serde(default, skip_serializing_if = "Placement::is_empty")]
+        placement: Placement,
     },
     /// The agent accepted the offer.
     CellAccepted { token: Token },
@@ -108,6 +118,13 @@ pub enum EventKind {
     // ---- events of an agent
     /// The attempt started running.
     AttemptStarted { agent: AgentId },
+    /// What the attempt's services share exists, such as their network. Steps and services begin after it.
+    StackOpened {
+        began: Timestamp,
+        /// Part of the time in which the engine was busy with other requests, in microseconds.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        queued_us: u64,
+    },
     /// A service reached a new state.
     ServiceChanged {
         service: String,
@@ -116,12 +133,54 @@ pub enum EventKind {
         began: Timestamp,
         /// Image, address, exit code or error.
         detail: Option<String>,
+        /// What a created container runs, whatever its tag names later: `postgres@sha256:…` if the image came from a
+        /// registry, else the engine's id `sha256:…`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        image: Option<String>,
+        /// Name of the image that was pulled, as the service's definition has it; absent in journals of versions that
+        /// didn't record it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reference: Option<String>,
+        /// Part of the time since `began` in which the engine was busy with other requests, in microseconds.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        queued_us: u64,
     },
     /// Why a service isn't ready yet: a long pull or build, an unhealthy verdict, the last result of its predicate.
     ServiceProgress {
         service: String,
         /// Current activity of the service, in one line.
         doing: String,
+    },
+    /// A service exited and its `restart` policy starts it again. Follows the `ServiceChanged` of the exit.
+    ServiceRestarted {
+        service: String,
+        /// Exit code; 128 + signal number if a signal killed it.
+        code: i64,
+        /// Whether the kernel killed it because it ran out of memory.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        oom: bool,
+        /// Pause before the next start, in milliseconds.
+        pause_ms: u64,
+    },
+    /// What became of the snapshot of a group of steps.
+    SnapshotChanged {
+        /// Path of the group.
+        path: StepPath,
+        /// The snapshot's key; empty if it could not be computed.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        key: String,
+        state: SnapshotState,
+        /// Wall time at which the work for this state began: looking for it, copying its files, saving.
+        began: Timestamp,
+        /// Run that made the snapshot, if another one did.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        run: Option<RunId>,
+        /// Size of the saved files.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        bytes: u64,
+        /// Why there is none, or why it is not used.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
     },
     /// A phase began.
     PhaseStarted { path: StepPath, name: String },
@@ -131,6 +190,9 @@ pub enum EventKind {
         name: String,
         outcome: Outcome,
         reason: Option<String>,
+        /// Whether a time limit ended it: its own, or the cell's.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        timed_out: bool,
         began: Timestamp,
     },
     /// A step or a group began.
@@ -145,6 +207,12 @@ pub enum EventKind {
     AttemptFinished {
         outcome: Outcome,
         reason: Option<String>,
+        /// Whether the cell's time limit ended it.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        timed_out: bool,
+        /// What its failure follows from; absent in journals of versions that didn't record it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        culprit: Option<Culprit>,
     },
     /// The stack was removed or kept.
     TornDown {
@@ -161,6 +229,10 @@ pub enum EventKind {
         to: u64,
         reason: String,
     },
+    /// A file was kept with the run, or an entry of `artifacts` has none.
+    ArtifactCollected(Box<Artifact>),
+    /// The content of an artifact didn't reach the coordinator.
+    ArtifactLost { id: u32, reason: String },
     /// A message worth showing that changes no outcome.
     Note { message: String },
     /// An event of a kind from a later version, with its whole payload.
@@ -221,8 +293,11 @@ impl EventKind {
             | EventKind::CancelRequested { .. }
             | EventKind::RunFinished { .. } => Speaker::Coordinator,
             EventKind::AttemptStarted { .. }
+            | EventKind::StackOpened { .. }
             | EventKind::ServiceChanged { .. }
             | EventKind::ServiceProgress { .. }
+            | EventKind::ServiceRestarted { .. }
+            | EventKind::SnapshotChanged { .. }
             | EventKind::PhaseStarted { .. }
             | EventKind::PhaseFinished { .. }
             | EventKind::StepStarted { .. }
@@ -230,6 +305,8 @@ impl EventKind {
             | EventKind::AttemptFinished { .. }
             | EventKind::TornDown { .. }
             | EventKind::LogGap { .. }
+            | EventKind::ArtifactCollected(_)
+            | EventKind::ArtifactLost { .. }
             | EventKind::Note { .. }
             | EventKind::Unknown(_) => Speaker::Agent,
         }
@@ -256,6 +333,38 @@ impl EventKind {
 /// Name of [`EventKind::Unknown`], which is no kind of its own.
 const UNKNOWN: &str = "unknown";
 
+/// How a cell got its agent.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Placement {
+    /// What the attempt waited for in the queue, one entry per cause.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waits: Vec<Wait>,
+    /// Time in milliseconds that the cell was expected to take, which decided its turn; 0 if unknown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected_ms: Option<u64>,
+    /// What the agent has; recorded with the run's first offer to it, and when it changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capacity: Option<Capacity>,
+}
+
+impl Placement {
+    /// Returns whether nothing is recorded.
+    pub fn is_empty(&self) -> bool {
+        *self == Placement::default()
+    }
+}
+
+/// What an agent has for cells of all runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Capacity {
+    /// Maximum number of concurrent attempts.
+    pub slots: u32,
+    /// Resources that cells can reserve.
+    pub resources: Resources,
+    /// Labels that it offers.
+    pub labels: Vec<String>,
+}
+
 /// How a step, group or phase ended.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StepResult {
@@ -275,6 +384,12 @@ pub struct StepResult {
     /// Unset if the step was skipped deliberately.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unreached: bool,
+    /// Whether a time limit ended it: its own, or that of a group or phase around it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub timed_out: bool,
+    /// What it follows from, if not from the step itself; absent in journals of versions that didn't record it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub culprit: Option<Culprit>,
     /// Tries of the step (`retry`), from 1; 0 if it was skipped before the action.
     pub tries: u32,
     /// Repetitions of the action in the last try (`poll`).
@@ -283,6 +398,10 @@ pub struct StepResult {
     pub began: Timestamp,
     /// Duration in microseconds.
     pub elapsed_us: u64,
+    /// Parts of the duration in which it waited, of at least a millisecond each: for services to become ready, in the
+    /// last pause of its `poll`, and between its tries.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waits: Vec<Wait>,
     /// Keys of the coverage table's rows that the step and the groups around it name in `verifies`.
     pub verifies: Vec<String>,
     /// Checks, in the order written.
@@ -290,8 +409,61 @@ pub struct StepResult {
     /// Output of the step's command; set only if the step is ok and the command printed something.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output: Option<Output>,
+    /// Values that it captured, by name; set only if the step is ok. Of very many, the last entry counts the rest.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub captured: Vec<Captured>,
     /// Details that help to find the cause; set only if the step isn't ok.
     pub failure: Option<Failure>,
+    /// Set if the step didn't run, because a snapshot of what it had done was restored. All else is what the step was
+    /// when the snapshot was made, except for the time that it took.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restored: Option<Restored>,
+}
+
+/// The snapshot from which a step was restored.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Restored {
+    /// The snapshot's key.
+    pub key: String,
+    /// Run that made the snapshot.
+    pub run: RunId,
+    /// Duration of the step in that run, in microseconds.
+    pub elapsed_us: u64,
+}
+
+/// What a failure or a skip follows from, if not from the step itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Culprit {
+    /// A service that isn't ready, or ended. If others could not start because of it, this is the one that was first.
+    Service {
+        /// Name of the service.
+        service: String,
+    },
+    /// An earlier step whose captures are needed. If that one needed another one, this is the one that was first.
+    Step {
+        /// The step's `id`.
+        id: String,
+        /// How it ended; never passed.
+        outcome: Outcome,
+    },
+}
+
+/// A value that a step captured, bounded and masked.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Captured {
+    /// Name of the capture; [`Captured::REST`] for the entry that counts all others.
+    pub name: String,
+    /// The value as JSON, or the beginning of it; `***` if it is a secret or made of one.
+    pub value: String,
+    /// Bytes of the JSON that are left out.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub left_out: u64,
+}
+
+impl Captured {
+    /// Name of the entry that stands for all captures that aren't listed.
+    pub const REST: &'static str = "…";
 }
 
 /// Output of a command, bounded and masked. Empty fields are omitted from the JSON.
@@ -326,19 +498,44 @@ pub struct CheckResult {
 }
 
 impl CheckResult {
-    /// Formats a failed check in one line. The reason of its step begins with it.
+    /// Formats a failed check in one line, with the value that decided; of a check `a || b` with those of both sides. The
+    /// reason of its step begins with it.
     pub fn failure(&self) -> String {
-        let expression = &self.expression;
-        match (&self.error, self.parts.first()) {
-            (Some(error), _) => format!("{CHECK_FAILED}{expression}: {error}"),
-            (None, Some(part)) => {
-                format!(
-                    "{CHECK_FAILED}{expression} ({} = {})",
-                    part.text, part.value
-                )
-            }
-            (None, None) => format!("{CHECK_FAILED}{expression}"),
+        format!("{CHECK_FAILED}{}{}", self.expression, self.why())
+    }
+
+    /// Returns why it failed, to follow its expression: `: error`, ` (part = value)`, or nothing if neither is known.
+    pub fn why(&self) -> String {
+        if let Some(error) = &self.error {
+            return format!(": {error}");
         }
+        let parts: Vec<String> = self
+            .deciding()
+            .map(|part| format!("{} = {}", part.text, part.value))
+            .collect();
+        match parts.is_empty() {
+            true => String::new(),
+            false => format!(" ({})", parts.join(", ")),
+        }
+    }
+
+    /// Returns the parts that decided: the first one, or with `||` the first of each side. A side that is an expression
+    /// of its own (`a == 1 = false`) is left out, because its parts follow.
+    fn deciding(&self) -> impl Iterator<Item = &Part> {
+        let sides = match has_sides(&self.expression) {
+            true => SIDES,
+            false => 1,
+        };
+        let is_side = move |index: usize, part: &Part| {
+            let next = self.parts.get(index + 1);
+            let contains = next.is_some_and(|next| {
+                part.text != next.text && part.text.contains(next.text.as_str())
+            });
+            sides > 1 && part.value == "false" && contains
+        };
+        let parts = self.parts.iter().enumerate();
+        let parts = parts.filter(move |(index, part)| !is_side(*index, part));
+        parts.map(|(_, part)| part).take(sides)
     }
 
     /// Returns whether a step's reason is this failed check. The reason may go on, and show other values.
@@ -348,6 +545,34 @@ impl CheckResult {
     }
 }
 
+/// Returns whether an expression has a `||` outside of its texts.
+fn has_sides(expression: &str) -> bool {
+    let mut quote = None;
+    let mut raw = false;
+    let mut before = ' ';
+    let mut chars = expression.chars();
+    while let Some(c) = chars.next() {
+        match quote {
+            // What follows a backslash doesn't end a text; in `r'…'` a backslash is one like any other.
+            Some(_) if c == '\\' && !raw => {
+                chars.next();
+            }
+            Some(end) if c == end => quote = None,
+            Some(_) => {}
+            None if matches!(c, '\'' | '"') => {
+                quote = Some(c);
+                raw = matches!(before, 'r' | 'R');
+            }
+            None if c == '|' && before == '|' => return true,
+            None => {}
+        }
+        before = c;
+    }
+    false
+}
+
+/// Values to name of a check with `||`.
+const SIDES: usize = 3;
 const CHECK_FAILED: &str = "check failed: ";
 
 /// Details that help to find the cause of a failure. All texts are bounded and masked.
@@ -372,6 +597,25 @@ pub struct LogTail {
     pub service: String,
     /// Lines, oldest first.
     pub lines: Vec<String>,
+}
+
+/// What became of a snapshot in a cell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, IntoStaticStr)]
+#[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
+pub enum SnapshotState {
+    /// There is none that can be used; the group's steps run.
+    Missed,
+    /// Another cell is making it, and this one waits for that.
+    Waiting,
+    /// The services' files are in place; the services start with them.
+    Restored,
+    /// The group's steps ran, and the services were stopped, saved and started again.
+    Saved,
+    /// The group's steps ran, and nothing was saved.
+    Unsaved,
+    /// A service didn't start or wasn't ready with the restored files. The snapshot was removed; the group's steps run.
+    Discarded,
 }
 
 /// State in a service's life cycle.
@@ -432,7 +676,7 @@ mod tests {
 
     #[test]
     fn every_kind_that_is_named_is_known_and_no_other() {
-        assert_eq!(EventKind::known().count(), 19);
+        assert_eq!(EventKind::known().count(), 24);
         for kind in EventKind::known() {
             let text = format!(r#"{{"kind":"{kind}"}}"#);
             // Each kind has a required field that is missing here, so parsing fails; an unknown kind would be kept.
@@ -454,6 +698,55 @@ mod tests {
         assert_eq!(kind.name(), "teleported");
         let back: Value = serde_json::to_value(&kind).unwrap();
         assert_eq!(back, serde_json::from_str::<Value>(text).unwrap());
+    }
+
+    #[test]
+    fn the_reason_of_a_check_with_two_sides_shows_the_value_of_both() {
+        let check = |expression: &str, parts: &[(&str, &str)]| CheckResult {
+            expression: expression.to_owned(),
+            passed: false,
+            parts: parts
+                .iter()
+                .map(|(text, value)| Part {
+                    text: (*text).to_owned(),
+                    value: (*value).to_owned(),
+                })
+                .collect(),
+            error: None,
+        };
+        let parts = [
+            ("status == 200", "false"),
+            ("status", "500"),
+            ("json.kind == 'x'", "false"),
+            ("json.kind", "\"y\""),
+        ];
+        assert_eq!(
+            check("status == 200 || json.kind == 'x'", &parts).failure(),
+            "check failed: status == 200 || json.kind == 'x' (status = 500, json.kind = \"y\")"
+        );
+        let flags = [("a", "false"), ("ab", "false")];
+        assert_eq!(
+            check("a || ab", &flags).failure(),
+            "check failed: a || ab (a = false, ab = false)"
+        );
+        let both = [("a", "1"), ("b", "2")];
+        assert_eq!(
+            check("a == b", &both).failure(),
+            "check failed: a == b (a = 1)"
+        );
+        for text in [
+            "'a||b'",
+            r#""it's||""#,
+            r"'\'||'",
+            r"r'\' + '||'",
+            "'''x||y'''",
+        ] {
+            let expression = format!("a == {text}");
+            let reason = check(&expression, &both).failure();
+            assert_eq!(reason, format!("check failed: {expression} (a = 1)"));
+        }
+        let sides = check("a == 'x' || b", &both).failure();
+        assert_eq!(sides, "check failed: a == 'x' || b (a = 1, b = 2)");
     }
 
     #[test]

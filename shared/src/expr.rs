@@ -41,7 +41,7 @@ pub use node::{eval_node, eval_to_node, value_to_node};
 pub use place::{EvalError, place};
 pub use program::{Call, Comparison, Key, Other, Program, Reference, Segment};
 pub use scan::{MAX_DEPTH, MAX_LENGTH};
-pub use scope::{Function, Functions, Layer, ReadFile, Scope};
+pub use scope::{Function, Functions, Lack, Layer, ReadFile, Scope};
 pub(crate) use template::interpolation_end;
 pub use template::{TemplateProgram, TextPart, parts_of_text};
 pub use text::{

@@ -7,6 +7,7 @@ use crate::event::{Event, EventKind, Speaker};
 use crate::id::{AgentId, CellId, RunId};
 use crate::outcome::Outcome;
 use crate::plan::Resources;
+use crate::policy::{Need, Rules};
 use crate::run_state::RunState;
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -135,6 +136,8 @@ pub struct Demand<'a> {
     pub resources: Resources,
     /// Whether a limit (of its run or of a label) holds the cell back.
     pub limited: bool,
+    /// What the cell needs of its agent's machine.
+    pub needs: &'a [Need],
 }
 
 /// An agent and its free capacity.
@@ -150,6 +153,8 @@ pub struct Capacity<'a> {
     pub free: Resources,
     /// Whether the agent takes cells: connected, not draining, and not paused after declining an offer.
     pub takes: bool,
+    /// What its policy allows; `None` if it doesn't say.
+    pub policy: Option<&'a Rules>,
 }
 
 /// **I6** No cell waits while some agent meets all its constraints and its run is under its limits.
@@ -163,6 +168,9 @@ pub fn nobody_waits_in_vain(
                 && agent.free_slots > 0
                 && demand.resources.fits(&agent.free)
                 && demand.labels.iter().all(|l| agent.labels.contains(l))
+                && agent
+                    .policy
+                    .is_none_or(|rules| rules.refuses_one(demand.needs).is_none())
         });
         if let Some(agent) = taker {
             let (run, cell, agent) = (demand.run, demand.cell, agent.agent);

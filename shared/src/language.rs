@@ -13,6 +13,7 @@ mod load;
 pub mod model;
 pub mod parse;
 pub mod quantity;
+pub mod reads;
 pub mod schema;
 pub mod service;
 pub mod shape;

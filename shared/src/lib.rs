@@ -10,6 +10,7 @@
 pub mod cancel;
 pub mod clock;
 pub mod diagnostic;
+pub mod error_code;
 pub mod event;
 pub mod expr;
 pub mod id;
@@ -21,8 +22,10 @@ pub mod matrix;
 pub mod node;
 pub mod outcome;
 pub mod plan;
+pub mod policy;
 pub mod reference;
 pub mod run_state;
 pub mod time;
 pub mod trace;
+pub mod wait;
 pub mod workspace_name;

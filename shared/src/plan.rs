@@ -1,6 +1,7 @@
 //! The plan: the fully expanded, immutable list of cells of one spec and its inputs.
 
 use crate::id::CellId;
+use crate::time::Timestamp;
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -12,11 +13,13 @@ mod cells;
 mod context;
 mod expand;
 mod job;
+mod networks;
 mod probe;
 mod select;
 mod settings;
 mod source;
 mod vars;
+mod wanted;
 
 pub use advice::advice;
 pub use cells::cell_id;
@@ -24,6 +27,7 @@ pub use expand::{Request, expand};
 pub use job::Jobs;
 pub use select::Selection;
 pub use source::{PackedSpec, SpecSource};
+pub use wanted::{MAX_DEFINITION, Wanted, WantedImage};
 
 /// All cells of one spec with one set of inputs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -47,6 +51,9 @@ pub struct Plan {
     /// Maximum time in milliseconds that a cell waits for its first start, counted from the submission.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queue_timeout_ms: Option<u64>,
+    /// Maximum number of skipped steps; a run with more fails.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_skips: Option<u32>,
     /// Digest of the workspace, if the plan was made with one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workspace: Option<String>,
@@ -86,7 +93,7 @@ pub struct Resources {
     pub millicpus: u64,
     /// Memory in bytes.
     pub memory_bytes: u64,
-    /// Number of cell networks.
+    /// Number of networks, if a cell has more than one.
     pub subnets: u32,
 }
 
@@ -138,6 +145,37 @@ pub struct CellJob {
     pub workspace: Map<String, Value>,
     /// Whether and how long the stack is kept after the attempt.
     pub keep: Keep,
+    /// Time at which the run was submitted, by which dates in the spec are judged. `None` while the job has no run, and
+    /// from coordinators that don't send it: no date is over then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub submitted: Option<Timestamp>,
+    /// Images by service: a reference with a digest, or an engine's id. They replace what the spec's `image` or `build`
+    /// gives, so that a cell runs again with the images of an earlier run. Empty for all others.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub images: BTreeMap<String, String>,
+    /// What the cell does with snapshots.
+    #[serde(default, skip_serializing_if = "SnapshotUse::is_usual")]
+    pub snapshots: SnapshotUse,
+}
+
+/// What a run's cells do with snapshots.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SnapshotUse {
+    /// Restore them, and make those that are missing.
+    #[default]
+    Use,
+    /// Neither restore nor make any.
+    Never,
+    /// Make them again.
+    Refresh,
+}
+
+impl SnapshotUse {
+    /// Returns whether it is the default.
+    pub fn is_usual(&self) -> bool {
+        *self == SnapshotUse::default()
+    }
 }
 
 /// Whether a stack outlives its attempt.

@@ -151,7 +151,7 @@ const CONTEXTS: &[Item] = &[
     item("cell", "`cell.name`, and `cell.id` while it runs; in cells.", "cell.name + cell.id", "'3.130f'"),
     item("secrets", "The spec's secrets, masked wherever they are shown; while the cell runs.", "secrets.token.size() > 7", "true"),
     item("run", "`run.id`, and `run.attempt`: the try at this cell, from 1; while the cell runs.", "run.attempt == 1 && run.id != ''", "true"),
-    item("services", "`.host`, `.ip`, `.ipv6` and `.internal_url` are how containers reach a service, `.url` and `.port[N]` how steps do; in its own definition only `.host` is known.", "services.web.url + ' ' + string(services.web.port[8080])", "'http://127.0.0.1:4711 4711'"),
+    item("services", "`.host`, `.ip`, `.ipv6` and `.internal_url` are how containers reach a service, `.url` and `.port[N]` how steps do; `.replicas` is a list of the same for each of its replicas; in its own definition only `.host` is known.", "services.web.url + ' ' + string(services.web.port[8080])", "'http://127.0.0.1:4711 4711'"),
     item("port", "A process's own free port, by its name; in its definition.", "port.http", "4711"),
     item("steps", "What steps before this one captured, and `.outcome`, `.reason`, `.attempt`; of a step with `foreach`, `steps.ID[key].NAME`.", "steps.made.id", "7"),
     item("params", "The parameters of the define around a step.", "params.sku", "'book'"),

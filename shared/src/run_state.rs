@@ -6,11 +6,14 @@
 mod fold;
 
 use crate::cancel::CancelOrder;
-use crate::event::{KeptService, ServiceState, StepResult};
+use crate::event::{
+    Artifact, Capacity, Culprit, KeptService, ServiceState, SnapshotState, StepResult,
+};
 use crate::id::{AgentId, CellId, RunId, Token};
 use crate::outcome::Outcome;
 use crate::plan::{Plan, PlannedCell};
 use crate::time::Timestamp;
+use crate::wait::Wait;
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -40,6 +43,9 @@ pub struct RunState {
     pub escalated: bool,
     /// Cells in plan order.
     pub cells: IndexMap<CellId, CellState>,
+    /// What the agents have that were offered cells; empty in journals of versions that didn't record it.
+    #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
+    pub agents: IndexMap<AgentId, Capacity>,
 }
 
 /// State of a cell after some of its events.
@@ -84,14 +90,28 @@ pub struct AttemptState {
     pub agent_name: String,
     /// Time of the offer.
     pub offered: Timestamp,
+    /// What it waited for in the queue before the offer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waits: Vec<Wait>,
+    /// Time in milliseconds that the cell was expected to take; 0 if unknown, `None` in journals of versions that didn't
+    /// record it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected_ms: Option<u64>,
     /// Time at which the attempt started.
     pub started: Option<Timestamp>,
+    /// How what its services share came into being; `None` until then, and in journals of versions that didn't record
+    /// it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub opened: Option<Opened>,
     /// Time at which the attempt's steps ended (clean-up not included).
     pub finished: Option<Timestamp>,
     /// Outcome of the attempt.
     pub outcome: Option<Outcome>,
     /// Reason of the outcome, shown in reports.
     pub reason: Option<String>,
+    /// What its failure follows from; `None` in journals of versions that didn't record it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub culprit: Option<Culprit>,
     /// Whether the offer was declined or not answered; then the attempt doesn't count as a try.
     pub returned: bool,
     /// Whether the attempt ended because its agent was lost.
@@ -112,12 +132,39 @@ pub struct AttemptState {
     /// Current activity of services that aren't ready, by name; removed when the service's state changes.
     #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
     pub progress: IndexMap<String, String>,
+    /// What became of snapshots, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub snapshots: Vec<SnapshotSeen>,
     /// `seq` of the last folded event; events up to it are duplicates and change nothing.
     pub last_seq: u64,
     /// Result of the clean-up.
     pub torn_down: Option<TornDown>,
     /// Notes and log gaps, for display.
     pub notes: Vec<String>,
+    /// Files that were kept, and those that weren't.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub artifacts: Vec<Artifact>,
+}
+
+/// What became of the snapshot of a group in an attempt.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotSeen {
+    /// Path of the group.
+    pub path: String,
+    /// The snapshot's key; empty if it could not be computed.
+    pub key: String,
+    /// What became of it.
+    pub state: SnapshotState,
+    /// Time at which the work for this state began.
+    pub began: Timestamp,
+    /// Time at which it ended.
+    pub ended: Timestamp,
+    /// Run that made the snapshot, if another one did.
+    pub run: Option<RunId>,
+    /// Size of the saved files.
+    pub bytes: u64,
+    /// Why there is none, or why it isn't used.
+    pub reason: Option<String>,
 }
 
 /// A step, group or phase in progress or ended.
@@ -140,8 +187,39 @@ pub struct ServiceView {
     pub state: ServiceState,
     /// Image, address, exit code or error.
     pub detail: Option<String>,
+    /// What its container runs: `postgres@sha256:…`, or the engine's id of the image. `None` for host processes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    /// Exits after which its `restart` policy started it again, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub restarts: Vec<Restarted>,
     /// Each state with the times at which its work began and ended, for spans.
     pub history: Vec<(ServiceState, Timestamp, Timestamp)>,
+    /// For each entry of `history`, the part of its time in which the engine was busy with other requests.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub queued_us: Vec<u64>,
+}
+
+/// An exit after which a service was started again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Restarted {
+    /// Time of the exit.
+    pub at: Timestamp,
+    /// Exit code; 128 + signal number if a signal killed it.
+    pub code: i64,
+    /// Whether the kernel killed it because it ran out of memory.
+    pub oom: bool,
+}
+
+/// How what an attempt's services share came into being.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Opened {
+    /// Time at which it began.
+    pub began: Timestamp,
+    /// Time at which it was done.
+    pub ended: Timestamp,
+    /// Part of it in which the engine was busy with other requests, in microseconds.
+    pub queued_us: u64,
 }
 
 /// Result of a clean-up.
@@ -190,6 +268,7 @@ impl RunState {
             order: None,
             escalated: false,
             cells: IndexMap::new(),
+            agents: IndexMap::new(),
         }
     }
 
@@ -209,7 +288,8 @@ impl RunState {
         self.is_finished() && self.cells.values().all(|cell| !cell.holds_agent())
     }
 
-    /// Returns the outcome that the run has, or would have if it ended now: the worst outcome of its cells.
+    /// Returns the outcome that the run has, or would have if it ended now: the worst outcome of its cells, or
+    /// `failed` if they are ok and more steps were skipped than the plan allows.
     ///
     /// Skipped cells don't count if other cells ran; a run with only skipped cells is `skipped`, never green.
     /// Returns `None` until every cell has its outcome.
@@ -221,8 +301,21 @@ impl RunState {
                 worst = worst.max(Some(outcome));
             }
         }
-        self.plan.as_ref()?;
-        Some(worst.unwrap_or(Outcome::Skipped))
+        let plan = self.plan.as_ref()?;
+        let outcome = worst.unwrap_or(Outcome::Skipped);
+        match plan.max_skips {
+            Some(most) if outcome.is_ok() && self.skips() > u64::from(most) => {
+                Some(Outcome::Failed)
+            }
+            _ => Some(outcome),
+        }
+    }
+
+    /// Returns the number of steps that the spec skipped, in the newest attempts. A group counts by the steps inside it.
+    /// Steps that were never reached don't count.
+    pub fn skips(&self) -> u64 {
+        let newest = self.cells.values().filter_map(CellState::newest);
+        newest.map(AttemptState::skips).sum()
     }
 
     /// Counts the cells by place and outcome.
@@ -284,6 +377,33 @@ impl AttemptState {
     /// Returns whether the agent still holds the attempt: not gone and not torn down.
     pub fn is_held(&self) -> bool {
         !self.gone && self.torn_down.is_none()
+    }
+
+    /// Returns the number of steps that the spec skipped.
+    fn skips(&self) -> u64 {
+        let is_skipped =
+            |result: &StepResult| result.outcome == Outcome::Skipped && !result.unreached;
+        let skipped = self
+            .steps
+            .iter()
+            .filter(|(_, step)| step.result.as_ref().is_some_and(is_skipped));
+        let mut skipped = skipped
+            .map(|(path, _)| path.as_str())
+            .filter(|path| path.contains('/'))
+            .peekable();
+        if skipped.peek().is_none() {
+            return 0;
+        }
+        // What is inside a group stands beside it in the order of paths, so no path is looked up by all its prefixes.
+        let mut paths: Vec<&str> = self.steps.keys().map(String::as_str).collect();
+        paths.sort_unstable();
+        let holds = |group: &str, separator: char| {
+            let start = format!("{group}{separator}");
+            let at = paths.partition_point(|path| *path < start.as_str());
+            paths.get(at).is_some_and(|path| path.starts_with(&start))
+        };
+        let leaves = skipped.filter(|path| !holds(path, '/') && !holds(path, '['));
+        u64::try_from(leaves.count()).unwrap_or(u64::MAX)
     }
 
     /// Returns the attempt's token.

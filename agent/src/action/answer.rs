@@ -3,20 +3,24 @@
 use super::exhibit::Exhibit;
 use crate::context::CellContext;
 use crate::context::services::{Down, NotDone, Unavailable};
+use crate::results::Collected;
 use crate::runtime::contract::RuntimeError;
-use phalanx_shared::expr::{EvalError, Layer};
+use phalanx_shared::event::Culprit;
+use phalanx_shared::expr::{EvalError, Lack, Layer};
 use phalanx_shared::outcome::Outcome;
 use serde_json::Value;
 use std::sync::Arc;
 
 /// Computes a result when an expression first refers to it.
-pub type Compute = Arc<dyn Fn() -> Result<Value, String> + Send + Sync>;
+pub type Compute = Arc<dyn Fn() -> Result<Value, Lack> + Send + Sync>;
 
 /// The answer of an action.
 #[derive(Clone, Default)]
 pub struct Answer {
     /// Results by bare name.
     pub results: Vec<(&'static str, Compute)>,
+    /// Why a result is null, for messages about expressions that read it.
+    pub nulls: Vec<(&'static str, Exhibit)>,
     /// The check that is implied if no check mentions its result.
     pub implied: Option<Implied>,
     /// The request, for failures.
@@ -27,12 +31,34 @@ pub struct Answer {
     pub printed: Option<Printed>,
     /// Size of the output in bytes, shown when the output is withheld.
     pub size: usize,
-    /// The last line of a failed command's stderr: not shortened and not masked yet.
-    pub last_words: Option<String>,
+    /// What the system under test says of a failure.
+    pub last_words: Option<LastWords>,
     /// Additional lines for failures.
     pub notes: Vec<Exhibit>,
-    /// Reasons why results that were cut have no value.
-    pub cuts: Vec<String>,
+    /// Test results that the command wrote.
+    pub tests: Option<Arc<Collected>>,
+    /// All of the standard output, for results that are read from it.
+    pub stdout: Option<Stdout>,
+}
+
+/// What the system under test says of a failure, for the reason of a step: not shortened and not masked yet.
+#[derive(Clone)]
+pub enum LastWords {
+    /// The last line of a failed command's stderr.
+    Line(String),
+    /// The body of an answer with an error status.
+    Body(Arc<str>),
+    /// The same as an HTML page.
+    Page(Arc<str>),
+}
+
+/// The standard output of a command.
+#[derive(Clone)]
+pub struct Stdout {
+    /// The bytes that were kept.
+    pub bytes: Arc<[u8]>,
+    /// Why they aren't all.
+    pub cut: Option<String>,
 }
 
 /// The parts of a command's output that are kept if its step passes.
@@ -58,8 +84,10 @@ pub enum Implied {
 /// Reasons why an action produced no result to judge.
 #[derive(Debug)]
 pub enum Fault {
-    /// The system under test is wrong: the connection was refused or dropped, or the action timed out.
+    /// The system under test is wrong: the connection was refused or dropped.
     Failed { reason: String, answer: Box<Answer> },
+    /// The action took longer than it may.
+    TimedOut { reason: String, answer: Box<Answer> },
     /// The system under test could not be judged.
     Errored(String),
     /// A result was cut at its size limit, so it can't be judged.
@@ -68,6 +96,12 @@ pub enum Fault {
     Unevaluable(EvalError),
     /// A service that the step needs is down.
     Down(Arc<Down>),
+    /// A service that the step needs isn't running, or can't run.
+    OfService {
+        service: String,
+        outcome: Outcome,
+        reason: String,
+    },
 }
 
 impl Answer {
@@ -83,7 +117,7 @@ impl Answer {
     pub fn lazy(
         mut self,
         name: &'static str,
-        compute: impl Fn() -> Result<Value, String> + Send + Sync + 'static,
+        compute: impl Fn() -> Result<Value, Lack> + Send + Sync + 'static,
     ) -> Self {
         self.results.push((name, Arc::new(compute)));
         self
@@ -92,14 +126,19 @@ impl Answer {
     /// Adds a result that isn't complete, with the reason. Expressions that refer to it can't be evaluated, so that no
     /// check judges a part as if it were the whole.
     #[must_use]
-    pub fn cut(mut self, name: &'static str, why: String) -> Self {
-        self.cuts.push(why.clone());
-        self.lazy(name, move || Err(why.clone()))
+    pub fn cut(self, name: &'static str, reason: String) -> Self {
+        let lack = Lack {
+            reason,
+            incomplete: true,
+        };
+        self.lazy(name, move || Err(lack.clone()))
     }
 
-    /// Returns whether an evaluation error was caused by a result that isn't complete.
-    pub fn cut_off(&self, why: &str) -> bool {
-        self.cuts.iter().any(|cut| why.contains(cut))
+    /// Adds why a result is null.
+    #[must_use]
+    pub fn null(mut self, name: &'static str, why: Exhibit) -> Self {
+        self.nulls.push((name, why));
+        self
     }
 
     /// Returns the results as names for expressions.
@@ -108,7 +147,14 @@ impl Answer {
             .iter()
             .fold(Layer::new(), |layer, (name, compute)| {
                 let compute = Arc::clone(compute);
-                layer.lazy(*name, move || compute())
+                let layer = layer.lazy(*name, move || compute());
+                match self.nulls.iter().find(|(null, _)| null == name) {
+                    Some((_, why)) => {
+                        let why = why.clone();
+                        layer.why_null(move |masks| why.show(masks))
+                    }
+                    None => layer,
+                }
             })
     }
 }
@@ -131,12 +177,23 @@ impl Fault {
         }
     }
 
+    /// Creates the failure of a step whose service isn't running.
+    pub fn not_running(service: impl Into<String>, reason: String) -> Self {
+        Fault::OfService {
+            service: service.into(),
+            outcome: Outcome::Failed,
+            reason,
+        }
+    }
+
     /// Returns the reason in one line.
     pub fn reason(&self, context: &CellContext) -> String {
         match self {
-            Fault::Failed { reason, .. } | Fault::Errored(reason) | Fault::Cut { reason, .. } => {
-                reason.clone()
-            }
+            Fault::Failed { reason, .. }
+            | Fault::TimedOut { reason, .. }
+            | Fault::Errored(reason)
+            | Fault::OfService { reason, .. }
+            | Fault::Cut { reason, .. } => reason.clone(),
             Fault::Unevaluable(error) => eval_line(context, error),
             Fault::Down(down) => down.reason.clone(),
         }
@@ -145,10 +202,38 @@ impl Fault {
     /// Returns the outcome of a step with this fault.
     pub fn outcome(&self) -> Outcome {
         match self {
-            Fault::Failed { .. } | Fault::Unevaluable(_) => Outcome::Failed,
+            Fault::Failed { .. } | Fault::TimedOut { .. } | Fault::Unevaluable(_) => {
+                Outcome::Failed
+            }
             Fault::Errored(_) | Fault::Cut { .. } => Outcome::Errored,
             Fault::Down(down) => down.outcome,
+            Fault::OfService { outcome, .. } => *outcome,
         }
+    }
+
+    /// Returns whether a poll goes on after the fault: the next answer may be another one.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Fault::Failed { .. } | Fault::TimedOut { .. } => true,
+            Fault::OfService { outcome, .. } => *outcome == Outcome::Failed,
+            Fault::Errored(_) | Fault::Cut { .. } | Fault::Unevaluable(_) | Fault::Down(_) => false,
+        }
+    }
+
+    /// Returns what the fault follows from, if not from the step itself.
+    pub fn culprit(&self) -> Option<Culprit> {
+        let service = match self {
+            Fault::Down(down) => &down.root,
+            Fault::OfService { service, .. } => service,
+            Fault::Failed { .. }
+            | Fault::TimedOut { .. }
+            | Fault::Errored(_)
+            | Fault::Cut { .. }
+            | Fault::Unevaluable(_) => return None,
+        };
+        Some(Culprit::Service {
+            service: service.clone(),
+        })
     }
 }
 
@@ -213,6 +298,13 @@ impl From<EvalError> for Fault {
 
 impl From<RuntimeError> for Fault {
     fn from(error: RuntimeError) -> Self {
+        if let Some(service) = error.culprit() {
+            return Fault::OfService {
+                service: service.to_owned(),
+                outcome: error.outcome(),
+                reason: error.reason.clone(),
+            };
+        }
         match error.outcome() {
             Outcome::Failed => Fault::failed(error.reason),
             _ => Fault::Errored(error.reason),
@@ -224,7 +316,7 @@ impl From<Unavailable> for Fault {
     fn from(unavailable: Unavailable) -> Self {
         match unavailable {
             Unavailable::Down(down) => Fault::Down(down),
-            Unavailable::NotRunning(reason) => Fault::failed(reason),
+            Unavailable::NotRunning { service, reason } => Fault::not_running(service, reason),
             Unavailable::Unknown(reason) => Fault::Errored(reason),
         }
     }

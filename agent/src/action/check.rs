@@ -6,18 +6,38 @@ use phalanx_shared::event::{CheckResult, Part};
 use phalanx_shared::expr::Scope;
 use phalanx_shared::node::Expr;
 
-/// Evaluates all checks. The implied check comes first; if it fails, the others aren't evaluated.
+/// A check's result, and whether it read a result of the action that isn't complete.
+pub struct Judged {
+    /// The result.
+    pub result: CheckResult,
+    /// Whether the check can't be judged because it read a part of a value.
+    pub incomplete: bool,
+}
+
+/// Returns the check that an action implies, unless one of the step's own checks mentions its result.
+pub fn implied(
+    context: &CellContext,
+    expect: &[Expr],
+    implied: Option<Implied>,
+) -> Option<Implied> {
+    implied.filter(|implied| !mentioned(context, expect, *implied))
+}
+
+/// Evaluates all checks. The implied check comes first, unless a check mentions its result; if it fails, the others aren't evaluated.
 pub fn all(
     context: &CellContext,
     expect: &[Expr],
     implied: Option<Implied>,
     scope: &Scope,
-) -> Vec<CheckResult> {
+) -> Vec<Judged> {
     let mut results = Vec::with_capacity(expect.len() + 1);
-    if let Some(implied) = implied.filter(|implied| !mentioned(context, expect, *implied)) {
+    if let Some(implied) = self::implied(context, expect, implied) {
         let result = judge(implied);
         let passed = result.passed;
-        results.push(result);
+        results.push(Judged {
+            result,
+            incomplete: false,
+        });
         if !passed {
             return results;
         }
@@ -50,34 +70,30 @@ pub fn judge(implied: Implied) -> CheckResult {
 }
 
 /// Evaluates one expectation. An evaluation error counts as a failed check.
-pub fn one(context: &CellContext, expr: &Expr, scope: &Scope) -> CheckResult {
-    let failed = |parts, error| CheckResult {
-        expression: expr.text.trim().to_owned(),
-        passed: false,
-        parts,
-        error,
+pub fn one(context: &CellContext, expr: &Expr, scope: &Scope) -> Judged {
+    let judged = |passed, parts, error, incomplete| Judged {
+        result: CheckResult {
+            expression: expr.text.trim().to_owned(),
+            passed,
+            parts,
+            error,
+        },
+        incomplete,
     };
     let program = match context.cache.program(expr) {
         Ok(program) => program,
-        Err(diagnostic) => return failed(Vec::new(), Some(diagnostic.message)),
+        Err(diagnostic) => return judged(false, Vec::new(), Some(diagnostic.message), false),
     };
     match program.eval_bool(scope) {
-        Ok(true) => CheckResult {
-            expression: expr.text.trim().to_owned(),
-            passed: true,
-            parts: Vec::new(),
-            error: None,
-        },
-        Ok(false) => failed(program.explain(scope), None),
+        Ok(true) => judged(true, Vec::new(), None, false),
+        Ok(false) => judged(false, program.explain(scope), None, false),
         Err(error) => {
             let help = error
                 .help
                 .as_ref()
                 .map_or(String::new(), |help| format!(" ({help})"));
-            failed(
-                program.explain(scope),
-                Some(format!("{}{help}", error.message)),
-            )
+            let text = format!("{}{help}", error.message);
+            judged(false, program.explain(scope), Some(text), error.incomplete)
         }
     }
 }

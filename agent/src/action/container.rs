@@ -13,12 +13,15 @@ pub async fn perform(
     action: &ContainerAction,
     scope: &Scope,
 ) -> Result<Answer, Fault> {
-    let service = context.evaluate(scope).text(&action.service)?;
+    let mut service = context.evaluate(scope).text(&action.service)?;
     let services = &context.services;
     if !services.is_known(&service) {
         return Err(Fault::Errored(format!("there is no service {service}")));
     }
     let verb = action.verb;
+    if verb == ContainerVerb::Run {
+        service = one_of(context, service);
+    }
     let began = context.clock.monotonic();
     if verb == ContainerVerb::Run {
         services.record(&service, MAX_OUTPUT);
@@ -66,8 +69,15 @@ pub async fn perform(
 pub fn unfinished_run(context: &CellContext, action: &ContainerAction, scope: &Scope) -> Answer {
     match context.evaluate(scope).text(&action.service) {
         Ok(service) if action.verb == ContainerVerb::Run => {
+            let service = one_of(context, service);
             unfinished(context.services.recorded(&service))
         }
         _ => Answer::default(),
     }
+}
+
+/// Returns the container of a service that `run` runs: one of its replicas.
+fn one_of(context: &CellContext, service: String) -> String {
+    let replicas = context.services.replicas(&service);
+    replicas.into_iter().next().unwrap_or(service)
 }

@@ -77,10 +77,10 @@ fn in_service<'t>(context: &CellContext, text: &'t str) -> Option<(&'t str, &'t 
 
 async fn member(context: &CellContext, service: &str) -> Result<Arc<dyn Member>, Fault> {
     context.services.ready(service).await?;
-    context
-        .services
-        .member(service)
-        .ok_or_else(|| Fault::failed(format!("service {service} isn't running")))
+    context.services.member(service).ok_or_else(|| {
+        let reason = format!("service {service} isn't running");
+        Fault::not_running(service, reason)
+    })
 }
 
 /// Resolves a path, which must stay inside the workspace.

@@ -1,6 +1,6 @@
 //! `exec`: runs a command inside a service.
 
-use super::answer::{Answer, Extent, Fault, Implied, Printed};
+use super::answer::{Answer, Extent, Fault, Implied, LastWords, Printed, Stdout};
 use super::exhibit::Exhibit;
 use crate::context::CellContext;
 use crate::runtime::contract::{ExecOutput, ExecRequest, Heard};
@@ -34,13 +34,14 @@ pub async fn perform(
     let evaluate = context.evaluate(scope);
     let service = evaluate.text(&exec.service)?;
     context.services.ready(&service).await?;
-    let member = context
-        .services
-        .member(&service)
-        .ok_or_else(|| Fault::failed(format!("service {service} isn't running")))?;
+    let member = context.services.member(&service).ok_or_else(|| {
+        let reason = format!("service {service} isn't running");
+        Fault::not_running(service.as_str(), reason)
+    })?;
     // A service whose definition sets a trace context keeps it.
     let traceparent = traceparent.filter(|_| !defines_traceparent(context, &service));
     let request = ExecRequest {
+        privileged: false,
         command: command(context, &exec.command, scope)?,
         stdin: evaluate
             .optional_text(exec.stdin.as_ref())?
@@ -101,7 +102,15 @@ pub fn env(
 /// Returns whether the spec itself sets `TRACEPARENT` for a service.
 fn defines_traceparent(context: &CellContext, service: &str) -> bool {
     let services = context.spec.services.iter();
-    let mut defined = services.filter(|defined| defined.name.text == service);
+    let mut defined = services.filter(|defined| {
+        let name = &defined.name.text;
+        name == service
+            || context
+                .services
+                .replicas(name)
+                .iter()
+                .any(|one| one == service)
+    });
     let environment = defined
         .next()
         .and_then(|service| service.definition.get("environment"));
@@ -125,7 +134,7 @@ pub fn answer(output: ExecOutput, elapsed: Duration) -> Answer {
     } = output;
     let last_words = match exit_code {
         0 => None,
-        _ => last_line(&stderr),
+        _ => last_line(&stderr).map(LastWords::Line),
     };
     let mut response = Exhibit::from(format!("exit code {exit_code}"));
     let mut answer = Answer::default().value("exit_code", exit_code);
@@ -147,6 +156,12 @@ pub fn answer(output: ExecOutput, elapsed: Duration) -> Answer {
             printed.bytes += cut.unwrap_or(bytes.len() as u64);
         }
         answer.size += bytes.len();
+        if name == "stdout" {
+            answer.stdout = Some(Stdout {
+                bytes: Arc::clone(&bytes),
+                cut: extent.cut_at(MAX_OUTPUT),
+            });
+        }
         answer = match extent.cut_at(MAX_OUTPUT) {
             None => answer.lazy(name, move || {
                 Ok(Value::from(String::from_utf8_lossy(&bytes)))
@@ -173,6 +188,14 @@ pub fn unfinished(so_far: [HeadTail; 2]) -> Answer {
             continue;
         }
         answer.size += bytes.len();
+        let bytes: Arc<[u8]> = bytes.into();
+        if name == "stdout" {
+            answer.stdout = Some(Stdout {
+                bytes: Arc::clone(&bytes),
+                // What is missing is no problem of a program that was given up.
+                cut: None,
+            });
+        }
         let (shown, all) = (answer.response.take(), extent.text(bytes.len()));
         let shown = match shown {
             Some(before) => before.text(format!("\n{name} until then:\n")),

@@ -52,7 +52,8 @@ pub async fn tails(context: &CellContext, services: &BTreeSet<String>) -> Vec<Lo
     context.services.settle_output().await;
     services
         .iter()
-        .map(|service| context.services.tail(service, LINES))
+        .flat_map(|service| context.services.replicas(service))
+        .map(|service| context.services.tail(&service, LINES))
         .filter(|tail| !tail.lines.is_empty())
         .collect()
 }

@@ -1,11 +1,12 @@
 //! `http`: sends one request and reads its response.
 
-use super::answer::{Answer, Compute, Extent, Fault, Implied};
-use super::charset;
+use super::answer::{Answer, Compute, Extent, Fault, Implied, LastWords};
 use super::exhibit::Exhibit;
 use super::references::{is_whole_url, session};
+use crate::charset;
 use crate::context::CellContext;
 use crate::context::client::{NoClient, Way, cause, set_by};
+use crate::context::gate;
 use crate::limits;
 use phalanx_shared::expr::{EvalError, Scope};
 use phalanx_shared::language::model::{Body, Http, Session};
@@ -18,6 +19,8 @@ use std::time::Duration;
 
 /// Maximum number of bytes of a body that are kept.
 pub const MAX_BODY: usize = 16 * 1024 * 1024;
+/// Maximum size of a body whose text is in the reason of a failure, in bytes. A longer one isn't a message.
+const MESSAGE: usize = 256 * 1024;
 /// Maximum number of characters of a body that a failure shows.
 const SHOWN: usize = 4_096;
 
@@ -135,7 +138,12 @@ pub async fn send(
             vec![format!("not sent over plain HTTP, since they are Secure: cookies {names}").into()]
         }
     };
+    let admitted = context.clients.gate().admit(request.url()).await;
+    admitted.map_err(|refused| Fault::Errored(format!("{url}: {refused}")))?;
     let response = client.execute(request).await.map_err(|error| {
+        if let Some(refused) = gate::refused(&error) {
+            return Fault::Errored(format!("{url}: {refused}"));
+        }
         let reason = transport(&url, &error);
         if limits::is_exhausted(&error) {
             return Fault::Errored(reason);
@@ -207,14 +215,22 @@ pub fn answer(
         notes.push(what.into());
     }
     let (cut, all) = (extent.cut_at(MAX_BODY), extent.text(size));
+    let mut no_json = None;
     if let Some(cut) = &cut {
         notes.push(format!("the body {cut}").into());
     } else if size == 0 {
-        notes.push("the body is empty".to_owned().into());
+        no_json = Some("the body is empty".to_owned().into());
     } else if serde_json::from_str::<serde::de::IgnoredAny>(&text).is_err() {
         let what = format!("the body isn't JSON: {content_type}, {size} bytes, beginning ");
-        notes.push(Exhibit::from(what).quoted(Arc::<[u8]>::from(Arc::clone(&text)), 60));
+        no_json = Some(Exhibit::from(what).quoted(Arc::<[u8]>::from(Arc::clone(&text)), 60));
     }
+    notes.extend(no_json.clone());
+    let last_words = (status >= 400 && cut.is_none() && (1..=MESSAGE).contains(&size)).then(|| {
+        match is_page(&content_type, &text) {
+            true => LastWords::Page(Arc::clone(&text)),
+            false => LastWords::Body(Arc::clone(&text)),
+        }
+    });
     let answer = Answer::default()
         .value("status", status)
         .value("headers", header_map(headers))
@@ -233,8 +249,13 @@ pub fn answer(
                 })
         }
     };
+    let answer = match no_json {
+        Some(why) => answer.null("json", why),
+        None => answer,
+    };
     Answer {
         implied: Some(Implied::Status(status)),
+        last_words,
         response: Some(match size {
             0 => Exhibit::new(),
             _ => Exhibit::new()
@@ -245,6 +266,11 @@ pub fn answer(
         notes,
         ..answer
     }
+}
+
+fn is_page(content_type: &str, text: &str) -> bool {
+    let kind = content_type.split(';').next().unwrap_or_default().trim();
+    kind.eq_ignore_ascii_case("text/html") || text.trim_start().starts_with("<!DOCTYPE")
 }
 
 /// Returns the headers with names in lower case; values of a repeated name are joined by `, `.

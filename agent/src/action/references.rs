@@ -139,6 +139,11 @@ impl<'a> Collector<'a> {
     pub fn acting(self, step: &Step) -> Self {
         let mut found = self.action(&step.action).concluding(step);
         found = found.option(step.timeout.as_ref(), Self::node);
+        found = found.option(step.results.as_deref(), |found, results| {
+            found
+                .node(&results.files)
+                .option(results.from.as_ref(), Self::template)
+        });
         found.option(step.poll.as_ref(), |found, poll| {
             found
                 .expr(&poll.until)

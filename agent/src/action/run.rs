@@ -22,6 +22,7 @@ pub async fn perform(
         .as_ref()
         .map_err(|why| Fault::Errored(why.clone()))?;
     let request = ExecRequest {
+        privileged: false,
         command: command(context, &run.command, scope)?,
         stdin: None,
         env: env(context, run.env.as_ref(), scope, traceparent)?,

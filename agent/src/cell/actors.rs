@@ -2,19 +2,18 @@
 
 use super::core::Ending;
 use crate::sequence::actor::{Fact, SequenceActor, SequenceArgs};
-use crate::sequence::effect::Input;
+use crate::sequence::effect::{Input, Judgement};
 use crate::stack::actor::{Begin, StackActor, StackArgs};
 use kameo::Actor;
 use kameo::actor::{ActorRef, Spawn};
 use kameo::error::{ActorStopReason, Infallible};
-use phalanx_shared::outcome::Outcome;
 use tokio::sync::oneshot;
 
 /// The running actors of an attempt. They are killed when it is dropped.
 pub struct Actors {
     stack: ActorRef<StackActor>,
     sequence: ActorRef<SequenceActor>,
-    verdict: oneshot::Receiver<(Outcome, Option<String>)>,
+    verdict: oneshot::Receiver<Judgement>,
 }
 
 impl Actors {
@@ -22,7 +21,7 @@ impl Actors {
     pub async fn spawn(
         stack: StackArgs,
         sequence: SequenceArgs,
-        verdict: oneshot::Receiver<(Outcome, Option<String>)>,
+        verdict: oneshot::Receiver<Judgement>,
     ) -> Self {
         let actors = Actors {
             stack: StackActor::spawn(stack),
@@ -52,7 +51,7 @@ impl Actors {
         };
         match (self.verdict.try_recv(), died) {
             (_, Some(death)) => Ending::Died(death),
-            (Ok((outcome, reason)), None) => Ending::Judged(outcome, reason),
+            (Ok(judgement), None) => Ending::Judged(judgement),
             (Err(_), None) => Ending::Died("the sequence ended without a verdict".to_owned()),
         }
     }

@@ -4,17 +4,20 @@
 //! It is a plain task that is never aborted: whatever happens to the actors, `AttemptFinished` and `TornDown` follow.
 
 use super::actors::Actors;
+use super::collect;
 use super::core::{Cell, Effect, Ending, Input, Timer, Verdict};
 use super::prepare::{Opened, board, ipv6, open, own_workspace};
+use crate::action::artifacts::TimeLimit;
 use crate::cell_contract::{Assignment, Host};
+use crate::context::artifacts::Artifacts;
 use crate::context::masks::Masks;
 use crate::context::services::{Down, Services};
 use crate::context::{CellContext, Parts};
 use crate::keeper;
-use crate::runtime::contract::{AttemptScope, Closed, Stack};
+use crate::runtime::contract::{AttemptScope, Closed, RuntimeError, Stack};
 use crate::sequence::actor::SequenceArgs;
-use crate::sequence::effect::Limits;
-use crate::sink::EventSink;
+use crate::sequence::effect::{Judgement, Limits};
+use crate::sink::{ArtifactPiece, EventSink};
 use crate::stack::actor::{StackArgs, Stacks};
 use crate::stack::logs::Logs;
 use crate::stack::services::StackServices;
@@ -22,6 +25,7 @@ use phalanx_shared::cancel::CancelOrder;
 use phalanx_shared::event::{EventKind, KeptService};
 use phalanx_shared::id::Token;
 use phalanx_shared::plan::CellJob;
+use phalanx_shared::policy::Need;
 use phalanx_shared::trace::{AttemptTrace, TraceContext};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -69,6 +73,7 @@ async fn attend(host: Host, assignment: Assignment) {
         traceparent,
         events,
         logs,
+        artifacts,
         cancel,
     } = assignment;
     // An invalid trace context is ignored; the attempt runs without tracing.
@@ -96,6 +101,7 @@ async fn attend(host: Host, assignment: Assignment) {
         cancel,
         scratch: PathBuf::new(),
         opened: Opened::default(),
+        context: None,
     };
     let begin = Beginning {
         secrets,
@@ -103,6 +109,7 @@ async fn attend(host: Host, assignment: Assignment) {
         unmaskable,
         workspace,
         trace,
+        artifacts,
     };
     attempt.run(begin).await;
 }
@@ -116,6 +123,8 @@ struct Attempt {
     cancel: watch::Receiver<Option<CancelOrder>>,
     scratch: PathBuf,
     opened: Opened,
+    /// The context, once the stacks are open.
+    context: Option<Arc<CellContext>>,
 }
 
 struct Beginning {
@@ -124,19 +133,56 @@ struct Beginning {
     unmaskable: Option<String>,
     workspace: Option<PathBuf>,
     trace: Option<AttemptTrace>,
+    artifacts: mpsc::Sender<ArtifactPiece>,
 }
 
 impl Attempt {
     async fn run(mut self, begin: Beginning) {
-        let verdict = self.live(begin).await;
-        // All logs precede the verdict.
+        let mut verdict = self.live(begin).await;
+        if let Some(context) = self.context.take() {
+            self.collect(&context, &mut verdict).await;
+        }
+        // All logs and artifacts precede the verdict.
         self.services.logs.settle().await;
         self.services.logs.close().await;
-        let (outcome, reason) = (verdict.outcome, verdict.reason.clone());
+        let Judgement {
+            outcome,
+            reason,
+            timed_out,
+            culprit,
+        } = verdict.judgement.clone();
         self.sink
-            .emit(EventKind::AttemptFinished { outcome, reason })
+            .emit(EventKind::AttemptFinished {
+                outcome,
+                reason,
+                timed_out,
+                culprit,
+            })
             .await;
         self.tear_down(&verdict).await;
+    }
+
+    /// Keeps artifacts. A cancel order that comes meanwhile leaves less time for it and for the clean-up.
+    async fn collect(&self, context: &CellContext, verdict: &mut Verdict) {
+        let (shorten, limit) = TimeLimit::new(verdict.collect);
+        let outcome = verdict.judgement.outcome;
+        let mut collecting = std::pin::pin!(collect::at_the_end(context, outcome, limit));
+        let mut outside = Outside::new(self.cancel.clone());
+        let problem = loop {
+            tokio::select! {
+                biased;
+                input = outside.next() => {
+                    if let Input::Cancelled(order) = input {
+                        verdict.hurry(&order);
+                        shorten.to(verdict.collect);
+                    }
+                }
+                problem = &mut collecting => break problem,
+            }
+        };
+        if let Some(problem) = problem {
+            verdict.lacks(problem, self.job.keep);
+        }
     }
 
     /// Opens the stacks and runs the actors, until there is a verdict.
@@ -200,6 +246,7 @@ impl Attempt {
             stacks,
             events: self.sink.clone(),
             downs,
+            store: self.host.snapshots.clone(),
         };
         let sequence = SequenceArgs {
             context,
@@ -231,8 +278,17 @@ impl Attempt {
             workspace: workspace.clone(),
             ipv6,
             trace: begin.trace.clone(),
+            images: self.job.images.clone(),
+            policy: Arc::clone(self.host.guard.policy()),
         };
+        let began = self.sink.now();
         let stacks = self.open(scope).await;
+        let queued = stacks.containers.as_ref().map(|stack| stack.queued());
+        let opened = EventKind::StackOpened {
+            began,
+            queued_us: u64::try_from(queued.unwrap_or_default().as_micros()).unwrap_or(u64::MAX),
+        };
+        self.sink.emit(opened).await;
         let context = CellContext::new(Parts {
             token: self.token.clone(),
             job: Arc::clone(&self.job),
@@ -243,9 +299,13 @@ impl Attempt {
             host: self.commands(&stacks),
             trace: begin.trace,
             clock: Arc::clone(&self.host.clock),
+            artifacts: Artifacts::new(self.token.clone(), self.sink.clone(), begin.artifacts),
             demo_server: self.host.demo_server.clone(),
+            guard: Arc::clone(&self.host.guard),
         });
-        Ok((Arc::new(context), stacks))
+        let context = Arc::new(context);
+        self.context = Some(Arc::clone(&context));
+        Ok((context, stacks))
     }
 
     /// Opens the stacks that the spec needs, concurrently. If one can't be opened, the services that need it fail, not
@@ -266,11 +326,11 @@ impl Attempt {
             true => tokio::join!(processes, open(containers, scope, &opened)),
             false => (processes.await, Err("no service is a container".to_owned())),
         };
-        let allowed = self.host.allow_host_commands;
+        let refused = self.host.guard.policy().refuses(&Need::run());
         Stacks {
-            processes: processes.and_then(|stack| match allowed {
-                true => Ok(stack),
-                false => Err(FORBIDDEN.to_owned()),
+            processes: processes.and_then(|stack| match refused {
+                None => Ok(stack),
+                Some(refusal) => Err(RuntimeError::refused(&refusal).reason),
             }),
             containers,
         }
@@ -350,9 +410,6 @@ impl Attempt {
         running.collect()
     }
 }
-
-const FORBIDDEN: &str =
-    "this agent doesn't allow commands and processes on its host (allow_host_commands)";
 
 fn not_there(error: std::io::Error) -> std::io::Result<()> {
     match error.kind() {

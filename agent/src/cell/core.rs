@@ -6,7 +6,7 @@
 
 use crate::context::services::Down;
 use crate::duration::duration_text;
-use crate::sequence::effect as sequence;
+use crate::sequence::effect::{self as sequence, Judgement};
 use phalanx_shared::cancel::CancelOrder;
 use phalanx_shared::outcome::Outcome;
 use phalanx_shared::plan::Keep;
@@ -16,6 +16,10 @@ use std::time::Duration;
 const STOP_GRACE: Duration = Duration::from_secs(10);
 /// Additional time for the engine to remove all objects.
 const REMOVAL: Duration = Duration::from_secs(60);
+/// Time for keeping artifacts at the end.
+const COLLECT: Duration = Duration::from_secs(60);
+/// Time for keeping artifacts after a cancel order, unless the order gives less.
+const COLLECT_CANCELLED: Duration = Duration::from_secs(10);
 /// Maximum time that stacks which are being opened get after a cancel order.
 const OPEN_GRACE: Duration = Duration::from_secs(10);
 
@@ -81,9 +85,11 @@ pub enum Timer {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ending {
     /// The sequence reached a verdict.
-    Judged(Outcome, Option<String>),
+    Judged(sequence::Judgement),
     /// The attempt could not start, for this reason.
     NotBegun(String),
+    /// The cell's timeout was over before the attempt could start.
+    TimedOut(String),
     /// One of its actors died, with this message.
     Died(String),
 }
@@ -91,12 +97,12 @@ pub enum Ending {
 /// The outcome of an attempt and the limits of its clean-up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdict {
-    /// The attempt's outcome.
-    pub outcome: Outcome,
-    /// Reason, as shown in reports.
-    pub reason: Option<String>,
+    /// The attempt's outcome and its reason.
+    pub judgement: Judgement,
     /// Time for services to stop.
     pub grace: Duration,
+    /// Time limit for keeping artifacts, before the clean-up begins.
+    pub collect: Duration,
     /// Time limit for the whole clean-up.
     pub deadline: Duration,
     /// How long the stack is kept, or `None` to tear it down.
@@ -161,11 +167,11 @@ impl Cell {
     /// Gives up an attempt whose stacks are still being opened.
     fn given_up(&mut self, timer: Timer) -> Vec<Effect> {
         let ending = match (timer, &self.order) {
-            (Timer::OpenGrace, Some(order)) => Ending::Judged(
-                Outcome::Cancelled,
-                Some(format!("cancelled: {}", order.reason)),
-            ),
-            _ => Ending::NotBegun(format!(
+            (Timer::OpenGrace, Some(order)) => {
+                let reason = format!("cancelled: {}", order.reason);
+                Ending::Judged(Judgement::bare(Outcome::Cancelled, Some(reason)))
+            }
+            _ => Ending::TimedOut(format!(
                 "the cell timed out after {}, before its stack was open",
                 duration_text(self.limit)
             )),
@@ -176,22 +182,54 @@ impl Cell {
 
 /// Decides the verdict for an ending.
 pub fn judge(ending: Ending, keep: Keep, cancel: Option<&CancelOrder>) -> Verdict {
-    let (outcome, reason) = match ending {
-        Ending::Judged(outcome, reason) => (outcome, reason),
-        Ending::NotBegun(reason) => (Outcome::Errored, Some(reason)),
-        Ending::Died(panic) => (Outcome::Errored, Some(format!("a bug of phalanx: {panic}"))),
+    let errored = |reason| Judgement::bare(Outcome::Errored, Some(reason));
+    let judgement = match ending {
+        Ending::Judged(judgement) => judgement,
+        Ending::NotBegun(reason) => errored(reason),
+        Ending::TimedOut(reason) => Judgement {
+            timed_out: true,
+            ..errored(reason)
+        },
+        Ending::Died(panic) => errored(format!("a bug of phalanx: {panic}")),
     };
-    let grace = match cancel {
-        Some(order) if order.force => Duration::ZERO,
-        Some(order) => order.grace.min(STOP_GRACE),
-        None => STOP_GRACE,
-    };
+    let (grace, collect) = times(cancel);
     Verdict {
-        outcome,
-        reason,
         grace,
+        collect,
         deadline: grace + REMOVAL,
-        keep: kept(keep, outcome),
+        keep: kept(keep, judgement.outcome),
+        judgement,
+    }
+}
+
+/// Returns the time for services to stop, and the time for keeping artifacts.
+fn times(cancel: Option<&CancelOrder>) -> (Duration, Duration) {
+    match cancel {
+        Some(order) if order.force => (Duration::ZERO, Duration::ZERO),
+        Some(order) => (
+            order.grace.min(STOP_GRACE),
+            order.grace.min(COLLECT_CANCELLED),
+        ),
+        None => (STOP_GRACE, COLLECT),
+    }
+}
+
+impl Verdict {
+    /// Handles a cancel order that came after the verdict: what is left to do is done in less time.
+    pub fn hurry(&mut self, order: &CancelOrder) {
+        let (grace, collect) = times(Some(order));
+        self.grace = self.grace.min(grace);
+        self.collect = self.collect.min(collect);
+        self.deadline = self.grace + REMOVAL;
+    }
+
+    /// Handles a missing file that had to be there: it changes a good outcome, and so whether the stack is kept.
+    pub fn lacks(&mut self, problem: String, keep: Keep) {
+        if self.judgement.outcome.is_ok() {
+            self.judgement.outcome = Outcome::Errored;
+            self.judgement.reason = Some(problem);
+            self.keep = kept(keep, Outcome::Errored);
+        }
     }
 }
 
@@ -220,7 +258,9 @@ mod tests {
 
     fn ends(effects: &[Effect]) -> Option<(Outcome, Option<&str>)> {
         match effects {
-            [Effect::End(verdict)] => Some((verdict.outcome, verdict.reason.as_deref())),
+            [Effect::End(Verdict { judgement, .. })] => {
+                Some((judgement.outcome, judgement.reason.as_deref()))
+            }
             _ => None,
         }
     }
@@ -268,7 +308,7 @@ mod tests {
         assert!(cell.handle(Input::Fired(Timer::OpenGrace)).is_empty());
         let effects = cell.handle(Input::Cancelled(order("late", 5)));
         assert!(matches!(effects.as_slice(), [Effect::Tell(_)]));
-        let judged = Ending::Judged(Outcome::Cancelled, None);
+        let judged = Ending::Judged(Judgement::bare(Outcome::Cancelled, None));
         let effects = cell.handle(Input::Ended(judged));
         assert_eq!(ends(&effects), Some((Outcome::Cancelled, None)));
     }
@@ -280,9 +320,10 @@ mod tests {
             Keep::Never,
             None,
         );
-        assert_eq!(verdict.outcome, Outcome::Errored);
+        assert_eq!(verdict.judgement.outcome, Outcome::Errored);
         assert!(
             verdict
+                .judgement
                 .reason
                 .is_some_and(|reason| reason.contains("index out of bounds"))
         );
@@ -291,11 +332,51 @@ mod tests {
     #[test]
     fn a_stack_is_kept_on_failure_only_if_it_failed() {
         let keep = Keep::OnFailure { ttl_s: 60 };
-        let of = |outcome| judge(Ending::Judged(outcome, None), keep, None).keep;
+        let of = |outcome| judge(Ending::Judged(Judgement::bare(outcome, None)), keep, None).keep;
         assert_eq!(of(Outcome::Failed), Some(Duration::from_secs(60)));
         assert_eq!(of(Outcome::Errored), Some(Duration::from_secs(60)));
         assert_eq!(of(Outcome::Passed), None);
         assert_eq!(of(Outcome::Cancelled), None);
+    }
+
+    #[test]
+    fn an_order_that_comes_after_the_verdict_leaves_less_time_and_never_more() {
+        let passed = || Ending::Judged(Judgement::bare(Outcome::Passed, None));
+        let mut verdict = judge(passed(), Keep::Never, None);
+        verdict.hurry(&order("late", 4));
+        let (grace, collect) = (verdict.grace, verdict.collect);
+        assert_eq!(
+            (grace, collect),
+            (Duration::from_secs(4), Duration::from_secs(4))
+        );
+        assert_eq!(verdict.deadline, Duration::from_secs(4) + REMOVAL);
+        verdict.hurry(&order("later", 9));
+        assert_eq!(verdict.grace, Duration::from_secs(4));
+        let force = true;
+        verdict.hurry(&CancelOrder {
+            force,
+            ..order("at once", 9)
+        });
+        assert_eq!(
+            (verdict.grace, verdict.collect),
+            (Duration::ZERO, Duration::ZERO)
+        );
+        assert_eq!(verdict.judgement.outcome, Outcome::Passed);
+    }
+
+    #[test]
+    fn a_stack_whose_file_is_missing_is_kept_on_failure() {
+        let keep = Keep::OnFailure { ttl_s: 60 };
+        let of = |outcome| {
+            let judged = Ending::Judged(Judgement::bare(outcome, None));
+            let mut verdict = judge(judged, keep, None);
+            verdict.lacks("no file".to_owned(), keep);
+            (verdict.judgement.outcome, verdict.keep)
+        };
+        let kept = Some(Duration::from_secs(60));
+        assert_eq!(of(Outcome::Passed), (Outcome::Errored, kept));
+        assert_eq!(of(Outcome::Failed), (Outcome::Failed, kept));
+        assert_eq!(of(Outcome::Cancelled), (Outcome::Cancelled, None));
     }
 
     #[test]
@@ -305,7 +386,7 @@ mod tests {
             reason: "twice".to_owned(),
             force: true,
         };
-        let ending = Ending::Judged(Outcome::Cancelled, None);
+        let ending = Ending::Judged(Judgement::bare(Outcome::Cancelled, None));
         assert_eq!(
             judge(ending, Keep::Never, Some(&order)).grace,
             Duration::ZERO

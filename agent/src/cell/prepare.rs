@@ -178,6 +178,8 @@ mod tests {
             workspace: None,
             ipv6: false,
             trace: None,
+            images: Default::default(),
+            policy: Arc::new(crate::policy::Policy::open()),
         }
     }
 

@@ -4,7 +4,8 @@
 //! Connections aren't reused between requests: a service may be restarted between two steps, and a test must not fail
 //! because of a stale connection.
 
-use crate::{beneath, limits};
+use super::gate::{self, Gate};
+use crate::limits;
 use cookie_store::CookieStore as Jar;
 use reqwest::header::HeaderValue;
 use serde_json::{Map, Value};
@@ -15,8 +16,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 /// Maximum size in bytes of a file of certificates; the usual bundles have a quarter of a megabyte.
 const MAX_BUNDLE: u64 = 4 * 1024 * 1024;
-/// Maximum number of redirects to follow.
-const MAX_REDIRECTS: usize = 10;
 
 /// The connection settings of a request. Requests with equal settings share a client.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -56,6 +55,7 @@ impl NoClient {
 /// The clients of a cell.
 pub struct Clients {
     ours: IsOurs,
+    gate: Arc<Gate>,
     workspace: Option<PathBuf>,
     jars: Mutex<HashMap<String, Arc<Cookies>>>,
     clients: Mutex<HashMap<Way, reqwest::Client>>,
@@ -73,9 +73,10 @@ pub struct Cookies {
 
 impl Clients {
     /// Creates an empty set of clients. Certificates are read from the workspace.
-    pub fn new(workspace: Option<PathBuf>, ours: IsOurs) -> Self {
+    pub fn new(workspace: Option<PathBuf>, ours: IsOurs, gate: Gate) -> Self {
         Clients {
             ours,
+            gate: Arc::new(gate),
             workspace,
             jars: Mutex::default(),
             clients: Mutex::default(),
@@ -108,7 +109,7 @@ impl Clients {
         // An error means that a provider is already installed, which is just as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let redirects = match way.follow {
-            true => reqwest::redirect::Policy::limited(MAX_REDIRECTS),
+            true => gate::redirects(&self.gate),
             false => reqwest::redirect::Policy::none(),
         };
         let mut builder = reqwest::Client::builder()
@@ -116,6 +117,9 @@ impl Clients {
             .pool_max_idle_per_host(0)
             .no_proxy()
             .user_agent(concat!("phalanx/", env!("CARGO_PKG_VERSION")));
+        if !self.gate.is_open() {
+            builder = builder.dns_resolver(gate::Resolver::of(&self.gate));
+        }
         if let Some(session) = &way.session {
             builder = builder.cookie_provider(self.cookies(session));
         }
@@ -134,12 +138,15 @@ impl Clients {
         })
     }
 
+    /// Returns what judges the addresses of requests.
+    pub fn gate(&self) -> &Gate {
+        &self.gate
+    }
+
     fn certificates(&self, ca: &str) -> Result<Vec<reqwest::Certificate>, NoClient> {
         let path = Path::new(ca);
-        let pem = match &self.workspace {
-            Some(workspace) => beneath::read(workspace, path, MAX_BUNDLE),
-            None => beneath::read_absolute(path, MAX_BUNDLE),
-        };
+        let policy = self.gate.guard.policy();
+        let pem = policy.read(self.workspace.as_deref(), path, MAX_BUNDLE);
         let what = format!("tls.ca: {ca}");
         let pem = pem.map_err(|error| NoClient::new(&what, &error))?;
         let bundle = reqwest::Certificate::from_pem_bundle(&pem)
@@ -270,7 +277,8 @@ mod tests {
     #[test]
     fn secure_cookies_go_to_services_of_the_stack_and_what_is_held_back_is_known() {
         let ours: IsOurs = Arc::new(|address| address == IpAddr::from([10, 0, 0, 2]));
-        let cookies = Clients::new(None, ours).cookies("s");
+        let gate = Gate::new(crate::policy::Guard::open(), Arc::new(|_| false));
+        let cookies = Clients::new(None, ours, gate).cookies("s");
         for (url, sent) in [
             ("http://10.0.0.2:8080/", true),
             ("http://127.0.0.1:49153/", true),

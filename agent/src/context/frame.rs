@@ -4,8 +4,9 @@
 //! see outer ones. A [`View`] is an immutable snapshot that a step takes along.
 
 use indexmap::IndexMap;
+use phalanx_shared::event::Culprit;
 use phalanx_shared::outcome::Outcome;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -44,7 +45,37 @@ pub struct Record {
     /// `steps.ID.attempt`: the number of tries.
     pub attempt: u32,
     /// `steps.ID.NAME`; empty unless the step passed.
-    pub captures: Arc<BTreeMap<String, Value>>,
+    pub handed: Arc<Handed>,
+    /// What its end follows from, if not from the step itself.
+    pub culprit: Option<Culprit>,
+}
+
+/// Values that are handed on: the captures of a step, or the arguments of a `use`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Handed {
+    /// The values by name.
+    pub values: BTreeMap<String, Value>,
+    /// Names of those that are secrets or made of one ([`super::secrecy`]).
+    pub secret: BTreeSet<String>,
+}
+
+impl Handed {
+    /// Adds a value.
+    pub fn insert(&mut self, name: &str, value: Value, secret: bool) {
+        self.values.insert(name.to_owned(), value);
+        match secret {
+            true => self.secret.insert(name.to_owned()),
+            false => self.secret.remove(name),
+        };
+    }
+
+    /// Adds other values; among equal names the added one wins.
+    pub fn extend(&mut self, other: Handed) {
+        for (name, value) in other.values {
+            let secret = other.secret.contains(&name);
+            self.insert(&name, value, secret);
+        }
+    }
 }
 
 /// The records of one step id.
@@ -56,13 +87,26 @@ pub enum Entry {
     Keyed(IndexMap<Key, Record>),
 }
 
+impl Entry {
+    /// Returns all records.
+    pub fn records(&self) -> impl Iterator<Item = &Record> {
+        let (one, keyed) = match self {
+            Entry::One(record) => (Some(record), None),
+            Entry::Keyed(records) => (None, Some(records.values())),
+        };
+        one.into_iter().chain(keyed.into_iter().flatten())
+    }
+}
+
 /// One scope.
 #[derive(Clone, Debug, Default)]
 pub struct Frame {
     /// The parameters of a define; `None` elsewhere.
-    pub params: Option<BTreeMap<String, Value>>,
+    pub params: Option<Handed>,
     /// The variable of a `foreach`.
     pub variable: Option<(String, Value)>,
+    /// Whether the variable's value is a secret or made of one.
+    pub secret_variable: bool,
     /// The steps of this scope that ended, by id.
     pub steps: IndexMap<String, Entry>,
 }
@@ -90,8 +134,15 @@ impl View {
         })
     }
 
+    /// Returns whether a name is a `foreach` variable whose value is a secret or made of one.
+    pub fn is_secret_variable(&self, name: &str) -> bool {
+        let named = |frame: &&Frame| matches!(&frame.variable, Some((known, _)) if known == name);
+        let innermost = self.frames().find(named);
+        innermost.is_some_and(|frame| frame.secret_variable)
+    }
+
     /// Returns the parameters of the innermost define.
-    pub fn params(&self) -> Option<&BTreeMap<String, Value>> {
+    pub fn params(&self) -> Option<&Handed> {
         self.frames().find_map(|frame| frame.params.as_ref())
     }
 
@@ -158,6 +209,24 @@ impl Frames {
                 }
             },
         }
+    }
+
+    /// Returns the ids of the steps that ended in this scope.
+    pub fn ids(&self, at: FrameId) -> BTreeSet<String> {
+        let frame = self.frames.get(at.0);
+        frame.map_or_else(BTreeSet::new, |(_, frame)| {
+            frame.steps.keys().cloned().collect()
+        })
+    }
+
+    /// Returns the records of this scope whose ids aren't among `but`.
+    pub fn entries(&self, at: FrameId, but: &BTreeSet<String>) -> Vec<(String, Entry)> {
+        let frame = self.frames.get(at.0);
+        let steps = frame.into_iter().flat_map(|(_, frame)| &frame.steps);
+        steps
+            .filter(|(id, _)| !but.contains(*id))
+            .map(|(id, entry)| (id.clone(), entry.clone()))
+            .collect()
     }
 
     /// Moves the records of a branch into the scope around it.

@@ -1,17 +1,21 @@
 //! What steps, probes and expressions need of an attempt's services. The stack implements it, so that they don't depend
 //! on how services are run.
 
+use super::acts::Acts;
+use super::group::Group;
 use crate::runtime::contract::{Exit, Fault, Member, RuntimeError};
 use crate::runtime::head_tail::HeadTail;
 use async_trait::async_trait;
 use phalanx_shared::event::{Failure, LogTail};
 use phalanx_shared::expr::Scope;
+use phalanx_shared::id::RunId;
 use phalanx_shared::language::model::ContainerVerb;
 use phalanx_shared::outcome::Outcome;
 use serde_json::Value;
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The services of an attempt and their output.
 #[async_trait]
@@ -24,7 +28,11 @@ pub trait Services: Send + Sync {
     fn values(&self) -> Value;
     /// Returns whether one of the services has this address.
     fn has_address(&self, address: IpAddr) -> bool;
-    /// Returns the handle of a service's container or process, once created.
+    /// Returns whether a port of a service is reached at an address.
+    fn has_endpoint(&self, address: SocketAddr) -> bool;
+    /// Returns the names of a service's replicas if it has several, or else its own.
+    fn replicas(&self, name: &str) -> Vec<String>;
+    /// Returns the handle of a service's container or process, once created: that of its first replica.
     fn member(&self, name: &str) -> Option<Arc<dyn Member>>;
     /// Returns whether a job has ended with exit code 0.
     fn is_completed(&self, name: &str) -> bool;
@@ -42,6 +50,10 @@ pub trait Services: Send + Sync {
     /// Applies a step's action. Returns when the action is done, which may be before the service is ready. `scope` holds
     /// the names that the step sees, for a definition that is evaluated now.
     async fn act(&self, name: &str, verb: ContainerVerb, scope: &Scope) -> Result<(), NotDone>;
+    /// Returns what steps have done to services so far.
+    fn acts(&self) -> Acts;
+    /// Returns these services and all that they depend on, as far as their definitions are known.
+    fn with_dependencies(&self, names: &BTreeSet<String>) -> BTreeSet<String>;
     /// Waits until output in transit has been taken, at most 200 ms.
     async fn settle_output(&self);
     /// Returns the last lines of a service's output, masked.
@@ -50,6 +62,42 @@ pub trait Services: Send + Sync {
     fn record(&self, name: &str, limit: usize);
     /// Ends the recording and returns stdout and stderr.
     fn recorded(&self, name: &str) -> [HeadTail; 2];
+    /// Returns what a group with a snapshot has made, once the services that it names are ready with the restored files.
+    /// `None` if the group's steps must run.
+    async fn recall(&self) -> Result<Option<Box<Recalled>>, Unavailable> {
+        Ok(None)
+    }
+    /// Saves what the group has made, unless there is a reason not to, and returns when the services are ready again.
+    async fn remember(&self, made: Made) -> Result<(), Unavailable> {
+        let _ = made;
+        Ok(())
+    }
+    /// Ends the making of a snapshot whose group didn't pass, or of which a step was flaky.
+    async fn forget(&self, reason: String) {
+        let _ = reason;
+    }
+}
+
+/// What a group made in an earlier cell.
+#[derive(Clone, Debug)]
+pub struct Recalled {
+    /// The snapshot's key.
+    pub key: String,
+    /// Run that made it.
+    pub run: RunId,
+    /// What is kept of the group.
+    pub group: Group,
+}
+
+/// What a group has made in this cell.
+#[derive(Clone, Debug)]
+pub struct Made {
+    /// Name of the group.
+    pub name: String,
+    /// How long its steps took.
+    pub took: Duration,
+    /// What is kept of it.
+    pub group: Group,
 }
 
 /// A service that went down, or never became ready.
@@ -57,6 +105,8 @@ pub trait Services: Send + Sync {
 pub struct Down {
     /// Name of the service.
     pub service: String,
+    /// The service that was down first: this one, unless it could not start because of another one.
+    pub root: String,
     /// `failed` or `errored`.
     pub outcome: Outcome,
     /// Reason in one line.
@@ -71,7 +121,12 @@ pub enum Unavailable {
     /// It exited unexpectedly or can't become ready.
     Down(Arc<Down>),
     /// It isn't running and isn't being started.
-    NotRunning(String),
+    NotRunning {
+        /// Name of the service.
+        service: String,
+        /// Reason in one line.
+        reason: String,
+    },
     /// The service doesn't exist.
     Unknown(String),
 }

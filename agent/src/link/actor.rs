@@ -7,7 +7,7 @@
 //! The actor never waits: the connection takes as much as fits, and cells receive cancel orders through a watch
 //! channel.
 
-use super::cells::{CellSpawner, Starter};
+use super::cells::{CellSpawner, Files, NoWorkspace, Starter};
 use super::connect::Coordinator;
 use super::connection;
 use super::core::{About, Effect, Link};
@@ -23,9 +23,10 @@ use kameo::actor::{ActorRef, Spawn, WeakRecipient};
 use kameo::error::Infallible;
 use kameo::mailbox;
 use kameo::message::{Context, Message};
-use phalanx_proto::link::{FromAgent, Hello, Offer};
+use phalanx_proto::link::{Ahead, FromAgent, Hello, Offer, ToAgent};
 use phalanx_shared::cancel::CancelOrder;
 use phalanx_shared::id::Token;
+use phalanx_shared::plan::WantedImage;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
@@ -39,10 +40,10 @@ const TICK: Duration = Duration::from_millis(250);
 /// Capacity of the mailbox; producers wait when it is full.
 const MAILBOX: usize = 1024;
 
-/// Pulls images ahead of the cells that need them.
+/// Prepares images ahead of the cells that need them.
 pub trait Prefetcher: Send + Sync + 'static {
-    /// Starts the pulls and returns immediately.
-    fn prefetch(&self, images: Vec<String>);
+    /// Prepares these images and no others from now on. Returns immediately.
+    fn prefetch(&self, images: Vec<WantedImage>);
 }
 
 /// Arguments of an agent's link.
@@ -58,7 +59,7 @@ pub struct Args {
     pub state_dir: PathBuf,
     /// Runs attempts.
     pub cells: Arc<dyn CellSpawner>,
-    /// Pulls images; `None` if there is no engine.
+    /// Prepares images; `None` if there is no engine.
     pub images: Option<Arc<dyn Prefetcher>>,
     /// The agent's clock.
     pub clock: Arc<dyn Clock>,
@@ -72,6 +73,7 @@ pub struct Args {
 #[derive(Clone)]
 pub struct Handle {
     agent: ActorRef<Agent>,
+    files: Files,
     left: CancellationToken,
 }
 
@@ -101,10 +103,14 @@ pub async fn start(args: Args) -> io::Result<Handle> {
     let (old, now) = (workspaces.clone(), clock.wall());
     // In the background, because there may be many.
     tokio::task::spawn_blocking(move || old.prune(now));
-    let starter = Starter {
-        cells,
+    let files = Files {
         coordinator: coordinator.clone(),
         workspaces,
+        clock: clock.clone(),
+    };
+    let starter = Starter {
+        cells,
+        files: files.clone(),
         clock: clock.clone(),
         logs: logs.clone(),
         room,
@@ -130,7 +136,7 @@ pub async fn start(args: Args) -> io::Result<Handle> {
     ));
     tokio::spawn(tick(inputs.downgrade()));
     tokio::spawn(take_overs(overs, inputs.downgrade()));
-    Ok(Handle { agent, left })
+    Ok(Handle { agent, files, left })
 }
 
 impl Handle {
@@ -147,6 +153,19 @@ impl Handle {
     /// Reports that the engine's images have changed; the next Hello contains them.
     pub async fn holds_images(&self, images: Vec<String>) {
         let _ = self.agent.tell(Input::Images(images)).await;
+    }
+
+    /// Reports how far the images are that are prepared ahead.
+    pub async fn ahead(&self, images: Vec<Ahead>) {
+        let _ = self.agent.tell(Input::Ahead(images)).await;
+    }
+
+    /// Returns the directory of a workspace, which is fetched if it isn't here.
+    ///
+    /// # Errors
+    /// The coordinator doesn't have it or can't be reached, or the disk fails.
+    pub async fn workspace(&self, digest: &str) -> Result<PathBuf, NoWorkspace> {
+        self.files.get(digest).await
     }
 
     /// Returns the attempts whose clean-up isn't over: the reaper must leave them alone.
@@ -252,7 +271,12 @@ impl Agent {
             Input::Received {
                 generation,
                 message,
-            } if current == Some(generation) => self.core.received(now, *message),
+            } if current == Some(generation) => {
+                if let ToAgent::Welcome(welcome) = &*message {
+                    self.starter.cells.narrow(welcome.policy.clone());
+                }
+                self.core.received(now, *message)
+            }
             Input::Say {
                 generation,
                 message,
@@ -274,6 +298,7 @@ impl Agent {
                 self.core.holds_images(images);
                 Vec::new()
             }
+            Input::Ahead(images) => self.core.prepares(images),
             Input::CancelAll(order) => self.core.cancel_all(&order),
             Input::Drain => self.core.drain(now),
             Input::Tick => self.core.tick(now),
@@ -290,6 +315,12 @@ impl Agent {
                 Effect::Send(message) => self.send(message),
                 Effect::Start(offer) => self.start(*offer, me),
                 Effect::Cancel { token, order } => {
+                    if order.force {
+                        // The run's end waits for nothing but the logs.
+                        let reason = format!("cancelled at once: {}", order.reason);
+                        let token = token.clone();
+                        self.logs.order(Order::NoArtifacts { token, reason });
+                    }
                     if let Some(cell) = self.orders.get(&token) {
                         cell.send_replace(Some(order));
                     }

@@ -40,7 +40,9 @@ impl Attempt {
     pub fn take(&mut self, mut event: Stamped) -> Vec<Stamped> {
         if let Some(over) = self.budget.over() {
             match &mut event.kind {
-                EventKind::AttemptFinished { outcome, reason } => {
+                EventKind::AttemptFinished {
+                    outcome, reason, ..
+                } => {
                     (*outcome, *reason) = (Outcome::Errored, Some(over.to_owned()));
                 }
                 EventKind::TornDown { .. } => {}
@@ -158,6 +160,8 @@ mod tests {
             event(EventKind::AttemptFinished {
                 outcome: Outcome::Passed,
                 reason: None,
+                timed_out: false,
+                culprit: None,
             })
         };
         let kinds = |events: Vec<Stamped>| -> Vec<String> {

@@ -73,12 +73,17 @@ pub fn slim(kind: EventKind) -> EventKind {
                 .collect(),
             checks: Vec::new(),
             output: None,
+            captured: Vec::new(),
             failure: None,
             ..*result
         })),
-        EventKind::AttemptFinished { outcome, reason } => EventKind::AttemptFinished {
+        EventKind::AttemptFinished {
+            outcome, reason, ..
+        } => EventKind::AttemptFinished {
             outcome,
             reason: reason.as_deref().map(cut),
+            timed_out: false,
+            culprit: None,
         },
         EventKind::TornDown {
             removed,
@@ -131,6 +136,8 @@ mod tests {
         let finished = slim(EventKind::AttemptFinished {
             outcome: phalanx_shared::outcome::Outcome::Failed,
             reason: Some("x".repeat(9_000_000)),
+            timed_out: false,
+            culprit: None,
         });
         assert_eq!(finished.name(), "attempt_finished");
         assert!(serde_json::to_vec(&finished).unwrap().len() < 2_000);

@@ -5,7 +5,7 @@ use super::input::Input;
 use super::logs::actor::{Input as LogInput, Logs};
 use crate::cell_contract::Assignment;
 use crate::clock::Clock;
-use crate::sink::{LogChunk, Stamped};
+use crate::sink::{ArtifactPiece, LogChunk, Stamped};
 use crate::workspace::{self, Workspaces};
 use kameo::actor::Recipient;
 use phalanx_proto::link::Offer;
@@ -14,6 +14,7 @@ use phalanx_shared::cancel::CancelOrder;
 use phalanx_shared::event::EventKind;
 use phalanx_shared::id::Token;
 use phalanx_shared::outcome::Outcome;
+use phalanx_shared::policy::Rules;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
@@ -23,16 +24,23 @@ use tokio::task::JoinError;
 const EVENTS: usize = 64;
 /// Number of chunks of one cell that may wait for the log spool.
 const CHUNKS: usize = 64;
+/// Number of pieces of artifacts of one cell that may wait for the log spool.
+const PIECES: usize = 8;
 
 /// Runs attempts: real cells, or scripted ones in tests.
 pub trait CellSpawner: Send + Sync + 'static {
     /// Starts an attempt and returns immediately. The attempt reports through the assignment's channels.
     fn spawn(&self, assignment: Assignment);
+    /// Takes the rules by which the coordinator narrows the agent's policy, for attempts that start from now on.
+    fn narrow(&self, rules: Option<Rules>) {
+        drop(rules);
+    }
 }
 
-/// Why a cell's workspace isn't available.
+/// Why a workspace isn't available.
 #[derive(Debug, thiserror::Error)]
-enum NoWorkspace {
+#[allow(missing_docs)]
+pub enum NoWorkspace {
     #[error("reading the workspace: {0}")]
     Reading(JoinError),
     #[error(transparent)]
@@ -43,68 +51,17 @@ enum NoWorkspace {
     Invalid(workspace::Error),
 }
 
-/// The parts needed to start a cell.
+/// Provides workspaces.
 #[derive(Clone)]
-pub(super) struct Starter {
-    pub cells: Arc<dyn CellSpawner>,
+pub(super) struct Files {
     pub coordinator: Coordinator,
     pub workspaces: Workspaces,
     pub clock: Arc<dyn Clock>,
-    pub logs: Logs,
-    /// Whether the spool accepts more events.
-    pub room: watch::Receiver<bool>,
 }
 
-impl Starter {
-    /// Starts a cell in the background. Its cancel order can be sent at once.
-    pub fn start(
-        &self,
-        agent: Recipient<Input>,
-        offer: Offer,
-    ) -> watch::Sender<Option<CancelOrder>> {
-        let (order, cancel) = watch::channel(None);
-        let (events, emitted) = mpsc::channel(EVENTS);
-        let (logs, chunks) = mpsc::channel(CHUNKS);
-        let token = offer.token.clone();
-        tokio::spawn(take_events(
-            agent,
-            self.clock.clone(),
-            self.room.clone(),
-            token.clone(),
-            emitted,
-        ));
-        tokio::spawn(take_logs(self.logs.clone(), token, chunks));
-        let starter = self.clone();
-        tokio::spawn(async move {
-            let assignment = Assignment {
-                token: offer.token,
-                job: offer.job,
-                secrets: Arc::unwrap_or_clone(offer.secrets),
-                workspace: None,
-                traceparent: offer.traceparent,
-                events,
-                logs,
-                cancel,
-            };
-            starter.with_workspace(assignment).await;
-        });
-        order
-    }
-
-    /// Fetches the job's workspace, if it has one, and starts the cell. If that fails, the attempt is errored.
-    async fn with_workspace(&self, mut assignment: Assignment) {
-        let digest = assignment.job.workspace.get("digest");
-        let digest = digest.and_then(|digest| digest.as_str()).map(str::to_owned);
-        if let Some(digest) = digest {
-            match self.workspace(&digest).await {
-                Ok(path) => assignment.workspace = Some(path),
-                Err(error) => return self.give_up(assignment, error.to_string()).await,
-            }
-        }
-        self.cells.spawn(assignment);
-    }
-
-    async fn workspace(&self, digest: &str) -> Result<PathBuf, NoWorkspace> {
+impl Files {
+    /// Returns the directory of a workspace, which is fetched if it isn't here.
+    pub async fn get(&self, digest: &str) -> Result<PathBuf, NoWorkspace> {
         let now = self.clock.wall();
         let (workspaces, name) = (self.workspaces.clone(), digest.to_owned());
         let held = tokio::task::spawn_blocking(move || workspaces.get(&name, now)).await;
@@ -123,19 +80,85 @@ impl Starter {
             .map_err(NoWorkspace::Unpacking)?
             .map_err(NoWorkspace::Invalid)
     }
+}
+
+/// The parts needed to start a cell.
+#[derive(Clone)]
+pub(super) struct Starter {
+    pub cells: Arc<dyn CellSpawner>,
+    pub files: Files,
+    pub clock: Arc<dyn Clock>,
+    pub logs: Logs,
+    /// Whether the spool accepts more events.
+    pub room: watch::Receiver<bool>,
+}
+
+impl Starter {
+    /// Starts a cell in the background. Its cancel order can be sent at once.
+    pub fn start(
+        &self,
+        agent: Recipient<Input>,
+        offer: Offer,
+    ) -> watch::Sender<Option<CancelOrder>> {
+        let (order, cancel) = watch::channel(None);
+        let (events, emitted) = mpsc::channel(EVENTS);
+        let (logs, chunks) = mpsc::channel(CHUNKS);
+        let (artifacts, pieces) = mpsc::channel(PIECES);
+        let token = offer.token.clone();
+        tokio::spawn(take_events(
+            agent,
+            self.clock.clone(),
+            self.room.clone(),
+            token.clone(),
+            emitted,
+        ));
+        tokio::spawn(take_bytes(self.logs.clone(), token, chunks, pieces));
+        let starter = self.clone();
+        tokio::spawn(async move {
+            let assignment = Assignment {
+                token: offer.token,
+                job: offer.job,
+                secrets: Arc::unwrap_or_clone(offer.secrets),
+                workspace: None,
+                traceparent: offer.traceparent,
+                events,
+                logs,
+                artifacts,
+                cancel,
+            };
+            starter.with_workspace(assignment).await;
+        });
+        order
+    }
+
+    /// Fetches the job's workspace, if it has one, and starts the cell. If that fails, the attempt is errored.
+    async fn with_workspace(&self, mut assignment: Assignment) {
+        let digest = assignment.job.workspace.get("digest");
+        let digest = digest.and_then(|digest| digest.as_str()).map(str::to_owned);
+        if let Some(digest) = digest {
+            match self.files.get(&digest).await {
+                Ok(path) => assignment.workspace = Some(path),
+                Err(error) => return self.give_up(assignment, error.to_string()).await,
+            }
+        }
+        self.cells.spawn(assignment);
+    }
 
     async fn give_up(&self, assignment: Assignment, reason: String) {
         let Assignment {
             token,
             events,
             logs,
+            artifacts,
             ..
         } = assignment;
-        drop(logs);
+        drop((logs, artifacts));
         let at = self.clock.wall();
         let finished = EventKind::AttemptFinished {
             outcome: Outcome::Errored,
             reason: Some(reason),
+            timed_out: false,
+            culprit: None,
         };
         let torn_down = EventKind::TornDown {
             removed: 0,
@@ -177,7 +200,24 @@ async fn take_events(
     let _ = agent.tell(Input::CellGone { token, at }).await;
 }
 
-async fn take_logs(logs: Logs, token: Token, mut chunks: mpsc::Receiver<LogChunk>) {
+/// Forwards a cell's logs and artifacts until both are over.
+async fn take_bytes(
+    logs: Logs,
+    token: Token,
+    chunks: mpsc::Receiver<LogChunk>,
+    pieces: mpsc::Receiver<ArtifactPiece>,
+) {
+    tokio::join!(take_logs(&logs, chunks), take_artifacts(&logs, pieces));
+    logs.tell(LogInput::End(token)).await;
+}
+
+async fn take_artifacts(logs: &Logs, mut pieces: mpsc::Receiver<ArtifactPiece>) {
+    while let Some(piece) = pieces.recv().await {
+        logs.tell(LogInput::Artifact(piece)).await;
+    }
+}
+
+async fn take_logs(logs: &Logs, mut chunks: mpsc::Receiver<LogChunk>) {
     while let Some(chunk) = chunks.recv().await {
         let LogChunk {
             token,
@@ -195,5 +235,4 @@ async fn take_logs(logs: Logs, token: Token, mut chunks: mpsc::Receiver<LogChunk
         })
         .await;
     }
-    logs.tell(LogInput::End(token)).await;
 }

@@ -81,6 +81,7 @@ impl Coordinator {
     }
 
     /// Downloads a workspace's archive into an unnamed file.
+    #[tracing::instrument(name = "fetch a workspace", skip_all, fields(digest))]
     pub async fn workspace(&self, digest: &str) -> Result<File, FetchError> {
         let fetched = self.fetch(digest).await;
         fetched.map_err(|reason| FetchError {
@@ -127,6 +128,7 @@ enum FetchFault {
     File(#[from] std::io::Error),
 }
 
+#[tracing::instrument(name = "connect", skip_all)]
 async fn connect(endpoint: &Endpoint) -> Result<Channel, Unreachable> {
     Ok(channel::connect(endpoint.clone()).await?)
 }

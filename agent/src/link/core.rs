@@ -13,12 +13,13 @@ use super::overflow::Overflow;
 use super::spool::Spool;
 use crate::sink::Stamped;
 use phalanx_proto::PROTOCOLS;
-use phalanx_proto::link::{FromAgent, Held, Hello, Offer, ToAgent, Welcome};
+use phalanx_proto::link::{Ahead, FromAgent, Held, Hello, Offer, ToAgent, Welcome};
 use phalanx_shared::cancel::CancelOrder;
 use phalanx_shared::event::EventKind;
 use phalanx_shared::id::{AgentId, Token};
 use phalanx_shared::outcome::Outcome;
-use phalanx_shared::plan::Resources;
+use phalanx_shared::plan::{Resources, WantedImage};
+use phalanx_shared::policy::Rules;
 use phalanx_shared::time::Timestamp;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -40,6 +41,10 @@ pub struct About {
     pub resources: Resources,
     /// Names of the images that its engine holds.
     pub images: Vec<String>,
+    /// What its policy allows.
+    pub policy: Option<Rules>,
+    /// Maximum number of images that it pulls and builds ahead at the same time.
+    pub ahead: u32,
 }
 
 /// Effects that the link wants performed.
@@ -53,8 +58,8 @@ pub enum Effect {
     Cancel { token: Token, order: CancelOrder },
     /// Drop an attempt's logs, because they are no longer wanted.
     DropLogs { token: Token, reason: String },
-    /// Pull images.
-    Prefetch(Vec<String>),
+    /// Prepare these images ahead, and no others.
+    Prefetch(Vec<WantedImage>),
     /// Drop the connection and open a new one.
     Reconnect(String),
     /// Last effect: every attempt is over and every event is delivered.
@@ -82,6 +87,10 @@ pub struct Link<O> {
     pub(super) lease: Option<Lease>,
     pub(super) draining: bool,
     pub(super) left: bool,
+    /// How many Hellos were sent.
+    pub(super) hellos: u64,
+    /// How far the images are that are prepared ahead.
+    ahead: Vec<Ahead>,
 }
 
 pub(super) type Effects = Vec<Effect>;
@@ -97,6 +106,8 @@ impl<O: Overflow> Link<O> {
             lease: None,
             draining: false,
             left: false,
+            hellos: 0,
+            ahead: Vec::new(),
         }
     }
 
@@ -136,10 +147,25 @@ impl<O: Overflow> Link<O> {
         self.about.images = images;
     }
 
+    /// Handles a report on the images that are prepared ahead.
+    pub fn prepares(&mut self, ahead: Vec<Ahead>) -> Effects {
+        self.ahead = ahead;
+        match self.connection {
+            Connection::Up => vec![self.tell_ahead()],
+            _ => Vec::new(),
+        }
+    }
+
+    fn tell_ahead(&self) -> Effect {
+        let images = self.ahead.clone();
+        Effect::Send(FromAgent::Ahead { images })
+    }
+
     /// Handles a new connection: sends the Hello.
     pub fn connected(&mut self, now: Duration) -> Effects {
         self.end_if_ran_out(now, |link| {
             link.connection = Connection::Greeting { since: now };
+            link.hellos += 1;
             vec![Effect::Send(FromAgent::Hello(link.hello()))]
         })
     }
@@ -153,6 +179,8 @@ impl<O: Overflow> Link<O> {
             slots,
             resources,
             images,
+            policy,
+            ahead,
         } = self.about.clone();
         let held = |(token, attempt): (&Token, &Attempt)| Held {
             token: token.clone(),
@@ -176,6 +204,9 @@ impl<O: Overflow> Link<O> {
                 .collect(),
             // The actor fills this in when it sends the Hello.
             instance: String::new(),
+            number: self.hellos,
+            policy,
+            ahead: Some(ahead),
         }
     }
 
@@ -226,6 +257,9 @@ impl<O: Overflow> Link<O> {
         if self.draining {
             effects.push(Effect::Send(FromAgent::Draining));
         }
+        if !self.ahead.is_empty() {
+            effects.push(self.tell_ahead());
+        }
         self.flush(now, &mut effects);
         self.leave_if_done(&mut effects);
         effects
@@ -252,6 +286,8 @@ impl<O: Overflow> Link<O> {
                 }
             }
             ToAgent::Drain => return self.drain(now),
+            // No cell comes any more.
+            ToAgent::Prefetch { .. } if self.draining => {}
             ToAgent::Prefetch { images } => effects.push(Effect::Prefetch(images)),
             // There is one Welcome per connection; another one has no effect.
             ToAgent::Welcome(_) => {}
@@ -373,6 +409,8 @@ impl<O: Overflow> Link<O> {
             missing.push(EventKind::AttemptFinished {
                 outcome: Outcome::Errored,
                 reason: Some("the cell ended without a verdict: a bug of the agent".to_owned()),
+                timed_out: false,
+                culprit: None,
             });
         }
         if !attempt.torn_down {

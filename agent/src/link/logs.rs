@@ -3,5 +3,7 @@
 
 pub mod actor;
 pub mod attempt;
+pub mod room;
+mod segments;
 pub mod spool;
 pub mod tail;

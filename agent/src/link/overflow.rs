@@ -2,11 +2,15 @@
 //! with the process, so a new one starts with an empty directory.
 
 use crate::private;
+use phalanx_shared::language::quantity::spelled_bytes;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
+
+/// Maximum number of bytes of the disk that large files leave free.
+const RESERVE: u64 = 1 << 30;
 
 /// Location of bytes in an [`Overflow`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +29,10 @@ pub trait Overflow: Send {
     fn read(&mut self, name: &str, place: Place) -> io::Result<Vec<u8>>;
     /// Removes a file, if it exists.
     fn remove(&mut self, name: &str);
+    /// Returns why nothing large should be appended, if the disk is nearly full.
+    fn below_reserve(&self) -> Option<String> {
+        None
+    }
 }
 
 /// Files in a directory that belongs to this process.
@@ -88,6 +96,19 @@ impl Overflow for Directory {
         if self.open.remove(name).is_some() {
             let _ = std::fs::remove_file(self.path.join(name));
         }
+    }
+
+    /// Keeps 1 GiB free, or a tenth of the disk if that is less: events, workspaces and often the engine need it.
+    fn below_reserve(&self) -> Option<String> {
+        let disk = nix::sys::statvfs::statvfs(&self.path).ok()?;
+        let block = disk.fragment_size();
+        let reserve = (disk.blocks() * block / 10).min(RESERVE);
+        (disk.blocks_available() * block < reserve).then(|| {
+            format!(
+                "the agent's disk is nearly full: less than {} are left",
+                spelled_bytes(reserve)
+            )
+        })
     }
 }
 

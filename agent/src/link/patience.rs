@@ -83,6 +83,7 @@ impl<O: Overflow> Link<O> {
             if matches!(self.connection, Connection::Up) {
                 effects.push(Effect::Send(FromAgent::Draining));
             }
+            effects.push(Effect::Prefetch(Vec::new()));
         }
         self.flush(now, &mut effects);
         self.leave_if_done(&mut effects);

@@ -23,14 +23,19 @@
 //! (→ `errored`).
 
 use crate::beneath::Place;
+use crate::policy::Policy;
+use crate::runtime::gather::Gather;
 use crate::runtime::head_tail::HeadTail;
+use crate::runtime::search::{FoundFile, Search};
 use crate::sink::LogSink;
 use async_trait::async_trait;
 use phalanx_shared::event::LogStream;
 use phalanx_shared::id::{AgentId, Token};
 use phalanx_shared::language::service::ServiceConfig;
 use phalanx_shared::outcome::Outcome;
+use phalanx_shared::policy::Refusal;
 use phalanx_shared::trace::AttemptTrace;
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::net::IpAddr;
@@ -61,6 +66,10 @@ pub struct AttemptScope {
     /// Trace context of the attempt, if it is traced. Containers and processes get the span of their service as
     /// `TRACEPARENT`.
     pub trace: Option<AttemptTrace>,
+    /// Images by service that replace those of the services' definitions: references with digests, or the engine's ids.
+    pub images: BTreeMap<String, String>,
+    /// What the attempt may do outside its own objects and its workspace.
+    pub policy: Arc<Policy>,
 }
 
 impl AttemptScope {
@@ -84,6 +93,8 @@ pub enum Fault {
     Unsupported,
     /// Another service that it depends on failed.
     Dependency,
+    /// The agent's policy refuses it.
+    Policy,
     /// The service's definition can't be evaluated, or asks for something that this agent lacks.
     Definition,
     /// An image is missing, or can't be pulled or built.
@@ -107,9 +118,12 @@ impl Fault {
             | Fault::Path
             | Fault::Unsupported
             | Fault::Dependency => Outcome::Failed,
-            Fault::Definition | Fault::Image | Fault::Engine | Fault::Machine | Fault::Misuse => {
-                Outcome::Errored
-            }
+            Fault::Policy
+            | Fault::Definition
+            | Fault::Image
+            | Fault::Engine
+            | Fault::Machine
+            | Fault::Misuse => Outcome::Errored,
         }
     }
 }
@@ -141,6 +155,11 @@ impl RuntimeError {
         RuntimeError::new(fault, format!("service {service}: {why}")).naming(service)
     }
 
+    /// Creates the error of something that the agent's policy refuses.
+    pub fn refused(refusal: &Refusal) -> Self {
+        RuntimeError::new(Fault::Policy, format!("{refusal}; {}", refusal.help()))
+    }
+
     /// Declares that the reason names this service already.
     #[must_use]
     pub fn naming(mut self, service: &str) -> Self {
@@ -151,6 +170,22 @@ impl RuntimeError {
     /// Returns whether the reason names this service.
     pub fn names(&self, service: &str) -> bool {
         self.service.as_deref() == Some(service)
+    }
+
+    /// Returns the service to blame if the error says that it can't run, and not only that an operation is impossible.
+    pub fn culprit(&self) -> Option<&str> {
+        match self.fault {
+            Fault::Dependency | Fault::Image | Fault::Engine | Fault::Machine => {
+                self.service.as_deref()
+            }
+            Fault::Command
+            | Fault::State
+            | Fault::Path
+            | Fault::Unsupported
+            | Fault::Policy
+            | Fault::Definition
+            | Fault::Misuse => None,
+        }
     }
 
     /// Returns the outcome that the error leads to.
@@ -197,6 +232,8 @@ pub struct ExecRequest {
     pub user: Option<String>,
     /// Working directory.
     pub workdir: Option<String>,
+    /// Whether it has extended privileges.
+    pub privileged: bool,
     /// Maximum bytes kept of each output stream: half from the head and half from the tail, with a marker line between.
     pub max_output: usize,
     /// Receives output as it arrives, so that it is available even if no caller waits for the end.
@@ -279,15 +316,59 @@ pub trait Runtime: Send + Sync + 'static {
 /// The services of one attempt.
 #[async_trait]
 pub trait Stack: Send + Sync {
+    /// Returns the part of the time that opening it took in which the engine was busy with other requests.
+    fn queued(&self) -> Duration {
+        Duration::ZERO
+    }
     /// Pulls or builds the image. Returns a summary (`postgres:17, pulled in 3.1s`) for the `Pulled` or `Built` event,
     /// or `None` if there was nothing to do.
     async fn prepare(&self, config: &ServiceConfig) -> Result<Option<Prepared>, RuntimeError>;
+    /// Returns how far the pull or build is that `prepare` waits for (`2 of 5 layers done, 31 of 120 MiB`), if that is
+    /// known.
+    fn preparing(&self, _service: &str) -> Option<String> {
+        None
+    }
+    /// Returns what a definition asks for that makes no difference to the service and that this runtime leaves out, for
+    /// display.
+    fn notes(&self, config: &ServiceConfig) -> Vec<String> {
+        let _ = config;
+        Vec::new()
+    }
     /// Creates the member without starting it. Called once per service name.
     async fn create(
         &self,
         config: &ServiceConfig,
         logs: LogSink,
     ) -> Result<Arc<dyn Member>, RuntimeError>;
+    /// Returns the engine's id of the image that a prepared service runs; `None` if members of this kind run no images.
+    async fn image_id(&self, config: &ServiceConfig) -> Result<Option<String>, RuntimeError> {
+        let _ = config;
+        Ok(None)
+    }
+    /// Saves the files of members that don't run: what their containers changed, and their volumes. Nothing of the
+    /// environment or the command gets into what is saved.
+    async fn save(&self, order: SaveOrder) -> Result<Saved, RuntimeError> {
+        let _ = order;
+        Err(RuntimeError::new(
+            Fault::Unsupported,
+            "members of this kind can't be saved",
+        ))
+    }
+    /// Puts saved files in place: later `create`s of these services start with them. Called before any of them is created.
+    /// Checks the digest of each file.
+    async fn restore(&self, saved: &Saved, from: PathBuf) -> Result<(), RuntimeError> {
+        let _ = (saved, from);
+        Err(RuntimeError::new(
+            Fault::Unsupported,
+            "members of this kind can't be restored",
+        ))
+    }
+    /// Removes the members of services and their volumes, and forgets what was restored for them, so that they can be created
+    /// anew.
+    async fn discard(&self, services: &[String]) -> Result<(), RuntimeError> {
+        let _ = services;
+        Ok(())
+    }
     /// Chooses a free port of 127.0.0.1 for each name and holds it for the service until `close`, so that the service's
     /// definition (`port.NAME`) can be evaluated before `create`. Repeated calls with the same names return the same
     /// ports. Only for services that run as host processes: containers have their own ports.
@@ -315,16 +396,104 @@ pub trait Stack: Send + Sync {
             "this runtime can't run commands on the host",
         ))
     }
+    /// Finds files in the directory where `run_on_host` runs commands.
+    async fn find_on_host(&self, search: Search) -> Result<Vec<FoundFile>, RuntimeError> {
+        let pattern = search.pattern.as_str();
+        let why =
+            format!("{pattern} can't be looked for: this runtime has no directory on the host");
+        Err(RuntimeError::new(Fault::Unsupported, why))
+    }
+    /// Sends files in the directory where `run_on_host` runs commands. What doesn't exist isn't an error.
+    async fn gather_on_host(&self, gather: Gather) -> Result<(), RuntimeError> {
+        let pattern = gather.pattern.as_str();
+        let why = format!("{pattern} can't be kept: this runtime has no directory on the host");
+        Err(RuntimeError::new(Fault::Unsupported, why))
+    }
     /// Stops every service (with its stop signal, within `grace`) and removes everything, in reverse order of creation
     /// where the order matters. If `keep` is set, removes nothing and marks the objects to be reaped after that time.
     async fn close(&self, grace: Duration, keep: Option<Duration>) -> Closed;
+}
+
+/// An order to save the files of services.
+#[derive(Clone, Debug)]
+pub struct SaveOrder {
+    /// The services. They have been created and don't run.
+    pub services: Vec<String>,
+    /// Directory for the files.
+    pub directory: PathBuf,
+    /// Key of the snapshot, for labels.
+    pub key: String,
+    /// Id of the store, for labels.
+    pub store: String,
+    /// Maximum total size in bytes.
+    pub max_bytes: u64,
+}
+
+/// The saved files of services.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Saved {
+    /// The services.
+    pub services: Vec<SavedService>,
+    /// Their volumes, each once.
+    pub volumes: Vec<SavedVolume>,
+}
+
+impl Saved {
+    /// Returns the total size in bytes.
+    pub fn bytes(&self) -> u64 {
+        let images = self.services.iter().flat_map(|service| &service.image);
+        let images: u64 = images.map(|image| image.bytes).sum();
+        images + self.volumes.iter().map(|volume| volume.bytes).sum::<u64>()
+    }
+}
+
+/// A service whose files are saved.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SavedService {
+    /// Name of the service.
+    pub name: String,
+    /// Id of the image that it ran.
+    pub base: String,
+    /// What its container has changed outside of volumes, as an image; `None` if it changed nothing.
+    pub image: Option<SavedImage>,
+}
+
+/// A container's own files, as an image over that of its service.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SavedImage {
+    /// Id of the image.
+    pub id: String,
+    /// Size of what it adds to the service's image.
+    pub bytes: u64,
+}
+
+/// A saved volume.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SavedVolume {
+    /// The service whose container it was read from.
+    pub service: String,
+    /// Its path in that container.
+    pub target: String,
+    /// Its name in the spec; `None` if it has none.
+    pub name: Option<String>,
+    /// Name of its file in the snapshot's directory: a tar archive.
+    pub file: String,
+    /// SHA-256 of the file.
+    pub sha256: String,
+    /// Size of the file in bytes.
+    pub bytes: u64,
 }
 
 /// Result of `prepare`, with a summary for the event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Prepared {
     /// An image was pulled.
-    Pulled(String),
+    Pulled {
+        /// The image, as the service's definition names it.
+        image: String,
+        /// Summary.
+        detail: String,
+    },
     /// An image was built.
     Built(String),
 }
@@ -332,9 +501,23 @@ pub enum Prepared {
 /// One service of a stack.
 #[async_trait]
 pub trait Member: Send + Sync {
+    /// Returns the part of the time that its creation and all its starts took in which the engine was busy with other
+    /// requests.
+    fn queued(&self) -> Duration {
+        Duration::ZERO
+    }
+    /// Returns what the member runs, whatever the image's tag names later: `postgres@sha256:…` if the image came from a
+    /// registry, else the engine's id `sha256:…`. `None` for host processes. Known after `create`.
+    fn image(&self) -> Option<String> {
+        None
+    }
     /// Starts the member. Returns once it runs and its addresses are known. Its output goes to the sink given to
     /// `create`, from the first byte on.
     async fn start(&self) -> Result<Addresses, RuntimeError>;
+    /// Runs the hooks of its definition that belong to a start, one after the other. Called after `start`.
+    async fn post_start(&self) -> Result<(), RuntimeError> {
+        Ok(())
+    }
     /// Returns a watch on the newest exit: `None` while the member runs or before its first start. An exit is sent only
     /// after all output of that start has been handed to the log sink.
     fn exits(&self) -> watch::Receiver<Option<Exit>>;
@@ -360,8 +543,8 @@ pub trait Member: Send + Sync {
     }
     /// Returns the current addresses. Resolves them anew, since a restart may change them.
     async fn addresses(&self) -> Result<Addresses, RuntimeError>;
-    /// Sends the stop signal and kills the member after `grace` (the service's own if `None`). Returns when it has
-    /// exited.
+    /// Runs the hooks of its definition that belong to a stop, then sends the stop signal and kills the member after
+    /// `grace` (the service's own if `None`). Returns when it has exited. A hook that fails leaves it running.
     async fn stop(&self, grace: Option<Duration>) -> Result<(), RuntimeError>;
     /// Sends a signal. For SIGKILL, returns when the member has exited.
     async fn kill(&self, signal: SignalName) -> Result<(), RuntimeError>;
@@ -380,6 +563,18 @@ pub trait Member: Send + Sync {
     async fn copy_in(&self, from: Place, to: String) -> Result<(), RuntimeError>;
     /// Copies a file or directory out of the member.
     async fn copy_out(&self, from: String, to: Place) -> Result<(), RuntimeError>;
+    /// Finds files inside the member, whether it runs or not, by a path or a glob. What doesn't exist isn't an error.
+    async fn find(&self, search: Search) -> Result<Vec<FoundFile>, RuntimeError> {
+        let pattern = search.pattern.as_str();
+        let why = format!("{pattern} can't be looked for: members of this kind hold no files");
+        Err(RuntimeError::new(Fault::Unsupported, why))
+    }
+    /// Sends files inside the member, whether it runs or not. What doesn't exist isn't an error.
+    async fn gather(&self, gather: Gather) -> Result<(), RuntimeError> {
+        let pattern = gather.pattern.as_str();
+        let why = format!("{pattern} can't be kept: members of this kind hold no files");
+        Err(RuntimeError::new(Fault::Unsupported, why))
+    }
     /// Returns a summary for a failure report, as lines of text: exit code, OOM, health log, restarts. Contains no
     /// environment and no secrets.
     async fn inspect(&self) -> Vec<String>;

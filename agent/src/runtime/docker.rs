@@ -1,10 +1,11 @@
 //! Implements the runtime contract with containers, through the engine's API. bollard's types stay in this folder.
 //!
-//! `client`, `endpoint`, `away` (connection) · `labels` (names) · `convert`, `mounts` (from definition to request) ·
-//! `image` (pull, build) · `govern` (limits concurrency and decides the order) · `network`, `subnet`, `reach` (the
-//! cell's network) · `stack`, `attempt` (a cell's containers) · `handle`, `start`, `output`, `carried`, `position`,
+//! `client`, `endpoint`, `away` (connection) · `labels` (names) · `convert`, `options`, `mounts` (from definition to
+//! request) ·
+//! `nested`, `placing` (mounts that others could lead elsewhere) · `image` (pull, build) · `govern` (limits concurrency and decides the order) · `network`, `joined`, `subnet`, `reach` (the
+//! cell's networks) · `stack`, `attempt` (a cell's containers) · `handle`, `start`, `output`, `carried`, `position`,
 //! `exec`, `copy`, `summary`, `member`, `address` (one container) · `watch` (the engine's events) · `close`, `sweep`
-//! (clean-up).
+//! (clean-up) · `checkup` (tries the engine).
 //!
 //! The caller decides when a service is ready, what an exit means and in which order services start.
 
@@ -12,6 +13,7 @@ mod address;
 mod attempt;
 mod away;
 mod carried;
+mod checkup;
 mod client;
 mod close;
 mod convert;
@@ -20,18 +22,27 @@ mod endpoint;
 mod error;
 mod exec;
 mod files;
+mod find;
+mod gather;
 mod govern;
 mod handle;
+mod hooks;
 mod image;
+mod joined;
 mod labels;
 mod lock;
 mod member;
 mod mounts;
+mod nested;
 mod network;
+mod options;
 mod output;
+mod placing;
 mod position;
 mod reach;
+mod restored;
 mod settings;
+mod snapshot;
 mod stack;
 mod start;
 mod subnet;
@@ -39,30 +50,38 @@ mod summary;
 mod sweep;
 mod watch;
 
+pub use checkup::Checkup;
 pub use endpoint::InvalidEndpoint;
 pub use error::Unusable;
+pub use image::Doing;
 pub use labels::of_attempt;
-pub use settings::{DockerSettings, Reach};
+pub use settings::{Builder, DockerSettings, Reach};
+pub use snapshot::Claims;
 pub use subnet::core::InvalidPool;
 pub use sweep::{Found, Kind, doomed};
 
 use self::attempt::Attempt;
 use self::client::Engine;
 use self::govern::Governor;
-use self::image::Images;
+use self::image::{For, Images};
 use self::lock::lock;
-use self::network::{Network, Networks};
+use self::network::{Network, Networks, Wanted};
 use self::reach::Way;
 use self::stack::Hold;
 use self::subnet::core::Allocator;
 use self::watch::Watch;
 use super::contract::{AttemptScope, Closed, Fault, Runtime, RuntimeError, Stack};
 use crate::clock::{Clock, SystemClock};
+use crate::policy::Policy;
 use async_trait::async_trait;
 use bollard::query_parameters::ListImagesOptionsBuilder;
 use phalanx_shared::id::{AgentId, Token};
+use phalanx_shared::plan::WantedImage;
+use phalanx_shared::policy::of_service;
 use sha2::{Digest, Sha256};
 use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, Weak};
 use tokio::sync::{OnceCell, oneshot};
 use tokio::task::{AbortHandle, JoinHandle};
@@ -168,6 +187,53 @@ impl DockerRuntime {
             .await
     }
 
+    /// Pulls or builds an image ahead of the cells that need it. `seen` receives the progress. Returns the kind of the
+    /// failure without its text, which no masks have seen.
+    pub async fn prepare_ahead(
+        &self,
+        image: &WantedImage,
+        policy: Arc<Policy>,
+        workspace: Option<PathBuf>,
+        scratch: PathBuf,
+        seen: impl Fn(Doing),
+    ) -> Result<(), Fault> {
+        let config = image.config().ok_or(Fault::Definition)?;
+        let refused = of_service(&config)
+            .iter()
+            .any(|need| policy.refuses(need).is_some());
+        if refused {
+            return Err(Fault::Policy);
+        }
+        let shared = &self.shared;
+        let scope = AttemptScope {
+            token: Token {
+                run: image.parts().run.clone().unwrap_or_else(|| "".into()),
+                cell: "".into(),
+                attempt: 0,
+                epoch: 0,
+            },
+            agent: shared.settings.agent.clone(),
+            cell_name: String::new(),
+            scratch,
+            workspace,
+            ipv6: false,
+            trace: None,
+            images: Default::default(),
+            policy,
+        };
+        let (engine, settings) = (&shared.engine, &shared.settings);
+        let prepared = shared
+            .images
+            .prepare(engine, settings, &config, &scope, For::Later, seen);
+        prepared.await.map(drop).map_err(|error| error.fault)
+    }
+
+    /// Returns whether the engine has an image.
+    pub async fn has(&self, image: &str) -> Result<bool, RuntimeError> {
+        let shared = &self.shared;
+        shared.images.present(&shared.engine, image).await
+    }
+
     /// Returns the names (with tag) of the images on the engine, which `Hello` reports to the scheduler.
     pub async fn images_present(&self) -> Result<Vec<String>, RuntimeError> {
         let engine = &self.shared.engine;
@@ -213,6 +279,13 @@ impl DockerRuntime {
             .map_err(|error| error::runtime("removing images that were built", &error))
     }
 
+    /// Removes the images of a store's snapshots that nothing claims. Returns how many there were.
+    pub async fn remove_snapshot_images(&self, claims: &Claims<'_>) -> Result<usize, RuntimeError> {
+        snapshot::remove_images(&self.shared.engine, claims)
+            .await
+            .map_err(|error| error::runtime("removing images of snapshots", &error))
+    }
+
     /// Removes objects that [`DockerRuntime::list_ours`] found and the caller chose.
     pub async fn remove(&self, objects: &[Found]) -> Closed {
         sweep::remove_all(&self.shared, objects).await
@@ -232,10 +305,14 @@ impl DockerRuntime {
         let mut labels = labels::of_attempt(&scope.agent, &scope.token);
         labels.extend(shared.settings.home_label());
         let (send, receive) = oneshot::channel();
-        let ipv6 = scope.ipv6;
+        let wanted = Wanted {
+            ipv6: scope.ipv6,
+            ..Wanted::default()
+        };
         // Runs in its own task: if the caller drops the call, nothing else would remove the network.
         tokio::spawn(async move {
-            let made = shared.networks.make(&name, labels, ipv6).await;
+            let never = AtomicBool::new(false);
+            let made = shared.networks.make(&name, labels, &wanted, &never).await;
             if let Err(Ok(unwanted)) = send.send(made) {
                 let _ = shared.networks.remove(&unwanted).await;
             }
@@ -280,10 +357,10 @@ impl Runtime for DockerRuntime {
         let setting = shared.settings.reach;
         let way = shared
             .way
-            .get_or_init(|| reach::decide(setting, &shared.engine, &attempt.network))
+            .get_or_init(|| reach::decide(setting, &shared.engine, &attempt.networks.first))
             .await;
         if let Way::Join(own) = way {
-            let joined = reach::join(&shared.engine, own, &attempt.network).await;
+            let joined = reach::join(&shared.engine, own, &attempt.networks.first).await;
             if let Err(error) = joined {
                 let why = error::said(&error);
                 close::close(attempt, std::time::Duration::ZERO, None).await;

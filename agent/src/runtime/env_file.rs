@@ -5,19 +5,21 @@
 
 use super::blocking::blocking;
 use super::contract::{Fault, RuntimeError};
-use crate::beneath;
+use crate::policy::Policy;
 use indexmap::IndexMap;
 use phalanx_shared::language::env_file;
 use phalanx_shared::language::service::{EnvFile, ServiceConfig};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Returns the service's environment: the variables of its files in order, overridden by its own. A value of `None`
 /// removes the variable. Paths are relative to `base`.
 pub async fn environment(
     config: &ServiceConfig,
     base: Option<&Path>,
+    policy: &Arc<Policy>,
 ) -> Result<IndexMap<String, Option<String>>, RuntimeError> {
-    let read = read(config, base).await?;
+    let read = read(config, base, policy).await?;
     let mut merged: IndexMap<_, _> = read
         .set
         .into_iter()
@@ -28,9 +30,13 @@ pub async fn environment(
 }
 
 /// Returns notes about the service's files: variables that have no value anywhere.
-pub async fn notes(config: &ServiceConfig, base: Option<&Path>) -> Vec<String> {
+pub async fn notes(
+    config: &ServiceConfig,
+    base: Option<&Path>,
+    policy: &Arc<Policy>,
+) -> Vec<String> {
     // If a file can't be read, creating the service returns the error.
-    let read = read(config, base).await.unwrap_or_default();
+    let read = read(config, base, policy).await.unwrap_or_default();
     read.notes
 }
 
@@ -41,10 +47,14 @@ struct FromFiles {
     notes: Vec<String>,
 }
 
-async fn read(config: &ServiceConfig, base: Option<&Path>) -> Result<FromFiles, RuntimeError> {
+async fn read(
+    config: &ServiceConfig,
+    base: Option<&Path>,
+    policy: &Arc<Policy>,
+) -> Result<FromFiles, RuntimeError> {
     let mut found = FromFiles::default();
     for file in &config.env_file {
-        let Some(text) = text_of(config, file, base).await? else {
+        let Some(text) = text_of(config, file, base, policy).await? else {
             continue;
         };
         let earlier = |name: &str| {
@@ -81,13 +91,11 @@ async fn text_of(
     config: &ServiceConfig,
     file: &EnvFile,
     base: Option<&Path>,
+    policy: &Arc<Policy>,
 ) -> Result<Option<String>, RuntimeError> {
     let (base, path) = (base.map(Path::to_owned), PathBuf::from(&file.path));
-    let most = env_file::MAX_BYTES as u64;
-    let read = blocking(move || match &base {
-        Some(base) => beneath::read(base, &path, most),
-        None => beneath::read_absolute(&path, most),
-    });
+    let (most, policy) = (env_file::MAX_BYTES as u64, Arc::clone(policy));
+    let read = blocking(move || policy.read(base.as_deref(), &path, most));
     let bytes = match read.await {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && !file.required => {
             return Ok(None);
@@ -136,17 +144,23 @@ mod tests {
             ]),
             ..ServiceConfig::default()
         };
-        let merged = environment(&config, base).await.unwrap();
+        let merged = environment(&config, base, &Arc::new(Policy::open()))
+            .await
+            .unwrap();
         assert_eq!(merged.get("A"), Some(&Some("file".to_owned())));
         assert_eq!(merged.get("B"), Some(&None));
         assert_eq!(merged.get("C"), Some(&Some("own".to_owned())));
         assert_eq!(merged.get("D"), Some(&Some("file/".to_owned())));
         assert_eq!(merged.get("BARE"), None);
-        let notes = notes(&config, base).await;
+        let notes = notes(&config, base, &Arc::new(Policy::open())).await;
         assert_eq!(notes.len(), 2, "{notes:?}");
         assert!(notes[0].contains("env_file a.env:3: "), "{notes:?}");
         config.env_file = vec![file("none.env", true)];
-        assert!(environment(&config, base).await.is_err());
+        assert!(
+            environment(&config, base, &Arc::new(Policy::open()))
+                .await
+                .is_err()
+        );
     }
 
     #[tokio::test]
@@ -159,7 +173,10 @@ mod tests {
         };
         for text in [&b"A=1\nsecret line\n"[..], b"A=1\nsecret\xff=1\n"] {
             std::fs::write(directory.path().join("a.env"), text).unwrap();
-            let error = environment(&config, base).await.unwrap_err().to_string();
+            let error = environment(&config, base, &Arc::new(Policy::open()))
+                .await
+                .unwrap_err()
+                .to_string();
             assert!(error.contains("env_file a.env: "), "{error}");
             assert!(!error.contains("secret"), "{error}");
         }

@@ -303,6 +303,49 @@ mod tests {
     use std::fs;
     use std::os::unix::fs::symlink;
 
+    #[test]
+    fn a_copy_holds_nothing_of_the_host_and_writes_nothing_there_while_links_are_swapped() {
+        use crate::swapper::Swapper;
+        let swapper = Swapper::start();
+        let host = swapper.host();
+        let packed = |work: &Path, path: &str| {
+            let mut archive = tar::Builder::new(Vec::new());
+            let root = Root::open(work).unwrap();
+            pack(&mut archive, &root, Path::new(path), Path::new("copy")).ok()?;
+            archive.into_inner().ok()
+        };
+        for path in ["file", "dir", "dir/inner", "."] {
+            swapper.race(|work| packed(work, path));
+        }
+        let source = tempfile::tempdir().unwrap();
+        fs::write(source.path().join("payload"), "evil").unwrap();
+        let archive = packed(source.path(), "payload").unwrap();
+        for path in ["dir/written", "file"] {
+            swapper.race(|work| {
+                let root = Root::open(work).unwrap();
+                unpack(archive.as_slice(), &root, Path::new(path)).ok()?;
+                Some(Vec::new())
+            });
+        }
+        assert_eq!(names_of(&host), ["dir", "dir/inner", "file"]);
+        assert_eq!(
+            fs::read_to_string(host.join("file")).unwrap(),
+            crate::swapper::THEIRS
+        );
+    }
+
+    fn names_of(host: &Path) -> Vec<String> {
+        let names = |at: &str| -> Vec<String> {
+            let entries = fs::read_dir(host.join(at)).unwrap();
+            let entries = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+            entries.map(|name| format!("{at}{name}")).collect()
+        };
+        let mut all = names("");
+        all.extend(names("dir/"));
+        all.sort();
+        all
+    }
+
     fn places() -> (tempfile::TempDir, Root) {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir_all(dir.path().join("root")).unwrap();

@@ -3,10 +3,11 @@
 
 use super::core::Sequence;
 use super::describe::Described;
-use super::effect::{Effect, Input, Limits, NodeId, Now, Timer};
+use super::effect::{Effect, Input, Judgement, Limits, NodeId, Now, Timer};
 use super::skip::expand;
 use crate::context::CellContext;
-use crate::sink::EventSink;
+use crate::context::services::{Recalled, Unavailable};
+use crate::sink::{EventSink, Mask};
 use crate::step::contract::End;
 use crate::step::open::Surroundings;
 use crate::step::{Try, Witness, conclude_group};
@@ -34,7 +35,7 @@ pub struct SequenceArgs {
     /// The limits of the cell.
     pub limits: Limits,
     /// Receives the verdict.
-    pub verdict: oneshot::Sender<(Outcome, Option<String>)>,
+    pub verdict: oneshot::Sender<Judgement>,
 }
 
 /// The actor that owns the running steps; they are dropped when it stops.
@@ -42,12 +43,14 @@ pub struct SequenceActor {
     core: Sequence,
     context: Arc<CellContext>,
     events: EventSink,
-    verdict: Option<oneshot::Sender<(Outcome, Option<String>)>>,
+    verdict: Option<oneshot::Sender<Judgement>>,
     tasks: JoinSet<()>,
     steps: HashMap<NodeId, Running>,
     /// Steps that were ended from outside and whose end hasn't been emitted yet, with what they had observed.
     cut_short: HashMap<StepPath, Witness>,
     timers: HashMap<Timer, AbortHandle>,
+    /// The group whose steps' results are collected for its snapshot, and the results.
+    collected: Option<(StepPath, Vec<StepResult>)>,
     /// How often each path has begun, which is part of its span's id. Empty without a trace.
     begun: HashMap<StepPath, u32>,
 }
@@ -72,6 +75,7 @@ impl Actor for SequenceActor {
             steps: HashMap::new(),
             cut_short: HashMap::new(),
             timers: HashMap::new(),
+            collected: None,
             begun: HashMap::new(),
         })
     }
@@ -120,16 +124,22 @@ impl SequenceActor {
                 {
                     *self.begun.entry(path.clone()).or_default() += 1;
                 }
+                if let EventKind::StepFinished(result) = &kind {
+                    self.collect(result);
+                }
                 self.events.emit(kind).await;
             }
             Effect::Ended { mut result, span } => {
                 self.add_evidence(&mut result, span);
+                self.collect(&result);
                 self.events.emit(EventKind::StepFinished(result)).await;
             }
             Effect::Skip(skipped) => {
                 let described = Described(&self.context);
                 let now = self.context.clock.wall();
-                for result in expand(&skipped, &self.context.spec, &described, now) {
+                let skipped = expand(&skipped, &self.context.spec, &described, now);
+                for result in skipped {
+                    self.collect(&result);
                     self.events
                         .emit(EventKind::StepFinished(Box::new(result)))
                         .await;
@@ -167,9 +177,20 @@ impl SequenceActor {
                 let begun = async move {
                     let _ = acting.tell(Fact(Input::Acting)).await;
                 };
-                let this = Try::new(Arc::clone(&self.context), step, view, traceparent);
+                let this = Try::new(
+                    Arc::clone(&self.context),
+                    step,
+                    path.clone(),
+                    view,
+                    traceparent,
+                );
                 let heard = Some((path, this.witness()));
-                self.run(node, me, heard, this.run(begun));
+                let judging = me.clone();
+                let judged = async move |end| {
+                    let end = Box::new(end);
+                    let _ = judging.tell(Fact(Input::Judged { node, end })).await;
+                };
+                self.run(node, me, heard, this.run(begun, judged));
             }
             Effect::Conclude {
                 node,
@@ -182,10 +203,40 @@ impl SequenceActor {
                     conclude_group(&context, &step, &view, &inner).await
                 });
             }
+            Effect::Recall { node, path } => {
+                self.collected = Some((path, Vec::new()));
+                let context = Arc::clone(&self.context);
+                self.work(node, me, async move {
+                    let result = recalled(&context).await;
+                    Input::Recalled { node, result }
+                });
+            }
+            Effect::Remember {
+                node,
+                path,
+                around,
+                mut made,
+            } => {
+                made.group.steps = self.take_collected(&path, &around);
+                let context = Arc::clone(&self.context);
+                self.work(node, me, async move {
+                    let result = context.services.remember(*made).await;
+                    Input::Remembered { node, result }
+                });
+            }
+            Effect::Forget { reason } => {
+                self.collected = None;
+                let context = Arc::clone(&self.context);
+                context.services.forget(reason).await;
+            }
             Effect::Stop { node } => {
                 if let Some(step) = self.steps.remove(&node) {
                     step.task.abort();
-                    self.cut_short.extend(step.heard);
+                    if let Some((path, witness)) = &step.heard {
+                        witness.owe_artifacts(path);
+                    }
+                    let unjudged = step.heard.filter(|(_, witness)| !witness.is_judged());
+                    self.cut_short.extend(unjudged);
                 }
             }
             Effect::Arm { timer, after } => {
@@ -203,13 +254,59 @@ impl SequenceActor {
                     fires.abort();
                 }
             }
-            Effect::Finish { outcome, reason } => {
+            Effect::Finish(judgement) => {
                 if let Some(verdict) = self.verdict.take() {
-                    let _ = verdict.send((outcome, reason));
+                    let _ = verdict.send(judgement);
                 }
             }
         }
         None
+    }
+
+    /// Keeps the result of a step inside a group with a snapshot, masked.
+    fn collect(&mut self, result: &StepResult) {
+        let Some((path, collected)) = &mut self.collected else {
+            return;
+        };
+        let below = result
+            .path
+            .strip_prefix(path.as_str())
+            .and_then(|rest| rest.strip_prefix('/'));
+        if let Some(below) = below {
+            let result = StepResult {
+                path: below.to_owned(),
+                ..result.clone()
+            };
+            let kind = EventKind::StepFinished(Box::new(result));
+            if let EventKind::StepFinished(masked) = self.context.masks.event(kind) {
+                collected.push(*masked);
+            }
+        }
+    }
+
+    /// Returns the collected results of a group, without the rows that groups around it name.
+    fn take_collected(&mut self, path: &str, around: &[String]) -> Vec<StepResult> {
+        let Some((_, mut results)) = self.collected.take().filter(|(of, _)| of == path) else {
+            return Vec::new();
+        };
+        for result in &mut results {
+            result.verifies.retain(|row| !around.contains(row));
+        }
+        results
+    }
+
+    /// Runs work on a node in a task that can be stopped.
+    fn work(
+        &mut self,
+        node: NodeId,
+        me: &ActorRef<Self>,
+        work: impl Future<Output = Input> + Send + 'static,
+    ) {
+        let me = me.clone();
+        let task = self.tasks.spawn(async move {
+            let _ = me.tell(Fact(work.await)).await;
+        });
+        self.steps.insert(node, Running { task, heard: None });
     }
 
     /// Adds to a result the position of the step and, if it was ended from outside (by a timeout, a cancel order or a
@@ -273,6 +370,18 @@ impl SequenceActor {
         });
         self.steps.insert(node, Running { task, heard });
     }
+}
+
+/// Asks for what an earlier cell has made of a group, and masks its secrets before anything of it is emitted.
+async fn recalled(context: &CellContext) -> Result<Option<Box<Recalled>>, Unavailable> {
+    let recalled = context.services.recall().await?;
+    let secrets = recalled.iter().flat_map(|recalled| &recalled.group.masked);
+    for secret in secrets {
+        context.masks.add(secret).map_err(|why| {
+            Unavailable::Unknown(format!("a secret capture of the snapshot: {why}"))
+        })?;
+    }
+    Ok(recalled)
 }
 
 /// Returns the message of a panic.

@@ -15,20 +15,22 @@ mod interrupt;
 mod node;
 mod outcome;
 mod skipping;
+mod snapshot;
 mod tree;
 
-use super::effect::{Effect, Input, Limits, NodeId, Now};
+use super::effect::{Effect, Input, Judgement, Limits, NodeId, Now};
 use super::effect::{Timer, Timer::Retry};
 use super::key::keys;
 use super::skip::{add_rows, with_key};
-use crate::context::frame::{Frames, Record, Value};
+use crate::context::frame::{Frames, Record};
 use crate::context::services::Down;
-use crate::step::contract::{Asked, End, Item, Opening, Refusal};
+use crate::step::contract::{Asked, End, Item, Items, Opening, Refusal};
 use node::{Halt, Node, State, Why};
 use outcome::{Blame, Tally};
-use phalanx_shared::event::{EventKind, StepResult};
+use phalanx_shared::event::{Culprit, EventKind, StepResult};
 use phalanx_shared::language::model::{Action, Spec};
 use phalanx_shared::outcome::Outcome;
+use std::collections::HashSet;
 use std::sync::Arc;
 
 /// The sequence of one attempt.
@@ -78,7 +80,10 @@ impl Sequence {
             Input::Asked { node, result } => self.asked(node, result),
             Input::Listed { node, result } => self.listed(node, result),
             Input::Opened { node, result } => self.opened(node, result),
+            Input::Recalled { node, result } => self.recalled(node, result),
+            Input::Remembered { node, result } => self.remembered(node, result),
             Input::Acting => self.acted = true,
+            Input::Judged { node, end } => self.judged(node, end),
             Input::Ended { node, end } => self.ended(node, *end),
             Input::Fired(timer) => self.fired(timer),
             Input::ServiceDown(down) => self.service_down(down),
@@ -124,14 +129,15 @@ impl Sequence {
         }
     }
 
-    fn listed(&mut self, id: NodeId, result: Result<Vec<Value>, Refusal>) {
+    fn listed(&mut self, id: NodeId, result: Result<Items, Refusal>) {
         if !self.is_in(id, |state| matches!(state, State::Listing)) {
             return;
         }
-        let values = match result {
-            Ok(values) => values,
+        let Items { values, secret } = match result {
+            Ok(items) => items,
             Err(refusal) => return self.refused(id, refusal),
         };
+        self.node_mut(id).secret_items = secret;
         match keys(&values) {
             Err(message) => {
                 let name = self.plain_name(id);
@@ -143,6 +149,7 @@ impl Sequence {
                         outcome: Outcome::Failed,
                         message,
                         failure,
+                        culprit: None,
                     },
                 );
             }
@@ -195,7 +202,9 @@ impl Sequence {
     /// Begins the first or a further try.
     fn again(&mut self, id: NodeId) {
         self.node_mut(id).tries += 1;
-        if self.is_body(id) {
+        if self.has_snapshot(id) {
+            self.recall(id);
+        } else if self.is_body(id) {
             self.run_body(id);
         } else {
             self.act(id);
@@ -224,7 +233,42 @@ impl Sequence {
         });
     }
 
+    fn judged(&mut self, id: NodeId, end: Box<End>) {
+        if !self.is_in(id, |state| matches!(state, State::Acting)) {
+            return;
+        }
+        self.node_mut(id).state = State::Keeping(end);
+        let now = self.now.mono;
+        let mut next = Some(id);
+        while let Some(id) = next {
+            let node = self.node_mut(id);
+            node.keeping.begin(now);
+            next = node.parent;
+        }
+    }
+
+    /// Ends the time for which the artifacts of a try are kept. Returns how the try had ended.
+    fn kept(&mut self, id: NodeId) -> Option<End> {
+        let node = self.node_mut(id);
+        let end = match std::mem::replace(&mut node.state, State::Acting) {
+            State::Keeping(end) => *end,
+            other => {
+                node.state = other;
+                return None;
+            }
+        };
+        let now = self.now.mono;
+        let mut next = Some(id);
+        while let Some(id) = next {
+            let node = self.node_mut(id);
+            node.keeping.end(now);
+            next = node.parent;
+        }
+        Some(end)
+    }
+
     fn ended(&mut self, id: NodeId, end: End) {
+        self.kept(id);
         let waiting = |state: &State| matches!(state, State::Acting | State::Concluding);
         if self.is_in(id, waiting) {
             self.try_ended(id, end);
@@ -233,6 +277,8 @@ impl Sequence {
 
     /// Handles the end of one try: begins another try or completes the node.
     fn try_ended(&mut self, id: NodeId, end: End) {
+        let node = self.node_mut(id);
+        node.waits.add(end.waits);
         let node = self.node(id);
         let again = end.outcome == Outcome::Failed
             && node.tries <= node.retries
@@ -246,6 +292,7 @@ impl Sequence {
         node.tally = Tally::default();
         node.skipped = None;
         node.state = State::Delaying;
+        node.waits.retry += delay;
         if delay.is_zero() {
             self.again(id);
         } else {
@@ -254,9 +301,14 @@ impl Sequence {
     }
 
     /// Completes a node with its outcome: emits it, records it, and continues with the parent node.
-    fn complete(&mut self, id: NodeId, mut end: End) {
+    fn complete(&mut self, id: NodeId, end: End) {
+        let Some(mut end) = self.before_completion(id, end) else {
+            return;
+        };
         let (now, node) = (self.now, self.node(id));
-        if end.outcome == Outcome::Passed && (node.tries > 1 || node.tally.is_flaky()) {
+        let is_flaky = |case: &StepResult| case.outcome == Outcome::Flaky;
+        let flaky = node.tries > 1 || node.tally.is_flaky() || end.cases.iter().any(is_flaky);
+        if end.outcome == Outcome::Passed && flaky {
             end.outcome = Outcome::Flaky;
         }
         let blame = node.tally.blame().cloned().or_else(|| {
@@ -264,19 +316,48 @@ impl Sequence {
                 step: node.name.clone(),
                 reason: end.reason.clone(),
                 outcome: end.outcome,
+                culprit: end.culprit.clone(),
             })
         });
+        let record = Record {
+            outcome: end.outcome,
+            reason: end.reason.clone(),
+            attempt: node.tries,
+            handed: Arc::clone(&end.handed),
+            culprit: end.culprit.clone(),
+        };
         match &node.item {
             None => return self.finish(end),
-            Some(Item::Phase(_)) => self.effects.push(Effect::Emit(EventKind::PhaseFinished {
-                path: node.path.clone(),
-                name: node.name.clone(),
-                outcome: end.outcome,
-                reason: end.reason.clone(),
-                began: node.began.wall,
-            })),
+            Some(Item::Phase(_)) => {
+                let by_cell = self.halt.as_ref().and_then(|halt| halt.timed_out);
+                let by_cell = by_cell.is_some_and(|at| node.began.mono <= at);
+                let red = matches!(end.outcome, Outcome::Failed | Outcome::Errored);
+                self.effects.push(Effect::Emit(EventKind::PhaseFinished {
+                    path: node.path.clone(),
+                    name: node.name.clone(),
+                    outcome: end.outcome,
+                    reason: end.reason.clone(),
+                    timed_out: red && (node.timed_out || by_cell),
+                    began: node.began.wall,
+                }));
+            }
             Some(Item::Step(_)) if node.looped => {}
             Some(Item::Step(step)) => {
+                let verifies = match end.timed_out {
+                    // Cases that are missing might have failed.
+                    true => node.rows.clone(),
+                    false => rows_left(&node.rows, &end.cases),
+                };
+                let cases = std::mem::take(&mut end.cases).into_iter();
+                let cases: Vec<Effect> = cases
+                    .map(|case| {
+                        let path = format!("{}/{}", node.path, case.path);
+                        let case = Box::new(StepResult { path, ..case });
+                        Effect::Emit(EventKind::StepFinished(case))
+                    })
+                    .collect();
+                let restored = node.snapshot.as_ref();
+                let restored = restored.and_then(|snapshot| snapshot.restored.clone());
                 let result = StepResult {
                     path: node.path.clone(),
                     name: node.name.clone(),
@@ -285,22 +366,38 @@ impl Sequence {
                     outcome: end.outcome,
                     reason: end.reason.clone(),
                     unreached: false,
+                    timed_out: end.timed_out || node.timed_out,
+                    culprit: end.culprit,
                     tries: node.tries,
                     polls: end.polls,
                     began: node.began.wall,
-                    elapsed_us: micros(now.mono.saturating_sub(node.began.mono)),
-                    verifies: node.rows.clone(),
+                    elapsed_us: match &restored {
+                        Some(_) => 0,
+                        None => {
+                            let all = now.mono.saturating_sub(node.began.mono);
+                            micros(all.saturating_sub(node.keeping.sum(now.mono)))
+                        }
+                    },
+                    waits: node.waits.by_cause(),
+                    verifies,
                     checks: end.checks,
                     output: end.output.filter(|_| end.outcome.is_ok()),
+                    captured: match end.outcome.is_ok() {
+                        true => end.captured,
+                        false => Vec::new(),
+                    },
                     failure: end.failure,
+                    restored,
                 };
+                let span = step.span;
+                self.effects.extend(cases);
                 self.effects.push(Effect::Ended {
                     result: Box::new(result),
-                    span: step.span,
+                    span,
                 });
             }
         }
-        self.record(id, end.outcome, end.reason.as_deref(), &end.captures);
+        self.record(id, record);
         self.disarm(id);
         self.node_mut(id).state = State::Done;
         if end.skips_group {
@@ -310,25 +407,33 @@ impl Sequence {
     }
 
     fn finish(&mut self, end: End) {
-        self.node_mut(ROOT).state = State::Done;
+        let root = self.node_mut(ROOT);
+        root.state = State::Done;
+        let culprit = root.tally.blame().and_then(|blame| blame.culprit.clone());
+        let red = matches!(end.outcome, Outcome::Failed | Outcome::Errored);
+        let halt = self.halt.as_ref();
+        let timed_out = halt.is_some_and(|halt| halt.timed_out.is_some());
         self.effects.push(Effect::Disarm(Timer::Cell));
         self.effects.push(Effect::Disarm(Timer::Grace));
-        self.effects.push(Effect::Finish {
+        self.effects.push(Effect::Finish(Judgement {
             outcome: end.outcome,
             reason: end.reason,
-        });
+            timed_out: red && timed_out,
+            culprit: culprit.filter(|_| red),
+        }));
         self.finished = true;
     }
 
     /// Handles a node that could not be asked, listed or opened.
     fn refused(&mut self, id: NodeId, refusal: Refusal) {
         match refusal {
-            Refusal::Needs { reason } => self.skip_node(id, Why::decided(reason)),
+            Refusal::Needs(needed) => self.skip_node(id, Why::needs(needed)),
             Refusal::Invalid {
                 name,
                 outcome,
                 message,
                 failure,
+                culprit,
             } => {
                 let key = self.node(id).key.clone();
                 let now = self.now;
@@ -342,6 +447,7 @@ impl Sequence {
                     id,
                     End {
                         failure: failure.map(|failure| *failure),
+                        culprit,
                         ..End::bare(outcome, Some(message))
                     },
                 );
@@ -350,25 +456,13 @@ impl Sequence {
     }
 
     /// Records the end of a step under its id.
-    fn record(
-        &mut self,
-        id: NodeId,
-        outcome: Outcome,
-        reason: Option<&str>,
-        captures: &Arc<std::collections::BTreeMap<String, Value>>,
-    ) {
+    fn record(&mut self, id: NodeId, record: Record) {
         let node = self.node(id);
         let Some(Item::Step(step)) = &node.item else {
             return;
         };
         let (Some(name), false) = (&step.id, node.looped) else {
             return;
-        };
-        let record = Record {
-            outcome,
-            reason: reason.map(str::to_owned),
-            attempt: node.tries,
-            captures: Arc::clone(captures),
         };
         let (home, name, key) = (node.home, name.text.clone(), node.key.clone());
         self.frames.record(home, &name, key.as_ref(), record);
@@ -404,10 +498,20 @@ impl Sequence {
     }
 }
 
+/// Returns the rows that a step verifies itself: those that its test cases verify are theirs.
+fn rows_left(rows: &[String], cases: &[StepResult]) -> Vec<String> {
+    let of_cases: HashSet<&String> = cases.iter().flat_map(|case| &case.verifies).collect();
+    let own = rows.iter().filter(|row| !of_cases.contains(row));
+    own.cloned().collect()
+}
+
 /// Returns the end of the running step when a service goes down.
 fn down_end(down: &Down) -> End {
     End {
         failure: Some(down.failure.clone()),
+        culprit: Some(Culprit::Service {
+            service: down.root.clone(),
+        }),
         ..End::bare(down.outcome, Some(down.reason.clone()))
     }
 }

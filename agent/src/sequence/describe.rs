@@ -23,7 +23,11 @@ impl Describe for Described<'_> {
             Item::Step(step) => (&step.verifies, step.foreach.as_ref()),
         };
         let Some(verifies) = verifies else {
-            return Vec::new();
+            let of_cases = match item {
+                Item::Step(step) => step.case_rows.as_slice(),
+                Item::Phase(_) => &[],
+            };
+            return of_cases.iter().map(|row| row.row.text.clone()).collect();
         };
         let scope = self.0.scope(view);
         let evaluate = self.0.evaluate(&scope);

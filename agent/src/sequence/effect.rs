@@ -1,12 +1,12 @@
 //! The interface between the sequence's core and its performer: inputs go in, effects come out.
 
 use super::skip::Skipped;
-use crate::context::frame::{Value, View};
-use crate::context::services::Down;
-use crate::step::contract::{Asked, End, Item, Opening, Refusal};
+use crate::context::frame::View;
+use crate::context::services::{Down, Made, Recalled, Unavailable};
+use crate::step::contract::{Asked, End, Item, Items, Opening, Refusal};
 use phalanx_shared::cancel::CancelOrder;
 use phalanx_shared::diagnostic::Span;
-use phalanx_shared::event::{EventKind, StepPath, StepResult};
+use phalanx_shared::event::{Culprit, EventKind, StepPath, StepResult};
 use phalanx_shared::language::model::Step;
 use phalanx_shared::outcome::Outcome;
 use phalanx_shared::time::Timestamp;
@@ -39,15 +39,27 @@ pub enum Input {
     /// Answer to [`Effect::List`].
     Listed {
         node: NodeId,
-        result: Result<Vec<Value>, Refusal>,
+        result: Result<Items, Refusal>,
     },
     /// Answer to [`Effect::Open`].
     Opened {
         node: NodeId,
         result: Result<Opening, Refusal>,
     },
+    /// Answer to [`Effect::Recall`].
+    Recalled {
+        node: NodeId,
+        result: Result<Option<Box<Recalled>>, Unavailable>,
+    },
+    /// Answer to [`Effect::Remember`].
+    Remembered {
+        node: NodeId,
+        result: Result<(), Unavailable>,
+    },
     /// An action begins: the services that it names are ready.
     Acting,
+    /// A try has its end, and keeps its artifacts before it answers with [`Input::Ended`].
+    Judged { node: NodeId, end: Box<End> },
     /// Answer to [`Effect::Act`] and [`Effect::Conclude`].
     Ended { node: NodeId, end: Box<End> },
     /// An armed timer fired.
@@ -102,17 +114,52 @@ pub enum Effect {
         /// The scopes of its body.
         inner: View,
     },
-    /// Abort the action of an `Act`. A late answer is ignored.
+    /// Ask for what a group with a snapshot has made in an earlier cell; answered by [`Input::Recalled`]. From now on, the
+    /// results of the steps inside are collected.
+    Recall { node: NodeId, path: StepPath },
+    /// Save what the group has made; answered by [`Input::Remembered`].
+    Remember {
+        node: NodeId,
+        path: StepPath,
+        /// Rows of the coverage table that the group and the phase around it name.
+        around: Vec<String>,
+        made: Box<Made>,
+    },
+    /// Save nothing of the group.
+    Forget { reason: String },
+    /// Abort the action of an `Act`, `Recall` or `Remember`. A late answer is ignored.
     Stop { node: NodeId },
     /// Arm a timer; answered by [`Input::Fired`].
     Arm { timer: Timer, after: Duration },
     /// Disarm a timer that isn't needed any more.
     Disarm(Timer),
     /// Last effect: every event has been emitted.
-    Finish {
-        outcome: Outcome,
-        reason: Option<String>,
-    },
+    Finish(Judgement),
+}
+
+/// How a sequence ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Judgement {
+    /// Outcome of the attempt.
+    pub outcome: Outcome,
+    /// Reason, as shown in reports.
+    pub reason: Option<String>,
+    /// Whether the cell's timeout ended it.
+    pub timed_out: bool,
+    /// What a failure follows from, if not from a step itself.
+    pub culprit: Option<Culprit>,
+}
+
+impl Judgement {
+    /// Creates a judgement that no time limit led to.
+    pub fn bare(outcome: Outcome, reason: Option<String>) -> Self {
+        Judgement {
+            outcome,
+            reason,
+            timed_out: false,
+            culprit: None,
+        }
+    }
 }
 
 /// The purposes of timers.

@@ -4,13 +4,13 @@
 //! they can be evaluated; an unknown part of a name appears as `{expression}`.
 
 use crate::context::frame::Key;
-use crate::context::frame::{Frame, Value, View};
+use crate::context::frame::{Frame, Handed, Value, View};
 use crate::step::contract::{Item, body};
-use phalanx_shared::event::{StepPath, StepResult};
+use phalanx_shared::event::{Culprit, StepPath, StepResult};
 use phalanx_shared::language::model::{Action, DefineBody, Spec, Step};
 use phalanx_shared::outcome::Outcome;
 use phalanx_shared::time::Timestamp;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Limit on the nesting depth. Defines can't contain themselves; the limit ends the walk if one does all the same.
@@ -33,6 +33,8 @@ pub struct Skipped {
     pub reason: String,
     /// Whether it was never reached; otherwise the spec decided to skip it.
     pub unreached: bool,
+    /// What it follows from, if the spec doesn't say so.
+    pub culprit: Option<Culprit>,
     /// Whether only the steps inside are reported, because the item itself has its event already.
     pub inside_only: bool,
 }
@@ -60,6 +62,7 @@ pub fn expand(
         now,
         reason: &skipped.reason,
         unreached: skipped.unreached,
+        culprit: skipped.culprit.as_ref(),
         results: Vec::new(),
     };
     let mut rows = skipped.rows.clone();
@@ -97,6 +100,7 @@ struct Walk<'a> {
     now: Timestamp,
     reason: &'a str,
     unreached: bool,
+    culprit: Option<&'a Culprit>,
     results: Vec<StepResult>,
 }
 
@@ -127,7 +131,9 @@ impl Walk<'_> {
                 let Some(DefineBody::Steps { steps, .. }) = body(spec, &used.define.text) else {
                     return;
                 };
-                let params = Some(self.describe.params(step, view));
+                let values = self.describe.params(step, view);
+                let secret = BTreeSet::new(); // nothing inside is captured
+                let params = Some(Handed { values, secret });
                 let inner = view.within(Frame {
                     params,
                     ..Frame::default()
@@ -148,14 +154,19 @@ impl Walk<'_> {
             outcome: Outcome::Skipped,
             reason: Some(self.reason.to_owned()),
             unreached: self.unreached,
+            timed_out: false,
+            culprit: self.culprit.cloned(),
             tries: 0,
             polls: 0,
             began: self.now,
             elapsed_us: 0,
+            waits: Vec::new(),
             verifies: rows.to_vec(),
             checks: Vec::new(),
             output: None,
+            captured: Vec::new(),
             failure: None,
+            restored: None,
         });
     }
 }

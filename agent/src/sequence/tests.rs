@@ -6,11 +6,11 @@
 #![allow(clippy::unwrap_used)]
 
 use super::core::Sequence;
-use super::effect::{Effect, Input, Limits, NodeId, Now, Timer};
+use super::effect::{Effect, Input, Judgement, Limits, NodeId, Now, Timer};
 use super::skip::{Describe, expand};
 use crate::context::frame::{Value, View};
 use crate::context::services::Down;
-use crate::step::contract::{Asked, End, Item, Opening};
+use crate::step::contract::{Asked, End, Item, Items, Opening};
 use phalanx_shared::diagnostic::Source;
 use phalanx_shared::event::{EventKind, Failure, StepResult};
 use phalanx_shared::language::load;
@@ -164,7 +164,9 @@ impl Performer {
                 let scope = phalanx_shared::expr::Scope::default();
                 let cache = phalanx_shared::expr::Cache::new();
                 let value = phalanx_shared::expr::eval_node(items, &scope, &cache).unwrap();
-                let result = Ok(value.as_array().unwrap().clone());
+                let values = value.as_array().unwrap().clone();
+                let secret = false;
+                let result = Ok(Items { values, secret });
                 return Some(Input::Listed { node, result });
             }
             Effect::Open { node, item, .. } => {
@@ -180,10 +182,21 @@ impl Performer {
                 let end = self.next_end(&format!("end of {}", name(&step)));
                 return Some(Input::Ended { node, end });
             }
+            Effect::Recall { node, .. } => {
+                let result = Ok(None);
+                return Some(Input::Recalled { node, result });
+            }
+            Effect::Remember { node, .. } => {
+                let result = Ok(());
+                return Some(Input::Remembered { node, result });
+            }
+            Effect::Forget { .. } => {}
             Effect::Stop { node } => self.acting.retain(|(acting, _)| *acting != node),
             Effect::Arm { timer, after } => self.armed.push((timer, after)),
             Effect::Disarm(timer) => self.armed.retain(|(armed, _)| *armed != timer),
-            Effect::Finish { outcome, reason } => self.finished = Some((outcome, reason)),
+            Effect::Finish(judgement) => {
+                self.finished = Some((judgement.outcome, judgement.reason));
+            }
         }
         None
     }
@@ -203,6 +216,13 @@ impl Performer {
         let (node, name) = self.acting.remove(which);
         let end = self.next_end(&name);
         self.input(Input::Ended { node, end });
+    }
+
+    /// The running action with this index has its end, and its artifacts are being kept.
+    fn judge(&mut self, which: usize) {
+        let (node, name) = self.acting[which].clone();
+        let end = self.next_end(&name);
+        self.input(Input::Judged { node, end });
     }
 
     /// Fires the first timer of a kind.

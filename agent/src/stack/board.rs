@@ -2,128 +2,15 @@
 //!
 //! Steps wait on the board instead of asking an actor, so that no actor is blocked.
 
-use crate::context::services::{Down, Unavailable};
-use crate::runtime::contract::{Addresses, Exit, Member};
-use phalanx_shared::expr::int_key;
-use phalanx_shared::language::service::Port;
-use serde_json::{Map, Value, json};
+pub use super::status::{Stage, Status};
+
+use super::replicas;
+use crate::context::services::Unavailable;
+use crate::runtime::contract::Exit;
+use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::sync::watch;
-
-/// The stages in a service's life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stage {
-    /// Its start has not begun.
-    Idle,
-    /// It is being pulled, built, created or started.
-    Starting,
-    /// It runs but isn't ready yet.
-    Started,
-    /// It is ready.
-    Ready,
-    /// It ended as the spec expects: it is a job, or it may end by itself (`super::expected`).
-    Exited,
-    /// A step stopped it.
-    Stopped,
-    /// It exited unexpectedly or can't become ready.
-    Down,
-}
-
-/// The current state of a service.
-#[derive(Clone)]
-pub struct Status {
-    /// Current stage.
-    pub stage: Stage,
-    /// Whether it is `start: manual`, so that only a step starts it.
-    pub manual: bool,
-    /// Whether a step may start it while other steps wait: a `parallel` group names it.
-    pub concurrent: bool,
-    /// Whether it is a host process.
-    pub process: bool,
-    /// Names of its required dependencies, once its definition has been evaluated.
-    pub needs: Vec<String>,
-    /// Number of starts so far.
-    pub starts: u32,
-    /// Its addresses, once it has started.
-    pub addresses: Option<Addresses>,
-    /// The ports in its definition.
-    pub ports: Vec<Port>,
-    /// Handle of its container or process, once created.
-    pub member: Option<Arc<dyn Member>>,
-    /// Its last exit.
-    pub exit: Option<Exit>,
-    /// The reason why it is down.
-    pub down: Option<Arc<Down>>,
-}
-
-impl Status {
-    /// Returns the state of a service whose start has not begun.
-    pub fn idle(process: bool, manual: bool) -> Self {
-        Status {
-            stage: Stage::Idle,
-            manual,
-            concurrent: false,
-            process,
-            needs: Vec::new(),
-            starts: 0,
-            addresses: None,
-            ports: Vec::new(),
-            member: None,
-            exit: None,
-            down: None,
-        }
-    }
-
-    /// Returns the value of `services.NAME`: always with `.host`; the other fields are present once the service has
-    /// started.
-    pub fn context(&self, name: &str) -> Value {
-        let mut context = Map::new();
-        let host = self.addresses.as_ref().map(|known| known.host.clone());
-        let usual = if self.process { "127.0.0.1" } else { name };
-        let host = host
-            .filter(|host| !host.is_empty())
-            .unwrap_or_else(|| usual.to_owned());
-        context.insert("host".to_owned(), json!(host));
-        if let Some(addresses) = &self.addresses {
-            context.insert("ip".to_owned(), json!(addresses.ip));
-            context.insert("ipv6".to_owned(), json!(addresses.ipv6));
-            let ports: Map<String, Value> = addresses
-                .ports
-                .iter()
-                .map(|(port, address)| {
-                    let key = port.parse().map_or_else(|_| port.clone(), int_key);
-                    (key, json!(address.port()))
-                })
-                .collect();
-            context.insert("port".to_owned(), Value::Object(ports));
-            if let Some((_, address)) = addresses.ports.first() {
-                let url = format!("{}://{address}", self.scheme());
-                let internal = self.internal_url(&host, *address);
-                context.insert("url".to_owned(), json!(url));
-                context.insert("internal_url".to_owned(), json!(internal));
-            }
-        }
-        Value::Object(context)
-    }
-
-    /// Returns the `app_protocol` of the first port, or `http`.
-    fn scheme(&self) -> &str {
-        let first = self.ports.first();
-        let protocol = first.and_then(|port| port.app_protocol.as_deref());
-        protocol.filter(|text| !text.is_empty()).unwrap_or("http")
-    }
-
-    fn internal_url(&self, host: &str, address: SocketAddr) -> String {
-        let target = self.ports.first().and_then(|port| port.target);
-        match target.filter(|_| !self.process) {
-            Some(port) if host.contains(':') => format!("{}://[{host}]:{port}", self.scheme()),
-            Some(port) => format!("{}://{host}:{port}", self.scheme()),
-            None => format!("{}://{address}", self.scheme()),
-        }
-    }
-}
 
 /// The state of all services of an attempt. Cheap to clone.
 #[derive(Clone, Default)]
@@ -139,13 +26,41 @@ impl Board {
         }
     }
 
-    /// Changes a service's state and wakes all waiters.
+    /// Changes a service's state and wakes all waiters. The change of a replica also changes its service's state.
     pub fn update(&self, service: &str, change: impl FnOnce(&mut Status)) {
         self.services.send_modify(|services| {
-            if let Some(status) = services.get_mut(service) {
-                change(status);
+            let Some(status) = services.get_mut(service) else {
+                return;
+            };
+            change(status);
+            if let Some(of) = status.of.clone() {
+                sum_up(services, &of);
             }
         });
+    }
+
+    /// Adds the replicas of a service that has several.
+    pub fn replicate(&self, service: &str, replicas: &[String]) {
+        self.services.send_modify(|services| {
+            let Some(status) = services.get_mut(service) else {
+                return;
+            };
+            let one = Status {
+                of: Some(service.to_owned()),
+                ..status.clone()
+            };
+            status.replicas = replicas.to_vec();
+            let all = replicas.iter().map(|name| (name.clone(), one.clone()));
+            services.extend(all);
+        });
+    }
+
+    /// Returns the names of a service's replicas, or its own if it has one container.
+    pub fn replicas(&self, service: &str) -> Vec<String> {
+        let services = self.services.borrow();
+        let replicas = services.get(service).map(|status| status.replicas.clone());
+        let replicas = replicas.filter(|replicas| !replicas.is_empty());
+        replicas.unwrap_or_else(|| vec![service.to_owned()])
     }
 
     /// Returns a copy of a service's state.
@@ -168,14 +83,48 @@ impl Board {
         let services = self.services.borrow();
         let contexts = services
             .iter()
-            .map(|(name, status)| (name.clone(), status.context(name)));
+            .filter(|(_, status)| status.of.is_none())
+            .map(|(name, status)| (name.clone(), context(name, status, &services)));
         Value::Object(contexts.collect())
+    }
+
+    /// Returns the value of `services` for the readiness of a service: a replica sees its own addresses as its
+    /// service's.
+    pub fn contexts_for(&self, name: &str) -> Value {
+        let mut all = self.contexts();
+        let status = self.get(name);
+        let of = status.as_ref().and_then(|status| status.of.as_ref());
+        if let (Some(of), Value::Object(all)) = (of, &mut all)
+            && let Some(Value::Object(service)) = all.get_mut(of)
+            && let Some(Value::Object(own)) = status.as_ref().map(|status| status.context(name))
+        {
+            service.extend(own);
+        }
+        all
     }
 
     /// Returns why an automatic service will never start: it needs a `start: manual` service that no step has started.
     /// `None` if it may still start.
     pub fn blocked(&self, name: &str) -> Option<String> {
         blocked(name, &self.services.borrow())
+    }
+
+    /// Returns these services and all that they depend on, as far as their definitions are known.
+    pub fn with_dependencies(&self, names: &BTreeSet<String>) -> BTreeSet<String> {
+        let services = self.services.borrow();
+        let mut found = BTreeSet::new();
+        let mut next: Vec<&String> = names.iter().collect();
+        while let Some(name) = next.pop() {
+            if found.insert(name.clone()) {
+                next.extend(
+                    services
+                        .get(name)
+                        .into_iter()
+                        .flat_map(|status| &status.needs),
+                );
+            }
+        }
+        found
     }
 
     /// Waits until the service is ready. Returns an error as soon as it can't become ready.
@@ -186,7 +135,7 @@ impl Board {
             match verdict {
                 Some(verdict) => return verdict,
                 None if changes.changed().await.is_err() => {
-                    return Err(Unavailable::NotRunning("the stack is gone".to_owned()));
+                    return Err(not_running(name, "the stack is gone".to_owned()));
                 }
                 None => {}
             }
@@ -207,11 +156,9 @@ impl Board {
                         (None, Some(down)) => Some(Err(Unavailable::Down(Arc::clone(down)))),
                         (None, None) => Some(Ok(None)),
                     },
-                    Stage::Idle if status.manual => {
-                        Some(Err(Unavailable::NotRunning(not_started(name))))
-                    }
+                    Stage::Idle if status.manual => Some(Err(not_running(name, not_started(name)))),
                     Stage::Idle => blocked(name, &services)
-                        .map(|why| Err(Unavailable::NotRunning(never(name, &why)))),
+                        .map(|why| Err(not_running(name, never(name, &why)))),
                     Stage::Starting | Stage::Started | Stage::Ready => None,
                 },
             };
@@ -222,6 +169,38 @@ impl Board {
             }
         }
     }
+}
+
+/// Returns the value of `services.NAME`, with its replicas.
+fn context(name: &str, status: &Status, all: &BTreeMap<String, Status>) -> Value {
+    let mut context = status.context(name);
+    let own = context.clone();
+    if let Value::Object(context) = &mut context {
+        let replicas = status.replicas.iter();
+        let replicas = replicas.filter_map(|name| Some(all.get(name)?.context(name)));
+        let mut replicas: Vec<Value> = replicas.collect();
+        if replicas.is_empty() {
+            replicas.push(own);
+        } else {
+            // All replicas answer to the service's name.
+            context.insert("host".to_owned(), json!(name));
+            if let Some(url) = status.shared_url(name) {
+                context.insert("internal_url".to_owned(), json!(url));
+            }
+        }
+        context.insert("replicas".to_owned(), Value::Array(replicas));
+    }
+    context
+}
+
+fn sum_up(services: &mut BTreeMap<String, Status>, service: &str) {
+    let Some(mut status) = services.get(service).cloned() else {
+        return;
+    };
+    let replicas = status.replicas.iter();
+    let replicas: Vec<&Status> = replicas.filter_map(|name| services.get(name)).collect();
+    replicas::sum_up(&mut status, &replicas);
+    services.insert(service.to_owned(), status);
 }
 
 fn never(name: &str, why: &str) -> String {
@@ -263,23 +242,34 @@ fn readiness(name: &str, services: &BTreeMap<String, Status>) -> Option<Result<(
         Stage::Ready => Some(Ok(())),
         Stage::Starting | Stage::Started => None,
         Stage::Idle if !status.manual => {
-            blocked(name, services).map(|why| Err(Unavailable::NotRunning(never(name, &why))))
+            blocked(name, services).map(|why| Err(not_running(name, never(name, &why))))
         }
-        Stage::Idle => Some(Err(Unavailable::NotRunning(not_started(name)))),
-        Stage::Stopped => Some(Err(Unavailable::NotRunning(format!(
-            "service {name} isn't running: a step stopped it"
-        )))),
-        Stage::Exited => Some(Err(Unavailable::NotRunning(format!(
-            "service {name} isn't running: it ended as a job does{}; a step can't use it any more (a step that waits for its end: `wait: {{ service: {name}, until: exited }}`)",
-            status
-                .exit
-                .as_ref()
-                .map_or(String::new(), |exit| format!(", with code {}", exit.code))
-        )))),
+        Stage::Idle => Some(Err(not_running(name, not_started(name)))),
+        Stage::Stopped => Some(Err(not_running(
+            name,
+            format!("service {name} isn't running: a step stopped it"),
+        ))),
+        Stage::Exited => Some(Err(not_running(
+            name,
+            format!(
+                "service {name} isn't running: it ended as a job does{}; a step can't use it any more (a step that waits for its end: `wait: {{ service: {name}, until: exited }}`)",
+                status
+                    .exit
+                    .as_ref()
+                    .map_or(String::new(), |exit| format!(", with code {}", exit.code))
+            ),
+        ))),
         Stage::Down => Some(Err(match &status.down {
             Some(down) => Unavailable::Down(Arc::clone(down)),
-            None => Unavailable::NotRunning(format!("service {name} is down")),
+            None => not_running(name, format!("service {name} is down")),
         })),
+    }
+}
+
+fn not_running(service: &str, reason: String) -> Unavailable {
+    Unavailable::NotRunning {
+        service: service.to_owned(),
+        reason,
     }
 }
 

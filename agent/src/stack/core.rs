@@ -14,6 +14,8 @@ pub struct Starter {
     wanted: BTreeMap<String, Dependencies>,
     /// Services that have been started or given up.
     decided: BTreeSet<String>,
+    /// Services that wait until it is decided whether they start with saved files.
+    held: BTreeSet<String>,
 }
 
 /// Inputs of the starter.
@@ -24,6 +26,12 @@ pub enum Input {
         service: String,
         result: Result<Dependencies, RuntimeError>,
     },
+    /// These services don't start until they are released.
+    Hold(BTreeSet<String>),
+    /// The held services may start.
+    Release,
+    /// These services were started in vain, and start once more.
+    Renew(Vec<String>),
     /// The state of the services, after all are defined and after each change.
     Board(BTreeMap<String, Status>),
 }
@@ -66,6 +74,20 @@ impl Starter {
                 };
                 vec![Effect::GiveUp { service, why }]
             }
+            Input::Hold(services) => {
+                self.held = services;
+                Vec::new()
+            }
+            Input::Release => {
+                self.held.clear();
+                Vec::new()
+            }
+            Input::Renew(services) => {
+                for service in services {
+                    self.decided.remove(&service);
+                }
+                Vec::new()
+            }
             Input::Board(board) => self.decide(&board),
         }
     }
@@ -76,7 +98,7 @@ impl Starter {
         for (service, on) in &self.wanted {
             let status = board.get(service);
             let idle = status.is_some_and(|status| status.stage == Stage::Idle);
-            if !idle || self.decided.contains(service) {
+            if !idle || self.decided.contains(service) || self.held.contains(service) {
                 continue;
             }
             let service = service.clone();
@@ -105,7 +127,7 @@ mod tests {
     fn board(stages: &[(&str, Stage)]) -> BTreeMap<String, Status> {
         let status = |stage| Status {
             stage,
-            starts: u32::from(stage != Stage::Idle),
+            starts: u32::from(!matches!(stage, Stage::Idle | Stage::Starting)),
             ..Status::idle(true, false)
         };
         stages
@@ -130,6 +152,7 @@ mod tests {
         let dependency = Dependency {
             condition,
             required: true,
+            restart: false,
         };
         Wanted::from([(service.to_owned(), vec![(on.to_owned(), dependency)])])
     }
@@ -158,6 +181,23 @@ mod tests {
         let idle = board(&[("web", Stage::Idle), ("bad", Stage::Idle)]);
         assert_eq!(starter.handle(Input::Board(idle.clone())), start("web"));
         assert_eq!(starter.handle(Input::Board(idle)), []);
+    }
+
+    #[test]
+    fn a_held_service_starts_when_it_is_released_and_once_more_when_it_is_renewed() {
+        let mut starter = Starter::default();
+        for service in ["db", "web"] {
+            let (service, result) = (service.to_owned(), Ok(vec![]));
+            starter.handle(Input::Defined { service, result });
+        }
+        starter.handle(Input::Hold(BTreeSet::from(["db".to_owned()])));
+        let idle = board(&[("web", Stage::Idle), ("db", Stage::Idle)]);
+        assert_eq!(starter.handle(Input::Board(idle.clone())), start("web"));
+        assert_eq!(starter.handle(Input::Release), []);
+        assert_eq!(starter.handle(Input::Board(idle.clone())), start("db"));
+        assert_eq!(starter.handle(Input::Board(idle.clone())), []);
+        starter.handle(Input::Renew(vec!["db".to_owned()]));
+        assert_eq!(starter.handle(Input::Board(idle)), start("db"));
     }
 
     #[test]

@@ -5,7 +5,9 @@ use crate::runtime::contract::{Fault, RuntimeError, Stack};
 use phalanx_shared::diagnostic::{Diagnostic, Severity};
 use phalanx_shared::expr::{EvalError, Scope, eval_to_node};
 use phalanx_shared::language::model::Service;
-use phalanx_shared::language::service::{ServiceConfig, decode_service};
+use phalanx_shared::language::service::{
+    ContextSource, ServiceConfig, decode_service, replicas_of,
+};
 use phalanx_shared::node::{Node, NodeValue};
 use serde_json::{Map, Value, json};
 
@@ -31,7 +33,17 @@ pub async fn config(
         Some(scope) => scope.with_value("port", ports.clone().unwrap_or(Value::Null)),
         None => context.definition_scope(ports.clone()),
     };
-    let node = eval_to_node(&service.definition, &scope, &context.cache)
+    let mut config = decoded(context, service, &scope)?;
+    add_images_of_builds(context, service, &scope, &mut config, 0)?;
+    Ok(config)
+}
+
+fn decoded(
+    context: &CellContext,
+    service: &Service,
+    scope: &Scope,
+) -> Result<ServiceConfig, RuntimeError> {
+    let node = eval_to_node(&service.definition, scope, &context.cache)
         .map_err(|error| invalid(context, service, &error))?;
     let mut findings = Vec::new();
     let config = decode_service(&service.name.text, &spliced(node), &mut findings);
@@ -40,6 +52,57 @@ pub async fn config(
         return Err(undecodable(context, service, &findings));
     }
     Ok(config)
+}
+
+/// Most images that a build may need one after the other.
+const LONGEST_CHAIN: usize = 16;
+
+/// Adds the configurations of the services whose images a build needs.
+fn add_images_of_builds(
+    context: &CellContext,
+    service: &Service,
+    scope: &Scope,
+    config: &mut ServiceConfig,
+    depth: usize,
+) -> Result<(), RuntimeError> {
+    let contexts = config
+        .build
+        .iter_mut()
+        .flat_map(|build| &mut build.contexts);
+    for one in contexts {
+        let ContextSource::Service { name, of } = &mut one.source else {
+            continue;
+        };
+        let refused = |why: String| RuntimeError::of(&service.name.text, Fault::Definition, why);
+        let services = context.spec.services.iter();
+        let mut services = services.filter(|service| service.name.text == *name);
+        let needed = services.next().filter(|service| !service.process);
+        let Some(needed) = needed else {
+            return Err(refused(format!(
+                "`additional_contexts`: there is no service {name} with an image"
+            )));
+        };
+        if depth >= LONGEST_CHAIN {
+            return Err(refused(format!(
+                "`additional_contexts`: more than {LONGEST_CHAIN} images are built of each other, or they are in a circle"
+            )));
+        }
+        let mut found = decoded(context, needed, scope)?;
+        add_images_of_builds(context, needed, scope, &mut found, depth + 1)?;
+        *of = Some(Box::new(found));
+    }
+    Ok(())
+}
+
+/// Returns how many containers a service has. It is known before the rest of the definition, which may depend on steps
+/// if the service is `start: manual`. A number that can't be evaluated counts as 1; evaluating the definition reports it.
+pub fn replicas(context: &CellContext, service: &Service) -> u32 {
+    let Some(part) = replicas_of(&service.definition) else {
+        return 1;
+    };
+    let scope = context.definition_scope(None);
+    let node = eval_to_node(&part, &scope, &context.cache);
+    node.map_or(1, |node| phalanx_shared::language::service::replicas(&node))
 }
 
 /// Returns the names in `ports: [http, …]` of a process.

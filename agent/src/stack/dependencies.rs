@@ -5,7 +5,7 @@
 use super::board::{Stage, Status};
 use phalanx_shared::language::service::{Condition, Dependency};
 use phalanx_shared::outcome::Outcome;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The dependencies of a service, in order.
 pub type Dependencies = Vec<(String, Dependency)>;
@@ -51,6 +51,47 @@ pub fn may_start(service: &str, on: &Dependencies, board: &BTreeMap<String, Stat
     verdict
 }
 
+/// Returns the running services that are restarted after a step restarted `service`: those that depend on it with
+/// `restart: true`, and those that depend on these in the same way. Dependencies come first.
+pub fn restarted_with(service: &str, board: &BTreeMap<String, Status>) -> Vec<String> {
+    let runs = |status: &Status| {
+        matches!(
+            status.stage,
+            Stage::Starting | Stage::Started | Stage::Ready
+        ) && status.starts > 0
+    };
+    let mut all = BTreeSet::from([service]);
+    loop {
+        let more: Vec<&str> = board
+            .iter()
+            .filter(|(name, status)| !all.contains(name.as_str()) && runs(status))
+            // Its service stands for a replica.
+            .filter(|(_, status)| status.of.is_none())
+            .filter(|(_, status)| {
+                status
+                    .restarts_with
+                    .iter()
+                    .any(|on| all.contains(on.as_str()))
+            })
+            .map(|(name, _)| name.as_str())
+            .collect();
+        if more.is_empty() {
+            break;
+        }
+        all.extend(more);
+    }
+    let mut done = vec![service];
+    while let Some(next) = all.iter().find(|name| {
+        let status = board.get(**name);
+        let on = status.map_or(&[][..], |status| status.restarts_with.as_slice());
+        let waits = |on: &String| all.contains(on.as_str()) && !done.contains(&on.as_str());
+        !done.contains(name) && !on.iter().any(waits)
+    }) {
+        done.push(next);
+    }
+    done.drain(1..).map(str::to_owned).collect()
+}
+
 enum Met {
     Yes,
     NotYet,
@@ -70,11 +111,11 @@ fn met(name: &str, dependency: &Dependency, status: Option<&Status>) -> Met {
     };
     let verdict = match (dependency.condition, status.stage) {
         (Condition::ServiceStarted, Stage::Started | Stage::Ready) => Met::Yes,
-        (Condition::ServiceStarted, Stage::Exited | Stage::Stopped | Stage::Down)
-            if status.starts > 0 =>
-        {
-            Met::Yes
-        }
+        // It has started; `Starting` means that it exited and its `restart` policy starts it again.
+        (
+            Condition::ServiceStarted,
+            Stage::Starting | Stage::Exited | Stage::Stopped | Stage::Down,
+        ) if status.starts > 0 => Met::Yes,
         (Condition::ServiceHealthy, Stage::Ready) => Met::Yes,
         (Condition::ServiceCompletedSuccessfully, Stage::Exited | Stage::Down | Stage::Stopped) => {
             match &status.exit {
@@ -106,5 +147,29 @@ fn down(name: &str, status: &Status) -> Met {
     match &status.down {
         Some(down) => Met::Never(down.outcome, down.reason.clone()),
         None => Met::Never(Outcome::Failed, format!("{name} is down")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dependents_that_ask_for_it_are_restarted_too_in_order() {
+        let status = |stage, with: &[&str]| Status {
+            stage,
+            starts: 1,
+            restarts_with: with.iter().map(|name| (*name).to_owned()).collect(),
+            ..Status::idle(false, false)
+        };
+        let board = BTreeMap::from([
+            ("a-web".to_owned(), status(Stage::Ready, &["db", "b-api"])),
+            ("b-api".to_owned(), status(Stage::Started, &["db"])),
+            ("db".to_owned(), status(Stage::Ready, &[])),
+            ("job".to_owned(), status(Stage::Exited, &["db"])),
+            ("other".to_owned(), status(Stage::Ready, &[])),
+        ]);
+        assert_eq!(restarted_with("db", &board), ["b-api", "a-web"]);
+        assert_eq!(restarted_with("other", &board), Vec::<String>::new());
     }
 }

@@ -1,23 +1,28 @@
 //! The end of a step after its action: `skip` ▸ secret captures ▸ checks and captures ▸ the step's outcome.
 
-use super::capture::{Captures, captures};
-use super::contract::{End, body};
+use super::capture::{Captures, captures, shown};
+use super::cases::{Told, told, until_then};
+use super::contract::{End, Needed, body};
 use super::open;
-use crate::action::answer::{Answer, Fault, eval_line};
+use crate::action::answer::{Answer, Fault, Implied, LastWords, eval_line};
 use crate::action::references::{Collector, References};
-use crate::action::{check, failure};
+use crate::action::{check, failure, page};
 use crate::context::CellContext;
-use crate::context::frame::{Value, View};
+use crate::context::frame::{Handed, View};
+use crate::context::secrecy::Secrecy;
+use crate::results::verdict::Verdict;
 use phalanx_shared::event::{CheckResult, Output};
-use phalanx_shared::expr::{EvalError, Scope};
+use phalanx_shared::expr::{EvalError, Lack, Scope};
 use phalanx_shared::language::model::{Action, Capture, DefineBody, Step};
 use phalanx_shared::mask::{plain, shortened};
 use phalanx_shared::outcome::Outcome;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Maximum number of characters of a command's last line in a reason.
 const LAST_WORDS: usize = 200;
+/// Maximum number of characters of an answer in a reason. Pages say first that something went wrong, and then what.
+const ANSWERED: usize = 300;
 
 /// The information available when an action is over.
 pub struct Conclusion<'a> {
@@ -41,6 +46,9 @@ impl Conclusion<'_> {
         match self.skipped(scope) {
             Ok(None) => {}
             Ok(Some(reason)) => {
+                if let Some(why) = self.overdue(&reason) {
+                    return self.failed_early(why.into(), answer, Vec::new()).await;
+                }
                 return End {
                     skips_group: true,
                     polls: self.polls,
@@ -49,17 +57,19 @@ impl Conclusion<'_> {
             }
             Err(error) => return self.unevaluable(&error, answer).await,
         }
-        let captures = match captures(self.context, &self.step.capture, scope, answer) {
+        let secrecy = Secrecy::new(self.context, self.view);
+        let captures = match captures(self.context, &self.step.capture, scope, secrecy) {
             Ok(captures) => captures,
             Err(why) => return self.withheld(why, answer).await,
         };
-        self.judge(captures, answer, BTreeMap::new()).await
+        self.judge(captures, answer, Handed::default()).await
     }
 
     /// Concludes a `use` or group whose body passed. The results of a `use` are the define's captures.
     pub async fn of_group(&self, inner: &View) -> End {
         let inner_scope = self.context.scope(inner);
-        let own = match captures(self.context, self.offered(), &inner_scope, None) {
+        let secrecy = Secrecy::new(self.context, inner);
+        let own = match captures(self.context, self.offered(), &inner_scope, secrecy) {
             Ok(own) => own,
             Err(why) => return self.failed(why, None, Vec::new()).await,
         };
@@ -69,12 +79,12 @@ impl Conclusion<'_> {
             Err(why) => {
                 let needed = self.inner_needs(inner);
                 return match needed {
-                    Some(reason) => self.skipped_for(reason),
+                    Some(needed) => self.skipped_for(needed),
                     None => self.failed(why, None, Vec::new()).await,
                 };
             }
         };
-        let layer = offered.iter().fold(
+        let layer = offered.values.iter().fold(
             phalanx_shared::expr::Layer::new(),
             |layer, (name, value)| layer.value(name, value.clone()),
         );
@@ -82,6 +92,9 @@ impl Conclusion<'_> {
         match self.skipped(&scope) {
             Ok(None) => {}
             Ok(Some(reason)) => {
+                if let Some(why) = self.overdue(&reason) {
+                    return self.failed_early(why.into(), None, Vec::new()).await;
+                }
                 return End {
                     skips_group: true,
                     ..End::bare(Outcome::Skipped, Some(reason))
@@ -89,7 +102,9 @@ impl Conclusion<'_> {
             }
             Err(error) => return self.unevaluable(&error, None).await,
         }
-        match captures(self.context, &self.step.capture, &scope, None) {
+        let mut secrecy = Secrecy::new(self.context, self.view);
+        offered.secret.iter().for_each(|name| secrecy.hide(name));
+        match captures(self.context, &self.step.capture, &scope, secrecy) {
             Ok(captures) => self.judge(captures, None, offered).await,
             Err(why) => self.failed(why, None, Vec::new()).await,
         }
@@ -106,7 +121,7 @@ impl Conclusion<'_> {
         }
     }
 
-    fn inner_needs(&self, inner: &View) -> Option<String> {
+    fn inner_needs(&self, inner: &View) -> Option<Needed> {
         let collector = Collector::new(&self.context.spec, &self.context.cache);
         let references = self
             .offered()
@@ -127,57 +142,127 @@ impl Conclusion<'_> {
         Ok(None)
     }
 
+    /// Returns why the step's `skip` is no longer allowed.
+    fn overdue(&self, reason: &str) -> Option<String> {
+        let until = self.step.skip.as_ref()?.until.as_ref()?;
+        open::overdue(self.context, until, reason)
+    }
+
+    /// Judges test results, if there are any, and then evaluates checks and captures. The step passes if all of them
+    /// succeed.
+    async fn judge(&self, captures: Captures, answer: Option<&Answer>, handed: Handed) -> End {
+        let implied = answer.and_then(|answer| answer.implied);
+        let implied = check::implied(self.context, &self.step.expect, implied);
+        let Some((answer, tests)) =
+            answer.and_then(|answer| Some((answer, answer.tests.as_deref()?)))
+        else {
+            return self.checked(captures, answer, handed, implied).await;
+        };
+        let exit_code = match implied {
+            Some(Implied::ExitCode(code)) => Some(code),
+            _ => None,
+        };
+        let Told { cases, verdict } = told(self.context, self.step, tests, exit_code);
+        let end = match verdict.outcome {
+            Outcome::Passed | Outcome::Flaky => {
+                self.checked(captures, Some(answer), handed, None).await
+            }
+            Outcome::Skipped => End {
+                polls: self.polls,
+                ..End::bare(Outcome::Skipped, verdict.reason)
+            },
+            _ => self.tests_failed(verdict, answer, cases.is_empty()).await,
+        };
+        End { cases, ..end }
+    }
+
+    /// Ends a step whose test results failed, can't be judged, or contradict the exit code.
+    async fn tests_failed(&self, verdict: Verdict, answer: &Answer, no_case: bool) -> End {
+        let mut reason = verdict.reason.unwrap_or_default();
+        if no_case && verdict.outcome == Outcome::Failed {
+            self.add_last_words(&mut reason, answer);
+        }
+        let why = Lack {
+            reason,
+            incomplete: verdict.outcome == Outcome::Errored,
+        };
+        let checks = verdict.check.into_iter().collect();
+        self.failed(why, Some(answer), checks).await
+    }
+
+    /// Adds what the system under test says of the failure: the last line that a failed command wrote on its standard
+    /// error, or the answer with an error status.
+    pub fn add_last_words(&self, line: &mut String, answer: &Answer) {
+        let Some(words) = &answer.last_words else {
+            return;
+        };
+        // Mask before shortening, and before white space and tags go. All secrets of this step are known by now.
+        let mask = |text: &str| self.context.masks.mask(&plain(text));
+        let (masked, limit) = match words {
+            LastWords::Line(line) => (mask(line), LAST_WORDS),
+            LastWords::Body(text) => (mask(&page::one_line(&mask(text))), ANSWERED),
+            LastWords::Page(html) => (mask(&page::text(&mask(html))), ANSWERED),
+        };
+        if !masked.is_empty() {
+            line.push_str(&format!(": {}", shortened(&masked, limit)));
+        }
+    }
+
     /// Evaluates checks and captures. The step passes if all of them succeed.
-    async fn judge(
+    async fn checked(
         &self,
         captures: Captures,
         answer: Option<&Answer>,
-        mut values: BTreeMap<String, Value>,
+        mut handed: Handed,
+        implied: Option<Implied>,
     ) -> End {
-        let implied = answer.and_then(|answer| answer.implied);
-        let checks = check::all(self.context, &self.step.expect, implied, &captures.scope);
+        let judged = check::all(self.context, &self.step.expect, implied, &captures.scope);
         // Prefer a check that failed over one that could not be judged.
-        let said = |check: &&CheckResult| {
-            let error = check.error.as_deref();
-            !check.passed && error.is_none_or(|error| !is_cut(answer, error))
-        };
-        let failed = || checks.iter().find(|check| !check.passed);
-        if let Some(first) = checks.iter().find(said).or_else(failed) {
+        let bad = || judged.iter().filter(|check| !check.result.passed);
+        let first = bad()
+            .find(|check| !check.incomplete)
+            .or_else(|| bad().next());
+        let first = first.map(|check| (check.result.failure(), check.incomplete));
+        let checks: Vec<CheckResult> = judged.into_iter().map(|check| check.result).collect();
+        if let Some((first, incomplete)) = first {
             if checks.iter().any(|check| check.error.is_some())
-                && let Some(reason) = open::needs(self.references, self.view)
+                && let Some(needed) = open::needs(self.references, self.view)
             {
-                return self.skipped_for(reason);
+                return self.skipped_for(needed);
             }
             let failed = checks.iter().filter(|check| !check.passed).count();
             let more = match failed {
                 1 => String::new(),
                 failed => format!(" (and {} more)", failed - 1),
             };
-            let mut line = format!("{}{more}", first.failure());
-            if let Some(words) = answer.and_then(|answer| answer.last_words.as_ref()) {
-                // Mask before shortening. All secrets of this step are known by now.
-                let masked = self.context.masks.mask(&plain(words));
-                line.push_str(&format!(": {}", shortened(&masked, LAST_WORDS)));
+            let mut line = format!("{first}{more}");
+            if let Some(answer) = answer {
+                self.add_last_words(&mut line, answer);
             }
-            return self.failed(line, answer, checks).await;
+            let why = Lack {
+                reason: line,
+                incomplete,
+            };
+            return self.failed(why, answer, checks).await;
         }
         let finished = captures.finish().and_then(|own| {
-            self.context.hold(own.values())?;
+            self.context.hold(own.values.values())?;
             Ok(own)
         });
         match finished {
             Ok(own) => {
-                values.extend(own);
+                handed.extend(own);
                 End {
+                    captured: shown(self.context, &handed),
                     checks,
                     output: answer.and_then(|answer| self.output(answer)),
                     polls: self.polls,
-                    captures: Arc::new(values),
+                    handed: Arc::new(handed),
                     ..End::bare(Outcome::Passed, None)
                 }
             }
             Err(why) => match open::needs(self.references, self.view) {
-                Some(reason) => self.skipped_for(reason),
+                Some(needed) => self.skipped_for(needed),
                 None => self.failed(why, answer, checks).await,
             },
         }
@@ -206,14 +291,17 @@ impl Conclusion<'_> {
 
     /// Ends a step whose secret could not be captured. None of its output is shown, not even in the parts of checks.
     /// The implied check only contains a number and often explains the failure, so it is shown.
-    async fn withheld(&self, why: String, answer: Option<&Answer>) -> End {
-        if let Some(reason) = open::needs(self.references, self.view) {
-            return self.skipped_for(reason);
+    async fn withheld(&self, why: Lack, answer: Option<&Answer>) -> End {
+        if let Some(needed) = open::needs(self.references, self.view) {
+            return self.skipped_for(needed);
         }
         let implied = answer.and_then(|answer| answer.implied).map(check::judge);
         let (outcome, reason) = match implied.as_ref().filter(|check| !check.passed) {
-            Some(check) => (Outcome::Failed, format!("{}; {why}", check.failure())),
-            None => (verdict(answer, &why), why),
+            Some(check) => {
+                let reason = format!("{}; {}", check.failure(), why.reason);
+                (Outcome::Failed, reason)
+            }
+            None => (verdict(&why), why.reason),
         };
         let failure =
             failure::of_step(self.context, self.step.span, answer, &BTreeSet::new(), true).await;
@@ -231,8 +319,12 @@ impl Conclusion<'_> {
             return self.unevaluable(error, None).await;
         }
         let (outcome, reason) = (fault.outcome(), fault.reason(self.context));
+        let none = Answer::default();
         let answer = match &fault {
-            Fault::Failed { answer, .. } | Fault::Cut { answer, .. } => Some(&**answer),
+            Fault::Failed { answer, .. }
+            | Fault::TimedOut { answer, .. }
+            | Fault::Cut { answer, .. } => Some(&**answer),
+            Fault::OfService { outcome, .. } if *outcome == Outcome::Failed => Some(&none),
             _ => None,
         };
         let mut services = self.services.clone();
@@ -255,7 +347,18 @@ impl Conclusion<'_> {
                 }
             }
         }
+        // The results of a program that was given up are those of the cases that had ended.
+        let tests = answer.and_then(|answer| answer.tests.as_deref());
+        let mut cases = Vec::new();
+        if let Some(tests) = tests.filter(|_| !withheld) {
+            let ended = until_then(self.context, self.step, tests);
+            failure.notes.push(ended.note);
+            cases = ended.cases;
+        }
         End {
+            timed_out: matches!(fault, Fault::TimedOut { .. }),
+            cases,
+            culprit: fault.culprit(),
             failure: Some(failure),
             polls: self.polls,
             ..End::bare(outcome, Some(reason))
@@ -264,18 +367,22 @@ impl Conclusion<'_> {
 
     async fn unevaluable(&self, error: &EvalError, answer: Option<&Answer>) -> End {
         match open::needs(self.references, self.view) {
-            Some(reason) => self.skipped_for(reason),
+            Some(needed) => self.skipped_for(needed),
             None => {
-                let line = eval_line(self.context, error);
-                self.failed_early(line, answer, Vec::new()).await
+                let why = Lack {
+                    reason: eval_line(self.context, error),
+                    incomplete: error.incomplete,
+                };
+                self.failed_early(why, answer, Vec::new()).await
             }
         }
     }
 
-    fn skipped_for(&self, reason: String) -> End {
+    fn skipped_for(&self, needed: Needed) -> End {
         End {
             polls: self.polls,
-            ..End::bare(Outcome::Skipped, Some(reason))
+            culprit: Some(needed.culprit),
+            ..End::bare(Outcome::Skipped, Some(needed.reason))
         }
     }
 
@@ -283,7 +390,7 @@ impl Conclusion<'_> {
     /// masked.
     pub async fn failed_early(
         &self,
-        reason: String,
+        why: Lack,
         answer: Option<&Answer>,
         mut checks: Vec<CheckResult>,
     ) -> End {
@@ -306,7 +413,7 @@ impl Conclusion<'_> {
             checks,
             failure: Some(failure),
             polls: self.polls,
-            ..End::bare(verdict(answer, &reason), Some(reason))
+            ..End::bare(verdict(&why), Some(why.reason))
         }
     }
 
@@ -316,31 +423,22 @@ impl Conclusion<'_> {
     }
 
     /// Ends a step that failed after its secret captures, with all evidence.
-    async fn failed(
-        &self,
-        reason: String,
-        answer: Option<&Answer>,
-        checks: Vec<CheckResult>,
-    ) -> End {
+    async fn failed(&self, why: Lack, answer: Option<&Answer>, checks: Vec<CheckResult>) -> End {
         let context = self.context;
         let failure = failure::of_step(context, self.step.span, answer, self.services, false).await;
         End {
             checks,
             failure: Some(failure),
             polls: self.polls,
-            ..End::bare(verdict(answer, &reason), Some(reason))
+            ..End::bare(verdict(&why), Some(why.reason))
         }
     }
 }
 
 /// Returns failed, or errored if the judged result isn't complete.
-fn verdict(answer: Option<&Answer>, why: &str) -> Outcome {
-    match is_cut(answer, why) {
+fn verdict(why: &Lack) -> Outcome {
+    match why.incomplete {
         true => Outcome::Errored,
         false => Outcome::Failed,
     }
-}
-
-fn is_cut(answer: Option<&Answer>, why: &str) -> bool {
-    answer.is_some_and(|answer| answer.cut_off(why))
 }

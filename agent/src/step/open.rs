@@ -1,17 +1,19 @@
 //! Evaluates the surroundings of an action for the sequence: `when`, `foreach`, name, rows, limits and arguments.
 
-use super::contract::{Asked, Item, Opening, Refusal};
+use super::contract::{Asked, Item, Items, Needed, Opening, Refusal};
 use super::name;
 use crate::action::answer::{Fault, eval_line};
 use crate::action::references::{Collector, References};
 use crate::context::CellContext;
-use crate::context::frame::{Entry, Value, View};
-use phalanx_shared::event::Failure;
+use crate::context::frame::{Handed, View};
+use crate::context::secrecy::Secrecy;
+use phalanx_shared::event::{Culprit, Failure};
 use phalanx_shared::expr::{EvalError, Scope};
-use phalanx_shared::language::model::{Action, DefineBody, Step};
+use phalanx_shared::language::model::{Action, DefineBody, Step, Until};
 use phalanx_shared::node::{Expr, Template};
 use phalanx_shared::outcome::Outcome;
-use std::collections::{BTreeMap, BTreeSet};
+use phalanx_shared::time::Date;
+use std::collections::BTreeSet;
 
 /// Evaluates the surroundings of an item in one scope.
 pub struct Surroundings<'a> {
@@ -38,15 +40,35 @@ impl<'a> Surroundings<'a> {
             Item::Step(step) => self.collector().asking(step).done(),
         };
         self.ready(item, &references).await?;
-        let (when, reason) = match item {
-            Item::Phase(phase) => (&phase.when, &phase.reason),
-            Item::Step(step) => (&step.when, &step.reason),
+        let (when, reason, until) = match item {
+            Item::Phase(phase) => (&phase.when, &phase.reason, &phase.until),
+            Item::Step(step) => (&step.when, &step.reason, &step.until),
         };
         let Some(when) = when else {
             return Ok(Asked::Run);
         };
-        self.asked(when, reason.as_ref())
-            .map_err(|error| self.refusal(item, &references, &error))
+        let asked = self.asked(when, reason.as_ref());
+        let asked = asked.map_err(|error| self.refusal(item, &references, &error))?;
+        match (&asked, until) {
+            (Asked::Not { reason }, Some(until)) => match overdue(self.context, until, reason) {
+                Some(message) => Err(self.too_late(item, until, message)),
+                None => Ok(asked),
+            },
+            _ => Ok(asked),
+        }
+    }
+
+    fn too_late(&self, item: &Item, until: &Until, message: String) -> Refusal {
+        Refusal::Invalid {
+            name: self.describe(item),
+            outcome: Outcome::Failed,
+            message,
+            failure: Some(Box::new(Failure {
+                place: self.context.place(until.span),
+                ..Failure::default()
+            })),
+            culprit: None,
+        }
     }
 
     fn asked(&self, when: &Expr, reason: Option<&Template>) -> Result<Asked, EvalError> {
@@ -77,10 +99,10 @@ impl<'a> Surroundings<'a> {
     }
 
     /// Evaluates the list of a `foreach`.
-    pub async fn list(&self, step: &Step) -> Result<Vec<Value>, Refusal> {
+    pub async fn list(&self, step: &Step) -> Result<Items, Refusal> {
         let item = Item::Step(std::sync::Arc::new(step.clone()));
         let Some(each) = &step.foreach else {
-            return Ok(Vec::new());
+            return Ok(Items::default());
         };
         let references = self.collector().node(&each.items).done();
         self.ready(&item, &references).await?;
@@ -88,7 +110,8 @@ impl<'a> Surroundings<'a> {
         let held = evaluate.list(&each.items, "foreach").and_then(|values| {
             let held = self.context.hold(&values);
             held.map_err(|why| EvalError::new(each.items.span, why))?;
-            Ok(values)
+            let secret = Secrecy::new(self.context, self.view).node(&each.items);
+            Ok(Items { values, secret })
         });
         held.map_err(|error| self.refusal(&item, &references, &error))
     }
@@ -122,12 +145,11 @@ impl<'a> Surroundings<'a> {
                     Action::Use(_) | Action::Steps(_) | Action::Parallel(_)
                 );
                 let limit = step.timeout.as_ref().filter(|_| group);
+                let row = evaluate.optional_text(step.verifies.as_ref())?;
+                let of_cases = step.case_rows.iter().map(|row| row.row.text.clone());
                 let mut opening = Opening {
                     name: name::name(step, evaluate)?,
-                    rows: evaluate
-                        .optional_text(step.verifies.as_ref())?
-                        .into_iter()
-                        .collect(),
+                    rows: row.into_iter().chain(of_cases).collect(),
                     timeout: evaluate.optional_duration(limit, "timeout")?,
                     params: self.arguments(step)?,
                     ..Opening::default()
@@ -143,14 +165,15 @@ impl<'a> Surroundings<'a> {
     }
 
     /// Returns the arguments of a `use`: the values in `with`, else the parameters' defaults.
-    fn arguments(&self, step: &Step) -> Result<BTreeMap<String, Value>, EvalError> {
+    fn arguments(&self, step: &Step) -> Result<Handed, EvalError> {
         let Action::Use(used) = &step.action else {
-            return Ok(BTreeMap::new());
+            return Ok(Handed::default());
         };
         let evaluate = self.context.evaluate(&self.scope);
-        let mut arguments = BTreeMap::new();
+        let secrecy = Secrecy::new(self.context, self.view);
+        let mut arguments = Handed::default();
         for (name, node) in &used.with {
-            arguments.insert(name.text.clone(), evaluate.value(node)?);
+            arguments.insert(&name.text, evaluate.value(node)?, secrecy.node(node));
         }
         let defines = &self.context.spec.define;
         let define = defines
@@ -166,10 +189,10 @@ impl<'a> Surroundings<'a> {
         for param in &define.params {
             let name = &param.name.text;
             match &param.default {
-                Some(default) if !arguments.contains_key(name) => {
-                    arguments.insert(name.clone(), evaluate.value(default)?);
+                Some(default) if !arguments.values.contains_key(name) => {
+                    arguments.insert(name, evaluate.value(default)?, secrecy.node(default));
                 }
-                None if !arguments.contains_key(name) => {
+                None if !arguments.values.contains_key(name) => {
                     return Err(EvalError::new(
                         used.define.span,
                         format!("{} needs the parameter {name}", used.define.text),
@@ -178,7 +201,7 @@ impl<'a> Surroundings<'a> {
                 _ => {}
             }
         }
-        let held = self.context.hold(arguments.values());
+        let held = self.context.hold(arguments.values.values());
         held.map_err(|why| EvalError::new(used.define.span, why))?;
         Ok(arguments)
     }
@@ -201,14 +224,15 @@ impl<'a> Surroundings<'a> {
                 outcome: fault.outcome(),
                 message: fault.reason(self.context),
                 failure,
+                culprit: fault.culprit(),
             });
         }
         Ok(())
     }
 
     fn refusal(&self, item: &Item, references: &References, error: &EvalError) -> Refusal {
-        if let Some(reason) = needs(references, self.view) {
-            return Refusal::Needs { reason };
+        if let Some(needed) = needs(references, self.view) {
+            return Refusal::Needs(needed);
         }
         Refusal::Invalid {
             name: self.describe(item),
@@ -218,6 +242,7 @@ impl<'a> Surroundings<'a> {
                 place: self.context.place(error.span),
                 ..Failure::default()
             })),
+            culprit: None,
         }
     }
 
@@ -229,28 +254,53 @@ impl<'a> Surroundings<'a> {
     }
 }
 
+/// Returns the message of a skip that is no longer allowed: the run was submitted after its last day.
+pub fn overdue(context: &CellContext, until: &Until, reason: &str) -> Option<String> {
+    let submitted = context.job.submitted.filter(|at| until.is_over(*at))?;
+    let day = Date::of(submitted).map(|day| format!(" (the run was submitted on {day})"));
+    let place = context
+        .place(until.span)
+        .map(|place| format!(" at {place}"));
+    Some(format!(
+        "the skip ended with {}{}: {reason}; make the step run, or move the date{}",
+        until.date,
+        day.unwrap_or_default(),
+        place.unwrap_or_default(),
+    ))
+}
+
 /// Returns why a step that could not be evaluated is skipped instead of failed: it reads a step that has no captures.
-pub fn needs(references: &References, view: &View) -> Option<String> {
+pub fn needs(references: &References, view: &View) -> Option<Needed> {
     let mut ids: BTreeSet<String> = references.steps.clone();
     if references.computed_step {
         ids.extend(texts_in_view(view));
     }
     ids.iter().find_map(|id| {
-        let records: Vec<_> = match view.step(id)? {
-            Entry::One(record) => vec![record],
-            Entry::Keyed(records) => records.values().collect(),
-        };
-        let without = records
-            .into_iter()
+        let without = view
+            .step(id)?
+            .records()
             .find(|record| !matches!(record.outcome, Outcome::Passed | Outcome::Flaky))?;
         let reason = without.reason.as_deref().unwrap_or("no reason is known");
-        Some(format!("needs {id}, {}: {reason}", without.outcome))
+        let further = match &without.culprit {
+            Some(step @ Culprit::Step { .. }) => Some(step.clone()),
+            Some(Culprit::Service { .. }) | None => None,
+        };
+        Some(Needed {
+            reason: format!("needs {id}, {}: {reason}", without.outcome),
+            culprit: further.unwrap_or_else(|| Culprit::Step {
+                id: id.clone(),
+                outcome: without.outcome,
+            }),
+        })
     })
 }
 
 /// Returns the texts among parameters and variables, from which a computed name may come.
 pub fn texts_in_view(view: &View) -> Vec<String> {
-    let params = view.params().into_iter().flat_map(BTreeMap::values);
+    let params = view
+        .params()
+        .into_iter()
+        .flat_map(|params| params.values.values());
     let variables = view
         .frames()
         .filter_map(|frame| frame.variable.as_ref().map(|(_, value)| value));

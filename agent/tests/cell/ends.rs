@@ -5,7 +5,7 @@ use crate::server;
 use phalanx_agent::runtime::contract::{Addresses, Fault, RuntimeError};
 use phalanx_agent::runtime::fake::FakeRuntime;
 use phalanx_agent::runtime::fake::script::{Printed, Script, ServiceScript};
-use phalanx_shared::event::{EventKind, Output};
+use phalanx_shared::event::{Culprit, EventKind, Output};
 use phalanx_shared::outcome::Outcome;
 use phalanx_shared::plan::Keep;
 use std::sync::Arc;
@@ -96,6 +96,12 @@ async fn the_cells_timeout_is_failed_or_before_any_step_ran_errored() {
     let ended = rig.run().await;
     assert_eq!(ended.outcome(), Outcome::Failed);
     assert_eq!(ended.reason("main/0"), "the cell timed out after 300ms");
+    let by_time = |kind: &&EventKind| match kind {
+        EventKind::PhaseFinished { timed_out, .. }
+        | EventKind::AttemptFinished { timed_out, .. } => *timed_out,
+        _ => false,
+    };
+    assert_eq!(ended.events.iter().filter(by_time).count(), 2);
 
     let script = Script::default().service(
         "db",
@@ -378,6 +384,120 @@ async fn what_passed_commands_printed_is_kept_masked_and_only_then() {
     for piece in ["hidden-", "value-0815", "late-made"] {
         assert!(!outputs.contains(piece), "{piece} in {outputs}");
     }
+}
+
+#[tokio::test]
+async fn captured_values_are_told_masked_and_bounded_and_what_is_made_of_a_secret_is_hidden() {
+    let mut rig = steps(
+        r#"
+- id: made
+  run: "echo '{\"count\": 3, \"user\": \"ann\", \"token\": \"hidden-value-0815\"}'"
+  capture:
+    count: fromJSON(stdout).count
+    user: fromJSON(stdout).user
+    whole: stdout.trim()
+    long: "[stdout, stdout, stdout, stdout, stdout, stdout, stdout, stdout, stdout, stdout, stdout, stdout, stdout, stdout, stdout, stdout, stdout, stdout, stdout, stdout, stdout, stdout, stdout, stdout, stdout, stdout, stdout, stdout]"
+    half: "secrets.key.split('-')[0]"
+    of_half: half + "!"
+- id: again
+  run: "true"
+  capture: { part: "steps.made.half + 'x'", fine: steps.made.count }
+- use: shows
+  with: { word: "${{ steps.again.part }}", other: "${{ steps.made.user }}" }
+- foreach: { letter: "${{ [steps.made.half] }}" }
+  run: "true"
+  capture: { letter: letter }
+- run: echo late-made-secret
+  capture: { made: { secret: stdout.trim() }, cut: "stdout.split('-')[0]", fine: exit_code }
+- run: "exit 3"
+  capture: { never: exit_code }
+  continue-on-failure: true
+"#,
+    )
+    .secret("key", "hidden-value-0815");
+    rig.prepend(
+        r#"
+secrets: [key]
+define:
+  shows:
+    params: { word: {}, other: {} }
+    steps: [{ id: s, run: "true", capture: { word: params.word, other: params.other } }]
+    capture: { word: steps.s.word, other: steps.s.other }
+"#,
+    );
+    let ended = rig.run().await;
+    let captured = |path: &str| -> Vec<(String, String)> {
+        let captured = ended.step(path).captured.iter();
+        let short = |value: &str| value.chars().take(40).collect();
+        captured
+            .map(|one| (one.name.clone(), short(&one.value)))
+            .collect()
+    };
+    let pairs = |expected: &[(&str, &str)]| -> Vec<(String, String)> {
+        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        expected.iter().map(owned).collect()
+    };
+    let made = captured("main/0");
+    let of = |name: &str| &made.iter().find(|(known, _)| known == name).unwrap().1;
+    assert_eq!(
+        (of("count").as_str(), of("user").as_str()),
+        ("3", r#""ann""#)
+    );
+    assert_eq!(
+        (of("half").as_str(), of("of_half").as_str()),
+        ("***", "***")
+    );
+    let long = ended
+        .step("main/0")
+        .captured
+        .iter()
+        .find(|one| one.name == "long");
+    let long = long.unwrap();
+    assert_eq!(long.value.chars().count(), 1_000);
+    assert!(long.left_out > 500, "{}", long.left_out);
+    assert_eq!(captured("main/1"), pairs(&[("fine", "3"), ("part", "***")]));
+    let shown = pairs(&[("other", r#""ann""#), ("word", "***")]);
+    assert_eq!(
+        (captured("main/2/0"), captured("main/2")),
+        (shown.clone(), shown)
+    );
+    let item = ended
+        .steps()
+        .into_iter()
+        .find(|step| step.path.starts_with("main/3["));
+    assert_eq!(item.unwrap().captured[0].value, "***");
+    let late = pairs(&[("cut", "***"), ("fine", "0"), ("made", "***")]);
+    assert_eq!(captured("main/4"), late);
+    assert_eq!(captured("main/5"), pairs(&[]), "it failed");
+    let all: Vec<_> = ended
+        .steps()
+        .into_iter()
+        .map(|step| &step.captured)
+        .collect();
+    let all = serde_json::to_string(&all).unwrap();
+    for piece in ["hidden", "value-0815", "late-made"] {
+        assert!(!all.contains(piece), "{piece} in {all}");
+    }
+}
+
+#[tokio::test]
+async fn a_failure_names_the_service_or_the_step_that_it_follows_from() {
+    let ended = steps(
+        r#"
+- { id: placed, run: "exit 1", capture: { id: exit_code }, continue-on-failure: true }
+- { id: paid, run: "echo ${{ steps.placed.id }}", capture: { id: exit_code } }
+- { run: "echo ${{ steps.paid.id }}" }
+"#,
+    )
+    .run()
+    .await;
+    let placed = Some(Culprit::Step {
+        id: "placed".to_owned(),
+        outcome: Outcome::Failed,
+    });
+    assert_eq!(ended.step("main/0").culprit, None);
+    assert_eq!(ended.step("main/1").culprit, placed);
+    assert_eq!(ended.step("main/2").culprit, placed, "the first of a chain");
 }
 
 #[tokio::test]

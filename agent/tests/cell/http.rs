@@ -71,7 +71,7 @@ async fn the_implied_check_comes_first_and_alone() {
     assert_eq!(checks.len(), 1, "{checks:#?}");
     assert_eq!(
         ended.reason("main/0"),
-        "check failed: status is 2xx (status = 404)"
+        "check failed: status is 2xx (status = 404): {\"code\":404}"
     );
     assert_eq!(ended.step("main/1").outcome, Outcome::Passed);
 }
@@ -205,6 +205,79 @@ async fn json_is_null_when_the_body_is_not_json_and_the_failure_shows_what_it_is
 }
 
 #[tokio::test]
+async fn the_reason_has_what_an_error_status_came_with_masked_and_in_one_line() {
+    let url = server::start().await;
+    let ended = steps(
+        r#"
+- { http: { get: "${{ inputs.url }}/error/page" }, continue-on-failure: true }
+- { http: { get: "${{ inputs.url }}/error/json" }, expect: [status == 200, json.ok], continue-on-failure: true }
+- { http: { get: "${{ inputs.url }}/error/empty" }, continue-on-failure: true }
+- { http: { get: "${{ inputs.url }}/error/json" }, capture: { key: { secret: json.key } }, continue-on-failure: true }
+- { http: { get: "${{ inputs.url }}/error/json" }, expect: [status == 500] }
+"#,
+    )
+    .url(&url)
+    .run()
+    .await;
+    assert_eq!(
+        ended.reason("main/0"),
+        "check failed: status is 2xx (status = 500): Server Error it's <class 'Gone'> the connection is closed"
+    );
+    let json = ended.reason("main/1");
+    assert!(
+        json.contains("(status = 500) (and 1 more): { \"error\": \"the connection is closed\", \"key\": \"a-key"),
+        "{json}"
+    );
+    assert_eq!(
+        ended.reason("main/2"),
+        "check failed: status is 2xx (status = 500)"
+    );
+    let secret = ended.reason("main/3");
+    assert!(
+        secret.contains("the connection is closed") && secret.contains("\"key\": \"***\""),
+        "{secret}"
+    );
+    assert_eq!(ended.step("main/4").outcome, Outcome::Passed);
+}
+
+#[tokio::test]
+async fn the_reason_says_that_a_page_came_instead_of_json_wherever_json_is_read() {
+    let url = server::start().await;
+    let ended = steps(
+        r#"
+- { http: { get: "${{ inputs.url }}/page" }, expect: [json.state == 'ok'], continue-on-failure: true }
+- { http: { get: "${{ inputs.url }}/page" }, expect: [json != null], continue-on-failure: true }
+- { http: { get: "${{ inputs.url }}/page" }, capture: { state: json.state }, expect: [state == 'ok'], continue-on-failure: true }
+- { http: { get: "${{ inputs.url }}/page" }, capture: { state: json.state }, continue-on-failure: true }
+- { http: { get: "${{ inputs.url }}/page" }, expect: ["json.all(j, j)"], continue-on-failure: true }
+- { http: { get: "${{ inputs.url }}/page" }, expect: ["json[0] == 1"], continue-on-failure: true }
+- { http: { get: "${{ inputs.url }}/page" }, expect: [json + 1 == 2], continue-on-failure: true }
+- { http: { get: "${{ inputs.url }}/page" }, poll: { until: json.state == 'ok', timeout: 1s, interval: 10ms }, continue-on-failure: true }
+- { http: { get: "${{ inputs.url }}/status/204" }, expect: [json.state == 'ok'], continue-on-failure: true }
+- { http: { get: "${{ inputs.url }}/page" }, capture: { key: { secret: json.key } }, expect: [json.state == 'ok'] }
+"#,
+    )
+    .url(&url)
+    .run()
+    .await;
+    let page = "the body isn't JSON: text/html; charset=utf-8, 41 bytes, beginning \"<html><body>being serviced</body></html>";
+    for n in 0..8 {
+        let step = ended.step(&format!("main/{n}"));
+        assert_eq!(step.outcome, Outcome::Failed, "{n}");
+        let reason = ended.reason(&format!("main/{n}"));
+        assert!(reason.contains(page), "{n}: {reason}");
+    }
+    let empty = ended.reason("main/8");
+    assert!(
+        empty.contains("`json` is null (the body is empty)"),
+        "{empty}"
+    );
+    // Nothing of a body that may hold the secret.
+    let secret = format!("{:?}", ended.step("main/9"));
+    assert!(!secret.contains("serviced"), "{secret}");
+}
+
+#[tokio::test]
 async fn certificates_are_verified_unless_told_otherwise() {
     let dir = tempfile::tempdir().unwrap();
     let (url, pem) = server::start_tls().await;
@@ -312,7 +385,8 @@ async fn polling_repeats_until_it_holds_and_is_never_flaky() {
         ended.reason("main/1")
     );
     assert!(
-        ended.reason("main/2").contains("did not hold within 150ms"),
+        ended.reason("main/2").contains("did not hold within 150ms")
+            && ended.reason("main/2").ends_with("(json.code = 200)"),
         "{}",
         ended.reason("main/2")
     );

@@ -139,6 +139,48 @@ async fn skip_is_asked_after_the_action_and_skips_the_group() {
     }
 }
 
+#[tokio::test]
+async fn a_skip_fails_in_a_run_that_was_submitted_after_its_last_day() {
+    let yaml = r#"
+phases:
+  dated:
+    when: "false"
+    reason: not yet
+    until: 2026-06-30
+    steps: [{ run: "true" }]
+  main:
+    - { name: a, when: "false", reason: bug 1, until: 2026-06-30, run: exit 1 }
+  more:
+    - { name: b, steps: [{ run: "true" }], skip: { if: "true", reason: bug 2, until: 2026-06-30 } }
+  last:
+    - { name: c, when: "true", until: 2026-06-30, run: "true" }
+"#;
+    let yaml = yaml.replace(
+        "    reason: not yet",
+        "    continue-on-failure: true\n    reason: not yet",
+    );
+    let yaml = yaml.replace("{ name: a,", "{ name: a, continue-on-failure: true,");
+    let at = |micros: i64| {
+        let mut rig = spec(&yaml);
+        rig.submitted = Some(phalanx_shared::time::Timestamp(micros));
+        rig
+    };
+    // The last microsecond of the day.
+    let ended = at(1_782_863_999_999_999).run().await;
+    ended.passed();
+    assert_eq!(ended.reason("main/0"), "bug 1");
+    let ended = at(1_782_864_000_000_000).run().await;
+    assert_eq!(ended.step("main/0").outcome, Outcome::Failed);
+    let told = "the skip ended with 2026-06-30 (the run was submitted on 2026-07-01): bug 1; make the step run, or move the date at";
+    assert!(
+        ended.reason("main/0").starts_with(told),
+        "{}",
+        ended.reason("main/0")
+    );
+    // A job without a time, as from an older coordinator, has no day that is over.
+    spec(&yaml).run().await.passed();
+}
+
 fn spec_with_rows(mut rig: crate::rig::Rig) -> crate::rig::Rig {
     rig.prepend("coverage: { route: The route }\n");
     rig

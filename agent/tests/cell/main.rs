@@ -2,11 +2,14 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)]
 
+mod artifacts;
 mod ends;
 mod http;
 mod language;
 mod odd;
+mod policy;
 mod rig;
 mod server;
 mod services;
+mod snapshots;
 mod sse;

@@ -4,19 +4,22 @@
 use phalanx_agent::cell::{self, CellHandle};
 use phalanx_agent::cell_contract::{Assignment, Host};
 use phalanx_agent::clock::SystemClock;
+use phalanx_agent::policy::{Guard, Policy};
 use phalanx_agent::runtime::contract::Runtime;
 use phalanx_agent::runtime::fake::FakeRuntime;
 use phalanx_agent::runtime::fake::script::Script;
 use phalanx_agent::runtime::process::{ProcessRuntime, WardenProgram};
-use phalanx_agent::sink::{LogChunk, Stamped};
+use phalanx_agent::sink::{ArtifactPiece, LogChunk, Stamped};
+use phalanx_agent::snapshot::Store;
 use phalanx_shared::cancel::CancelOrder;
 use phalanx_shared::diagnostic::Source;
-use phalanx_shared::event::{EventKind, ServiceState, StepResult};
+use phalanx_shared::event::{EventKind, ServiceState, SnapshotState, StepResult};
 use phalanx_shared::expr::{Cache, Layer, Scope, eval_node};
 use phalanx_shared::id::Token;
 use phalanx_shared::language::load;
 use phalanx_shared::outcome::Outcome;
-use phalanx_shared::plan::{CellJob, Keep, PlannedCell, Resources, SpecSource};
+use phalanx_shared::plan::{CellJob, Keep, PlannedCell, Resources, SnapshotUse, SpecSource};
+use phalanx_shared::time::Timestamp;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -30,21 +33,26 @@ pub const BOUND: Duration = Duration::from_secs(60);
 
 /// A cell to be run.
 pub struct Rig {
-    yaml: String,
+    pub yaml: String,
     pub script: Script,
     pub secrets: BTreeMap<String, String>,
     pub inputs: Map<String, Value>,
     pub matrix: Map<String, Value>,
     pub keep: Keep,
+    /// Time of the run's submission.
+    pub submitted: Option<Timestamp>,
     pub timeout: Duration,
     pub workspace: Option<PathBuf>,
-    pub allow_host_commands: bool,
+    pub policy: Policy,
     pub containers: bool,
     /// Instead of the fake.
     pub runtime: Option<Arc<dyn Runtime>>,
     /// Instead of real processes.
     pub processes: Option<Arc<dyn Runtime>>,
     pub traceparent: Option<String>,
+    /// Where snapshots are kept.
+    pub store: Option<Store>,
+    pub snapshots: SnapshotUse,
 }
 
 /// Steps of one phase `main`, with `inputs.url` for the server of the test.
@@ -62,13 +70,16 @@ pub fn spec(yaml: &str) -> Rig {
         inputs: Map::new(),
         matrix: Map::new(),
         keep: Keep::Never,
+        submitted: None,
         timeout: Duration::from_secs(50),
         workspace: None,
-        allow_host_commands: true,
+        policy: Policy::open(),
         containers: true,
         runtime: None,
         processes: None,
         traceparent: None,
+        store: None,
+        snapshots: SnapshotUse::Use,
     }
 }
 
@@ -118,11 +129,16 @@ impl Rig {
                 false => Err("no engine answers".to_owned()),
             },
             clock,
-            allow_host_commands: self.allow_host_commands,
+            guard: Arc::new(Guard::new(
+                Arc::new(self.policy.clone()),
+                "http://127.0.0.1:1",
+            )),
+            snapshots: self.store.clone(),
             demo_server: vec!["phalanx".to_owned(), "demo-server".to_owned()],
         };
         let (events, events_in) = mpsc::channel(1024);
         let (logs, logs_in) = mpsc::channel(1024);
+        let (artifacts, artifacts_in) = mpsc::channel(1024);
         let (cancel, cancel_in) = watch::channel(None);
         let assignment = Assignment {
             token: Token {
@@ -138,12 +154,14 @@ impl Rig {
             traceparent: self.traceparent.clone(),
             events,
             logs,
+            artifacts,
             cancel: cancel_in,
         };
         Running {
             handle: cell::spawn(host, assignment),
             events: events_in,
             logs: logs_in,
+            artifacts: artifacts_in,
             cancel,
             fake,
             state,
@@ -199,6 +217,9 @@ impl Rig {
             vars,
             workspace: Map::new(),
             keep: self.keep,
+            submitted: self.submitted,
+            images: Default::default(),
+            snapshots: self.snapshots,
         }
     }
 }
@@ -208,6 +229,7 @@ pub struct Running {
     handle: CellHandle,
     events: mpsc::Receiver<Stamped>,
     logs: mpsc::Receiver<LogChunk>,
+    pub artifacts: mpsc::Receiver<ArtifactPiece>,
     pub cancel: watch::Sender<Option<CancelOrder>>,
     pub fake: FakeRuntime,
     pub state: TempDir,
@@ -247,8 +269,9 @@ impl Running {
     pub async fn end(mut self) -> Ended {
         let bounded = tokio::time::timeout(BOUND, async {
             let mut chunks = Vec::new();
-            let (mut more_events, mut more_logs) = (true, true);
-            while more_events || more_logs {
+            let mut pieces = Vec::new();
+            let (mut more_events, mut more_logs, mut more_pieces) = (true, true, true);
+            while more_events || more_logs || more_pieces {
                 tokio::select! {
                     event = self.events.recv(), if more_events => match event {
                         Some(event) => self.seen.push(event.kind),
@@ -258,17 +281,22 @@ impl Running {
                         Some(chunk) => chunks.push(chunk),
                         None => more_logs = false,
                     },
+                    piece = self.artifacts.recv(), if more_pieces => match piece {
+                        Some(piece) => pieces.push(piece),
+                        None => more_pieces = false,
+                    },
                 }
             }
             self.handle.join().await;
-            chunks
+            (chunks, pieces)
         });
-        let Ok(logs) = bounded.await else {
+        let Ok((logs, pieces)) = bounded.await else {
             panic!("the cell never ended; seen: {:#?}", self.seen);
         };
         Ended {
             events: self.seen,
             logs,
+            pieces,
             violations: self.fake.violations(),
             calls: self.fake.calls(),
             state: self.state,
@@ -280,6 +308,7 @@ impl Running {
 pub struct Ended {
     pub events: Vec<EventKind>,
     pub logs: Vec<LogChunk>,
+    pub pieces: Vec<ArtifactPiece>,
     pub violations: Vec<String>,
     pub calls: Vec<String>,
     pub state: TempDir,
@@ -294,7 +323,9 @@ impl Ended {
     /// The attempt's outcome and reason.
     pub fn finished(&self) -> (Outcome, Option<String>) {
         let found = self.events.iter().find_map(|kind| match kind {
-            EventKind::AttemptFinished { outcome, reason } => Some((*outcome, reason.clone())),
+            EventKind::AttemptFinished {
+                outcome, reason, ..
+            } => Some((*outcome, reason.clone())),
             _ => None,
         });
         found.unwrap_or_else(|| panic!("no AttemptFinished in {:#?}", self.events))
@@ -336,6 +367,33 @@ impl Ended {
 
     pub fn reason(&self, path: &str) -> String {
         self.step(path).reason.clone().unwrap_or_default()
+    }
+
+    /// What became of the cell's snapshot, in order.
+    pub fn snapshots(&self) -> Vec<SnapshotState> {
+        let states = self.events.iter().filter_map(|kind| match kind {
+            EventKind::SnapshotChanged { state, .. } => Some(*state),
+            _ => None,
+        });
+        states.collect()
+    }
+
+    /// Why a snapshot is as it is.
+    pub fn snapshot_reason(&self, wanted: SnapshotState) -> String {
+        let reason = self.events.iter().find_map(|kind| match kind {
+            EventKind::SnapshotChanged { state, reason, .. } if *state == wanted => reason.clone(),
+            _ => None,
+        });
+        reason.unwrap_or_default()
+    }
+
+    /// The keys of its snapshots.
+    pub fn key(&self) -> String {
+        let key = self.events.iter().find_map(|kind| match kind {
+            EventKind::SnapshotChanged { key, .. } => Some(key.clone()),
+            _ => None,
+        });
+        key.unwrap_or_default()
     }
 
     /// The states a service went through.

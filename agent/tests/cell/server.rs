@@ -25,8 +25,15 @@ pub async fn start() -> String {
         .route("/echo", any(echo))
         .route("/status/{code}", any(status))
         .route("/count", get(count))
+        .route("/error/{kind}", get(error))
+        .route("/seen", get(seen))
+        .route("/jump", get(jump))
         .route("/after/{n}", get(after))
         .route("/text", get(|| async { "just text" }))
+        .route(
+            "/page",
+            get(|| async { axum::response::Html("<html><body>being serviced</body></html>\n") }),
+        )
         .route("/big", get(big))
         .route("/endless", get(endless))
         .route("/latin", get(latin))
@@ -71,6 +78,38 @@ async fn status(Path(code): Path<u16>) -> Response {
 async fn count(State(shared): State<Arc<Shared>>) -> Response {
     let n = shared.count.fetch_add(1, Ordering::SeqCst) + 1;
     axum::Json(json!({"n": n})).into_response()
+}
+
+/// The answer of a server that broke, as a page, as JSON or empty.
+async fn error(Path(kind): Path<String>) -> Response {
+    let (kind, body) = match kind.as_str() {
+        "page" => (
+            "text/html; charset=utf-8",
+            "<html><head><style>p { }</style></head>\n<body><h1>Server Error</h1>\n<p>it&#x27;s\n<pre>&lt;class 'Gone'&gt;\n\nthe connection is closed</pre></body></html>",
+        ),
+        "json" => (
+            "application/json",
+            "{\n  \"error\": \"the connection is closed\",\n  \"key\": \"a-key-of-some-length\"\n}",
+        ),
+        _ => ("text/plain", ""),
+    };
+    (
+        StatusCode::INTERNAL_SERVER_ERROR,
+        [(header::CONTENT_TYPE, kind)],
+        body,
+    )
+        .into_response()
+}
+
+/// The calls so far, without this one.
+async fn seen(State(shared): State<Arc<Shared>>) -> Response {
+    axum::Json(json!({"n": shared.count.load(Ordering::SeqCst)})).into_response()
+}
+
+/// A million calls at once.
+async fn jump(State(shared): State<Arc<Shared>>) -> Response {
+    shared.count.fetch_add(1_000_000, Ordering::SeqCst);
+    "jumped".into_response()
 }
 
 /// 500 for the first calls, then 200.

@@ -1,11 +1,13 @@
 //! Services: when they start, when they are ready, how they end, and what steps do to them.
 
 use crate::rig::{Ended, spec, steps};
+use crate::server;
+use phalanx_agent::policy::Policy;
 use phalanx_agent::runtime::contract::{Addresses, Fault, Prepared, RuntimeError};
 use phalanx_agent::runtime::fake::script::{
     CommandScript, ExitScript, Printed, Script, ServiceScript,
 };
-use phalanx_shared::event::ServiceState;
+use phalanx_shared::event::{Culprit, EventKind, ServiceState};
 use phalanx_shared::outcome::Outcome;
 use std::time::Duration;
 
@@ -54,7 +56,10 @@ async fn dependencies_start_in_the_order_of_their_conditions_and_pulls_are_told(
         .service(
             "db",
             ServiceScript {
-                prepared: Some(Prepared::Pulled("postgres:17, pulled in 1s".to_owned())),
+                prepared: Some(Prepared::Pulled {
+                    image: "postgres:17".to_owned(),
+                    detail: "postgres:17, pulled in 1s".to_owned(),
+                }),
                 healthy_after: Some(ms(50)),
                 ..ServiceScript::default()
             },
@@ -158,7 +163,7 @@ async fn a_service_that_nobody_needs_may_end_by_itself_with_exit_code_0() {
     for services in [
         "{ db: { image: db } }",
         "{ db: { image: db, restart: 'no', ports: [80] } }",
-        "{ db: { image: db, restart: on-failure }, app: { image: app, depends_on: [db] } }",
+        "{ db: { image: db, restart: 'on-failure:1' }, app: { image: app, depends_on: [db] } }",
     ] {
         let ended = while_a_service_ends(services, 0, step).await;
         assert_eq!(ended.outcome(), Outcome::Passed, "{services}");
@@ -171,7 +176,6 @@ async fn a_service_that_nobody_needs_may_end_by_itself_with_exit_code_0() {
 async fn a_service_that_stays_may_not_end_and_its_failure_says_how_to_declare_a_job() {
     for services in [
         "{ db: { image: db, ports: [80] } }",
-        "{ db: { image: db, restart: always } }",
         "{ db: { image: db }, app: { image: app, depends_on: [db] } }",
     ] {
         let ended = while_a_service_ends(services, 0, "{ wait: { for: 1s } }").await;
@@ -237,6 +241,22 @@ async fn out_of_memory_is_named() {
 }
 
 #[tokio::test]
+async fn a_service_is_ready_by_its_own_check_of_the_status_whatever_it_is() {
+    let url = crate::server::start().await;
+    let ready = |path: &str, expect: &str| {
+        spec(&format!(
+            "services: {{ web: {{ image: web, ready: {{ http: {{ get: \"${{{{ inputs.url }}}}{path}\"{expect} }}, timeout: 5s }} }} }}\nphases: {{ main: [{{ wait: {{ service: web, until: ready }} }}] }}\n"
+        ))
+        .url(&url)
+        .run()
+    };
+    ready("/status/403", ", expect: [status < 500]")
+        .await
+        .passed();
+    ready("/count", "").await.passed();
+}
+
+#[tokio::test]
 async fn a_service_that_is_not_ready_in_time_is_a_failure_that_says_what_was_asked() {
     let ended = spec(
         r#"
@@ -253,6 +273,15 @@ phases: { main: [{ wait: { service: web, until: ready } }] }
         reason.contains("service web isn't ready: not within 200ms") && reason.contains("refused"),
         "{reason}"
     );
+    let web = Some(Culprit::Service {
+        service: "web".to_owned(),
+    });
+    assert_eq!(ended.step("main/0").culprit, web);
+    let verdict = ended.events.iter().find_map(|kind| match kind {
+        EventKind::AttemptFinished { culprit, .. } => Some(culprit.clone()),
+        _ => None,
+    });
+    assert_eq!(verdict, Some(web));
 }
 
 #[tokio::test]
@@ -365,6 +394,56 @@ phases:
             Created, Started, Ready, Stopped, Started, Ready, Stopped, Started, Ready, Stopped
         ]
     );
+}
+
+#[tokio::test]
+async fn a_failure_names_what_other_steps_did_to_the_services_meanwhile() {
+    let url = server::start().await;
+    let ended = spec(
+        r#"
+services:
+  db: { image: db }
+  app: { image: app, depends_on: [db] }
+  other: { image: other }
+phases:
+  main:
+    - { container: { pause: app } }
+    - name: of a paused one
+      http: { get: "${{ inputs.url }}/slow/60000", headers: { x-host: "${{ services.app.host }}" } }
+      timeout: 100ms
+      continue-on-failure: true
+    - { container: { unpause: app } }
+    - continue-on-failure: true
+      parallel:
+        - http: { get: "${{ inputs.url }}/count", headers: { x-host: "${{ services.app.host }}" } }
+          poll: { until: json.n > 1000000, interval: 10ms }
+          expect: [json.n == 0]
+        - steps:
+            - { http: { get: "${{ inputs.url }}/seen" }, poll: { until: json.n > 0, interval: 10ms } }
+            - { container: { kill: db } }
+            - { container: { start: db } }
+            - { http: { get: "${{ inputs.url }}/jump" } }
+    - { http: { get: "${{ inputs.url }}/status/500", headers: { x-host: "${{ services.app.host }}" } } }
+"#,
+    )
+    .url(&url)
+    .run()
+    .await;
+    assert_eq!(
+        ended.reason("main/1"),
+        "timed out after 100ms; app is paused by a step"
+    );
+    let polled = ended.reason("main/3/0");
+    assert!(
+        polled.starts_with("check failed: json.n == 0")
+            && polled.ends_with("; meanwhile db was killed, started by a step"),
+        "{polled}"
+    );
+    assert_eq!(
+        ended.reason("main/4"),
+        "check failed: status is 2xx (status = 500): {\"code\":500}"
+    );
+    assert_eq!(ended.violations, Vec::<String>::new());
 }
 
 #[tokio::test]
@@ -515,11 +594,11 @@ async fn logs_are_handed_over_before_the_verdict_and_are_the_service_s_own() {
 #[tokio::test]
 async fn host_processes_are_refused_where_the_agent_forbids_them() {
     let mut rig = spec("phases: { main: [{ run: 'true' }] }\n");
-    rig.allow_host_commands = false;
+    rig.policy = Policy::closed();
     let ended = rig.run().await;
     assert_eq!(ended.outcome(), Outcome::Errored);
     assert!(
-        ended.reason("main/0").contains("doesn't allow"),
+        ended.reason("main/0").contains("(rule `run`, "),
         "{}",
         ended.reason("main/0")
     );
@@ -618,4 +697,232 @@ phases: { main: [{ exec: { service: app, command: ["true"] } }] }
     .run()
     .await;
     ended.passed();
+}
+
+fn crashing(starts: Option<u32>, code: i64) -> ServiceScript {
+    ServiceScript {
+        exit: Some(ExitScript {
+            after: ms(20),
+            code,
+            oom: false,
+        }),
+        exiting_starts: starts,
+        healthy_after: Some(ms(60)),
+        ..ServiceScript::default()
+    }
+}
+
+fn restarts(ended: &Ended) -> Vec<i64> {
+    let codes = ended.events.iter().filter_map(|kind| match kind {
+        EventKind::ServiceRestarted { code, .. } => Some(*code),
+        _ => None,
+    });
+    codes.collect()
+}
+
+#[tokio::test]
+async fn a_service_that_crashes_until_it_can_work_is_restarted_and_the_cell_passes() {
+    use ServiceState::{Created, Exited, Ready, Started};
+    let script = Script::default().service("app", crashing(Some(3), 7));
+    let ended = spec(
+        "services: { app: { image: app, restart: on-failure } }\nphases: { main: [{ wait: { service: app, until: ready } }] }\n",
+    )
+    .script(script)
+    .run()
+    .await;
+    ended.passed();
+    assert_eq!(restarts(&ended), [7, 7, 7]);
+    assert_eq!(
+        ended.states("app"),
+        [
+            Created, Started, Exited, Started, Exited, Started, Exited, Started, Ready
+        ]
+    );
+    assert_eq!(ended.violations, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn the_timeout_of_readiness_spans_restarts() {
+    let script = Script::default().service("app", crashing(None, 1));
+    let ended = spec(
+        "services: { app: { image: app, restart: always, ready: { tcp: \"9\", timeout: 2s } } }\nphases: { main: [{ wait: { service: app, until: ready } }] }\n",
+    )
+    .script(script)
+    .run()
+    .await;
+    let reason = ended.reason("main/0");
+    assert!(
+        reason.starts_with("service app isn't ready: not within 2s"),
+        "{reason}"
+    );
+    // 100, 200, 400 and 800 ms of pauses, and five starts of 20 ms; the sixth pause would end after the limit.
+    assert!(reason.contains("it was restarted 5 times"), "{reason}");
+    assert_eq!(ended.outcome(), Outcome::Failed);
+}
+
+#[tokio::test]
+async fn attempts_are_used_up_and_then_the_exit_is_unexpected() {
+    let script = Script::default().service("app", crashing(None, 5));
+    let ended = spec(
+        "services: { app: { image: app, restart: \"on-failure:2\" } }\nphases: { main: [{ wait: { service: app, until: ready } }] }\n",
+    )
+    .script(script)
+    .run()
+    .await;
+    assert_eq!(
+        ended.reason("main/0"),
+        "service app exited unexpectedly, with code 5; it was restarted 2 times (last exit before: code 5)"
+    );
+    assert_eq!(restarts(&ended), [5, 5]);
+}
+
+#[tokio::test]
+async fn an_exit_after_readiness_doesnt_fail_a_step_in_progress() {
+    let script = Script::default().service(
+        "app",
+        ServiceScript {
+            exit: Some(ExitScript {
+                after: ms(100),
+                code: 1,
+                oom: false,
+            }),
+            exiting_starts: Some(1),
+            healthy_after: Some(ms(10)),
+            ..ServiceScript::default()
+        },
+    );
+    let ended = spec(
+        r#"
+services: { app: { image: app, restart: unless-stopped } }
+phases:
+  main:
+    - { wait: { service: app, until: ready } }
+    - { wait: { for: 1s } }
+    - { wait: { service: app, until: ready } }
+"#,
+    )
+    .script(script)
+    .run()
+    .await;
+    ended.passed();
+    assert_eq!(restarts(&ended), [1]);
+}
+
+#[tokio::test]
+async fn a_step_that_restarts_a_dependency_restarts_its_dependents_that_ask_for_it() {
+    let ended = spec(
+        r#"
+services:
+  db: { image: db }
+  app: { image: app, depends_on: { db: { condition: service_healthy, restart: true } } }
+  other: { image: other, depends_on: [db] }
+phases:
+  main: [{ wait: { service: other, until: ready } }, { wait: { service: app, until: ready } }, { container: { restart: db } }]
+"#,
+    )
+    .run()
+    .await;
+    ended.passed();
+    let starts = |name: &str| {
+        let states = ended.states(name);
+        states
+            .iter()
+            .filter(|state| **state == ServiceState::Started)
+            .count()
+    };
+    assert_eq!([starts("db"), starts("app"), starts("other")], [2, 2, 1]);
+}
+
+#[tokio::test]
+async fn a_service_is_ready_when_all_of_its_replicas_are_and_a_step_acts_on_all_or_on_one() {
+    let late = ServiceScript {
+        output: vec![Printed::line(ms(300), "listening")],
+        ..ServiceScript::default()
+    };
+    let soon = ServiceScript {
+        output: vec![Printed::line(ms(20), "listening")],
+        ..ServiceScript::default()
+    };
+    let script = Script::default()
+        .service("web-1", soon)
+        .service("web-2", late);
+    let ended = spec(
+        r#"
+services:
+  web: { image: web, scale: "${{ 1 + 1 }}", ready: { log: listening } }
+  shop: { image: shop, depends_on: { web: { condition: service_healthy } } }
+phases:
+  main:
+    - wait: { service: shop, until: ready }
+    - expect:
+        - services.web.replicas.size() == 2
+        - services.web.host == 'web' && services.web.replicas[1].host == 'web-2'
+        - services.shop.replicas[0].host == services.shop.host
+    - container: { kill: web-2 }
+    - name: the other one is the service
+      wait: { service: web, until: ready }
+    - container: { restart: web }
+    - wait: { service: web-2, until: ready }
+"#,
+    )
+    .script(script)
+    .run()
+    .await;
+    ended.passed();
+    let count = |call: &str| ended.calls.iter().filter(|made| *made == call).count();
+    assert_eq!((count("start web-1"), count("start web-2")), (2, 2));
+    assert_eq!(count("start web"), 0);
+    let at = |call: &str| ended.calls.iter().position(|made| made == call).unwrap();
+    assert!(at("start web-2") < at("start shop"), "{:?}", ended.calls);
+    assert_eq!(ended.states("web"), []);
+    assert!(ended.states("web-2").contains(&ServiceState::Ready));
+}
+
+#[tokio::test]
+async fn a_replica_that_goes_down_is_named_and_takes_its_service_along() {
+    let script = Script::default().service(
+        "web-2",
+        ServiceScript {
+            exit: Some(ExitScript {
+                after: ms(50),
+                code: 3,
+                oom: false,
+            }),
+            ..ServiceScript::default()
+        },
+    );
+    let ended = spec(
+        r#"
+services: { web: { image: web, deploy: { replicas: 3 }, ports: [80] } }
+phases:
+  main: [{ wait: { for: 30s } }]
+"#,
+    )
+    .script(script)
+    .run()
+    .await;
+    assert_eq!(ended.outcome(), Outcome::Failed);
+    let reason = ended.reason("main/0");
+    assert!(
+        reason.contains("service web-2 exited unexpectedly"),
+        "{reason}"
+    );
+}
+
+#[tokio::test]
+async fn no_replica_means_that_a_step_starts_the_service() {
+    let ended = spec(
+        r#"
+services: { web: { image: web, scale: "${{ 2 - 2 }}" } }
+phases:
+  main:
+    - container: { start: web }
+    - expect: [services.web.replicas.size() == 1, "services.web.host == 'web'"]
+"#,
+    )
+    .run()
+    .await;
+    ended.passed();
+    let starts = ended.calls.iter().filter(|made| *made == "start web");
+    assert_eq!(starts.count(), 1);
 }

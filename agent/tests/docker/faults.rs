@@ -182,6 +182,8 @@ async fn a_full_tmpfs_is_the_containers_own_error(lab: Arc<Lab>) {
         tmpfs_size: Some(1 << 20),
         tmpfs_mode: None,
         no_copy: false,
+        subpath: None,
+        propagation: None,
     };
     let cell = lab.cell().await;
     let config = ServiceConfig {

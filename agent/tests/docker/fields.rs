@@ -2,10 +2,12 @@
 
 use crate::cases;
 use crate::lab::{Cell, Lab, Service, idle, script, tcp, web};
-use phalanx_agent::runtime::contract::RuntimeError;
+use phalanx_agent::policy::Policy;
+use phalanx_agent::runtime::contract::{Fault, RuntimeError};
 use phalanx_shared::id::Token;
 use phalanx_shared::language::service::{
-    EnvFile, Healthcheck, Mount, MountKind, Port, PullPolicy, ServiceConfig, Ulimit,
+    Blkio, EngineOptions, EnvFile, Healthcheck, Mount, MountKind, Port, PullPolicy, ServiceConfig,
+    Ulimit,
 };
 use phalanx_shared::outcome::Outcome;
 use phalanx_shared::trace::{AttemptTrace, TraceContext};
@@ -17,6 +19,7 @@ cases![
     an_env_file_that_is_missing_is_an_error_with_its_name,
     bind_mounts_are_relative_to_the_workspace,
     a_bind_mount_that_leaves_the_workspace_is_refused,
+    a_closed_agent_mounts_nothing_that_another_container_could_lead_elsewhere,
     named_volumes_are_shared_in_the_cell_and_no_further,
     anonymous_volumes_are_labelled_and_go_with_their_container,
     tmpfs_in_both_spellings,
@@ -39,6 +42,13 @@ cases![
     platform_of_another_machine_is_an_error_that_names_it,
     pull_policy_never_takes_only_what_is_there,
     traceparent_of_the_user_wins,
+    kernel_settings_and_resolver_options_reach_the_container,
+    limits_and_weights_reach_the_engine,
+    a_terminal_keeps_a_shell_alive_and_its_output_is_whole,
+    namespaces_and_volumes_of_another_service_are_shared,
+    namespaces_of_the_host_are_given,
+    labels_of_files_go_behind_those_of_the_definition,
+    a_mac_address_needs_an_engine_that_knows_it,
 ];
 
 async fn up(lab: &Lab, config: ServiceConfig) -> (Cell, Service) {
@@ -59,6 +69,8 @@ fn mount(kind: MountKind, target: &str) -> Mount {
         tmpfs_size: None,
         tmpfs_mode: None,
         no_copy: false,
+        subpath: None,
+        propagation: None,
     }
 }
 
@@ -189,17 +201,58 @@ async fn a_bind_mount_that_leaves_the_workspace_is_refused(lab: Arc<Lab>) {
         volumes: vec![mount(MountKind::Bind(path.to_owned()), "/x")],
         ..idle("s")
     };
-    for (path, why) in [
-        ("../..", "`..`"),
-        ("link", "by a link"),
-        ("missing", "workspace.include"),
-    ] {
+    for (path, why) in [("../..", "`..`"), ("link", "by a link")] {
         let error = message(cell.create(with(path)).await);
         assert!(
             error.contains("service s") && error.contains(path) && error.contains(why),
             "{error}"
         );
     }
+    // What is missing becomes an empty directory, as in Compose.
+    let service = cell.up(with("missing")).await;
+    assert_eq!(service.says("ls -A /x").await, "");
+    cell.down().await;
+}
+
+async fn a_closed_agent_mounts_nothing_that_another_container_could_lead_elsewhere(lab: Arc<Lab>) {
+    let with = |name: &str, path: &str, read_only: bool| ServiceConfig {
+        volumes: vec![Mount {
+            read_only,
+            ..mount(MountKind::Bind(path.to_owned()), "/x")
+        }],
+        ..idle(name)
+    };
+    let closed = || async {
+        lab.cell_of(lab.runtime.clone(), &lab.agent, |scope| {
+            let root = scope.scratch.join("workspace");
+            std::fs::create_dir_all(root.join("conf")).unwrap();
+            scope.workspace = Some(root);
+            scope.policy = Arc::new(Policy::closed());
+        })
+        .await
+        .unwrap()
+    };
+    // Whichever comes first.
+    for [first, second] in [["./", "./conf"], ["./conf", "./"]] {
+        let cell = closed().await;
+        cell.up(with("first", first, false)).await;
+        let refused = cell
+            .create(with("second", second, false))
+            .await
+            .err()
+            .unwrap();
+        assert_eq!(refused.fault, Fault::Policy, "{refused}");
+        for part in ["./conf is below ./", "rule `nested_mounts`", ":ro"] {
+            assert!(refused.reason.contains(part), "{part}: {refused}");
+        }
+        cell.down().await;
+    }
+    let cell = closed().await;
+    cell.up(with("app", "./", true)).await;
+    cell.up(with("one", "./conf", false)).await;
+    cell.up(with("two", "./conf", false)).await;
+    let absolute = cell.create(with("host", "/etc", true)).await.err().unwrap();
+    assert_eq!(absolute.fault, Fault::Policy, "{absolute}");
     cell.down().await;
 }
 
@@ -624,5 +677,217 @@ async fn pull_policy_never_takes_only_what_is_there(lab: Arc<Lab>) {
         ..idle("there")
     })
     .await;
+    cell.down().await;
+}
+
+fn with(engine: EngineOptions) -> ServiceConfig {
+    ServiceConfig {
+        engine,
+        ..idle("s")
+    }
+}
+
+fn texts(words: &[&str]) -> Vec<String> {
+    words.iter().map(|word| (*word).to_owned()).collect()
+}
+
+async fn kernel_settings_and_resolver_options_reach_the_container(lab: Arc<Lab>) {
+    let port = "net.ipv4.ip_unprivileged_port_start".to_owned();
+    let engine = EngineOptions {
+        sysctls: [(port, "77".to_owned())].into(),
+        group_add: texts(&["4321"]),
+        dns_opt: texts(&["ndots:3"]),
+        dns_search: texts(&["shop.test"]),
+        domainname: Some("example.test".to_owned()),
+        oom_score_adj: Some(321),
+        runtime: Some("runc".to_owned()),
+        ..EngineOptions::default()
+    };
+    let (cell, service) = up(&lab, with(engine)).await;
+    let read = "cat /proc/sys/net/ipv4/ip_unprivileged_port_start /proc/1/oom_score_adj /proc/sys/kernel/domainname";
+    assert_eq!(service.says(read).await, "77\n321\nexample.test");
+    let groups = service.says("id -G").await;
+    assert!(groups.split(' ').any(|group| group == "4321"), "{groups}");
+    let resolver = service.says("cat /etc/resolv.conf").await;
+    assert!(resolver.contains("search shop.test"), "{resolver}");
+    assert!(resolver.contains("ndots:3"), "{resolver}");
+    cell.down().await;
+}
+
+async fn limits_and_weights_reach_the_engine(lab: Arc<Lab>) {
+    let engine = EngineOptions {
+        mem_reservation: Some(32 << 20),
+        memswap_limit: Some(96 << 20),
+        cpu_shares: Some(512),
+        cpu_period: Some(50_000),
+        cpu_quota: Some(25_000),
+        cpuset: Some("0".to_owned()),
+        blkio: Blkio {
+            weight: Some(300),
+            ..Blkio::default()
+        },
+        device_cgroup_rules: texts(&["c 1:3 rmw"]),
+        ..EngineOptions::default()
+    };
+    let config = ServiceConfig {
+        mem_limit: Some(64 << 20),
+        ..with(engine)
+    };
+    let (cell, service) = up(&lab, config).await;
+    let host = cell.inspect("s").await.host_config.unwrap();
+    assert_eq!(host.memory_reservation, Some(32 << 20));
+    assert_eq!(host.memory_swap, Some(96 << 20));
+    assert_eq!(
+        (host.cpu_shares, host.cpu_period),
+        (Some(512), Some(50_000))
+    );
+    assert_eq!(host.cpu_quota, Some(25_000));
+    assert_eq!(host.device_cgroup_rules.unwrap(), ["c 1:3 rmw"]);
+    let allowed = service.says("grep Cpus_allowed_list /proc/1/status").await;
+    assert_eq!(allowed.split_whitespace().last(), Some("0"));
+    cell.down().await;
+}
+
+async fn a_terminal_keeps_a_shell_alive_and_its_output_is_whole(lab: Arc<Lab>) {
+    let engine = EngineOptions {
+        tty: true,
+        stdin_open: true,
+        ..EngineOptions::default()
+    };
+    let shell = ServiceConfig {
+        command: words(&["sh"]),
+        ..with(engine.clone())
+    };
+    let (cell, service) = up(&lab, shell).await;
+    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    assert_eq!(*service.member.exits().borrow(), None);
+    assert_eq!(service.says("echo on").await, "on");
+    cell.down().await;
+
+    let script = script(
+        "s",
+        "test -t 1 && echo terminal; i=0; while [ $i -lt 300 ]; do echo line $i; i=$((i+1)); done; exit 3",
+    );
+    let cell = lab.cell().await;
+    let service = cell.up(ServiceConfig { engine, ..script }).await;
+    assert_eq!(service.exit().await.code, 3);
+    let printed = service.log.stdout();
+    let lines: Vec<&str> = printed.lines().map(str::trim_end).collect();
+    assert_eq!(lines.first(), Some(&"terminal"));
+    assert_eq!((lines.len(), lines.last()), (301, Some(&"line 299")));
+    cell.down().await;
+}
+
+async fn namespaces_and_volumes_of_another_service_are_shared(lab: Arc<Lab>) {
+    let cell = lab.cell().await;
+    let owner = EngineOptions {
+        ipc: Some("shareable".to_owned()),
+        ..EngineOptions::default()
+    };
+    let owner = ServiceConfig {
+        name: "owner".to_owned(),
+        volumes: vec![mount(MountKind::Named("data".to_owned()), "/data")],
+        ..with(owner)
+    };
+    let owner = cell.up(owner).await;
+    let side = EngineOptions {
+        pid: Some("service:owner".to_owned()),
+        ipc: Some("service:owner".to_owned()),
+        volumes_from: texts(&["owner:ro"]),
+        ..EngineOptions::default()
+    };
+    let side = cell.up(with(side)).await;
+    owner
+        .says("echo here > /data/file; echo shared > /dev/shm/x")
+        .await;
+    assert_eq!(side.says("cat /data/file /dev/shm/x").await, "here\nshared");
+    assert_ne!(side.sh("touch /data/mine").await.exit_code, 0);
+    let seen = side.says("cat /proc/1/cmdline | tr '\\0' ' '").await;
+    assert!(seen.contains("trap"), "{seen}");
+    let missing = EngineOptions {
+        pid: Some("service:nobody".to_owned()),
+        ..EngineOptions::default()
+    };
+    let missing = ServiceConfig {
+        name: "third".to_owned(),
+        ..with(missing)
+    };
+    let refused = cell.create(missing).await.err().unwrap();
+    assert!(
+        refused.reason.contains("nobody has no container"),
+        "{refused}"
+    );
+    cell.down().await;
+}
+
+async fn namespaces_of_the_host_are_given(lab: Arc<Lab>) {
+    let host = || Some("host".to_owned());
+    let engine = EngineOptions {
+        pid: host(),
+        ipc: host(),
+        uts: host(),
+        cgroup: host(),
+        userns_mode: host(),
+        ..EngineOptions::default()
+    };
+    let (cell, service) = up(&lab, with(engine)).await;
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+    assert_eq!(service.says("hostname").await, name.trim());
+    let host = cell.inspect("s").await.host_config.unwrap();
+    assert_eq!(host.pid_mode.as_deref(), Some("host"));
+    assert_eq!(host.ipc_mode.as_deref(), Some("host"));
+    assert_eq!(host.userns_mode.as_deref(), Some("host"));
+    cell.down().await;
+}
+
+async fn labels_of_files_go_behind_those_of_the_definition(lab: Arc<Lab>) {
+    let cell = lab.cell_in(&[("labels", "a=file\nb=file\n")]).await;
+    let engine = EngineOptions {
+        label_files: texts(&["labels"]),
+        ..EngineOptions::default()
+    };
+    let config = ServiceConfig {
+        labels: [("b".to_owned(), "own".to_owned())].into(),
+        ..with(engine)
+    };
+    cell.create(config.clone()).await.unwrap();
+    let labels = cell.inspect("s").await.config.unwrap().labels.unwrap();
+    assert_eq!(
+        (labels["a"].as_str(), labels["b"].as_str()),
+        ("file", "own")
+    );
+    let missing = EngineOptions {
+        label_files: texts(&["none"]),
+        ..EngineOptions::default()
+    };
+    let missing = ServiceConfig {
+        name: "t".to_owned(),
+        ..with(missing)
+    };
+    let refused = cell.create(missing).await.err().unwrap();
+    assert!(refused.reason.contains("label_file none"), "{refused}");
+    cell.down().await;
+}
+
+async fn a_mac_address_needs_an_engine_that_knows_it(lab: Arc<Lab>) {
+    let address = "02:42:ac:11:65:43";
+    let engine = EngineOptions {
+        mac_address: Some(address.to_owned()),
+        ..EngineOptions::default()
+    };
+    let cell = lab.cell().await;
+    match cell.create(with(engine)).await {
+        Ok(service) => {
+            service.member.start().await.unwrap();
+            assert_eq!(
+                service.says("cat /sys/class/net/eth0/address").await,
+                address
+            );
+        }
+        Err(refused) => {
+            assert!(refused.reason.contains("API 1.44"), "{refused}");
+            assert_eq!(refused.outcome(), Outcome::Errored);
+        }
+    }
     cell.down().await;
 }

@@ -4,11 +4,15 @@ use crate::cases;
 use crate::image::BUSYBOX;
 use crate::lab::{Cell, Lab, Service, idle, script};
 use crate::registry::{PASSWORD, Registry, USER};
+use crate::repository::Repository;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use phalanx_agent::runtime::contract::{Prepared, RuntimeError};
-use phalanx_agent::runtime::docker::{DockerRuntime, DockerSettings};
-use phalanx_shared::language::service::{Build, PullPolicy, ServiceConfig};
+use phalanx_agent::runtime::contract::{AttemptScope, Prepared, RuntimeError};
+use phalanx_agent::runtime::docker::{Builder, DockerRuntime, DockerSettings};
+use phalanx_shared::language::service::{
+    Build, BuildSecret, ContextSource, FileSource, NamedContext, PullPolicy, ServiceConfig,
+    SshAgent,
+};
 use phalanx_shared::outcome::Outcome;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -21,13 +25,21 @@ cases![
     a_missing_image_is_an_error_with_its_name,
     a_pull_without_login_says_so,
     a_build_takes_context_arguments_and_target,
+    the_classic_builder_takes_them_too,
+    a_repository_is_built_from_its_default_branch_or_the_one_that_is_named,
     an_inline_dockerfile_needs_no_context,
     a_failing_build_shows_its_last_lines,
-    run_mount_is_refused_at_its_line,
+    buildkit_takes_mounts_secrets_agents_and_hosts,
+    a_secret_that_the_build_doesnt_name_is_refused,
+    a_long_build_says_what_it_does,
+    what_needs_buildkit_is_refused_at_its_line_without_it,
+    further_contexts_are_directories_images_and_other_services,
+    the_classic_builder_takes_further_contexts_too,
     a_build_that_was_done_is_not_done_again,
     a_context_outside_the_workspace_is_refused,
     cells_that_build_different_images_under_one_name_get_their_own,
     no_intermediate_container_is_left_when_a_build_is_abandoned,
+    buildkit_ends_a_build_that_is_abandoned,
 ];
 
 fn pulls(image: String) -> ServiceConfig {
@@ -91,7 +103,7 @@ async fn a_pull_uses_the_users_login_and_tries_again(lab: Arc<Lab>) {
     let image = registry.image("app");
     let prepared = cell.stack.prepare(&pulls(image.clone())).await.unwrap();
     assert!(
-        matches!(&prepared, Some(Prepared::Pulled(text)) if text.contains("pulled in")),
+        matches!(&prepared, Some(Prepared::Pulled { detail, .. }) if detail.contains("pulled in")),
         "{prepared:?}"
     );
     assert_eq!(registry.shared.fail.load(Ordering::SeqCst), 0);
@@ -175,7 +187,7 @@ async fn a_credential_helper_is_asked(lab: Arc<Lab>) {
     let prepared = cell.stack.prepare(&pulls(image.clone())).await;
     std::fs::remove_file(&link).unwrap();
     assert!(
-        matches!(prepared, Ok(Some(Prepared::Pulled(_)))),
+        matches!(prepared, Ok(Some(Prepared::Pulled { .. }))),
         "{prepared:?}"
     );
     cell.down().await;
@@ -242,16 +254,50 @@ async fn drop_image(lab: &Lab, cell: &Cell, service: &str) {
     forget(lab, &image).await;
 }
 
+/// A cell whose images are built by one builder, in a workspace with these files.
+async fn cell_with(lab: &Lab, builder: Builder, files: &[(&str, &str)]) -> Cell {
+    let settings = DockerSettings {
+        builder,
+        ready_networks: 0,
+        ..lab.settings()
+    };
+    let runtime = DockerRuntime::connect(settings.clone()).await.unwrap();
+    let workspace = |scope: &mut AttemptScope| {
+        let root = scope.scratch.join("workspace");
+        std::fs::create_dir_all(&root).unwrap();
+        for (path, content) in files {
+            let path = root.join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, content).unwrap();
+        }
+        scope.workspace = Some(root);
+    };
+    lab.cell_of(runtime, &settings.agent, workspace)
+        .await
+        .unwrap()
+}
+
 async fn a_build_takes_context_arguments_and_target(lab: Arc<Lab>) {
+    takes_context_arguments_and_target(lab, Builder::Buildkit).await;
+}
+
+async fn the_classic_builder_takes_them_too(lab: Arc<Lab>) {
+    takes_context_arguments_and_target(lab, Builder::Classic).await;
+}
+
+async fn takes_context_arguments_and_target(lab: Arc<Lab>, builder: Builder) {
     let dockerfile = "FROM BASE AS one\nARG WHO=nobody\nENV WHO=$WHO\nCOPY . /app\nRUN echo built > /app/built\nCMD [\"sh\", \"-c\", \"echo $WHO; ls /app; cat /app/built\"]\nFROM one AS two\nCMD [\"false\"]\n";
-    let cell = lab
-        .cell_in(&[
-            ("app/docker/File", &dockerfile.replace("BASE", BUSYBOX)),
-            ("app/.dockerignore", "*.log\ndocker"),
-            ("app/a.txt", ""),
-            ("app/b.log", ""),
-        ])
-        .await;
+    let files = [
+        ("app/docker/File", dockerfile.replace("BASE", BUSYBOX)),
+        ("app/.dockerignore", "*.log\ndocker".to_owned()),
+        ("app/a.txt", String::new()),
+        ("app/b.log", String::new()),
+    ];
+    let files: Vec<(&str, &str)> = files
+        .iter()
+        .map(|(path, text)| (*path, text.as_str()))
+        .collect();
+    let cell = cell_with(&lab, builder, &files).await;
     let build = Build {
         context: "./app".into(),
         dockerfile: Some("docker/File".into()),
@@ -275,6 +321,94 @@ async fn a_build_takes_context_arguments_and_target(lab: Arc<Lab>) {
     drop_image(&lab, &cell, "built").await;
 }
 
+async fn a_repository_is_built_from_its_default_branch_or_the_one_that_is_named(lab: Arc<Lab>) {
+    let repository = Repository::open("trunk").await;
+    let dockerfile = |says: &str| format!("FROM {BUSYBOX}\nCMD [\"echo\", \"{says}\"]\n");
+    repository.commit("Dockerfile", &dockerfile("trunk"));
+    repository.commit("below/Dockerfile", &dockerfile("below"));
+    repository.branch("other");
+    repository.commit("Dockerfile", &dockerfile("other"));
+    let url = repository.url();
+    // BuildKit takes a folder since Docker 23.
+    let whole = [("", "trunk\n"), ("#other", "other\n")];
+    let folders = [("#:below", "below\n"), ("#other:below", "below\n")];
+    for (builder, cases) in [
+        (Builder::Buildkit, whole.to_vec()),
+        (Builder::Classic, [whole, folders].concat()),
+    ] {
+        for (fragment, says) in cases {
+            let cell = cell_with(&lab, builder, &[]).await;
+            let build = Build {
+                context: format!("{url}{fragment}"),
+                dockerfile_inline: None,
+                ..inline("")
+            };
+            let service = run(&cell, builds(build)).await;
+            assert_eq!(service.log.stdout(), says, "{builder:?} {fragment}");
+            drop_image(&lab, &cell, "built").await;
+        }
+    }
+}
+
+async fn further_contexts_are_directories_images_and_other_services(lab: Arc<Lab>) {
+    takes_further_contexts(lab, Builder::Buildkit).await;
+}
+
+async fn the_classic_builder_takes_further_contexts_too(lab: Arc<Lab>) {
+    takes_further_contexts(lab, Builder::Classic).await;
+}
+
+async fn takes_further_contexts(lab: Arc<Lab>, builder: Builder) {
+    let files = [
+        ("app/own.txt", "own"),
+        ("lib/sub/a.txt", "of lib"),
+        ("lib/b.log", "left out"),
+        ("lib/.dockerignore", "*.log"),
+    ];
+    let cell = cell_with(&lab, builder, &files).await;
+    let base = ServiceConfig {
+        name: "base".to_owned(),
+        ..builds(inline(
+            "FROM BASE\nRUN echo of base > /base.txt\nCMD [\"true\"]\n",
+        ))
+    };
+    let context = |name: &str, source| NamedContext {
+        name: name.to_owned(),
+        source,
+    };
+    let build = Build {
+        context: "./app".into(),
+        contexts: vec![
+            context("lib", ContextSource::Directory("./lib".into())),
+            context("tools", ContextSource::Image(BUSYBOX.into())),
+            context(
+                "base",
+                ContextSource::Service {
+                    name: "base".to_owned(),
+                    of: Some(Box::new(base.clone())),
+                },
+            ),
+        ],
+        ..inline(
+            "ARG UNUSED=1\nFROM base\nCOPY . /app\nCOPY --from=lib / /lib-files\nCOPY --from=tools /bin/busybox /tool\nCMD [\"sh\", \"-c\", \"cat /base.txt /app/own.txt /lib-files/sub/a.txt; ls /app /lib-files; test -x /tool && echo tool\"]\n",
+        )
+    };
+    let config = builds(build);
+    let service = run(&cell, config.clone()).await;
+    assert_eq!(
+        service.log.stdout(),
+        "of base\nownof lib/app:\nown.txt\n\n/lib-files:\nsub\ntool\n"
+    );
+    // It is known again by what it was built of.
+    let again = cell_with(&lab, builder, &files).await;
+    assert_eq!(again.stack.prepare(&config).await.unwrap(), None);
+    again.down().await;
+    cell.create(base).await.unwrap();
+    let base = cell.inspect("base").await.config.unwrap().image.unwrap();
+    drop_image(&lab, &cell, "built").await;
+    forget(&lab, &base).await;
+}
+
 async fn an_inline_dockerfile_needs_no_context(lab: Arc<Lab>) {
     let cell = lab.cell().await;
     let config = builds(inline("FROM BASE\nCMD [\"echo\", \"inline\"]\n"));
@@ -284,17 +418,22 @@ async fn an_inline_dockerfile_needs_no_context(lab: Arc<Lab>) {
 }
 
 async fn a_failing_build_shows_its_last_lines(lab: Arc<Lab>) {
-    let cell = lab.cell().await;
-    let config = builds(inline(
-        "FROM BASE\nRUN echo the cause of it >&2 && exit 9\n",
-    ));
-    let error = why(cell.stack.prepare(&config).await);
-    assert!(error.contains("service built: building"), "{error}");
-    assert!(
-        error.contains("the cause of it") && error.contains("returned a non-zero code: 9"),
-        "{error}"
-    );
-    cell.down().await;
+    for (builder, code) in [
+        (Builder::Buildkit, "exit code: 9"),
+        (Builder::Classic, "returned a non-zero code: 9"),
+    ] {
+        let cell = cell_with(&lab, builder, &[]).await;
+        let config = builds(inline(
+            "FROM BASE\nRUN echo the cause of it >&2 && exit 9\n",
+        ));
+        let error = why(cell.stack.prepare(&config).await);
+        assert!(error.contains("service built: building"), "{error}");
+        assert!(
+            error.contains("the cause of it") && error.contains(code),
+            "{error}"
+        );
+        cell.down().await;
+    }
     // Nor is the container of the failed step left.
     let all = bollard::query_parameters::ListContainersOptionsBuilder::default()
         .all(true)
@@ -307,13 +446,95 @@ async fn a_failing_build_shows_its_last_lines(lab: Arc<Lab>) {
     }));
 }
 
-async fn run_mount_is_refused_at_its_line(lab: Arc<Lab>) {
-    let cell = lab
-        .cell_in(&[(
-            "Dockerfile",
-            "FROM x\n\nRUN --mount=type=cache,target=/x true\n",
-        )])
-        .await;
+async fn buildkit_takes_mounts_secrets_agents_and_hosts(lab: Arc<Lab>) {
+    let cell = cell_with(&lab, Builder::Auto, &[("token.txt", "text-of-a-file")]).await;
+    let agent = cell.scratch.path().join("agent.sock");
+    let _listening = tokio::net::UnixListener::bind(&agent).unwrap();
+    let secret = |id: &str, source| BuildSecret {
+        id: id.into(),
+        source,
+    };
+    let build = Build {
+        secrets: vec![
+            secret("word", FileSource::Text("text-itself".into())),
+            secret("file", FileSource::Path("token.txt".into())),
+        ],
+        ssh: vec![SshAgent {
+            id: "default".into(),
+            socket: agent.display().to_string(),
+        }],
+        extra_hosts: vec!["one.test:10.1.2.3".into(), "two.test:10.1.2.4".into()],
+        ..inline(
+            "FROM BASE\n\
+             RUN --mount=type=secret,id=word cat /run/secrets/word > /seen\n\
+             RUN --mount=type=secret,id=file,target=/there cat /there >> /seen\n\
+             RUN --mount=type=cache,target=/cache touch /cache/x\n\
+             RUN --mount=type=ssh test -S $SSH_AUTH_SOCK && echo +agent >> /seen\n\
+             RUN grep -c '10.1.2.[34]' /etc/hosts >> /seen\n\
+             CMD [\"sh\", \"-c\", \"cat /seen; cat /run/secrets/* /there /cache/x 2> /dev/null\"]\n",
+        )
+    };
+    let service = run(&cell, builds(build)).await;
+    // Nothing of the mounts is left in the image.
+    assert_eq!(service.log.stdout(), "text-itselftext-of-a-file+agent\n2\n");
+    drop_image(&lab, &cell, "built").await;
+}
+
+async fn a_secret_that_the_build_doesnt_name_is_refused(lab: Arc<Lab>) {
+    let cell = cell_with(&lab, Builder::Auto, &[]).await;
+    let config = builds(inline(
+        "FROM BASE\nRUN --mount=type=secret,id=other,required=true cat /run/secrets/other\n",
+    ));
+    let error = why(cell.stack.prepare(&config).await);
+    assert!(error.contains("other"), "{error}");
+    let missing = builds(Build {
+        secrets: vec![BuildSecret {
+            id: "file".into(),
+            source: FileSource::Path("no-such-file".into()),
+        }],
+        ..inline("FROM BASE\nRUN --mount=type=secret,id=file true\n")
+    });
+    let error = cell.stack.prepare(&missing).await.unwrap_err();
+    assert!(
+        error.reason.contains("the secret file: no-such-file"),
+        "{error}"
+    );
+    cell.down().await;
+}
+
+/// The bound is against hanging.
+async fn a_long_build_says_what_it_does(lab: Arc<Lab>) {
+    for (builder, step) in [
+        (Builder::Buildkit, "RUN sleep 3"),
+        (Builder::Classic, "RUN sleep 3"),
+    ] {
+        let cell = cell_with(&lab, builder, &[]).await;
+        // BuildKit would take the step from its cache.
+        let new = uuid::Uuid::new_v4();
+        let config = builds(inline(&format!(
+            "FROM BASE\nRUN sleep 3 && echo {new}\nCMD [\"true\"]\n"
+        )));
+        let mut seen = String::new();
+        {
+            let mut building = cell.stack.prepare(&config);
+            loop {
+                let wait = std::time::Duration::from_millis(20);
+                match tokio::time::timeout(wait, &mut building).await {
+                    Ok(answer) => break drop(answer.unwrap()),
+                    Err(_) => seen.extend(cell.stack.preparing("built")),
+                }
+            }
+        }
+        assert!(seen.contains(step), "{seen}");
+        assert_eq!(cell.stack.preparing("built"), None);
+        run(&cell, config).await;
+        drop_image(&lab, &cell, "built").await;
+    }
+}
+
+async fn what_needs_buildkit_is_refused_at_its_line_without_it(lab: Arc<Lab>) {
+    let file = "FROM x\n\nRUN --mount=type=cache,target=/x true\n";
+    let cell = cell_with(&lab, Builder::Classic, &[("Dockerfile", file)]).await;
     let error = why(cell.stack.prepare(&builds(Build::default())).await);
     assert!(error.contains("Dockerfile:3: `RUN --mount`"), "{error}");
     let error = why(cell
@@ -324,6 +545,18 @@ async fn run_mount_is_refused_at_its_line(lab: Arc<Lab>) {
         }))
         .await);
     assert!(error.contains("other in"), "{error}");
+    let secret = BuildSecret {
+        id: "word".into(),
+        source: FileSource::Text("text".into()),
+    };
+    let error = why(cell
+        .stack
+        .prepare(&builds(Build {
+            secrets: vec![secret],
+            ..inline("FROM BASE\n")
+        }))
+        .await);
+    assert!(error.contains("`secrets` needs BuildKit"), "{error}");
     cell.down().await;
 }
 
@@ -387,7 +620,7 @@ async fn cells_that_build_different_images_under_one_name_get_their_own(lab: Arc
 }
 
 async fn no_intermediate_container_is_left_when_a_build_is_abandoned(lab: Arc<Lab>) {
-    let cell = lab.cell().await;
+    let cell = cell_with(&lab, Builder::Classic, &[]).await;
     let marker = uuid::Uuid::new_v4().simple().to_string();
     let config = builds(inline(&format!(
         "FROM BASE\nRUN echo {marker} && sleep 600\n"
@@ -417,6 +650,35 @@ async fn no_intermediate_container_is_left_when_a_build_is_abandoned(lab: Arc<La
         // Dropped here: nobody waits for it any more.
     }
     while running().await > 0 {
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    cell.down().await;
+}
+
+/// BuildKit's steps are no containers, so this looks for the process. The loops are bounded by the test's own limit.
+async fn buildkit_ends_a_build_that_is_abandoned(lab: Arc<Lab>) {
+    let cell = cell_with(&lab, Builder::Buildkit, &[]).await;
+    let marker = uuid::Uuid::new_v4().simple().to_string();
+    let config = builds(inline(&format!(
+        "FROM BASE\nRUN sh -c 'sleep 600; : {marker}'\n"
+    )));
+    let running = || {
+        let processes = std::fs::read_dir("/proc").unwrap().flatten();
+        let commands = processes.filter_map(|one| std::fs::read(one.path().join("cmdline")).ok());
+        let mut commands = commands.map(|words| String::from_utf8_lossy(&words).into_owned());
+        commands.any(|words| words.contains("sleep 600") && words.contains(&marker))
+    };
+    {
+        let mut building = cell.stack.prepare(&config);
+        while !running() {
+            let wait = std::time::Duration::from_millis(50);
+            if let Ok(answer) = tokio::time::timeout(wait, &mut building).await {
+                panic!("it ended: {answer:?}");
+            }
+        }
+        // Dropped here: nobody waits for it any more.
+    }
+    while running() {
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
     cell.down().await;

@@ -89,6 +89,8 @@ impl Lab {
             workspace: None,
             ipv6: false,
             trace: None,
+            images: Default::default(),
+            policy: std::sync::Arc::new(phalanx_agent::policy::Policy::open()),
         };
         change(&mut scope);
         let token = scope.token.clone();

@@ -296,6 +296,7 @@ async fn health_follows_the_engine(lab: Arc<Lab>) {
         timeout_ms: Some(2000),
         retries: Some(1),
         start_period_ms: Some(0),
+        ..Healthcheck::default()
     };
     let service = cell
         .create(ServiceConfig {

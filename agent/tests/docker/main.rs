@@ -10,6 +10,8 @@
 mod daemon;
 mod faults;
 mod fields;
+mod gather;
+mod hooks;
 mod image;
 mod images;
 mod lab;
@@ -17,6 +19,11 @@ mod life;
 mod networks;
 mod proxy;
 mod registry;
+mod repository;
+#[path = "../cell/rig.rs"]
+#[allow(dead_code, clippy::panic)]
+mod rig;
+mod snapshots;
 
 use lab::Lab;
 use libtest_mimic::{Arguments, Conclusion, Failed, Trial};
@@ -53,9 +60,12 @@ fn main() {
     let groups: &[(&str, &[Case])] = &[
         ("life", life::CASES),
         ("fields", fields::CASES),
+        ("hooks", hooks::CASES),
         ("images", images::CASES),
         ("networks", networks::CASES),
         ("faults", faults::CASES),
+        ("gather", gather::CASES),
+        ("snapshots", snapshots::CASES),
     ];
     let lab = tokio.block_on(Lab::open());
     let trials = groups

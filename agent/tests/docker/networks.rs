@@ -3,8 +3,12 @@
 use crate::cases;
 use crate::lab::{Lab, idle, left, web};
 use futures::StreamExt;
-use phalanx_agent::runtime::contract::Runtime;
+use phalanx_agent::policy::Policy;
+use phalanx_agent::runtime::contract::{AttemptScope, Runtime};
 use phalanx_agent::runtime::docker::{DockerRuntime, DockerSettings, Kind, Reach};
+use phalanx_shared::language::service::{
+    NetworkDefinition, NetworkMode, NetworkUse, ServiceConfig, Subnet,
+};
 use phalanx_shared::outcome::Outcome;
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -17,6 +21,10 @@ cases![
     a_dual_stack_cell_has_both_addresses,
     services_are_reached_through_published_ports_where_they_must,
     cells_do_not_see_each_other,
+    services_see_each_other_only_on_a_common_network_and_steps_reach_all,
+    a_network_is_made_as_its_definition_says,
+    a_fixed_subnet_is_used_by_one_cell_at_a_time,
+    a_network_mode_gives_no_network_that_of_another_service_or_needs_permission,
     an_agent_in_a_container_joins_its_cells_networks,
     ready_networks_are_used_once_and_go_with_the_agent,
     leftovers_of_a_dead_agent_are_reaped_and_live_ones_are_not,
@@ -138,6 +146,173 @@ async fn cells_do_not_see_each_other(lab: Arc<Lab>) {
     );
     one.down().await;
     two.down().await;
+}
+
+/// A service that joins these networks, with the settings of all.
+fn joins(service: ServiceConfig, networks: &[(&str, NetworkUse)]) -> ServiceConfig {
+    let networks = networks.iter();
+    ServiceConfig {
+        networks: networks
+            .map(|(name, used)| ((*name).to_owned(), used.clone()))
+            .collect(),
+        ..service
+    }
+}
+
+fn plain() -> NetworkUse {
+    NetworkUse::default()
+}
+
+async fn services_see_each_other_only_on_a_common_network_and_steps_reach_all(lab: Arc<Lab>) {
+    let cell = lab.cell().await;
+    let alias = NetworkUse {
+        aliases: vec!["backend".to_owned()],
+        ..NetworkUse::default()
+    };
+    let front = cell.up(joins(web("front", 8080), &[("f", plain())])).await;
+    let back = cell.up(joins(web("back", 8080), &[("b", alias)])).await;
+    let both = cell
+        .up(joins(web("both", 8080), &[("f", plain()), ("b", plain())]))
+        .await;
+    let alone = cell.up(idle("alone")).await;
+    for service in [&front, &back, &both] {
+        let address = service.member.addresses().await.unwrap();
+        crate::lab::get(address.ports[0].1).await;
+    }
+    let reaches = async |from: &crate::lab::Service, to: &str| {
+        // Not wget: the static one of the image crashes in the libraries that resolve names.
+        let connect = format!("nc -w 2 {to} 8080 </dev/null");
+        from.sh(&connect).await.exit_code == 0
+    };
+    for (from, to, expected) in [
+        (&both, "front", true),
+        (&both, "back", true),
+        (&both, "backend", true),
+        (&front, "both", true),
+        (&front, "back", false),
+        (&front, "backend", false),
+        (&back, "front", false),
+        (&alone, "both", false),
+    ] {
+        assert_eq!(reaches(from, to).await, expected, "{} to {to}", from.name);
+    }
+    // Not even by its address.
+    let ip = back.member.addresses().await.unwrap().ip.unwrap();
+    assert!(!reaches(&front, &ip.to_string()).await);
+    both.member.disconnect().await.unwrap();
+    assert!(!reaches(&front, "both").await);
+    both.member.connect().await.unwrap();
+    assert!(reaches(&front, "both").await);
+    assert!(reaches(&back, "both").await);
+    // Four containers, the first network and two more.
+    assert_eq!(cell.down().await.removed, 7);
+}
+
+async fn a_network_is_made_as_its_definition_says(lab: Arc<Lab>) {
+    let cell = lab.cell().await;
+    let definition = NetworkDefinition {
+        internal: true,
+        driver_opts: [(
+            "com.docker.network.driver.mtu".to_owned(),
+            "1400".to_owned(),
+        )]
+        .into(),
+        labels: [("of".to_owned(), "user".to_owned())].into(),
+        ..NetworkDefinition::default()
+    };
+    let used = NetworkUse {
+        network: definition,
+        ..NetworkUse::default()
+    };
+    let service = cell.up(joins(web("a", 8080), &[("in", used)])).await;
+    let address = service.member.addresses().await.unwrap();
+    crate::lab::get(address.ports[0].1).await;
+    assert_eq!(service.says("cat /sys/class/net/eth0/mtu").await, "1400");
+    let inspected = cell.inspect("a").await;
+    let networks = inspected.network_settings.unwrap().networks.unwrap();
+    let name = networks.keys().next().unwrap();
+    let network = lab.docker.inspect_network(name, None).await.unwrap();
+    assert_eq!(network.internal, Some(true));
+    let labels = network.labels.unwrap();
+    assert_eq!(labels["of"], "user");
+    assert_eq!(labels["phalanx.run"], cell.token.run.0);
+    cell.down().await;
+}
+
+async fn a_fixed_subnet_is_used_by_one_cell_at_a_time(lab: Arc<Lab>) {
+    let subnet = Subnet {
+        subnet: "172.30.77.0/28".to_owned(),
+        gateway: Some("172.30.77.14".to_owned()),
+        ip_range: None,
+    };
+    let used = NetworkUse {
+        ipv4_address: Some("172.30.77.5".to_owned()),
+        network: NetworkDefinition {
+            subnets: vec![subnet],
+            ..NetworkDefinition::default()
+        },
+        ..NetworkUse::default()
+    };
+    let config = joins(web("a", 8080), &[("n", used)]);
+    let (one, two) = (lab.cell().await, lab.cell().await);
+    let first = one.up(config.clone()).await;
+    let address = first.member.addresses().await.unwrap();
+    assert_eq!(address.ports[0].1.to_string(), "172.30.77.5:8080");
+    let mut waiting = std::pin::pin!(two.up(config.clone()));
+    let early = tokio::time::timeout(Duration::from_secs(1), &mut waiting).await;
+    assert!(early.is_err(), "both have the subnet");
+    one.down().await;
+    let second = waiting.await;
+    let address = second.member.addresses().await.unwrap();
+    assert_eq!(address.ip.unwrap().to_string(), "172.30.77.5");
+    // A cell that ends while it waits ends.
+    let three = lab.cell().await;
+    let early = tokio::time::timeout(Duration::from_millis(300), three.create(config)).await;
+    assert!(early.is_err());
+    three.down().await;
+    two.down().await;
+}
+
+async fn a_network_mode_gives_no_network_that_of_another_service_or_needs_permission(
+    lab: Arc<Lab>,
+) {
+    let cell = lab.cell().await;
+    let mode = |service, network_mode| ServiceConfig {
+        network_mode,
+        ..service
+    };
+    let none = cell.up(mode(idle("none"), NetworkMode::None)).await;
+    assert_eq!(none.says("ls /sys/class/net").await, "lo");
+    assert_eq!(none.member.addresses().await.unwrap().ip, None);
+    let refused = none.member.disconnect().await.unwrap_err();
+    assert_eq!(refused.outcome(), Outcome::Failed, "{refused}");
+
+    let owner = cell.up(idle("owner")).await;
+    let side = mode(web("side", 8080), NetworkMode::Service("owner".to_owned()));
+    let side = cell.up(side).await;
+    let address = side.member.addresses().await.unwrap();
+    assert_eq!(address.ip, owner.member.addresses().await.unwrap().ip);
+    crate::lab::get(address.ports[0].1).await;
+    let own = owner.sh("nc -w 2 127.0.0.1 8080 </dev/null").await;
+    assert_eq!(own.exit_code, 0, "it is in the same network namespace");
+
+    let host = mode(idle("host"), NetworkMode::Host);
+    let host = cell.up(host).await;
+    let seen = host.says("ls /sys/class/net").await;
+    assert!(seen.contains("docker0"), "{seen}");
+    cell.down().await;
+
+    let settings = lab.settings();
+    let agent = settings.agent.clone();
+    let closed = DockerRuntime::connect(settings).await.unwrap();
+    let change = |scope: &mut AttemptScope| scope.policy = Arc::new(Policy::closed());
+    let cell = lab.cell_of(closed.clone(), &agent, change).await.unwrap();
+    let host = mode(idle("host"), NetworkMode::Host);
+    let refused = cell.create(host).await.err().unwrap();
+    assert!(refused.reason.contains("rule `namespaces`"), "{refused}");
+    assert_eq!(refused.outcome(), Outcome::Errored);
+    cell.down().await;
+    closed.shutdown().await;
 }
 
 /// Runs another of these tests in a container of the same engine, where container addresses lead nowhere until the agent

@@ -74,6 +74,8 @@ pub fn scope(agent: &AgentId, token: Token, scratch: &Path) -> AttemptScope {
         workspace: None,
         ipv6: false,
         trace: None,
+        images: Default::default(),
+        policy: std::sync::Arc::new(phalanx_agent::policy::Policy::open()),
     }
 }
 

@@ -48,7 +48,7 @@ pub fn options(place: &Path, slots: usize) -> Options {
         agents_as_processes: false,
         cpu_overcommit: 8.0,
         memory_overcommit: 1.0,
-        allow_host_commands: true,
+        policy: phalanx_shared::policy::Rules::open(phalanx_shared::policy::rules::OPEN),
         labels: vec![],
         docker: DockerSettings {
             ready_networks: 0,

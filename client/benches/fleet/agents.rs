@@ -309,10 +309,13 @@ impl Cell {
                 outcome,
                 reason: None,
                 began,
+                timed_out: false,
             },
             EventKind::AttemptFinished {
                 outcome,
                 reason: None,
+                timed_out: false,
+                culprit: None,
             },
             EventKind::TornDown {
                 removed: 0,
@@ -423,13 +426,18 @@ fn passed(path: String, began: Timestamp) -> StepResult {
         outcome: Outcome::Passed,
         reason: None,
         unreached: false,
+        timed_out: false,
+        culprit: None,
         tries: 1,
         polls: 1,
         began,
         elapsed_us: 1_000,
+        waits: vec![],
         verifies: vec![],
         checks: vec![],
         output: None,
+        captured: Vec::new(),
         failure: None,
+        restored: None,
     }
 }

@@ -3,6 +3,8 @@
 use super::Context;
 use super::error::CliError;
 use super::exit;
+use super::policy;
+use super::rules::file;
 use crate::config::place::STATE_DIR;
 use crate::config::server::COORDINATOR;
 use crate::config::{Settings, fleet};
@@ -19,14 +21,29 @@ const TRACE_WITHIN: Duration = Duration::from_secs(2);
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:
-  phalanx agent --coordinator http://10.0.0.5:7180 --label gpu --slots 8")]
+  phalanx agent --coordinator http://10.0.0.5:7180 --label gpu --slots 8
+  phalanx agent --coordinator http://10.0.0.5:7180 --allow run
+  phalanx agent --policy runner.toml policy")]
 pub struct Args {
     #[command(flatten)]
     agent: AgentArgs,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(clap::Subcommand, Clone, Debug)]
+enum Command {
+    Policy(policy::Args),
 }
 
 /// Runs until the agent is drained.
 pub async fn run(args: Args, context: &Context) -> Result<u8, CliError> {
+    let agent = configured(args.agent, &context.settings);
+    if let Some(Command::Policy(args)) = &args.command {
+        let policy = agent.policy();
+        let policy = policy.map_err(|error| CliError::usage(error.to_string()))?;
+        return policy::show(args, policy.own(), context);
+    }
     let coordinator = context.settings.get(&COORDINATOR);
     if coordinator.is_empty() {
         return Err(CliError::usage("an agent of which coordinator?")
@@ -36,7 +53,6 @@ pub async fn run(args: Args, context: &Context) -> Result<u8, CliError> {
     let own = std::env::current_exe()
         .map_err(|error| CliError::errored(format!("this program's own path: {error}")))?;
     let demo_server = demo::command(&own);
-    let agent = configured(args.agent, &context.settings);
     if let Some(tracer) = &context.tracer {
         tracer.start();
     }
@@ -62,7 +78,9 @@ fn configured(mut args: AgentArgs, settings: &Settings) -> AgentArgs {
     args.memory_overcommit = args
         .memory_overcommit
         .or_else(|| overcommit(&fleet::MEMORY_OVERCOMMIT));
-    args.no_host_commands |= !settings.get(&fleet::ALLOW_RUN);
+    if args.rules.is_none() {
+        args.policy = args.policy.or_else(|| file(settings));
+    }
     args.docker = args.docker.or_else(|| Some(local::of_agents(settings)));
     args
 }

@@ -8,6 +8,7 @@ use super::error::CliError;
 use super::{Context, connect, exit, follow, say};
 use crate::config::docker::HOST;
 use phalanx_report::view::CellView;
+use phalanx_shared::error_code::ErrorCode;
 use std::io::IsTerminal;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Output, Stdio};
@@ -49,7 +50,7 @@ pub async fn run(args: Args, context: &Context) -> Result<u8, CliError> {
     let (state, now) = follow::fetch(connection.client(), run.clone()).await?;
     connection.close().await;
     let view = super::view(context, &state, now)?;
-    let cell = super::show::pick_cell(&view, &args.cell)?;
+    let cell = super::pick::pick_cell(&view, &args.cell)?;
     let engine = Engine::of(context);
     let containers = engine.containers(run.as_str(), cell.id.as_str())?;
     let container = choose(&containers, args.service.as_deref(), cell)?;
@@ -188,7 +189,6 @@ fn choose<'a>(
     service: Option<&str>,
     cell: &CellView,
 ) -> Result<&'a Container, CliError> {
-    let help = "phalanx explain PHX0005";
     let newest = containers.first().map_or(0, |container| container.attempt);
     let of_newest: Vec<&Container> = containers
         .iter()
@@ -207,7 +207,7 @@ fn choose<'a>(
                 "no container of {} stands on this machine (it ran on {agent})",
                 cell.name
             );
-            Err(CliError::usage(message).with_help(help))
+            Err(CliError::usage(message).explained_by(ErrorCode::NothingKept))
         }
         (None, [only]) => Ok(only),
         (None, _) => Err(CliError::usage(format!(
@@ -223,13 +223,13 @@ fn choose<'a>(
                     "no container of service `{service}` stands (a host process has none); running: {}",
                     names.join(", ")
                 );
-                CliError::usage(message).with_help(help)
+                CliError::usage(message).explained_by(ErrorCode::NothingKept)
             }),
     }
 }
 
 /// Quotes a word for a shell.
-fn quoted(word: &str) -> String {
+pub(super) fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,@%+".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
         word.to_owned()

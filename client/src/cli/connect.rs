@@ -9,13 +9,16 @@ use crate::config::place::STATE_DIR;
 use crate::config::server::{CANCEL_GRACE_S, COORDINATOR};
 use crate::local::{self, LocalRun, Look};
 use nix::sys::resource::{Resource, getrlimit};
+use phalanx_coordinator::serve::web;
 use phalanx_proto::channel;
 use phalanx_proto::limit::{CLIENT_ANSWER_BYTES, CLIENT_REQUEST_BYTES};
 use phalanx_proto::v1::control_client::ControlClient;
 use phalanx_proto::v1::{GcRequest, GcResponse, ListRunsRequest, RunSummary};
+use phalanx_shared::error_code::ErrorCode;
 use phalanx_shared::id::RunId;
 use std::path::Path;
 use std::time::Duration;
+use tokio::net::TcpListener;
 use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
 use tonic_health::pb::HealthCheckRequest;
@@ -51,7 +54,7 @@ enum Held {
     /// Nothing: the coordinator is remote.
     Nothing,
     /// A server that answers questions about a local run.
-    Look(Look),
+    Look(Box<Look>),
     /// A coordinator and agents that this command started.
     Own(Box<LocalRun>),
 }
@@ -60,7 +63,7 @@ impl Connection {
     fn look(look: Look) -> Connection {
         Connection {
             client: look.client(),
-            held: Held::Look(look),
+            held: Held::Look(Box::new(look)),
         }
     }
 
@@ -74,6 +77,25 @@ impl Connection {
     /// Returns a client. Clones are cheap.
     pub fn client(&self) -> ControlClient<Channel> {
         self.client.clone()
+    }
+
+    /// Serves pages of the coordinator that this command started, until it ends. Returns whether there is one.
+    pub fn observe(&self, listener: TcpListener, pages: web::Options) -> bool {
+        match &self.held {
+            Held::Own(run) => {
+                run.observe(listener, pages);
+                true
+            }
+            Held::Nothing | Held::Look(_) => false,
+        }
+    }
+
+    /// Gives the local coordinator of this connection a workspace that another one of this machine received.
+    pub fn adopt(&self, archive: &Path) -> Result<(), CliError> {
+        match &self.held {
+            Held::Own(run) => Ok(run.adopt_workspace(archive)?),
+            Held::Nothing | Held::Look(_) => Ok(()),
+        }
     }
 
     /// Ends what was started for this connection and waits for its clean-up. Returns whether the clean-up completed.
@@ -104,7 +126,9 @@ pub async fn remote(address: &str) -> Result<Connection, CliError> {
     };
     let channel = channel.map_err(|why| {
         let message = format!("can't reach the coordinator {address}: {why}");
-        CliError::errored(message).with_help("is it running? phalanx explain PHX0001")
+        CliError::errored(message)
+            .with_help("is it running?")
+            .explained_by(ErrorCode::Unreachable)
     })?;
     Ok(Connection {
         client: client(channel),
@@ -213,6 +237,13 @@ pub async fn to_run(
     Ok((connection, run))
 }
 
+/// Reads the run in a file. Returns the connection and the run's id.
+pub async fn to_file(file: &Path) -> Result<(Connection, RunId), CliError> {
+    let look = local::open_file(file).await?;
+    let run = look.run().clone();
+    Ok((Connection::look(look), run))
+}
+
 /// Lists the runs, newest first.
 pub async fn list(context: &Context, limit: u32, open: bool) -> Result<Vec<RunSummary>, CliError> {
     let address = context.settings.get(&COORDINATOR);
@@ -231,6 +262,19 @@ pub async fn for_run(context: &Context, containers: bool) -> Result<Connection, 
         return Ok(Connection::own(LocalRun::start(&options).await?));
     }
     remote(&address).await
+}
+
+/// Starts a local coordinator whose agents also offer these labels, even if a remote one is configured.
+pub async fn for_local(
+    context: &Context,
+    containers: bool,
+    labels: Vec<String>,
+) -> Result<Connection, CliError> {
+    let options = local::Options {
+        labels,
+        ..local_options(context, containers)?
+    };
+    Ok(Connection::own(LocalRun::start(&options).await?))
 }
 
 /// Returns the coordinator for a rerun, and the id of the run to repeat.
@@ -252,7 +296,6 @@ pub async fn resume(
     text: Option<&str>,
     given: Given,
 ) -> Result<(Connection, RunId), CliError> {
-    let help = "phalanx explain PHX0004";
     let runs = list(context, PICK_AMONG, false).await?;
     let unfinished = |run: &RunSummary| run.finished_us.is_none();
     let run = match text {
@@ -260,7 +303,7 @@ pub async fn resume(
             let open: Vec<RunSummary> = runs.into_iter().filter(unfinished).collect();
             let none = |_| {
                 CliError::usage("there is no run to resume: none ended before its time")
-                    .with_help(help)
+                    .explained_by(ErrorCode::NotResumable)
             };
             pick(None, &open).map_err(none)?
         }
@@ -271,7 +314,7 @@ pub async fn resume(
                 .any(|known| known.run_id == run.as_str() && unfinished(known))
             {
                 let message = format!("run {run} is over: there is nothing to resume");
-                return Err(CliError::usage(message).with_help(help));
+                return Err(CliError::usage(message).explained_by(ErrorCode::NotResumable));
             }
             run
         }
@@ -334,7 +377,8 @@ fn tell_few_files(context: &Context, options: &local::Options) -> Result<(), Cli
         ))
         .with_help(format!(
             "raise the limit: it needs some {OWN_FILES}, and {CELL_FILES} more for each cell in progress"
-        )));
+        ))
+        .explained_by(ErrorCode::AgentStart));
     }
     if files < OWN_FILES + CELL_FILES * cells.min(USUAL_CELLS) {
         context.voice.note(&format!(
@@ -357,7 +401,7 @@ fn local_options(context: &Context, containers: bool) -> Result<local::Options, 
         agents_as_processes: settings.get(&fleet::AGENTS_AS_PROCESSES),
         cpu_overcommit: settings.get(&fleet::CPU_OVERCOMMIT),
         memory_overcommit: settings.get(&fleet::MEMORY_OVERCOMMIT),
-        allow_host_commands: settings.get(&fleet::ALLOW_RUN),
+        policy: super::rules::of_this_machine(settings)?,
         labels: Vec::new(),
         docker,
         cancel_grace: Duration::from_secs(settings.get(&CANCEL_GRACE_S)),
@@ -374,16 +418,31 @@ impl From<local::Error> for CliError {
         let message = error.to_string();
         match error {
             local::Error::Live { run } => CliError::usage(message)
-                .with_help(format!("phalanx watch {run}; phalanx explain PHX0004")),
-            local::Error::NoSuchRun(_) => {
-                CliError::usage(message).with_help("phalanx runs lists them")
+                .with_help(format!("phalanx watch {run}"))
+                .explained_by(ErrorCode::NotResumable),
+            local::Error::File { .. } => CliError::usage(message)
+                .with_help("phalanx export RUN --output FILE writes one")
+                .explained_by(ErrorCode::Archive),
+            local::Error::NoSuchRun(_) => CliError::usage(message)
+                .with_help("phalanx runs lists them")
+                .explained_by(ErrorCode::Unknown),
+            local::Error::Journal(_) | local::Error::Place { .. } => {
+                CliError::errored(message).explained_by(ErrorCode::Journal)
             }
-            _ => CliError::errored(message),
+            local::Error::Agent(_)
+            | local::Error::Identity(_)
+            | local::Error::Start(_)
+            | local::Error::Process(_) => {
+                CliError::errored(message).explained_by(ErrorCode::AgentStart)
+            }
+            local::Error::Connect(_) | local::Error::Engine(_) | local::Error::Unpack(_) => {
+                CliError::errored(message)
+            }
         }
     }
 }
 
-async fn list_of(
+pub(super) async fn list_of(
     connection: &Connection,
     limit: u32,
     open: bool,

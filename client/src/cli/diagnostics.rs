@@ -10,7 +10,8 @@ pub use json::json;
 use excerpt::Shown;
 use miette::{GraphicalReportHandler, GraphicalTheme, ThemeCharacters, ThemeStyles};
 use phalanx_shared::diagnostic::{Diagnostic, Severity, Sources};
-use std::collections::HashMap;
+use phalanx_shared::error_code::ErrorCode;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt::Write;
 use std::io::IsTerminal;
 
@@ -125,7 +126,7 @@ fn grouped(diagnostics: &[Diagnostic], sources: &Sources) -> Vec<Diagnostic> {
     diagnostics.iter().filter_map(one).collect()
 }
 
-/// "2 errors, 1 warning", or an empty text.
+/// "2 errors, 1 warning (phalanx explain PHX0011)", or an empty text.
 pub fn count(diagnostics: &[Diagnostic]) -> String {
     let errors = diagnostics
         .iter()
@@ -137,7 +138,20 @@ pub fn count(diagnostics: &[Diagnostic]) -> String {
         .filter(|(count, _)| *count > 0)
         .map(|(count, word)| format!("{count} {word}{}", if *count == 1 { "" } else { "s" }))
         .collect();
-    words.join(", ")
+    let codes: BTreeSet<ErrorCode> = diagnostics
+        .iter()
+        .filter(|found| found.severity == Severity::Error)
+        .filter_map(|found| found.code)
+        .collect();
+    let codes: Vec<String> = codes.iter().map(ToString::to_string).collect();
+    match codes.as_slice() {
+        [] => words.join(", "),
+        codes => format!(
+            "{} (phalanx explain {})",
+            words.join(", "),
+            codes.join(", ")
+        ),
+    }
 }
 
 fn handler(style: Style) -> GraphicalReportHandler {

@@ -5,13 +5,17 @@ use super::error::CliError;
 use super::{Cli, exit, say};
 use clap::{Arg, Command, CommandFactory};
 use std::fmt::Write;
+use std::path::{Path, PathBuf};
 
-/// Print docs/cli.md or docs/language.md
+/// Print docs/cli.md or docs/language.md, or write the man pages
 #[derive(clap::Args, Clone, Debug)]
 pub struct Args {
     /// Page to print
     #[arg(value_enum, default_value_t = Page::Cli)]
     page: Page,
+    /// Directory for the man pages
+    #[arg(long, value_name = "DIR", required_if_eq("page", "man"))]
+    to: Option<PathBuf>,
 }
 
 /// A page that is generated from the code.
@@ -21,15 +25,27 @@ enum Page {
     Cli,
     /// docs/language.md: functions, results and contexts.
     Language,
+    /// A page in section 1 of the manual for each command.
+    Man,
 }
 
 /// Runs the command.
 pub fn run(args: &Args) -> Result<u8, CliError> {
-    say::to_stdout(match args.page {
-        Page::Cli => markdown(),
-        Page::Language => phalanx_shared::reference::markdown(),
-    })?;
+    match args.page {
+        Page::Cli => say::to_stdout(markdown())?,
+        Page::Language => say::to_stdout(phalanx_shared::reference::markdown())?,
+        Page::Man => manual(args.to.as_deref().unwrap_or(Path::new(".")))?,
+    }
     Ok(exit::OK)
+}
+
+/// Writes `phalanx.1` and a page for each command that isn't hidden.
+fn manual(directory: &Path) -> Result<(), CliError> {
+    let made = std::fs::create_dir_all(directory);
+    let made = made.and_then(|()| clap_mangen::generate_to(Cli::command(), directory));
+    made.map_err(|error| {
+        CliError::errored(format!("can't write to {}: {error}", directory.display()))
+    })
 }
 
 const HEAD: &str = "\
@@ -73,7 +89,19 @@ fn markdown() -> String {
 }
 
 fn section(out: &mut String, command: &Command) {
-    let _ = writeln!(out, "\n## phalanx {}\n", command.get_name());
+    let inner = command
+        .get_subcommands()
+        .filter(|inner| inner.get_name() != "help");
+    if !command.is_subcommand_required_set() {
+        described(out, command);
+    }
+    inner.for_each(|inner| section(out, inner));
+}
+
+/// Adds the description of a command that can be called itself.
+fn described(out: &mut String, command: &Command) {
+    let name = command.get_bin_name().unwrap_or(command.get_name());
+    let _ = writeln!(out, "\n## {name}\n");
     if let Some(about) = command.get_long_about().or(command.get_about()) {
         let _ = writeln!(out, "{}\n", escape(&about.to_string()));
     }

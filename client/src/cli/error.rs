@@ -1,6 +1,7 @@
 //! Errors of commands, each with its exit code.
 
 use super::exit;
+use phalanx_shared::error_code::ErrorCode;
 use std::fmt;
 
 /// An error for the user.
@@ -12,6 +13,8 @@ pub struct CliError {
     pub message: String,
     /// How to fix it.
     pub help: Option<String>,
+    /// Code of the page that explains this kind of problem.
+    pub explained: Option<ErrorCode>,
 }
 
 impl CliError {
@@ -21,6 +24,7 @@ impl CliError {
             code: exit::USAGE,
             message: message.into(),
             help: None,
+            explained: None,
         }
     }
 
@@ -30,6 +34,7 @@ impl CliError {
             code: exit::ERRORED,
             message: message.into(),
             help: None,
+            explained: None,
         }
     }
 
@@ -39,7 +44,15 @@ impl CliError {
             code,
             message: String::new(),
             help: None,
+            explained: None,
         }
+    }
+
+    /// Names the page that explains this kind of problem, unless a closer one is named already.
+    #[must_use]
+    pub fn explained_by(mut self, code: ErrorCode) -> CliError {
+        self.explained.get_or_insert(code);
+        self
     }
 
     /// Adds advice.
@@ -74,6 +87,14 @@ impl From<tonic::Status> for CliError {
             code,
             message,
             help: None,
+            explained: match status.code() {
+                Code::NotFound => Some(ErrorCode::Unknown),
+                Code::Unavailable => Some(ErrorCode::Unreachable),
+                Code::ResourceExhausted => Some(ErrorCode::Busy),
+                Code::DataLoss => Some(ErrorCode::Journal),
+                Code::Unimplemented => Some(ErrorCode::OldCoordinator),
+                _ => None,
+            },
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::error::CliError;
 use super::{Context, exit, say};
+use phalanx_shared::error_code::ErrorCode;
 
 /// Explain an error code
 #[derive(clap::Args, Clone, Debug)]
@@ -19,7 +20,12 @@ macro_rules! pages {
     };
 }
 
-pages!["PHX0001", "PHX0002", "PHX0003", "PHX0004", "PHX0005"];
+pages![
+    "PHX0001", "PHX0002", "PHX0003", "PHX0004", "PHX0005", "PHX0006", "PHX0007", "PHX0008",
+    "PHX0009", "PHX0010", "PHX0011", "PHX0012", "PHX0013", "PHX0014", "PHX0015", "PHX0016",
+    "PHX0017", "PHX0018", "PHX0019", "PHX0020", "PHX0021", "PHX0022", "PHX0023", "PHX0024",
+    "PHX0030", "PHX0031", "PHX0032"
+];
 
 /// Runs the command.
 pub fn run(args: &Args, _context: &Context) -> Result<u8, CliError> {
@@ -35,8 +41,10 @@ pub fn run(args: &Args, _context: &Context) -> Result<u8, CliError> {
 }
 
 fn page(text: &str) -> Result<&'static str, CliError> {
-    let code = text.to_uppercase();
-    let found = PAGES.iter().find(|(known, _)| *known == code);
+    let code = ErrorCode::parse(text).map(|code| code.to_string());
+    let found = PAGES
+        .iter()
+        .find(|(known, _)| code.as_deref() == Some(known));
     found.map(|(_, page)| *page).ok_or_else(|| {
         let error = CliError::usage(format!("there is no error code `{text}`"));
         error.with_help("phalanx explain lists them")
@@ -70,7 +78,14 @@ mod tests {
     }
 
     #[test]
-    fn every_code_that_messages_name_has_a_page_and_every_page_is_named() {
+    fn every_code_has_a_page_and_every_page_a_code() {
+        let codes: Vec<String> = ErrorCode::all().map(|code| code.to_string()).collect();
+        let pages: Vec<&str> = PAGES.iter().map(|(code, _)| *code).collect();
+        assert_eq!(codes, pages);
+    }
+
+    #[test]
+    fn every_code_is_given_by_some_error_and_every_code_in_a_text_has_a_page() {
         fn sources(folder: &std::path::Path, text: &mut String) {
             for entry in std::fs::read_dir(folder).unwrap() {
                 let path = entry.unwrap().path();
@@ -78,25 +93,31 @@ mod tests {
                     sources(&path, text);
                 } else if path.extension().is_some_and(|e| e == "rs")
                     && !path.ends_with("explain.rs")
+                    && !path.ends_with("error_code.rs")
                 {
                     *text += &std::fs::read_to_string(path).unwrap();
                 }
             }
         }
         let mut text = String::new();
-        for folder in ["src", "../report/src"] {
+        for folder in [
+            "src",
+            "../report/src",
+            "../coordinator/src",
+            "../shared/src",
+            "../agent/src",
+        ] {
             let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
             sources(&folder, &mut text);
         }
-        for (code, _) in PAGES {
-            assert!(text.contains(code), "{code} is named by no message");
+        for code in ErrorCode::all() {
+            let named =
+                text.contains(&format!("Code::{code:?}")) || text.contains(&code.to_string());
+            assert!(named, "{code} ({code:?}) is given by no error");
         }
         for (at, _) in text.match_indices("explain PHX") {
             let code = text.get(at + 8..at + 15).unwrap();
-            assert!(
-                PAGES.iter().any(|(known, _)| *known == code),
-                "{code} has no page"
-            );
+            assert!(ErrorCode::parse(code).is_some(), "{code} has no page");
         }
     }
 }

@@ -3,14 +3,20 @@
 //! One `select!` produces an [`Input`], and one synchronous [`Follower::handle`] decides on it; its effects are carried
 //! out outside. A broken event stream is resumed at the same position ([`stream`]).
 
+mod logs;
 mod stream;
+mod tail;
 
 use super::display::Display;
 use super::error::CliError;
 use super::interrupt::{Interrupts, Stop};
 use super::say::Voice;
+use super::tui::{Asked, Key};
+use futures::future::BoxFuture;
 use phalanx_proto::v1;
 use phalanx_proto::v1::control_client::ControlClient;
+use phalanx_report::history::History;
+use phalanx_report::history::expected::Forecast;
 use phalanx_report::style::Tone;
 use phalanx_report::text::{Line, plural};
 use phalanx_shared::event::Recorded;
@@ -20,10 +26,14 @@ use phalanx_shared::time::Timestamp;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tokio_util::task::AbortOnDropHandle;
 use tonic::Code;
 use tonic::transport::Channel;
 
+pub use logs::{fetch_logs, fetch_logs_of, records};
 pub use stream::watch;
+
+use tail::Tail;
 
 /// Time from the beginning of a run to the first question why cells wait. Most cells don't wait that long.
 const FIRST_QUESTION: Duration = Duration::from_secs(1);
@@ -175,17 +185,69 @@ pub struct Followed {
     pub left: Left,
     /// Whether Ctrl-C was pressed.
     pub interrupted: bool,
+    /// Earlier runs of the spec, if they were read in time.
+    pub history: Option<History>,
 }
 
-/// Follows a run from its beginning.
+/// Reason of a cancellation by the full-screen view.
+const FROM_SCREEN: &str = "cancelled on the screen";
+
+/// How a run is shown while it is followed.
+#[derive(Debug)]
+pub struct Shown {
+    display: Display,
+    keys: Option<mpsc::UnboundedReceiver<Key>>,
+}
+
+impl Shown {
+    /// Prepares the terminal. `full` asks for the full-screen view.
+    ///
+    /// # Errors
+    /// Returns an error if the full-screen view isn't possible here.
+    pub fn new(voice: Voice, full: bool) -> Result<Shown, CliError> {
+        if !full {
+            return Ok(Shown {
+                display: Display::new(voice),
+                keys: None,
+            });
+        }
+        let (display, keys) = Display::full(voice)?;
+        Ok(Shown {
+            display,
+            keys: Some(keys),
+        })
+    }
+}
+
+/// Returns the next key; waits forever if there are none.
+async fn pressed(keys: &mut Option<mpsc::UnboundedReceiver<Key>>) -> Key {
+    let key = match keys {
+        Some(keys) => keys.recv().await,
+        None => None,
+    };
+    match key {
+        Some(key) => key,
+        None => std::future::pending().await,
+    }
+}
+
+/// Follows a run from its beginning. `earlier` reads earlier runs of the spec, for the expected finish; it runs in a task
+/// of its own.
 pub async fn follow(
     client: ControlClient<Channel>,
     run: RunId,
     on_interrupt: OnInterrupt,
     interrupts: &mut Interrupts,
-    voice: Voice,
+    shown: Shown,
+    earlier: BoxFuture<'static, Option<History>>,
 ) -> Followed {
-    let mut display = Display::new(voice);
+    let Shown {
+        mut display,
+        mut keys,
+    } = shown;
+    let mut tail = None;
+    let mut reading = AbortOnDropHandle::new(tokio::spawn(earlier));
+    let mut read = None;
     let mut follower = Follower::new(run.clone(), on_interrupt);
     let mut inputs = watch(client.clone(), run.clone(), 1, true);
     let mut frames = tokio::time::interval(display.pace());
@@ -204,6 +266,34 @@ pub async fn follow(
                 display.problems(answer.problems);
                 continue;
             }
+            key = pressed(&mut keys) => match display.key(key, &follower.state, super::now()) {
+                Asked::Interrupt => Input::Interrupt(Stop::Interrupt),
+                Asked::Cancel => {
+                    cancel(client.clone(), &run, FROM_SCREEN, false);
+                    continue;
+                }
+                Asked::Logs(cell) => {
+                    tail = Some(Tail::begin(client.clone(), &run, &cell));
+                    continue;
+                }
+                Asked::NoLogs => {
+                    tail = None;
+                    continue;
+                }
+                Asked::Nothing => continue,
+            },
+            lines = tail::next(&mut tail) => {
+                display.log(lines);
+                continue;
+            }
+            history = &mut reading, if read.is_none() => {
+                let history = history.ok().flatten();
+                if let Some(history) = &history {
+                    display.forecast(Forecast::of(history, run.as_str()));
+                }
+                read = Some(history);
+                continue;
+            }
             input = inputs.recv() => input.unwrap_or(Input::Ended(None)),
         };
         let effects = follower.handle(&input);
@@ -213,7 +303,7 @@ pub async fn follow(
         for effect in effects {
             match effect {
                 Effect::Say(line) => display.say(line),
-                Effect::Cancel { by, force } => cancel(client.clone(), &run, by, force),
+                Effect::Cancel { by, force } => cancel(client.clone(), &run, by.name(), force),
                 Effect::Leave(left) => break 'run left,
             }
         }
@@ -224,6 +314,7 @@ pub async fn follow(
         interrupted: follower.is_interrupted(),
         state: follower.state,
         left,
+        history: read.flatten(),
     }
 }
 
@@ -265,10 +356,10 @@ impl Questions {
 }
 
 /// Sends a cancel without waiting for its answer; events report the effect.
-fn cancel(mut client: ControlClient<Channel>, run: &RunId, by: Stop, force: bool) {
+fn cancel(mut client: ControlClient<Channel>, run: &RunId, reason: &str, force: bool) {
     let request = v1::CancelRequest {
         run_id: run.to_string(),
-        reason: by.name().to_owned(),
+        reason: reason.to_owned(),
         force,
     };
     tokio::spawn(async move {

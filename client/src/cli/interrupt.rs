@@ -2,7 +2,12 @@
 
 use super::error::CliError;
 use super::exit;
+use crate::leftover;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::task::AbortOnDropHandle;
 
 /// The signal that requested the stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +66,51 @@ impl Interrupts {
             _ = self.terminate.recv() => Stop::Terminate,
             _ = self.hangup.recv() => Stop::Hangup,
         }
+    }
+}
+
+/// How long a signal waits for work that is busy, or blocked by a reader of its output, before the program ends anyway.
+const REACT_WITHIN: Duration = Duration::from_millis(200);
+
+/// Returns the result of work that may leave files behind if it is killed: a signal then drops it instead, which removes
+/// them. A signal kills other work as it kills any program.
+pub(super) async fn guarded(
+    leaves_files: bool,
+    work: impl Future<Output = Result<u8, CliError>>,
+) -> Result<u8, CliError> {
+    match leaves_files {
+        true => reacting(work).await,
+        false => work.await,
+    }
+}
+
+async fn reacting(work: impl Future<Output = Result<u8, CliError>>) -> Result<u8, CliError> {
+    let mut interrupts = Interrupts::listen()?;
+    let noticed = Arc::new(AtomicBool::new(false));
+    let stuck = end_if_stuck(Interrupts::listen()?, Arc::clone(&noticed));
+    let stuck = AbortOnDropHandle::new(tokio::spawn(stuck));
+    let first = async {
+        interrupts.next().await;
+        noticed.store(true, Ordering::Release);
+    };
+    let result = tokio::select! {
+        () = first => Err(CliError::said(exit::INTERRUPTED)),
+        done = work => done,
+    };
+    drop(stuck);
+    result
+}
+
+/// Ends the program after a signal that the work didn't notice. It computes, or nobody reads the pipe that it writes to;
+/// in either case it can't be dropped.
+async fn end_if_stuck(mut interrupts: Interrupts, noticed: Arc<AtomicBool>) {
+    interrupts.next().await;
+    tokio::time::sleep(REACT_WITHIN).await;
+    if !noticed.load(Ordering::Acquire) {
+        leftover::remove_all();
+        // There are no children and no sockets, and no way back to main.
+        #[allow(clippy::disallowed_methods)]
+        std::process::exit(exit::INTERRUPTED.into());
     }
 }
 

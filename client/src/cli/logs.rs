@@ -3,13 +3,16 @@
 use super::error::CliError;
 use super::follow::fetch;
 use super::interrupt::Interrupts;
-use super::{Context, connect, exit, say};
+use super::interrupt::guarded;
+use super::{Context, exit, say, source};
 use phalanx_proto::convert::stream_from_wire;
 use phalanx_proto::v1::{self, LogRecord};
 use phalanx_report::style::{Style, Tone};
+use phalanx_shared::error_code::ErrorCode;
 use phalanx_shared::event::LogStream;
 use phalanx_shared::time::Timestamp;
 use std::collections::HashMap;
+use std::path::PathBuf;
 
 /// Print the logs of a cell's services
 #[derive(clap::Args, Clone, Debug)]
@@ -19,12 +22,16 @@ Examples:
   phalanx logs 0193 6f2a -f                   follow all services of a running cell
   phalanx logs last 6f2a db --attempt 1       the database's log of the first attempt")]
 pub struct Args {
-    /// Id of the run, or its beginning or end; `last` is the newest
-    run: String,
+    /// Id of the run, or its beginning or end; `last` is the newest. Not with --file
+    #[arg(required_unless_present = "file")]
+    run: Option<String>,
     /// Cell: id, beginning of an id, or name
     cell: Option<String>,
     /// Service [default: all]
     service: Option<String>,
+    /// Read a run that `phalanx export` wrote: phalanx logs --file FILE CELL SERVICE
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath, conflicts_with_all = ["follow", "coordinator"])]
+    file: Option<PathBuf>,
     /// Attempt, from 1 [default: the newest]
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     attempt: u32,
@@ -46,19 +53,45 @@ enum Stream {
     Stderr,
 }
 
+impl Args {
+    /// With a file there is no run to name, so the first word is the cell.
+    fn untangled(mut self) -> Result<Args, CliError> {
+        if self.file.is_some() {
+            if self.service.is_some() {
+                return Err(
+                    CliError::usage("the file is the run: name only a cell and a service")
+                        .with_help("phalanx logs --file FILE CELL SERVICE"),
+                );
+            }
+            self.service = self.cell.take();
+            self.cell = self.run.take();
+        }
+        Ok(self)
+    }
+}
+
 /// Runs the command.
 pub async fn run(args: Args, context: &Context) -> Result<u8, CliError> {
-    let (connection, run) = connect::to_run(context, Some(&args.run)).await?;
+    let args = args.untangled()?;
+    guarded(args.file.is_some(), printed(args, context)).await
+}
+
+async fn printed(args: Args, context: &Context) -> Result<u8, CliError> {
+    let (connection, run) =
+        source::open(context, args.run.as_deref(), args.file.as_deref()).await?;
     let (state, now) = fetch(connection.client(), run.clone()).await?;
     let view = super::view(context, &state, now)?;
     let cell = match (&args.cell, view.cells.as_slice()) {
-        (Some(cell), _) => super::show::pick_cell(&view, cell)?,
+        (Some(cell), _) => super::pick::pick_cell(&view, cell)?,
         (None, [only]) => only,
         (None, cells) => {
             let message = format!("the run has {} cells: which one?", cells.len());
+            let which = match &args.file {
+                Some(file) => format!("--file {}", file.display()),
+                None => args.run.clone().unwrap_or_default(),
+            };
             return Err(CliError::usage(message).with_help(format!(
-                "phalanx logs {} CELL; phalanx show names the cells",
-                args.run
+                "phalanx logs {which} CELL; phalanx show names the cells"
             )));
         }
     };
@@ -112,7 +145,8 @@ fn check_service(cell: &phalanx_report::view::CellView, service: &str) -> Result
     if names.is_empty() || names.contains(&service) {
         return Ok(());
     }
-    let error = CliError::usage(format!("the cell has no service `{service}`"));
+    let error = CliError::usage(format!("the cell has no service `{service}`"))
+        .explained_by(ErrorCode::Unknown);
     let near = names
         .iter()
         .min_by_key(|name| strsim::damerau_levenshtein(name, service));

@@ -30,6 +30,12 @@ pub struct Options {
     /// TTL of kept stacks: 90s, 30m, 2h
     #[arg(long, value_name = "TIME", requires = "keep", help_heading = "Running")]
     ttl: Option<String>,
+    /// Run every step: restore no snapshots and make none
+    #[arg(long, conflicts_with = "refresh_snapshots", help_heading = "Running")]
+    no_snapshots: bool,
+    /// Make snapshots again, instead of restoring those that are kept
+    #[arg(long, help_heading = "Running")]
+    refresh_snapshots: bool,
 }
 
 impl Options {
@@ -56,6 +62,12 @@ impl Options {
             traceparent: std::env::var("TRACEPARENT").unwrap_or_default(),
             priority: self.priority,
             refusal_in_answer: true,
+            snapshots: match (self.no_snapshots, self.refresh_snapshots) {
+                (true, _) => v1::SnapshotUse::Never,
+                (_, true) => v1::SnapshotUse::Refresh,
+                _ => v1::SnapshotUse::Unspecified,
+            }
+            .into(),
         })
     }
 

@@ -1,7 +1,9 @@
-//! Finds the run that the user means: an id, the beginning or end of one, or the newest.
+//! Finds the run or cell that the user means: an id, a part of one, a name, or the newest.
 
 use super::error::CliError;
 use phalanx_proto::v1::RunSummary;
+use phalanx_report::view::{CellView, RunView};
+use phalanx_shared::error_code::ErrorCode;
 use phalanx_shared::id::RunId;
 
 /// Picks a run from the known runs, newest first. No text, `last` and `latest` mean the newest.
@@ -19,12 +21,52 @@ pub fn pick(text: Option<&str>, runs: &[RunSummary]) -> Result<RunId, CliError> 
         [one] => Ok(RunId::from(*one)),
         [] if runs.is_empty() => Err(none_yet()),
         [] => Err(CliError::usage(format!("there is no run `{text}`"))
-            .with_help("phalanx runs lists them")),
+            .with_help("phalanx runs lists them")
+            .explained_by(ErrorCode::Unknown)),
         many => {
             let shown: Vec<&str> = many.iter().take(5).copied().collect();
             let help = format!("write more of it: {}", shown.join(", "));
-            Err(CliError::usage(format!("`{text}` means {} runs", many.len())).with_help(help))
+            Err(
+                CliError::usage(format!("`{text}` means {} runs", many.len()))
+                    .with_help(help)
+                    .explained_by(ErrorCode::Unknown),
+            )
         }
+    }
+}
+
+/// Finds the cell that the user means: an id, the beginning of one, or a name.
+pub fn pick_cell<'a>(view: &'a RunView, text: &str) -> Result<&'a CellView, CliError> {
+    let by_name = view
+        .cells
+        .iter()
+        .find(|cell| cell.name == text || cell.id.as_str() == text);
+    if let Some(cell) = by_name {
+        return Ok(cell);
+    }
+    let matching: Vec<&CellView> = view
+        .cells
+        .iter()
+        .filter(|cell| cell.id.as_str().starts_with(text))
+        .collect();
+    match matching.as_slice() {
+        [one] => Ok(one),
+        [] => {
+            let near = view
+                .cells
+                .iter()
+                .map(|cell| (strsim::damerau_levenshtein(&cell.name, text), &cell.name));
+            let error = CliError::usage(format!("the run has no cell `{text}`"))
+                .explained_by(ErrorCode::Unknown);
+            Err(match near.min() {
+                Some((_, name)) => error.with_help(format!("did you mean `{name}`?")),
+                None => error,
+            })
+        }
+        many => Err(CliError::usage(format!(
+            "`{text}` means {} cells: write more of the id",
+            many.len()
+        ))),
     }
 }
 

@@ -1,9 +1,10 @@
-//! `phalanx plan SPEC`: lists the cells of a spec with the given inputs. Runs nothing and needs no coordinator.
+//! `phalanx plan SPEC`: lists the cells of a spec with the given inputs, as a table, as JSON, or as a matrix for GitHub.
+//! Runs nothing and needs no coordinator.
 
 use super::error::CliError;
 use super::ready::{prepared, warn};
 use super::selection::Selection;
-use super::{Context, exit, runs, say};
+use super::{Context, exit, say};
 use crate::prepare::Prepared;
 use phalanx_report::style::Tone;
 use phalanx_report::table::Table;
@@ -13,22 +14,43 @@ use serde_json::{Value, json};
 
 /// List the cells of a spec
 #[derive(clap::Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  phalanx plan spec.yaml
+  phalanx plan spec.yaml --format json | jq -r '.cells[].name'
+  matrix=$(phalanx plan spec.yaml --format github) && echo \"matrix=$matrix\" >> \"$GITHUB_OUTPUT\"")]
 pub struct Args {
     /// Path to the spec; `-` for standard input
     spec: String,
     /// Output format
-    #[arg(long, value_enum, default_value_t = runs::Format::Table, help_heading = "Output")]
-    format: runs::Format,
+    #[arg(long, value_enum, default_value_t = Format::Table, help_heading = "Output")]
+    format: Format,
     #[command(flatten)]
     selection: Selection,
 }
+
+/// Output format of a plan.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+enum Format {
+    /// A table for people.
+    Table,
+    /// JSON for programs.
+    Json,
+    /// A matrix for `fromJSON` in a workflow of GitHub: one job per cell.
+    Github,
+}
+
+/// Maximum number of jobs that GitHub makes of one matrix.
+const GITHUB_JOBS: usize = 256;
 
 /// Runs the command.
 pub fn run(args: &Args, context: &Context) -> Result<u8, CliError> {
     let plan = plan(args, context)?;
     let text = match args.format {
-        runs::Format::Json => format!("{:#}\n", json(&plan)),
-        runs::Format::Table => table_text(&plan, context),
+        Format::Json => format!("{:#}\n", json(&plan)),
+        // On one line, as `$GITHUB_OUTPUT` takes it.
+        Format::Github => format!("{}\n", github(&plan)?),
+        Format::Table => table_text(&plan, context),
     };
     say::to_stdout(text)?;
     Ok(exit::OK)
@@ -63,6 +85,31 @@ fn json(plan: &Plan) -> Value {
         "inputs": plan.inputs,
         "cells": plan.cells.iter().map(cell).collect::<Vec<_>>(),
     })
+}
+
+/// Returns a matrix with an entry for each cell: `cell` selects it (`phalanx run --cell`), `name` is for people, and the
+/// values of its axes follow under their names. An axis that is called `cell` or `name` is left out; its value is in the
+/// cell's name.
+fn github(plan: &Plan) -> Result<Value, CliError> {
+    if plan.cells.len() > GITHUB_JOBS {
+        let error = CliError::usage(format!(
+            "the plan has {} cells, and a matrix of GitHub at most {GITHUB_JOBS} jobs",
+            plan.cells.len()
+        ));
+        return Err(error.with_help(
+            "select fewer by --only, or let one job run them all: phalanx runs cells in parallel itself",
+        ));
+    }
+    let entry = |cell: &PlannedCell| {
+        let mut entry = serde_json::Map::new();
+        entry.insert("cell".to_owned(), json!(cell.id));
+        entry.insert("name".to_owned(), json!(cell.name));
+        for (axis, value) in &cell.matrix {
+            entry.entry(axis.clone()).or_insert_with(|| value.clone());
+        }
+        Value::Object(entry)
+    };
+    Ok(json!({ "include": plan.cells.iter().map(entry).collect::<Vec<_>>() }))
 }
 
 fn table_text(plan: &Plan, context: &Context) -> String {

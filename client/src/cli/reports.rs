@@ -1,36 +1,77 @@
 //! `--report KIND=FILE`, and the output for GitHub Actions.
 
+use super::artifacts::{content, fetch_run};
+use super::connect::Connection;
 use super::error::CliError;
-use super::exit;
-use super::say::to_stdout;
+use super::follow::{Followed, Left, fetch_logs, fetch_logs_of};
+use super::interrupt::Interrupts;
+use super::say::{self, to_stdout};
+use super::{Context, exit};
+use phalanx_report::artifacts::{Attachments, Contents, wanted};
+use phalanx_report::finding::compared;
+use phalanx_report::logs::{Limit, Logs};
 use phalanx_report::view::RunView;
-use phalanx_report::{github, json, junit, markdown};
+use phalanx_report::{ctrf, github, html, json, junit, markdown};
+use phalanx_shared::error_code::ErrorCode;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-
-/// GitHub refuses summaries above 1 MiB.
-const SUMMARY_MAX: usize = 1_000_000;
+use std::time::Duration;
 
 /// Format of a report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Kind {
     /// JUnit XML: a suite per cell, a case per step.
     Junit,
+    /// The Common Test Report Format (ctrf.io): a test per step, axes as labels.
+    Ctrf,
     /// The whole view of the run (docs/reports.md).
     Json,
     /// A Markdown page for people.
     Markdown,
+    /// One HTML file for people, with every step and the logs.
+    Html,
 }
 
 impl Kind {
-    /// Renders the report.
-    pub fn render(self, view: &RunView) -> Result<String, CliError> {
+    /// Returns whether the report shows logs.
+    pub fn has_logs(self) -> bool {
+        self == Kind::Html
+    }
+
+    /// Renders the report. Without logs and artifacts, a report that could show them has none.
+    pub fn render(self, view: &RunView, evidence: &Evidence) -> Result<String, CliError> {
+        let logs = evidence.logs.as_ref();
         let failed = |error: String| CliError::errored(format!("can't make the report: {error}"));
         match self {
-            Kind::Junit => junit::render(view).map_err(|error| failed(error.to_string())),
-            Kind::Json => json::render(view).map_err(|error| failed(error.to_string())),
-            Kind::Markdown => Ok(markdown::render(view)),
+            Kind::Junit => junit::render_with(view, &evidence.attachments)
+                .map_err(|error| failed(error.to_string())),
+            Kind::Ctrf => ctrf::render_with(view, &evidence.attachments)
+                .map_err(|error| failed(error.to_string())),
+            Kind::Json => json::render_with(view, logs).map_err(|error| failed(error.to_string())),
+            Kind::Markdown => Ok(markdown::render_with(view, logs, markdown::GITHUB)),
+            Kind::Html => Ok(html::render_with(view, logs, &evidence.artifacts)),
+        }
+    }
+}
+
+/// What reports show beside a run's state.
+#[derive(Debug, Default)]
+pub struct Evidence {
+    /// Logs, of all cells or of those that findings compare.
+    pub logs: Option<Logs>,
+    /// Contents of artifacts.
+    pub artifacts: Contents,
+    /// Paths of artifacts that were fetched.
+    pub attachments: Attachments,
+}
+
+impl Evidence {
+    /// Logs alone.
+    pub fn of_logs(logs: Option<Logs>) -> Evidence {
+        Evidence {
+            logs,
+            ..Evidence::default()
         }
     }
 }
@@ -51,11 +92,13 @@ impl FromStr for Report {
         let (kind, file) = text.split_once('=').unwrap_or((text, ""));
         let kind = match kind {
             "junit" => Kind::Junit,
+            "ctrf" => Kind::Ctrf,
             "json" => Kind::Json,
             "markdown" | "md" => Kind::Markdown,
+            "html" => Kind::Html,
             other => {
                 return Err(format!(
-                    "unknown kind of report `{other}`: expected junit, json or markdown"
+                    "unknown kind of report `{other}`: expected junit, ctrf, json, markdown or html"
                 ));
             }
         };
@@ -93,9 +136,9 @@ pub fn check(reports: &[Report]) -> Result<(), CliError> {
                 file.display(),
                 folder.display()
             );
-            return Err(
-                CliError::usage(message).with_help(format!("mkdir -p {}", folder.display()))
-            );
+            return Err(CliError::usage(message)
+                .with_help(format!("mkdir -p {}", folder.display()))
+                .explained_by(ErrorCode::Report));
         }
         if file.is_dir() {
             return Err(CliError::usage(format!(
@@ -107,13 +150,127 @@ pub fn check(reports: &[Report]) -> Result<(), CliError> {
     Ok(())
 }
 
+/// Logs of the cells that findings compare, at most.
+const COMPARED: Limit = Limit {
+    lines: 100_000,
+    bytes: 16 << 20,
+};
+/// Time to wait for them.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Returns what reports show of a run that was followed, if the coordinator can still be asked: all of them if one of the reports
+/// shows logs, else those of the cells that findings compare. Reports are written without them if they can't be read or a
+/// signal comes first, and a message says so if a report should show them.
+pub async fn evidence_for(
+    reports: &[Report],
+    files: Option<&Path>,
+    connection: &Connection,
+    followed: &Followed,
+    context: &Context,
+    interrupts: &mut Interrupts,
+) -> Evidence {
+    let logs = logs_for(reports, connection, followed, context, interrupts).await;
+    let mut evidence = Evidence::of_logs(logs);
+    if let Some(out) = files
+        && !matches!(followed.left, Left::Lost(_))
+        && let Ok(view) = super::view(context, &followed.state, super::now())
+    {
+        let fetched = tokio::select! {
+            stop = interrupts.next() => Err(CliError::errored(format!("{} came first", stop.name()))),
+            fetched = fetch_run(connection, &view, out) => fetched,
+        };
+        match fetched {
+            Ok(attachments) => evidence.attachments = attachments,
+            // The run's outcome decides the exit code.
+            Err(error) => {
+                let out = out.display();
+                say::to_stderr(&format!("{out} lacks artifacts: {}\n", error.message));
+            }
+        }
+    }
+    let is_shown = reports.iter().any(|report| report.kind.has_logs());
+    if is_shown
+        && !matches!(followed.left, Left::Lost(_))
+        && let Ok(view) = super::view(context, &followed.state, super::now())
+    {
+        evidence.artifacts = tokio::select! {
+            _ = interrupts.next() => Contents::default(),
+            contents = contents(connection, &view) => contents,
+        };
+    }
+    evidence
+}
+
+/// Fetches the artifacts that a page shows. A page names those that can't be fetched.
+pub async fn contents(connection: &Connection, view: &RunView) -> Contents {
+    let mut contents = Contents::default();
+    for artifact in wanted(view) {
+        let Ok(mut pieces) = content(connection, &view.run, &artifact.digest).await else {
+            continue;
+        };
+        let mut bytes = Vec::new();
+        while let Ok(Some(piece)) = pieces.message().await
+            && bytes.len() as u64 <= artifact.size
+        {
+            bytes.extend(piece.data);
+        }
+        if bytes.len() as u64 == artifact.size {
+            contents.insert(artifact.digest.clone(), bytes);
+        }
+    }
+    contents
+}
+
+async fn logs_for(
+    reports: &[Report],
+    connection: &Connection,
+    followed: &Followed,
+    context: &Context,
+    interrupts: &mut Interrupts,
+) -> Option<Logs> {
+    if matches!(followed.left, Left::Lost(_)) {
+        return None;
+    }
+    let run = followed.state.run.clone();
+    if !reports.iter().any(|report| report.kind.has_logs()) {
+        let view = super::view(context, &followed.state, super::now()).ok()?;
+        let fetched = tokio::select! {
+            _ = interrupts.next() => None,
+            fetched = compared_logs(connection, &view) => fetched,
+        };
+        return fetched;
+    }
+    let fetched = tokio::select! {
+        stop = interrupts.next() => Err(CliError::errored(format!("{} came first", stop.name()))),
+        fetched = fetch_logs(connection.client(), run, Limit::default()) => fetched,
+    };
+    match fetched {
+        Ok(logs) => Some(logs),
+        Err(error) => {
+            say::to_stderr(&format!("the report has no logs: {}\n", error.message));
+            None
+        }
+    }
+}
+
+/// Returns the logs of the cells that findings compare. They only add lines to the findings, so reports do without them
+/// if they can't be read in time.
+pub async fn compared_logs(connection: &Connection, view: &RunView) -> Option<Logs> {
+    let cells = compared(view);
+    if cells.is_empty() {
+        return None;
+    }
+    let fetched = fetch_logs_of(connection.client(), &view.run, &cells, COMPARED);
+    tokio::time::timeout(PATIENCE, fetched).await.ok()?.ok()
+}
+
 /// Writes all reports and the output for GitHub Actions. An error in one doesn't prevent the others.
-pub fn write(reports: &[Report], view: &RunView) -> Result<(), CliError> {
+pub fn write(reports: &[Report], view: &RunView, evidence: &Evidence) -> Result<(), CliError> {
     let mut first_error = Ok(());
     for report in reports {
         let written = report
             .kind
-            .render(view)
+            .render(view, evidence)
             .and_then(|text| match &report.file {
                 // The reader closed the pipe; the run's outcome decides the exit code.
                 None => to_stdout(text).or_else(|error| match error.code {
@@ -132,7 +289,7 @@ pub fn write(reports: &[Report], view: &RunView) -> Result<(), CliError> {
     if std::env::var_os("GITHUB_ACTIONS").is_some_and(|value| value == "true") {
         let data_on_stdout = reports.iter().any(|report| report.file.is_none());
         annotate(view, data_on_stdout);
-        first_error = first_error.and(summarize(view));
+        first_error = first_error.and(summarize(view, evidence.logs.as_ref()));
     }
     first_error
 }
@@ -147,17 +304,15 @@ fn annotate(view: &RunView, data_on_stdout: bool) {
     }
 }
 
-fn summarize(view: &RunView) -> Result<(), CliError> {
+fn summarize(view: &RunView, logs: Option<&Logs>) -> Result<(), CliError> {
     let Some(file) = std::env::var_os("GITHUB_STEP_SUMMARY").filter(|file| !file.is_empty()) else {
         return Ok(());
     };
-    let mut text = markdown::render(view);
-    if text.len() > SUMMARY_MAX {
-        let end = text.floor_char_boundary(SUMMARY_MAX);
-        text.truncate(end);
-        text += "\n\n(cut: GitHub takes 1 MiB)\n";
-    }
     let file = PathBuf::from(file);
+    // Earlier commands of the same step may have written there.
+    let taken = std::fs::metadata(&file).map_or(0, |file| file.len());
+    let taken = usize::try_from(taken).unwrap_or(usize::MAX);
+    let text = markdown::render_with(view, logs, markdown::GITHUB.saturating_sub(taken));
     let mut options = std::fs::OpenOptions::new();
     let written = options
         .create(true)
@@ -183,10 +338,10 @@ mod tests {
         assert_eq!(report.file, Some(PathBuf::from("out/a=b.xml")));
         assert_eq!("json=-".parse::<Report>().unwrap().file, None);
         assert!(
-            "html=x"
+            "pdf=x"
                 .parse::<Report>()
                 .unwrap_err()
-                .contains("junit, json or markdown")
+                .contains("junit, ctrf, json, markdown or html")
         );
         assert!("json".parse::<Report>().unwrap_err().contains("json=FILE"));
     }

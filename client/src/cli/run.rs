@@ -2,21 +2,28 @@
 
 use super::connect::Connection;
 use super::error::CliError;
-use super::follow::{Followed, Left, OnInterrupt, fetch, follow};
+use super::follow::{Followed, Left, OnInterrupt, Shown, fetch, follow};
 use super::interrupt::{Interrupts, unless};
 use super::options::Options;
 use super::ready::Ready;
-use super::reports::Report;
+use super::reports::{Evidence, Report};
 use super::secrets::{self, SecretArgs};
-use super::{Context, connect, exit, reports, say};
+use super::{Context, connect, exit, past, reports, say, web};
 use crate::config::Flag;
 use crate::config::server::COORDINATOR;
 use phalanx_proto::v1;
+use phalanx_report::history::Short;
+use phalanx_report::history::expected::RUNS;
+use phalanx_report::history::ledger::{ledger, lines};
 use phalanx_report::terminal::{self, Detail};
 use phalanx_report::text::plural;
+use phalanx_report::view::RunView;
+use phalanx_shared::error_code::ErrorCode;
 use phalanx_shared::id::{CellId, RunId};
+use phalanx_shared::outcome::Outcome;
 use phalanx_shared::run_state::CellState;
 use std::collections::HashSet;
+use std::path::PathBuf;
 
 /// Run a spec's matrix and report
 #[derive(clap::Args, Clone, Debug)]
@@ -55,12 +62,21 @@ pub struct How {
     /// Submit, print the run's id and exit, as `phalanx submit` does (needs --coordinator)
     #[arg(long, help_heading = "Running")]
     detach: bool,
-    /// Write a report at the end, also after Ctrl-C: junit, json or markdown; `-` for standard output
+    /// Write a report at the end, also after Ctrl-C: junit, ctrf, json, markdown or html; `-` for standard output
     #[arg(long = "report", value_name = "KIND=FILE", help_heading = "Output")]
     reports: Vec<Report>,
+    /// Fetch the run's artifacts to this directory at the end: DIR/CELL/NAME. JUnit and CTRF name them as attachments
+    #[arg(long, value_name = "DIR", value_hint = clap::ValueHint::DirPath, conflicts_with = "detach", help_heading = "Output")]
+    artifacts: Option<PathBuf>,
     /// Axis for the columns of the coverage table; `cell` for one column per cell
     #[arg(long, value_name = "AXIS", help_heading = "Output")]
     coverage_axis: Option<String>,
+    /// Show the run on pages while it goes on, and print their address; loopback only [default: a free port]
+    #[arg(long, value_name = "ADDRESS:PORT", num_args = 0..=1, require_equals = true, default_missing_value = web::DEFAULT, conflicts_with = "detach", help_heading = "Output")]
+    web: Option<String>,
+    /// Show the run on the full screen: grid, findings, steps and logs; `?` lists the keys
+    #[arg(long, conflicts_with = "detach", help_heading = "Output")]
+    tui: bool,
     #[command(flatten)]
     secrets: SecretArgs,
 }
@@ -103,6 +119,11 @@ impl How {
         &self.reports
     }
 
+    /// Returns whether the command only submits.
+    pub fn detaches(&self) -> bool {
+        self.detach
+    }
+
     /// Reads the values of secrets from the flags.
     pub fn secrets(&self) -> Result<secrets::Given, CliError> {
         self.secrets.read()
@@ -113,8 +134,9 @@ impl How {
         super::show::coverage_axis_flag(self.coverage_axis.as_deref())
     }
 
-    /// Returns the options of a submission.
+    /// Returns the options of a submission, or an error if the flags can't be followed.
     pub fn options(&self, context: &Context) -> Result<v1::Options, CliError> {
+        web::address(self.web.as_deref(), context)?;
         self.options.to_wire(self.detach, context)
     }
 }
@@ -229,26 +251,62 @@ pub async fn attend(
         say::to_stdout(format!("{run}\n"))?;
         return Ok(exit::OK);
     }
+    if let Some(address) = web::address(how.web.as_deref(), context)?
+        && let Err(error) = web::serve(&connection, &run, address).await
+    {
+        connection.close().await;
+        return Err(error);
+    }
+    let shown = match Shown::new(context.voice, how.tui) {
+        Ok(shown) => shown,
+        Err(error) => {
+            connection.close().await;
+            return Err(error);
+        }
+    };
+    let earlier = past::before(context.settings.clone(), run.clone(), RUNS);
     let followed = follow(
         connection.client(),
         run,
         OnInterrupt::Cancel,
         interrupts,
-        context.voice,
+        shown,
+        earlier,
     )
     .await;
     if matches!(followed.left, Left::Interrupted) {
         connection.abandon().await;
-        return conclude(followed, &how.reports, context);
+        return conclude(followed, &how.reports, &Evidence::default(), context);
     }
-    let concluded = conclude(followed, &how.reports, context);
+    let evidence = reports::evidence_for(
+        &how.reports,
+        how.artifacts.as_deref(),
+        &connection,
+        &followed,
+        context,
+        interrupts,
+    )
+    .await;
+    let concluded = conclude(followed, &how.reports, &evidence, context);
     connection.close().await;
     concluded
 }
 
+/// Maximum number of lines about what wasn't verified for long.
+const UNVERIFIED: usize = 5;
+
 /// Prints the end of a run and writes its reports. Returns the exit code.
-pub fn conclude(followed: Followed, reports: &[Report], context: &Context) -> Result<u8, CliError> {
-    let view = super::view(context, &followed.state, super::now())?;
+pub fn conclude(
+    followed: Followed,
+    reports: &[Report],
+    evidence: &Evidence,
+    context: &Context,
+) -> Result<u8, CliError> {
+    let mut view = super::view(context, &followed.state, super::now())?;
+    if let Some(mut history) = followed.history {
+        history.add(Short::from(&view));
+        view.unverified = lines(&ledger(&history, super::now()), UNVERIFIED);
+    }
     let voice = context.voice;
     if !view.cells.is_empty() {
         let detail = Detail {
@@ -256,9 +314,14 @@ pub fn conclude(followed: Followed, reports: &[Report], context: &Context) -> Re
             style: voice.stderr_style(),
             verbose: voice.verbose,
         };
-        say::to_stderr(&terminal::render(&view, detail));
+        say::to_stderr(&terminal::render_with(
+            &view,
+            evidence.logs.as_ref(),
+            detail,
+        ));
     }
-    let written = reports::write(reports, &view);
+    explain(&view, context);
+    let written = reports::write(reports, &view, evidence);
     if let Left::Lost(error) = followed.left {
         return Err(error);
     }
@@ -268,4 +331,16 @@ pub fn conclude(followed: Followed, reports: &[Report], context: &Context) -> Re
     } else {
         exit::of_run(&view)
     })
+}
+
+/// Names the page about the run's outcome: for errored cells always, because their cause is outside the system under
+/// test.
+fn explain(view: &RunView, context: &Context) {
+    let code = match view.outcome {
+        Some(Outcome::Errored) => ErrorCode::Errored,
+        Some(Outcome::Failed) if context.voice.verbose => ErrorCode::Failed,
+        Some(Outcome::Cancelled) if context.voice.verbose => ErrorCode::Cancelled,
+        _ => return,
+    };
+    context.voice.note(&format!("phalanx explain {code}"));
 }

@@ -82,6 +82,10 @@ impl Voice {
         if let Some(help) = &error.help {
             text += &format!("{} {help}\n", style.paint(Tone::Busy, "help:"));
         }
+        if let Some(code) = error.explained {
+            let more = style.paint(Tone::Dim, "more:");
+            text += &format!("{more} phalanx explain {code}\n");
+        }
         to_stderr(&text);
     }
 

@@ -1,17 +1,34 @@
-//! `phalanx schema`: prints the JSON Schema of the spec language, for editors.
+//! `phalanx schema`: prints the JSON Schema of the spec language, for editors, or that of the JSON report.
 
-use std::io::Write;
+use super::error::CliError;
+use super::{exit, say};
 
-/// The command has no arguments.
+/// Print a JSON Schema: of the spec language, for editors, or of the JSON report
 #[derive(clap::Args, Clone, Copy, Debug)]
-pub struct Args {}
+#[command(after_help = "\
+Examples:
+  phalanx schema > spec.schema.json           for an editor
+  phalanx schema report > report.schema.json  for programs that read --report json=FILE")]
+pub struct Args {
+    /// What the schema describes
+    #[arg(value_enum, default_value_t = Of::Spec)]
+    of: Of,
+}
 
-/// Prints the schema; docs/spec.schema.json is this output.
-pub fn run(_args: &Args) -> u8 {
-    let _ = writeln!(
-        std::io::stdout().lock(),
-        "{:#}",
-        phalanx_shared::language::schema::schema()
-    );
-    0
+/// What has a schema.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+enum Of {
+    /// The spec language.
+    Spec,
+    /// The JSON report.
+    Report,
+}
+
+/// Prints the schema; docs/spec.schema.json and docs/report.schema.json are this output.
+pub fn run(args: &Args) -> Result<u8, CliError> {
+    say::to_stdout(match args.of {
+        Of::Spec => format!("{:#}\n", phalanx_shared::language::schema::schema()),
+        Of::Report => phalanx_report::json::SCHEMA.to_owned(),
+    })?;
+    Ok(exit::OK)
 }

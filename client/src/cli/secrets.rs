@@ -4,6 +4,7 @@ use super::error::CliError;
 use super::follow::{Input, watch};
 use phalanx_coordinator::serve::api::SECRETS as ORIGIN;
 use phalanx_proto::v1::control_client::ControlClient;
+use phalanx_shared::error_code::ErrorCode;
 use phalanx_shared::event::EventKind;
 use phalanx_shared::expr::suggestion;
 use phalanx_shared::id::RunId;
@@ -76,7 +77,9 @@ impl Given {
                 let help = suggestion(&name, known(), "its secrets")
                     .unwrap_or_else(|| format!("it declares none; write `secrets: [{name}]`"));
                 let message = format!("{flag} {name}: the spec declares no secret `{name}`");
-                return Err(CliError::usage(message).with_help(help));
+                return Err(CliError::usage(message)
+                    .with_help(help)
+                    .explained_by(ErrorCode::Secret));
             }
             secrets.insert(name, value);
         }
@@ -112,8 +115,9 @@ impl Given {
 
 fn maskable(secrets: &BTreeMap<String, String>) -> Result<(), CliError> {
     for (name, value) in secrets {
-        phalanx_shared::mask::check(value)
-            .map_err(|why| CliError::usage(format!("secret `{name}`: {why}")))?;
+        phalanx_shared::mask::check(value).map_err(|why| {
+            CliError::usage(format!("secret `{name}`: {why}")).explained_by(ErrorCode::Secret)
+        })?;
     }
     Ok(())
 }
@@ -122,7 +126,9 @@ fn maskable(secrets: &BTreeMap<String, String>) -> Result<(), CliError> {
 pub fn demand(declared: &[String], given: &BTreeMap<String, String>) -> Result<(), CliError> {
     let missing = declared.iter().filter(|name| !given.contains_key(*name));
     match missing_text(missing.map(String::as_str)) {
-        Some((message, help)) => Err(CliError::usage(message).with_help(help)),
+        Some((message, help)) => Err(CliError::usage(message)
+            .with_help(help)
+            .explained_by(ErrorCode::Secret)),
         None => Ok(()),
     }
 }

@@ -1,24 +1,30 @@
 //! `phalanx serve`: runs a coordinator for agents and clients.
 
 use super::error::CliError;
+use super::explain::PAGES as PAGES_OF_ERRORS;
 use super::interrupt::Interrupts;
 use super::{Context, exit, say, secrets};
 use crate::config::place::STATE_DIR;
 use crate::config::server::{
-    ACCEPT_WITHIN_S, AGENT_EVENTS_MIB, ATTEMPT_MARGIN_S, CANCEL_GRACE_S, HEARTBEAT_MS, HTTP,
-    KEEP_RUNS_DAYS, LABEL_LIMITS, LEASE_MARGIN_S, LEASE_S, LISTEN, LOG_AGENT_MIB, LOG_ATTEMPT_MIB,
-    LOG_RESERVE_MIB, RECONNECT_WITHIN_S, RESET_GRACE_S, SECRETS_DIR, SUBMISSIONS_MIB,
+    ACCEPT_WITHIN_S, AGENT_EVENTS_MIB, ARTIFACT_ATTEMPT_MIB, ARTIFACT_FILE_MIB, ARTIFACT_RUN_MIB,
+    ATTEMPT_MARGIN_S, CANCEL_GRACE_S, HEARTBEAT_MS, HTTP, KEEP_RUNS_DAYS, LABEL_LIMITS,
+    LEASE_MARGIN_S, LEASE_S, LISTEN, LOG_AGENT_MIB, LOG_ATTEMPT_MIB, LOG_RESERVE_MIB, PAGES,
+    RECONNECT_WITHIN_S, RESET_GRACE_S, SECRETS_DIR, SUBMISSIONS_MIB,
 };
 use crate::config::{Flag, Setting};
+use phalanx_coordinator::dispatch::artifacts::Limits as ArtifactLimits;
 use phalanx_coordinator::dispatch::core::Settings as SessionSettings;
 use phalanx_coordinator::dispatch::logs::store::Limits as LogLimits;
 use phalanx_coordinator::serve::server::{self, Listener};
+use phalanx_coordinator::serve::web;
 use phalanx_coordinator::supervisor;
+use phalanx_shared::error_code::ErrorCode;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpSocket};
+use tokio_util::sync::CancellationToken;
 
 /// Maximum number of connections waiting to be accepted; the machine may allow fewer.
 const BACKLOG: u32 = 4_096;
@@ -29,17 +35,21 @@ const BACKLOG: u32 = 4_096;
 Examples:
   phalanx serve                                     for this machine only, on 127.0.0.1:7180
   phalanx serve --listen 10.0.0.5:7180 --insecure   for a trusted network (phalanx explain PHX0002)
-  phalanx agent --coordinator http://10.0.0.5:7180  on each runner")]
+  phalanx agent --coordinator http://10.0.0.5:7180  on each runner
+  phalanx serve --file ci.phx                       pages of an exported run")]
 pub struct Args {
     /// Address and port to listen on
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Option<String>,
-    /// Address and port for /healthz and Prometheus' /metrics; empty for none
+    /// Address and port for the pages, /healthz and Prometheus' /metrics; empty for none
     #[arg(long, value_name = "ADDRESS:PORT")]
     http: Option<String>,
     /// Allow other machines to connect, although the protocol has no passwords
     #[arg(long)]
     insecure: bool,
+    /// Only show the pages of a run that `phalanx export` wrote; no coordinator runs
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath, conflicts_with_all = ["listen", "insecure"])]
+    file: Option<PathBuf>,
 }
 
 impl Args {
@@ -61,6 +71,9 @@ impl Args {
 pub async fn run(args: Args, context: &Context) -> Result<u8, CliError> {
     phalanx_coordinator::private::memory();
     let settings = &context.settings;
+    if let Some(file) = &args.file {
+        return show(file, &settings.get(&HTTP)).await;
+    }
     let address = address(&settings.get(&LISTEN), args.insecure)?;
     let mut interrupts = Interrupts::listen()?;
     let (listener, bound) = bind(address)?;
@@ -71,6 +84,7 @@ pub async fn run(args: Args, context: &Context) -> Result<u8, CliError> {
     let directory = settings.get(&STATE_DIR).join("coordinator");
     phalanx_coordinator::private::directory(&directory).map_err(|error| {
         CliError::errored(format!("can't use {}: {error}", directory.display()))
+            .explained_by(ErrorCode::Journal)
     })?;
     let options = options(context, directory)?;
     let server = server::start(options, Listener::Tcp(listener)).await;
@@ -79,13 +93,44 @@ pub async fn run(args: Args, context: &Context) -> Result<u8, CliError> {
         "coordinator at http://{bound}: phalanx agent --coordinator http://{bound}\n"
     ));
     if let Some((listener, bound)) = http {
-        server.observe(listener);
-        say::to_stderr(&format!("metrics at http://{bound}/metrics\n"));
+        let pages = settings.get(&PAGES).then_some(web::Options {
+            actions: web::Actions::ALL,
+            explained: PAGES_OF_ERRORS,
+        });
+        say::to_stderr(&told(bound, pages.is_some()));
+        server.observe(listener, pages);
     }
     interrupts.next().await;
-    say::to_stderr("going: open runs go on at the next start\n");
+    say::to_stderr("stopping: open runs continue at the next start\n");
     server.stop().await;
     Ok(exit::OK)
+}
+
+/// Shows the pages of an exported run until Ctrl-C.
+async fn show(file: &Path, http: &str) -> Result<u8, CliError> {
+    let mut interrupts = Interrupts::listen()?;
+    let look = crate::local::open_file(file).await?;
+    let (listener, bound) = bind(address(http, false)?)?;
+    say::to_stderr(&format!("pages at http://{bound}/runs/{}\n", look.run()));
+    let stop = CancellationToken::new();
+    let serving = look.serve(listener, PAGES_OF_ERRORS, stop.clone());
+    tokio::select! {
+        served = serving => served.map_err(|error| CliError::errored(format!("no pages any more: {error}")))?,
+        _ = interrupts.next() => stop.cancel(),
+    }
+    Ok(exit::OK)
+}
+
+/// Returns what the HTTP side has to offer.
+fn told(bound: SocketAddr, pages: bool) -> String {
+    let metrics = format!("metrics at http://{bound}/metrics\n");
+    match (pages, bound.ip().to_canonical().is_loopback()) {
+        (true, true) => format!("pages at http://{bound}/\n{metrics}"),
+        (true, false) => format!(
+            "no pages: {bound} can be reached by other machines, and pages have buttons and no passwords; --http 127.0.0.1:7181 serves them\n{metrics}"
+        ),
+        (false, _) => metrics,
+    }
 }
 
 /// Like [`TcpListener::bind`], with a backlog for a large fleet that reconnects at once after a restart.
@@ -103,6 +148,7 @@ fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), CliError> {
     let listener = listen(address).map_err(|error| {
         CliError::errored(format!("can't listen on {address}: {error}"))
             .with_help("is another `phalanx serve` running? --listen and --http take other ports")
+            .explained_by(ErrorCode::Listen)
     })?;
     let bound = listener.local_addr().unwrap_or(address);
     Ok((listener, bound))
@@ -150,6 +196,11 @@ fn options(context: &Context, directory: PathBuf) -> Result<server::Options, Cli
                 .get(&LOG_RESERVE_MIB)
                 .0
                 .map(|mib| mib.saturating_mul(1 << 20)),
+            artifacts: ArtifactLimits {
+                file_bytes: mib(&ARTIFACT_FILE_MIB),
+                attempt_bytes: mib(&ARTIFACT_ATTEMPT_MIB),
+                run_bytes: mib(&ARTIFACT_RUN_MIB),
+            },
         },
         sessions: SessionSettings {
             lease: seconds(&LEASE_S),
@@ -159,6 +210,7 @@ fn options(context: &Context, directory: PathBuf) -> Result<server::Options, Cli
             accept_within: seconds(&ACCEPT_WITHIN_S),
             attempt_margin: seconds(&ATTEMPT_MARGIN_S),
             agent_event_bytes: mib(&AGENT_EVENTS_MIB),
+            policy: super::rules::of_agents(settings)?,
             ..SessionSettings::default()
         },
         own_secrets: Arc::new(move |name| own_secret(&secrets_dir, name)),
@@ -174,13 +226,15 @@ fn address(text: &str, insecure: bool) -> Result<SocketAddr, CliError> {
     let address: SocketAddr = text.parse().map_err(|_| {
         CliError::usage(format!("{text}: not an address and port"))
             .with_help("write 127.0.0.1:7180 or [::1]:7180")
+            .explained_by(ErrorCode::Listen)
     })?;
-    if !address.ip().is_loopback() && !insecure {
+    if !address.ip().to_canonical().is_loopback() && !insecure {
         let message = format!(
             "{address} can be reached by other machines, and the protocol has no passwords"
         );
         return Err(CliError::usage(message)
-            .with_help("put TLS in front of it, or say --insecure; phalanx explain PHX0002"));
+            .with_help("put TLS in front of it, or pass --insecure")
+            .explained_by(ErrorCode::Insecure));
     }
     Ok(address)
 }

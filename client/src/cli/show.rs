@@ -1,14 +1,18 @@
 //! `phalanx show`: shows the summary of a run, all steps of a cell, or a report.
 
 use super::error::CliError;
-use super::reports::Kind;
-use super::{Context, connect, exit, follow, say};
+use super::interrupt::guarded;
+use super::pick::pick_cell;
+use super::reports::{Evidence, Kind, compared_logs, contents};
+use super::source::RunOrFile;
+use super::{Context, exit, follow, say};
 use crate::config::Flag;
 use crate::config::output::COVERAGE_AXIS;
+use phalanx_report::logs::{Limit, Logs};
 use phalanx_report::style::Style;
 use phalanx_report::terminal::{self, Detail};
 use phalanx_report::tree;
-use phalanx_report::view::{CellView, RunView};
+use phalanx_report::view::RunView;
 
 /// Show a run: failures, skips, coverage and times; with --cell every step and its commands' output
 #[derive(clap::Args, Clone, Debug)]
@@ -16,10 +20,12 @@ use phalanx_report::view::{CellView, RunView};
 Examples:
   phalanx show                             the newest run
   phalanx show 0193 --cell 'mysql / v2.0'  every step of all attempts of a cell
-  phalanx show --format junit > junit.xml  a report of a finished run")]
+  phalanx show --format junit > junit.xml  a report of a finished run
+  phalanx show --format html > run.html    one page with every step and the logs
+  phalanx show --file r.phx                a run that `phalanx export` wrote, on any machine")]
 pub struct Args {
-    /// Id of the run, or its beginning or end [default: the newest]
-    run: Option<String>,
+    #[command(flatten)]
+    source: RunOrFile,
     /// Show only this cell: id, beginning of an id, or name
     #[arg(long, value_name = "CELL")]
     cell: Option<String>,
@@ -37,7 +43,9 @@ enum Format {
     Text,
     Json,
     Junit,
+    Ctrf,
     Markdown,
+    Html,
 }
 
 impl Args {
@@ -58,25 +66,42 @@ pub(super) fn coverage_axis_flag(axis: Option<&str>) -> Option<Flag> {
 
 /// Runs the command.
 pub async fn run(args: Args, context: &Context) -> Result<u8, CliError> {
-    let (connection, run) = connect::to_run(context, args.run.as_deref()).await?;
-    let (state, now) = follow::fetch(connection.client(), run).await?;
+    guarded(args.source.is_file(), shown(args, context)).await
+}
+
+async fn shown(args: Args, context: &Context) -> Result<u8, CliError> {
+    let (connection, run) = args.source.open(context).await?;
+    let (state, now) = follow::fetch(connection.client(), run.clone()).await?;
     let mut view = super::view(context, &state, now)?;
     if let Some(cell) = &args.cell {
         let id = pick_cell(&view, cell)?.id.clone();
         view.cells.retain(|cell| cell.id == id);
     }
+    let compares = matches!(args.format, Format::Text | Format::Json | Format::Markdown);
+    let logs = match compares && args.cell.is_none() {
+        true => compared_logs(&connection, &view).await,
+        false => None,
+    };
+    let mut evidence = Evidence::of_logs(logs);
     let text = match args.format {
-        Format::Text => text(&view, args.cell.is_some(), context),
-        Format::Json => Kind::Json.render(&view)?,
-        Format::Junit => Kind::Junit.render(&view)?,
-        Format::Markdown => Kind::Markdown.render(&view)?,
+        Format::Text => text(&view, evidence.logs.as_ref(), args.cell.is_some(), context),
+        Format::Json => Kind::Json.render(&view, &evidence)?,
+        Format::Ctrf => Kind::Ctrf.render(&view, &evidence)?,
+        Format::Junit => Kind::Junit.render(&view, &evidence)?,
+        Format::Markdown => Kind::Markdown.render(&view, &evidence)?,
+        Format::Html => {
+            let logs = follow::fetch_logs(connection.client(), run, Limit::default()).await?;
+            evidence.logs = Some(logs);
+            evidence.artifacts = contents(&connection, &view).await;
+            Kind::Html.render(&view, &evidence)?
+        }
     };
     connection.close().await;
     say::to_stdout(text)?;
     Ok(exit::OK)
 }
 
-fn text(view: &RunView, whole_cell: bool, context: &Context) -> String {
+fn text(view: &RunView, logs: Option<&Logs>, whole_cell: bool, context: &Context) -> String {
     let style: Style = context.voice.stdout_style();
     if whole_cell {
         return view
@@ -90,39 +115,5 @@ fn text(view: &RunView, whole_cell: bool, context: &Context) -> String {
         style,
         verbose: context.voice.verbose,
     };
-    terminal::render(view, detail)
-}
-
-/// Finds the cell that the user means: an id, the beginning of one, or a name.
-pub(super) fn pick_cell<'a>(view: &'a RunView, text: &str) -> Result<&'a CellView, CliError> {
-    let by_name = view
-        .cells
-        .iter()
-        .find(|cell| cell.name == text || cell.id.as_str() == text);
-    if let Some(cell) = by_name {
-        return Ok(cell);
-    }
-    let matching: Vec<&CellView> = view
-        .cells
-        .iter()
-        .filter(|cell| cell.id.as_str().starts_with(text))
-        .collect();
-    match matching.as_slice() {
-        [one] => Ok(one),
-        [] => {
-            let near = view
-                .cells
-                .iter()
-                .map(|cell| (strsim::damerau_levenshtein(&cell.name, text), &cell.name));
-            let error = CliError::usage(format!("the run has no cell `{text}`"));
-            Err(match near.min() {
-                Some((_, name)) => error.with_help(format!("did you mean `{name}`?")),
-                None => error,
-            })
-        }
-        many => Err(CliError::usage(format!(
-            "`{text}` means {} cells: write more of the id",
-            many.len()
-        ))),
-    }
+    terminal::render_with(view, logs, detail)
 }

@@ -6,6 +6,7 @@ use crate::workspace::Packed;
 use phalanx_proto::v1;
 use phalanx_proto::v1::control_client::ControlClient;
 use phalanx_report::text::plural;
+use phalanx_shared::error_code::ErrorCode;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
@@ -59,5 +60,6 @@ fn failed(status: Status) -> CliError {
     };
     let mut error = CliError::from(status);
     error.message = format!("sending the workspace: {}", error.message);
-    error.with_help(help)
+    error.explained = None;
+    error.with_help(help).explained_by(ErrorCode::Workspace)
 }

@@ -1,9 +1,9 @@
-//! `phalanx validate SPEC`: reports all mistakes of a spec at once. It also plans the spec with the defaults of its
+//! `phalanx validate SPEC…`: reports all mistakes of specs at once. It also plans a spec with the defaults of its
 //! inputs, because many mistakes show only then: an empty axis, an `exclude` that matches nothing, a `when` that is
-//! never true. Runs nothing.
+//! never true. It looks for the files that services need, and whether they travel. Runs nothing.
 
 use super::diagnostics::{self, Style};
-use crate::prepare::prepare;
+use crate::prepare;
 use crate::spec_file;
 use phalanx_coordinator::journal::Submission;
 use phalanx_shared::diagnostic::Diagnostic;
@@ -15,8 +15,9 @@ use std::io::Write;
 /// Arguments of the command.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Args {
-    /// Path to the spec; `-` for standard input
-    pub spec: String,
+    /// Paths to the specs; `-` for standard input
+    #[arg(required = true, value_name = "SPEC")]
+    pub specs: Vec<String>,
     /// Output format
     #[arg(long, value_enum, default_value_t = Format::Human)]
     pub format: Format,
@@ -27,56 +28,91 @@ pub struct Args {
 pub enum Format {
     /// Text with the place underlined.
     Human,
-    /// `{"valid", "diagnostics"}`.
+    /// `{"valid", "diagnostics"}`; of several specs `{"valid", "specs": [{"spec", "valid", "diagnostics"}]}`.
     Json,
     /// Workflow commands of GitHub Actions.
     Github,
 }
 
-/// Runs the command. Returns 0, or 2 if there is an error.
+/// Runs the command. Returns 0, or 2 if there is an error in any spec.
 pub fn run(args: &Args) -> u8 {
-    let mut loaded = spec_file::load(&args.spec);
-    planned(&args.spec, &mut loaded);
-    // A closed pipe is the reader's choice.
-    let _ = match args.format {
-        Format::Human => human(&args.spec, &loaded),
-        Format::Json => {
-            let report = serde_json::json!({
-                "valid": loaded.spec.is_some(),
-                "diagnostics": diagnostics::json(&loaded.diagnostics, &loaded.sources),
-            });
-            writeln!(std::io::stdout().lock(), "{report:#}")
-        }
-        Format::Github => {
-            let text = diagnostics::github(&loaded.diagnostics, &loaded.sources);
-            write!(std::io::stdout().lock(), "{text}")
-        }
+    let mut all = Vec::new();
+    for path in &args.specs {
+        let loaded = checked(path);
+        // A closed pipe is the reader's choice.
+        let _ = match args.format {
+            Format::Human => human(path, &loaded),
+            Format::Json => Ok(()),
+            Format::Github => {
+                let text = diagnostics::github(&loaded.diagnostics, &loaded.sources);
+                write!(std::io::stdout().lock(), "{text}")
+            }
+        };
+        all.push((path, loaded));
+    }
+    if args.format == Format::Json {
+        let _ = writeln!(std::io::stdout().lock(), "{:#}", json(&all));
+    }
+    match all.iter().all(|(_, loaded)| loaded.spec.is_some()) {
+        true => 0,
+        false => 2,
+    }
+}
+
+/// Loads a spec and plans it.
+pub fn checked(path: &str) -> Loaded {
+    let mut loaded = spec_file::load(path);
+    planned(path, &mut loaded);
+    loaded
+}
+
+/// Returns the findings of all specs.
+fn json(all: &[(&String, Loaded)]) -> serde_json::Value {
+    let report = |loaded: &Loaded| {
+        serde_json::json!({
+            "valid": loaded.spec.is_some(),
+            "diagnostics": diagnostics::json(&loaded.diagnostics, &loaded.sources),
+        })
     };
-    exit_code(&loaded)
+    if let [(_, only)] = all {
+        return report(only);
+    }
+    let specs: Vec<_> = all
+        .iter()
+        .map(|(path, loaded)| {
+            let mut report = report(loaded);
+            report["spec"] = path.as_str().into();
+            report
+        })
+        .collect();
+    let valid = all.iter().all(|(_, loaded)| loaded.spec.is_some());
+    serde_json::json!({ "valid": valid, "specs": specs })
 }
 
 /// Adds what planning with the defaults finds. A spec that requires an input, or whose `require` fails with the
-/// defaults, can't be planned like that, but isn't wrong.
+/// defaults, can't be planned like that, but isn't wrong; its workspace is looked at all the same.
 fn planned(path: &str, loaded: &mut Loaded) {
     let (Some(spec), Ok(root)) = (&loaded.spec, spec_file::folder(path)) else {
         return;
     };
-    if spec.inputs.iter().any(|input| input.default.is_none()) {
-        return;
-    }
     let submission = Submission {
         files: loaded.sources.files.clone(),
         ..Submission::default()
     };
-    match prepare(submission, &root, None) {
-        Ok(prepared) => {
+    let wanting = spec.inputs.iter().any(|input| input.default.is_none());
+    let prepared = match wanting {
+        true => prepare::workspace_of(&submission, &root).map(|warnings| (warnings, None)),
+        false => prepare::prepare(submission, &root, None)
+            .map(|prepared| (prepared.warnings, Some(prepared.plan))),
+    };
+    match prepared {
+        Ok((warnings, plan)) => {
             let new = |warning: &Diagnostic| !loaded.diagnostics.contains(warning);
-            let found = prepared.warnings.into_iter().filter(new);
-            let found: Vec<Diagnostic> = found.collect();
+            let found: Vec<Diagnostic> = warnings.into_iter().filter(new).collect();
             loaded.diagnostics.extend(found);
-            loaded
-                .diagnostics
-                .extend(plan::advice(spec, &prepared.plan));
+            if let Some(plan) = plan {
+                loaded.diagnostics.extend(plan::advice(spec, &plan));
+            }
         }
         Err(refusal) => {
             let required = |problem: &Diagnostic| {
@@ -99,10 +135,6 @@ pub fn complain(loaded: &Loaded) {
     let style = Style::of(&std::io::stderr());
     let text = diagnostics::render(&loaded.diagnostics, &loaded.sources, style);
     let _ = write!(std::io::stderr().lock(), "{text}");
-}
-
-fn exit_code(loaded: &Loaded) -> u8 {
-    if loaded.spec.is_some() { 0 } else { 2 }
 }
 
 fn human(path: &str, loaded: &Loaded) -> std::io::Result<()> {

@@ -37,6 +37,35 @@ impl SettingType for Reach {
     }
 }
 
+/// Which of the engine's builders builds images.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Builder {
+    /// BuildKit if the engine has it, else the classic builder.
+    Auto,
+    /// BuildKit.
+    Buildkit,
+    /// The classic builder.
+    Classic,
+}
+
+impl Choice for Builder {
+    const WORDS: &'static [(&'static str, Builder)] = &[
+        ("auto", Builder::Auto),
+        ("buildkit", Builder::Buildkit),
+        ("classic", Builder::Classic),
+    ];
+}
+
+impl SettingType for Builder {
+    fn parse(value: &Value) -> Result<Builder, String> {
+        Builder::read(value)
+    }
+
+    fn show(&self) -> String {
+        self.word().to_owned()
+    }
+}
+
 /// Address of the engine.
 pub const HOST: Setting<String> = Setting {
     key: "docker.host",
@@ -129,12 +158,28 @@ pub const PULL_TRIES: Setting<u32> = Setting {
     default: |_| 5,
 };
 
+/// Which of the engine's builders builds images.
+pub const BUILDER: Setting<Builder> = Setting {
+    key: "docker.builder",
+    unit: "",
+    doc: "which of the engine's builders builds images: auto (BuildKit if the engine has it), buildkit or classic",
+    default: |_| Builder::Auto,
+};
+
 /// Timeout of a build.
 pub const BUILD_TIMEOUT_S: Setting<u64> = Setting {
     key: "docker.build_timeout_s",
     unit: "seconds",
     doc: "timeout of building one image",
     default: |_| 1800,
+};
+
+/// Maximum number of images prepared ahead at the same time.
+pub const PREFETCH: Setting<u32> = Setting {
+    key: "docker.prefetch",
+    unit: "images",
+    doc: "maximum images pulled and built at the same time for cells that have no slot yet; 0 for none",
+    default: |_| 2,
 };
 
 /// Timeout of the clean-up after one attempt.

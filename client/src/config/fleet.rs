@@ -42,10 +42,10 @@ pub const MEMORY_OVERCOMMIT: Setting<f64> = Setting {
     default: |_| 1.0,
 };
 
-/// Whether `run` steps and `process` services may run on the agent's host.
-pub const ALLOW_RUN: Setting<bool> = Setting {
-    key: "allow_run",
+/// Policy file of agents and of runs on this machine.
+pub const POLICY: Setting<String> = Setting {
+    key: "policy",
     unit: "",
-    doc: "whether cells may run commands on the agent's host (`run` steps and `process` services)",
-    default: |_| true,
+    doc: "policy file: what specs may do on this machine, over what /etc/phalanx/policy.toml says (docs/security.md)",
+    default: |_| String::new(),
 };

@@ -17,7 +17,7 @@ const USER_FILE: &str = "phalanx/config.toml";
 /// Settings that a project's file may give. The list excludes everything that says where work, secrets and state go,
 /// what is executed, which networks are used and which runs are removed. Otherwise the author of a repository could
 /// redirect everyone who runs its tests.
-pub(super) const OF_A_PROJECT: [&str; 24] = [
+pub(super) const OF_A_PROJECT: [&str; 26] = [
     "agents",
     "agents_as_processes",
     "slots",
@@ -36,7 +36,9 @@ pub(super) const OF_A_PROJECT: [&str; 24] = [
     "docker.reconnect_s",
     "docker.pull_timeout_s",
     "docker.pull_tries",
+    "docker.builder",
     "docker.build_timeout_s",
+    "docker.prefetch",
     "docker.close_timeout_s",
     "color",
     "coverage_axis",

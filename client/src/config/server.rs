@@ -23,8 +23,16 @@ pub const LISTEN: Setting<String> = Setting {
 pub const HTTP: Setting<String> = Setting {
     key: "serve.http",
     unit: "",
-    doc: "address and port for /healthz and Prometheus' /metrics of `phalanx serve`; empty for none",
+    doc: "address and port for the pages, /healthz and Prometheus' /metrics of `phalanx serve`; empty for none",
     default: |_| "127.0.0.1:7181".to_owned(),
+};
+
+/// Whether the HTTP side also shows pages.
+pub const PAGES: Setting<bool> = Setting {
+    key: "serve.pages",
+    unit: "",
+    doc: "whether `serve.http` also shows pages of runs, cells and agents, with buttons to act on them; on a loopback address only",
+    default: |_| true,
 };
 
 /// Directory with secrets of the coordinator.
@@ -108,6 +116,14 @@ pub const LABEL_LIMITS: Setting<LabelLimits> = Setting {
     default: |_| LabelLimits::default(),
 };
 
+/// File that narrows the policies of agents.
+pub const AGENT_POLICY: Setting<String> = Setting {
+    key: "serve.agent_policy",
+    unit: "",
+    doc: "policy file that narrows what agents allow; it can't allow more than their own policies (docs/security.md)",
+    default: |_| String::new(),
+};
+
 /// Maximum number of cells of a plan.
 pub const MAX_CELLS: Setting<u64> = Setting {
     key: "max_cells",
@@ -138,6 +154,30 @@ pub const LOG_AGENT_MIB: Setting<u64> = Setting {
     key: "logs.agent_mib",
     unit: "MiB",
     doc: "maximum size of the logs of all current attempts of one agent; the rest is left out, and the log says so",
+    default: |_| 8_192,
+};
+
+/// Limit of one artifact.
+pub const ARTIFACT_FILE_MIB: Setting<u64> = Setting {
+    key: "artifacts.file_mib",
+    unit: "MiB",
+    doc: "maximum size of one artifact on the coordinator; a larger one is not kept, and reports say so",
+    default: |_| 256,
+};
+
+/// Limit of the artifacts of one attempt.
+pub const ARTIFACT_ATTEMPT_MIB: Setting<u64> = Setting {
+    key: "artifacts.attempt_mib",
+    unit: "MiB",
+    doc: "maximum size of the artifacts of one attempt; agents keep at most 1 GiB",
+    default: |_| 1_024,
+};
+
+/// Limit of the artifacts of one run.
+pub const ARTIFACT_RUN_MIB: Setting<u64> = Setting {
+    key: "artifacts.run_mib",
+    unit: "MiB",
+    doc: "maximum size of the artifacts of one run; equal files count once",
     default: |_| 8_192,
 };
 

@@ -87,7 +87,7 @@ fn each_layer_outranks_the_one_before_and_is_named_as_origin() {
         origin("agents")
     );
     assert_eq!(origin("keep.ttl_s"), "PHALANX_KEEP__TTL_S");
-    assert_eq!(origin("allow_run"), "default");
+    assert_eq!(origin("policy"), "default");
 }
 
 #[test]
@@ -142,7 +142,7 @@ fn a_project_gives_only_what_redirects_nobody() {
     for key in layers::OF_A_PROJECT {
         assert!(ALL.iter().any(|setting| setting.key() == key), "{key}");
     }
-    let text = "coordinator = \"http://x:1\"\nstate_dir = \"/x\"\nallow_run = true\nslots = 3\n\
+    let text = "coordinator = \"http://x:1\"\nstate_dir = \"/x\"\npolicy = \"/x\"\nslots = 3\n\
                 [docker]\nhost = \"tcp://x:1\"\nconfig_dir = \"x\"\nsubnets = \"10.0.0.0/8\"\npull_tries = 2\n\
                 [serve]\nsecrets_dir = \"x\"\n";
     let (directory, mut layers) = layers(&[("mine.toml", text)], &[], Vec::new());
@@ -155,7 +155,7 @@ fn a_project_gives_only_what_redirects_nobody() {
     for key in [
         "coordinator",
         "state_dir",
-        "allow_run",
+        "policy",
         "docker.host",
         "docker.config_dir",
         "docker.subnets",

@@ -4,6 +4,7 @@ use super::place::{Place, at};
 use super::{Error, Options};
 use crate::demo;
 use phalanx_agent::identity::{self, Identity};
+use phalanx_agent::policy::Policy;
 use phalanx_agent::reaper;
 use phalanx_agent::runtime::docker::DockerSettings;
 use phalanx_agent::supervisor::{self, Agent};
@@ -233,9 +234,10 @@ impl Options {
             slots: self.slots,
             cpu_overcommit: self.cpu_overcommit,
             memory_overcommit: self.memory_overcommit,
-            allow_host_commands: self.allow_host_commands,
+            policy: Policy::of(self.policy.clone()),
             demo_server: demo::command(&self.program()?),
             docker: self.docker.clone(),
+            snapshots: Some(place.snapshots()),
             mourned: false,
         })
     }
@@ -265,6 +267,8 @@ fn child(options: &Options, place: &Place, directory: &Path, n: u32) -> Result<C
         .args(["--coordinator", &place.address()])
         .arg("--identity-dir")
         .arg(directory)
+        .arg("--snapshot-dir")
+        .arg(place.snapshots())
         .args(["--name", &name(options, n)])
         .args(["--slots", &options.slots.to_string()])
         .args(["--cpu-overcommit", &options.cpu_overcommit.to_string()])
@@ -276,12 +280,13 @@ fn child(options: &Options, place: &Place, directory: &Path, n: u32) -> Result<C
             "--docker",
             &serde_json::to_string(&options.docker).map_err(unwritable)?,
         ])
+        .args([
+            "--rules",
+            &serde_json::to_string(&options.policy).map_err(unwritable)?,
+        ])
         .arg("--with-parent");
     for label in &options.labels {
         command.args(["--label", label]);
-    }
-    if !options.allow_host_commands {
-        command.arg("--no-host-commands");
     }
     // The child gets its own process group: Ctrl-C on the terminal is for `phalanx`, which decides what its agents do.
     command

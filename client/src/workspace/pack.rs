@@ -66,6 +66,36 @@ impl Packed {
     pub fn files(&self) -> usize {
         self.members.len()
     }
+
+    /// Returns whether a file, link or directory at a tidy path is part of it.
+    pub(super) fn holds(&self, path: &str) -> bool {
+        if path.is_empty() {
+            return !self.members.is_empty();
+        }
+        let from = self
+            .members
+            .partition_point(|member| member.path.as_str() < path);
+        let here = self.members.get(from..).unwrap_or_default().iter();
+        // Between a directory and what is in it, other names may stand: `a`, `a.txt`, `a/b`.
+        let mut here = here.take_while(|member| member.path.starts_with(path));
+        let below = |member: &Member| {
+            let rest = member.path.get(path.len()..).unwrap_or_default();
+            rest.is_empty() || rest.starts_with('/')
+        };
+        here.any(below) || self.leads_through_a_link(path)
+    }
+
+    /// Returns whether a directory on the way is a link, so that only the file system knows what is there.
+    fn leads_through_a_link(&self, path: &str) -> bool {
+        let mut ends = path.match_indices('/').filter_map(|(at, _)| path.get(..at));
+        ends.any(|folder| {
+            let found = self
+                .members
+                .binary_search_by(|member| member.path.as_str().cmp(folder));
+            let member = found.ok().and_then(|at| self.members.get(at));
+            member.is_some_and(|member| matches!(member.kind, Kind::Link { .. }))
+        })
+    }
 }
 
 /// A file or link of the workspace.

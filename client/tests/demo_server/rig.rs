@@ -68,7 +68,8 @@ pub fn host(state: &Path) -> Host {
         processes: Arc::new(processes),
         containers: Err("this test has none".to_owned()),
         clock: Arc::new(SystemClock::default()),
-        allow_host_commands: true,
+        guard: phalanx_agent::policy::Guard::open(),
+        snapshots: None,
         demo_server: demo::command(Path::new(PROGRAM)),
     }
 }
@@ -122,6 +123,7 @@ pub async fn run(host: Host, job: CellJob) -> Ended {
     let name = job.cell.name.clone();
     let (events, mut events_in) = mpsc::channel(64);
     let (logs, mut logs_in) = mpsc::channel(64);
+    let (artifacts, _artifacts_in) = mpsc::channel(64);
     let (_cancel, cancel) = watch::channel(None);
     let assignment = Assignment {
         token: Token {
@@ -137,6 +139,7 @@ pub async fn run(host: Host, job: CellJob) -> Ended {
         traceparent: None,
         events,
         logs,
+        artifacts,
         cancel,
     };
     let handle = cell::spawn(host, assignment);

@@ -57,6 +57,8 @@ async fn twenty_servers_started_at_once_get_the_ports_reserved_for_them() {
         workspace: None,
         ipv6: false,
         trace: None,
+        images: Default::default(),
+        policy: std::sync::Arc::new(phalanx_agent::policy::Policy::open()),
     };
     let stack = runtime.open(scope).await.unwrap();
     let server = async |name: String| {

@@ -62,6 +62,7 @@ pub fn job(workspace: Option<&str>) -> CellJob {
                     fail_fast: None,
                     max_parallel: None,
                     queue_timeout: None,
+                    max_skips: None,
                     span: Span::default(),
                 },
                 cell: CellSettings::default(),
@@ -96,6 +97,9 @@ pub fn job(workspace: Option<&str>) -> CellJob {
         vars: Map::new(),
         workspace: of_workspace,
         keep: Keep::Never,
+        submitted: None,
+        images: BTreeMap::new(),
+        snapshots: Default::default(),
     }
 }
 
@@ -183,6 +187,8 @@ impl Rig {
                 slots: 2,
                 resources: Resources::default(),
                 images: vec![],
+                policy: None,
+                ahead: 2,
             },
             coordinator: Coordinator::at(&address).unwrap(),
             state_dir: place.path().join("agent"),
@@ -458,6 +464,7 @@ async fn listen(
             FromAgents::Disconnected { .. } => Some(Fact::Disconnected),
             FromAgents::Lost { agent, .. } => Some(Fact::Lost { agent }),
             FromAgents::Draining { .. } => Some(Fact::Draining),
+            FromAgents::Ahead { .. } => None,
         };
         heard.lock().unwrap().facts.extend(fact);
         told.send_modify(|version| *version += 1);

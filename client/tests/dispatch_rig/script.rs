@@ -138,7 +138,13 @@ async fn play(script: Script, assignment: Assignment) {
     }
     drop(logs);
     let reason = None;
-    emit(EventKind::AttemptFinished { outcome, reason }).await;
+    emit(EventKind::AttemptFinished {
+        outcome,
+        reason,
+        timed_out: false,
+        culprit: None,
+    })
+    .await;
     emit(EventKind::TornDown {
         removed: 1,
         left: vec![],

@@ -71,6 +71,7 @@ impl Planner for FakePlanner {
             plan,
             jobs,
             warnings,
+            spans: 0,
         })
     }
 
@@ -111,10 +112,21 @@ impl Jobs for FakeJobs {
             vars: Map::new(),
             workspace: Map::new(),
             keep: Keep::Never,
+            submitted: None,
+            images: BTreeMap::new(),
+            snapshots: Default::default(),
         }))
     }
 
-    fn images(&self, _: &CellId) -> Vec<String> {
+    fn images(
+        &self,
+        _: &CellId,
+        _: &phalanx_shared::id::RunId,
+    ) -> Vec<phalanx_shared::plan::WantedImage> {
+        vec![]
+    }
+
+    fn needs(&self, _: &CellId) -> Vec<phalanx_shared::policy::Need> {
         vec![]
     }
 
@@ -308,6 +320,8 @@ impl Bench {
             slots,
             resources: Resources::default(),
             images: vec![],
+            policy: None,
+            ahead: Some(0),
         };
         self.from
             .send(FromAgents::Connected {
@@ -491,6 +505,8 @@ fn end(run: &dyn ToRun, token: &Token, seq: u64, outcome: Outcome) {
         EventKind::AttemptFinished {
             outcome,
             reason: None,
+            timed_out: false,
+            culprit: None,
         },
     );
     let torn = EventKind::TornDown {

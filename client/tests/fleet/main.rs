@@ -8,6 +8,7 @@
     clippy::disallowed_methods
 )]
 
+mod artifacts;
 mod commands;
 mod peers;
 mod proxy;

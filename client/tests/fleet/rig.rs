@@ -150,9 +150,22 @@ impl Fleet {
         self.agent_within(&[], name, coordinator, slots)
     }
 
-    /// Starts an agent through a command that runs another command.
+    /// Starts an agent through a command that runs another command. It allows everything: what agents refuse has its own
+    /// tests.
     pub fn agent_within(
         &self,
+        within: &[&str],
+        name: &str,
+        coordinator: &str,
+        slots: u32,
+    ) -> Process {
+        self.agent_allowing(&["--allow", "all"], within, name, coordinator, slots)
+    }
+
+    /// Starts an agent with the flags of its policy; without any it is closed.
+    pub fn agent_allowing(
+        &self,
+        policy: &[&str],
         within: &[&str],
         name: &str,
         coordinator: &str,
@@ -176,6 +189,7 @@ impl Fleet {
         };
         command.args(["agent", "--coordinator", coordinator, "--name", name]);
         command.args(["--identity-dir", identity, "--slots", &slots]);
+        command.args(policy);
         self.start(&format!("agent-{name}"), &mut command)
     }
 
@@ -274,7 +288,8 @@ impl Coordinator {
         use std::io::{Read, Write};
         let mut stream = std::net::TcpStream::connect(&self.http).unwrap();
         let request = format!(
-            "GET {path} HTTP/1.1\r\nHost: x\r\nAccept: {accept}\r\nConnection: close\r\n\r\n"
+            "GET {path} HTTP/1.1\r\nHost: {}\r\nAccept: {accept}\r\nConnection: close\r\n\r\n",
+            self.http
         );
         stream.write_all(request.as_bytes()).unwrap();
         let mut text = String::new();

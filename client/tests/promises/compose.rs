@@ -58,6 +58,11 @@ pub fn tests() -> Vec<Test> {
         ),
         (
             Need::Engine,
+            "several Compose files, with include, extends and profiles, are one stack",
+            merged_files_run,
+        ),
+        (
+            Need::Engine,
             "a Compose file's secrets and configs are mounted, and secrets are masked",
             file_secrets,
         ),
@@ -122,7 +127,7 @@ fn everyday_keys() {
     let place = Place::of_field("compose-everyday-keys");
     let said = place.call(&["validate", "spec.yaml"]);
     passes(&said);
-    for key in ["stdin_open", "tty", "attach", "develop", "annotations"] {
+    for key in ["attach", "develop"] {
         let note = format!("`{key}` is not used");
         assert!(all(&said).contains(&note), "{note}: {said:?}");
     }
@@ -137,18 +142,16 @@ fn keys_that_change_the_meaning() {
     let place = Place::new();
     place.write(
         "docker-compose.yml",
-        "services:\n  web:\n    image: bb\n    network_mode: host\n    scale: 2\n    volumes: [{ type: volume, source: d, target: /d, volume: { subpath: x } }]\n    networks: [proxy]\n  db: { image: bb, sysctls: { a: 1 }, pid: host }\nvolumes:\n  d: { external: true }\nnetworks:\n  proxy: { external: true }\n",
+        "services:\n  web:\n    image: bb\n    scale: 21\n    volumes: [{ type: volume, source: d, target: /d, volume: { subpath: x } }]\n    networks: [proxy]\n  db: { image: bb, credential_spec: {}, build: { context: ., entitlements: [network.host] } }\nvolumes:\n  d: { external: true }\nnetworks:\n  proxy: { external: true }\n",
     );
     let spec = "stack: { compose: docker-compose.yml }\nphases: { t: [{ run: 'true' }] }\n";
     place.write("spec.yaml", spec);
     let said = place.call(&["validate", "spec.yaml"]);
     assert_eq!(said.code, Some(2), "{said:?}");
     for problem in [
-        "`network_mode` is not supported",
-        "`scale` of `web` is not 1",
-        "`subpath` is not supported",
-        "`sysctls` is not supported",
-        "`pid` is not supported",
+        "`scale` is no number from 0 to 20",
+        "`credential_spec` is not supported",
+        "`entitlements` is not supported",
         "the volume `d` is external",
         "the network `proxy` is external",
     ] {
@@ -162,7 +165,7 @@ fn keys_that_change_the_meaning() {
     place.write(
         "spec.yaml",
         format!(
-            "services:\n  web: {{ network_mode: null, scale: null, volumes: null, networks: null }}\n  db: {{ sysctls: null, pid: null }}\n{spec}"
+            "services:\n  web: {{ scale: null, volumes: null, networks: null }}\n  db: {{ credential_spec: null, build: null }}\n{spec}"
         ),
     );
     passes(&place.call(&["validate", "spec.yaml"]));
@@ -252,6 +255,39 @@ fn variables_have_values() {
     );
     let said = place.call(&["run", "spec.yaml"]);
     passes(&said);
+}
+
+fn merged_files_run() {
+    let lab = Lab::new();
+    let image = &lab.image;
+    let place = Place::new();
+    place.write(
+        "compose.yml",
+        format!("include: [{{ path: side/side.yml, env_file: side/side.env }}]\nservices:\n  web:\n    extends: {{ service: base, file: lib/base.yml }}\n    environment: [B=2]\n    volumes: ['./made:/made']\n  tool: {{ image: '{image}', command: [sleep, '600'], stop_grace_period: 1s, profiles: [tools] }}\n  other: {{ image: '{image}', command: [sleep, '600'], stop_grace_period: 1s, profiles: [others] }}\n"),
+    );
+    place.write(
+        "lib/base.yml",
+        format!("services:\n  base:\n    image: '{image}'\n    command: [sleep, '600']\n    stop_grace_period: 1s\n    environment: {{ A: 1, B: 1, C: 1 }}\n    volumes: ['./seed:/seed:ro']\n"),
+    );
+    place.write("lib/seed/text", "seed\n");
+    place.write(
+        "side/side.yml",
+        format!("services: {{ side: {{ image: '{image}', command: [sleep, '600'], stop_grace_period: 1s, environment: [SIDE], volumes: ['./own:/own'] }} }}\n"),
+    );
+    place.write("side/side.env", "SIDE=of-side\n");
+    place.write("side/own/text", "own\n");
+    place.write(
+        "over.yml",
+        "services: { web: { environment: { A: \"${A}\", C: !reset null } } }\n",
+    );
+    place.write(
+        "spec.yaml",
+        "strategy: { matrix: { a: [x, y] } }\nworkspace: { include: [\"lib/**\", \"side/**\"] }\nstack:\n  compose: [compose.yml, over.yml]\n  profiles: tools\n  variables: { A: \"${{ matrix.a }}\" }\nphases:\n  t:\n    - exec: { service: web, script: 'echo \"$A $B ${C-}\"; cat /seed/text; echo new > /made/file; cat /made/file' }\n      expect: [\"stdout == matrix.a + ' 2 \\\\nseed\\\\nnew\\\\n'\"]\n    - exec: { service: side, script: 'echo \"$SIDE\"; cat /own/text' }\n      expect: [\"stdout == 'of-side\\\\nown\\\\n'\"]\n    - exec: { service: tool, command: [echo, hi] }\n",
+    );
+    let said = place.call(&["run", "spec.yaml"]);
+    passes(&said);
+    assert!(all(&said).contains("2 passed"), "{said:?}");
+    assert!(!place.path().join("made").exists());
 }
 
 fn file_secrets() {

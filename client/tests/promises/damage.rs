@@ -380,7 +380,8 @@ fn random_damage_never_stops_a_list() {
         });
         let _ = child.kill();
         let _ = child.wait();
-        assert!(!fs::read_to_string(&log).unwrap().contains("panicked"));
+        let said = fs::read_to_string(&log).unwrap();
+        assert!(!said.contains("panicked"), "seed {seed}: {said}");
         if listens {
             started += 1;
             let at = fleet.serve();

@@ -102,6 +102,7 @@ fn logs_of(report: &Value, service: &str) -> String {
 
 fn a_service_that_waits_for_one_that_no_step_starts_is_refused() {
     let place = Place::of_field("ux");
+    place.write("img/Dockerfile", "FROM scratch\n");
     let said = place.call(&["validate", "manual-dep-deadlock.yaml"]);
     assert_eq!(said.code, Some(2), "{said:?}");
     let text = said.stdout + &said.stderr;

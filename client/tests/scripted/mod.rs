@@ -122,6 +122,7 @@ type Answer<T> = Result<Response<T>, Status>;
 #[tonic::async_trait]
 impl Control for Script {
     type WatchStream = ReceiverStream<Result<Recorded, Status>>;
+    type ArtifactStream = ReceiverStream<Result<phalanx_proto::v1::Chunk, Status>>;
     type LogsStream = ReceiverStream<Result<LogRecord, Status>>;
 
     async fn submit(&self, request: Request<SubmitRequest>) -> Answer<SubmitResponse> {
@@ -208,6 +209,20 @@ impl Control for Script {
     }
 
     async fn logs(&self, _: Request<LogsRequest>) -> Answer<Self::LogsStream> {
+        Err(Status::unimplemented("scripted"))
+    }
+
+    async fn artifact(
+        &self,
+        _: Request<phalanx_proto::v1::ArtifactRequest>,
+    ) -> Answer<Self::ArtifactStream> {
+        Err(Status::unimplemented("scripted"))
+    }
+
+    async fn get_submission(
+        &self,
+        _: Request<GetSubmissionRequest>,
+    ) -> Answer<GetSubmissionResponse> {
         Err(Status::unimplemented("scripted"))
     }
 

@@ -284,6 +284,10 @@ impl Session {
                     let agent = self.agent.clone();
                     self.tell(FromAgents::Draining { agent });
                 }
+                Effect::Ahead { images } => {
+                    let agent = self.agent.clone();
+                    self.tell(FromAgents::Ahead { agent, images });
+                }
                 Effect::Lost { gone } => {
                     let agent = self.agent.clone();
                     self.tell(FromAgents::Lost { agent, gone });

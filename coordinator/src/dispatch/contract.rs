@@ -5,10 +5,11 @@
 use super::reason::{AgentGone, DeclineReason, LossCause};
 use super::sequence::InSequence;
 use crate::journal::Receipt;
-use phalanx_proto::link::{Held, Hello};
+use phalanx_proto::link::{Ahead, Held, Hello};
 use phalanx_shared::cancel::CancelOrder;
 use phalanx_shared::id::{AgentId, Token};
-use phalanx_shared::plan::{CellJob, Resources};
+use phalanx_shared::plan::{CellJob, Resources, WantedImage};
+use phalanx_shared::policy::Rules;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -31,6 +32,11 @@ pub struct AgentInfo {
     pub resources: Resources,
     /// Digests or references of the images that its engine holds.
     pub images: Vec<String>,
+    /// What its policy allows; `None` if it doesn't say.
+    pub policy: Option<Rules>,
+    /// Maximum images that it prepares ahead at the same time; `None` if it is of an earlier version, which only pulls and
+    /// reports nothing.
+    pub ahead: Option<u32>,
 }
 
 /// An attempt that a connecting agent still holds.
@@ -57,6 +63,9 @@ pub(super) fn take_apart(hello: Hello) -> (AgentInfo, Vec<InventoryItem>) {
         images,
         inventory,
         instance: _,
+        number: _,
+        policy,
+        ahead,
     } = hello;
     let info = AgentInfo {
         id: agent,
@@ -66,6 +75,8 @@ pub(super) fn take_apart(hello: Hello) -> (AgentInfo, Vec<InventoryItem>) {
         slots,
         resources,
         images,
+        policy,
+        ahead,
     };
     let item = |held: Held| InventoryItem {
         token: held.token,
@@ -138,6 +149,8 @@ pub enum FromAgents {
     Lost { agent: AgentId, gone: AgentGone },
     /// The agent takes no further offers.
     Draining { agent: AgentId },
+    /// How far the images are that the agent prepares. Bounded like its list, and sent at most once per change.
+    Ahead { agent: AgentId, images: Vec<Ahead> },
 }
 
 /// Commands to the sessions.
@@ -160,8 +173,11 @@ pub enum ToAgents {
     Retire { token: Token },
     /// Take no new attempts, finish the running ones, say Goodbye.
     Drain { agent: AgentId },
-    /// Pull these images because a queued cell will need them.
-    Prefetch { agent: AgentId, images: Vec<String> },
+    /// Prepare these images and no others, because cells will need them.
+    Prefetch {
+        agent: AgentId,
+        images: Vec<WantedImage>,
+    },
     /// Connect again and say which attempts you hold: a run was recovered and has to know.
     Reconnect { agent: AgentId },
 }
@@ -174,7 +190,10 @@ impl fmt::Debug for ToAgents {
             ToAgents::Cancel { token, order } => write!(f, "Cancel({token}, {order:?})"),
             ToAgents::Retire { token } => write!(f, "Retire({token})"),
             ToAgents::Drain { agent } => write!(f, "Drain({agent})"),
-            ToAgents::Prefetch { agent, images } => write!(f, "Prefetch({agent}, {images:?})"),
+            ToAgents::Prefetch { agent, images } => {
+                let ids: Vec<&str> = images.iter().map(WantedImage::id).collect();
+                write!(f, "Prefetch({agent}, {ids:?})")
+            }
             ToAgents::Reconnect { agent } => write!(f, "Reconnect({agent})"),
         }
     }

@@ -12,10 +12,12 @@ use super::contract::{AgentInfo, GoesOn, InventoryItem, take_apart};
 use super::gate::{SharedGate, Stale};
 use super::reason::{AgentGone, DeclineReason, LossCause};
 use super::sequence::{InSequence, Sequence};
-use phalanx_proto::link::{FromAgent, Hello, Offer, ToAgent, Welcome};
+use phalanx_proto::link::{Ahead, FromAgent, Hello, Offer, ToAgent, Welcome};
 use phalanx_shared::cancel::CancelOrder;
 use phalanx_shared::event::Event;
 use phalanx_shared::id::{AgentId, Token};
+use phalanx_shared::plan::WantedImage;
+use phalanx_shared::policy::Rules;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -44,6 +46,8 @@ pub struct Settings {
     pub attempt_margin: Duration,
     /// Maximum bytes of events over all attempts that one agent holds.
     pub agent_event_bytes: u64,
+    /// Rules that narrow what agents allow.
+    pub policy: Option<Rules>,
 }
 
 impl Default for Settings {
@@ -58,6 +62,7 @@ impl Default for Settings {
             accept_within: Duration::from_secs(5),
             attempt_margin: Duration::from_secs(300),
             agent_event_bytes: 512 << 20,
+            policy: None,
         }
     }
 }
@@ -97,8 +102,8 @@ pub enum Input {
     Retire { token: Token },
     /// Tell the agent to take no new attempts and to leave when it is done.
     Drain,
-    /// Tell the agent to pull images that queued cells will need.
-    Prefetch { images: Vec<String> },
+    /// Tell the agent which images it should prepare, and that it should prepare no others.
+    Prefetch { images: Vec<WantedImage> },
     /// Let the agent connect again, so that the runs learn which attempts it holds.
     Reconnect,
     /// The events of an attempt up to `seq` are on disk.
@@ -137,6 +142,8 @@ pub enum Effect {
     Disconnected { reason: String },
     /// The agent takes no new attempts.
     Draining,
+    /// The agent says how far the images are that it prepares.
+    Ahead { images: Vec<Ahead> },
     /// The agent is lost.
     Lost { gone: AgentGone },
     /// Close a connection.
@@ -175,6 +182,8 @@ pub struct AgentSession {
     protocol: u32,
     /// Instance id of the agent's process; none before the first Hello.
     instance: Option<String>,
+    /// Number of that process's newest Hello.
+    number: u64,
     attempts: BTreeMap<Token, Attempt>,
     inventory: BTreeSet<Token>,
     /// Orders to cancel that arrived between the Hello and the answer to it.
@@ -184,6 +193,8 @@ pub struct AgentSession {
     ticked: Option<Duration>,
     draining: bool,
     ended: bool,
+    /// The images that the agent should prepare, once it can be told.
+    prefetch: Option<Vec<WantedImage>>,
 }
 
 impl AgentSession {
@@ -198,6 +209,7 @@ impl AgentSession {
             connection: Connection::Down { until },
             protocol: 0,
             instance: None,
+            number: 0,
             attempts: BTreeMap::new(),
             inventory: BTreeSet::new(),
             early: BTreeMap::new(),
@@ -205,6 +217,7 @@ impl AgentSession {
             ticked: None,
             draining: false,
             ended: false,
+            prefetch: None,
         }
     }
 
@@ -252,8 +265,14 @@ impl AgentSession {
                 self.draining = true;
                 self.if_up(ToAgent::Drain)
             }
-            // Without a connection, nothing is lost: prefetching is only an optimization.
-            Input::Prefetch { images } => self.if_up(ToAgent::Prefetch { images }),
+            Input::Prefetch { images } => {
+                if self.is_up() {
+                    return vec![Effect::Send(ToAgent::Prefetch { images })];
+                }
+                // Its Hello is being answered, or it is told anew after its next one.
+                self.prefetch = Some(images);
+                Vec::new()
+            }
             Input::Reconnect => {
                 self.broken_off(now, "a run was recovered: say again what you hold")
             }
@@ -295,6 +314,11 @@ impl AgentSession {
         if self.is_held() && self.instance.as_ref() != Some(&hello.instance) {
             return close(id, HELD);
         }
+        // A Hello from a connection that the agent has given up since then would unsay what the newer one said.
+        let same = self.instance.as_ref() == Some(&hello.instance);
+        if same && hello.number != 0 && hello.number <= self.number {
+            return close(id, "a newer connection of the same agent is here");
+        }
         let mut effects = Vec::new();
         if let Some(before) = self.current() {
             let reason = "a newer connection of the same agent takes its place";
@@ -302,10 +326,16 @@ impl AgentSession {
         }
         self.connection = Connection::Greeted { id };
         self.early.clear();
+        self.prefetch = None;
         self.protocol = protocol;
         self.heard = now;
         self.instance = Some(hello.instance.clone());
-        let (agent, inventory) = take_apart(hello);
+        self.number = hello.number;
+        let (mut agent, inventory) = take_apart(hello);
+        if let Some(narrow) = &self.settings.policy {
+            let own = agent.policy.take();
+            agent.policy = Some(own.map_or_else(|| narrow.clone(), |own| own.narrowed_by(narrow)));
+        }
         self.inventory = inventory.iter().map(|item| item.token.clone()).collect();
         self.settle_offers(now, &mut effects);
         effects.push(Effect::Connected {
@@ -363,9 +393,11 @@ impl AgentSession {
             version,
             lease,
             heartbeat,
+            policy,
             ..
         } = self.settings.clone();
         effects.push(Effect::Send(ToAgent::Welcome(Welcome {
+            policy,
             protocol: self.protocol,
             epoch,
             lease,
@@ -384,6 +416,9 @@ impl AgentSession {
     fn catch_up(&mut self, now: Duration, effects: &mut Effects) {
         if self.draining {
             effects.push(Effect::Send(ToAgent::Drain));
+        }
+        if let Some(images) = self.prefetch.take() {
+            effects.push(Effect::Send(ToAgent::Prefetch { images }));
         }
         let until = now + self.settings.accept_within;
         for (token, attempt) in &mut self.attempts {
@@ -459,6 +494,7 @@ impl AgentSession {
                 effects.push(Effect::Send(ToAgent::Heartbeat { number }));
             }
             FromAgent::Draining => effects.push(Effect::Draining),
+            FromAgent::Ahead { images } => effects.push(Effect::Ahead { images }),
             FromAgent::Goodbye { reason } => self.lost(AgentGone::Left(reason), &mut effects),
             FromAgent::Accept { token } => {
                 if self.passes(&token, &mut effects) {

@@ -105,7 +105,11 @@ impl Jobs for Ready {
     async fn job(&self, cell: &CellId) -> Result<Arc<CellJob>, String> {
         Ok(self.0.jobs[cell].clone())
     }
-    fn images(&self, _: &CellId) -> Vec<String> {
+    fn images(&self, _: &CellId, _: &RunId) -> Vec<phalanx_shared::plan::WantedImage> {
+        Vec::new()
+    }
+
+    fn needs(&self, _: &CellId) -> Vec<phalanx_shared::policy::Need> {
         Vec::new()
     }
     fn secrets(&self) -> Vec<String> {
@@ -182,6 +186,7 @@ impl Place {
                 plan: made.plan.clone(),
                 jobs: Arc::new(Ready(made.clone())),
                 warnings: Vec::new(),
+                spans: 0,
             },
             submission: Submission::default(),
             secrets: BTreeMap::new(),
@@ -222,6 +227,9 @@ impl Place {
                 })
                 .collect(),
             instance: id.to_owned(),
+            number: 0,
+            policy: None,
+            ahead: Some(2),
         };
         let greet = Greet {
             connection,
@@ -409,6 +417,8 @@ async fn while_a_commit_hangs_every_run_takes_events_and_none_is_acknowledged() 
         let verdict = EventKind::AttemptFinished {
             outcome: phalanx_shared::outcome::Outcome::Passed,
             reason: None,
+            timed_out: false,
+            culprit: None,
         };
         agent.event(token, 2, verdict).await;
     }

@@ -118,6 +118,24 @@ pub(super) async fn tables(pool: &SqlitePool, path: &Path) -> Result<(), StoreEr
     }
 }
 
+/// Returns an error if a definition in the schema isn't text. SQLite doesn't check that, and sqlx panics in its worker
+/// thread when it reads the type of such a column.
+pub(super) async fn schema(pool: &SqlitePool, path: &Path) -> Result<(), StoreError> {
+    let definitions: Vec<Vec<u8>> = sqlx::query_scalar(
+        "SELECT CAST(name || ' ' || coalesce(sql, '') AS BLOB) FROM sqlite_schema",
+    )
+    .fetch_all(pool)
+    .await
+    .map_err(|error| opening(path, &error))?;
+    match definitions
+        .iter()
+        .all(|text| std::str::from_utf8(text).is_ok())
+    {
+        true => Ok(()),
+        false => Err(damaged(path, "its schema has bytes that aren't text")),
+    }
+}
+
 /// Lets SQLite check every page. Returns its findings as an error.
 pub(super) async fn pages(pool: &SqlitePool) -> Result<(), String> {
     // Five findings are enough for a report.

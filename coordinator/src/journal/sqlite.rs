@@ -74,6 +74,7 @@ impl SqliteStore {
             .connect_with(options.clone())
             .await
             .map_err(|error| check::opening(path, &error))?;
+        check::schema(&writer, path).await?;
         check::version(&writer, path).await?;
         let bytes = path.metadata().map_or(0, |meta| meta.len());
         let checked = bytes <= check::AT_START_BYTES;
@@ -121,6 +122,7 @@ impl SqliteStore {
         let readers = SqlitePoolOptions::new().max_connections(READERS);
         let readers = readers.connect_with(options).await;
         let readers = readers.map_err(|error| check::opening(path, &error))?;
+        check::schema(&readers, path).await?;
         Ok(SqliteStore {
             writer: None,
             readers,

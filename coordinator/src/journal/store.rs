@@ -15,7 +15,7 @@ use phalanx_shared::diagnostic::Source;
 use phalanx_shared::event::Recorded;
 use phalanx_shared::id::{CellId, RunId};
 use phalanx_shared::outcome::Outcome;
-use phalanx_shared::plan::Keep;
+use phalanx_shared::plan::{Keep, SnapshotUse};
 use phalanx_shared::run_state::Counts;
 use phalanx_shared::time::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -109,6 +109,12 @@ pub struct Submission {
     pub read: BTreeMap<String, String>,
     /// Digest of the packed workspace, if there is one.
     pub workspace_digest: Option<String>,
+    /// Images by service that replace those of the spec: references with digests, or an engine's ids.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub images: BTreeMap<String, String>,
+    /// What the cells do with snapshots.
+    #[serde(default, skip_serializing_if = "SnapshotUse::is_usual")]
+    pub snapshots: SnapshotUse,
     /// Where the submission came from, for display.
     pub origin: Map<String, Value>,
 }

@@ -181,6 +181,11 @@ impl Journal {
         Durable(durable)
     }
 
+    /// Returns whether nothing is written any more: the journal was opened for reading only, or the writer has stopped.
+    pub fn is_closed(&self) -> bool {
+        self.appends.is_closed()
+    }
+
     /// Returns the store, for reading.
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.store

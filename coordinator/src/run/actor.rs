@@ -25,7 +25,7 @@ use phalanx_shared::id::{AgentId, CellId, Token};
 use phalanx_shared::outcome::Outcome;
 use phalanx_shared::plan::CellJob;
 use phalanx_shared::run_state::{CellStatus, Counts};
-use phalanx_shared::trace::{AttemptTrace, TraceContext};
+use phalanx_shared::trace::{AttemptTrace, RunTrace};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
@@ -62,8 +62,8 @@ pub struct Args {
     pub tail: watch::Sender<Tail>,
     /// Clock for deadlines and timestamps.
     pub clock: Arc<dyn Clock>,
-    /// Trace context of the run's own span, if runs are traced.
-    pub trace: Option<TraceContext>,
+    /// Traces of the run, if runs are traced.
+    pub trace: Option<RunTrace>,
 }
 
 /// The actor of one run.
@@ -78,7 +78,7 @@ pub struct Run {
     index: AgentsOfRuns,
     me: WeakActorRef<Self>,
     clock: Arc<dyn Clock>,
-    trace: Option<TraceContext>,
+    trace: Option<RunTrace>,
     loads: mpsc::UnboundedSender<Load>,
     /// Since when each cell has waited for an agent.
     waiting: HashMap<CellId, Duration>,
@@ -178,20 +178,13 @@ impl Message<Assignment> for Run {
     type Reply = ();
 
     async fn handle(&mut self, assignment: Assignment, ctx: &mut Context<Self, ()>) {
-        let Assignment {
-            token,
-            agent,
-            agent_name,
-        } = assignment;
-        self.make(token, agent, agent_name, ctx.actor_ref().downgrade());
+        self.make(assignment, ctx.actor_ref().downgrade());
     }
 }
 
 /// The result of building a cell's job, with the agent that was found before.
 struct Made {
-    token: Token,
-    agent: AgentId,
-    agent_name: String,
+    assignment: Assignment,
     job: Result<Arc<CellJob>, String>,
 }
 
@@ -412,25 +405,27 @@ impl Run {
     }
 
     /// Builds a cell's job outside the actor, so that events of other cells don't wait for it.
-    fn make(&mut self, token: Token, agent: AgentId, agent_name: String, me: WeakActorRef<Self>) {
+    fn make(&mut self, assignment: Assignment, me: WeakActorRef<Self>) {
+        let token = assignment.token.clone();
+        let agent_name = &assignment.agent_name;
         if let Some(since) = self.waiting.remove(&token.cell) {
             let now = self.clock.monotonic();
             METRICS.queue_wait.observe(now.saturating_sub(since));
         }
         let (jobs, making) = (Arc::clone(&self.jobs), Arc::clone(&self.making));
+        let submitted = self.core.state().submitted;
         let span = tracing::info_span!("offer a cell", run = %token.run, cell = %token.cell, attempt = token.attempt, agent = %agent_name);
         let make = async move {
             // Kept until the job is handed over, so that agents' events never queue behind many jobs.
             let Ok(_turn) = making.acquire().await else {
                 return;
             };
-            let job = jobs.job(&token.cell).await;
-            let made = Made {
-                token,
-                agent,
-                agent_name,
-                job,
-            };
+            let job = jobs.job(&token.cell).await.map(|mut job| {
+                // Dates in the spec are judged by the time of submission, which no restart moves.
+                Arc::make_mut(&mut job).submitted = submitted;
+                job
+            });
+            let made = Made { assignment, job };
             if let Some(me) = me.upgrade() {
                 // A run that is over needs no job.
                 let _ = me.tell(made).await;
@@ -440,12 +435,13 @@ impl Run {
     }
 
     async fn made(&mut self, made: Made) {
-        let Made {
+        let Made { assignment, job } = made;
+        let Assignment {
             token,
             agent,
             agent_name,
-            job,
-        } = made;
+            placement,
+        } = assignment;
         self.index.holds(&agent, self.core.run());
         let (input, job) = match job {
             Ok(job) => {
@@ -453,6 +449,7 @@ impl Run {
                     token,
                     agent,
                     agent_name,
+                    placement,
                 };
                 (input, Some(job))
             }
@@ -467,8 +464,8 @@ impl Run {
 
     fn offer(&self, token: Token, agent: AgentId, job: Arc<CellJob>) -> ToAgents {
         let secrets = self.secrets.clone();
-        let traceparent = self.trace.map(|context| {
-            let trace = AttemptTrace::new(context, &token);
+        let traceparent = self.trace.map(|trace| {
+            let trace = AttemptTrace::new(trace.of_cell(&token.run, &token.cell), &token);
             trace.parent(trace.attempt())
         });
         ToAgents::Offer {
@@ -497,7 +494,11 @@ impl Run {
         for effect in effects {
             match effect {
                 Effect::Journal(recorded) => {
-                    let more = self.also_written(&recorded.event);
+                    let event = &recorded.event;
+                    METRICS
+                        .measures
+                        .measure(event, self.core.state(), self.trace);
+                    let more = self.also_written(event);
                     writes.push(Write::Event(recorded));
                     writes.extend(more);
                 }
@@ -621,7 +622,8 @@ impl Run {
         Some(CellRequest {
             labels: planned.runs_on.clone(),
             resources: planned.resources,
-            images: self.jobs.images(&token.cell),
+            needs: self.jobs.needs(&token.cell),
+            images: self.jobs.images(&token.cell, &token.run),
             expected_ms: self.history.expected_ms(planned),
             token,
         })

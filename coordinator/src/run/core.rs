@@ -13,7 +13,7 @@ use crate::dispatch::sequence::InSequence;
 use crate::dispatch::size::size;
 use phalanx_proto::limit::{ATTEMPT_EVENT_BYTES_TAKEN, ATTEMPT_EVENTS_TAKEN};
 use phalanx_shared::cancel::CancelOrder;
-use phalanx_shared::event::{Event, EventKind, Recorded};
+use phalanx_shared::event::{Event, EventKind, Placement, Recorded};
 use phalanx_shared::id::{AgentId, CellId, RunId, Token};
 use phalanx_shared::invariant;
 use phalanx_shared::outcome::Outcome;
@@ -33,6 +33,7 @@ pub enum Input {
         token: Token,
         agent: AgentId,
         agent_name: String,
+        placement: Placement,
     },
     /// The job for a cell could not be built.
     Unrunnable { token: Token, reason: String },
@@ -211,7 +212,8 @@ impl RunCore {
                 token,
                 agent,
                 agent_name,
-            } => self.offer(token, agent, agent_name, now, &mut d),
+                placement,
+            } => self.offer(token, (agent, agent_name), placement, now, &mut d),
             Input::Unrunnable { token, reason } => {
                 d.effects.push(Effect::Release(token.clone()));
                 // If the cell was withdrawn while its job was being built, it has already been decided about.
@@ -479,8 +481,8 @@ impl RunCore {
     fn offer(
         &mut self,
         token: Token,
-        agent: AgentId,
-        agent_name: String,
+        (agent, agent_name): (AgentId, String),
+        mut placement: Placement,
         now: Timestamp,
         d: &mut Decision,
     ) {
@@ -491,10 +493,14 @@ impl RunCore {
         self.waiting.remove(&token.cell);
         self.held.insert(token.cell.clone(), token.clone());
         self.said.remove(&token.cell);
+        // Once is enough: it is the same for all cells.
+        let known = self.state.agents.get(&agent);
+        placement.capacity = placement.capacity.filter(|new| known != Some(new));
         let offered = EventKind::CellOffered {
             token: token.clone(),
             agent: agent.clone(),
             agent_name,
+            placement,
         };
         self.record(offered, now, d);
         d.effects.push(Effect::Offer { token, agent });

@@ -39,7 +39,7 @@ impl Patience {
             };
             let groups = scheduling.ask(asked).await.unwrap_or_default();
             let mut why: HashMap<CellId, String> = HashMap::new();
-            for (constraints, cells) in groups {
+            for (constraints, _, cells) in groups {
                 let reasons: Vec<String> = constraints.iter().map(ToString::to_string).collect();
                 let reasons = reasons.join("; ");
                 why.extend(cells.into_iter().map(|cell| (cell, reasons.clone())));

@@ -57,6 +57,7 @@ pub fn plan(cells: usize, change: impl Fn(&mut PlannedCell)) -> Plan {
         cells: (0..cells).map(cell).collect(),
         max_parallel: None,
         queue_timeout_ms: None,
+        max_skips: None,
         fail_fast: false,
         workspace: None,
         files: Default::default(),
@@ -199,6 +200,7 @@ impl World {
             images: vec![],
             expected_ms: 0,
             token,
+            needs: Vec::new(),
         }
     }
 
@@ -255,6 +257,8 @@ impl World {
                     slots: 2,
                     resources: Resources::default(),
                     images: vec![],
+                    policy: None,
+                    ahead: Some(2),
                 };
                 self.schedule(Schedule::AgentUp {
                     agent: info,
@@ -275,10 +279,12 @@ impl World {
         for effect in self.scheduler.handle(input, now) {
             if let Place::Assign { token, agent } = effect {
                 let agent_name = agent.to_string();
+                let placement = self.scheduler.placement(&token);
                 let assigned = Input::Runnable {
                     token,
                     agent,
                     agent_name,
+                    placement,
                 };
                 let decision = self.core.handle(assigned, Timestamp(self.now));
                 self.carry(decision);
@@ -315,6 +321,8 @@ impl World {
             1 => EventKind::AttemptFinished {
                 outcome,
                 reason: None,
+                timed_out: false,
+                culprit: None,
             },
             2 => EventKind::TornDown {
                 removed: 1,
@@ -660,7 +668,7 @@ proptest! {
                     let token = index.get(&w.offered).clone();
                     if !w.holdings().iter().any(|(_, t)| *t == token) {
                         let attempt = AttemptRef { cell: token.cell.clone(), attempt: token.attempt };
-                        let kind = EventKind::AttemptFinished { outcome: Outcome::Failed, reason: None };
+                        let kind = EventKind::AttemptFinished { outcome: Outcome::Failed, reason: None, timed_out: false, culprit: None };
                         let late = Event { run: "r".into(), attempt: Some(attempt), seq: 99, at: Timestamp(0), mono_us: 0, kind };
                         let before = w.journal.len();
                         w.tell(Input::Events { token, events: in_sequence(vec![late]) });
@@ -705,6 +713,7 @@ fn cells_that_no_agent_began_in_time_end_errored_and_those_that_an_agent_has_go_
             token,
             agent: "a".into(),
             agent_name: "a".to_owned(),
+            placement: Default::default(),
         },
         Timestamp(1),
     );

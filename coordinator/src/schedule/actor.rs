@@ -4,6 +4,7 @@
 //! Its mailbox is unbounded: runs and scheduling send each other messages, and two bounded actors that do so can
 //! deadlock. The number of messages in it is bounded by the cells of open runs and the agents' attempts.
 
+use super::ahead::Preparing;
 use super::core::{Effect, Input, RunLimits, Scheduler};
 use super::fleet::AgentView;
 use super::pace::Pace;
@@ -14,6 +15,7 @@ use kameo::Actor;
 use kameo::actor::{ActorRef, Recipient};
 use kameo::error::Infallible;
 use kameo::message::{Context, Message};
+use phalanx_shared::event::Placement;
 use phalanx_shared::id::{AgentId, CellId, RunId, Token};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -74,6 +76,8 @@ pub struct Assignment {
     pub agent: AgentId,
     /// Display name of the agent.
     pub agent_name: String,
+    /// What the cell waited for, and what the agent has.
+    pub placement: Placement,
 }
 
 impl Message<AddRun> for Scheduling {
@@ -133,14 +137,35 @@ impl Message<Why> for Scheduling {
     }
 }
 
-/// Asks why the cells of a run wait. Answered with groups of cells that wait for the same constraints.
+/// Asks what agents do ahead for a waiting cell.
+pub struct Prepares {
+    /// Run of the cell.
+    pub run: RunId,
+    /// The cell.
+    pub cell: CellId,
+}
+
+impl Message<Prepares> for Scheduling {
+    type Reply = Result<Vec<Preparing>, Infallible>;
+
+    async fn handle(
+        &mut self,
+        Prepares { run, cell }: Prepares,
+        _: &mut Context<Self, Self::Reply>,
+    ) -> Self::Reply {
+        Ok(self.core.prepares(&run, &cell))
+    }
+}
+
+/// Asks why the cells of a run wait. Answered with groups of cells that wait for the same constraints, and what is done
+/// ahead for them.
 pub struct WhyAll {
     /// Id of the run.
     pub run: RunId,
 }
 
 impl Message<WhyAll> for Scheduling {
-    type Reply = Result<Vec<(Vec<Constraint>, Vec<CellId>)>, Infallible>;
+    type Reply = Result<Vec<(Vec<Constraint>, Vec<Preparing>, Vec<CellId>)>, Infallible>;
 
     async fn handle(
         &mut self,
@@ -196,10 +221,12 @@ impl Scheduling {
             return self.pace.answered(&token);
         };
         let agent_name = self.core.agent_name(&agent);
+        let placement = self.core.placement(&token);
         let assignment = Assignment {
             token,
             agent,
             agent_name,
+            placement,
         };
         // If the run is gone, its supervisor removes it from the scheduler, with its reservations.
         let _ = run.tell(assignment).await;

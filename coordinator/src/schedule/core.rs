@@ -7,11 +7,16 @@
 //! stage: queued: waits for an agent that meets its constraints; `schedule/why.rs` says which one it lacks
 
 use super::fleet::{Agent, AgentView, Fleet};
-use super::queue::{At, Class, ClassId, Classes, Entry, RunQueue, Tried};
-use super::request::ClassKey;
+use super::ledger::{Ledger, waits};
+use super::queue::{At, Class, Classes, Entry, RunQueue, Tried};
+use super::request::{ClassId, ClassKey};
 use crate::dispatch::contract::AgentInfo;
+use phalanx_proto::link::Ahead;
+use phalanx_shared::event::{Capacity as AgentCapacity, Placement};
 use phalanx_shared::id::{AgentId, RunId, Token};
 use phalanx_shared::invariant::{self, Capacity, Demand, Violation};
+use phalanx_shared::plan::WantedImage;
+use phalanx_shared::wait::WaitCause;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -45,6 +50,8 @@ pub enum Input {
     Accepted { token: Token },
     /// The agent declined an offer or didn't answer: the reservation ends, and the agent gets no offers for a while.
     Declined { token: Token, reason: String },
+    /// The agent says how far the images are that it prepares.
+    Ahead { agent: AgentId, images: Vec<Ahead> },
     /// Nothing of an attempt is left on its agent: the reservation ends.
     Released { token: Token },
     /// The time of a `WakeAt` has come.
@@ -65,8 +72,11 @@ pub struct RunLimits {
 pub enum Effect {
     /// Offer this attempt to this agent. The reservation is already made.
     Assign { token: Token, agent: AgentId },
-    /// Let this agent pull these images, because waiting cells need them.
-    Prefetch { agent: AgentId, images: Vec<String> },
+    /// Let this agent pull and build these images and no others, because cells will need them.
+    Prefetch {
+        agent: AgentId,
+        images: Vec<WantedImage>,
+    },
     /// Send `Tick` at this time.
     WakeAt(Duration),
 }
@@ -80,8 +90,12 @@ pub struct Scheduler {
     /// Maximum number of cells with a label that run concurrently in the whole fleet, by label.
     pub(super) label_limits: BTreeMap<String, u32>,
     pub(super) label_running: BTreeMap<String, u32>,
+    /// Agents whose list of images to prepare may have changed.
+    pub(super) changed_lists: BTreeSet<AgentId>,
     /// Counts arrivals and placements, to order them.
     arrivals: u64,
+    /// Time of the newest input.
+    now: Duration,
 }
 
 impl Scheduler {
@@ -95,6 +109,7 @@ impl Scheduler {
 
     /// Handles one input and returns what follows from it.
     pub fn handle(&mut self, input: Input, now: Duration) -> Vec<Effect> {
+        self.now = now;
         let mut effects = Vec::new();
         match input {
             Input::RunAdded { run, limits } => self.add_run(run, limits),
@@ -102,12 +117,20 @@ impl Scheduler {
             Input::Withdrawn { run, tokens } => self.withdraw(&run, &tokens),
             Input::RunRemoved { run } => self.remove_run(&run),
             Input::AgentUp { agent, holding } => self.agent_up(agent, holding),
-            Input::AgentDown { agent } => self.fleet.change(&agent, |a| a.connected = false),
-            Input::AgentDraining { agent } => self.fleet.change(&agent, |a| a.draining = true),
+            Input::AgentDown { agent } => {
+                self.fleet.change(&agent, |a| a.connected = false);
+                self.prepares_for_nobody(&agent);
+            }
+            Input::AgentDraining { agent } => {
+                self.fleet.change(&agent, |a| a.draining = true);
+                self.prepares_for_nobody(&agent);
+            }
             Input::AgentLost { agent } => {
+                self.prepares_for_nobody(&agent);
                 let held = self.fleet.remove(&agent);
                 held.iter().for_each(|token| self.forget(token));
             }
+            Input::Ahead { agent, images } => self.prepared(&agent, images),
             Input::Accepted { token } => self.accepted(&token),
             Input::Declined { token, reason } => {
                 if let Some(agent) = self.release(&token)
@@ -126,11 +149,14 @@ impl Scheduler {
             }
         }
         self.place(&mut effects);
+        self.note_waits();
         self.prefetch(&mut effects);
         debug_assert_eq!(
             self.small().then(|| self.check()),
             self.small().then_some(Ok(()))
         );
+        debug_assert!(!self.small() || self.waits_are_noted());
+        debug_assert!(!self.small() || self.lists_are_wanted());
         effects
     }
 
@@ -177,7 +203,7 @@ impl Scheduler {
             self.arrivals += 1;
             let place = (Reverse(request.expected_ms), self.arrivals);
             if let Some(queue) = self.runs.get_mut(run) {
-                queue.enqueue(class, place, request);
+                queue.enqueue(class, place, request, self.now);
             }
             if let Some(class) = self.classes.get_mut(class) {
                 class.cells += 1;
@@ -213,6 +239,7 @@ impl Scheduler {
 
     fn agent_up(&mut self, agent: AgentInfo, holding: Vec<CellRequest>) {
         let id = agent.id.clone();
+        self.prepares_for_nobody(&id);
         let arrived = self.fleet.arrive(agent);
         for class in self.classes.iter_mut() {
             if self.fleet.shape_meets(arrived.shape, &class.key) {
@@ -252,7 +279,7 @@ impl Scheduler {
         self.arrivals += 1;
         let place = (Reverse(request.expected_ms), self.arrivals);
         if let Some(queue) = self.runs.get_mut(&token.run) {
-            queue.enqueue(class, place, request);
+            queue.enqueue(class, place, request, self.now);
         }
         self.put(&token, agent);
     }
@@ -299,6 +326,7 @@ impl Scheduler {
                 if let Some(class) = self.classes.get_mut(entry.class) {
                     class.waiting = class.waiting.saturating_sub(1);
                 }
+                self.nobody_waits(entry.class);
             }
             At::On(agent) => {
                 queue.running = queue.running.saturating_sub(1);
@@ -307,7 +335,9 @@ impl Scheduler {
                         *running = running.saturating_sub(1);
                     }
                 }
-                self.fleet.release(&agent, token, &entry.request.resources);
+                let resources = &entry.request.resources;
+                self.fleet.release(&agent, token, resources, entry.class);
+                self.changed_lists.insert(agent.clone());
                 self.has_more_room(&agent);
             }
         }
@@ -393,9 +423,16 @@ impl Scheduler {
     }
 
     fn exhaust(&mut self, class: ClassId) {
-        if let Some(class) = self.classes.get_mut(class) {
-            class.tried = Tried::AllBut(BTreeSet::new());
-        }
+        let Some(class) = self.classes.get_mut(class) else {
+            return;
+        };
+        let asked = match std::mem::replace(&mut class.tried, Tried::AllBut(BTreeSet::new())) {
+            Tried::Nobody => None,
+            Tried::AllBut(agents) => Some(agents),
+        };
+        class.lacks = self
+            .fleet
+            .lacking(&class.key, &class.shapes, asked.as_ref());
     }
 
     /// Moves a waiting cell onto an agent.
@@ -410,6 +447,9 @@ impl Scheduler {
             return;
         };
         let (id, resources) = (entry.class, entry.request.resources);
+        if let Some(ledger) = queue.ledgers.get(&id) {
+            entry.waits = waits(&entry.arrived, &ledger.sums(self.now));
+        }
         for label in &entry.request.labels {
             *self.label_running.entry(label.clone()).or_default() += 1;
         }
@@ -418,26 +458,91 @@ impl Scheduler {
         if let Some(class) = self.classes.get_mut(id) {
             class.waiting = class.waiting.saturating_sub(1);
             self.fleet
-                .reserve(agent, token, &resources, &class.key.images);
+                .reserve(agent, token, &resources, &class.key.images, id);
+            self.changed_lists.insert(agent.clone());
+        }
+        self.nobody_waits(id);
+    }
+
+    /// Notes what the waiting cells wait for from now on. Looks only into runs of which it may have changed: the room
+    /// below their own limit, their queues, or the cause of one of their classes.
+    fn note_waits(&mut self) {
+        let changed = self.changed_causes();
+        let (classes, now) = (&self.classes, self.now);
+        for queue in self.runs.values_mut() {
+            let has_room = queue.has_room();
+            if queue.noted != Some(has_room) {
+                queue.noted = Some(has_room);
+                let waiting: Vec<ClassId> = queue.queues.keys().copied().collect();
+                queue.note(waiting, classes, now);
+            } else if has_room && !changed.is_empty() {
+                let waiting = changed.iter().copied();
+                let waiting: Vec<ClassId> =
+                    waiting.filter(|id| queue.queues.contains_key(id)).collect();
+                queue.note(waiting, classes, now);
+            }
         }
     }
 
-    /// Lets agents pull images that waiting cells will need: at most one agent per waiting cell.
-    fn prefetch(&mut self, effects: &mut Vec<Effect>) {
-        for class in self.classes.iter_mut().filter(|class| class.prefetch_due) {
-            class.prefetch_due = false;
-            let limit = usize::try_from(class.waiting).unwrap_or(usize::MAX);
-            let told = self.fleet.prefetch(&class.key, &class.shapes, limit);
-            effects.extend(
-                told.into_iter()
-                    .map(|(agent, images)| Effect::Prefetch { agent, images }),
-            );
+    /// Returns the classes whose cells wait for something else than before, apart from their runs' own limits.
+    fn changed_causes(&mut self) -> Vec<ClassId> {
+        let mut changed = Vec::new();
+        for (id, class) in self.classes.iter() {
+            let cause = match self.label_limited(class) {
+                true => WaitCause::LabelLimit,
+                false => class.lacks,
+            };
+            if class.waits_for != Some(cause) {
+                changed.push((id, cause));
+            }
+        }
+        for (id, cause) in &changed {
+            if let Some(class) = self.classes.get_mut(*id) {
+                class.waits_for = Some(*cause);
+            }
+        }
+        changed.into_iter().map(|(id, _)| id).collect()
+    }
+
+    /// Returns what a placed cell waited for, and what its agent has.
+    pub fn placement(&self, token: &Token) -> Placement {
+        let Some(entry) = self.entry(token).filter(|e| e.request.token == *token) else {
+            return Placement::default();
+        };
+        let agent = match &entry.at {
+            At::On(agent) => self.fleet.get(agent),
+            At::Waiting(_) => None,
+        };
+        Placement {
+            waits: entry.waits.clone(),
+            expected_ms: Some(entry.request.expected_ms),
+            capacity: agent.map(|agent| AgentCapacity {
+                slots: agent.info.slots,
+                resources: agent.info.resources,
+                labels: agent.info.labels.clone(),
+            }),
         }
     }
 
     /// Returns whether checking everything is cheap enough for debug builds.
     fn small(&self) -> bool {
         self.runs.values().map(|run| run.cells.len()).sum::<usize>() <= 64
+    }
+
+    /// Returns whether a visit of all runs and classes would note the same as [`Scheduler::note_waits`] did.
+    fn waits_are_noted(&self) -> bool {
+        self.runs.values().all(|queue| {
+            queue.queues.keys().all(|id| {
+                let cause = match self.classes.get(*id) {
+                    _ if !queue.has_room() => WaitCause::MaxParallel,
+                    Some(class) if self.label_limited(class) => WaitCause::LabelLimit,
+                    Some(class) => class.lacks,
+                    None => return true,
+                };
+                let known = queue.ledgers.get(id).and_then(Ledger::cause);
+                known == Some(cause)
+            })
+        })
     }
 
     /// Checks I6 for the current state.
@@ -453,6 +558,7 @@ impl Scheduler {
                         labels: &entry.request.labels,
                         resources: entry.request.resources,
                         limited: !queue.has_room() || class.is_some_and(|c| self.label_limited(c)),
+                        needs: &entry.request.needs,
                     });
                 }
             }
@@ -463,6 +569,7 @@ impl Scheduler {
             free_slots: agent.free_slots(),
             free: agent.free(),
             takes: agent.takes(),
+            policy: agent.info.policy.as_ref(),
         });
         invariant::nobody_waits_in_vain(&waiting, &agents.collect::<Vec<_>>())
     }

@@ -1,13 +1,14 @@
 //! Agents: what each offers, what is reserved on it, and which agent is best for a class.
 
-use super::request::ClassKey;
+use super::prepared::Prepared;
+use super::request::{ClassId, ClassKey, ShapeId};
 use crate::dispatch::contract::AgentInfo;
 use phalanx_shared::id::{AgentId, Token};
-use phalanx_shared::plan::Resources;
+use phalanx_shared::plan::{Resources, WantedImage};
+use phalanx_shared::policy::Rules;
+use phalanx_shared::wait::WaitCause;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
-
-pub(super) type ShapeId = usize;
 
 /// Load and costs, in millionths of an agent's slots.
 type Millionths = u64;
@@ -40,8 +41,9 @@ pub(super) struct Agent {
     pub held: BTreeSet<Token>,
     pub reserved: Resources,
     shape: ShapeId,
-    /// Images that it holds or was told to pull.
+    /// Images that it holds, was told to prepare, or gets for a cell.
     images: BTreeSet<String>,
+    pub prepared: Prepared,
 }
 
 impl Agent {
@@ -61,7 +63,7 @@ impl Agent {
         self.info.resources.minus(&self.reserved)
     }
 
-    fn load(&self) -> Millionths {
+    pub fn load(&self) -> Millionths {
         u64::from(self.running()) * 1_000_000 / u64::from(self.info.slots.max(1))
     }
 
@@ -69,8 +71,25 @@ impl Agent {
         self.takes() && self.free_slots() > 0 && class.resources().fits(&self.free())
     }
 
+    /// Returns which resource it has too little of for a class.
+    fn lacks(&self, class: &ClassKey) -> Option<WaitCause> {
+        let free = self.free();
+        match class {
+            _ if class.memory > free.memory_bytes => Some(WaitCause::Memory),
+            _ if class.cpus > free.millicpus => Some(WaitCause::Cpu),
+            _ if class.subnets > free.subnets => Some(WaitCause::Subnet),
+            _ => None,
+        }
+    }
+
+    /// Returns whether it is one of the agents of these shapes.
+    pub fn is_of(&self, shapes: &[ShapeId]) -> bool {
+        shapes.contains(&self.shape)
+    }
+
     fn cost(&self, class: &ClassKey) -> Millionths {
-        let missing = !class.images.is_subset(&self.images);
+        let held = |image: &WantedImage| self.images.contains(image.id());
+        let missing = !class.images.iter().all(held);
         self.load() + if missing { MISSING_IMAGES } else { 0 }
     }
 }
@@ -106,10 +125,34 @@ impl Agent {
     }
 }
 
-/// Agents with the same labels.
+/// What agents have in common: all agents of a shape may run the same cells.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Traits {
+    labels: BTreeSet<String>,
+    policy: Option<Rules>,
+}
+
+impl Traits {
+    fn of(info: &AgentInfo) -> Traits {
+        Traits {
+            labels: info.labels.iter().cloned().collect(),
+            policy: info.policy.clone(),
+        }
+    }
+
+    fn meet(&self, class: &ClassKey) -> bool {
+        let refused = self
+            .policy
+            .as_ref()
+            .and_then(|rules| rules.refuses_one(&class.needs));
+        class.labels.is_subset(&self.labels) && refused.is_none()
+    }
+}
+
+/// Agents with the same labels and the same policy.
 #[derive(Debug)]
 struct Shape {
-    labels: BTreeSet<String>,
+    traits: Traits,
     /// Agents that take cells and have a free slot, least loaded first.
     open: BTreeSet<(Millionths, AgentId)>,
 }
@@ -119,13 +162,13 @@ struct Shape {
 pub(super) struct Fleet {
     agents: BTreeMap<AgentId, Agent>,
     shapes: Vec<Shape>,
-    shape_ids: HashMap<BTreeSet<String>, ShapeId>,
+    shape_ids: HashMap<Traits, ShapeId>,
 }
 
 /// What an agent's arrival changed.
 pub(super) struct Arrived {
     pub shape: ShapeId,
-    /// No agent had these labels before.
+    /// No agent had these labels and this policy before.
     pub new_shape: bool,
 }
 
@@ -138,18 +181,18 @@ impl Fleet {
         self.agents.get(agent)
     }
 
-    /// Returns the shapes that have all labels of a class.
+    /// Returns the shapes that have all labels of a class and allow what it needs.
     pub fn shapes_for(&self, class: &ClassKey) -> Vec<ShapeId> {
         let shapes = self.shapes.iter().enumerate();
         shapes
-            .filter(|(_, shape)| class.labels.is_subset(&shape.labels))
+            .filter(|(_, shape)| shape.traits.meet(class))
             .map(|(id, _)| id)
             .collect()
     }
 
     pub fn shape_meets(&self, shape: ShapeId, class: &ClassKey) -> bool {
         let shape = self.shapes.get(shape);
-        shape.is_some_and(|shape| class.labels.is_subset(&shape.labels))
+        shape.is_some_and(|shape| shape.traits.meet(class))
     }
 
     pub fn shape_of(&self, agent: &AgentId) -> Option<ShapeId> {
@@ -158,21 +201,22 @@ impl Fleet {
 
     /// Adds an agent that connected or described itself anew. Keeps the reservations on it.
     pub fn arrive(&mut self, info: AgentInfo) -> Arrived {
-        let labels: BTreeSet<String> = info.labels.iter().cloned().collect();
-        let known = self.shape_ids.get(&labels).copied();
+        let traits = Traits::of(&info);
+        let known = self.shape_ids.get(&traits).copied();
         let shape = known.unwrap_or_else(|| {
             let shape = Shape {
-                labels: labels.clone(),
+                traits: traits.clone(),
                 open: BTreeSet::new(),
             };
             self.shapes.push(shape);
-            self.shape_ids.insert(labels, self.shapes.len() - 1);
+            self.shape_ids.insert(traits, self.shapes.len() - 1);
             self.shapes.len() - 1
         });
         let id = info.id.clone();
         let before = self.close(&id);
         let agent = Agent {
             images: info.images.iter().cloned().collect(),
+            prepared: Prepared::greeted(&info.images, before.as_ref().map(|a| a.prepared.clone())),
             connected: true,
             draining: false,
             pause: None,
@@ -255,25 +299,61 @@ impl Fleet {
         best.map(|agent| agent.info.id.clone())
     }
 
+    /// Returns what the agents lack that were asked for a class last. `asked` is `None` if that were all of them.
+    pub fn lacking(
+        &self,
+        class: &ClassKey,
+        shapes: &[ShapeId],
+        asked: Option<&BTreeSet<AgentId>>,
+    ) -> WaitCause {
+        let of_shape = shapes.iter().filter_map(|id| self.shapes.get(*id));
+        let open = of_shape.flat_map(|shape| shape.open.iter().map(|(_, id)| id));
+        let mut lacks = open
+            .filter(|id| asked.is_none_or(|asked| asked.contains(*id)))
+            .filter_map(|id| self.agents.get(id)?.lacks(class));
+        let busy = |agent: &Agent| shapes.contains(&agent.shape) && agent.takes();
+        lacks.next().unwrap_or_else(|| {
+            let busy = match asked {
+                Some(asked) => asked.iter().any(|id| self.agents.get(id).is_some_and(busy)),
+                None => self.agents.values().any(busy),
+            };
+            if busy {
+                WaitCause::Slot
+            } else {
+                WaitCause::Agent
+            }
+        })
+    }
+
     pub fn reserve(
         &mut self,
         agent: &AgentId,
         token: &Token,
         resources: &Resources,
-        images: &BTreeSet<String>,
+        images: &BTreeSet<WantedImage>,
+        class: ClassId,
     ) {
         self.change(agent, |agent| {
             agent.held.insert(token.clone());
             agent.reserved = agent.reserved.plus(resources);
             // It will hold the images soon, so the next cell with the same images should go there.
-            agent.images.extend(images.iter().cloned());
+            let ids = images.iter().map(|image| image.id().to_owned());
+            agent.images.extend(ids);
+            agent.prepared.placed(class);
         });
     }
 
-    pub fn release(&mut self, agent: &AgentId, token: &Token, resources: &Resources) {
+    pub fn release(
+        &mut self,
+        agent: &AgentId,
+        token: &Token,
+        resources: &Resources,
+        class: ClassId,
+    ) {
         self.change(agent, |agent| {
             agent.held.remove(token);
             agent.reserved = agent.reserved.minus(resources);
+            agent.prepared.released(class);
         });
     }
 
@@ -319,33 +399,17 @@ impl Fleet {
         (ended, next)
     }
 
-    /// Returns agents that fit a class but lack its images, at most `limit`, least loaded first. Marks them as told to
-    /// pull the images.
-    pub fn prefetch(
-        &mut self,
-        class: &ClassKey,
-        shapes: &[ShapeId],
-        limit: usize,
-    ) -> Vec<(AgentId, Vec<String>)> {
-        let mut lacking: Vec<(Millionths, AgentId)> = self
-            .agents
-            .values()
-            .filter(|a| a.takes() && shapes.contains(&a.shape))
-            .filter(|a| class.resources().fits(&a.info.resources))
-            .filter(|a| !class.images.is_subset(&a.images))
-            .map(|a| (a.load(), a.info.id.clone()))
-            .collect();
-        lacking.sort();
-        lacking.truncate(limit);
-        let mut told = Vec::new();
-        for (_, id) in lacking {
-            if let Some(agent) = self.agents.get_mut(&id) {
-                let missing: Vec<String> =
-                    class.images.difference(&agent.images).cloned().collect();
-                agent.images.extend(missing.iter().cloned());
-                told.push((id, missing));
-            }
+    /// Changes what is known of the images that an agent prepares.
+    pub fn prepared(&mut self, agent: &AgentId, change: impl FnOnce(&mut Prepared)) {
+        if let Some(agent) = self.agents.get_mut(agent) {
+            change(&mut agent.prepared);
         }
-        told
+    }
+
+    /// Notes images that an agent holds or will hold soon.
+    pub fn holds(&mut self, agent: &AgentId, images: Vec<String>) {
+        if let Some(agent) = self.agents.get_mut(agent) {
+            agent.images.extend(images);
+        }
     }
 }

@@ -97,7 +97,7 @@ impl Oracle {
         let lacks = request
             .images
             .iter()
-            .any(|image| !agent.images.contains(image));
+            .any(|image| !agent.images.contains(image.id()));
         load + if lacks { 500_000 } else { 0 }
     }
 
@@ -129,7 +129,8 @@ impl Oracle {
         self.waiting
             .retain(|waiting| waiting.request.token != *token);
         let agent = self.agents.get_mut(agent).unwrap();
-        agent.images.extend(request.images.iter().cloned());
+        let ids = request.images.iter().map(|image| image.id().to_owned());
+        agent.images.extend(ids);
         agent.held.insert(token.clone(), request);
         Ok(())
     }
@@ -253,6 +254,8 @@ proptest! {
                         slots: u32::from(slots),
                         resources: Resources { millicpus: 8_000, memory_bytes: 8 << 30, subnets: 3 },
                         images: image(holds),
+                        policy: None,
+                        ahead: Some(2),
                     };
                     let images = info.images.iter().cloned().collect();
                     oracle.agents.insert(id, Agent { info: info.clone(), images, held: BTreeMap::new() });
@@ -276,8 +279,9 @@ proptest! {
                                 memory_bytes: u64::from(memory) << 30,
                                 subnets: u32::from(subnets),
                             },
-                            images: image(needed),
+                            images: image(needed).iter().map(|image| image.as_str().into()).collect(),
                             expected_ms: u64::from(expected) * 100,
+                            needs: Vec::new(),
                         }
                     }).collect();
                     for request in &requests {
@@ -302,7 +306,8 @@ proptest! {
                     match effect {
                         Effect::Assign { token, agent } => oracle.assigned(&token, &agent)?,
                         Effect::Prefetch { agent, images } => {
-                            oracle.agents.get_mut(&agent).unwrap().images.extend(images);
+                            let ids = images.iter().map(|image| image.id().to_owned());
+                            oracle.agents.get_mut(&agent).unwrap().images.extend(ids);
                         }
                         Effect::WakeAt(_) => {}
                     }
@@ -345,6 +350,7 @@ fn on_a_single_slot_runs_take_turns() {
             resources: Resources::default(),
             images: vec![],
             expected_ms: 0,
+            needs: Vec::new(),
         });
         let cells = cells.collect();
         tell(Input::Queued { run, cells }, &mut order);
@@ -357,6 +363,8 @@ fn on_a_single_slot_runs_take_turns() {
         slots: 1,
         resources: Resources::default(),
         images: vec![],
+        policy: None,
+        ahead: Some(2),
     };
     tell(
         Input::AgentUp {

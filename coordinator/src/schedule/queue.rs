@@ -1,10 +1,12 @@
 //! Waiting cells: classes of cells with the same constraints, and one queue per run and class, longest expected first.
 
-use super::fleet::ShapeId;
-use super::request::{CellRequest, ClassKey};
+use super::ledger::{Ledger, Sums};
+use super::request::{CellRequest, ClassId, ClassKey, ShapeId};
 use phalanx_shared::id::{AgentId, CellId};
+use phalanx_shared::wait::{Wait, WaitCause};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::Duration;
 
 /// The agents that may still be asked for a class.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,8 +17,6 @@ pub(super) enum Tried {
     AllBut(BTreeSet<AgentId>),
 }
 
-pub(super) type ClassId = u32;
-
 /// Cells with the same constraints.
 #[derive(Debug)]
 pub(super) struct Class {
@@ -24,12 +24,20 @@ pub(super) struct Class {
     /// Shapes that offer all of its labels.
     pub shapes: Vec<ShapeId>,
     pub tried: Tried,
+    /// What the agents lacked that were asked last.
+    pub lacks: WaitCause,
+    /// What its waiting cells wait for where their run's own limit allows more; `None` until it is noted.
+    pub waits_for: Option<WaitCause>,
     /// Number of known cells, waiting or placed. The class is removed with the last one.
     pub cells: u32,
     /// Number of waiting cells.
     pub waiting: u32,
-    /// Whether waiting cells may gain from pulling images ahead.
+    /// Whether agents may have to be chosen that prepare the images of waiting cells.
     pub prefetch_due: bool,
+    /// Agents that were chosen for that.
+    pub next: BTreeSet<AgentId>,
+    /// Whether more would have been chosen if their lists were shorter.
+    pub starved: bool,
 }
 
 impl Class {
@@ -63,9 +71,13 @@ impl Classes {
             shapes: shapes(&key),
             key: key.clone(),
             tried: Tried::Nobody,
+            lacks: WaitCause::Agent,
+            waits_for: None,
             cells: 0,
             waiting: 0,
             prefetch_due: false,
+            next: BTreeSet::new(),
+            starved: false,
         };
         self.ids.insert(key, self.last);
         self.by_id.insert(self.last, class);
@@ -78,6 +90,14 @@ impl Classes {
 
     pub fn get_mut(&mut self, id: ClassId) -> Option<&mut Class> {
         self.by_id.get_mut(&id)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (ClassId, &Class)> {
+        self.by_id.iter().map(|(id, class)| (*id, class))
+    }
+
+    pub fn iter_mut_with_ids(&mut self) -> impl Iterator<Item = (ClassId, &mut Class)> {
+        self.by_id.iter_mut().map(|(id, class)| (*id, class))
     }
 
     pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Class> {
@@ -113,6 +133,10 @@ pub(super) struct Entry {
     pub request: CellRequest,
     pub class: ClassId,
     pub at: At,
+    /// The state of its ledger when it was queued.
+    pub arrived: Sums,
+    /// What it waited for, once it is placed.
+    pub waits: Vec<Wait>,
 }
 
 /// The cells of a run.
@@ -128,6 +152,10 @@ pub(super) struct RunQueue {
     pub running: u32,
     pub cells: HashMap<CellId, Entry>,
     pub queues: BTreeMap<ClassId, BTreeMap<Place, CellId>>,
+    /// What the waiting cells of each class wait for.
+    pub ledgers: BTreeMap<ClassId, Ledger>,
+    /// Whether the run had room when the ledgers were last brought up to date; `None` if a cell was queued since.
+    pub noted: Option<bool>,
 }
 
 impl RunQueue {
@@ -148,14 +176,40 @@ impl RunQueue {
         )
     }
 
-    pub fn enqueue(&mut self, class: ClassId, place: Place, request: CellRequest) {
+    pub fn enqueue(&mut self, class: ClassId, place: Place, request: CellRequest, now: Duration) {
+        let arrived = self.ledgers.entry(class).or_default().sums(now);
+        self.noted = None;
         let cell = request.token.cell.clone();
         self.queues
             .entry(class)
             .or_default()
             .insert(place, cell.clone());
         let at = At::Waiting(place);
-        self.cells.insert(cell, Entry { request, class, at });
+        let entry = Entry {
+            request,
+            class,
+            at,
+            arrived,
+            waits: Vec::new(),
+        };
+        self.cells.insert(cell, entry);
+    }
+
+    /// Returns what the waiting cells of a class wait for.
+    pub fn cause(&self, class: &Class) -> Option<WaitCause> {
+        match self.has_room() {
+            true => class.waits_for,
+            false => Some(WaitCause::MaxParallel),
+        }
+    }
+
+    /// Notes what the waiting cells of some classes wait for from now on.
+    pub fn note(&mut self, waiting: Vec<ClassId>, classes: &Classes, now: Duration) {
+        for id in waiting {
+            if let Some(cause) = classes.get(id).and_then(|class| self.cause(class)) {
+                self.ledgers.entry(id).or_default().waits_for(cause, now);
+            }
+        }
     }
 
     /// Removes a cell from its queue if it is in one.

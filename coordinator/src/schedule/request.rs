@@ -1,8 +1,15 @@
 //! A request to run a cell, and the constraints in it.
 
 use phalanx_shared::id::Token;
-use phalanx_shared::plan::Resources;
+use phalanx_shared::plan::{Resources, WantedImage};
+use phalanx_shared::policy::Need;
 use std::collections::BTreeSet;
+
+/// Number of a shape: what agents have in common that cells ask for.
+pub(super) type ShapeId = usize;
+
+/// Number of a class of interchangeable cells.
+pub(super) type ClassId = u32;
 
 /// A request to run a cell.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,8 +20,10 @@ pub struct CellRequest {
     pub labels: Vec<String>,
     /// Resources that it reserves.
     pub resources: Resources,
+    /// What it needs of its agent's machine, as far as that is known before it runs.
+    pub needs: Vec<Need>,
     /// Images that its containers need, as far as they are known before it runs.
-    pub images: Vec<String>,
+    pub images: Vec<WantedImage>,
     /// Expected duration in milliseconds; 0 if unknown.
     pub expected_ms: u64,
 }
@@ -26,7 +35,8 @@ pub(super) struct ClassKey {
     pub cpus: u64,
     pub memory: u64,
     pub subnets: u32,
-    pub images: BTreeSet<String>,
+    pub needs: BTreeSet<Need>,
+    pub images: BTreeSet<WantedImage>,
 }
 
 impl ClassKey {
@@ -37,6 +47,7 @@ impl ClassKey {
             memory: request.resources.memory_bytes,
             subnets: request.resources.subnets,
             images: request.images.iter().cloned().collect(),
+            needs: request.needs.iter().cloned().collect(),
         }
     }
 

@@ -5,8 +5,10 @@ use super::expected::History;
 use super::{Constraint, Waiting};
 use crate::dispatch::contract::AgentInfo;
 use crate::journal::Past;
+use phalanx_proto::link::{Ahead, AheadState};
 use phalanx_shared::id::{AgentId, CellId, RunId, Token};
-use phalanx_shared::plan::{PlannedCell, Resources};
+use phalanx_shared::plan::{PlannedCell, Resources, WantedImage};
+use phalanx_shared::policy::{Allow, Need, Rule, Rules};
 use proptest::prelude::*;
 use serde_json::json;
 use std::collections::{BTreeMap, HashMap};
@@ -36,6 +38,8 @@ fn agent(id: &str, slots: u32, labels: &[&str]) -> AgentInfo {
             subnets: 100,
         },
         images: vec![],
+        policy: None,
+        ahead: Some(2),
     }
 }
 
@@ -46,6 +50,7 @@ fn request(run: &str, cell: &str) -> CellRequest {
         resources: Resources::default(),
         images: vec![],
         expected_ms: 0,
+        needs: Vec::new(),
     }
 }
 
@@ -54,7 +59,7 @@ struct Bench {
     scheduler: Scheduler,
     placed: HashMap<Token, AgentId>,
     order: Vec<Token>,
-    prefetched: Vec<(AgentId, Vec<String>)>,
+    prefetched: Vec<(AgentId, Vec<WantedImage>)>,
     wake: Option<Duration>,
 }
 
@@ -202,8 +207,182 @@ fn images_of_waiting_cells_are_pulled_ahead_by_at_most_one_agent_per_cell() {
         images: vec!["pg".into()],
         ..request("r", "a")
     };
+    b.prefetched.clear();
     b.queue("r", vec![cell]);
-    assert_eq!(b.prefetched, [("x".into(), vec!["pg".to_owned()])]);
+    assert_eq!(b.prefetched, [("x".into(), vec!["pg".into()])]);
+}
+
+/// Returns a cell that needs images.
+fn needs(run: &str, cell: &str, images: &[&str]) -> CellRequest {
+    CellRequest {
+        images: images.iter().map(|image| (*image).into()).collect(),
+        ..request(run, cell)
+    }
+}
+
+/// Returns the last list of each agent, as ids.
+fn lists(b: &Bench) -> BTreeMap<String, Vec<String>> {
+    let ids = |images: &Vec<WantedImage>| images.iter().map(|i| i.id().to_owned()).collect();
+    let lists = b.prefetched.iter();
+    lists
+        .map(|(agent, list)| (agent.to_string(), ids(list)))
+        .collect()
+}
+
+fn states(b: &mut Bench, agent: &str, states: &[(&str, AheadState)]) {
+    let images = states.iter().map(|(id, state)| Ahead {
+        id: (*id).to_owned(),
+        state: state.clone(),
+    });
+    b.tell(Input::Ahead {
+        agent: agent.into(),
+        images: images.collect(),
+    });
+}
+
+#[test]
+fn an_agent_prepares_what_cells_on_it_lack_before_what_waiting_cells_will_need() {
+    let mut b = Bench::new();
+    b.run("r", RunLimits::default());
+    b.up(AgentInfo {
+        images: vec!["redis".into()],
+        ..agent("x", 1, &[])
+    });
+    b.queue(
+        "r",
+        vec![
+            needs("r", "a", &["redis", "pg"]),
+            needs("r", "b", &["mysql", "pg"]),
+        ],
+    );
+    assert_eq!(lists(&b)["x"], ["pg", "mysql"]);
+    // What is ready leaves the list, and what failed isn't tried again.
+    states(
+        &mut b,
+        "x",
+        &[("pg", AheadState::Ready), ("mysql", AheadState::Failed)],
+    );
+    assert_eq!(lists(&b)["x"], Vec::<String>::new());
+    // A new Hello lets it be tried again.
+    b.up(agent("x", 1, &[]));
+    assert_eq!(lists(&b)["x"], ["pg", "redis", "mysql"]);
+}
+
+#[test]
+fn what_no_cell_needs_any_more_leaves_the_list() {
+    let mut b = Bench::new();
+    b.run("r", RunLimits::default());
+    b.up(agent("x", 1, &[]));
+    b.queue(
+        "r",
+        vec![
+            needs("r", "a", &[]),
+            needs("r", "b", &["pg"]),
+            needs("r", "c", &["pg"]),
+        ],
+    );
+    assert_eq!(lists(&b)["x"], ["pg"]);
+    let withdrawn = |b: &mut Bench, cell: &str| {
+        b.tell(Input::Withdrawn {
+            run: "r".into(),
+            tokens: vec![token("r", cell, 1)],
+        });
+    };
+    withdrawn(&mut b, "b");
+    assert_eq!(lists(&b)["x"], ["pg"], "another cell needs it");
+    withdrawn(&mut b, "c");
+    assert_eq!(lists(&b)["x"], Vec::<String>::new());
+    // So does what a removed run needed.
+    b.queue("r", vec![needs("r", "d", &["pg"])]);
+    assert_eq!(lists(&b)["x"], ["pg"]);
+    b.tell(Input::RunRemoved { run: "r".into() });
+    assert_eq!(lists(&b)["x"], Vec::<String>::new());
+}
+
+#[test]
+fn lists_are_short_and_go_on_when_images_are_ready() {
+    let mut b = Bench::new();
+    b.run("r", RunLimits::default());
+    b.up(agent("x", 1, &[]));
+    b.queue("r", vec![needs("r", "first", &[])]);
+    let names: Vec<String> = (0..20).map(|n| format!("image{n:02}")).collect();
+    let cells = names.iter().map(|name| needs("r", name, &[name]));
+    b.queue("r", cells.collect());
+    let mut seen: Vec<String> = lists(&b)["x"].clone();
+    assert_eq!(seen.len(), 8);
+    for _ in 0..names.len() {
+        let Some(first) = lists(&b)["x"].first().cloned() else {
+            break;
+        };
+        states(&mut b, "x", &[(&first, AheadState::Ready)]);
+        let list = lists(&b)["x"].clone();
+        assert!(list.len() <= 8);
+        seen.extend(list);
+    }
+    seen.sort();
+    seen.dedup();
+    assert_eq!(seen, names);
+}
+
+#[test]
+fn an_agent_that_goes_leaves_its_share_to_others_and_one_that_may_not_gets_none() {
+    let mut b = Bench::new();
+    b.run("r", RunLimits::default());
+    b.up(agent("x", 1, &[]));
+    b.up(agent("y", 1, &[]));
+    b.up(AgentInfo {
+        ahead: Some(0),
+        ..agent("never", 1, &[])
+    });
+    let busy = (0..3).map(|n| needs("r", &n.to_string(), &[]));
+    b.queue("r", busy.collect());
+    b.prefetched.clear();
+    b.queue("r", vec![needs("r", "a", &["pg"])]);
+    assert_eq!(b.prefetched, [("x".into(), vec!["pg".into()])]);
+    b.tell(Input::AgentDraining { agent: "x".into() });
+    assert_eq!(lists(&b)["x"], Vec::<String>::new());
+    assert_eq!(lists(&b)["y"], ["pg"]);
+    b.tell(Input::AgentLost { agent: "y".into() });
+    assert!(!lists(&b).contains_key("never"));
+}
+
+#[test]
+fn an_agent_of_an_earlier_version_is_told_names_and_nothing_is_taken_back() {
+    let mut b = Bench::new();
+    b.run("r", RunLimits::default());
+    b.up(AgentInfo {
+        ahead: None,
+        ..agent("old", 1, &[])
+    });
+    b.queue(
+        "r",
+        vec![needs("r", "a", &[]), needs("r", "b", &["pg", "image 0a"])],
+    );
+    assert_eq!(b.prefetched, [("old".into(), vec!["pg".into()])]);
+    b.tell(Input::RunRemoved { run: "r".into() });
+    assert_eq!(b.prefetched.len(), 1);
+}
+
+#[test]
+fn an_agent_says_nothing_of_images_that_it_was_not_asked_for() {
+    let mut b = Bench::new();
+    b.run("r", RunLimits::default());
+    b.up(agent("x", 1, &[]));
+    b.queue("r", vec![needs("r", "a", &[]), needs("r", "b", &["pg"])]);
+    states(&mut b, "x", &[("mysql", AheadState::Ready)]);
+    b.queue("r", vec![needs("r", "c", &["mysql"])]);
+    assert_eq!(lists(&b)["x"], ["pg", "mysql"]);
+    // What is told is what `why` shows.
+    let doing = AheadState::Doing("1 of 2 layers done".to_owned());
+    states(&mut b, "x", &[("pg", doing.clone())]);
+    let shown = b.scheduler.prepares(&"r".into(), &"b".into());
+    let image = Ahead {
+        id: "pull pg".to_owned(),
+        state: doing,
+    };
+    assert_eq!(shown.len(), 1);
+    assert_eq!((shown[0].agent.as_str(), &shown[0].image), ("x", &image));
+    assert!(b.scheduler.prepares(&"r".into(), &"a".into()).is_empty());
 }
 
 #[test]
@@ -315,6 +494,47 @@ fn a_waiting_cell_names_what_it_waits_for() {
         "agent x: its only slot is taken; agent y: 6.0GiB of memory wanted, 2.0GiB free"
     );
     assert_eq!(b.why("r", "nothing"), Waiting::Unknown);
+}
+
+#[test]
+fn a_cell_goes_to_an_agent_whose_policy_allows_what_it_needs() {
+    let mut b = Bench::new();
+    b.run("r", RunLimits::default());
+    let cell = |id: &str, needs: &[Need]| CellRequest {
+        needs: needs.to_vec(),
+        ..request("r", id)
+    };
+    let closed = |id: &str| AgentInfo {
+        policy: Some(Rules::closed("policy.toml:1")),
+        ..agent(id, 4, &[])
+    };
+    b.up(closed("a"));
+    b.up(closed("b"));
+    b.queue("r", vec![cell("plain", &[]), cell("runs", &[Need::run()])]);
+    assert_eq!(b.cells(), ["plain"]);
+    let Waiting::For(why) = b.why("r", "runs") else {
+        panic!("{:?}", b.why("r", "runs"));
+    };
+    let why: Vec<String> = why.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        why[0],
+        "agent a: its policy refuses commands and processes on its host (rule `run`, policy.toml:1)"
+    );
+    assert_eq!(why.len(), 2);
+    // The same agent comes back with another policy.
+    let mut rules = Rules::closed("policy.toml:1");
+    rules.set(Rule::Run, Allow::All, "policy.toml:2");
+    b.up(AgentInfo {
+        policy: Some(rules),
+        ..closed("b")
+    });
+    assert_eq!(b.placed[&token("r", "runs", 1)], "b".into());
+    // An agent that doesn't say what it allows is asked.
+    let privileged = Need::new(Rule::Privileged, "");
+    b.queue("r", vec![cell("privileged", &[privileged])]);
+    assert!(!b.placed.contains_key(&token("r", "privileged", 1)));
+    b.up(agent("silent", 1, &[]));
+    assert_eq!(b.placed[&token("r", "privileged", 1)], "silent".into());
 }
 
 #[test]
@@ -470,6 +690,7 @@ proptest! {
                         resources: Resources { memory_bytes: u64::from(m) << 31, ..Resources::default() },
                         images: vec![],
                         expected_ms: u64::from(c) * 100,
+                        needs: Vec::new(),
                     };
                     Input::Queued { run: run.into(), cells: vec![request] }
                 }
@@ -672,7 +893,7 @@ fn the_waiting_cells_of_a_run_are_told_by_reason() {
         .scheduler
         .why_all(&"r".into(), NOW)
         .into_iter()
-        .map(|(constraints, cells)| {
+        .map(|(constraints, _, cells)| {
             let reasons: Vec<String> = constraints.iter().map(ToString::to_string).collect();
             (
                 reasons.join("; "),

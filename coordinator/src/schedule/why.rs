@@ -1,10 +1,12 @@
 //! Explains to users why a cell waits: the constraints that aren't met, with numbers.
 
+use super::ahead::Preparing;
 use super::core::Scheduler;
 use super::fleet::Agent;
 use super::queue::{At, RunQueue};
 use super::request::ClassKey;
 use phalanx_shared::id::{AgentId, CellId, RunId};
+use phalanx_shared::policy::Refusal;
 use std::fmt;
 use std::time::Duration;
 
@@ -43,6 +45,8 @@ pub enum Constraint {
         wanted: String,
         most: String,
     },
+    /// An agent with the right labels refuses what the cell needs.
+    Policy { agent: String, refusal: Refusal },
     /// An agent with the right labels, and why it doesn't take the cell now.
     Agent { agent: String, reason: String },
 }
@@ -75,6 +79,13 @@ impl fmt::Display for Constraint {
                 f,
                 "needs {wanted} of {what}, the largest agent with its labels has {most}"
             ),
+            Constraint::Policy { agent, refusal } => write!(
+                f,
+                "agent {agent}: {}",
+                refusal
+                    .to_string()
+                    .replace("the agent's policy", "its policy")
+            ),
             Constraint::Agent { agent, reason } => write!(f, "agent {agent}: {reason}"),
         }
     }
@@ -102,8 +113,22 @@ impl Scheduler {
         Waiting::For(constraints)
     }
 
-    /// Returns why the waiting cells of a run wait. Cells of the same class form one group.
-    pub fn why_all(&self, run: &RunId, now: Duration) -> Vec<(Vec<Constraint>, Vec<CellId>)> {
+    /// Returns what agents do ahead for a waiting cell.
+    pub fn prepares(&self, run: &RunId, cell: &CellId) -> Vec<Preparing> {
+        let entry = self.runs.get(run).and_then(|queue| queue.cells.get(cell));
+        let waiting = entry.filter(|entry| matches!(entry.at, At::Waiting(_)));
+        let class = waiting.and_then(|entry| self.classes.get(entry.class));
+        class
+            .map(|class| self.prepares_for(class))
+            .unwrap_or_default()
+    }
+
+    /// Returns why the waiting cells of a run wait, and what is done ahead for them. Cells of the same class form one group.
+    pub fn why_all(
+        &self,
+        run: &RunId,
+        now: Duration,
+    ) -> Vec<(Vec<Constraint>, Vec<Preparing>, Vec<CellId>)> {
         let Some(queue) = self.runs.get(run) else {
             return Vec::new();
         };
@@ -111,7 +136,8 @@ impl Scheduler {
             let class = self.classes.get(*class)?;
             let mut constraints = self.limits(queue, &class.key.labels);
             constraints.extend(self.lacking(&class.key, now));
-            Some((constraints, cells.values().cloned().collect()))
+            let ahead = self.prepares_for(class);
+            Some((constraints, ahead, cells.values().cloned().collect()))
         });
         groups.collect()
     }
@@ -159,6 +185,17 @@ impl Scheduler {
                 missing: missing.cloned().collect(),
                 wanted: class.labels.iter().cloned().collect(),
             }];
+        }
+        let refused = |agent: &&Agent| {
+            let refusal = agent.info.policy.as_ref()?.refuses_one(&class.needs)?;
+            let agent = agent.info.name.clone();
+            Some(Constraint::Policy { agent, refusal })
+        };
+        let (refusing, fitting): (Vec<&Agent>, Vec<&Agent>) = fitting
+            .into_iter()
+            .partition(|agent| refused(agent).is_some());
+        if fitting.is_empty() {
+            return refusing.iter().filter_map(refused).take(NAMED).collect();
         }
         let too_big = too_big(class, &fitting);
         if !too_big.is_empty() {

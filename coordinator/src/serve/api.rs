@@ -3,18 +3,20 @@
 //! Reads come from the journal and from actors; changes go to the supervisor and the runs. This module makes no
 //! decisions. All clients use `Control`, including the CLI in local mode.
 
-mod agents;
-mod cancel;
-mod find;
+pub(in crate::serve) mod agents;
+mod artifact;
+pub(in crate::serve) mod cancel;
+pub(in crate::serve) mod find;
 pub mod gc;
 mod intake;
-mod list;
+pub(in crate::serve) mod list;
 mod logs;
-mod rerun;
+pub(in crate::serve) mod rerun;
 mod status;
-mod submit;
+mod submission;
+pub(in crate::serve) mod submit;
 mod watch;
-mod why;
+pub(in crate::serve) mod why;
 mod workspace;
 
 pub use cancel::cancel_all;
@@ -147,11 +149,32 @@ impl Control for Api {
         request: Request<v1::LogsRequest>,
     ) -> Result<Response<Self::LogsStream>, Status> {
         let busy = Busy::with(&request)?;
-        let stream = logs::logs(&self.handle, &self.logs, request.into_inner());
-        let stream = stream.await.map_err(fitting)?.inspect(move |_| {
+        let records = logs::logs(&self.handle, &self.logs, request.into_inner());
+        let stream = records.await.map_err(fitting)?.inspect(move |_| {
             let _present = &busy;
         });
         Ok(Response::new(Box::pin(stream)))
+    }
+
+    type ArtifactStream = Streamed<v1::Chunk>;
+
+    async fn artifact(
+        &self,
+        request: Request<v1::ArtifactRequest>,
+    ) -> Result<Response<Self::ArtifactStream>, Status> {
+        let busy = Busy::with(&request)?;
+        let pieces = artifact::artifact(&self.handle, self.logs.artifacts(), request.into_inner());
+        let stream = pieces.await.map_err(fitting)?.inspect(move |_| {
+            let _present = &busy;
+        });
+        Ok(Response::new(Box::pin(stream)))
+    }
+
+    async fn get_submission(
+        &self,
+        request: Request<v1::GetSubmissionRequest>,
+    ) -> Result<Response<v1::GetSubmissionResponse>, Status> {
+        answer(submission::get(&self.handle, request.into_inner()).await)
     }
 
     async fn list_agents(
@@ -187,7 +210,16 @@ impl Control for Api {
         request: Request<v1::GcRequest>,
     ) -> Result<Response<v1::GcResponse>, Status> {
         let request = request.into_inner();
-        answer(gc::gc(&self.handle, &self.workspaces, &self.state_dir, request).await)
+        answer(
+            gc::gc(
+                &self.handle,
+                &self.workspaces,
+                self.logs.artifacts(),
+                &self.state_dir,
+                request,
+            )
+            .await,
+        )
     }
 
     async fn has_workspace(

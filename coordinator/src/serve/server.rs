@@ -4,6 +4,7 @@
 //! `phalanx serve` and local mode use it with different listeners. All of its files are below one directory.
 
 use crate::clock::{Clock, SystemClock};
+use crate::dispatch::artifacts::ArtifactStore;
 use crate::dispatch::core::Settings as SessionSettings;
 use crate::dispatch::logs::store::{Limits as LogLimits, LogStore};
 use crate::dispatch::server as dispatch;
@@ -12,6 +13,7 @@ use crate::journal::{Journal, SqliteStore, StoreError};
 use crate::private;
 use crate::serve::api::gc::{self, LOGS, WORKSPACES};
 use crate::serve::api::{Api, REQUEST_BYTES};
+use crate::serve::web;
 use crate::submission::SpecPlanner;
 use crate::supervisor::{self, Begin, Handle, OwnSecrets, Settings};
 use crate::workspace::Workspaces;
@@ -153,7 +155,13 @@ async fn start_server(options: Options, listener: Listener) -> Result<Server, St
     });
     let stop = CancellationToken::new();
     if let Some(keep) = handle.settings.keep_runs_for {
-        let tidying = tidy(handle.clone(), workspaces.clone(), directory.clone(), keep);
+        let tidying = tidy(
+            handle.clone(),
+            workspaces.clone(),
+            logs.artifacts().clone(),
+            directory.clone(),
+            keep,
+        );
         tokio::spawn(stop.clone().run_until_cancelled_owned(tidying));
     }
     let api = Api::new(handle.clone(), logs.clone(), workspaces, directory);
@@ -180,9 +188,15 @@ async fn start_server(options: Options, listener: Listener) -> Result<Server, St
 }
 
 /// Removes old runs and their files periodically.
-async fn tidy(handle: Handle, workspaces: Workspaces, directory: PathBuf, keep: Duration) {
+async fn tidy(
+    handle: Handle,
+    workspaces: Workspaces,
+    artifacts: ArtifactStore,
+    directory: PathBuf,
+    keep: Duration,
+) {
     loop {
-        match gc::tidy(&handle, &workspaces, &directory, keep).await {
+        match gc::tidy(&handle, &workspaces, &artifacts, &directory, keep).await {
             Ok(gone) if !gone.removed.is_empty() => {
                 tracing::info!(removed = gone.removed.len(), "forgot old runs");
             }
@@ -227,14 +241,14 @@ fn with_standard_services(router: Router) -> Router {
 }
 
 impl Server {
-    /// Also serves `/healthz` and `/metrics`, until the coordinator is stopped.
-    pub fn observe(&self, listener: TcpListener) {
-        let stopped = self.stop.clone().cancelled_owned();
-        let serving =
-            crate::serve::http::serve(self.handle.clone(), self.logs.clone(), listener, stopped);
+    /// Also serves `/healthz` and `/metrics`, and the pages if there are options for them, until the coordinator is
+    /// stopped.
+    pub fn observe(&self, listener: TcpListener, pages: Option<web::Options>) {
+        let (handle, logs, stop) = (self.handle.clone(), self.logs.clone(), self.stop.clone());
+        let serving = crate::serve::http::serve(handle, logs, pages, listener, stop);
         tokio::spawn(async move {
             if let Err(error) = serving.await {
-                tracing::error!(%error, "no metrics any more");
+                tracing::error!(%error, "metrics and pages stopped");
             }
         });
     }

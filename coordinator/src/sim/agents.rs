@@ -6,6 +6,7 @@ use super::machine::Disk;
 use super::network::Message;
 use super::world::{Happening, Res, World};
 use crate::dispatch::core::ConnectionId;
+use phalanx_agent::ahead::core::{Effect as AheadEffect, Input as Ahead};
 use phalanx_agent::link::backoff;
 use phalanx_agent::link::core::{Effect, Link};
 use phalanx_agent::link::logs::spool::Over;
@@ -13,6 +14,9 @@ use phalanx_proto::link::{FromAgent, ToAgent};
 use phalanx_shared::event::{EventKind, LogStream};
 use phalanx_shared::id::Token;
 use std::time::Duration;
+
+/// Longer than any world.
+const HANGS: Duration = Duration::from_secs(86_400);
 
 impl World {
     pub fn start_agent(&mut self, agent: usize) -> Res {
@@ -126,6 +130,8 @@ impl World {
             Effect::Send(mut message) => {
                 if let FromAgent::Hello(hello) = &mut message {
                     hello.instance = format!("process-{life}");
+                    let term = self.center.as_ref().map(|center| center.epoch);
+                    self.machines[agent].said = term.map(|term| (term, hello.clone()));
                 }
                 if let Some(connection) = self.machines[agent].connection {
                     self.transmit(connection, Message::Up(message));
@@ -153,15 +159,8 @@ impl World {
                 self.later(pause, Happening::LogsOver { agent, life, token });
             }
             Effect::Prefetch(images) => {
-                let pause = self.random.millis(500, 5_000);
-                self.later(
-                    pause,
-                    Happening::Pulled {
-                        agent,
-                        life,
-                        images,
-                    },
-                );
+                let effects = self.machines[agent].ahead.handle(Ahead::Wanted(images));
+                self.prepare(agent, effects)?;
             }
             Effect::Reconnect(_) => {
                 if let Some(connection) = self.machines[agent].connection {
@@ -187,18 +186,69 @@ impl World {
         Ok(())
     }
 
-    /// Adds pulled images to an agent, which queued cells will need.
-    pub fn pulled(&mut self, agent: usize, life: u64, images: Vec<String>) {
-        let machine = &mut self.machines[agent];
-        if let (Some(link), true) = (&mut machine.link, machine.life == life) {
-            self.tally.count("images pulled ahead");
-            for image in images {
-                if !machine.about.images.contains(&image) {
-                    machine.about.images.push(image);
+    /// Begins and gives up the preparation of images, and reports it.
+    fn prepare(&mut self, agent: usize, effects: Vec<AheadEffect>) -> Res {
+        let life = self.machines[agent].life;
+        for effect in effects {
+            match effect {
+                AheadEffect::Begin { number, image } => {
+                    self.machines[agent].preparing.insert(number, image);
+                    // Some hang until they are given up.
+                    let pause = match self.random.chance(100) {
+                        true => HANGS,
+                        false => self.random.millis(500, 5_000),
+                    };
+                    self.later(
+                        pause,
+                        Happening::Prepared {
+                            agent,
+                            life,
+                            number,
+                        },
+                    );
+                }
+                AheadEffect::GiveUp { number } => {
+                    self.tally.count("preparation given up");
+                    self.machines[agent].preparing.remove(&number);
+                }
+                AheadEffect::Report(images) => {
+                    self.with_link(agent, |link| link.prepares(images))?;
                 }
             }
-            link.holds_images(machine.about.images.clone());
         }
+        Ok(())
+    }
+
+    /// Ends the preparation of an image: it is there, or that failed.
+    pub fn prepared(&mut self, agent: usize, life: u64, number: u64) -> Res {
+        let ready = !self.random.chance(150);
+        let machine = &mut self.machines[agent];
+        if machine.link.is_none() || machine.life != life {
+            return Ok(());
+        }
+        let Some(image) = machine.preparing.remove(&number) else {
+            return Ok(());
+        };
+        match ready {
+            true => {
+                self.tally.count("image prepared ahead");
+                machine.about.images.push(image.id().to_owned());
+                let images = machine.about.images.clone();
+                if let Some(link) = &mut machine.link {
+                    link.holds_images(images);
+                }
+            }
+            false => self.tally.count("preparation failed"),
+        }
+        let ended = Ahead::Ended { number, ready };
+        let effects = self.machines[agent].ahead.handle(ended);
+        self.prepare(agent, effects)
+    }
+
+    /// Returns whether no agent prepares an image.
+    pub fn nobody_prepares(&self) -> bool {
+        let idle = |machine: &super::machine::Machine| machine.preparing.is_empty();
+        self.machines.iter().all(idle)
     }
 
     pub fn logs_over(&mut self, agent: usize, life: u64, token: Token) -> Res {

@@ -9,10 +9,10 @@ use phalanx_agent::context::masks::Masks;
 use phalanx_agent::context::services::Down;
 use phalanx_agent::runtime::docker::Kind;
 use phalanx_agent::sequence::core::Sequence;
-use phalanx_agent::sequence::effect::{Effect, Input, Limits, NodeId, Now, Timer};
+use phalanx_agent::sequence::effect::{Effect, Input, Judgement, Limits, NodeId, Now, Timer};
 use phalanx_agent::sequence::skip::{Describe, expand};
 use phalanx_agent::sink::{Mask, Stamped};
-use phalanx_agent::step::contract::{Asked, End, Item, Opening};
+use phalanx_agent::step::contract::{Asked, End, Item, Items, Opening};
 use phalanx_proto::link::Offer;
 use phalanx_shared::cancel::CancelOrder;
 use phalanx_shared::event::{EventKind, Failure};
@@ -220,6 +220,7 @@ impl World {
     pub fn service_down(&mut self, agent: usize, token: &Token, reason: &str) -> Res {
         let down = Down {
             service: "db".to_owned(),
+            root: "db".to_owned(),
             outcome: Outcome::Errored,
             reason: reason.to_owned(),
             failure: Failure::default(),
@@ -292,7 +293,7 @@ impl World {
                 return Ok(Some(Input::Asked { node, result }));
             }
             Effect::List { node, .. } => {
-                let result = Ok(Vec::new());
+                let result = Ok(Items::default());
                 return Ok(Some(Input::Listed { node, result }));
             }
             Effect::Open { node, item, .. } => {
@@ -309,6 +310,8 @@ impl World {
                 self.in_cell(agent, token, pause, InCell::Acted(node));
                 return Ok(Some(Input::Acting));
             }
+            // No simulated spec has a snapshot.
+            Effect::Recall { .. } | Effect::Remember { .. } | Effect::Forget { .. } => {}
             // The sequence itself ignores a late answer.
             Effect::Stop { .. } => {}
             Effect::Arm { timer, after } => {
@@ -320,12 +323,26 @@ impl World {
             Effect::Disarm(timer) => {
                 cell.armed.remove(&timer);
             }
-            Effect::Finish { outcome, reason } => {
-                let ending = Ending::Judged(outcome, reason);
+            Effect::Finish(judgement) => {
+                let ending = Ending::Judged(judgement);
                 let verdict = judge(ending, Keep::Never, cell.cancel.as_ref());
                 cell.closing = true;
-                let (outcome, reason) = (verdict.outcome, verdict.reason);
-                self.say(agent, token, EventKind::AttemptFinished { outcome, reason })?;
+                let Judgement {
+                    outcome,
+                    reason,
+                    timed_out,
+                    culprit,
+                } = verdict.judgement;
+                self.say(
+                    agent,
+                    token,
+                    EventKind::AttemptFinished {
+                        outcome,
+                        reason,
+                        timed_out,
+                        culprit,
+                    },
+                )?;
                 let pause = self.random.millis(1, 800);
                 self.in_cell(agent, token, pause, InCell::Closed);
             }

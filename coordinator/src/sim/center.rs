@@ -252,13 +252,12 @@ impl World {
     /// Handles a message that arrived over a connection.
     pub fn arrived(&mut self, connection: ConnectionId, message: FromAgent) -> Res {
         let now = self.now;
-        let Some(agent) = self
-            .network
-            .agent(connection)
-            .map(|n| self.machines[n].about.agent.clone())
-        else {
+        let Some(machine) = self.network.agent(connection).map(|n| &self.machines[n]) else {
             return Ok(());
         };
+        let agent = machine.about.agent.clone();
+        let is_hello = matches!(message, FromAgent::Hello(_));
+        let late = is_hello && machine.connection != Some(connection);
         let Some(center) = &mut self.center else {
             return Ok(());
         };
@@ -271,7 +270,7 @@ impl World {
                 self.tally.count("identity free for an impostor");
                 return Ok(());
             }
-        } else {
+        } else if !late {
             center.heard.insert(agent.clone(), now);
         }
         let greeted =
@@ -296,10 +295,10 @@ impl World {
                     }
                     center.wires.insert(agent.clone(), connection);
                 } else {
-                    self.tally.count(if impostor {
-                        "identity kept from an impostor"
-                    } else {
-                        "next process waited for its identity"
+                    self.tally.count(match () {
+                        () if impostor => "identity kept from an impostor",
+                        () if late => "late Hello refused",
+                        () => "next process waited for its identity",
                     });
                 }
                 effects

@@ -253,6 +253,9 @@ impl World {
                 open.push(format!("{run}: {cells:?}"));
             }
         }
+        if !self.nobody_prepares() {
+            open.push("an agent prepares images that no cell needs".to_owned());
+        }
         open.join("; ")
     }
 }

@@ -9,6 +9,7 @@ use crate::run::core::{Effect as RunEffect, Input};
 use crate::schedule::core::{CellRequest, Effect as ScheduleEffect, Input as ScheduleInput};
 use phalanx_proto::link::Offer;
 use phalanx_shared::id::{AgentId, RunId, Token};
+use phalanx_shared::plan::WantedImage;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -132,8 +133,12 @@ impl World {
             token: token.clone(),
             labels: cell.runs_on.clone(),
             resources: cell.resources,
-            images: image.map(ToString::to_string).into_iter().collect(),
+            images: image
+                .map(|image| WantedImage::plain(&image.to_string()))
+                .into_iter()
+                .collect(),
             expected_ms: history.expected_ms(cell),
+            needs: Vec::new(),
         })
     }
 
@@ -157,13 +162,17 @@ impl World {
                     if let Some(center) = &mut self.center {
                         center.seats.assigned(&token, &agent);
                     }
+                    let placement = self.center.as_ref().map(|c| c.scheduler.placement(&token));
                     let input = Input::Runnable {
                         token,
                         agent,
                         agent_name,
+                        placement: placement.unwrap_or_default(),
                     };
                     self.tell_run(&run, input)?;
                 }
+                ScheduleEffect::Prefetch { images, .. }
+                    if images.is_empty() && self.switch == Switch::ListsKept => {}
                 ScheduleEffect::Prefetch { agent, images } => {
                     self.session(&agent, SessionInput::Prefetch { images })?;
                 }

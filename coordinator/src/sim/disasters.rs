@@ -2,7 +2,7 @@
 
 use super::network::Message;
 use super::world::{Happening, Res, World};
-use crate::dispatch::core::Input as SessionInput;
+use crate::dispatch::core::{ConnectionId, Input as SessionInput};
 use phalanx_proto::PROTOCOLS;
 use phalanx_proto::link::{FromAgent, Hello};
 use phalanx_shared::event::{AttemptRef, Event, EventKind};
@@ -77,7 +77,8 @@ impl World {
                 self.machines[agent].drive.set_full(full);
             }
             25 => self.forge(agent),
-            26 | 27 => self.pretend(agent),
+            26 => self.pretend(agent),
+            27 => self.delay_hello(agent),
             _ => self.lie(agent),
         }
         let pause = self.random.millis(200, 2_500);
@@ -167,6 +168,8 @@ impl World {
         let kind = EventKind::AttemptFinished {
             outcome: Outcome::Passed,
             reason: None,
+            timed_out: false,
+            culprit: None,
         };
         let event = Event {
             run: token.run.clone(),
@@ -258,9 +261,48 @@ impl World {
             images: Vec::new(),
             inventory: Vec::new(),
             instance: IMPOSTOR.to_owned(),
+            number: u64::MAX,
+            policy: None,
+            ahead: Some(about.ahead),
         };
         self.transmit(connection, Message::Up(FromAgent::Hello(hello)));
-        // It leaves again, since nothing handles its side.
+        self.leave_again(connection, agent);
+    }
+
+    /// Sends the agent's last Hello once more, much later, as a connection would that it has given up since.
+    fn delay_hello(&mut self, agent: usize) {
+        let machine = &self.machines[agent];
+        let life = machine.life;
+        if let Some((term, hello)) = machine.said.clone() {
+            let pause = self.random.millis(0, 8_000);
+            let late = Happening::LateHello {
+                agent,
+                life,
+                term,
+                hello: Box::new(hello),
+            };
+            self.later(pause, late);
+        }
+    }
+
+    /// Delivers a late Hello. A connection to a coordinator ends with its process, and so does one of an agent.
+    pub fn late_hello(&mut self, agent: usize, life: u64, term: u64, hello: Hello) {
+        let machine = &self.machines[agent];
+        let same = self
+            .center
+            .as_ref()
+            .is_some_and(|center| center.epoch == term);
+        if !same || machine.link.is_none() || machine.life != life {
+            return;
+        }
+        self.tally.count("Hello came late");
+        let connection = self.network.open(agent);
+        self.transmit(connection, Message::Up(FromAgent::Hello(hello)));
+        self.leave_again(connection, agent);
+    }
+
+    /// Ends a connection that nobody handles at the agent's side.
+    fn leave_again(&mut self, connection: ConnectionId, agent: usize) {
         self.later(Duration::from_millis(500), Happening::HangUp { connection });
         let gone = Happening::UpBroken { connection, agent };
         self.later(Duration::from_millis(600), gone);

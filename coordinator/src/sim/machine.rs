@@ -4,12 +4,15 @@
 use super::cell::Cell;
 use super::random::Random;
 use crate::dispatch::core::ConnectionId;
+use phalanx_agent::ahead::core::Queue;
 use phalanx_agent::link::core::{About, Link};
 use phalanx_agent::link::overflow::{Overflow, Place};
 use phalanx_agent::link::spool::{Limits, Spool};
+use phalanx_proto::link::Hello;
 use phalanx_shared::id::{AgentId, Token};
 use phalanx_shared::invariant::{self, Violation};
 use phalanx_shared::plan::Resources;
+use phalanx_shared::plan::WantedImage;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -104,6 +107,8 @@ pub struct Machine {
     /// Number of the current process. Agenda entries of an earlier process don't count.
     pub life: u64,
     pub connection: Option<ConnectionId>,
+    /// The last Hello of the current process, and the term of the coordinator that it was for.
+    pub said: Option<(u64, Hello)>,
     pub cells: BTreeMap<Token, Cell>,
     pub failed_connects: u32,
     /// Index of the engine that it uses; two agents may share one.
@@ -115,6 +120,9 @@ pub struct Machine {
     pub clock_off: i64,
     /// Attempts that this process began.
     pub began: BTreeSet<Token>,
+    /// Images that it prepares ahead, and the work in progress by number.
+    pub ahead: Queue,
+    pub preparing: BTreeMap<u64, WantedImage>,
 }
 
 impl Machine {
@@ -136,12 +144,15 @@ impl Machine {
                 subnets: 4,
             },
             images: vec![],
+            policy: None,
+            ahead: u32::try_from(random.below(3)).unwrap_or(0),
         };
         Machine {
             about,
             link: None,
             life: 0,
             connection: None,
+            said: None,
             cells: BTreeMap::new(),
             failed_connects: 0,
             engine: number.saturating_sub(1),
@@ -149,6 +160,8 @@ impl Machine {
             frozen_until: Duration::ZERO,
             clock_off: 0,
             began: BTreeSet::new(),
+            ahead: Queue::new(0),
+            preparing: BTreeMap::new(),
         }
     }
 
@@ -169,6 +182,7 @@ impl Machine {
         };
         self.life += 1;
         self.began.clear();
+        self.ahead = Queue::new(self.about.ahead);
         self.link = Some(Link::new(self.about.clone(), Spool::new(disk, limits)));
         self.failed_connects = 0;
     }
@@ -177,7 +191,9 @@ impl Machine {
     pub fn kill(&mut self) {
         self.link = None;
         self.connection = None;
+        self.said = None;
         self.cells.clear();
+        self.preparing.clear();
         self.frozen_until = Duration::ZERO;
     }
 }

@@ -36,6 +36,10 @@ impl World {
                 }
                 self.lost(agent, gone)
             }
+            Effect::Ahead { images } => self.schedule(ScheduleInput::Ahead {
+                agent: agent.clone(),
+                images,
+            }),
             Effect::Draining => self.schedule(ScheduleInput::AgentDraining {
                 agent: agent.clone(),
             }),

@@ -82,6 +82,8 @@ impl Seats {
                     self.change(&agent, |seat| seat.paused = None);
                 }
             }
+            // Images that are prepared change nothing about who may run what.
+            Input::Ahead { .. } => {}
             // The pause is known only afterwards.
             Input::Declined { .. } => {}
             Input::Released { token } => {
@@ -143,6 +145,7 @@ impl Seats {
                 labels: &request.labels,
                 resources: request.resources,
                 limited: self.limited(request, &labels),
+                needs: &[],
             })
             .collect();
         let capacities: Vec<Capacity<'_>> = self
@@ -159,6 +162,7 @@ impl Seats {
                     free_slots: seat.slots.saturating_sub(taken),
                     free: seat.resources.minus(&used),
                     takes: seat.connected && !seat.draining && seat.paused.is_none(),
+                    policy: None,
                 }
             })
             .collect();

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 /// What must occur within a few hundred seeds.
-const EXPECTED: [&str; 57] = [
+const EXPECTED: [&str; 61] = [
+    "Hello came late",
     "agent crashed",
     "agent ended an attempt that wasn't its own any more",
     "agent left",
@@ -35,7 +36,7 @@ const EXPECTED: [&str; 57] = [
     "forged what only a coordinator says",
     "hole noticed",
     "identity kept from an impostor",
-    "images pulled ahead",
+    "image prepared ahead",
     "impostor said Hello",
     "journal waited for room",
     "leftover reaped",
@@ -43,6 +44,7 @@ const EXPECTED: [&str; 57] = [
     "lied about an attempt to come",
     "lied about another's cell",
     "lied with a stale token",
+    "late Hello refused",
     "message delayed",
     "message doubled",
     "message lost",
@@ -51,6 +53,8 @@ const EXPECTED: [&str; 57] = [
     "offer declined",
     "offer unanswered",
     "partition",
+    "preparation failed",
+    "preparation given up",
     "producer waited for the spool",
     "reaper found no engine",
     "run cancelled",

@@ -13,7 +13,7 @@ use crate::dispatch::core::ConnectionId;
 use crate::journal::Past;
 use crate::schedule::core::Input as ScheduleInput;
 use phalanx_agent::context::masks::Masks;
-use phalanx_proto::link::{FromAgent, ToAgent};
+use phalanx_proto::link::{FromAgent, Hello, ToAgent};
 use phalanx_shared::id::{AgentId, RunId, Token};
 use phalanx_shared::invariant::Violation;
 use phalanx_shared::time::Timestamp;
@@ -79,10 +79,10 @@ pub enum Happening {
         token: Token,
         what: InCell,
     },
-    Pulled {
+    Prepared {
         agent: usize,
         life: u64,
-        images: Vec<String>,
+        number: u64,
     },
     Reap {
         agent: usize,
@@ -92,6 +92,13 @@ pub enum Happening {
         agent: usize,
         life: u64,
         token: Token,
+    },
+    /// A Hello arrives over a connection that its agent gave up long ago.
+    LateHello {
+        agent: usize,
+        life: u64,
+        term: u64,
+        hello: Box<Hello>,
     },
     Disaster,
     Calm,
@@ -115,9 +122,10 @@ impl Happening {
             Happening::DownBroken { .. } => "break seen by an agent",
             Happening::HangUp { .. } => "end of a connection",
             Happening::Cell { .. } => "cell",
-            Happening::Pulled { .. } => "end of a pull",
+            Happening::Prepared { .. } => "end of a pull or build",
             Happening::Reap { .. } => "reaping",
             Happening::LogsOver { .. } => "end of logs",
+            Happening::LateHello { .. } => "late Hello",
             Happening::Disaster => "disaster",
             Happening::Calm => "calm",
             Happening::Tick => "tick",
@@ -248,7 +256,7 @@ impl World {
             }
             if self.calm {
                 let end = *end.get_or_insert(at + PATIENCE);
-                let clean = self.engines.iter().all(Engine::is_empty);
+                let clean = self.engines.iter().all(Engine::is_empty) && self.nobody_prepares();
                 if self.unsubmitted == 0 && self.disk.open_runs().is_empty() && clean {
                     self.disk
                         .all_finished()
@@ -304,7 +312,7 @@ impl World {
             Happening::Connect { agent, .. }
             | Happening::DownBroken { agent, .. }
             | Happening::Cell { agent, .. }
-            | Happening::Pulled { agent, .. }
+            | Happening::Prepared { agent, .. }
             | Happening::Reap { agent, .. }
             | Happening::LogsOver { agent, .. } => *agent,
             _ => return None,
@@ -337,11 +345,11 @@ impl World {
             Happening::StartAgent { agent } => self.start_agent(agent)?,
             Happening::Connect { agent, life } => self.connect(agent, life)?,
             Happening::Reap { agent, life } => self.reap_now_and_then(agent, life)?,
-            Happening::Pulled {
+            Happening::Prepared {
                 agent,
                 life,
-                images,
-            } => self.pulled(agent, life, images),
+                number,
+            } => self.prepared(agent, life, number)?,
             Happening::Up {
                 connection,
                 message,
@@ -363,6 +371,12 @@ impl World {
                 what,
             } => self.cell_goes_on(agent, life, &token, what)?,
             Happening::LogsOver { agent, life, token } => self.logs_over(agent, life, token)?,
+            Happening::LateHello {
+                agent,
+                life,
+                term,
+                hello,
+            } => self.late_hello(agent, life, term, *hello),
             Happening::Disaster => self.disaster()?,
             Happening::Calm => {
                 self.calm = true;

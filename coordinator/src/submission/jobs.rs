@@ -3,21 +3,33 @@
 
 use super::Jobs;
 use async_trait::async_trait;
-use phalanx_shared::id::CellId;
-use phalanx_shared::plan::{self, CellJob, Keep};
+use phalanx_shared::id::{CellId, RunId};
+use phalanx_shared::plan::{self, CellJob, Keep, SnapshotUse, WantedImage};
+use phalanx_shared::policy::{Need, Rule};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// The jobs of one plan.
 pub(super) struct SpecJobs {
     jobs: Arc<plan::Jobs>,
     keep: Keep,
+    pinned: BTreeMap<String, String>,
+    snapshots: SnapshotUse,
 }
 
 impl SpecJobs {
-    pub fn new(jobs: plan::Jobs, keep: Keep) -> Self {
+    /// `pinned` are the images that replace those of the spec, by service.
+    pub fn new(
+        jobs: plan::Jobs,
+        keep: Keep,
+        pinned: BTreeMap<String, String>,
+        snapshots: SnapshotUse,
+    ) -> Self {
         SpecJobs {
             jobs: Arc::new(jobs),
             keep,
+            pinned,
+            snapshots,
         }
     }
 }
@@ -32,14 +44,34 @@ impl Jobs for SpecJobs {
         } else {
             self.jobs.job(cell, self.keep)
         };
-        job.map(Arc::new).map_err(|problems| {
+        let pinned = |job| {
+            Arc::new(CellJob {
+                images: self.pinned.clone(),
+                snapshots: self.snapshots,
+                ..job
+            })
+        };
+        job.map(pinned).map_err(|problems| {
             let messages: Vec<String> = problems.into_iter().map(|p| p.message).collect();
             messages.join("; ")
         })
     }
 
-    fn images(&self, cell: &CellId) -> Vec<String> {
-        self.jobs.images(cell)
+    fn images(&self, cell: &CellId, run: &RunId) -> Vec<WantedImage> {
+        // The tags that the spec names aren't needed. The few cells that run with pinned images don't wait for a pull.
+        match self.pinned.is_empty() {
+            true => self.jobs.images(cell, run),
+            false => Vec::new(),
+        }
+    }
+
+    fn needs(&self, cell: &CellId) -> Vec<Need> {
+        let mut needs = self.jobs.needs(cell);
+        if !self.pinned.is_empty() {
+            // The images that the spec names aren't used. The agent asks about the pinned ones.
+            needs.retain(|need| need.rule != Rule::Registries);
+        }
+        needs
     }
 
     fn secrets(&self) -> Vec<String> {

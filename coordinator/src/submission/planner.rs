@@ -9,11 +9,13 @@ use crate::journal::Submission;
 use crate::workspace::Workspaces;
 use phalanx_proto::convert::Refusal;
 use phalanx_shared::diagnostic::{Diagnostic, Severity, Sources, Span};
+use phalanx_shared::error_code::ErrorCode;
 use phalanx_shared::expr::ReadFile;
 use phalanx_shared::input::Given;
 use phalanx_shared::language;
 use phalanx_shared::language::model::Spec;
 use phalanx_shared::plan::{self, Plan, Request, Selection, expand};
+use phalanx_shared::trace::estimated_spans;
 use serde_json::Value;
 use std::sync::Arc;
 
@@ -67,7 +69,10 @@ impl Loaded {
             },
             max_cells,
         });
-        plan.map_err(|diagnostics| self.refuse(diagnostics))
+        plan.map_err(|mut diagnostics| {
+            Diagnostic::mark(&mut diagnostics, ErrorCode::Plan);
+            self.refuse(diagnostics)
+        })
     }
 }
 
@@ -80,11 +85,13 @@ impl Planner for SpecPlanner {
         }
         let plan = loaded.expand(submission, brought(submission), self.max_cells)?;
         let warnings = loaded.warnings.clone();
+        let spans = estimated_spans(&loaded.spec, plan.cells.len());
         let jobs = jobs(loaded, &plan, submission)?;
         Ok(Planned {
             plan,
             jobs,
             warnings,
+            spans,
         })
     }
 
@@ -157,7 +164,12 @@ pub fn load(submission: &Submission) -> Result<Loaded, Refusal> {
 fn jobs(loaded: Loaded, plan: &Plan, submission: &Submission) -> Result<Arc<dyn Jobs>, Refusal> {
     let Loaded { spec, sources, .. } = loaded;
     match plan::Jobs::new(spec, sources.clone(), plan.clone()) {
-        Ok(jobs) => Ok(Arc::new(SpecJobs::new(jobs, submission.keep))),
+        Ok(jobs) => Ok(Arc::new(SpecJobs::new(
+            jobs,
+            submission.keep,
+            submission.images.clone(),
+            submission.snapshots,
+        ))),
         Err(diagnostics) => Err(Refusal {
             diagnostics,
             sources,

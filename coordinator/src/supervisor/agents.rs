@@ -115,6 +115,9 @@ impl Agents {
                 gathers.end(&agent);
                 self.lost(agent, gone).await;
             }
+            FromAgents::Ahead { agent, images } => {
+                self.schedule(ScheduleInput::Ahead { agent, images }).await;
+            }
             FromAgents::Draining { agent } => {
                 self.schedule(ScheduleInput::AgentDraining { agent }).await;
             }

@@ -16,6 +16,7 @@ use crate::schedule::actor::{AddRun, Scheduling};
 use crate::schedule::core::RunLimits;
 use crate::schedule::expected::History;
 use crate::submission::{Jobs, NoJobs, Planned, Planner};
+use crate::trace;
 use kameo::Actor;
 use kameo::actor::{ActorId, ActorRef, Spawn, WeakActorRef};
 use kameo::error::{ActorStopReason, Infallible};
@@ -26,7 +27,8 @@ use phalanx_shared::event::{Event, EventKind, Recorded};
 use phalanx_shared::id::RunId;
 use phalanx_shared::run_state::RunState;
 use phalanx_shared::time::Timestamp;
-use phalanx_shared::trace::TraceContext;
+use phalanx_shared::trace::spans::{MOST, RERUN_OF, RERUN_TRACE, SPLIT};
+use phalanx_shared::trace::{RunTrace, TraceContext};
 use std::collections::{BTreeMap, HashMap};
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -136,11 +138,20 @@ impl Message<Launch> for Coordinator {
         let now = self.clock.wall();
         let mut submission = submission;
         // The submission of a rerun names the old run's trace; the new run gets its own, or none.
-        submission.origin.remove(TRACE);
+        let original = submission.origin.remove(TRACE);
+        submission.origin.remove(RERUN_TRACE);
+        submission.origin.remove(SPLIT);
         if self.settings.tracer.is_some() {
             let trace = TraceContext::of_run(&run, within(&submission)).trace;
             let origin = &mut submission.origin;
             origin.insert(TRACE.to_owned(), trace.to_string().into());
+            // The rerun's spans link to the original's.
+            if let Some(original) = original.filter(|_| origin.contains_key(RERUN_OF)) {
+                origin.insert(RERUN_TRACE.to_owned(), original);
+            }
+            if planned.spans > MOST {
+                origin.insert(SPLIT.to_owned(), true.into());
+            }
         }
         let new = NewRun {
             run: run.clone(),
@@ -254,11 +265,13 @@ impl Coordinator {
             index: self.registry.index().clone(),
             tail,
             clock: self.clock.clone(),
-            trace: self
-                .settings
-                .tracer
-                .as_ref()
-                .map(|_| TraceContext::of_run(&run, within(submission))),
+            trace: self.settings.tracer.as_ref().map(|_| RunTrace {
+                context: TraceContext::of_run(&run, within(submission)),
+                split: submission
+                    .origin
+                    .get(SPLIT)
+                    .is_some_and(|split| *split == true),
+            }),
         };
         let actor = Run::spawn_link_with_mailbox(me, args, mailbox::unbounded()).await;
         let handle = RunHandle {
@@ -269,7 +282,7 @@ impl Coordinator {
         if let Some(tracer) = &self.settings.tracer {
             let store = self.journal.store().clone();
             let registry = self.registry.clone();
-            tracer.follow(&run, within(submission), store, registry, &handle);
+            trace::follow(tracer, &run, within(submission), store, registry, &handle);
         }
         let add = AddRun {
             run,

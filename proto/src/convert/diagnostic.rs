@@ -4,6 +4,7 @@ use crate::fitting::cut;
 use crate::limit::STATUS_DETAILS_BYTES;
 use crate::v1;
 use phalanx_shared::diagnostic::{Diagnostic, Severity, Source, Sources, Span};
+use phalanx_shared::error_code::ErrorCode;
 use prost::Message;
 use tonic::{Code, Status};
 
@@ -80,6 +81,7 @@ impl TryFrom<v1::Diagnostic> for Diagnostic {
             span,
             help,
             related,
+            code,
         } = wire;
         let severity = match v1::Severity::try_from(severity) {
             Ok(v1::Severity::Warning) => Severity::Warning,
@@ -100,6 +102,8 @@ impl TryFrom<v1::Diagnostic> for Diagnostic {
             span: span.map(Into::into),
             help,
             related,
+            // A later version may know further codes.
+            code: ErrorCode::parse(&code),
         })
     }
 }
@@ -112,6 +116,7 @@ impl From<Diagnostic> for v1::Diagnostic {
             span,
             help,
             related,
+            code,
         } = diagnostic;
         let severity = match severity {
             Severity::Warning => v1::Severity::Warning,
@@ -126,6 +131,7 @@ impl From<Diagnostic> for v1::Diagnostic {
                 span: Some(span.into()),
                 label,
             }),
+            code: code.map(|code| code.to_string()).unwrap_or_default(),
         }
     }
 }

@@ -2,12 +2,14 @@
 
 use super::event::{InvalidEvent, from_agent};
 use super::identity::{InvalidId, id, printable, short};
+use super::policy;
 use super::resources::MissingResources;
 use super::token::{InvalidToken, required};
 use crate::limit::{
-    BATCH_EVENTS, HELD, IMAGE_BYTES, IMAGES, LABEL_BYTES, LABELS, NAME_BYTES, SLOTS,
+    AHEAD, BATCH_EVENTS, DOING_BYTES, HELD, IMAGE_BYTES, IMAGES, LABEL_BYTES, LABELS, NAME_BYTES,
+    SLOTS,
 };
-use crate::link::{FromAgent, Held, Hello, Obituary};
+use crate::link::{Ahead, AheadState, FromAgent, Held, Hello, Obituary};
 use crate::v1;
 use phalanx_shared::event::{AttemptRef, Event};
 use phalanx_shared::id::{AgentId, Token};
@@ -94,7 +96,53 @@ impl TryFrom<v1::FromAgent> for FromAgent {
             Up::Goodbye(v1::Goodbye { reason }) => FromAgent::Goodbye {
                 reason: short("the reason", reason)?,
             },
+            Up::Ahead(v1::Ahead { images }) => FromAgent::Ahead {
+                images: bounded("the list of images", images, AHEAD)?
+                    .into_iter()
+                    .map(Ahead::try_from)
+                    .collect::<Result<_, _>>()?,
+            },
         })
+    }
+}
+
+impl TryFrom<v1::AheadImage> for Ahead {
+    type Error = InvalidFromAgent;
+
+    fn try_from(wire: v1::AheadImage) -> Result<Self, InvalidFromAgent> {
+        let state = wire.state();
+        let v1::AheadImage {
+            id,
+            state: _,
+            doing,
+        } = wire;
+        Ok(Ahead {
+            id: printable("the id of an image", id, IMAGE_BYTES)?,
+            state: match state {
+                v1::AheadState::Unspecified => AheadState::Waiting,
+                v1::AheadState::InProgress => {
+                    AheadState::Doing(printable("the progress", doing, DOING_BYTES)?)
+                }
+                v1::AheadState::Ready => AheadState::Ready,
+                v1::AheadState::Failed => AheadState::Failed,
+            },
+        })
+    }
+}
+
+impl From<Ahead> for v1::AheadImage {
+    fn from(ahead: Ahead) -> Self {
+        let (state, doing) = match ahead.state {
+            AheadState::Waiting => (v1::AheadState::Unspecified, String::new()),
+            AheadState::Doing(doing) => (v1::AheadState::InProgress, doing),
+            AheadState::Ready => (v1::AheadState::Ready, String::new()),
+            AheadState::Failed => (v1::AheadState::Failed, String::new()),
+        };
+        v1::AheadImage {
+            id: ahead.id,
+            state: state.into(),
+            doing,
+        }
     }
 }
 
@@ -150,6 +198,9 @@ impl TryFrom<v1::Hello> for Hello {
             images,
             inventory,
             instance,
+            number,
+            policy_json,
+            ahead,
         } = wire;
         if min_protocol > max_protocol {
             return Err(InvalidFromAgent::Protocols(min_protocol, max_protocol));
@@ -177,6 +228,10 @@ impl TryFrom<v1::Hello> for Hello {
                 .map(Held::try_from)
                 .collect::<Result<_, _>>()?,
             instance: printable("the instance", instance, NAME_BYTES)?,
+            number,
+            // The agent itself decides, so rules that can't be read count as not reported.
+            policy: policy::read(&policy_json),
+            ahead,
         })
     }
 }
@@ -226,6 +281,9 @@ impl From<Hello> for v1::Hello {
             images,
             inventory,
             instance,
+            number,
+            policy,
+            ahead,
         } = hello;
         v1::Hello {
             agent_id: agent.0,
@@ -239,6 +297,9 @@ impl From<Hello> for v1::Hello {
             images,
             inventory: inventory.into_iter().map(Into::into).collect(),
             instance,
+            number,
+            policy_json: policy.map_or_else(Vec::new, |rules| policy::written(&rules)),
+            ahead,
         }
     }
 }
@@ -287,6 +348,9 @@ impl From<FromAgent> for v1::FromAgent {
             }),
             FromAgent::Draining => Up::Draining(v1::Draining {}),
             FromAgent::Goodbye { reason } => Up::Goodbye(v1::Goodbye { reason }),
+            FromAgent::Ahead { images } => Up::Ahead(v1::Ahead {
+                images: images.into_iter().map(Into::into).collect(),
+            }),
         };
         v1::FromAgent {
             message: Some(message),

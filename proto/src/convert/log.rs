@@ -2,6 +2,7 @@
 
 use super::identity::{InvalidId, id, short};
 use super::token::{InvalidToken, required};
+use super::workspace::workspace_digest;
 use crate::limit::LOG_CHUNK_BYTES;
 use crate::log::{Body, LogDown, LogUp, Record, Source};
 use crate::v1;
@@ -62,6 +63,9 @@ pub enum InvalidLogUp {
         "a log record of {length} bytes from {from}; 1 to {LOG_CHUNK_BYTES} bytes are allowed, ends beyond 2^64 are not"
     )]
     Extent { from: u64, length: u64 },
+    /// The digest of an artifact isn't 64 lower-case hexadecimal digits.
+    #[error("the digest of an artifact is no SHA-256 in hexadecimal")]
+    Digest,
 }
 
 impl TryFrom<v1::LogUp> for LogUp {
@@ -77,6 +81,8 @@ impl TryFrom<v1::LogUp> for LogUp {
             Up::Chunk(chunk) => chunk_from_wire(chunk)?,
             Up::Gap(gap) => gap_from_wire(gap)?,
             Up::End(v1::LogEnd { token, number }) => (token, number, Body::End),
+            Up::ArtifactChunk(chunk) => artifact_from_wire(chunk)?,
+            Up::ArtifactEnd(end) => artifact_end_from_wire(end)?,
         };
         if number == 0 {
             return Err(InvalidLogUp::ZeroNumber);
@@ -146,6 +152,41 @@ fn gap_from_wire(wire: v1::LogGap) -> Result<Parts, InvalidLogUp> {
     Ok((token, number, body))
 }
 
+fn artifact_from_wire(wire: v1::ArtifactChunk) -> Result<Parts, InvalidLogUp> {
+    let v1::ArtifactChunk {
+        token,
+        number,
+        artifact: id,
+        offset,
+        data: bytes,
+    } = wire;
+    let length = bytes.len() as u64;
+    let fits = !bytes.is_empty() && bytes.len() <= LOG_CHUNK_BYTES;
+    if !fits || offset.checked_add(length).is_none() {
+        return Err(InvalidLogUp::Extent {
+            from: offset,
+            length,
+        });
+    }
+    Ok((token, number, Body::Artifact { id, offset, bytes }))
+}
+
+fn artifact_end_from_wire(wire: v1::ArtifactEnd) -> Result<Parts, InvalidLogUp> {
+    let v1::ArtifactEnd {
+        token,
+        number,
+        artifact: id,
+        digest,
+        size,
+    } = wire;
+    // The digest becomes a file name.
+    let digest = match digest.is_empty() {
+        true => None,
+        false => Some(workspace_digest(digest).map_err(|_| InvalidLogUp::Digest)?),
+    };
+    Ok((token, number, Body::ArtifactEnd { id, digest, size }))
+}
+
 impl From<LogUp> for v1::LogUp {
     fn from(message: LogUp) -> Self {
         let message = match message {
@@ -190,6 +231,20 @@ fn record_to_wire(token: Token, record: Record) -> Up {
             to,
             reason,
         }),
+        Body::Artifact { id, offset, bytes } => Up::ArtifactChunk(v1::ArtifactChunk {
+            token,
+            number,
+            artifact: id,
+            offset,
+            data: bytes,
+        }),
+        Body::ArtifactEnd { id, digest, size } => Up::ArtifactEnd(v1::ArtifactEnd {
+            token,
+            number,
+            artifact: id,
+            digest: digest.unwrap_or_default(),
+            size,
+        }),
         Body::End => Up::End(v1::LogEnd { token, number }),
     }
 }
@@ -220,6 +275,15 @@ impl TryFrom<v1::LogDown> for LogDown {
                 token: required(token)?,
                 reason,
             },
+            Down::ArtifactRefused(v1::ArtifactRefused {
+                token,
+                artifact: id,
+                reason,
+            }) => LogDown::ArtifactRefused {
+                token: required(token)?,
+                id,
+                reason,
+            },
         })
     }
 }
@@ -236,6 +300,13 @@ impl From<LogDown> for v1::LogDown {
                 token: Some(token.into()),
                 reason,
             }),
+            LogDown::ArtifactRefused { token, id, reason } => {
+                Down::ArtifactRefused(v1::ArtifactRefused {
+                    token: Some(token.into()),
+                    artifact: id,
+                    reason,
+                })
+            }
         };
         v1::LogDown {
             message: Some(message),

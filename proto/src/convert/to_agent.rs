@@ -1,12 +1,15 @@
 //! Converts messages to an agent.
 
 use super::millis;
+use super::policy;
 use super::token::{InvalidToken, required};
+use crate::limit::AHEAD;
 use crate::link::{Offer, ToAgent, Welcome};
 use crate::v1;
 use phalanx_shared::cancel::CancelOrder;
-use phalanx_shared::id::Token;
-use phalanx_shared::plan::CellJob;
+use phalanx_shared::id::{RunId, Token};
+use phalanx_shared::plan::{CellJob, Wanted, WantedImage};
+use phalanx_shared::policy::Rules;
 use std::sync::Arc;
 use std::time::Duration;
 use v1::to_agent::Message as Down;
@@ -60,10 +63,61 @@ impl TryFrom<v1::ToAgent> for ToAgent {
             },
             Down::Heartbeat(v1::Heartbeat { number }) => ToAgent::Heartbeat { number },
             Down::Drain(v1::Drain {}) => ToAgent::Drain,
-            Down::Prefetch(v1::Prefetch { images }) => ToAgent::Prefetch { images },
+            Down::Prefetch(prefetch) => ToAgent::Prefetch {
+                images: wanted_images(prefetch),
+            },
             // A spec belongs to a session, so `specs` handles it.
             Down::Spec(_) => return Err(InvalidToAgent::Unknown),
         })
+    }
+}
+
+/// Converts a list of images. Leaves out what this version can't read, since no cell depends on it.
+fn wanted_images(wire: v1::Prefetch) -> Vec<WantedImage> {
+    let v1::Prefetch { images, wanted } = wire;
+    if wanted.is_empty() {
+        // From a coordinator of an earlier version.
+        let plain = images.iter().map(|image| WantedImage::plain(image));
+        return plain.take(AHEAD).collect();
+    }
+    wanted
+        .into_iter()
+        .take(AHEAD)
+        .filter_map(wanted_from_wire)
+        .collect()
+}
+
+fn wanted_from_wire(wire: v1::WantedImage) -> Option<WantedImage> {
+    let v1::WantedImage {
+        id,
+        what,
+        definition_json,
+        workspace,
+        run_id,
+    } = wire;
+    Some(WantedImage::new(Wanted {
+        id,
+        what,
+        definition: serde_json::from_slice(&definition_json).ok()?,
+        workspace: Some(workspace).filter(|digest| !digest.is_empty()),
+        run: Some(run_id).filter(|run| !run.is_empty()).map(RunId::from),
+    }))
+}
+
+fn wanted_to_wire(image: &WantedImage) -> v1::WantedImage {
+    let Wanted {
+        id,
+        what,
+        definition,
+        workspace,
+        run,
+    } = image.parts().clone();
+    v1::WantedImage {
+        id,
+        what,
+        definition_json: definition.to_string().into_bytes(),
+        workspace: workspace.unwrap_or_default(),
+        run_id: run.map(|run| run.to_string()).unwrap_or_default(),
     }
 }
 
@@ -78,6 +132,7 @@ impl TryFrom<v1::Welcome> for Welcome {
             heartbeat_ms,
             resume,
             coordinator_version,
+            policy_json,
         } = wire;
         Ok(Welcome {
             protocol,
@@ -89,6 +144,10 @@ impl TryFrom<v1::Welcome> for Welcome {
                 .map(|v1::Resume { token, durable_seq }| Ok((required(token)?, durable_seq)))
                 .collect::<Result<_, InvalidToken>>()?,
             coordinator_version,
+            policy: (!policy_json.is_empty()).then(|| {
+                // What can't be read must not allow anything.
+                policy::read(&policy_json).unwrap_or_else(|| Rules::closed(UNREADABLE))
+            }),
         })
     }
 }
@@ -102,6 +161,7 @@ impl From<Welcome> for v1::Welcome {
             heartbeat,
             resume,
             coordinator_version,
+            policy,
         } = welcome;
         v1::Welcome {
             protocol,
@@ -116,9 +176,13 @@ impl From<Welcome> for v1::Welcome {
                 })
                 .collect(),
             coordinator_version,
+            policy_json: policy.map_or_else(Vec::new, |rules| policy::written(&rules)),
         }
     }
 }
+
+/// Origin of rules that an agent can't read.
+const UNREADABLE: &str = "the coordinator's policy, which this version of the agent can't read";
 
 /// Converts an offer; `decode` reads its job.
 pub(crate) fn offer_from_wire(
@@ -217,7 +281,13 @@ impl From<ToAgent> for v1::ToAgent {
             }),
             ToAgent::Heartbeat { number } => Down::Heartbeat(v1::Heartbeat { number }),
             ToAgent::Drain => Down::Drain(v1::Drain {}),
-            ToAgent::Prefetch { images } => Down::Prefetch(v1::Prefetch { images }),
+            ToAgent::Prefetch { images } => {
+                let names = images.iter().filter_map(WantedImage::name);
+                Down::Prefetch(v1::Prefetch {
+                    images: names.map(str::to_owned).collect(),
+                    wanted: images.iter().map(wanted_to_wire).collect(),
+                })
+            }
         };
         v1::ToAgent {
             message: Some(message),

@@ -2,20 +2,25 @@
 
 use phalanx_proto::convert::Refusal;
 use phalanx_proto::limit::SLOTS;
-use phalanx_proto::link::{FromAgent, Held, Hello, Offer, ToAgent, Welcome};
+use phalanx_proto::link::{Ahead, AheadState, FromAgent, Held, Hello, Offer, ToAgent, Welcome};
 use phalanx_proto::log::{Body, LogDown, LogUp, Record, Source as LogSource};
 use phalanx_proto::workspace::Part as WorkspacePart;
 use phalanx_shared::cancel::CancelOrder;
 use phalanx_shared::diagnostic::{Diagnostic, Severity, Source, Sources, Span};
 use phalanx_shared::event::{
-    AttemptRef, CheckResult, Event, EventKind, Failure, KeptService, LogStream, LogTail, Output,
-    Part, Recorded, ServiceState, StepResult,
+    Artifact, ArtifactLack, ArtifactProblem, AttemptRef, Capacity, CheckResult, Event, EventKind,
+    Failure, KeptService, LogStream, LogTail, Output, Part, Placement, Recorded, ServiceState,
+    SnapshotState, StepResult,
 };
 use phalanx_shared::id::{AgentId, CellId, RunId, Token};
 use phalanx_shared::language::model::{CellSettings, Spec, Strategy as Matrix};
 use phalanx_shared::outcome::Outcome;
-use phalanx_shared::plan::{CellJob, Keep, Plan, PlannedCell, Resources, SpecSource};
+use phalanx_shared::plan::{
+    CellJob, Keep, Plan, PlannedCell, Resources, SnapshotUse, SpecSource, Wanted, WantedImage,
+};
+use phalanx_shared::policy::Rules;
 use phalanx_shared::time::Timestamp;
+use phalanx_shared::wait::{Wait, WaitCause};
 use proptest::collection::{btree_map, vec};
 use proptest::option::of;
 use proptest::prelude::*;
@@ -175,6 +180,7 @@ fn plan() -> impl Strategy<Value = Plan> {
                 max_parallel,
                 fail_fast,
                 queue_timeout_ms,
+                max_skips: None,
                 workspace: None,
                 files: Default::default(),
             },
@@ -198,6 +204,7 @@ fn job() -> impl Strategy<Value = CellJob> {
                         fail_fast: None,
                         max_parallel: None,
                         queue_timeout: None,
+                        max_skips: None,
                         span: Span::default(),
                     },
                     cell: CellSettings::default(),
@@ -227,6 +234,9 @@ fn job() -> impl Strategy<Value = CellJob> {
             vars,
             workspace: Map::new(),
             keep,
+            submitted: Some(Timestamp(7)),
+            images: [("db".to_owned(), "db@sha256:aa".to_owned())].into(),
+            snapshots: SnapshotUse::Refresh,
         },
     )
 }
@@ -276,10 +286,13 @@ fn step_result() -> impl Strategy<Value = StepResult> {
                     outcome,
                     reason,
                     unreached: polls % 2 == 1,
+                    timed_out: polls % 5 == 1,
+                    culprit: None,
                     tries,
                     polls,
                     began,
                     elapsed_us,
+                    waits: waits(tries % 3),
                     verifies: vec!["row".to_owned()],
                     checks,
                     output: (tries % 2 == 1).then(|| Output {
@@ -287,7 +300,9 @@ fn step_result() -> impl Strategy<Value = StepResult> {
                         stderr: polls.to_string(),
                         left_out: u64::from(polls % 3),
                     }),
+                    captured: Vec::new(),
                     failure,
+                    restored: None,
                 }
             },
         )
@@ -296,10 +311,21 @@ fn step_result() -> impl Strategy<Value = StepResult> {
 pub fn kind() -> impl Strategy<Value = EventKind> {
     let coordinators = prop_oneof![
         (plan(), object()).prop_map(|(plan, origin)| EventKind::RunSubmitted { plan, origin }),
-        (token(), id(), text()).prop_map(|(token, agent, agent_name)| EventKind::CellOffered {
-            token,
-            agent: AgentId(agent),
-            agent_name,
+        (token(), id(), text(), 0..3_u32).prop_map(|(token, agent, agent_name, count)| {
+            EventKind::CellOffered {
+                token,
+                agent: AgentId(agent),
+                placement: Placement {
+                    waits: waits(count),
+                    expected_ms: (count > 0).then_some(u64::from(count)),
+                    capacity: (count == 2).then(|| Capacity {
+                        slots: count,
+                        resources: Resources::default(),
+                        labels: vec![agent_name.clone()],
+                    }),
+                },
+                agent_name,
+            }
         }),
         token().prop_map(|token| EventKind::CellAccepted { token }),
         (token(), text()).prop_map(|(token, reason)| EventKind::CellReturned { token, reason }),
@@ -324,20 +350,62 @@ pub fn kind() -> impl Strategy<Value = EventKind> {
     prop_oneof![coordinators, agents_kind()]
 }
 
+/// Returns a wait for each of the first causes.
+fn waits(count: u32) -> Vec<Wait> {
+    let causes = WaitCause::ALL.iter().take(count as usize);
+    causes
+        .map(|cause| Wait {
+            cause: *cause,
+            us: 7,
+        })
+        .collect()
+}
+
 pub fn agents_kind() -> impl Strategy<Value = EventKind> {
     prop_oneof![
         id().prop_map(|agent| EventKind::AttemptStarted {
             agent: AgentId(agent)
         }),
-        (text(), time(), of(text())).prop_map(|(service, began, detail)| {
-            EventKind::ServiceChanged {
-                service,
-                state: ServiceState::Ready,
+        (time(), any::<u64>())
+            .prop_map(|(began, queued_us)| EventKind::StackOpened { began, queued_us }),
+        (text(), time(), of(text()), of(text()), any::<u64>()).prop_map(
+            |(service, began, detail, image, queued_us)| {
+                EventKind::ServiceChanged {
+                    service,
+                    state: ServiceState::Ready,
+                    began,
+                    detail,
+                    image,
+                    queued_us,
+                    reference: None,
+                }
+            }
+        ),
+        (text(), any::<i64>(), any::<bool>(), any::<u64>()).prop_map(
+            |(service, code, oom, pause_ms)| {
+                EventKind::ServiceRestarted {
+                    service,
+                    code,
+                    oom,
+                    pause_ms,
+                }
+            }
+        ),
+        (text(), text()).prop_map(|(service, doing)| EventKind::ServiceProgress { service, doing }),
+        (text(), time(), any::<u64>(), of(text())).prop_map(|(path, began, bytes, reason)| {
+            EventKind::SnapshotChanged {
+                key: path.clone(),
+                run: reason.clone().map(RunId),
+                state: match reason.is_some() {
+                    true => SnapshotState::Missed,
+                    false => SnapshotState::Saved,
+                },
+                path,
                 began,
-                detail,
+                bytes,
+                reason,
             }
         }),
-        (text(), text()).prop_map(|(service, doing)| EventKind::ServiceProgress { service, doing }),
         (text(), text()).prop_map(|(path, name)| EventKind::PhaseStarted { path, name }),
         (text(), outcome(), of(text()), time()).prop_map(|(path, outcome, reason, began)| {
             EventKind::PhaseFinished {
@@ -346,6 +414,7 @@ pub fn agents_kind() -> impl Strategy<Value = EventKind> {
                 outcome,
                 reason,
                 began,
+                timed_out: false,
             }
         }),
         (text(), text(), text()).prop_map(|(path, name, action)| EventKind::StepStarted {
@@ -354,8 +423,12 @@ pub fn agents_kind() -> impl Strategy<Value = EventKind> {
             action
         }),
         step_result().prop_map(|result| EventKind::StepFinished(Box::new(result))),
-        (outcome(), of(text()))
-            .prop_map(|(outcome, reason)| EventKind::AttemptFinished { outcome, reason }),
+        (outcome(), of(text())).prop_map(|(outcome, reason)| EventKind::AttemptFinished {
+            outcome,
+            reason,
+            timed_out: false,
+            culprit: None
+        }),
         (any::<u32>(), vec(text(), 0..3), text(), time()).prop_map(
             |(removed, left, name, began)| EventKind::TornDown {
                 removed,
@@ -376,6 +449,20 @@ pub fn agents_kind() -> impl Strategy<Value = EventKind> {
                 reason,
             }
         ),
+        (any::<u32>(), text(), text(), any::<u64>(), of(text())).prop_map(
+            |(id, name, from, size, reason)| EventKind::ArtifactCollected(Box::new(Artifact {
+                id,
+                name,
+                from,
+                size,
+                lack: reason.map(|reason| ArtifactLack {
+                    problem: ArtifactProblem::Missing,
+                    reason,
+                }),
+                ..Artifact::default()
+            }))
+        ),
+        (any::<u32>(), text()).prop_map(|(id, reason)| EventKind::ArtifactLost { id, reason }),
         text().prop_map(|message| EventKind::Note { message }),
         object().prop_map(|mut payload| {
             payload.insert("kind".to_owned(), "of tomorrow".into());
@@ -453,6 +540,9 @@ fn hello() -> impl Strategy<Value = FromAgent> {
                     slots,
                     resources,
                     inventory,
+                    number: u64::from(slots),
+                    policy: (min > 2).then(|| Rules::closed("p.toml:1")),
+                    ahead: Some(min).filter(|min| *min > 0),
                 })
             },
         )
@@ -468,7 +558,31 @@ pub fn from_agent() -> impl Strategy<Value = FromAgent> {
         token().prop_map(|token| FromAgent::Cancelling { token }),
         Just(FromAgent::Draining),
         text().prop_map(|reason| FromAgent::Goodbye { reason }),
+        vec(ahead(), 0..3).prop_map(|images| FromAgent::Ahead { images }),
     ]
+}
+
+fn ahead() -> impl Strategy<Value = Ahead> {
+    let state = prop_oneof![
+        Just(AheadState::Waiting),
+        shown().prop_map(AheadState::Doing),
+        Just(AheadState::Ready),
+        Just(AheadState::Failed),
+    ];
+    (shown(), state).prop_map(|(id, state)| Ahead { id, state })
+}
+
+fn wanted() -> impl Strategy<Value = WantedImage> {
+    let some = || proptest::option::of("[a-f0-9]{1,9}");
+    (text(), text(), text(), some(), some()).prop_map(|(id, what, image, workspace, run)| {
+        WantedImage::new(Wanted {
+            id,
+            what,
+            definition: serde_json::json!({ "image": image }),
+            workspace,
+            run: run.map(RunId),
+        })
+    })
 }
 
 pub fn to_agent() -> impl Strategy<Value = ToAgent> {
@@ -481,6 +595,7 @@ pub fn to_agent() -> impl Strategy<Value = ToAgent> {
     )
         .prop_map(
             |((protocol, epoch), lease, heartbeat, resume, coordinator_version)| Welcome {
+                policy: (epoch % 2 == 0).then(|| Rules::closed("p.toml:1")),
                 protocol,
                 epoch,
                 lease,
@@ -521,7 +636,7 @@ pub fn to_agent() -> impl Strategy<Value = ToAgent> {
         (token(), text()).prop_map(|(token, reason)| ToAgent::Abandon { token, reason }),
         any::<u64>().prop_map(|number| ToAgent::Heartbeat { number }),
         Just(ToAgent::Drain),
-        vec(text(), 0..3).prop_map(|images| ToAgent::Prefetch { images }),
+        vec(wanted(), 0..3).prop_map(|images| ToAgent::Prefetch { images }),
     ]
 }
 
@@ -544,6 +659,10 @@ pub fn log_up() -> impl Strategy<Value = LogUp> {
                 reason,
             }
         }),
+        (any::<u32>(), 0..u64::MAX / 2, vec(any::<u8>(), 1..40))
+            .prop_map(|(id, offset, bytes)| Body::Artifact { id, offset, bytes }),
+        (any::<u32>(), of("[0-9a-f]{64}"), any::<u64>())
+            .prop_map(|(id, digest, size)| Body::ArtifactEnd { id, digest, size }),
         Just(Body::End),
     ];
     prop_oneof![
@@ -562,6 +681,11 @@ pub fn log_down() -> impl Strategy<Value = LogDown> {
         any::<u64>().prop_map(|window_bytes| LogDown::Welcome { window_bytes }),
         (token(), any::<u64>()).prop_map(|(token, number)| LogDown::Ack { token, number }),
         (token(), text()).prop_map(|(token, reason)| LogDown::Refused { token, reason }),
+        (token(), any::<u32>(), text()).prop_map(|(token, id, reason)| LogDown::ArtifactRefused {
+            token,
+            id,
+            reason
+        }),
     ]
 }
 
@@ -584,6 +708,7 @@ pub fn refusal() -> impl Strategy<Value = Refusal> {
             span,
             help,
             related,
+            code: Some(phalanx_shared::error_code::ErrorCode::Name),
         });
     let file = (text(), text()).prop_map(|(name, text)| Source { name, text });
     (vec(diagnostic, 1..4), vec(file, 0..3)).prop_map(|(diagnostics, files)| Refusal {

@@ -1,12 +1,13 @@
 //! Makes the view from a folded run.
 
 use super::coverage::coverage;
-use super::timing::timing;
 use super::{
-    AttemptView, CellView, CleanUp, Counts, RunView, ServiceReport, SkipGroup, StepKind, StepView,
-    VERSION, ancestors, micros,
+    AttemptView, CellView, CleanUp, Counts, RunView, ServiceReport, ServiceRestart, ServiceStage,
+    SkipGroup, SnapshotReport, StepKind, StepView, VERSION, ancestors, micros,
 };
+use crate::timing::timing;
 use indexmap::IndexMap;
+use phalanx_shared::event::CASE;
 use phalanx_shared::id::CellId;
 use phalanx_shared::outcome::Outcome;
 use phalanx_shared::run_state::{AttemptState, CellState, RunState, StepState};
@@ -49,8 +50,10 @@ impl RunView {
             cells_by_outcome,
             steps_by_outcome,
             coverage: plan.and_then(|plan| coverage(plan, &cells, axis)),
+            unverified: Vec::new(),
+            max_skips: plan.and_then(|plan| plan.max_skips),
             skips: skips(&cells),
-            timing: timing(state, &cells, now),
+            timing: timing(state, now),
             cells,
         }
     }
@@ -70,6 +73,14 @@ pub fn origin_path(origin: &Map<String, Value>) -> String {
         .and_then(Value::as_str)
         .unwrap_or_default()
         .to_owned()
+}
+
+impl CellView {
+    /// Returns the view of one cell at a time; `None` if the run has no such cell.
+    pub fn of(state: &RunState, id: &CellId, now: Timestamp) -> Option<CellView> {
+        let cell = state.cells.get(id)?;
+        Some(cell_view(state, id, cell, now))
+    }
 }
 
 fn cell_view(state: &RunState, id: &CellId, cell: &CellState, now: Timestamp) -> CellView {
@@ -113,6 +124,8 @@ fn attempt_view(attempt: &AttemptState, now: Timestamp) -> AttemptView {
         finished: attempt.finished,
         outcome: attempt.outcome,
         reason: attempt.reason.clone(),
+        culprit: attempt.culprit.clone(),
+        lost: attempt.lost,
         elapsed_us: attempt.started.map(|started| micros(ended.since(started))),
         steps: step_views(&attempt.steps, ended),
         services: attempt
@@ -122,6 +135,25 @@ fn attempt_view(attempt: &AttemptState, now: Timestamp) -> AttemptView {
                 name: name.clone(),
                 state: service.state,
                 detail: service.detail.clone(),
+                image: service.image.clone(),
+                restarts: service
+                    .restarts
+                    .iter()
+                    .map(|exit| ServiceRestart {
+                        at: exit.at,
+                        exit_code: exit.code,
+                        oom: exit.oom,
+                    })
+                    .collect(),
+                history: service
+                    .history
+                    .iter()
+                    .map(|(state, began, ended)| ServiceStage {
+                        state: *state,
+                        began: *began,
+                        ended: *ended,
+                    })
+                    .collect(),
             })
             .collect(),
         clean_up: attempt.torn_down.as_ref().map(|done| CleanUp {
@@ -131,18 +163,41 @@ fn attempt_view(attempt: &AttemptState, now: Timestamp) -> AttemptView {
             kept: done.kept.clone(),
         }),
         notes: attempt.notes.clone(),
+        artifacts: attempt.artifacts.clone(),
+        snapshots: attempt
+            .snapshots
+            .iter()
+            .map(|seen| SnapshotReport {
+                path: seen.path.clone(),
+                key: seen.key.clone(),
+                state: seen.state,
+                began: seen.began,
+                elapsed_us: micros(seen.ended.since(seen.began)),
+                run: seen.run.clone(),
+                bytes: seen.bytes,
+                reason: seen.reason.clone(),
+            })
+            .collect(),
     }
 }
 
 fn step_views(steps: &IndexMap<String, StepState>, now: Timestamp) -> Vec<StepView> {
     let mut has_children = vec![false; steps.len()];
     let mut has_bad_child = vec![false; steps.len()];
+    let mut cases: Vec<Option<Counts>> = vec![None; steps.len()];
     for (path, step) in steps {
         let bad = step
             .result
             .as_ref()
             .is_some_and(|result| !result.outcome.is_ok());
-        for ancestor in ancestors(path, |prefix| steps.get_index_of(prefix)) {
+        let around = ancestors(path, |prefix| steps.get_index_of(prefix));
+        if step.action == CASE
+            && let Some(of) = around.last().and_then(|step| cases.get_mut(*step))
+        {
+            let outcome = step.result.as_ref().map(|result| result.outcome);
+            of.get_or_insert_default().add(outcome);
+        }
+        for ancestor in around {
             if let (Some(children), Some(bad_child)) = (
                 has_children.get_mut(ancestor),
                 has_bad_child.get_mut(ancestor),
@@ -154,21 +209,16 @@ fn step_views(steps: &IndexMap<String, StepState>, now: Timestamp) -> Vec<StepVi
     }
     steps
         .iter()
-        .zip(has_children.iter().zip(&has_bad_child))
-        .map(|((path, step), (children, bad_child))| {
+        .zip(has_children.iter().zip(&has_bad_child).zip(cases))
+        .map(|((path, step), ((children, bad_child), cases))| {
             let around = ancestors(path, |prefix| steps.get_index_of(prefix));
             let phase = around
                 .first()
                 .and_then(|outermost| steps.get_index(*outermost))
                 .map_or(step.name.as_str(), |(_, phase)| phase.name.as_str());
-            step_view(
-                path,
-                step,
-                phase,
-                around.len(),
-                (*children, *bad_child),
-                now,
-            )
+            let inside = (*children, *bad_child);
+            let view = step_view(path, step, phase, around.len(), inside, now);
+            StepView { cases, ..view }
         })
         .collect()
 }
@@ -218,7 +268,11 @@ fn step_view(
             .unwrap_or_default(),
         checks,
         output: result.and_then(|result| result.output.clone()),
+        captured: result.map_or_else(Vec::new, |result| result.captured.clone()),
+        culprit: result.and_then(|result| result.culprit.clone()),
         failure: result.and_then(|result| result.failure.clone()),
+        restored: result.and_then(|result| result.restored.clone()),
+        cases: None,
         reported,
     }
 }

@@ -56,6 +56,9 @@ pub struct CoveragePart {
     pub state: CoverageState,
     /// Number of cells.
     pub cells: usize,
+    /// Number of those in which every step of the row was restored from a snapshot.
+    #[serde(skip_serializing_if = "super::none")]
+    pub restored: usize,
     /// Reason for a state other than passed or flaky, from the first cell that has one.
     pub reason: Option<String>,
 }
@@ -125,7 +128,13 @@ impl CoveragePart {
 }
 
 /// State of a row in one cell, with its reason.
-type RowState<'a> = (CoverageState, Option<&'a str>);
+#[derive(Clone, Copy)]
+struct RowState<'a> {
+    state: CoverageState,
+    reason: Option<&'a str>,
+    /// Every step of the row was restored from a snapshot.
+    restored: bool,
+}
 
 /// Returns the table of a plan's cells; `None` if the spec has no rows. An unknown `axis` is ignored.
 pub fn coverage(plan: &Plan, cells: &[CellView], axis: Option<&str>) -> Option<Coverage> {
@@ -177,6 +186,16 @@ pub fn coverage(plan: &Plan, cells: &[CellView], axis: Option<&str>) -> Option<C
     })
 }
 
+/// Returns each row that a step or group of the cell names, with its state, sorted by the row's key.
+pub(crate) fn states_of_rows(cell: &CellView) -> Vec<(&str, CoverageState)> {
+    let mut rows: Vec<(&str, CoverageState)> = rows_of_cell(cell)
+        .into_iter()
+        .map(|(row, known)| (row, known.state))
+        .collect();
+    rows.sort_unstable();
+    rows
+}
+
 /// Returns each row that a step or group of the cell names, with the worst state of those.
 fn rows_of_cell(cell: &CellView) -> HashMap<&str, RowState<'_>> {
     let mut rows: HashMap<&str, RowState<'_>> = HashMap::new();
@@ -201,9 +220,15 @@ fn rows_of_cell(cell: &CellView) -> HashMap<&str, RowState<'_>> {
                 Outcome::Skipped if step.unreached => CoverageState::NotRun,
                 outcome => CoverageState::from(outcome),
             };
-            let known = rows.entry(key).or_insert((CoverageState::Absent, None));
-            if state > known.0 {
-                *known = (state, step.reason.as_deref());
+            let known = rows.entry(key).or_insert(RowState {
+                state: CoverageState::Absent,
+                reason: None,
+                restored: true,
+            });
+            known.restored &= step.is_restored();
+            if state > known.state {
+                known.state = state;
+                known.reason = step.reason.as_deref();
             }
         }
     }
@@ -216,21 +241,30 @@ fn entry<'a>(
 ) -> CoverageEntry {
     let mut parts: Vec<CoveragePart> = Vec::new();
     for (cell, rows) in cells {
-        let (state, reason) = match rows.get(key) {
-            Some((state, reason)) => (*state, *reason),
-            None => (CoverageState::NotRun, cell.reason.as_deref()),
-        };
+        let known = rows.get(key).copied().unwrap_or(RowState {
+            state: CoverageState::NotRun,
+            reason: cell.reason.as_deref(),
+            restored: false,
+        });
+        let RowState {
+            state,
+            reason,
+            restored,
+        } = known;
+        let restored = usize::from(restored && state == CoverageState::Passed);
         let reason = reason
             .filter(|_| state > CoverageState::Flaky)
             .map(str::to_owned);
         match parts.iter_mut().find(|part| part.state == state) {
             Some(part) => {
                 part.cells += 1;
+                part.restored += restored;
                 part.reason = part.reason.take().or(reason);
             }
             None => parts.push(CoveragePart {
                 state,
                 cells: 1,
+                restored,
                 reason,
             }),
         }
@@ -282,7 +316,7 @@ fn telling_axis(
             .map(|(key, _)| {
                 let row = states.iter().map(|rows| {
                     rows.get(key.as_str())
-                        .map_or(CoverageState::NotRun, |(state, _)| *state)
+                        .map_or(CoverageState::NotRun, |known| known.state)
                 });
                 information_gain(columns.iter().map(String::as_str).zip(row))
             })

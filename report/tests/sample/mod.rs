@@ -118,6 +118,7 @@ fn plan(spec: &str, axes: &[&str], cells: Vec<PlannedCell>) -> Plan {
         cells,
         max_parallel: None,
         queue_timeout_ms: None,
+        max_skips: None,
         fail_fast: false,
         workspace: None,
         files: Default::default(),
@@ -437,6 +438,7 @@ impl<'a> Script<'a> {
             token: self.token(),
             agent: "a1".into(),
             agent_name: agent.into(),
+            placement: Placement::default(),
         });
         self.tell_run(EventKind::CellAccepted {
             token: self.token(),
@@ -471,6 +473,10 @@ impl<'a> Script<'a> {
             state,
             began,
             detail: Some(detail.into()),
+            image: (state == ServiceState::Started)
+                .then(|| format!("{service}@sha256:{}", "5e".repeat(32))),
+            queued_us: 0,
+            reference: None,
         });
     }
 
@@ -491,6 +497,7 @@ impl<'a> Script<'a> {
             outcome,
             reason,
             began: Timestamp(began),
+            timed_out: false,
         });
     }
 
@@ -530,14 +537,19 @@ impl<'a> Script<'a> {
             outcome: Outcome::Passed,
             reason: None,
             unreached: false,
+            timed_out: false,
+            culprit: None,
             tries: 1,
             polls: 1,
             began: Timestamp(began),
             elapsed_us: (self.at - began) as u64,
+            waits: Vec::new(),
             verifies: verifies.iter().map(|v| (*v).to_owned()).collect(),
             checks: Vec::new(),
             output: None,
+            captured: Vec::new(),
             failure: None,
+            restored: None,
         };
         adjust(&mut result);
         self.tell(EventKind::StepFinished(Box::new(result)));
@@ -561,6 +573,8 @@ impl<'a> Script<'a> {
         self.tell(EventKind::AttemptFinished {
             outcome,
             reason: reason.clone(),
+            timed_out: false,
+            culprit: None,
         });
         let done = self.at;
         let kept = match self.index {

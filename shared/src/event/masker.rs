@@ -1,7 +1,10 @@
 //! Masks the texts of events. Kinds, ids, outcomes and names from the spec stay as they are: a secret may equal one of
 //! these words, and an event whose kind is masked can't be read. Every text is also bounded here, after it is masked.
 
-use super::{CheckResult, EventKind, Failure, KeptService, LogTail, Output, Part, StepResult};
+use super::{
+    Artifact, ArtifactLack, Captured, CheckResult, EventKind, Failure, KeptService, LogTail,
+    Output, Part, StepResult,
+};
 use crate::mask::{MASK, Masks, shortened};
 
 /// Maximum characters of a step's name.
@@ -45,15 +48,38 @@ impl<'m> EventMasker<'m> {
                 state,
                 began,
                 detail,
+                image,
+                reference,
+                queued_us,
             } => EventKind::ServiceChanged {
                 service,
                 state,
                 began,
                 detail: self.maybe(detail),
+                image: self.maybe(image),
+                reference: self.maybe(reference),
+                queued_us,
             },
             EventKind::ServiceProgress { service, doing } => EventKind::ServiceProgress {
                 service,
                 doing: self.said(&doing),
+            },
+            EventKind::SnapshotChanged {
+                path,
+                key,
+                state,
+                began,
+                run,
+                bytes,
+                reason,
+            } => EventKind::SnapshotChanged {
+                path: self.path(&path),
+                key,
+                state,
+                began,
+                run,
+                bytes,
+                reason: self.maybe(reason),
             },
             EventKind::PhaseStarted { path, name } => EventKind::PhaseStarted {
                 path: self.path(&path),
@@ -64,12 +90,14 @@ impl<'m> EventMasker<'m> {
                 name,
                 outcome,
                 reason,
+                timed_out,
                 began,
             } => EventKind::PhaseFinished {
                 path: self.path(&path),
                 name,
                 outcome,
                 reason: self.maybe(reason),
+                timed_out,
                 began,
             },
             EventKind::StepStarted { path, name, action } => EventKind::StepStarted {
@@ -80,9 +108,16 @@ impl<'m> EventMasker<'m> {
             EventKind::StepFinished(result) => {
                 EventKind::StepFinished(Box::new(self.step(*result)))
             }
-            EventKind::AttemptFinished { outcome, reason } => EventKind::AttemptFinished {
+            EventKind::AttemptFinished {
+                outcome,
+                reason,
+                timed_out,
+                culprit,
+            } => EventKind::AttemptFinished {
                 outcome,
                 reason: self.maybe(reason),
+                timed_out,
+                culprit,
             },
             EventKind::TornDown {
                 removed,
@@ -108,11 +143,19 @@ impl<'m> EventMasker<'m> {
                 to,
                 reason: self.said(&reason),
             },
+            EventKind::ArtifactCollected(artifact) => {
+                EventKind::ArtifactCollected(Box::new(self.artifact(*artifact)))
+            }
+            EventKind::ArtifactLost { id, reason } => EventKind::ArtifactLost {
+                id,
+                reason: self.said(&reason),
+            },
             EventKind::Note { message } => EventKind::Note {
                 message: self.said(&message),
             },
             // These contain no text from the cell: events of the coordinator, and kinds that this version doesn't make.
             kind @ (EventKind::AttemptStarted { .. }
+            | EventKind::StackOpened { .. }
             | EventKind::RunSubmitted { .. }
             | EventKind::CellOffered { .. }
             | EventKind::CellAccepted { .. }
@@ -121,6 +164,7 @@ impl<'m> EventMasker<'m> {
             | EventKind::CellFinished { .. }
             | EventKind::CancelRequested { .. }
             | EventKind::RunFinished { .. }
+            | EventKind::ServiceRestarted { .. }
             | EventKind::Unknown(_)) => kind,
         }
     }
@@ -134,14 +178,19 @@ impl<'m> EventMasker<'m> {
             outcome,
             reason,
             unreached,
+            timed_out,
+            culprit,
             tries,
             polls,
             began,
             elapsed_us,
+            waits,
             verifies,
             checks,
             output,
+            captured,
             failure,
+            restored,
         } = result;
         StepResult {
             path: self.path(&path),
@@ -151,14 +200,47 @@ impl<'m> EventMasker<'m> {
             outcome,
             reason: self.maybe(reason),
             unreached,
+            timed_out,
+            // Names of services and ids of steps come from the spec.
+            culprit,
             tries,
             polls,
             began,
             elapsed_us,
+            waits,
             verifies: self.all(verifies),
             checks: checks.into_iter().map(|check| self.check(check)).collect(),
             output: output.map(|output| self.output(output)),
+            captured: captured.into_iter().map(|one| self.captured(one)).collect(),
             failure: failure.map(|failure| self.failure(failure)),
+            // A digest and an id.
+            restored,
+        }
+    }
+
+    fn artifact(&mut self, artifact: Artifact) -> Artifact {
+        let Artifact {
+            id,
+            name,
+            from,
+            step,
+            size,
+            digest,
+            media_type,
+            lack,
+        } = artifact;
+        Artifact {
+            id,
+            name: self.text(&name, NAME),
+            from: self.text(&from, SAID),
+            step: step.map(|path| self.path(&path)),
+            size,
+            digest,
+            media_type,
+            lack: lack.map(|ArtifactLack { problem, reason }| ArtifactLack {
+                problem,
+                reason: self.said(&reason),
+            }),
         }
     }
 
@@ -190,6 +272,20 @@ impl<'m> EventMasker<'m> {
         Output {
             stdout: self.text(&stdout, SHOWN),
             stderr: self.text(&stderr, SHOWN),
+            left_out,
+        }
+    }
+
+    /// Masks the value once more: it was masked piece by piece before it became JSON.
+    fn captured(&self, captured: Captured) -> Captured {
+        let Captured {
+            name,
+            value,
+            left_out,
+        } = captured;
+        Captured {
+            name: self.text(&name, NAME),
+            value: self.text(&value, SHOWN),
             left_out,
         }
     }
@@ -292,7 +388,7 @@ mod tests {
         let path = "sync/0[key]";
         [
             json!({"kind": "attempt_started", "agent": "a"}),
-            json!({"kind": "service_changed", "service": word, "state": "ready", "began": began, "detail": word}),
+            json!({"kind": "service_changed", "service": word, "state": "ready", "began": began, "detail": word, "image": word, "reference": word}),
             json!({"kind": "phase_started", "path": path, "name": word}),
             json!({"kind": "phase_finished", "path": path, "name": word, "outcome": "cancelled", "reason": word, "began": began}),
             json!({"kind": "step_started", "path": path, "name": word, "action": "container"}),
@@ -300,10 +396,15 @@ mod tests {
                 "reason": word, "tries": 1, "polls": 0, "began": began, "elapsed_us": 1, "verifies": [word],
                 "checks": [{"expression": word, "passed": false, "parts": [{"text": word, "value": word}], "error": word}],
                 "output": {"stdout": word, "stderr": word},
+                "captured": [{"name": word, "value": format!("\"{word}\"")}],
+                "culprit": {"kind": "service", "service": word},
                 "failure": {"place": "f:1:1", "request": word, "response": word, "logs": [{"service": word, "lines": [word]}], "notes": [word]}}),
             json!({"kind": "attempt_finished", "outcome": "cancelled", "reason": word}),
             json!({"kind": "torn_down", "removed": 1, "left": [word], "kept": [{"service": word, "address": word}], "began": began}),
             json!({"kind": "log_gap", "service": word, "stream": "stdout", "from": 1, "to": 2, "reason": word}),
+            json!({"kind": "artifact_collected", "id": 1, "name": word, "from": word, "step": path, "size": 1, "digest": "00",
+                "media_type": "text/plain", "lack": {"problem": "too_large", "reason": word}}),
+            json!({"kind": "artifact_lost", "id": 1, "reason": word}),
             json!({"kind": "note", "message": word}),
         ]
         .into_iter()
@@ -395,6 +496,8 @@ mod tests {
         let finished = EventKind::AttemptFinished {
             outcome: Outcome::Failed,
             reason: Some(reason),
+            timed_out: false,
+            culprit: None,
         };
         let after = masked(
             &[&secret],

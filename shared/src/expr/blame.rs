@@ -10,7 +10,7 @@ use super::text::{describe, suggestion};
 use super::tree::{Tree, children, is_function};
 use crate::mask::shortened;
 use cel::common::ast::{CallExpr, ComprehensionExpr, Expr, IdedExpr, SelectExpr, operators};
-use cel::common::types::{CelBool, CelOptional};
+use cel::common::types::{CelBool, CelNull, CelOptional};
 use cel::common::value::CowVal;
 use cel::{Context, ExecutionError, Value as Cel};
 use serde_json::Value;
@@ -117,13 +117,11 @@ impl Search<'_> {
         let mut inner = context.new_inner_scope();
         inner.add_variable_as_val(&macro_.accu_var, start.into_owned());
         let Some(iterable) = range.as_iterable() else {
-            let range_value = self.value_of(Ok(range.clone()));
+            let path = self.tree.part_text(&macro_.iter_range);
+            let range_value = self.value_at(&path, Ok(range.clone()));
             return self.blame(
                 &macro_.iter_range,
-                format!(
-                    "`{}` is {range_value}, so there is nothing to go through",
-                    self.tree.part_text(&macro_.iter_range)
-                ),
+                format!("`{path}` is {range_value}, so there is nothing to go through"),
             );
         };
         let mut items = iterable.iter();
@@ -195,7 +193,10 @@ impl Search<'_> {
     /// Explains why `path`, whose value is `operand`, has no `key`.
     fn missing(&self, part: &IdedExpr, path: &str, operand: Option<&Value>, key: &str) -> Blame {
         let (message, help) = match operand {
-            Some(Value::Null) => (format!("`{path}` is null, so it has no `{key}`"), None),
+            Some(Value::Null) => (
+                format!("`{path}` is {}, so it has no `{key}`", self.null(path)),
+                None,
+            ),
             Some(Value::Object(map)) if map.is_empty() => (
                 format!("`{path}` is an empty map, so it has no `{key}`"),
                 None,
@@ -296,9 +297,11 @@ impl Search<'_> {
                 part,
                 format!(
                     "`{path}` is {}, which can't be indexed with {}",
-                    operand
-                        .as_ref()
-                        .map_or("a value".to_owned(), |value| self.describe(value)),
+                    match &operand {
+                        None => "a value".to_owned(),
+                        Some(Value::Null) => self.null(&path),
+                        Some(value) => self.describe(value),
+                    },
                     self.describe(&index)
                 ),
             ),
@@ -341,8 +344,8 @@ impl Search<'_> {
             .evaluated(part)
             .into_iter()
             .map(|child| {
-                let value = self.value_of(Cel::resolve_val(child, context));
                 let text = self.tree.part_text(child);
+                let value = self.value_at(&text, Cel::resolve_val(child, context));
                 match matches!(child.expr, Expr::Literal(_)) {
                     true => value,
                     false => format!("`{text}` is {value}"),
@@ -358,6 +361,22 @@ impl Search<'_> {
                     values.join(", ")
                 ),
             )
+        }
+    }
+
+    /// Returns `null`, with the reason if `path` is a name that has one.
+    fn null(&self, path: &str) -> String {
+        match self.scope.why_null(path) {
+            Some(why) => format!("null ({why})"),
+            None => "null".to_owned(),
+        }
+    }
+
+    /// Describes the value of the part with this text.
+    fn value_at(&self, path: &str, value: Evaluated<'_, '_>) -> String {
+        match &value {
+            Ok(known) if known.downcast_ref::<CelNull>().is_some() => self.null(path),
+            _ => self.value_of(value),
         }
     }
 

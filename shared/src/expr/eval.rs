@@ -79,6 +79,7 @@ impl Program {
             message: blame.message,
             span: place(self.span, &self.tree.text, &blame.range),
             help: blame.help,
+            incomplete: super::meter::read_incomplete(),
         }
     }
 

@@ -12,7 +12,7 @@ use super::tree::{Tree, children, is_function, unwrapped};
 use super::{Program, meter::Meter};
 use crate::mask::{Masks, shortened};
 use cel::common::ast::{CallExpr, ComprehensionExpr, Expr, IdedExpr, operators};
-use cel::common::types::CelBool;
+use cel::common::types::{CelBool, CelNull};
 use cel::{Context, Value as Cel};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -46,6 +46,7 @@ impl Program {
         };
         let mut report = Report {
             tree: &self.tree,
+            scope,
             masks: scope.masks(),
             parts: Vec::new(),
         };
@@ -56,6 +57,7 @@ impl Program {
 
 struct Report<'t> {
     tree: &'t Tree,
+    scope: &'t Scope,
     masks: Arc<Masks>,
     parts: Vec<Part>,
 }
@@ -187,14 +189,21 @@ impl Report<'_> {
     }
 
     fn show(&mut self, part: &IdedExpr, context: &Context<'_, '_>) {
+        let text = self.tree.part_text(part);
         let value = match Cel::resolve_val(part, context) {
+            Ok(value) if value.downcast_ref::<CelNull>().is_some() => {
+                match self.scope.why_null(&text) {
+                    Some(why) => format!("null: {why}"),
+                    None => "null".to_owned(),
+                }
+            }
             Ok(value) => match to_json(value.as_ref()) {
                 Ok(json) => self.value(&json),
                 Err(reason) => reason,
             },
             Err(_) => "no value".to_owned(),
         };
-        self.push(self.tree.part_text(part), value);
+        self.push(text, value);
     }
 
     fn value(&self, value: &serde_json::Value) -> String {

@@ -36,6 +36,7 @@ thread_local! {
     static NESTED: Cell<u32> = const { Cell::new(0) };
     static GROUPS: Cell<u32> = const { Cell::new(0) };
     static ALLOWED: Cell<u64> = const { Cell::new(u64::MAX) };
+    static INCOMPLETE: Cell<bool> = const { Cell::new(false) };
 }
 
 fn begin() {
@@ -52,6 +53,9 @@ impl Meter {
     /// Begins an evaluation, or returns an error if defined functions are nested too deeply.
     pub(super) fn start() -> Result<Self, String> {
         let nested = NESTED.get();
+        if nested == 0 {
+            INCOMPLETE.set(false);
+        }
         if nested > MAX_CALLS {
             return Err(format!(
                 "defined functions call each other more than {MAX_CALLS} levels deep"
@@ -126,6 +130,7 @@ pub(super) struct Count {
     nested: u32,
     groups: u32,
     allowed: u64,
+    incomplete: bool,
 }
 
 impl Count {
@@ -136,6 +141,7 @@ impl Count {
             nested: NESTED.get(),
             groups: GROUPS.get(),
             allowed: ALLOWED.get(),
+            incomplete: INCOMPLETE.get(),
         }
     }
 
@@ -145,7 +151,18 @@ impl Count {
         NESTED.set(self.nested);
         GROUPS.set(self.groups);
         ALLOWED.set(self.allowed);
+        INCOMPLETE.set(self.incomplete);
     }
+}
+
+/// Records that the evaluation read a name of which only a part is known.
+pub(super) fn note_incomplete() {
+    INCOMPLETE.set(true);
+}
+
+/// Returns whether the evaluation read a name of which only a part is known.
+pub(super) fn read_incomplete() -> bool {
+    INCOMPLETE.get()
 }
 
 /// Returns whether a defined function is being evaluated within another expression.

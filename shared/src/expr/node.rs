@@ -15,6 +15,7 @@ impl From<Diagnostic> for EvalError {
             message: diagnostic.message,
             span: diagnostic.span.unwrap_or_default(),
             help: diagnostic.help,
+            incomplete: false,
         }
     }
 }

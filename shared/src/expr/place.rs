@@ -42,6 +42,8 @@ pub struct EvalError {
     pub span: Span,
     /// Advice on how to fix it.
     pub help: Option<String>,
+    /// Whether the expression read a value of which only a part is known, so that it can't be judged.
+    pub incomplete: bool,
 }
 
 impl EvalError {
@@ -51,6 +53,7 @@ impl EvalError {
             message: message.into(),
             span,
             help: None,
+            incomplete: false,
         }
     }
 

@@ -5,7 +5,9 @@
 
 use super::Program;
 use super::convert::from_json;
+use super::meter;
 use crate::mask::{Masker, Masks};
+use cel::common::types::CelNull;
 use cel::common::value::{CowVal, Val};
 use cel::context::VariableResolver;
 use serde_json::Value;
@@ -78,15 +80,37 @@ impl fmt::Debug for Functions {
     }
 }
 
+/// Why a name has no value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lack {
+    /// The reason. It completes "`name` …".
+    pub reason: String,
+    /// Whether there is a value of which only a part is known. An evaluation that reads it and fails says so.
+    pub incomplete: bool,
+}
+
+impl From<String> for Lack {
+    fn from(reason: String) -> Self {
+        Lack {
+            reason,
+            incomplete: false,
+        }
+    }
+}
+
+/// Says with the current masks why a value is null.
+type WhyNull = Box<dyn Fn(&Masks) -> String + Send + Sync>;
+
 /// A name's value, converted for CEL at most once.
 struct Slot {
     source: Source,
-    value: OnceLock<Result<Box<dyn Val>, String>>,
+    why_null: Option<WhyNull>,
+    value: OnceLock<Result<Box<dyn Val>, Lack>>,
 }
 
 enum Source {
     Json(Arc<Value>),
-    Lazy(Box<dyn Fn() -> Result<Value, String> + Send + Sync>),
+    Lazy(Box<dyn Fn() -> Result<Value, Lack> + Send + Sync>),
     Missing(String),
     Converted,
 }
@@ -95,17 +119,25 @@ impl Slot {
     fn new(source: Source) -> Self {
         Slot {
             source,
+            why_null: None,
             value: OnceLock::new(),
         }
     }
 
-    fn value(&self) -> &Result<Box<dyn Val>, String> {
-        self.value.get_or_init(|| match &self.source {
+    fn value(&self) -> Result<&dyn Val, &Lack> {
+        let value = self.value.get_or_init(|| match &self.source {
             Source::Json(value) => Ok(from_json(value)),
             Source::Lazy(compute) => compute().map(|value| from_json(&value)),
-            Source::Missing(reason) => Err(reason.clone()),
-            Source::Converted => Err("no value".to_owned()),
-        })
+            Source::Missing(reason) => Err(reason.clone().into()),
+            Source::Converted => Err("no value".to_owned().into()),
+        });
+        if let Err(Lack {
+            incomplete: true, ..
+        }) = value
+        {
+            meter::note_incomplete();
+        }
+        value.as_ref().map(AsRef::as_ref)
     }
 }
 
@@ -140,9 +172,18 @@ impl Layer {
     pub fn lazy(
         self,
         name: impl Into<String>,
-        compute: impl Fn() -> Result<Value, String> + Send + Sync + 'static,
+        compute: impl Fn() -> Result<Value, Lack> + Send + Sync + 'static,
     ) -> Self {
         self.slot(name, Slot::new(Source::Lazy(Box::new(compute))))
+    }
+
+    /// Adds the reason why the value of the last name is null, for messages about expressions that need another value.
+    #[must_use]
+    pub fn why_null(mut self, why: impl Fn(&Masks) -> String + Send + Sync + 'static) -> Self {
+        if let Some((_, slot)) = self.slots.last_mut() {
+            slot.why_null = Some(Box::new(why));
+        }
+        self
     }
 
     /// Adds a name that exists but has no value here. The reason completes "`name` …", as in "is known only in steps".
@@ -236,7 +277,16 @@ impl Scope {
 
     /// Returns the reason why a name has no value here, if known.
     pub(super) fn why_missing(&self, name: &str) -> Option<&str> {
-        self.slot(name)?.value().as_ref().err().map(String::as_str)
+        let lack = self.slot(name)?.value().err()?;
+        Some(&lack.reason)
+    }
+
+    /// Returns the reason why the value of a name is null, if it is null and the reason is known.
+    pub(super) fn why_null(&self, name: &str) -> Option<String> {
+        let slot = self.slot(name)?;
+        let why = slot.why_null.as_ref()?;
+        slot.value().ok()?.downcast_ref::<CelNull>()?;
+        Some(why(&self.masks()))
     }
 
     fn slot(&self, name: &str) -> Option<&Slot> {
@@ -268,7 +318,7 @@ impl fmt::Debug for Scope {
 impl VariableResolver for Scope {
     fn resolve<'b>(&'b self, variable: &str) -> Option<CowVal<'b, 'b>> {
         match self.slot(variable)?.value() {
-            Ok(value) => Some(CowVal::Borrowed(value.as_ref())),
+            Ok(value) => Some(CowVal::Borrowed(value)),
             Err(_) => None,
         }
     }

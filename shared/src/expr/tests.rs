@@ -611,3 +611,34 @@ fn a_name_with_a_dash_is_one_wherever_it_can_be_read() {
         error.message
     );
 }
+
+#[test]
+fn an_error_says_whether_the_expression_read_a_part_of_a_value() {
+    let cut = || {
+        Err(Lack {
+            reason: "was cut at 16 bytes".to_owned(),
+            incomplete: true,
+        })
+    };
+    let below = Scope::new(Layer::new().lazy("body", cut).value("status", json!(200)));
+    let title = program("body");
+    let over = below.clone();
+    let scope = below.with(Layer::new().lazy("title", move || {
+        title.eval(&over).map_err(|error| Lack {
+            reason: error.message,
+            incomplete: error.incomplete,
+        })
+    }));
+    for text in ["!body.contains('ERROR')", "title == 'x'", "title == 'y'"] {
+        let error = program(text).eval(&scope).unwrap_err();
+        assert!(error.incomplete, "{text}: {error}");
+        assert!(error.message.contains("was cut at 16 bytes"), "{error}");
+    }
+    // A complete value decides, so the part doesn't matter; and no evaluation knows of an earlier one.
+    assert_eq!(
+        program("status == 200 || body == ''").eval(&scope),
+        Ok(json!(true))
+    );
+    let other = program("status.missing").eval(&scope).unwrap_err();
+    assert!(!other.incomplete, "{other}");
+}

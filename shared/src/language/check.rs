@@ -3,6 +3,7 @@
 //!
 //! Evaluates only `verifies` over written values. The planner finds errors that depend on inputs.
 
+mod artifacts;
 mod circle;
 mod coverage;
 mod defines;
@@ -11,8 +12,10 @@ mod names;
 mod planned;
 mod position;
 mod reference;
+mod results;
 mod scope;
 mod services;
+mod snapshots;
 mod steps;
 
 #[cfg(test)]
@@ -44,6 +47,7 @@ pub fn check(spec: &Spec, diagnostics: &mut Vec<Diagnostic>) {
     checker.services();
     checker.defines();
     checker.phases();
+    checker.snapshots();
     checker.coverage();
 }
 

@@ -6,6 +6,7 @@
 //!
 //! stage: a `Spec`: every error at once, each with its place; the tables in `keys.rs` serve the decoder and the JSON Schema
 
+mod artifact;
 mod define;
 mod extends;
 mod fields;

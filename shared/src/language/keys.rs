@@ -2,7 +2,9 @@
 //! meaning of each key is written here once; the decoder, the JSON Schema and the reference use it.
 
 pub mod action;
+pub(crate) mod artifact;
 pub mod compose;
+pub mod engine;
 pub mod part;
 pub mod service;
 pub mod step;
@@ -16,6 +18,7 @@ pub(crate) const TEXT: Kind = Kind::Leaf(Leaf::Text);
 pub(crate) const STR: Kind = Kind::Leaf(Leaf::Str);
 pub(crate) const EXPR: Kind = Kind::Leaf(Leaf::Expr);
 pub(crate) const FLAG: Kind = Kind::Leaf(Leaf::Bool);
+pub(crate) const DATE: Kind = Kind::Leaf(Leaf::Date);
 pub(crate) const BOOL: Kind = Kind::Varies(&FLAG);
 pub(crate) const DURATION: Kind = Kind::Varies(&Kind::Leaf(Leaf::Duration));
 pub(crate) const BYTES: Kind = Kind::Varies(&Kind::Leaf(Leaf::Bytes));

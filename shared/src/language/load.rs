@@ -5,11 +5,13 @@
 
 mod compose;
 mod files;
+mod paths;
 
 use super::decode::{self, Parts};
 use super::model::Spec;
 use super::parse;
 use crate::diagnostic::{Diagnostic, Severity, Source, Sources, Span};
+use crate::error_code::ErrorCode;
 use crate::node::{Entry, Text};
 use files::Files;
 use indexmap::IndexMap;
@@ -37,6 +39,7 @@ pub fn load(main: Source, read: Read<'_>) -> Loaded {
     if let Some(spec) = spec.as_ref().filter(|_| files.complete()) {
         super::check::check(spec, &mut diagnostics);
     }
+    Diagnostic::mark(&mut diagnostics, ErrorCode::Name);
     tidy(&mut diagnostics);
     let failed = diagnostics.iter().any(|d| d.severity == Severity::Error);
     Loaded {
@@ -64,32 +67,42 @@ fn tidy(diagnostics: &mut Vec<Diagnostic>) {
 
 fn decode_all(files: &mut Files<'_>, diagnostics: &mut Vec<Diagnostic>) -> Option<Spec> {
     let text = files.text(0)?.to_owned();
-    let node = parse::parse(0, &text, diagnostics)?;
-    let (main, parts) = decode::main(&node, diagnostics);
+    let node = parse::parse(0, &text, diagnostics);
+    Diagnostic::mark(diagnostics, ErrorCode::Unreadable);
+    let (main, parts) = decode::main(&node?, diagnostics);
     let mut merged = Merged::default();
     let mut waiting = vec![(0, parts)];
     while let Some((file, mut parts)) = waiting.pop() {
         let include = std::mem::take(&mut parts.include);
         merged.add(parts, diagnostics);
+        Diagnostic::mark(diagnostics, ErrorCode::Key);
         for path in include.into_iter().rev() {
-            let Some((file, text)) = files.include(file, &path, diagnostics) else {
-                continue;
-            };
-            if let Some(node) = files.parse(file, &text, diagnostics) {
+            let included = files.include(file, &path, diagnostics);
+            let node = included.and_then(|(file, text)| {
+                let node = files.parse(file, &text, diagnostics)?;
+                Some((file, node))
+            });
+            Diagnostic::mark(diagnostics, ErrorCode::Unreadable);
+            if let Some((file, node)) = node {
                 waiting.push((file, decode::included(&node, diagnostics)));
             }
+            Diagnostic::mark(diagnostics, ErrorCode::Key);
         }
     }
-    let mut compose = match &main.compose {
-        Some(path) => {
+    let name = main.name.unwrap_or_else(|| files.stem());
+    let mut compose = match main.compose.is_empty() {
+        false => {
             let stack = compose::Stack {
-                path,
+                name: &name,
+                paths: &main.compose,
+                profiles: main.profiles.as_deref(),
                 variables: &main.variables,
                 env_files: &main.env_files,
             };
-            compose::read(files, &stack, diagnostics)
+            let root = files.folder(0);
+            compose::read(files, &stack, &root, diagnostics)
         }
-        None => compose::Compose::default(),
+        true => compose::Compose::default(),
     };
     for (name, entry) in merged.services {
         super::service::expansions(&entry.value, diagnostics);
@@ -97,8 +110,9 @@ fn decode_all(files: &mut Files<'_>, diagnostics: &mut Vec<Diagnostic>) -> Optio
     }
     compose.settle(diagnostics);
     let services = decode::services(&compose.services, diagnostics);
+    Diagnostic::mark(diagnostics, ErrorCode::Service);
     Some(Spec {
-        name: main.name.unwrap_or_else(|| files.stem()),
+        name,
         inputs: merged.inputs.into_values().collect(),
         require: main.require,
         strategy: main.strategy,
@@ -108,7 +122,7 @@ fn decode_all(files: &mut Files<'_>, diagnostics: &mut Vec<Diagnostic>) -> Optio
         vars: merged.vars.into_values().collect(),
         workspace: main.workspace,
         network: main.network,
-        compose: main.compose,
+        compose: main.compose.into_iter().next(),
         compose_variables: main.variables,
         services,
         sessions: merged.sessions.into_values().collect(),

@@ -4,15 +4,17 @@
 //! stay a [`Node`], a [`Template`] or an [`Expr`] and are evaluated when they are used. A spec travels to agents as
 //! JSON, so it is plain data.
 
+mod artifact;
 mod http;
 mod service;
 mod step;
 
+pub use artifact::{Artifact, ArtifactWhen, FileNames, IfMissing};
 pub use http::{Body, Http, Method, Session, SessionRef, Sse, Tls};
 pub use service::{Probe, Ready, Service};
 pub use step::{
-    Action, Capture, Command, ContainerAction, ContainerVerb, Cp, Exec, ForEach, Poll, Retry, Run,
-    SkipIf, Step, Use, Wait,
+    Action, Capture, CaseRow, Command, ContainerAction, ContainerVerb, Cp, Exec, ForEach, Poll,
+    ResultFormat, Retry, Run, SkipIf, Snapshot, Step, TestResults, Until, Use, Wait,
 };
 
 use crate::diagnostic::Span;
@@ -118,6 +120,9 @@ pub struct Strategy {
     /// How long a cell may wait for its first start (default: unlimited).
     #[serde(default)]
     pub queue_timeout: Option<Node>,
+    /// Maximum number of steps of a run that may be skipped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_skips: Option<Node>,
     /// Place of `matrix`, for messages.
     pub span: Span,
 }
@@ -141,6 +146,9 @@ pub struct CellSettings {
     pub retries: Option<Node>,
     /// Whether the run passes even if this cell fails.
     pub experimental: Option<Node>,
+    /// Files that are kept when the cell's last step is over.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub artifacts: Vec<Artifact>,
 }
 
 /// Row of the coverage table.
@@ -194,6 +202,9 @@ pub struct Phase {
     pub when: Option<Expr>,
     /// Reason for the skip if `when` is false.
     pub reason: Option<Template>,
+    /// Last day on which the phase may be skipped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Until>,
     /// Time limit of the whole phase.
     pub timeout: Option<Node>,
     /// Whether the phase runs even after a failure or a cancellation.

@@ -19,6 +19,7 @@ use build::Builder;
 use flow::Moved;
 use position::Places;
 use saphyr_parser::{Event, Parser, ScanError};
+use std::collections::HashMap;
 
 /// Limits on the cost of a file. They are enough for any spec that a person or a generator would write.
 #[derive(Clone, Copy, Debug)]
@@ -57,6 +58,39 @@ pub fn parse_within(
     text: &str,
     diagnostics: &mut Vec<Diagnostic>,
 ) -> Option<Node> {
+    document(limits, file, text, None, diagnostics)
+}
+
+/// How a value of a Compose file replaces the one of an earlier file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mark {
+    /// `!reset`: neither value remains.
+    Reset,
+    /// `!override`: the earlier value goes.
+    Override,
+}
+
+/// Marked values by their places; a copy made by an alias has the place of the original.
+pub type Marks = HashMap<Span, Mark>;
+
+/// Parses a Compose file, in which values may have the tags `!reset` and `!override`.
+pub fn parse_compose(
+    file: u32,
+    text: &str,
+    diagnostics: &mut Vec<Diagnostic>,
+) -> Option<(Node, Marks)> {
+    let mut marks = Marks::new();
+    let node = document(Limits::default(), file, text, Some(&mut marks), diagnostics)?;
+    Some((node, marks))
+}
+
+fn document(
+    limits: Limits,
+    file: u32,
+    text: &str,
+    mut marks: Option<&mut Marks>,
+    diagnostics: &mut Vec<Diagnostic>,
+) -> Option<Node> {
     if text.len() > limits.bytes {
         diagnostics.push(
             Diagnostic::error(
@@ -75,7 +109,7 @@ pub fn parse_within(
     let mut moved = Moved::default();
     loop {
         let mut found = Vec::new();
-        let mut builder = Builder::new(limits, &places, &mut found);
+        let mut builder = Builder::new(limits, &places, marks.as_deref_mut(), &mut found);
         let root = match drive(&places, &moved, &mut builder) {
             Ok(()) => builder.finish(),
             Err(Stop::Syntax(error)) if moved.remedy(&places, &error) => continue,

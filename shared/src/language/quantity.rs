@@ -61,6 +61,24 @@ pub fn bytes(text: &str) -> Option<u64> {
     (value <= 1e18).then_some(value.round() as u64)
 }
 
+/// Spells a size for people: `512 B`, `1.5 KiB`, `64 MiB`.
+pub fn spelled_bytes(bytes: u64) -> String {
+    let units = ["KiB", "MiB", "GiB", "TiB"];
+    let Some(unit) = (0..units.len())
+        .rev()
+        .find(|unit| bytes >> (10 * (unit + 1)) > 0)
+    else {
+        return format!("{bytes} B");
+    };
+    // Rounded down: what is just below a limit doesn't look as if it were above it.
+    let tenths = (bytes >> (10 * unit)) * 10 / 1024;
+    let unit = units.get(unit).copied().unwrap_or_default();
+    match tenths {
+        tenths if tenths >= 100 || tenths % 10 == 0 => format!("{} {unit}", tenths / 10),
+        tenths => format!("{}.{} {unit}", tenths / 10, tenths % 10),
+    }
+}
+
 /// Parses a CPU number into thousandths of a CPU: `0.5`, `2`, `500m` (already thousandths).
 pub fn millicpus(text: &str) -> Option<u64> {
     let text = text.trim();
@@ -113,6 +131,22 @@ fn seconds_to_duration(seconds: f64) -> Option<Duration> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn sizes_are_spelled_with_two_digits_and_never_too_large() {
+        for (bytes, spelled) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1 KiB"),
+            (1536, "1.5 KiB"),
+            ((64 << 20) - 1, "63 MiB"),
+            (64 << 20, "64 MiB"),
+            (3 << 40, "3 TiB"),
+            (u64::MAX, "16777215 TiB"),
+        ] {
+            assert_eq!(spelled_bytes(bytes), spelled);
+        }
+    }
 
     #[test]
     fn durations_are_read_as_compose_reads_them_and_bare_numbers_are_seconds() {

@@ -228,6 +228,7 @@ fn leaf_schema(leaf: Leaf, varies: bool) -> Value {
             { "type": "number", "minimum": 0 },
             { "type": "string", "pattern": r"^\s*[0-9]*\.?[0-9]*m?\s*$" },
         ] }),
+        Leaf::Date => json!({ "type": "string", "pattern": r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$" }),
         Leaf::Enum(words) => json!({ "enum": words }),
     }
 }

@@ -3,17 +3,26 @@
 //! One decoder both checks the definition before evaluation (`validate`) and returns the configuration after it.
 
 mod decode;
-mod image;
+mod engine;
+pub mod image;
 mod lint;
 mod mount;
+mod network;
+mod paths;
 mod port;
 mod reader;
+mod replica;
 mod splice;
 mod words;
 
 pub use decode::{check_service, decode_service};
+pub use engine::{Blkio, DeviceRequest, EngineOptions};
 pub use lint::{expansions, lint};
-pub use splice::{dependencies, required_dependencies};
+pub use paths::{Need, Needed, WrittenMount, mounts_as_written, needed};
+pub use replica::{
+    MAX_REPLICAS, has_several, may_have_replica, replica_name, replicas, replicas_of,
+};
+pub use splice::{dependencies, networks_map, required_dependencies, services_of_build};
 
 use crate::diagnostic::Span;
 use indexmap::IndexMap;
@@ -23,8 +32,12 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ServiceConfig {
-    /// Name of the service.
+    /// Name of the service, or of one of its replicas.
     pub name: String,
+    /// The service of which it is a replica, if that has several.
+    pub replica_of: Option<String>,
+    /// Number of containers, if the definition says it.
+    pub replicas: Option<u32>,
     /// Place of its definition.
     pub span: Span,
     /// Command of a host process, as words. With it, only `environment`, `env_file`, `working_dir`, `ports`,
@@ -67,8 +80,14 @@ pub struct ServiceConfig {
     pub dns: Vec<String>,
     /// Host name (default: the service's name).
     pub hostname: Option<String>,
-    /// Additional names in the cell's network.
+    /// Additional names in all its networks.
     pub aliases: Vec<String>,
+    /// Networks that it joins, by name; empty for the cell's default network.
+    pub networks: IndexMap<String, NetworkUse>,
+    /// Whether it has networks of its own.
+    pub network_mode: NetworkMode,
+    /// Settings that are passed to the engine as they are.
+    pub engine: EngineOptions,
     /// Whether an init process reaps zombies.
     pub init: Option<bool>,
     /// Whether the container has extended privileges.
@@ -97,17 +116,99 @@ pub struct ServiceConfig {
     pub stop_signal: Option<String>,
     /// Milliseconds between that signal and SIGKILL (default: 10,000).
     pub stop_grace_ms: Option<u64>,
+    /// Commands to run in it after a start.
+    pub post_start: Vec<Hook>,
+    /// Commands to run in it before it is stopped.
+    pub pre_stop: Vec<Hook>,
     /// Labels that the user sets.
     pub labels: IndexMap<String, String>,
     /// Platform, as `os/arch`.
     pub platform: Option<String>,
     /// When to pull the image.
     pub pull_policy: PullPolicy,
-    /// Restart policy, which tells whether the service may exit by itself.
+    /// Restart policy.
     pub restart: Restart,
+    /// Maximum number of restarts (`on-failure:N`, `deploy.restart_policy.max_attempts`).
+    pub restart_attempts: Option<u32>,
+    /// Milliseconds before each restart (`deploy.restart_policy.delay`); pauses grow if it is absent.
+    pub restart_delay_ms: Option<u64>,
 }
 
-/// Value of `restart`. Services are never restarted; the policy only tells whether an exit is expected.
+impl ServiceConfig {
+    /// Returns the name of the service, also for one of its replicas.
+    pub fn service(&self) -> &str {
+        self.replica_of.as_deref().unwrap_or(&self.name)
+    }
+}
+
+/// Where a container's network interfaces come from.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NetworkMode {
+    /// It joins networks of the cell.
+    #[default]
+    Networks,
+    /// It has only a loopback interface.
+    None,
+    /// Those of the engine's host.
+    Host,
+    /// Those of another service.
+    Service(String),
+}
+
+/// How a service joins a network.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NetworkUse {
+    /// Additional names in this network.
+    pub aliases: Vec<String>,
+    /// Fixed IPv4 address.
+    pub ipv4_address: Option<String>,
+    /// Fixed IPv6 address.
+    pub ipv6_address: Option<String>,
+    /// Fixed MAC address.
+    pub mac_address: Option<String>,
+    /// Link-local addresses.
+    pub link_local_ips: Vec<String>,
+    /// Networks with a higher priority are joined first.
+    pub priority: i64,
+    /// The default gateway is that of the network with the highest one.
+    pub gw_priority: Option<i64>,
+    /// Options for the network's driver.
+    pub driver_opts: IndexMap<String, String>,
+    /// How the network is made.
+    pub network: NetworkDefinition,
+}
+
+/// How a network of a cell is made.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NetworkDefinition {
+    /// Whether it leads nowhere else.
+    pub internal: bool,
+    /// Whether it has IPv6 as well.
+    pub ipv6: bool,
+    /// Options for its driver.
+    pub driver_opts: IndexMap<String, String>,
+    /// Labels that the user sets.
+    pub labels: IndexMap<String, String>,
+    /// Subnets that it must have; empty: any.
+    pub subnets: Vec<Subnet>,
+}
+
+/// A subnet that a network must have.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Subnet {
+    /// Range, as `address/prefix`.
+    pub subnet: String,
+    /// Address of the gateway.
+    pub gateway: Option<String>,
+    /// Part of the range from which addresses are taken.
+    pub ip_range: Option<String>,
+}
+
+/// Which exits are followed by a restart, and which are expected.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Restart {
@@ -116,9 +217,9 @@ pub enum Restart {
     Unsaid,
     /// `no`: an exit with code 0 is expected.
     No,
-    /// `on-failure`: same as `no`.
+    /// `on-failure`: an exit with code 0 is expected, any other is followed by a restart.
     OnFailure,
-    /// `always` or `unless-stopped`: no exit is expected.
+    /// `always` or `unless-stopped`: each exit is followed by a restart.
     Always,
 }
 
@@ -158,6 +259,102 @@ pub struct Build {
     pub no_cache: bool,
     /// Whether to always pull base images.
     pub pull: bool,
+    /// Secrets for `RUN --mount=type=secret`.
+    pub secrets: Vec<BuildSecret>,
+    /// SSH agents for `RUN --mount=type=ssh`.
+    pub ssh: Vec<SshAgent>,
+    /// Additional hosts of RUN steps, as `NAME:ADDRESS`.
+    pub extra_hosts: Vec<String>,
+    /// Size of `/dev/shm` of RUN steps, in bytes.
+    pub shm_size: Option<u64>,
+    /// Images whose layers may be used as a cache.
+    pub cache_from: Vec<String>,
+    /// Further contexts, which the Dockerfile names like stages.
+    pub contexts: Vec<NamedContext>,
+}
+
+impl Build {
+    /// Returns whether the context is a URL, which the engine fetches itself.
+    pub fn is_remote(&self) -> bool {
+        let context = self.context.as_str();
+        context.contains("://") || context.starts_with("git@") || context.starts_with("github.com/")
+    }
+
+    /// Returns the first setting that only BuildKit has.
+    pub fn needs_buildkit(&self) -> Option<&'static str> {
+        match (self.secrets.is_empty(), self.ssh.is_empty()) {
+            (false, _) => Some("secrets"),
+            (_, false) => Some("ssh"),
+            _ => None,
+        }
+    }
+}
+
+/// A further context of a build.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NamedContext {
+    /// Name in the Dockerfile (`FROM NAME`, `COPY --from=NAME`).
+    pub name: String,
+    /// What it holds.
+    pub source: ContextSource,
+}
+
+impl NamedContext {
+    /// Returns whether it is the image of another service.
+    pub fn is_service(&self) -> bool {
+        matches!(self.source, ContextSource::Service { .. })
+    }
+}
+
+/// What a further context of a build holds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ContextSource {
+    /// A directory of the workspace, or an absolute path on the agent's host.
+    Directory(String),
+    /// The files of an image.
+    Image(String),
+    /// The files of the image of another service.
+    Service {
+        /// Name of the service.
+        name: String,
+        /// Its configuration, once it is known.
+        of: Option<Box<ServiceConfig>>,
+    },
+}
+
+/// A secret of a build.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BuildSecret {
+    /// Name in the Dockerfile (`RUN --mount=type=secret,id=…`).
+    pub id: String,
+    /// Source of its text.
+    pub source: FileSource,
+}
+
+/// An SSH agent that a build may use.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SshAgent {
+    /// Name in the Dockerfile (`RUN --mount=type=ssh,id=…`; without one `default`).
+    pub id: String,
+    /// Absolute path of its socket on the agent's host.
+    pub socket: String,
+}
+
+/// A command that is run in a container after a start or before a stop.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Hook {
+    /// Program and arguments.
+    pub command: Vec<String>,
+    /// User to run as (default: that of the container).
+    pub user: Option<String>,
+    /// Whether it has extended privileges.
+    pub privileged: bool,
+    /// Working directory (default: that of the container).
+    pub working_dir: Option<String>,
+    /// Variables in addition to those of the container.
+    pub environment: IndexMap<String, String>,
 }
 
 /// A file of variables.
@@ -189,6 +386,35 @@ pub struct Mount {
     /// Whether a new volume stays empty instead of receiving the image's files at that path.
     #[serde(default)]
     pub no_copy: bool,
+    /// Path in a volume that is mounted instead of the whole.
+    #[serde(default)]
+    pub subpath: Option<String>,
+    /// Whether later mounts below a path of the host are seen on the other side.
+    #[serde(default)]
+    pub propagation: Option<Propagation>,
+}
+
+/// Which later mounts below a bind mount are seen on the other side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, strum::EnumString)]
+#[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
+#[allow(missing_docs)]
+pub enum Propagation {
+    Private,
+    Rprivate,
+    /// Those of the host are seen in the container.
+    Slave,
+    Rslave,
+    /// Those of both are seen on the other side.
+    Shared,
+    Rshared,
+}
+
+impl Propagation {
+    /// Returns whether the host sees mounts of the container.
+    pub fn reaches_host(self) -> bool {
+        matches!(self, Propagation::Shared | Propagation::Rshared)
+    }
 }
 
 /// A file in a container that is not part of its image.
@@ -261,6 +487,8 @@ pub struct Healthcheck {
     pub timeout_ms: Option<u64>,
     /// Time after the start during which failures don't count, in milliseconds.
     pub start_period_ms: Option<u64>,
+    /// Time between tests during the start period, in milliseconds.
+    pub start_interval_ms: Option<u64>,
     /// Number of consecutive failures that make the service unhealthy.
     pub retries: Option<u32>,
 }
@@ -272,6 +500,9 @@ pub struct Dependency {
     pub condition: Condition,
     /// Whether it is an error if the other service doesn't exist.
     pub required: bool,
+    /// Whether a step that restarts the other service restarts this one, too.
+    #[serde(default)]
+    pub restart: bool,
 }
 
 /// Compose's conditions.

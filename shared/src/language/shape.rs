@@ -5,6 +5,7 @@
 
 pub mod cast;
 pub mod check;
+pub(crate) mod effect;
 pub mod name;
 
 use name::NameRule;
@@ -58,6 +59,8 @@ pub struct Key {
     pub doc: &'static str,
     /// Whether the key is required.
     pub required: bool,
+    /// Whether it is only accepted: it has no effect, and a warning says so.
+    pub unused: bool,
 }
 
 /// Returns an optional key.
@@ -67,6 +70,7 @@ pub const fn key(name: &'static str, kind: Kind, doc: &'static str) -> Key {
         kind,
         doc,
         required: false,
+        unused: false,
     }
 }
 
@@ -77,6 +81,18 @@ pub const fn needed(name: &'static str, kind: Kind, doc: &'static str) -> Key {
         kind,
         doc,
         required: true,
+        unused: false,
+    }
+}
+
+/// Returns an optional key that is accepted and has no effect. `doc` says why, or what to use instead.
+pub const fn unused(name: &'static str, kind: Kind, doc: &'static str) -> Key {
+    Key {
+        name,
+        kind,
+        doc,
+        required: false,
+        unused: true,
     }
 }
 
@@ -153,6 +169,8 @@ pub enum Leaf {
     Bytes,
     /// A number of CPUs: `0.5`, `2`, or `500m`.
     Cpus,
+    /// A day of the calendar: `2026-12-31`.
+    Date,
     /// One of the given words.
     Enum(&'static [&'static str]),
 }
@@ -170,6 +188,7 @@ impl Leaf {
             Leaf::Duration => "a duration such as `30s`, `1m30s` or `500ms`".into(),
             Leaf::Bytes => "a size such as `512MiB` or `1.5g`".into(),
             Leaf::Cpus => "a number of CPUs such as `0.5` or `2`".into(),
+            Leaf::Date => "a date such as `2026-12-31`".into(),
             Leaf::Enum(words) => check::list(words, "or"),
         }
     }

@@ -10,7 +10,7 @@ use super::context::{Cell, Planner};
 use super::probe::{self, Probe};
 use super::settings::{Evaluate, Settings};
 use super::vars::Needs;
-use super::{Plan, PlannedCell, Selection};
+use super::{Plan, PlannedCell, Resources, Selection, networks};
 use crate::diagnostic::{Diagnostic, Sources};
 use crate::expr::{Allowance, EvalError, MatrixKeys, ReadFile, Scope, canonical_json};
 use crate::id::CellId;
@@ -91,6 +91,9 @@ pub fn expand(request: &Request<'_>) -> Result<Plan, Vec<Diagnostic>> {
     let queue_timeout = evaluate
         .duration(spec.strategy.queue_timeout.as_ref(), "`queue-timeout`")
         .map_err(problem)?;
+    let max_skips = evaluate
+        .count(spec.strategy.max_skips.as_ref(), "`max-skips`", 0)
+        .map_err(problem)?;
     let files = read.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let mut plan = Plan {
         digest: String::new(),
@@ -111,6 +114,7 @@ pub fn expand(request: &Request<'_>) -> Result<Plan, Vec<Diagnostic>> {
         max_parallel,
         fail_fast,
         queue_timeout_ms: queue_timeout.map(|limit| limit.as_millis() as u64),
+        max_skips,
         workspace: request.workspace.clone(),
         files,
     };
@@ -302,7 +306,10 @@ impl<'p> Expansion<'p> {
             matrix: combination.clone(),
             runs_on: settings.runs_on,
             experimental: settings.experimental,
-            resources: settings.resources,
+            resources: Resources {
+                subnets: networks::reserved(&self.planner.spec),
+                ..settings.resources
+            },
             timeout_ms: settings.timeout_ms,
             attempts: settings.attempts,
             retries: settings.retries,
@@ -450,6 +457,9 @@ fn digest(plan: &Plan, sources: &Sources) -> String {
     part(&json!([plan.max_parallel, plan.fail_fast]).to_string());
     if let Some(limit) = plan.queue_timeout_ms {
         part(&json!({ "queue-timeout": limit }).to_string());
+    }
+    if let Some(limit) = plan.max_skips {
+        part(&json!({ "max-skips": limit }).to_string());
     }
     for cell in &plan.cells {
         part(cell.id.as_str());

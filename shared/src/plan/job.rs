@@ -4,14 +4,18 @@
 use super::cells::keys;
 use super::context::{Cell, Planner};
 use super::expand::{MAX_STEPS, matrix_context, prepared, workspace_context};
-use super::{CellJob, Keep, Plan, PlannedCell, SpecSource};
+use super::wanted::{Anew, KEYS};
+use super::{CellJob, Keep, Plan, PlannedCell, SnapshotUse, SpecSource, WantedImage};
 use crate::diagnostic::{Diagnostic, Sources, Span};
-use crate::expr::{Allowance, ReadFile, eval_node};
-use crate::id::CellId;
-use crate::language::model::Spec;
-use serde_json::Value;
-use std::collections::{BTreeSet, HashMap};
-use std::sync::Arc;
+use crate::expr::{Allowance, ReadFile, eval_node, eval_to_node};
+use crate::id::{CellId, RunId};
+use crate::language::model::{Service, Spec};
+use crate::language::service::decode_service;
+use crate::node::{Entry, Node, NodeValue};
+use crate::policy::{Need, of_service, of_spec};
+use serde_json::Map;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, OnceLock};
 
 /// Makes the jobs of one plan; expressions are compiled once.
 pub struct Jobs {
@@ -20,6 +24,8 @@ pub struct Jobs {
     plan: Plan,
     cells: HashMap<CellId, usize>,
     keys: Vec<String>,
+    /// What services need whose definitions hold no expression, by service; `None` for all others.
+    fixed: OnceLock<Vec<Option<Vec<Need>>>>,
 }
 
 impl Jobs {
@@ -44,6 +50,7 @@ impl Jobs {
             plan,
             cells,
             keys,
+            fixed: OnceLock::new(),
         })
     }
 
@@ -60,6 +67,9 @@ impl Jobs {
             vars: self.planner.vars(context),
             workspace: workspace_context(self.plan.workspace.as_deref()),
             keep,
+            submitted: None,
+            images: BTreeMap::new(),
+            snapshots: SnapshotUse::default(),
         })
     }
 
@@ -69,29 +79,79 @@ impl Jobs {
         !spec.vars.is_empty() || spec.cell.name.is_some()
     }
 
-    /// Returns the images that a cell's services name, as far as they are known before it runs. They can be pulled
-    /// while the cell waits. Services that are built from source need no pull and are left out.
-    pub fn images(&self, cell: &CellId) -> Vec<String> {
+    /// Returns the images that a cell's services need in a run, as far as they are known before it runs: those whose
+    /// definition reads neither secrets nor what only a running cell has. They can be pulled and built while the cell
+    /// waits.
+    pub fn images(&self, cell: &CellId, run: &RunId) -> Vec<WantedImage> {
         let _bounded = Allowance::of(MAX_STEPS);
         let Ok(context) = self.planned(cell).and_then(|planned| self.context(planned)) else {
             return Vec::new();
         };
-        let cache = &self.planner.cache;
-        let value = |service: &crate::language::model::Service, key: &str| {
-            let node = service.definition.get(key)?;
-            eval_node(node, &context.scope, cache)
-                .ok()
-                .filter(|value| !value.is_null())
-        };
         let services = self.planner.spec.services.iter();
-        let images: BTreeSet<String> = services
-            .filter(|service| value(service, "build").is_none())
-            .filter_map(|service| match value(service, "image")? {
-                Value::String(image) if !image.is_empty() => Some(image),
-                _ => None,
-            })
+        let images: BTreeSet<WantedImage> = services
+            .filter(|service| !service.process)
+            .filter_map(|service| self.image(service, &context))
+            .map(|image| image.of_run(run))
             .collect();
         images.into_iter().collect()
+    }
+
+    /// Returns what a cell needs of its agent's machine, as far as that is known before it runs: of the services that
+    /// start by themselves, and of steps that surely run.
+    pub fn needs(&self, cell: &CellId) -> Vec<Need> {
+        let _bounded = Allowance::of(MAX_STEPS);
+        let spec = &self.planner.spec;
+        let mut needs: BTreeSet<Need> = of_spec(spec).into_iter().collect();
+        let fixed = self.fixed.get_or_init(|| {
+            let services = spec.services.iter();
+            services.map(fixed_needs).collect()
+        });
+        let known = fixed.iter().flatten().flatten().cloned();
+        needs.extend(known);
+        let open = spec.services.iter().zip(fixed);
+        let open: Vec<&Service> = open
+            .filter(|(service, fixed)| !service.manual && fixed.is_none())
+            .map(|(service, _)| service)
+            .collect();
+        if open.is_empty() {
+            return needs.into_iter().collect();
+        }
+        let Ok(context) = self.planned(cell).and_then(|planned| self.context(planned)) else {
+            return needs.into_iter().collect();
+        };
+        for service in open {
+            if service.process {
+                needs.insert(Need::run());
+            }
+            // Each key by itself: one that only the running cell knows must not hide the others.
+            let known = service.definition.entries().iter().filter_map(|entry| {
+                let value = eval_to_node(&entry.value, &context.scope, &self.planner.cache).ok()?;
+                let key = entry.key.clone();
+                Some(Entry { key, value })
+            });
+            let definition = Node {
+                value: NodeValue::Map(known.collect()),
+                span: service.definition.span,
+            };
+            // Problems are reported where the definition is known as a whole.
+            let config = decode_service(&service.name.text, &definition, &mut Vec::new());
+            needs.extend(of_service(&config));
+        }
+        needs.into_iter().collect()
+    }
+
+    fn image(&self, service: &Service, context: &Cell) -> Option<Anew> {
+        let mut definition = Map::new();
+        for key in KEYS {
+            if let Some(node) = service.definition.get(key) {
+                let value = eval_node(node, &context.scope, &self.planner.cache).ok()?;
+                if !value.is_null() {
+                    definition.insert(key.to_owned(), value);
+                }
+            }
+        }
+        let workspace = self.plan.workspace.as_deref();
+        WantedImage::of(&service.name.text, definition, workspace)
     }
 
     /// Returns the names of the spec's secrets.
@@ -119,6 +179,27 @@ impl Jobs {
         let context = self.planner.cell(matrix, &planned.matrix, None);
         context.map_err(|error| vec![error.into()])
     }
+}
+
+/// Returns what a service needs that starts by itself and whose definition holds no expression.
+fn fixed_needs(service: &Service) -> Option<Vec<Need>> {
+    if service.manual {
+        return Some(Vec::new());
+    }
+    if has_expressions(&service.definition) {
+        return None;
+    }
+    let config = decode_service(&service.name.text, &service.definition, &mut Vec::new());
+    Some(of_service(&config))
+}
+
+fn has_expressions(node: &Node) -> bool {
+    node.is_template()
+        || node.items().iter().any(has_expressions)
+        || node
+            .entries()
+            .iter()
+            .any(|entry| has_expressions(&entry.value))
 }
 
 /// Returns a reader of the files that were read when the plan was made.

@@ -374,3 +374,15 @@ fn a_configured_cap_fails_before_the_start() {
         "the matrix has 5 cells, `max_cells` allows 4 | database 2 × version 3; the setting max_cells (PHALANX_MAX_CELLS) allows more, 0 any number"
     );
 }
+
+#[test]
+fn a_cell_reserves_a_subnet_for_each_of_its_networks_if_it_has_several() {
+    let reserved = |services: &str| {
+        let spec = format!("name: n\nservices: {services}\nphases: {{ p: [{{ run: \"x\" }}] }}\n");
+        super::networks::reserved(&loaded(&spec).spec.unwrap())
+    };
+    assert_eq!(reserved("{ a: { image: x }, b: { image: x } }"), 0);
+    assert_eq!(reserved("{ a: { image: x, networks: [default] } }"), 0);
+    let two = "{ a: { image: x, networks: [f, g] }, b: { image: x, networks: { g: {} } } }";
+    assert_eq!(reserved(two), 3, "the default one and two more");
+}

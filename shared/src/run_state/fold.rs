@@ -6,9 +6,15 @@
 //!
 //! stage: folded: the only fold of a run's state: commands, reports and recovery use it
 
-use super::{AttemptState, CellState, CellStatus, RunState, ServiceView, StepState, TornDown};
+use super::{
+    AttemptState, CellState, CellStatus, Opened, Restarted, RunState, ServiceView, SnapshotSeen,
+    StepState, TornDown,
+};
 use crate::cancel::CancelOrder;
-use crate::event::{AttemptRef, Event, EventKind, ServiceState, StepPath, StepResult};
+use crate::event::{
+    Artifact, ArtifactLack, ArtifactProblem, AttemptRef, CASE, Event, EventKind, ServiceState,
+    StepPath, StepResult,
+};
 use crate::id::Token;
 use crate::outcome::Outcome;
 use crate::time::Timestamp;
@@ -17,9 +23,16 @@ use std::time::Duration;
 
 /// Limits on the notes kept per attempt: their number and their bytes.
 const NOTES: usize = 1_000;
+/// Maximum number of changes of snapshots kept per attempt. A correct agent sends a few.
+const SNAPSHOTS: usize = 64;
 const NOTES_BYTES: usize = 256 << 10;
 /// Replaces the notes of an attempt beyond the limits.
 const MORE_NOTES: &str = "there are more notes, in the journal only";
+
+/// Maximum number of artifacts kept per attempt: every fold keeps them in memory.
+const ARTIFACTS: usize = 2_000;
+/// Note for the artifacts of an attempt beyond the limit.
+const MORE_ARTIFACTS: &str = "there are more artifacts, in the journal only";
 
 impl RunState {
     /// Folds one event into the state. Stale, repeated and unknown events change nothing.
@@ -33,20 +46,21 @@ impl RunState {
         }
     }
 
-    /// Folds one event without the output of commands, for users of the state that only decide and show nothing. The
-    /// output stays in the journal, to keep memory small.
+    /// Folds one event without the output of commands and captured values, for users of the state that only decide and
+    /// show nothing. They stay in the journal, to keep memory small.
     pub fn apply_without_output(&mut self, event: &Event) {
         self.apply(event);
         let (Some(of), EventKind::StepFinished(result)) = (&event.attempt, &event.kind) else {
             return;
         };
-        if result.output.is_some()
+        if (result.output.is_some() || !result.captured.is_empty())
             && let Some(cell) = self.cells.get_mut(&of.cell)
             && let Some(attempt) = cell.attempts.last_mut()
             && let Some(step) = attempt.steps.get_mut(&result.path)
             && let Some(result) = &mut step.result
         {
             result.output = None;
+            result.captured = Vec::new();
         }
     }
 
@@ -88,13 +102,19 @@ impl RunState {
                 token,
                 agent,
                 agent_name,
+                placement,
             } => {
+                if let Some(capacity) = &placement.capacity {
+                    self.agents.insert(agent.clone(), capacity.clone());
+                }
                 let Some(cell) = self.cells.get_mut(&token.cell) else {
                     return;
                 };
                 let newest = cell.attempts.last().map_or(0, |a| a.attempt);
                 if cell.outcome.is_none() && token.attempt > newest {
-                    let offered = AttemptState::offered(token, agent, agent_name, at);
+                    let mut offered = AttemptState::offered(token, agent, agent_name, at);
+                    offered.waits.clone_from(&placement.waits);
+                    offered.expected_ms = placement.expected_ms;
                     cell.attempts.push(offered);
                     cell.status = CellStatus::Offered;
                 }
@@ -215,10 +235,14 @@ impl AttemptState {
             agent: agent.clone(),
             agent_name: name.to_owned(),
             offered: at,
+            waits: Vec::new(),
+            expected_ms: None,
             started: None,
+            opened: None,
             finished: None,
             outcome: None,
             reason: None,
+            culprit: None,
             returned: false,
             lost: false,
             gone: false,
@@ -227,9 +251,11 @@ impl AttemptState {
             steps: IndexMap::new(),
             services: IndexMap::new(),
             progress: IndexMap::new(),
+            snapshots: Vec::new(),
             last_seq: 0,
             torn_down: None,
             notes: Vec::new(),
+            artifacts: Vec::new(),
         }
     }
 
@@ -244,24 +270,70 @@ impl AttemptState {
         self.notes.push(kept.to_owned());
     }
 
+    /// Keeps an artifact within the limit of an attempt.
+    fn artifact(&mut self, artifact: &Artifact) {
+        if self.artifacts.len() < ARTIFACTS {
+            self.artifacts.push(artifact.clone());
+        } else if !self.notes.iter().any(|note| note == MORE_ARTIFACTS) {
+            self.note(MORE_ARTIFACTS);
+        }
+    }
+
     fn apply(&mut self, event: &Event) {
         let at = event.at;
         match &event.kind {
             EventKind::AttemptStarted { .. } => {
                 self.started.get_or_insert(at);
             }
+            EventKind::StackOpened { began, queued_us } => {
+                self.opened.get_or_insert(Opened {
+                    began: *began,
+                    ended: at,
+                    queued_us: *queued_us,
+                });
+            }
             EventKind::ServiceChanged {
                 service,
                 state,
                 began,
                 detail,
+                image,
+                reference: _,
+                queued_us,
             } => {
                 self.progress.shift_remove(service);
-                self.service_changed(service, *state, *began, at, detail.as_deref());
+                let view = self.service_changed(service, *state, *began, at, detail.as_deref());
+                view.queued_us.push(*queued_us);
+                if image.is_some() {
+                    view.image.clone_from(image);
+                }
+            }
+            EventKind::SnapshotChanged {
+                path,
+                key,
+                state,
+                began,
+                run,
+                bytes,
+                reason,
+            } if self.snapshots.len() < SNAPSHOTS => {
+                self.snapshots.push(SnapshotSeen {
+                    path: path.clone(),
+                    key: key.clone(),
+                    state: *state,
+                    began: *began,
+                    ended: at,
+                    run: run.clone(),
+                    bytes: *bytes,
+                    reason: reason.clone(),
+                });
             }
             EventKind::ServiceProgress { service, doing } => {
                 self.progress.insert(service.clone(), doing.clone());
             }
+            EventKind::ServiceRestarted {
+                service, code, oom, ..
+            } => self.service_restarted(service, *code, *oom, at),
             EventKind::PhaseStarted { path, name } => {
                 self.phase = Some(name.clone());
                 self.begin(path, name, "phase", at);
@@ -271,12 +343,16 @@ impl AttemptState {
                 name,
                 outcome,
                 reason,
+                timed_out,
                 began,
             } => {
                 self.phase = None;
                 self.step = None;
                 let result = phase_result(path, name, *outcome, reason.as_deref(), *began, at);
-                self.end(result);
+                self.end(StepResult {
+                    timed_out: *timed_out,
+                    ..result
+                });
             }
             EventKind::StepStarted { path, name, action } => {
                 self.begin(path, name, action, at);
@@ -288,9 +364,15 @@ impl AttemptState {
                     self.step = self.open_ancestor(&result.path);
                 }
             }
-            EventKind::AttemptFinished { outcome, reason } if self.outcome.is_none() => {
+            EventKind::AttemptFinished {
+                outcome,
+                reason,
+                timed_out: _,
+                culprit,
+            } if self.outcome.is_none() => {
                 self.outcome = Some(*outcome);
                 self.reason = reason.clone();
+                self.culprit = culprit.clone();
                 self.finished = Some(at);
                 self.phase = None;
                 self.step = None;
@@ -321,6 +403,16 @@ impl AttemptState {
                     "log of {service} ({stream}): bytes {from} to {to} not kept: {reason}"
                 ));
             }
+            EventKind::ArtifactCollected(artifact) => self.artifact(artifact),
+            EventKind::ArtifactLost { id, reason } => {
+                if let Some(artifact) = self.artifacts.iter_mut().find(|known| known.id == *id) {
+                    artifact.digest.clear();
+                    artifact.lack = Some(ArtifactLack {
+                        problem: ArtifactProblem::Cut,
+                        reason: reason.clone(),
+                    });
+                }
+            }
             EventKind::Note { message } => self.note(message),
             _ => {}
         }
@@ -334,7 +426,13 @@ impl AttemptState {
             began: at,
             result: None,
         };
-        self.steps.insert(path.clone(), step);
+        if self.steps.insert(path.clone(), step).is_some() {
+            // Test cases of an earlier try are no cases of this one.
+            let inside = format!("{path}/");
+            let is_case =
+                |path: &str, step: &StepState| step.action == CASE && path.starts_with(&inside);
+            self.steps.retain(|path, step| !is_case(path, step));
+        }
     }
 
     /// Records that a step, group or phase ended. For a skipped one this is its first event.
@@ -372,20 +470,33 @@ impl AttemptState {
         began: Timestamp,
         ended: Timestamp,
         detail: Option<&str>,
-    ) {
+    ) -> &mut ServiceView {
         let view = self
             .services
             .entry(service.to_owned())
             .or_insert_with(|| ServiceView {
                 state,
                 detail: None,
+                image: None,
+                restarts: Vec::new(),
                 history: Vec::new(),
+                queued_us: Vec::new(),
             });
         view.state = state;
         if let Some(detail) = detail {
             view.detail = Some(detail.to_owned());
         }
         view.history.push((state, began, ended));
+        view
+    }
+
+    /// Counts an exit after which the service is started again. Until its next event, that is what it is doing.
+    fn service_restarted(&mut self, service: &str, code: i64, oom: bool, at: Timestamp) {
+        if let Some(view) = self.services.get_mut(service) {
+            view.restarts.push(Restarted { at, code, oom });
+            let doing = format!("exited with code {code}, starting again");
+            self.progress.insert(service.to_owned(), doing);
+        }
     }
 }
 
@@ -406,13 +517,18 @@ fn phase_result(
         outcome,
         reason: reason.map(str::to_owned),
         unreached: false,
+        timed_out: false,
+        culprit: None,
         tries: 1,
         polls: 0,
         began,
         elapsed_us: u64::try_from(at.since(began).as_micros()).unwrap_or(u64::MAX),
+        waits: Vec::new(),
         verifies: Vec::new(),
         checks: Vec::new(),
         output: None,
+        captured: Vec::new(),
         failure: None,
+        restored: None,
     }
 }

@@ -27,6 +27,7 @@ fn plan(cells: usize) -> Plan {
         cells: (0..cells).map(cell).collect(),
         max_parallel: None,
         queue_timeout_ms: None,
+        max_skips: None,
         fail_fast: false,
         workspace: None,
         files: Default::default(),
@@ -102,6 +103,7 @@ impl Writer {
             token: token.clone(),
             agent: "a".into(),
             agent_name: "a".into(),
+            placement: Default::default(),
         });
         token
     }
@@ -113,6 +115,8 @@ impl Writer {
             EventKind::AttemptFinished {
                 outcome,
                 reason: None,
+                timed_out: false,
+                culprit: None,
             },
         );
     }
@@ -325,6 +329,34 @@ fn the_worst_cell_makes_the_run() {
 }
 
 #[test]
+fn a_run_with_more_skips_than_the_plan_allows_is_at_least_failed() {
+    let skipped = |path: &str, unreached: bool| {
+        let mut result = fold_result(path);
+        (result.outcome, result.unreached) = (Outcome::Skipped, unreached);
+        EventKind::StepFinished(Box::new(result))
+    };
+    let mut w = Writer::new(2);
+    for (cell, outcome) in [Outcome::Passed, Outcome::Flaky].into_iter().enumerate() {
+        let token = w.offer(cell, 1);
+        // A group counts by the steps inside it, an instance of a loop for itself, a step never reached not at all.
+        for path in ["p/0", "p/0/0", "p/0/1", "p/1[a/b]"] {
+            w.agent(&token, skipped(path, false));
+        }
+        w.agent(&token, skipped("p/2", true));
+        w.finish(&token, outcome);
+    }
+    let mut state = w.state();
+    assert_eq!(state.skips(), 6);
+    for (most, outcome) in [(6, Outcome::Flaky), (5, Outcome::Failed)] {
+        state.plan.as_mut().unwrap().max_skips = Some(most);
+        assert_eq!(state.run_outcome(), Some(outcome));
+    }
+    let first = state.cells.values_mut().next().unwrap();
+    first.outcome = Some(Outcome::Errored);
+    assert_eq!(state.run_outcome(), Some(Outcome::Errored));
+}
+
+#[test]
 fn a_run_is_settled_when_the_last_stack_is_gone() {
     let mut w = Writer::new(1);
     let token = w.offer(0, 1);
@@ -379,14 +411,19 @@ fn fold_result(path: &str) -> StepResult {
         outcome: Outcome::Passed,
         reason: None,
         unreached: false,
+        timed_out: false,
+        culprit: None,
         tries: 1,
         polls: 0,
         began: Timestamp(0),
         elapsed_us: 1,
+        waits: vec![],
         verifies: vec![],
         checks: vec![],
         output: None,
+        captured: Vec::new(),
         failure: None,
+        restored: None,
     }
 }
 

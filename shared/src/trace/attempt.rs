@@ -1,8 +1,10 @@
 //! The spans of one attempt: its stack with its services, its phases, groups and steps, and its clean-up.
 
-use super::span::{Attributes, judge, moment, number_of, of_kind, text};
-use super::{AttemptTrace, Span, SpanEvent, SpanId, Status, TraceId, Value};
+use super::convention::{self, ErrorType, RunState};
+use super::span::{Attributes, moment, name_waits, number_of, of_kind, text};
+use super::{AttemptTrace, Link, Span, SpanEvent, SpanId, SpanKind, Status, TraceId, Value};
 use crate::event::{Event, EventKind, ServiceState, StepResult};
+use crate::id::{AgentId, CellId};
 use crate::outcome::Outcome;
 use crate::time::Timestamp;
 use indexmap::IndexMap;
@@ -13,15 +15,18 @@ use std::time::Duration;
 pub(super) struct Attempt {
     pub number: u32,
     ids: AttemptTrace,
-    trace: TraceId,
-    /// Span of the cell.
-    parent: SpanId,
+    place: Place,
     attributes: Attributes,
+    /// Attributes of the attempt's own span.
+    own: Attributes,
+    links: Vec<Link>,
     offered: Timestamp,
     started: Option<Timestamp>,
     /// Time at which its steps ended.
     ended: Option<Timestamp>,
     torn_down: bool,
+    /// Whether the cell's time limit ended it.
+    timed_out: bool,
     /// `seq` of the last event taken; events up to it are duplicates.
     last_seq: u64,
     events: Vec<SpanEvent>,
@@ -34,6 +39,28 @@ pub(super) struct Attempt {
     services: IndexMap<String, Service>,
     /// Time at which work on the first service began.
     stack_began: Option<Timestamp>,
+}
+
+/// Where an attempt is in its run.
+pub(super) struct Place {
+    /// Trace with the spans inside the attempt.
+    pub trace: TraceId,
+    /// Trace of the run, which has the attempt's own span.
+    pub of_run: TraceId,
+    /// Span of the cell.
+    pub cell_span: SpanId,
+    pub cell: CellId,
+    pub cell_name: String,
+}
+
+/// An attempt that was offered.
+pub(super) struct Offered<'a> {
+    pub number: u32,
+    pub agent: &'a AgentId,
+    pub agent_name: &'a str,
+    /// Span of the attempt before this one, if there was one.
+    pub before: Option<SpanId>,
+    pub at: Timestamp,
 }
 
 struct Open {
@@ -60,24 +87,37 @@ struct Service {
 }
 
 impl Attempt {
+    /// Starts an attempt. `attributes` are those of its cell.
     pub fn offered(
         ids: AttemptTrace,
-        trace: TraceId,
-        parent: SpanId,
-        number: u32,
-        attributes: Attributes,
-        at: Timestamp,
+        place: Place,
+        offered: &Offered<'_>,
+        mut attributes: Attributes,
+        mut own: Attributes,
     ) -> Attempt {
+        attributes.push(number_of("phalanx.attempt", offered.number));
+        attributes.push(text("phalanx.agent", offered.agent_name));
+        let id = format!("{}/{}", place.cell, offered.number);
+        own.extend(convention::task(&place.cell_name, &id));
+        own.extend(convention::worker(offered.agent, offered.agent_name));
+        own.push(convention::state(RunState::Executing));
+        let before = offered.before.map(|span| Link {
+            trace: place.of_run,
+            span,
+            what: "previous attempt",
+        });
         Attempt {
-            number,
+            number: offered.number,
             ids,
-            trace,
-            parent,
+            place,
             attributes,
-            offered: at,
+            own,
+            links: before.into_iter().collect(),
+            offered: offered.at,
             started: None,
             ended: None,
             torn_down: false,
+            timed_out: false,
             last_seq: 0,
             events: Vec::new(),
             open: IndexMap::new(),
@@ -86,6 +126,21 @@ impl Attempt {
             services: IndexMap::new(),
             stack_began: None,
         }
+    }
+
+    /// Returns the id of the attempt's own span.
+    pub fn id(&self) -> SpanId {
+        self.ids.attempt()
+    }
+
+    /// Returns whether the cell's time limit ended it.
+    pub fn timed_out(&self) -> bool {
+        self.timed_out
+    }
+
+    /// Returns when the cell began to wait again after this attempt.
+    pub fn over_at(&self) -> Option<Timestamp> {
+        self.ended
     }
 
     /// Returns the spans that end with this event.
@@ -106,6 +161,7 @@ impl Attempt {
                 state,
                 began,
                 detail,
+                ..
             } => return self.service_changed(service, *state, *began, at, detail.as_deref()),
             EventKind::PhaseStarted { path, name } => self.begin(path, name, "phase", at),
             EventKind::StepStarted { path, name, action } => self.begin(path, name, action, at),
@@ -114,11 +170,20 @@ impl Attempt {
                 name,
                 outcome,
                 reason,
+                timed_out,
                 began,
-            } => return self.phase_ended(path, name, *outcome, reason.as_deref(), *began, at),
+            } => {
+                let verdict = (*outcome, reason.as_deref(), by_time(*timed_out));
+                return self.phase_ended(path, name, verdict, *began, at);
+            }
             EventKind::StepFinished(result) => return vec![self.step_ended(result)],
-            EventKind::AttemptFinished { outcome, reason } => {
-                return self.ended(*outcome, reason.as_deref(), at);
+            EventKind::AttemptFinished {
+                outcome,
+                reason,
+                timed_out,
+                culprit: _,
+            } => {
+                return self.ended(*outcome, reason.as_deref(), by_time(*timed_out), at);
             }
             EventKind::TornDown {
                 removed,
@@ -133,6 +198,34 @@ impl Attempt {
                 gap.attributes.push(text("phalanx.service", service));
                 self.events.push(gap);
             }
+            EventKind::SnapshotChanged {
+                path,
+                key,
+                state,
+                began,
+                run,
+                bytes,
+                reason,
+            } => {
+                let state: &str = state.into();
+                let mut event = moment("snapshot", at, "phalanx.snapshot.state", state);
+                let attributes = &mut event.attributes;
+                attributes.push(text("phalanx.step.path", path));
+                attributes.push(text("phalanx.snapshot.key", key));
+                let took = i64::try_from(at.since(*began).as_micros()).unwrap_or(i64::MAX);
+                attributes.push(("phalanx.snapshot.elapsed_us".to_owned(), Value::Int(took)));
+                if let Some(run) = run {
+                    attributes.push(text("phalanx.snapshot.run", run.as_str()));
+                }
+                if *bytes > 0 {
+                    let bytes = i64::try_from(*bytes).unwrap_or(i64::MAX);
+                    attributes.push(("phalanx.snapshot.bytes".to_owned(), Value::Int(bytes)));
+                }
+                if let Some(reason) = reason {
+                    attributes.push(text("phalanx.reason", reason));
+                }
+                self.events.push(event);
+            }
             EventKind::Note { message } => {
                 self.events
                     .push(moment("note", at, "phalanx.message", message));
@@ -143,11 +236,18 @@ impl Attempt {
     }
 
     /// Ends the attempt: its steps are over, or its agent is lost. Spans that are still open end too.
-    pub fn ended(&mut self, outcome: Outcome, reason: Option<&str>, at: Timestamp) -> Vec<Span> {
+    pub fn ended(
+        &mut self,
+        outcome: Outcome,
+        reason: Option<&str>,
+        error: ErrorType,
+        at: Timestamp,
+    ) -> Vec<Span> {
         if self.ended.is_some() {
             return Vec::new();
         }
         self.ended = Some(at);
+        self.timed_out = error == ErrorType::Timeout;
         let mut spans = Vec::new();
         while let Some((path, open)) = self.open.pop() {
             let mut span = self.span(
@@ -158,25 +258,43 @@ impl Attempt {
                 (open.began, at),
             );
             span.attributes.push(text("phalanx.step.path", &path));
-            judge(&mut span, outcome, reason);
+            self.as_task(&mut span, &open.name, &path);
+            convention::judge_task(&mut span, outcome, reason, error);
             spans.push(span);
         }
         for (name, service) in std::mem::take(&mut self.services) {
             spans.extend(self.service_ended(&name, service, outcome, at));
         }
+        spans.extend(self.own_spans(outcome, reason, error, at));
+        spans
+    }
+
+    /// Returns the attempt's own span; twice if its cell has a trace of its own.
+    fn own_spans(
+        &mut self,
+        outcome: Outcome,
+        reason: Option<&str>,
+        error: ErrorType,
+        at: Timestamp,
+    ) -> Vec<Span> {
         let start = self.started.unwrap_or(self.offered);
         let name = format!("attempt {}", self.number);
-        let mut span = self.span(
-            self.ids.attempt(),
-            self.parent,
-            &name,
-            "attempt",
-            (start, at),
-        );
+        let (id, parent) = (self.ids.attempt(), self.place.cell_span);
+        let mut span = self.span(id, parent, &name, "attempt", (start, at));
+        span.trace = self.place.of_run;
+        span.attributes.append(&mut self.own);
+        span.links = std::mem::take(&mut self.links);
         span.events = std::mem::take(&mut self.events);
-        judge(&mut span, outcome, reason);
-        spans.push(span);
-        spans
+        convention::judge_task(&mut span, outcome, reason, error);
+        twice(span, self.place.trace)
+    }
+
+    /// Adds the attributes of a task inside the attempt.
+    fn as_task(&self, span: &mut Span, name: &str, path: &str) {
+        let of = format!("{}/{}/{path}", self.place.cell, self.number);
+        // A step that runs again has a span of its own, so the id of the span tells its runs apart.
+        let id = format!("{of}#{}", span.id);
+        span.attributes.extend(convention::task(name, &id));
     }
 
     /// Ends the attempt's spans when no more events will come.
@@ -204,6 +322,8 @@ impl Attempt {
         let id = self.ids.clean_up();
         let mut span = self.span(id, parent, "clean-up", "clean-up", (began, at));
         span.attributes.push(number_of("phalanx.removed", removed));
+        span.attributes
+            .push(convention::state(RunState::Finalizing));
         if !left.is_empty() {
             let left_over = ("phalanx.left".to_owned(), Value::from(left.to_vec()));
             span.attributes.push(left_over);
@@ -229,15 +349,16 @@ impl Attempt {
         (start, end): (Timestamp, Timestamp),
     ) -> Span {
         Span {
-            trace: self.trace,
+            trace: self.place.trace,
             id,
             parent: Some(parent),
             name: name.to_owned(),
-            client: false,
+            kind: SpanKind::Internal,
             start,
             end: end.max(start),
             attributes: of_kind(kind, &self.attributes),
             events: Vec::new(),
+            links: Vec::new(),
             status: Status::Unset,
         }
     }
@@ -286,27 +407,30 @@ impl Attempt {
         &mut self,
         path: &str,
         name: &str,
-        outcome: Outcome,
-        reason: Option<&str>,
+        (outcome, reason, error): (Outcome, Option<&str>, ErrorType),
         began: Timestamp,
         at: Timestamp,
     ) -> Vec<Span> {
         let (id, _) = self.ending(path);
         let mut span = self.span(id, self.ids.attempt(), name, "phase", (began, at));
         span.attributes.push(text("phalanx.step.path", path));
-        judge(&mut span, outcome, reason);
+        self.as_task(&mut span, name, path);
+        convention::judge_task(&mut span, outcome, reason, error);
         vec![span]
     }
 
     fn step_ended(&mut self, result: &StepResult) -> Span {
         let (id, group) = self.ending(&result.path);
+        let phase = self.phase_of(&result.path);
         let parent = self.around(&result.path);
         let began = result.began;
         let took = Duration::from_micros(result.elapsed_us);
         let end = after(began, took);
         let kind = if group { "group" } else { kind(&result.action) };
         let mut span = self.span(id, parent, &result.name, kind, (began, end));
-        span.client = !group && matches!(result.action.as_str(), "http" | "sse");
+        if !group && matches!(result.action.as_str(), "http" | "sse") {
+            span.kind = SpanKind::Client;
+        }
         let attributes = &mut span.attributes;
         attributes.push(text("phalanx.step.path", &result.path));
         attributes.push(text("phalanx.step.action", &result.action));
@@ -316,6 +440,12 @@ impl Attempt {
         if result.unreached {
             attributes.push(("phalanx.unreached".to_owned(), true.into()));
         }
+        if let Some(of) = &result.restored {
+            attributes.push(text("phalanx.restored.snapshot", &of.key));
+            attributes.push(text("phalanx.restored.run", of.run.as_str()));
+        }
+        name_waits(&mut span, &result.waits);
+        let attributes = &mut span.attributes;
         if result.tries > 1 {
             attributes.push(number_of("phalanx.tries", result.tries));
         }
@@ -336,8 +466,20 @@ impl Attempt {
             let check = moment("check failed", end, "phalanx.check", &check.expression);
             span.events.push(check);
         }
-        judge(&mut span, result.outcome, result.reason.as_deref());
+        self.as_task(&mut span, &result.name, &result.path);
+        if !group {
+            convention::case(&mut span, &phase, &result.name, result.outcome);
+        }
+        let error = convention::error_of(result);
+        convention::judge_task(&mut span, result.outcome, result.reason.as_deref(), error);
         span
+    }
+
+    /// Returns the name of the phase around a path.
+    fn phase_of(&self, path: &str) -> String {
+        let outermost = path.split(['/', '[']).next().unwrap_or(path);
+        let open = self.open.get(outermost).map(|open| open.name.clone());
+        open.unwrap_or_else(|| outermost.to_owned())
     }
 
     /// Returns the span of the group or phase around a path, or the attempt's if there is none. A `foreach` key may
@@ -473,11 +615,41 @@ impl Service {
     }
 }
 
-/// Returns the prefixes of a path that may enclose it, innermost first.
+/// Returns a span of a run's trace, and if its cell has a trace of its own, the same span there. Each links to the other.
+pub(super) fn twice(mut span: Span, detail: TraceId) -> Vec<Span> {
+    if span.trace == detail {
+        return vec![span];
+    }
+    let mut inner = span.clone();
+    inner.trace = detail;
+    let link = |trace, what| Link {
+        trace,
+        span: span.id,
+        what,
+    };
+    inner.links = vec![link(span.trace, "overview")];
+    let to_detail = link(detail, "detail");
+    span.links.push(to_detail);
+    vec![span, inner]
+}
+
+/// Maximum number of prefixes of a path to look up, as its keys may contain any number of slashes.
+const AROUND: usize = 128;
+
+/// Returns the prefixes of a path that may enclose it, innermost first, bounded.
 fn prefixes(path: &str) -> impl Iterator<Item = &str> {
     let cuts = path.char_indices().rev();
     cuts.filter(|(_, c)| matches!(c, '/' | '['))
+        .take(AROUND)
         .filter_map(move |(at, _)| path.get(..at))
+}
+
+/// Returns the class of the error of a phase or an attempt.
+pub(super) fn by_time(timed_out: bool) -> ErrorType {
+    match timed_out {
+        true => ErrorType::Timeout,
+        false => ErrorType::Outcome,
+    }
 }
 
 /// Returns the kind of span for an action.

@@ -27,6 +27,16 @@ impl TraceId {
             _ => TraceId(hash(&["trace", run.as_str()])),
         }
     }
+
+    /// Returns the trace of a cell whose run is split.
+    pub fn of_cell(run: &RunId, cell: &CellId) -> TraceId {
+        TraceId(hash(&["trace", run.as_str(), cell.as_str()]))
+    }
+
+    /// Parses 32 hexadecimal digits. Returns `None` for anything else.
+    pub fn parse(text: &str) -> Option<TraceId> {
+        bytes(text).map(TraceId)
+    }
 }
 
 impl SpanId {
@@ -142,6 +152,28 @@ impl fmt::Display for TraceContext {
     }
 }
 
+/// The traces of a run: where its own spans are, and where those of its cells are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RunTrace {
+    /// The run's own span.
+    pub context: TraceContext,
+    /// Whether each cell has a trace of its own.
+    pub split: bool,
+}
+
+impl RunTrace {
+    /// Returns the context of a cell's attempts.
+    pub fn of_cell(&self, run: &RunId, cell: &CellId) -> TraceContext {
+        match self.split {
+            false => self.context,
+            true => TraceContext {
+                trace: TraceId::of_cell(run, cell),
+                ..self.context
+            },
+        }
+    }
+}
+
 fn byte(text: &str) -> Option<u8> {
     bytes::<1>(text).map(|[byte]| byte)
 }
@@ -192,6 +224,11 @@ impl AttemptTrace {
     /// Returns the attempt's own span.
     pub fn attempt(&self) -> SpanId {
         self.id(&[])
+    }
+
+    /// Returns the span of the wait before the attempt.
+    pub fn queue(&self) -> SpanId {
+        self.id(&["queue"])
     }
 
     /// Returns the span of the stack, from the start of the first service until everything is removed.
@@ -286,6 +323,7 @@ mod tests {
             SpanId::of_cell(&run, &cell),
             one.attempt(),
             two.attempt(),
+            one.queue(),
             one.stack(),
             one.clean_up(),
             one.service("stack"),
@@ -301,6 +339,19 @@ mod tests {
         ids.sort();
         ids.dedup();
         assert_eq!(ids.len(), all);
+    }
+
+    #[test]
+    fn a_split_run_gives_each_cell_a_trace_and_keeps_its_own() {
+        let run = RunId::from("01a20310-164b-7535-9778-e12d19df3ce8");
+        let context = TraceContext::of_run(&run, None);
+        let of = |split, cell: &str| RunTrace { context, split }.of_cell(&run, &cell.into());
+        assert_eq!(of(false, "a"), context);
+        let (a, b) = (of(true, "a"), of(true, "b"));
+        assert!(a.trace != b.trace && a.trace != context.trace);
+        assert_eq!((a, a.flags), (of(true, "a"), context.flags));
+        assert_eq!(TraceId::parse(&a.trace.to_string()), Some(a.trace));
+        assert_eq!(TraceId::parse("no trace"), None);
     }
 
     proptest! {

@@ -3,6 +3,7 @@
 use super::{SpanId, TraceId};
 use crate::outcome::Outcome;
 use crate::time::Timestamp;
+use crate::wait::Wait;
 
 /// An operation that took time.
 #[derive(Clone, Debug, PartialEq)]
@@ -15,8 +16,8 @@ pub struct Span {
     pub parent: Option<SpanId>,
     /// Display name.
     pub name: String,
-    /// Whether the span calls another program that may continue the trace (HTTP).
-    pub client: bool,
+    /// Role of the span between two programs.
+    pub kind: SpanKind,
     /// Time at which it began.
     pub start: Timestamp,
     /// Time at which it ended; never before `start`.
@@ -25,8 +26,33 @@ pub struct Span {
     pub attributes: Vec<(String, Value)>,
     /// Events within the span.
     pub events: Vec<SpanEvent>,
+    /// Other spans that it belongs with, in this trace or another one.
+    pub links: Vec<Link>,
     /// Final status.
     pub status: Status,
+}
+
+/// Role of a span between two programs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SpanKind {
+    /// Work within one program.
+    #[default]
+    Internal,
+    /// A call of another program that may continue the trace (HTTP).
+    Client,
+    /// Work that another program asked for: a run.
+    Server,
+}
+
+/// A reference to another span.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Link {
+    /// Trace of the other span.
+    pub trace: TraceId,
+    /// Id of the other span.
+    pub span: SpanId,
+    /// What the other span is to this one: `previous attempt`, `original`, `detail`, `overview`.
+    pub what: &'static str,
 }
 
 /// The value of an attribute.
@@ -53,10 +79,8 @@ pub struct SpanEvent {
 /// Status of a span, as backends colour it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Status {
-    /// Neither ok nor an error: skipped, cancelled.
+    /// No error. The convention leaves the status of a success unset.
     Unset,
-    /// The span ended well.
-    Ok,
     /// The span failed, with the reason.
     Error(String),
 }
@@ -131,7 +155,20 @@ pub(super) fn moment(name: &str, at: Timestamp, key: &str, value: &str) -> SpanE
     }
 }
 
-/// Sets a span's outcome, reason and status.
+/// Adds what a span's time was spent waiting for: the time of each cause, and the cause of the longest wait.
+pub(super) fn name_waits(span: &mut Span, waits: &[Wait]) {
+    if let Some(longest) = waits.iter().max_by_key(|wait| wait.us) {
+        let cause = longest.cause.as_str();
+        span.attributes.push(text("phalanx.wait.cause", cause));
+    }
+    for wait in waits {
+        let key = format!("phalanx.wait.{}_us", wait.cause.as_str());
+        let us = i64::try_from(wait.us).unwrap_or(i64::MAX);
+        span.attributes.push((key, Value::Int(us)));
+    }
+}
+
+/// Sets a span's outcome, reason and status, without the attributes of a convention.
 pub(super) fn judge(span: &mut Span, outcome: Outcome, reason: Option<&str>) {
     span.attributes
         .push(text("phalanx.outcome", outcome.as_str()));
@@ -143,8 +180,7 @@ pub(super) fn judge(span: &mut Span, outcome: Outcome, reason: Option<&str>) {
         span.attributes.push(text(key, reason));
     }
     span.status = match outcome {
-        Outcome::Passed | Outcome::Flaky => Status::Ok,
-        Outcome::Skipped | Outcome::Cancelled => Status::Unset,
+        Outcome::Passed | Outcome::Flaky | Outcome::Skipped | Outcome::Cancelled => Status::Unset,
         Outcome::Failed | Outcome::Errored => {
             Status::Error(reason.unwrap_or(outcome.as_str()).to_owned())
         }

@@ -6,9 +6,11 @@
 
 use super::spool::{LogSpool, Over};
 use crate::clock::runtime_now;
+use crate::duration::duration_text;
 use crate::link::backoff;
 use crate::link::connect::{Coordinator, Unreachable};
 use crate::link::overflow::Overflow;
+use crate::sink::{ArtifactPart, ArtifactPiece};
 use phalanx_proto::log::{LogDown, LogUp, Source};
 use phalanx_proto::v1;
 use phalanx_shared::id::{AgentId, Token};
@@ -26,6 +28,9 @@ const WAITING: usize = 256;
 const UNDER_WAY: usize = 32;
 /// The logs of an ended attempt are declared lost if they make no progress for this long.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// The artifacts of an ended attempt are declared lost after this long, even if they make progress: the verdict waits for
+/// them, and the coordinator takes an attempt back that is overdue.
+const ARTIFACTS_WITHIN: Duration = Duration::from_secs(120);
 const TICK: Duration = Duration::from_secs(1);
 
 /// Takes logs. Cheap to clone.
@@ -33,7 +38,7 @@ const TICK: Duration = Duration::from_secs(1);
 pub struct Logs {
     bytes: mpsc::Sender<Input>,
     /// Unbounded, so that the agent's actor never waits for the log task, which may be waiting for the actor. There are
-    /// at most two orders per attempt.
+    /// few orders per attempt.
     orders: mpsc::UnboundedSender<Order>,
 }
 
@@ -57,6 +62,8 @@ pub enum Order {
     Open(Token),
     /// Drop the logs, because they are no longer wanted.
     Drop { token: Token, reason: String },
+    /// Send no more artifacts.
+    NoArtifacts { token: Token, reason: String },
 }
 
 /// Inputs from cells.
@@ -69,7 +76,9 @@ pub enum Input {
         at: Timestamp,
         bytes: Vec<u8>,
     },
-    /// The end of an attempt's logs.
+    /// Bytes of an artifact, or its end.
+    Artifact(ArtifactPiece),
+    /// The end of an attempt's logs and artifacts.
     End(Token),
 }
 
@@ -106,8 +115,14 @@ struct Uploader<O> {
     stream: Option<mpsc::Sender<v1::LogUp>>,
     /// The stream's queue was full; wait until it is writable.
     blocked: bool,
-    /// Ended attempts with the time of their last progress.
-    ended: BTreeMap<Token, Instant>,
+    ended: BTreeMap<Token, Ended>,
+}
+
+/// An attempt whose logs and artifacts are all here.
+struct Ended {
+    at: Instant,
+    /// Time of the last progress.
+    progress: Instant,
 }
 
 impl<O: Overflow> Uploader<O> {
@@ -129,6 +144,7 @@ impl<O: Overflow> Uploader<O> {
                 Some(news) = wire.recv() => self.on_wire(news),
                 () = writable(waited_for) => None,
                 _ = tick.tick() => {
+                    self.give_up_slow_artifacts();
                     for lost in self.out_of_patience() {
                         let gone = self.spool.give_up(&lost, "the coordinator didn't take it in time");
                         if let Some(gone) = gone && over.send(gone).await.is_err() {
@@ -159,6 +175,10 @@ impl<O: Overflow> Uploader<O> {
                 None
             }
             Order::Drop { token, reason } => self.spool.give_up(&token, &reason),
+            Order::NoArtifacts { token, reason } => {
+                self.spool.give_up_artifacts(&token, &reason);
+                None
+            }
         }
     }
 
@@ -173,10 +193,20 @@ impl<O: Overflow> Uploader<O> {
                 self.spool.write(&token, source, at, &bytes);
                 None
             }
+            Input::Artifact(ArtifactPiece { token, id, part }) => {
+                match part {
+                    ArtifactPart::Bytes(bytes) => self.spool.artifact(&token, id, &bytes),
+                    ArtifactPart::End { digest, size } => {
+                        self.spool.artifact_end(&token, id, digest, size);
+                    }
+                }
+                None
+            }
             Input::End(token) => {
                 let over = self.spool.end(&token);
                 if over.is_none() {
-                    self.ended.insert(token, runtime_now());
+                    let at = runtime_now();
+                    self.ended.insert(token, Ended { at, progress: at });
                 }
                 over
             }
@@ -192,26 +222,35 @@ impl<O: Overflow> Uploader<O> {
             }
             Wire::Said(LogDown::Welcome { window_bytes }) => self.spool.connected(window_bytes),
             Wire::Said(LogDown::Ack { token, number }) => {
-                if let Some(progress) = self.ended.get_mut(&token) {
-                    *progress = runtime_now();
+                if let Some(ended) = self.ended.get_mut(&token) {
+                    ended.progress = runtime_now();
                 }
                 return self.spool.acknowledge(&token, number);
             }
             Wire::Said(LogDown::Refused { token, reason }) => {
                 return self.spool.refuse(&token, &reason);
             }
+            Wire::Said(LogDown::ArtifactRefused { token, id, reason }) => {
+                self.spool.refuse_artifact(&token, id, &reason);
+            }
         }
         None
     }
 
+    fn give_up_slow_artifacts(&mut self) {
+        for (token, ended) in &self.ended {
+            if ended.at.elapsed() >= ARTIFACTS_WITHIN {
+                let within = duration_text(ARTIFACTS_WITHIN);
+                let reason = format!("it didn't arrive within {within} after the end");
+                self.spool.give_up_artifacts(token, &reason);
+            }
+        }
+    }
+
     fn out_of_patience(&mut self) -> Vec<Token> {
-        let stuck = |(_, progress): &(&Token, &mut Instant)| progress.elapsed() >= PATIENCE;
-        let tokens: Vec<Token> = self
-            .ended
-            .iter_mut()
-            .filter(stuck)
-            .map(|(token, _)| token.clone())
-            .collect();
+        let stuck = |(_, ended): &(&Token, &Ended)| ended.progress.elapsed() >= PATIENCE;
+        let tokens = self.ended.iter().filter(stuck);
+        let tokens: Vec<Token> = tokens.map(|(token, _)| token.clone()).collect();
         tokens.iter().for_each(|token| {
             self.ended.remove(token);
         });

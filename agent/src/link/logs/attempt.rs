@@ -1,6 +1,8 @@
 //! The logs of one attempt until the coordinator has stored them: the first half of the cap is sent as it comes, the
 //! rest is kept as a tail and sent at the end.
 
+use super::room::Room;
+use super::segments::Segments;
 use super::tail::Tail;
 use crate::link::overflow::{Overflow, Place};
 use phalanx_proto::limit::LOG_CHUNK_BYTES;
@@ -8,19 +10,6 @@ use phalanx_proto::log::{Body, Record, Source};
 use phalanx_shared::event::EventKind;
 use phalanx_shared::time::Timestamp;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-
-/// Resources shared by all attempts: the overflow and the room in memory.
-#[derive(Debug)]
-pub struct Room<O> {
-    /// Takes the bytes that don't fit into memory.
-    pub overflow: O,
-    /// Bytes in memory now.
-    pub memory_bytes: usize,
-    /// Maximum number of bytes in memory.
-    pub memory_limit: usize,
-    /// Maximum number of bytes kept per service: head and tail.
-    pub cap_bytes: u64,
-}
 
 /// The records of one attempt: numbers `acknowledged + 1 ..= acknowledged + queue.len()`.
 #[derive(Debug)]
@@ -39,6 +28,20 @@ pub struct Attempt {
     gaps: Vec<EventKind>,
     /// Files in the overflow, which are removed with the attempt.
     files: BTreeSet<String>,
+    /// Artifacts that are not complete yet.
+    artifacts: BTreeMap<u32, Incomplete>,
+    segments: Segments,
+    /// Set if no more artifacts are sent: the reason.
+    without_artifacts: Option<String>,
+}
+
+/// An artifact whose end hasn't come.
+#[derive(Debug, Default)]
+struct Incomplete {
+    /// Number of its bytes so far.
+    bytes: u64,
+    /// Why it can't be kept.
+    broken: Option<String>,
 }
 
 #[derive(Debug, Default)]
@@ -63,6 +66,17 @@ enum Entry {
         to: u64,
         reason: String,
     },
+    Artifact {
+        id: u32,
+        offset: u64,
+        kept: Kept,
+    },
+    ArtifactEnd {
+        id: u32,
+        /// `None` if the artifact is given up.
+        digest: Option<String>,
+        size: u64,
+    },
     End,
 }
 
@@ -73,6 +87,13 @@ enum Kept {
 }
 
 impl Kept {
+    fn len(&self) -> u64 {
+        match self {
+            Kept::Memory(bytes) => bytes.len() as u64,
+            Kept::Overflow { place, .. } => place.len as u64,
+        }
+    }
+
     fn read<O: Overflow>(&self, overflow: &mut O) -> std::io::Result<Vec<u8>> {
         match self {
             Kept::Memory(bytes) => Ok(bytes.clone()),
@@ -85,19 +106,12 @@ impl Entry {
     /// Returns the number of bytes that count against the credit.
     fn len(&self) -> u64 {
         match self {
-            Entry::Chunk {
-                kept: Kept::Memory(bytes),
-                ..
-            } => bytes.len() as u64,
-            Entry::Chunk {
-                kept: Kept::Overflow { place, .. },
-                ..
-            } => place.len as u64,
-            Entry::Gap { .. } | Entry::End => 0,
+            Entry::Chunk { kept, .. } | Entry::Artifact { kept, .. } => kept.len(),
+            Entry::Gap { .. } | Entry::ArtifactEnd { .. } | Entry::End => 0,
         }
     }
 
-    /// Returns the body of any record except a chunk.
+    /// Returns the body of any record without bytes.
     fn body(&self) -> Body {
         match self {
             Entry::Gap {
@@ -111,20 +125,24 @@ impl Entry {
                 to: *to,
                 reason: reason.clone(),
             },
-            Entry::End | Entry::Chunk { .. } => Body::End,
+            Entry::ArtifactEnd { id, digest, size } => Body::ArtifactEnd {
+                id: *id,
+                digest: digest.clone(),
+                size: *size,
+            },
+            Entry::End | Entry::Chunk { .. } | Entry::Artifact { .. } => Body::End,
         }
     }
 }
 
-impl<O> Room<O> {
-    fn release(&mut self, entry: &Entry) {
-        if let Entry::Chunk {
-            kept: Kept::Memory(bytes),
-            ..
-        } = entry
-        {
-            self.memory_bytes -= bytes.len();
-        }
+/// Gives back the room of an entry in memory.
+fn release<O>(room: &mut Room<O>, entry: &Entry) {
+    if let Entry::Chunk {
+        kept: Kept::Memory(bytes),
+        ..
+    } = entry
+    {
+        room.memory_bytes -= bytes.len();
     }
 }
 
@@ -142,6 +160,8 @@ impl Attempt {
     /// Creates an attempt without logs. The names of its files begin with `name`.
     pub fn new(name: String) -> Self {
         Attempt {
+            segments: Segments::new(&name),
+            without_artifacts: None,
             name,
             queue: VecDeque::new(),
             acknowledged: 0,
@@ -153,6 +173,126 @@ impl Attempt {
             refused: None,
             gaps: Vec::new(),
             files: BTreeSet::new(),
+            artifacts: BTreeMap::new(),
+        }
+    }
+
+    /// Takes bytes of an artifact. They wait on the agent's disk, because logs need the memory.
+    pub fn artifact<O: Overflow>(&mut self, room: &mut Room<O>, id: u32, bytes: &[u8]) {
+        if self.ended || self.refused.is_some() {
+            return;
+        }
+        let incomplete = self.artifacts.entry(id).or_default();
+        for piece in bytes.chunks(LOG_CHUNK_BYTES) {
+            if incomplete.broken.is_some() || self.without_artifacts.is_some() {
+                return;
+            }
+            match self.segments.append(room, piece) {
+                Ok((file, place)) => {
+                    self.queue.push_back(Entry::Artifact {
+                        id,
+                        offset: incomplete.bytes,
+                        kept: Kept::Overflow { file, place },
+                    });
+                    incomplete.bytes += piece.len() as u64;
+                }
+                Err(why) => incomplete.broken = Some(why),
+            }
+        }
+    }
+
+    /// Handles the end of an artifact; without a digest it is given up.
+    pub fn artifact_end(&mut self, id: u32, digest: Option<String>, size: u64) {
+        let incomplete = self.artifacts.remove(&id).unwrap_or_default();
+        let broken = incomplete.broken.or_else(|| self.refused.clone());
+        let broken = broken.or_else(|| self.without_artifacts.clone());
+        let broken = broken.or_else(|| self.ended.then(|| "it came too late".to_owned()));
+        let digest = match (digest, broken) {
+            (Some(_), Some(reason)) => {
+                self.artifact_lost(id, &reason);
+                None
+            }
+            (digest, _) => digest,
+        };
+        if !self.ended && self.refused.is_none() {
+            self.queue
+                .push_back(Entry::ArtifactEnd { id, digest, size });
+        }
+    }
+
+    /// Handles the coordinator's refusal of an artifact: it is lost, and bytes that aren't sent yet needn't be.
+    pub fn artifact_refused<O: Overflow>(&mut self, room: &mut Room<O>, id: u32, reason: &str) {
+        self.artifact_lost(id, reason);
+        if let Some(incomplete) = self.artifacts.get_mut(&id) {
+            incomplete.broken.get_or_insert_with(|| reason.to_owned());
+        }
+        self.give_up_unsent(room, |of| of == id);
+    }
+
+    /// Sends no more artifacts: those whose end isn't sent yet are lost.
+    pub fn give_up_artifacts<O: Overflow>(&mut self, room: &mut Room<O>, reason: &str) {
+        if self.refused.is_some() || self.without_artifacts.is_some() {
+            return;
+        }
+        self.without_artifacts = Some(reason.to_owned());
+        for lost in self.give_up_unsent(room, |_| true) {
+            self.artifact_lost(lost, reason);
+        }
+    }
+
+    /// Gives up the unsent rest of artifacts. Returns the numbers of those that were complete.
+    fn give_up_unsent<O: Overflow>(
+        &mut self,
+        room: &mut Room<O>,
+        given_up: impl Fn(u32) -> bool,
+    ) -> Vec<u32> {
+        let mut complete = Vec::new();
+        for entry in self.queue.iter_mut().skip(self.sent) {
+            let id = match entry {
+                Entry::Artifact { id, kept, .. } if given_up(*id) => {
+                    if let Kept::Overflow { file, .. } = kept {
+                        self.segments.release(room, file);
+                    }
+                    *id
+                }
+                Entry::ArtifactEnd {
+                    id,
+                    digest: Some(_),
+                    ..
+                } if given_up(*id) => {
+                    complete.push(*id);
+                    *id
+                }
+                _ => continue,
+            };
+            // The number of each record is given by its place in the queue, so none may be taken out.
+            *entry = Entry::ArtifactEnd {
+                id,
+                digest: None,
+                size: 0,
+            };
+        }
+        complete
+    }
+
+    /// Declares an artifact lost, once.
+    fn artifact_lost(&mut self, id: u32, reason: &str) {
+        let told = |gap: &EventKind| matches!(gap, EventKind::ArtifactLost { id: lost, .. } if *lost == id);
+        if !self.gaps.iter().any(told) {
+            let reason = reason.to_owned();
+            self.gaps.push(EventKind::ArtifactLost { id, reason });
+        }
+    }
+
+    /// Declares the artifact of an entry lost, if its end is what the entry holds.
+    fn artifact_of_lost(&mut self, entry: &Entry, reason: &str) {
+        if let Entry::ArtifactEnd {
+            id,
+            digest: Some(_),
+            ..
+        } = entry
+        {
+            self.artifact_lost(*id, reason);
         }
     }
 
@@ -314,6 +454,13 @@ impl Attempt {
                 self.gap(&source, expected, progress.produced, reason());
             }
         }
+        for (id, _) in std::mem::take(&mut self.artifacts) {
+            self.queue.push_back(Entry::ArtifactEnd {
+                id,
+                digest: None,
+                size: 0,
+            });
+        }
         self.queue.push_back(Entry::End);
     }
 
@@ -325,10 +472,11 @@ impl Attempt {
         }
         self.refused = Some(reason.to_owned());
         for entry in std::mem::take(&mut self.queue) {
-            room.release(&entry);
+            release(room, &entry);
             if let Entry::Chunk { source, offset, .. } = &entry {
                 self.lost(source, *offset, *offset + entry.len());
             }
+            self.artifact_of_lost(&entry, reason);
         }
         let mut tails = Vec::new();
         for (source, progress) in &mut self.sources {
@@ -341,6 +489,7 @@ impl Attempt {
         for (source, from, to) in tails {
             self.lost(&source, from, to);
         }
+        self.segments.clear(room);
         self.rewind();
     }
 
@@ -417,10 +566,29 @@ impl Attempt {
                     entry.body()
                 }
             },
+            Entry::Artifact { id, offset, kept } => match kept.read(&mut room.overflow) {
+                Ok(bytes) => Body::Artifact {
+                    id: *id,
+                    offset: *offset,
+                    bytes,
+                },
+                Err(error) => {
+                    let id = *id;
+                    *entry = Entry::ArtifactEnd {
+                        id,
+                        digest: None,
+                        size: 0,
+                    };
+                    let body = entry.body();
+                    self.artifact_lost(id, &format!("the agent's disk: {error}"));
+                    body
+                }
+            },
             other => other.body(),
         };
         self.sent += 1;
-        self.in_flight += len;
+        // A record whose bytes can't be read weighs less than what it replaced.
+        self.in_flight += self.queue.get(self.sent - 1).map_or(0, Entry::len);
         Some(Record {
             number: self.acknowledged + self.sent as u64,
             body,
@@ -428,7 +596,7 @@ impl Attempt {
     }
 
     /// Drops the records up to and including this number. Returns whether all of the attempt's logs are stored.
-    pub fn acknowledge<O>(&mut self, room: &mut Room<O>, number: u64) -> bool {
+    pub fn acknowledge<O: Overflow>(&mut self, room: &mut Room<O>, number: u64) -> bool {
         while self.acknowledged < number && self.sent > 0 {
             let Some(entry) = self.queue.pop_front() else {
                 break;
@@ -436,7 +604,14 @@ impl Attempt {
             self.acknowledged += 1;
             self.sent -= 1;
             self.in_flight -= entry.len();
-            room.release(&entry);
+            release(room, &entry);
+            if let Entry::Artifact {
+                kept: Kept::Overflow { file, .. },
+                ..
+            } = &entry
+            {
+                self.segments.release(room, file);
+            }
         }
         self.is_over()
     }
@@ -451,24 +626,26 @@ impl Attempt {
     pub fn give_up<O: Overflow>(&mut self, room: &mut Room<O>, reason: &str) {
         self.end(room.cap_bytes);
         for entry in std::mem::take(&mut self.queue) {
-            room.release(&entry);
+            release(room, &entry);
             if let Entry::Chunk { source, offset, .. } = &entry {
                 let to = offset + entry.len();
                 let event = gap_event(source, *offset, to, reason.to_owned());
                 self.gaps.push(event);
             }
+            self.artifact_of_lost(&entry, reason);
         }
         self.rewind();
     }
 
     /// Returns the gaps, as events for the run, and removes the files. Call it when the logs are over.
-    pub fn finish<O: Overflow>(self, room: &mut Room<O>) -> Vec<EventKind> {
+    pub fn finish<O: Overflow>(mut self, room: &mut Room<O>) -> Vec<EventKind> {
         for entry in &self.queue {
-            room.release(entry);
+            release(room, entry);
         }
         for file in &self.files {
             room.overflow.remove(file);
         }
+        self.segments.clear(room);
         self.gaps
     }
 }

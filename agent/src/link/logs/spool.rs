@@ -1,7 +1,8 @@
 //! The logs of all attempts of an agent until the coordinator has stored them. It is pure: records are returned while
 //! there is credit, alternating between attempts.
 
-use super::attempt::{Attempt, Room};
+use super::attempt::Attempt;
+use super::room::Room;
 use crate::link::overflow::Overflow;
 use phalanx_proto::log::{Record, Source};
 use phalanx_shared::event::EventKind;
@@ -17,6 +18,8 @@ pub struct Limits {
     pub cap_bytes: u64,
     /// Maximum number of bytes in memory for all attempts together; the rest waits on disk.
     pub memory_bytes: usize,
+    /// Maximum number of bytes of artifacts of all attempts together that wait on disk.
+    pub artifact_bytes: u64,
 }
 
 impl Default for Limits {
@@ -24,6 +27,7 @@ impl Default for Limits {
         Limits {
             cap_bytes: 64 << 20,
             memory_bytes: 16 << 20,
+            artifact_bytes: 8 << 30,
         }
     }
 }
@@ -57,6 +61,8 @@ impl<O: Overflow> LogSpool<O> {
                 memory_bytes: 0,
                 memory_limit: limits.memory_bytes,
                 cap_bytes: limits.cap_bytes,
+                artifact_bytes: 0,
+                artifact_limit: limits.artifact_bytes,
             },
             attempts: BTreeMap::new(),
             window_bytes: None,
@@ -79,6 +85,34 @@ impl<O: Overflow> LogSpool<O> {
     pub fn write(&mut self, token: &Token, source: Source, at: Timestamp, bytes: &[u8]) {
         if let Some(attempt) = self.attempts.get_mut(token) {
             attempt.write(&mut self.room, source, at, bytes);
+        }
+    }
+
+    /// Takes bytes of an artifact. Drops them if the attempt isn't open.
+    pub fn artifact(&mut self, token: &Token, id: u32, bytes: &[u8]) {
+        if let Some(attempt) = self.attempts.get_mut(token) {
+            attempt.artifact(&mut self.room, id, bytes);
+        }
+    }
+
+    /// Handles the end of an artifact.
+    pub fn artifact_end(&mut self, token: &Token, id: u32, digest: Option<String>, size: u64) {
+        if let Some(attempt) = self.attempts.get_mut(token) {
+            attempt.artifact_end(id, digest, size);
+        }
+    }
+
+    /// Handles the coordinator's refusal of an artifact.
+    pub fn refuse_artifact(&mut self, token: &Token, id: u32, reason: &str) {
+        if let Some(attempt) = self.attempts.get_mut(token) {
+            attempt.artifact_refused(&mut self.room, id, reason);
+        }
+    }
+
+    /// Sends no more artifacts of an attempt.
+    pub fn give_up_artifacts(&mut self, token: &Token, reason: &str) {
+        if let Some(attempt) = self.attempts.get_mut(token) {
+            attempt.give_up_artifacts(&mut self.room, reason);
         }
     }
 
@@ -216,7 +250,7 @@ mod tests {
                         .or_default()
                         .resize(usize::try_from(to).unwrap(), b'?');
                 }
-                Body::End => {}
+                Body::Artifact { .. } | Body::ArtifactEnd { .. } | Body::End => {}
             }
             overs.extend(spool.acknowledge(&token, record.number));
         }
@@ -250,6 +284,7 @@ mod tests {
         let limits = Limits {
             cap_bytes: 8000,
             memory_bytes: 1000,
+            ..Limits::default()
         };
         let (place, mut spool) = spool(limits);
         spool.connected(10_000);
@@ -318,6 +353,7 @@ mod tests {
         let limits = Limits {
             cap_bytes: 100,
             memory_bytes: 1_000,
+            ..Limits::default()
         };
         let (place, mut spool) = spool(limits);
         spool.connected(1_000);
@@ -377,6 +413,104 @@ mod tests {
         fn remove(&mut self, _: &str) {}
     }
 
+    fn end_artifact(spool: &mut LogSpool<Directory>, id: u32, size: u64) {
+        spool.artifact_end(&token("a"), id, Some("digest".to_owned()), size);
+    }
+
+    fn lost(over: &Over) -> Vec<(u32, &str)> {
+        let lost = over.gaps.iter().map(|gap| match gap {
+            EventKind::ArtifactLost { id, reason } => (*id, reason.as_str()),
+            other => panic!("{other:?}"),
+        });
+        lost.collect()
+    }
+
+    #[test]
+    fn artifacts_that_travel_too_long_are_given_up_and_logs_are_not() {
+        let (_place, mut spool) = spool(Limits::default());
+        spool.connected(10);
+        for id in [1, 2] {
+            spool.artifact(&token("a"), id, b"artifact");
+            end_artifact(&mut spool, id, 8);
+        }
+        spool.artifact(&token("a"), 3, b"half");
+        spool.write(&token("a"), stdout(), AT, b"a line");
+        // The first one and its end have been sent.
+        assert!(spool.next_record().is_some() && spool.next_record().is_some());
+        spool.give_up_artifacts(&token("a"), "no time");
+        end_artifact(&mut spool, 3, 4);
+        spool.artifact(&token("a"), 4, b"later");
+        end_artifact(&mut spool, 4, 5);
+        assert_eq!(spool.end(&token("a")), None);
+        spool.acknowledge(&token("a"), 2);
+        let (bytes, gaps, overs) = drain(&mut spool);
+        assert_eq!(bytes[&stdout()], b"a line");
+        assert!(gaps.is_empty());
+        let expected = [(2, "no time"), (3, "no time"), (4, "no time")];
+        assert_eq!(lost(&overs[0]), expected);
+        assert_eq!(spool.room.artifact_bytes, 0);
+    }
+
+    #[test]
+    fn all_artifacts_of_an_agent_share_a_limit_and_what_is_acknowledged_frees_it() {
+        let (place, mut spool) = spool(Limits {
+            artifact_bytes: 150 << 20,
+            ..Limits::default()
+        });
+        spool.connected(1 << 30);
+        let piece = vec![b'x'; 1 << 20];
+        for _ in 0..140 {
+            spool.artifact(&token("a"), 1, &piece);
+        }
+        end_artifact(&mut spool, 1, 140 << 20);
+        let big = vec![b'y'; 11 << 20];
+        spool.artifact(&token("b"), 1, &big);
+        spool.artifact_end(&token("b"), 1, Some("digest".to_owned()), 11 << 20);
+        let mut last = 0;
+        while let Some((of, record)) = spool.next_record() {
+            if of == token("a") {
+                last = record.number;
+            }
+        }
+        let over = spool.end(&token("b"));
+        assert_eq!(over, None);
+        spool.acknowledge(&token("a"), last);
+        let files = || {
+            std::fs::read_dir(place.path().join("logs"))
+                .unwrap()
+                .count()
+        };
+        // The file that grows stays.
+        assert_eq!(spool.room.artifact_bytes, (12 << 20) + (10 << 20));
+        assert_eq!(files(), 2);
+        let over = spool.give_up(&token("b"), "over").unwrap();
+        assert_eq!(
+            lost(&over),
+            [(
+                1,
+                "more than 150 MiB of artifacts wait on the agent for the coordinator"
+            )]
+        );
+        spool.end(&token("a"));
+        drain(&mut spool);
+        assert_eq!(spool.room.artifact_bytes, 0);
+        assert_eq!(files(), 0);
+    }
+
+    #[test]
+    fn an_artifact_that_was_refused_is_lost_once() {
+        let (_place, mut spool) = spool(Limits::default());
+        spool.connected(1 << 20);
+        spool.artifact(&token("a"), 1, b"half");
+        spool.refuse_artifact(&token("a"), 1, "too large");
+        spool.artifact(&token("a"), 1, b"rest");
+        end_artifact(&mut spool, 1, 8);
+        spool.refuse_artifact(&token("a"), 1, "too large");
+        spool.end(&token("a"));
+        let (_, _, overs) = drain(&mut spool);
+        assert_eq!(lost(&overs[0]), [(1, "too large")]);
+    }
+
     #[test]
     fn a_full_disk_leaves_one_gap_and_never_stops_the_writer() {
         let mut spool = LogSpool::new(
@@ -384,6 +518,7 @@ mod tests {
             Limits {
                 cap_bytes: 1 << 20,
                 memory_bytes: 10,
+                ..Limits::default()
             },
         );
         spool.open(token("a"));
@@ -398,11 +533,103 @@ mod tests {
         );
     }
 
+    fn digest(byte: u8) -> String {
+        hex::encode([byte; 32])
+    }
+
+    /// Sends everything. Returns the bytes of each artifact that ended with a digest, and acknowledges or not.
+    fn artifacts(
+        spool: &mut LogSpool<Directory>,
+        acknowledge: bool,
+    ) -> (BTreeMap<u32, Vec<u8>>, Vec<Over>) {
+        let (mut bytes, mut ended) = (BTreeMap::<u32, Vec<u8>>::new(), BTreeMap::new());
+        let mut overs = Vec::new();
+        while let Some((token, record)) = spool.next_record() {
+            match record.body {
+                Body::Artifact {
+                    id,
+                    offset,
+                    bytes: piece,
+                } => {
+                    let kept = bytes.entry(id).or_default();
+                    assert_eq!(kept.len() as u64, offset);
+                    kept.extend(piece);
+                }
+                Body::ArtifactEnd { id, digest, .. } => {
+                    let content = bytes.remove(&id).unwrap_or_default();
+                    if digest.is_some() {
+                        ended.insert(id, content);
+                    }
+                }
+                _ => {}
+            }
+            if acknowledge {
+                overs.extend(spool.acknowledge(&token, record.number));
+            }
+        }
+        (ended, overs)
+    }
+
+    #[test]
+    fn artifacts_come_whole_between_the_logs_and_again_after_a_cut() {
+        let (place, mut spool) = spool(Limits::default());
+        let large = vec![b'x'; 3 * phalanx_proto::limit::LOG_CHUNK_BYTES + 1];
+        spool.artifact(&token("a"), 1, &large);
+        spool.artifact(&token("a"), 2, b"other");
+        spool.write(&token("a"), stdout(), AT, b"a line");
+        spool.artifact_end(&token("a"), 1, Some(digest(1)), large.len() as u64);
+        // Given up, and never ended: neither is kept.
+        spool.artifact_end(&token("a"), 2, None, 0);
+        spool.artifact(&token("a"), 3, b"half");
+        spool.end(&token("a"));
+        spool.connected(1 << 30);
+        let (sent, overs) = artifacts(&mut spool, false);
+        assert_eq!(sent, BTreeMap::from([(1, large.clone())]));
+        assert!(overs.is_empty());
+        spool.disconnected();
+        spool.connected(1 << 30);
+        let (sent, overs) = artifacts(&mut spool, true);
+        assert_eq!(sent, BTreeMap::from([(1, large)]));
+        assert_eq!(overs.first().unwrap().gaps, []);
+        let left = std::fs::read_dir(place.path().join("logs")).unwrap();
+        assert_eq!(left.count(), 0, "what was kept for it is gone");
+    }
+
+    #[test]
+    fn an_artifact_that_is_refused_or_given_up_is_told_as_lost() {
+        let lost = |over: &Over| -> Vec<(u32, String)> {
+            let gaps = over.gaps.iter();
+            gaps.filter_map(|gap| match gap {
+                EventKind::ArtifactLost { id, reason } => Some((*id, reason.clone())),
+                _ => None,
+            })
+            .collect()
+        };
+        let (_place, mut spool) = spool(Limits::default());
+        for cell in ["a", "b"] {
+            for id in [1, 2] {
+                spool.artifact(&token(cell), id, b"content");
+                spool.artifact_end(&token(cell), id, Some(digest(1)), 7);
+            }
+            spool.end(&token(cell));
+        }
+        spool.connected(1 << 30);
+        // Twice, as after a cut.
+        spool.refuse_artifact(&token("a"), 1, "too large");
+        spool.refuse_artifact(&token("a"), 1, "too large");
+        let over = spool.give_up(&token("b"), "no answer").unwrap();
+        let no_answer = |id| (id, "no answer".to_owned());
+        assert_eq!(lost(&over), [no_answer(1), no_answer(2)]);
+        let (sent, overs) = artifacts(&mut spool, true);
+        assert_eq!(sent.get(&2).map(Vec::as_slice), Some(&b"content"[..]));
+        assert_eq!(lost(overs.first().unwrap()), [(1, "too large".to_owned())]);
+    }
+
     proptest! {
         /// However bytes are written, cut and acknowledged, every byte arrives once or lies in a gap.
         #[test]
         fn every_byte_arrives_or_lies_in_a_gap(actions in prop::collection::vec((0..5u8, 0..2000usize), 1..60)) {
-            let (_place, mut spool) = spool(Limits { cap_bytes: 6000, memory_bytes: 800 });
+            let (_place, mut spool) = spool(Limits { cap_bytes: 6000, memory_bytes: 800, ..Limits::default() });
             let mut written = 0u64;
             let mut seen: BTreeMap<u64, u64> = BTreeMap::new();
             let mut numbers = 0;
@@ -412,7 +639,7 @@ mod tests {
                 match record.body {
                     Body::Chunk { offset, bytes, .. } => { seen.insert(offset, offset + bytes.len() as u64); }
                     Body::Gap { from, to, .. } => { seen.insert(from, to); }
-                    Body::End => {}
+                    Body::Artifact { .. } | Body::ArtifactEnd { .. } | Body::End => {}
                 }
                 numbers = record.number;
                 if acknowledge { spool.acknowledge(&token, numbers); }

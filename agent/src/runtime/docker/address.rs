@@ -7,17 +7,22 @@ use bollard::models::{ContainerInspectResponse, EndpointSettings};
 use phalanx_shared::language::service::ServiceConfig;
 use std::net::{IpAddr, SocketAddr};
 
-/// Returns the addresses of a container.
+/// Returns the addresses of a container: those in the first of these networks in which it has one.
 pub(super) fn of(
     config: &ServiceConfig,
     inspected: &ContainerInspectResponse,
-    network: &str,
+    networks: &[&str],
     way: Option<&Way>,
 ) -> Addresses {
     let settings = inspected.network_settings.as_ref();
-    let endpoint = settings
-        .and_then(|s| s.networks.as_ref())
-        .and_then(|networks| networks.get(network));
+    let all = settings.and_then(|s| s.networks.as_ref());
+    let has = |endpoint: &&EndpointSettings| {
+        let known =
+            |address: &Option<String>| address.as_ref().is_some_and(|text| !text.is_empty());
+        known(&endpoint.ip_address) || known(&endpoint.global_ipv6_address)
+    };
+    let mut joined = networks.iter().filter_map(|network| all?.get(*network));
+    let endpoint = joined.find(has);
     let address = |pick: fn(&EndpointSettings) -> Option<&String>| -> Option<IpAddr> {
         endpoint.and_then(pick)?.parse().ok()
     };
@@ -48,6 +53,23 @@ pub(super) fn of(
         ip,
         ipv6,
         ports,
+    }
+}
+
+/// Returns the addresses of a container that has the network of the engine's host.
+pub(super) fn of_host(config: &ServiceConfig, way: Option<&Way>) -> Addresses {
+    let ip = match way {
+        Some(Way::Published { address, .. }) => *address,
+        _ => IpAddr::from([127, 0, 0, 1]),
+    };
+    let ports = config.ports.iter().filter_map(|port| port.target);
+    Addresses {
+        host: ip.to_string(),
+        ip: Some(ip),
+        ipv6: None,
+        ports: ports
+            .map(|port| (port.to_string(), SocketAddr::new(ip, port)))
+            .collect(),
     }
 }
 
@@ -96,7 +118,12 @@ mod tests {
 
     #[test]
     fn a_direct_way_leads_to_the_containers_own_ports() {
-        let found = of(&config(), &inspected("10.0.0.2"), "net", Some(&Way::Direct));
+        let found = of(
+            &config(),
+            &inspected("10.0.0.2"),
+            &["net"],
+            Some(&Way::Direct),
+        );
         assert_eq!(found.host, "web");
         assert_eq!(found.ipv6.unwrap().to_string(), "fd00::2");
         let ports: Vec<String> = found
@@ -113,7 +140,7 @@ mod tests {
             address: IpAddr::from([127, 0, 0, 1]),
             publish: "127.0.0.1".to_owned(),
         };
-        let found = of(&config(), &inspected("10.0.0.2"), "net", Some(&way));
+        let found = of(&config(), &inspected("10.0.0.2"), &["net"], Some(&way));
         assert_eq!(
             found.ports,
             [("80".to_owned(), "127.0.0.1:49153".parse().unwrap())]
@@ -122,7 +149,7 @@ mod tests {
 
     #[test]
     fn without_ipv4_the_ipv6_address_is_used() {
-        let found = of(&config(), &inspected(""), "net", None);
+        let found = of(&config(), &inspected(""), &["none", "net"], None);
         assert_eq!(found.ip, None);
         assert_eq!(found.ports[0].1.to_string(), "[fd00::2]:80");
     }

@@ -13,6 +13,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+use tokio::sync::OnceCell;
 
 /// A connected engine. Cheap to clone.
 #[derive(Clone)]
@@ -27,6 +28,8 @@ pub(super) struct Engine {
     cuts: Arc<AtomicU64>,
     /// How long calls are retried when the connection is broken.
     reconnect: Duration,
+    /// Whether it has BuildKit, once it was asked.
+    buildkit: Arc<OnceCell<bool>>,
 }
 
 impl Engine {
@@ -51,6 +54,7 @@ impl Engine {
             away: Arc::new(Away::default()),
             cuts: Arc::default(),
             reconnect: settings.reconnect(),
+            buildkit: Arc::default(),
         })
     }
 
@@ -86,6 +90,11 @@ impl Engine {
         }
     }
 
+    /// Returns the minor version of the engine's API, whose major version is 1.
+    pub fn api_minor(&self) -> usize {
+        self.docker.client_version().minor_version
+    }
+
     /// Returns the number of calls so far whose connection broke.
     pub fn cuts(&self) -> u64 {
         self.cuts.load(Ordering::Acquire)
@@ -109,6 +118,39 @@ impl Engine {
                 seen => return seen,
             }
         }
+    }
+
+    /// Returns whether the engine has BuildKit. Docker for Linux has had it since API 1.39; Podman builds with Buildah, which
+    /// has no sessions.
+    pub async fn has_buildkit(&self) -> bool {
+        let asked = self.buildkit.get_or_try_init(|| async {
+            let version = self.ask(|| self.docker.version()).await?;
+            let components = version.components.unwrap_or_default();
+            let podman = components.iter().any(|one| one.name == "Podman Engine");
+            Ok::<_, Error>(!podman && version.os.as_deref() == Some("linux"))
+        });
+        // The build itself reports an engine that doesn't answer.
+        asked.await.copied().unwrap_or(false)
+    }
+
+    /// Returns a client whose requests name additional hosts of a build (`NAME:ADDRESS`). bollard has room for only one.
+    pub fn with_hosts(&self, hosts: &[String]) -> Docker {
+        if hosts.is_empty() {
+            return self.docker.clone();
+        }
+        let mut query = url::form_urlencoded::Serializer::new(String::new());
+        hosts.iter().for_each(|host| {
+            query.append_pair("extrahosts", host);
+        });
+        let query = query.finish();
+        self.docker.clone().with_request_modifier(move |request| {
+            let mut request = url_safe_auth(request);
+            let longer = format!("{}&{query}", request.uri());
+            if let Ok(uri) = longer.parse() {
+                *request.uri_mut() = uri;
+            }
+            request
+        })
     }
 
     /// Returns a client whose requests may take `longer` than usual.

@@ -3,11 +3,13 @@
 use super::attempt::Attempt;
 use super::error::said;
 use super::govern::Work;
+use super::hooks;
 use super::labels;
 use super::lock::lock;
 use super::member::Container;
 use super::reach::{self, Way};
 use super::sweep::{self, Found};
+use crate::clock::runtime_now;
 use crate::runtime::contract::Closed;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -57,19 +59,22 @@ async fn closing(attempt: &Attempt, grace: Duration, keep: Option<Duration>) -> 
     verify(attempt, removed).await
 }
 
-/// Removes the containers, then the network, when it is this clean-up's turn. Starts go first, within bounds, since no
+/// Removes the containers, then the networks, when it is this clean-up's turn. Starts go first, within bounds, since no
 /// cell waits for a clean-up.
 async fn remove(attempt: &Attempt, members: &[Arc<Container>], first: bool) -> u32 {
     let _turn = attempt.shared.governor.turn(Work::CleanUp).await;
     let mut removed = remove_members(attempt, members).await;
-    if first && let Some(Way::Join(own)) = attempt.shared.way() {
-        reach::leave(&attempt.shared.engine, own, &attempt.network).await;
-    }
-    if first || attempt.shared.networks.knows(&attempt.network.name) {
-        match attempt.shared.networks.remove(&attempt.network).await {
+    for network in attempt.networks.all() {
+        if first && let Some(Way::Join(own)) = attempt.shared.way() {
+            reach::leave(&attempt.shared.engine, own, &network).await;
+        }
+        if !first && !attempt.shared.networks.knows(&network.name) {
+            continue;
+        }
+        match attempt.shared.networks.remove(&network).await {
             Ok(()) => {
                 removed += 1;
-                attempt.shared.networks.forget(&attempt.network);
+                attempt.shared.networks.forget(&network);
             }
             Err(error) => {
                 tracing::debug!(why = said(&error), "network not removed at the first try")
@@ -89,7 +94,13 @@ async fn stop_all(members: &[Arc<Container>], grace: Duration) {
             // The removal kills as well, in the same call.
             return;
         }
-        if let Err(error) = member.ask_to_stop(Some(patience)).await {
+        let began = runtime_now();
+        if let Err(why) = hooks::pre_stop_within(member, patience).await {
+            tracing::debug!(service = %member.config.name, %why, "pre_stop");
+        }
+        // The engine takes whole seconds; nothing is left if the hooks used them up.
+        let left = patience.saturating_sub(runtime_now() - began);
+        if let Err(error) = member.ask_to_stop(Some(left)).await {
             tracing::debug!(service = %member.config.name, error = %said(&error), "not stopped");
         }
     });
@@ -117,8 +128,11 @@ async fn verify(attempt: &Attempt, mut removed: u32) -> Closed {
                 continue;
             }
         };
-        if shared.networks.knows(&attempt.network.name) {
-            found.push(Found::network(&attempt.network.name));
+        for network in attempt.networks.all() {
+            let listed = found.iter().any(|object| object.id == network.name);
+            if !listed && shared.networks.knows(&network.name) {
+                found.push(Found::network(&network.name));
+            }
         }
         if found.is_empty() {
             left.clear();
@@ -129,7 +143,9 @@ async fn verify(attempt: &Attempt, mut removed: u32) -> Closed {
         left = swept.left;
         if left.is_empty() {
             // The next listing confirms that they are gone.
-            shared.networks.forget(&attempt.network);
+            for network in attempt.networks.all() {
+                shared.networks.forget(&network);
+            }
             continue;
         }
         tokio::time::sleep(pause).await;
@@ -146,7 +162,7 @@ async fn verify(attempt: &Attempt, mut removed: u32) -> Closed {
 async fn mark_kept(attempt: &Attempt, ttl: Duration) -> Closed {
     let shared = &attempt.shared;
     let until = shared.now_s().saturating_add(ttl.as_secs());
-    let marked = sweep::mark_kept(shared, &attempt.scope, &attempt.network, until).await;
+    let marked = sweep::mark_kept(shared, &attempt.scope, &attempt.networks.first, until).await;
     let members = lock(&attempt.members).clone();
     for member in members {
         member.settle(Duration::ZERO).await;

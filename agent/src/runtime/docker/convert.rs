@@ -3,12 +3,15 @@
 
 use super::labels::{self, Labels};
 use bollard::models::{
-    ContainerCreateBody, DeviceMapping, EndpointSettings, HealthConfig, HostConfig,
-    HostConfigLogConfig, Mount, MountTmpfsOptions, MountType, MountVolumeOptions, NetworkingConfig,
-    PortBinding, PortMap, ResourcesUlimits,
+    ContainerCreateBody, DeviceMapping, EndpointIpamConfig, EndpointSettings, HealthConfig,
+    HostConfig, HostConfigLogConfig, Mount, MountBindOptions, MountBindOptionsPropagationEnum,
+    MountTmpfsOptions, MountType, MountVolumeOptions, NetworkingConfig, PortBinding, PortMap,
+    ResourcesUlimits,
 };
 use indexmap::IndexMap;
-use phalanx_shared::language::service::{Healthcheck, Port, ServiceConfig};
+use phalanx_shared::language::service::{
+    Healthcheck, NetworkUse, Port, Propagation, ServiceConfig,
+};
 use std::collections::HashMap;
 use std::path::PathBuf;
 
@@ -18,8 +21,8 @@ pub(super) struct Place<'a> {
     pub image: &'a str,
     /// Labels of the attempt.
     pub labels: &'a Labels,
-    /// Name of the cell's network.
-    pub network: &'a str,
+    /// Where its network interfaces come from.
+    pub attached: Attached<'a>,
     /// Effective environment variables.
     pub environment: &'a IndexMap<String, Option<String>>,
     /// Mounts with resolved sources.
@@ -28,6 +31,35 @@ pub(super) struct Place<'a> {
     pub publish: Publish<'a>,
     /// Size in MiB at which the engine's log file is truncated.
     pub engine_log_mib: u64,
+}
+
+/// Where a container's network interfaces come from, for the create request.
+#[derive(Clone, Copy)]
+pub(super) enum Attached<'a> {
+    /// The first of its networks, by name; it joins the others before it starts.
+    Network(&'a str, &'a NetworkUse),
+    /// Only loopback.
+    None,
+    /// Those of the engine's host.
+    Host,
+    /// Those of the container with this id.
+    Container(&'a str),
+}
+
+impl Attached<'_> {
+    /// Returns whether the container has names, ports and resolver settings of its own.
+    fn is_own(self) -> bool {
+        !matches!(self, Attached::Container(_))
+    }
+
+    fn mode(self) -> String {
+        match self {
+            Attached::Network(name, _) => name.to_owned(),
+            Attached::None => "none".to_owned(),
+            Attached::Host => "host".to_owned(),
+            Attached::Container(id) => format!("container:{id}"),
+        }
+    }
 }
 
 /// Which ports are published, and on which address of the engine's host.
@@ -48,6 +80,8 @@ pub(super) struct PlacedMount {
     pub target: String,
     /// Whether the mount is read-only.
     pub read_only: bool,
+    /// Which later mounts below it are seen on the other side.
+    pub propagation: Option<Propagation>,
 }
 
 /// Source of a mount.
@@ -57,7 +91,11 @@ pub(super) enum Source {
     Path(PathBuf),
     /// A volume by its name in the engine, or an anonymous one. A new volume is filled from the image unless `no_copy`
     /// is set.
-    Volume { name: Option<String>, no_copy: bool },
+    Volume {
+        name: Option<String>,
+        no_copy: bool,
+        subpath: Option<String>,
+    },
     /// A tmpfs with an optional size in bytes and optional permission bits.
     Memory {
         size: Option<u64>,
@@ -67,9 +105,10 @@ pub(super) enum Source {
 
 /// Builds the create request of a service.
 pub(super) fn create_body(config: &ServiceConfig, place: &Place<'_>) -> ContainerCreateBody {
-    let exposed = exposed(config);
+    let own = place.attached.is_own();
+    let exposed = if own { exposed(config) } else { Vec::new() };
     ContainerCreateBody {
-        hostname: Some(host_name(config)),
+        hostname: own.then(|| host_name(config)),
         user: config.user.clone(),
         exposed_ports: (!exposed.is_empty()).then_some(exposed),
         env: Some(environment(place.environment)),
@@ -89,28 +128,43 @@ pub(super) fn create_body(config: &ServiceConfig, place: &Place<'_>) -> Containe
         stop_signal: config.stop_signal.clone(),
         stop_timeout: config.stop_grace_ms.map(|ms| whole(ms.div_ceil(1000))),
         host_config: Some(host_config(config, place)),
-        networking_config: Some(NetworkingConfig {
-            endpoints_config: Some(HashMap::from([(
-                place.network.to_owned(),
-                endpoint(config),
-            )])),
-        }),
+        networking_config: match place.attached {
+            Attached::Network(name, used) => Some(NetworkingConfig {
+                endpoints_config: Some(HashMap::from([(name.to_owned(), endpoint(config, used))])),
+            }),
+            _ => None,
+        },
         ..ContainerCreateBody::default()
     }
 }
 
-/// Returns how a member is attached to the cell's network, at first and again after a disconnect.
-pub(super) fn endpoint(config: &ServiceConfig) -> EndpointSettings {
+/// Returns how a member is attached to a network, at first and again after a disconnect.
+pub(super) fn endpoint(config: &ServiceConfig, used: &NetworkUse) -> EndpointSettings {
+    let fixed = used.ipv4_address.is_some()
+        || used.ipv6_address.is_some()
+        || !used.link_local_ips.is_empty();
     EndpointSettings {
-        aliases: Some(aliases(config)),
+        aliases: Some(aliases(config, used)),
+        ipam_config: fixed.then(|| EndpointIpamConfig {
+            ipv4_address: used.ipv4_address.clone(),
+            ipv6_address: used.ipv6_address.clone(),
+            link_local_ips: (!used.link_local_ips.is_empty()).then(|| used.link_local_ips.clone()),
+        }),
+        mac_address: used.mac_address.clone(),
+        gw_priority: used.gw_priority,
+        driver_opts: (!used.driver_opts.is_empty())
+            .then(|| used.driver_opts.clone().into_iter().collect()),
         ..EndpointSettings::default()
     }
 }
 
-/// Returns the names of a member in the cell's network.
-pub(super) fn aliases(config: &ServiceConfig) -> Vec<String> {
+/// Returns the names of a member in a network.
+pub(super) fn aliases(config: &ServiceConfig, used: &NetworkUse) -> Vec<String> {
     let mut names = vec![config.name.clone()];
-    for name in config.hostname.iter().chain(&config.aliases) {
+    // All replicas answer to their service's name.
+    let shared = config.replica_of.iter();
+    let more = shared.chain(&config.hostname).chain(&config.aliases);
+    for name in more.chain(&used.aliases) {
         if !names.contains(name) {
             names.push(name.clone());
         }
@@ -198,8 +252,8 @@ fn host_config(config: &ServiceConfig, place: &Place<'_>) -> HostConfig {
         cap_add: some(&config.cap_add),
         cap_drop: some(&config.cap_drop),
         security_opt: some(&config.security_opt),
-        dns: some(&config.dns),
-        extra_hosts: some(&config.extra_hosts),
+        dns: some(&config.dns).filter(|_| place.attached.is_own()),
+        extra_hosts: some(&config.extra_hosts).filter(|_| place.attached.is_own()),
         devices: devices(&config.devices),
         ulimits: ulimits(config),
         tmpfs: tmpfs(&config.tmpfs),
@@ -210,8 +264,9 @@ fn host_config(config: &ServiceConfig, place: &Place<'_>) -> HostConfig {
                 .map(|m| mount(m, place.labels))
                 .collect()
         }),
-        port_bindings: bindings(&config.ports, place.publish),
-        network_mode: Some(place.network.to_owned()),
+        port_bindings: bindings(&config.ports, place.publish)
+            .filter(|_| matches!(place.attached, Attached::Network(..))),
+        network_mode: Some(place.attached.mode()),
         log_config: Some(HostConfigLogConfig {
             typ: Some("json-file".to_owned()),
             config: Some(HashMap::from([
@@ -275,13 +330,22 @@ fn mount(placed: &PlacedMount, ours: &Labels) -> Mount {
         Source::Path(path) => {
             mount.typ = Some(MountType::BIND);
             mount.source = Some(path.to_string_lossy().into_owned());
+            mount.bind_options = placed.propagation.map(|propagation| MountBindOptions {
+                propagation: Some(propagated(propagation)),
+                ..MountBindOptions::default()
+            });
         }
-        Source::Volume { name, no_copy } => {
+        Source::Volume {
+            name,
+            no_copy,
+            subpath,
+        } => {
             mount.typ = Some(MountType::VOLUME);
             mount.source.clone_from(name);
             mount.volume_options = Some(MountVolumeOptions {
                 labels: Some(ours.clone()),
                 no_copy: no_copy.then_some(true),
+                subpath: subpath.clone(),
                 ..MountVolumeOptions::default()
             });
         }
@@ -295,6 +359,18 @@ fn mount(placed: &PlacedMount, ours: &Labels) -> Mount {
         }
     }
     mount
+}
+
+fn propagated(propagation: Propagation) -> MountBindOptionsPropagationEnum {
+    use MountBindOptionsPropagationEnum as Docker;
+    match propagation {
+        Propagation::Private => Docker::PRIVATE,
+        Propagation::Rprivate => Docker::RPRIVATE,
+        Propagation::Slave => Docker::SLAVE,
+        Propagation::Rslave => Docker::RSLAVE,
+        Propagation::Shared => Docker::SHARED,
+        Propagation::Rshared => Docker::RSHARED,
+    }
 }
 
 fn bindings(ports: &[Port], publish: Publish<'_>) -> Option<PortMap> {

@@ -31,7 +31,7 @@ fn body_with(
         &Place {
             image: "image:1",
             labels: &Labels::from([("phalanx.run".into(), "r".into())]),
-            network: "net",
+            attached: Attached::Network("net", &NetworkUse::default()),
             environment: &config.environment,
             mounts,
             publish,
@@ -126,6 +126,52 @@ fn names_in_the_network_are_service_host_name_and_aliases_once() {
 }
 
 #[test]
+fn a_container_without_networks_of_its_own_has_no_names_and_ports_of_its_own_where_it_has_anothers()
+{
+    let config = ServiceConfig {
+        ports: vec![Port {
+            target: Some(80),
+            name: None,
+            protocol: "tcp".into(),
+            app_protocol: None,
+            published: Some("80".into()),
+        }],
+        ..base()
+    };
+    let with = |attached| {
+        create_body(
+            &config,
+            &Place {
+                image: "image:1",
+                labels: &Labels::new(),
+                attached,
+                environment: &config.environment,
+                mounts: &[],
+                publish: Publish::Fixed("127.0.0.1"),
+                engine_log_mib: 64,
+            },
+        )
+    };
+    let mode = |body: &ContainerCreateBody| {
+        let host = body.host_config.as_ref().unwrap();
+        (
+            host.network_mode.clone().unwrap(),
+            host.port_bindings.is_some(),
+        )
+    };
+    let of_another = with(Attached::Container("abc"));
+    assert_eq!(mode(&of_another), ("container:abc".to_owned(), false));
+    assert_eq!(
+        (of_another.hostname, of_another.exposed_ports),
+        (None, None)
+    );
+    let none = with(Attached::None);
+    assert_eq!(mode(&none), ("none".to_owned(), false));
+    assert_eq!(none.networking_config, None);
+    assert_eq!(mode(&with(Attached::Host)), ("host".to_owned(), false));
+}
+
+#[test]
 fn our_labels_outrank_the_users() {
     let config = ServiceConfig {
         labels: IndexMap::from([
@@ -147,6 +193,7 @@ fn a_health_check_is_in_nanoseconds_and_may_be_off() {
         interval_ms: Some(250),
         timeout_ms: Some(1000),
         start_period_ms: Some(0),
+        start_interval_ms: None,
         retries: Some(3),
     };
     let config = ServiceConfig {
@@ -265,6 +312,7 @@ fn ports_are_exposed_and_only_fixed_ones_published_on_a_free_port() {
 #[test]
 fn mounts_of_each_kind_carry_what_they_need() {
     let placed = |source| PlacedMount {
+        propagation: Some(Propagation::Rslave),
         source,
         target: "/t".into(),
         read_only: true,
@@ -274,10 +322,12 @@ fn mounts_of_each_kind_carry_what_they_need() {
         placed(Source::Volume {
             name: Some("phalanx-x-data".into()),
             no_copy: false,
+            subpath: None,
         }),
         placed(Source::Volume {
             name: None,
             no_copy: true,
+            subpath: Some("a/b".to_owned()),
         }),
         placed(Source::Memory {
             size: Some(4096),
@@ -309,7 +359,13 @@ fn mounts_of_each_kind_carry_what_they_need() {
         let labels = volume.volume_options.clone().unwrap().labels.unwrap();
         assert_eq!(labels["phalanx.run"], "r");
     }
+    let propagation = |mount: &bollard::models::Mount| mount.bind_options.clone()?.propagation;
+    let rslave = Some(bollard::models::MountBindOptionsPropagationEnum::RSLAVE);
+    assert_eq!(propagation(&got[0]), rslave);
+    assert_eq!(propagation(&got[1]), None);
     assert_eq!(got[2].source, None);
+    let subpath = got[2].volume_options.clone().unwrap().subpath;
+    assert_eq!(subpath.as_deref(), Some("a/b"));
     let memory = got[3].tmpfs_options.clone().unwrap();
     assert_eq!((memory.size_bytes, memory.mode), (Some(4096), Some(0o700)));
     let tmpfs = host.tmpfs.unwrap();

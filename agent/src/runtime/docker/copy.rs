@@ -17,7 +17,7 @@ use tokio::io::AsyncWriteExt;
 use tokio_util::io::ReaderStream;
 
 /// Directory bit of Go's file mode.
-const GO_DIRECTORY: u32 = 1 << 31;
+pub(super) const GO_DIRECTORY: u32 = 1 << 31;
 
 /// Copies a file or directory from the agent into the container.
 pub(super) async fn copy_in(
@@ -109,7 +109,7 @@ async fn is_directory(container: &Container, path: &str) -> Result<bool, Runtime
 
 /// Classifies an error. A path that is missing, or that leads out of the workspace (perhaps by a link that was put
 /// there), is the fault of the system under test.
-fn judged(what: &str, error: &Error) -> RuntimeError {
+pub(super) fn judged(what: &str, error: &Error) -> RuntimeError {
     let fault = match error.kind() {
         ErrorKind::PermissionDenied | ErrorKind::NotFound => Fault::Path,
         _ => Fault::Machine,
@@ -160,7 +160,10 @@ pub(super) async fn copy_out(
     }
     archive.flush().await.map_err(wrong)?;
     let mut archive = archive.into_std().await;
+    // The task that unpacks goes on if this future is dropped, so it holds the lock.
+    let placing = container.placing.copy().await;
     blocking(move || {
+        let _placing = placing;
         archive.rewind()?;
         tree::unpack(archive, &Root::open(&to.root)?, &to.path)
     })
@@ -180,7 +183,7 @@ pub(super) fn unnamed_file() -> Result<File, Error> {
     Ok(file)
 }
 
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
     tokio::task::spawn_blocking(work)

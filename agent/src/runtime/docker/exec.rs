@@ -22,6 +22,15 @@ pub(super) async fn run(
         container.config.name,
         request.command.first().map_or("", String::as_str)
     );
+    attend(container, request, what).await
+}
+
+/// Runs the command until it exits. `what` begins the messages.
+pub(super) async fn attend(
+    container: &Container,
+    request: ExecRequest,
+    what: String,
+) -> Result<ExecOutput, RuntimeError> {
     let fail = |error: &bollard::errors::Error| runtime(&what, error);
     let engine = &container.shared.engine;
     let config = config(&request);
@@ -114,6 +123,7 @@ fn config(request: &ExecRequest) -> ExecConfig {
         cmd: Some(request.command.clone()),
         user: request.user.clone(),
         working_dir: request.workdir.clone(),
+        privileged: request.privileged.then_some(true),
         ..ExecConfig::default()
     }
 }

@@ -3,7 +3,6 @@
 
 use super::convert::{PlacedMount, Source};
 use super::mounts;
-use crate::beneath;
 use crate::runtime::contract::{AttemptScope, Fault, RuntimeError};
 use phalanx_shared::language::service::{FileSource, PlacedFile};
 use std::fs::{self, File, Permissions};
@@ -31,11 +30,13 @@ pub(super) fn place(
         let own = file.uid.is_some() || file.gid.is_some() || file.mode.is_some();
         let path = match &file.source {
             FileSource::Path(path) => {
-                let real = mounts::in_workspace(path, scope.workspace.as_deref())
-                    .map_err(|why| failed(format!("{path}: {why}")))?;
+                let real = mounts::in_workspace(path, scope.workspace.as_deref(), &scope.policy)
+                    .map_err(|why| why.of(service, &format!("file {}: {path}", file.name)))?;
                 match own {
                     false => real,
-                    true => read(scope.workspace.as_deref(), Path::new(path))
+                    true => scope
+                        .policy
+                        .read(scope.workspace.as_deref(), Path::new(path), MAX_BYTES)
                         .and_then(|text| copy(service, at, file, &text, &scope.scratch))
                         .map_err(|error| failed(format!("{path}: {error}")))?,
                 }
@@ -44,19 +45,13 @@ pub(super) fn place(
                 .map_err(|error| failed(error.to_string()))?,
         };
         Ok(PlacedMount {
+            propagation: None,
             source: Source::Path(path),
             target: file.target.clone(),
             read_only: true,
         })
     });
     placed.collect()
-}
-
-fn read(workspace: Option<&Path>, path: &Path) -> Result<Vec<u8>, Error> {
-    match workspace {
-        Some(workspace) => beneath::read(workspace, path, MAX_BYTES),
-        None => beneath::read_absolute(path, MAX_BYTES),
-    }
 }
 
 /// Writes a copy below the attempt's scratch directory. Replaces the copy of an earlier container of the service.
@@ -117,11 +112,5 @@ mod tests {
                 right
             );
         }
-    }
-
-    #[test]
-    fn what_is_no_file_is_not_copied() {
-        let scratch = tempfile::tempdir().unwrap();
-        assert!(read(None, scratch.path()).is_err());
     }
 }

@@ -3,6 +3,7 @@
 pub(super) mod core;
 
 use self::core::{Core, Ticket};
+use crate::clock::runtime_now;
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -25,6 +26,15 @@ struct State {
 pub(super) struct Turn<'a> {
     governor: &'a Governor,
     ticket: Ticket,
+    /// How long it was waited for.
+    waited: Duration,
+}
+
+impl Turn<'_> {
+    /// Returns how long it was waited for.
+    pub fn waited(&self) -> Duration {
+        self.waited
+    }
 }
 
 impl Governor {
@@ -38,8 +48,9 @@ impl Governor {
 
     /// Waits for a turn.
     pub async fn turn(&self, work: Work) -> Turn<'_> {
+        let asked = runtime_now();
         let (send, mut granted) = oneshot::channel();
-        let turn = {
+        let mut turn = {
             let mut state = self.state();
             let ticket = state.core.ask(work);
             state.waiting.insert(ticket, send);
@@ -47,19 +58,27 @@ impl Governor {
             Turn {
                 governor: self,
                 ticket,
+                waited: Duration::ZERO,
             }
         };
         // The sender is only dropped together with this turn, so an error can't occur.
-        if work == Work::CleanUp && tokio::time::timeout(PATIENCE, &mut granted).await.is_ok() {
-            return turn;
+        let in_time = match work {
+            Work::CleanUp => tokio::time::timeout(PATIENCE, &mut granted).await.is_ok(),
+            _ => (&mut granted).await.is_ok(),
+        };
+        if work == Work::CleanUp && !in_time {
+            self.hurry(&turn);
+            let _ = granted.await;
         }
-        if work == Work::CleanUp {
-            let mut state = self.state();
-            state.core.overdue(turn.ticket);
-            state.grant();
-        }
-        let _ = granted.await;
+        turn.waited = asked.elapsed();
         turn
+    }
+
+    /// Lets a clean-up that has waited long enough go ahead.
+    fn hurry(&self, turn: &Turn<'_>) {
+        let mut state = self.state();
+        state.core.overdue(turn.ticket);
+        state.grant();
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -96,8 +115,9 @@ mod tests {
         let governor = Governor::new(1);
         let _hangs = governor.turn(Work::Start).await;
         let began = crate::clock::runtime_now();
-        drop(governor.turn(Work::CleanUp).await);
+        let turn = governor.turn(Work::CleanUp).await;
         let waited = began.elapsed();
+        assert_eq!(turn.waited(), waited);
         let bound = PATIENCE..PATIENCE + Duration::from_secs(1);
         assert!(bound.contains(&waited), "{waited:?}");
     }

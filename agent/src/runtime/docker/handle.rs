@@ -1,7 +1,8 @@
 //! Implements the runtime contract's member for a container.
 
-use super::convert;
 use super::error::Said;
+use super::hooks;
+use super::joined::Joined;
 use super::lock::lock;
 use super::member::Container;
 use super::start::start;
@@ -10,8 +11,9 @@ use crate::beneath::Place;
 use crate::runtime::contract::{
     Addresses, ExecOutput, ExecRequest, Exit, Fault, Member, RuntimeError,
 };
+use crate::runtime::gather::Gather;
+use crate::runtime::search::{FoundFile, Search};
 use async_trait::async_trait;
-use bollard::models::{NetworkConnectRequest, NetworkDisconnectRequest};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -19,6 +21,20 @@ use tokio::sync::watch;
 
 /// The caller's handle of a container.
 pub(super) struct Handle(pub Arc<Container>);
+
+impl Handle {
+    /// Returns its networks, or an error if it has none of its own.
+    fn networks(&self, verb: &str) -> Result<&[Joined], RuntimeError> {
+        let networks = self.0.interfaces.networks();
+        match networks.is_empty() {
+            true => {
+                let why = format!("can't {verb} it: it has a `network_mode` and no networks");
+                Err(self.0.error(Fault::Unsupported, why))
+            }
+            false => Ok(networks),
+        }
+    }
+}
 
 #[async_trait]
 impl Member for Handle {
@@ -32,6 +48,18 @@ impl Member for Handle {
                 Err(self.0.error(Fault::Misuse, why))
             }
         }
+    }
+
+    async fn post_start(&self) -> Result<(), RuntimeError> {
+        hooks::post_start(&self.0).await
+    }
+
+    fn queued(&self) -> Duration {
+        self.0.queued()
+    }
+
+    fn image(&self) -> Option<String> {
+        self.0.image.clone()
     }
 
     fn exits(&self) -> watch::Receiver<Option<Exit>> {
@@ -66,6 +94,7 @@ impl Member for Handle {
         if !self.0.runs() {
             return Ok(());
         }
+        hooks::pre_stop(&self.0).await?;
         self.0
             .ask_to_stop(grace)
             .await
@@ -111,47 +140,17 @@ impl Member for Handle {
     }
 
     async fn disconnect(&self) -> Result<(), RuntimeError> {
-        let docker = &self.0.shared.engine.docker;
-        let taken_off = self
-            .0
-            .shared
-            .engine
-            .ask(|| {
-                docker.disconnect_network(
-                    &self.0.network.name,
-                    NetworkDisconnectRequest {
-                        container: self.0.id.clone(),
-                        force: Some(false),
-                    },
-                )
-            })
-            .await;
-        match taken_off {
-            Err(error) if Said::NotConnected.is_in(&error) => Ok(()),
-            other => other.map_err(|error| self.0.engine_error("disconnect", &error)),
+        for joined in self.networks("disconnect")? {
+            self.0.leave(joined).await?;
         }
+        Ok(())
     }
 
     async fn connect(&self) -> Result<(), RuntimeError> {
-        let docker = &self.0.shared.engine.docker;
-        let put_on = self
-            .0
-            .shared
-            .engine
-            .ask(|| {
-                docker.connect_network(
-                    &self.0.network.name,
-                    NetworkConnectRequest {
-                        container: self.0.id.clone(),
-                        endpoint_config: Some(convert::endpoint(&self.0.config)),
-                    },
-                )
-            })
-            .await;
-        match put_on {
-            Err(error) if Said::AlreadyConnected.is_in(&error) => Ok(()),
-            other => other.map_err(|error| self.0.engine_error("connect", &error)),
+        for joined in self.networks("connect")? {
+            self.0.join(joined).await?;
         }
+        Ok(())
     }
 
     async fn exec(&self, request: ExecRequest) -> Result<ExecOutput, RuntimeError> {
@@ -164,6 +163,14 @@ impl Member for Handle {
 
     async fn copy_out(&self, from: String, to: Place) -> Result<(), RuntimeError> {
         super::copy::copy_out(&self.0, from, to).await
+    }
+
+    async fn find(&self, search: Search) -> Result<Vec<FoundFile>, RuntimeError> {
+        super::find::find(&self.0, search).await
+    }
+
+    async fn gather(&self, gather: Gather) -> Result<(), RuntimeError> {
+        super::gather::gather(&self.0, gather).await
     }
 
     async fn inspect(&self) -> Vec<String> {

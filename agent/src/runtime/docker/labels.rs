@@ -16,6 +16,12 @@ pub(super) const EPOCH: &str = "phalanx.epoch";
 pub(super) const SERVICE: &str = "phalanx.service";
 pub(super) const CELL_NAME: &str = "phalanx.cell-name";
 pub(super) const POOL: &str = "phalanx.pool";
+/// Labels of images: key of the snapshot, id of the store that keeps it, name of the service.
+pub(super) const SNAPSHOT: &str = "phalanx.snapshot";
+pub(super) const SNAPSHOT_STORE: &str = "phalanx.snapshot.store";
+pub(super) const SNAPSHOT_SERVICE: &str = "phalanx.snapshot.service";
+/// Label of an image that is removed as soon as one without an environment is made of it: id of the store.
+pub(super) const SNAPSHOT_HALF: &str = "phalanx.snapshot.half";
 pub(super) const KEEP_UNTIL: &str = "phalanx.keep-until";
 
 /// Labels of an object.

@@ -7,33 +7,36 @@
 use super::carried::Carried;
 use super::error::{Said, judge, runtime_of, said, status};
 use super::govern::Work;
+use super::joined::{Interfaces, Joined};
 use super::lock::lock;
 use super::mounts::Pin;
-use super::network::Network;
+use super::placing::Placing;
 use super::watch::Signals;
-use super::{Shared, address};
+use super::{Shared, address, convert};
 use crate::runtime::contract::{Addresses, Exit, Fault, RuntimeError};
 use crate::sink::LogSink;
 use bollard::errors::Error;
-use bollard::models::{ContainerInspectResponse, HealthStatusEnum};
+use bollard::models::{
+    ContainerInspectResponse, HealthStatusEnum, NetworkConnectRequest, NetworkDisconnectRequest,
+};
 use bollard::query_parameters::{KillContainerOptionsBuilder, StopContainerOptionsBuilder};
 use phalanx_shared::language::service::ServiceConfig;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
 /// Docker's default time between the stop signal and SIGKILL.
-const DEFAULT_GRACE: Duration = Duration::from_secs(10);
+pub const DEFAULT_GRACE: Duration = Duration::from_secs(10);
 
 /// A container of a stack.
 pub(super) struct Container {
     pub shared: Arc<Shared>,
     pub config: ServiceConfig,
     pub id: String,
-    pub network: Arc<Network>,
+    pub interfaces: Interfaces,
     pub logs: LogSink,
     pub signals: Arc<Signals>,
     pub carried: Carried,
@@ -52,6 +55,11 @@ pub(super) struct Container {
     closing: Arc<AtomicBool>,
     /// Sources of its mounts in the workspace.
     pins: Vec<Pin>,
+    pub placing: Placing,
+    /// What it runs, by digest.
+    pub image: Option<String>,
+    /// How long its creation and its starts waited for their turns at the engine, in microseconds.
+    queued_us: AtomicU64,
 }
 
 /// Result of [`Container::look`].
@@ -75,10 +83,15 @@ pub(super) struct End {
 
 /// State shared by all containers of a stack.
 pub(super) struct OfStack {
-    pub network: Arc<Network>,
+    pub interfaces: Interfaces,
     pub tasks: TaskTracker,
     /// Whether the stack is being closed.
     pub closing: Arc<AtomicBool>,
+    /// How long the container's creation waited for its turn at the engine.
+    pub queued: Duration,
+    /// What the container runs, by digest.
+    pub image: Option<String>,
+    pub placing: Placing,
 }
 
 impl Container {
@@ -92,19 +105,22 @@ impl Container {
         stack: OfStack,
     ) -> Arc<Container> {
         let OfStack {
-            network,
+            interfaces,
             tasks,
             closing,
+            queued,
+            image,
+            placing,
         } = stack;
         let id = created.id.clone().unwrap_or_default();
         let signals = Signals::new();
         shared.watch.register(&id, &signals);
-        Arc::new(Container {
+        let container = Container {
             shared,
             health_allows: health_allows(created),
             config,
             id,
-            network,
+            interfaces,
             logs,
             signals,
             carried: Carried::default(),
@@ -119,7 +135,22 @@ impl Container {
             looking: tokio::sync::Mutex::new(()),
             closing,
             pins,
-        })
+            placing,
+            image,
+            queued_us: AtomicU64::new(0),
+        };
+        container.add_queued(queued);
+        Arc::new(container)
+    }
+
+    fn add_queued(&self, queued: Duration) {
+        let us = u64::try_from(queued.as_micros()).unwrap_or(u64::MAX);
+        self.queued_us.fetch_add(us, Ordering::Relaxed);
+    }
+
+    /// Returns how long its creation and its starts waited for their turns at the engine.
+    pub fn queued(&self) -> Duration {
+        Duration::from_micros(self.queued_us.load(Ordering::Relaxed))
     }
 
     /// Returns the error of an operation on it.
@@ -201,7 +232,8 @@ impl Container {
 
     /// Asks the engine to start it, when it is this start's turn.
     pub async fn ask_to_start(&self) -> Result<(), RuntimeError> {
-        let _turn = self.shared.governor.turn(Work::Start).await;
+        let turn = self.shared.governor.turn(Work::Start).await;
+        self.add_queued(turn.waited());
         if self.closing.load(Ordering::Acquire) {
             let why = "not started, since its stack is being closed";
             return Err(self.error(Fault::Misuse, why));
@@ -309,19 +341,73 @@ impl Container {
         }
     }
 
+    /// Joins its networks but the first, which it has joined from its creation on.
+    pub async fn join_further(&self) -> Result<(), RuntimeError> {
+        for joined in self.interfaces.networks().iter().skip(1) {
+            self.join(joined).await?;
+        }
+        Ok(())
+    }
+
+    /// Joins a network. Succeeds if it is on it already.
+    pub async fn join(&self, joined: &Joined) -> Result<(), RuntimeError> {
+        let docker = &self.shared.engine.docker;
+        let request = || NetworkConnectRequest {
+            container: self.id.clone(),
+            endpoint_config: Some(convert::endpoint(&self.config, &joined.used)),
+        };
+        let network = &joined.network.name;
+        let engine = &self.shared.engine;
+        match engine
+            .ask(|| docker.connect_network(network, request()))
+            .await
+        {
+            Err(error) if Said::AlreadyConnected.is_in(&error) => Ok(()),
+            other => other.map_err(|error| self.engine_error("connect", &error)),
+        }
+    }
+
+    /// Leaves a network. Succeeds if it isn't on it.
+    pub async fn leave(&self, joined: &Joined) -> Result<(), RuntimeError> {
+        let docker = &self.shared.engine.docker;
+        let request = || NetworkDisconnectRequest {
+            container: self.id.clone(),
+            force: Some(false),
+        };
+        let network = &joined.network.name;
+        let engine = &self.shared.engine;
+        match engine
+            .ask(|| docker.disconnect_network(network, request()))
+            .await
+        {
+            Err(error) if Said::NotConnected.is_in(&error) => Ok(()),
+            other => other.map_err(|error| self.engine_error("disconnect", &error)),
+        }
+    }
+
     pub async fn where_it_is(&self) -> Result<Addresses, RuntimeError> {
+        // Interfaces of another container have its addresses.
+        let (mut owner, mut interfaces) = (self.id.as_str(), &self.interfaces);
+        while let Interfaces::Of { id, own } = interfaces {
+            (owner, interfaces) = (id.as_str(), own);
+        }
         let inspected = self
             .shared
             .engine
-            .inspect(&self.id)
+            .inspect(owner)
             .await
             .map_err(|error| self.engine_error("looking up its address", &error))?;
-        Ok(address::of(
-            &self.config,
-            &inspected,
-            &self.network.name,
-            self.shared.way(),
-        ))
+        let networks: Vec<&str> = interfaces
+            .networks()
+            .iter()
+            .map(|joined| joined.network.name.as_str())
+            .collect();
+        let host = matches!(interfaces, Interfaces::Host);
+        let way = self.shared.way();
+        Ok(match host {
+            true => address::of_host(&self.config, way),
+            false => address::of(&self.config, &inspected, &networks, way),
+        })
     }
 }
 

@@ -5,8 +5,10 @@
 use super::convert::{PlacedMount, Source};
 use super::labels;
 use crate::beneath::{self, Root};
+use crate::policy::Policy;
 use crate::runtime::contract::{AttemptScope, Fault, RuntimeError};
-use phalanx_shared::language::service::{Mount, MountKind};
+use phalanx_shared::language::service::{FileSource, Mount, MountKind, ServiceConfig};
+use phalanx_shared::policy::Refusal;
 use std::os::fd::AsFd;
 use std::path::{Component, Path, PathBuf};
 
@@ -23,6 +25,7 @@ pub(super) fn place(
                 source: source(service, mount, scope)?,
                 target: mount.target.clone(),
                 read_only: mount.read_only,
+                propagation: mount.propagation,
             })
         })
         .collect()
@@ -31,18 +34,18 @@ pub(super) fn place(
 fn source(service: &str, mount: &Mount, scope: &AttemptScope) -> Result<Source, RuntimeError> {
     Ok(match &mount.kind {
         MountKind::Bind(path) => Source::Path(
-            in_workspace(path, scope.workspace.as_deref()).map_err(|why| {
-                let why = format!("mount of {path}: {why}");
-                RuntimeError::of(service, Fault::Definition, why)
-            })?,
+            found_or_made(path, scope.workspace.as_deref(), &scope.policy)
+                .map_err(|why| why.of(service, &format!("mount of {path}")))?,
         ),
         MountKind::Named(name) => Source::Volume {
             name: Some(labels::object(&scope.token, name)),
             no_copy: mount.no_copy,
+            subpath: mount.subpath.clone(),
         },
         MountKind::Anonymous => Source::Volume {
             name: None,
             no_copy: mount.no_copy,
+            subpath: mount.subpath.clone(),
         },
         MountKind::Tmpfs => Source::Memory {
             size: mount.tmpfs_size,
@@ -60,6 +63,9 @@ pub(super) enum Misplaced {
     /// The path leads out of the workspace.
     #[error("{0}")]
     Outside(String),
+    /// The agent's policy refuses the path.
+    #[error("{0}; {help}", help = .0.help())]
+    Refused(Refusal),
     /// The path leads to something else than when the container was created.
     #[error("the mount of {written}: what stands there was replaced while the cell ran: {why}")]
     Replaced {
@@ -70,13 +76,57 @@ pub(super) enum Misplaced {
     },
 }
 
-/// Returns the real path of `path`: an absolute path as written, a relative one in the workspace and nowhere else.
-pub(super) fn in_workspace(path: &str, workspace: Option<&Path>) -> Result<PathBuf, Misplaced> {
+impl Misplaced {
+    /// Returns it as the error of a service.
+    pub fn of(&self, service: &str, what: &str) -> RuntimeError {
+        let fault = match self {
+            Misplaced::Refused(_) => Fault::Policy,
+            Misplaced::Missing(_) | Misplaced::Outside(_) | Misplaced::Replaced { .. } => {
+                Fault::Definition
+            }
+        };
+        RuntimeError::of(service, fault, format!("{what}: {self}"))
+    }
+}
+
+/// Returns the real path of a mount's source. What is missing in the workspace becomes an empty directory, as in
+/// Compose: a database's files, say. The workspace is the attempt's own copy, so no other cell sees it.
+fn found_or_made(
+    path: &str,
+    workspace: Option<&Path>,
+    policy: &Policy,
+) -> Result<PathBuf, Misplaced> {
+    let found = in_workspace(path, workspace, policy);
+    let (Err(Misplaced::Missing(_)), Some(workspace)) = (&found, workspace) else {
+        return found;
+    };
+    let relative = Path::new(path).is_relative();
+    let made =
+        relative && Root::open(workspace).is_ok_and(|root| root.make(Path::new(path)).is_ok());
+    match made {
+        true => in_workspace(path, Some(workspace), policy),
+        false => found,
+    }
+}
+
+/// Returns the real path of `path`: an absolute path that the policy allows, or a relative one in the workspace and
+/// nowhere else.
+pub(super) fn in_workspace(
+    path: &str,
+    workspace: Option<&Path>,
+    policy: &Policy,
+) -> Result<PathBuf, Misplaced> {
     let written = Path::new(path);
     if written.is_absolute() {
-        return written
+        // As written first, so that nobody learns what exists where.
+        policy.place(path).map_err(Misplaced::Refused)?;
+        let real = written
             .canonicalize()
-            .map_err(|error| Misplaced::Missing(format!("{error} on the agent's host")));
+            .map_err(|error| Misplaced::Missing(format!("{error} on the agent's host")))?;
+        policy
+            .place(&real.to_string_lossy())
+            .map_err(Misplaced::Refused)?;
+        return Ok(real);
     }
     if leaves(written) {
         return Err(Misplaced::Outside(
@@ -147,22 +197,33 @@ impl Pin {
     }
 }
 
-/// Pins the sources that are in the workspace.
-pub(super) fn pins(mounts: &[Mount], placed: &[PlacedMount], scope: &AttemptScope) -> Vec<Pin> {
-    let Some(workspace) = scope.workspace.as_deref() else {
-        return Vec::new();
+/// Pins the sources that are in the workspace: of mounts, and of files that are mounted as they are.
+pub(super) fn pins(
+    config: &ServiceConfig,
+    (mounts, files): (&[PlacedMount], &[PlacedMount]),
+    scope: &AttemptScope,
+) -> Vec<Pin> {
+    let of_mounts = config.volumes.iter().map(|mount| match &mount.kind {
+        MountKind::Bind(written) => Some(written),
+        _ => None,
+    });
+    let of_files = config.files.iter().map(|file| match &file.source {
+        FileSource::Path(written) => Some(written),
+        FileSource::Text(_) => None,
+    });
+    let all = of_mounts.zip(mounts).chain(of_files.zip(files));
+    all.filter_map(|(written, placed)| pin(written?, placed, scope.workspace.as_deref()?))
+        .collect()
+}
+
+/// Pins a source, unless it is a path of the host or a copy that belongs to the attempt.
+fn pin(written: &str, placed: &PlacedMount, workspace: &Path) -> Option<Pin> {
+    let Source::Path(real) = &placed.source else {
+        return None;
     };
-    let mut pins = Vec::new();
-    for (mount, placed) in mounts.iter().zip(placed) {
-        let (MountKind::Bind(written), Source::Path(real)) = (&mount.kind, &placed.source) else {
-            continue;
-        };
-        if Path::new(written).is_absolute() {
-            continue;
-        }
-        pins.push(Pin::new(written, workspace, real));
-    }
-    pins
+    let inside = real.starts_with(workspace.canonicalize().ok()?);
+    let pinned = inside && Path::new(written).is_relative();
+    pinned.then(|| Pin::new(written, workspace, real))
 }
 
 /// Returns whether a relative path climbs above its start.
@@ -190,7 +251,7 @@ mod tests {
         std::fs::create_dir_all(root.join("conf")).unwrap();
         std::fs::write(dir.path().join("outside"), "x").unwrap();
         std::os::unix::fs::symlink(dir.path().join("outside"), root.join("link")).unwrap();
-        let at = |path: &str| in_workspace(path, Some(&root));
+        let at = |path: &str| in_workspace(path, Some(&root), &Policy::open());
         assert!(at("./conf").unwrap().ends_with("work/conf"));
         assert!(at("conf/../conf").unwrap().ends_with("work/conf"));
         assert!(at("../outside").unwrap_err().to_string().contains("`..`"));
@@ -200,6 +261,26 @@ mod tests {
         );
         let absolute = dir.path().join("outside");
         assert!(at(absolute.to_str().unwrap()).is_ok());
+        let closed = in_workspace(absolute.to_str().unwrap(), Some(&root), &Policy::closed());
+        assert!(matches!(closed, Err(Misplaced::Refused(_))));
+    }
+
+    #[test]
+    fn a_source_that_is_missing_becomes_a_directory_within_the_workspace() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("work");
+        std::fs::create_dir_all(&root).unwrap();
+        let policy = Policy::open();
+        let made = |path: &str| found_or_made(path, Some(&root), &policy);
+        assert!(made("./data/db").unwrap().ends_with("work/data/db"));
+        assert!(root.join("data/db").is_dir());
+        std::os::unix::fs::symlink(dir.path().join("beyond"), root.join("link")).unwrap();
+        assert!(matches!(made("link"), Err(Misplaced::Missing(_))));
+        assert!(made("link/x").is_err() && made("../beyond").is_err());
+        let absolute = dir.path().join("beyond");
+        assert!(made(absolute.to_str().unwrap()).is_err());
+        assert!(!dir.path().join("beyond").exists());
+        assert!(found_or_made("./data", None, &policy).is_err());
     }
 
     #[test]
@@ -225,7 +306,7 @@ mod tests {
     #[test]
     fn without_a_workspace_a_relative_path_is_refused() {
         assert!(
-            in_workspace("a", None)
+            in_workspace("a", None, &Policy::open())
                 .unwrap_err()
                 .to_string()
                 .contains("no workspace")

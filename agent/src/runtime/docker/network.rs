@@ -9,14 +9,18 @@ use super::error::{Said, Unusable, runtime, said, status};
 use super::govern::{Governor, Work};
 use super::labels::Labels;
 use super::lock::lock;
-use super::subnet::{self, core::Allocator, core::Net4, core::Subnets};
+use super::subnet::{self, core::Allocator, core::Claim, core::Net4, core::Subnets};
 use crate::runtime::contract::{Fault, RuntimeError};
 use bollard::models::{Ipam, IpamConfig, NetworkCreateRequest};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
+use std::time::Duration;
 use tokio::sync::Notify;
+
+/// How often a fixed subnet is asked for that another cell of this process has.
+const FIXED_AGAIN: Duration = Duration::from_millis(100);
 
 /// A network that this process created. While it is held, the reaper leaves it alone and its subnet is taken.
 pub(super) struct Network {
@@ -25,6 +29,8 @@ pub(super) struct Network {
     /// IPv4 subnet of the network.
     pub subnet: Net4,
     owner: Weak<Networks>,
+    /// How long its creation waited for its turn at the engine.
+    queued: Duration,
 }
 
 impl Drop for Network {
@@ -36,10 +42,38 @@ impl Drop for Network {
 }
 
 impl Network {
+    /// Returns how long its creation waited for its turn at the engine.
+    pub fn queued(&self) -> Duration {
+        self.queued
+    }
+
     /// Returns the engine's own address in the network.
     pub fn gateway(&self) -> Ipv4Addr {
         self.subnet.gateway()
     }
+}
+
+/// How a network is made.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Wanted {
+    /// Whether it has IPv6 as well.
+    pub ipv6: bool,
+    /// Its IPv6 subnet, if the user fixed it.
+    pub fixed_v6: Option<String>,
+    /// Whether it leads nowhere else.
+    pub internal: bool,
+    /// Options for its driver.
+    pub options: HashMap<String, String>,
+    /// Its IPv4 subnet, if the user fixed it.
+    pub fixed: Option<Fixed>,
+}
+
+/// An IPv4 subnet that the user fixed.
+#[derive(Clone, Debug)]
+pub(super) struct Fixed {
+    pub net: Net4,
+    pub gateway: Option<String>,
+    pub range: Option<String>,
 }
 
 /// All networks of one engine that this process created.
@@ -101,25 +135,65 @@ impl Networks {
         lock(&self.allocator).total()
     }
 
+    /// Returns how many networks could be created now, as far as is known.
+    pub fn free(&self) -> u32 {
+        lock(&self.allocator).free()
+    }
+
     /// Creates a network. Its name is recorded before the engine is asked, so that closing removes it.
     pub async fn make(
         self: &Arc<Self>,
         name: &str,
         labels: Labels,
-        ipv6: bool,
+        wanted: &Wanted,
+        stop: &AtomicBool,
     ) -> Result<Arc<Network>, RuntimeError> {
-        let _turn = self.governor.turn(Work::Network).await;
-        self.make_now(name, labels, ipv6).await
+        if let Some(fixed) = &wanted.fixed {
+            self.until_free(fixed.net, stop).await?;
+        }
+        let turn = self.governor.turn(Work::Network).await;
+        let made = self.make_now(name, labels, wanted, turn.waited()).await;
+        if let (Err(_), Some(fixed)) = (&made, &wanted.fixed) {
+            lock(&self.allocator).give_back(fixed.net);
+        }
+        made
+    }
+
+    /// Takes a subnet that the user fixed, as soon as no other cell of this process has it.
+    async fn until_free(&self, net: Net4, stop: &AtomicBool) -> Result<(), RuntimeError> {
+        let what = "making the cell's network";
+        let failed = |why: String| RuntimeError::new(Fault::Machine, format!("{what}: {why}"));
+        let mut looked = false;
+        loop {
+            let claimed = lock(&self.allocator).claim(net);
+            match claimed {
+                Claim::Taken => return Ok(()),
+                Claim::Ours if stop.load(Ordering::Acquire) => {
+                    return Err(failed(format!("the cell ended while {net} was in use")));
+                }
+                Claim::Ours => tokio::time::sleep(FIXED_AGAIN).await,
+                Claim::Foreign if looked => {
+                    return Err(failed(format!(
+                        "the subnet {net}, which the Compose file fixes, is in use on this machine (`docker network ls`, `ip route`): choose another one, or leave the fixed addresses out"
+                    )));
+                }
+                Claim::Foreign => {
+                    looked = true;
+                    self.look().await.map_err(|error| runtime(what, &error))?;
+                }
+            }
+        }
     }
 
     async fn make_now(
         self: &Arc<Self>,
         name: &str,
         labels: Labels,
-        ipv6: bool,
+        wanted: &Wanted,
+        queued: Duration,
     ) -> Result<Arc<Network>, RuntimeError> {
         lock(&self.known).insert(name.to_owned());
-        let made = self.try_subnets(name, &labels, ipv6).await;
+        let made = self.try_subnets(name, &labels, wanted, queued).await;
         if made.is_err() {
             lock(&self.known).remove(name);
         }
@@ -130,12 +204,16 @@ impl Networks {
         self: &Arc<Self>,
         name: &str,
         labels: &Labels,
-        ipv6: bool,
+        wanted: &Wanted,
+        queued: Duration,
     ) -> Result<Arc<Network>, RuntimeError> {
         let what = "making the cell's network";
         let mut looked = false;
         loop {
-            let taken = lock(&self.allocator).take();
+            let taken = match &wanted.fixed {
+                Some(fixed) => Some(lock(&self.allocator).subnets_of(fixed.net)),
+                None => lock(&self.allocator).take(),
+            };
             let Some(subnets) = taken else {
                 if looked {
                     let reason = format!(
@@ -148,15 +226,16 @@ impl Networks {
                 self.look().await.map_err(|error| runtime(what, &error))?;
                 continue;
             };
-            match self.create(name, labels, &subnets, ipv6).await {
+            match self.create(name, labels, &subnets, wanted).await {
                 Ok(()) => {
                     return Ok(Arc::new(Network {
                         name: name.to_owned(),
                         subnet: subnets.v4,
                         owner: Arc::downgrade(self),
+                        queued,
                     }));
                 }
-                Err(error) if Said::SubnetTaken.is_in(&error) => {
+                Err(error) if Said::SubnetTaken.is_in(&error) && wanted.fixed.is_none() => {
                     // Another program on this machine has it: try the next one.
                     lock(&self.allocator).refuse(subnets.v4);
                 }
@@ -173,13 +252,13 @@ impl Networks {
         name: &str,
         labels: &Labels,
         subnets: &Subnets,
-        ipv6: bool,
+        wanted: &Wanted,
     ) -> Result<(), bollard::errors::Error> {
         let docker = &self.engine.docker;
         let mut again = false;
         self.engine
             .ask(|| {
-                let request = request(name, labels, subnets, ipv6);
+                let request = request(name, labels, subnets, wanted);
                 let second = std::mem::replace(&mut again, true);
                 async move {
                     // The engine allows two networks with the same name: after a broken connection, check before asking
@@ -247,7 +326,11 @@ impl Networks {
                 uuid::Uuid::new_v4().simple().to_string().split_at(12).0
             );
             let labels = self.of_pool.clone();
-            let made = self.make_now(&name, labels, false).await;
+            // No attempt waited for it.
+            let queued = Duration::ZERO;
+            let made = self
+                .make_now(&name, labels, &Wanted::default(), queued)
+                .await;
             drop(turn);
             match made {
                 Ok(network) => lock(&self.ready).push(network),
@@ -277,22 +360,37 @@ impl Networks {
     }
 }
 
-fn request(name: &str, labels: &Labels, subnets: &Subnets, ipv6: bool) -> NetworkCreateRequest {
+fn request(
+    name: &str,
+    labels: &Labels,
+    subnets: &Subnets,
+    wanted: &Wanted,
+) -> NetworkCreateRequest {
+    let fixed = wanted.fixed.as_ref();
+    let gateway = fixed.and_then(|fixed| fixed.gateway.clone());
     let mut config = vec![IpamConfig {
         subnet: Some(subnets.v4.to_string()),
-        gateway: Some(subnets.v4.gateway().to_string()),
+        gateway: Some(gateway.unwrap_or_else(|| subnets.v4.gateway().to_string())),
+        ip_range: fixed.and_then(|fixed| fixed.range.clone()),
         ..IpamConfig::default()
     }];
-    if ipv6 {
+    if wanted.ipv6 {
         config.push(IpamConfig {
-            subnet: Some(subnets.v6.clone()),
+            subnet: Some(
+                wanted
+                    .fixed_v6
+                    .clone()
+                    .unwrap_or_else(|| subnets.v6.clone()),
+            ),
             ..IpamConfig::default()
         });
     }
     NetworkCreateRequest {
         name: name.to_owned(),
         driver: Some("bridge".to_owned()),
-        enable_ipv6: Some(ipv6),
+        internal: wanted.internal.then_some(true),
+        options: (!wanted.options.is_empty()).then(|| wanted.options.clone()),
+        enable_ipv6: Some(wanted.ipv6),
         ipam: Some(Ipam {
             driver: Some("default".to_owned()),
             config: Some(config),

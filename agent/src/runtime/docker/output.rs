@@ -141,6 +141,10 @@ async fn next(frames: &mut Frames, container: &Container) -> Result<(LogStream, 
             Some(Ok(LogOutput::StdErr { message })) => Ok((LogStream::Stderr, message)),
             Some(Ok(LogOutput::StdIn { .. })) => continue,
             // Without a terminal every frame names its stream; a frame without one comes from a broken connection.
+            // The output of a terminal has no frames, and only one stream.
+            Some(Ok(LogOutput::Console { message })) if container.config.engine.tty => {
+                Ok((LogStream::Stdout, message))
+            }
             Some(Ok(LogOutput::Console { .. })) => Err(Ending::Torn),
             Some(Err(error)) => {
                 tracing::debug!(service = %container.config.name, error = %said(&error), "output broke off");

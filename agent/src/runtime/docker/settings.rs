@@ -40,8 +40,12 @@ pub struct DockerSettings {
     pub pull_timeout_s: u64,
     /// Maximum number of tries of a pull that fails because of the network or the registry.
     pub pull_tries: u32,
+    /// Which of the engine's builders builds images.
+    pub builder: Builder,
     /// Time limit for building one image, in seconds.
     pub build_timeout_s: u64,
+    /// Maximum number of images pulled and built ahead of the cells at the same time; 0 for none.
+    pub prefetch: u32,
     /// Time limit for the clean-up after one attempt, in seconds.
     pub close_timeout_s: u64,
     /// Size in MiB at which the engine's log file of a container is truncated (the agent's own copy isn't).
@@ -62,6 +66,19 @@ pub enum Reach {
     Published,
     /// At the container's address; the agent's own container joins each cell's network.
     Join,
+}
+
+/// Which of the engine's builders builds images.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Builder {
+    /// BuildKit if the engine has it, else its classic builder.
+    #[default]
+    Auto,
+    /// BuildKit.
+    Buildkit,
+    /// The classic builder.
+    Classic,
 }
 
 fn nobody() -> AgentId {
@@ -88,7 +105,9 @@ impl Default for DockerSettings {
             reconnect_s: 30,
             pull_timeout_s: 900,
             pull_tries: 5,
+            builder: Builder::Auto,
             build_timeout_s: 1800,
+            prefetch: 2,
             close_timeout_s: 60,
             engine_log_mib: 1024,
         }

@@ -13,9 +13,12 @@ pub(super) async fn start(container: Arc<Container>) -> Result<Addresses, Runtim
     let stream = output::Source::attach(&container)
         .await
         .map_err(|error| container.engine_error("attaching to its output", &error))?;
+    let placed = container.placing.start().await;
     container.mounts_hold()?;
     container.ask_to_start().await?;
-    if let Err(replaced) = container.mounts_hold() {
+    let held = container.mounts_hold();
+    drop(placed);
+    if let Err(replaced) = held {
         container.signal("SIGKILL").await?;
         return Err(replaced);
     }

@@ -74,7 +74,7 @@ impl FakeMember {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn is_running(&self) -> bool {
+    pub fn is_running(&self) -> bool {
         self.state().end.is_some() && self.exits.borrow().is_none()
     }
 
@@ -161,7 +161,8 @@ async fn live(
             sleep_until(began + after).await;
             logs.write(stream, text.into_bytes()).await;
         }
-        match script.exit {
+        let exits = script.exiting_starts.is_none_or(|starts| start <= starts);
+        match script.exit.filter(|_| exits) {
             Some(exit) => {
                 sleep_until(began + exit.after).await;
                 exit

@@ -18,6 +18,8 @@ pub struct Script {
     pub open_error: Option<RuntimeError>,
     /// Delay of `close`, after everything has stopped.
     pub close_delay: Duration,
+    /// Error returned by `save`.
+    pub save_error: Option<RuntimeError>,
     /// Objects that `close` reports as not removed.
     pub left: Vec<String>,
     /// Result of `reap`.
@@ -52,12 +54,18 @@ pub struct ServiceScript {
     pub output: Vec<Printed>,
     /// How each start exits by itself.
     pub exit: Option<ExitScript>,
+    /// How many of its starts exit by themselves; the later ones run on. All of them by default.
+    pub exiting_starts: Option<u32>,
     /// Adds a health check that passes this long after each start.
     pub healthy_after: Option<Duration>,
     /// Ignores the stop signal: only SIGKILL ends it.
     pub deaf: bool,
     /// Addresses of the service. The host defaults to the service's name.
     pub addresses: Addresses,
+    /// Id of the image that it runs.
+    pub image_id: Option<String>,
+    /// Error returned by `start` if it starts with restored files.
+    pub restored_error: Option<RuntimeError>,
     /// Commands inside the service.
     pub commands: Vec<CommandScript>,
     /// Lines returned by `inspect`.

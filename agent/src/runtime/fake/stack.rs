@@ -4,13 +4,15 @@ use super::member::FakeMember;
 use super::record::Record;
 use super::script::{self, Script};
 use crate::runtime::contract::{
-    Closed, ExecOutput, ExecRequest, Fault, Member, Prepared, RuntimeError, Stack,
+    Closed, ExecOutput, ExecRequest, Fault, Member, Prepared, RuntimeError, SaveOrder, Saved,
+    SavedService, SavedVolume, Stack,
 };
 use crate::sink::LogSink;
 use async_trait::async_trait;
 use phalanx_shared::id::Token;
 use phalanx_shared::language::service::ServiceConfig;
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -29,6 +31,7 @@ struct Known {
     prepared: BTreeSet<String>,
     created: BTreeMap<String, Arc<FakeMember>>,
     ports: BTreeMap<(String, String), u16>,
+    restored: BTreeSet<String>,
     closed: bool,
 }
 
@@ -111,10 +114,81 @@ impl Stack for FakeStack {
                 service.addresses.ports.push((port.clone(), address));
             }
         }
+        if self.known().restored.contains(name)
+            && let Some(error) = &service.restored_error
+        {
+            service.start_error = Some(error.clone());
+        }
         let member = FakeMember::new(name.clone(), service, logs, self.record.clone());
         let member = Arc::new(member);
         self.known().created.insert(name.clone(), member.clone());
         Ok(member)
+    }
+
+    async fn image_id(&self, config: &ServiceConfig) -> Result<Option<String>, RuntimeError> {
+        if !self.known().prepared.contains(&config.name) {
+            return Err(self.violation(format!("image_id {} before prepare", config.name)));
+        }
+        Ok(self.service(&config.name).image_id)
+    }
+
+    async fn save(&self, order: SaveOrder) -> Result<Saved, RuntimeError> {
+        self.call(format!("save {}", order.services.join(" ")))?;
+        let mut saved = Saved::default();
+        for name in order.services {
+            let member = self.known().created.get(&name).cloned();
+            if member.is_none_or(|member| member.is_running()) {
+                return Err(self.violation(format!("save {name} while it runs")));
+            }
+            let file = format!("{name}.tar");
+            let wrong =
+                |error: std::io::Error| RuntimeError::new(Fault::Machine, error.to_string());
+            std::fs::write(order.directory.join(&file), &name).map_err(wrong)?;
+            saved.volumes.push(SavedVolume {
+                service: name.clone(),
+                file,
+                bytes: name.len() as u64,
+                ..SavedVolume::default()
+            });
+            saved.services.push(SavedService {
+                name,
+                ..SavedService::default()
+            });
+        }
+        match &self.script.save_error {
+            Some(error) => Err(error.clone()),
+            None => Ok(saved),
+        }
+    }
+
+    async fn restore(&self, saved: &Saved, from: PathBuf) -> Result<(), RuntimeError> {
+        let names: Vec<&str> = saved.services.iter().map(|one| one.name.as_str()).collect();
+        self.call(format!("restore {}", names.join(" ")))?;
+        for volume in &saved.volumes {
+            if self.known().created.contains_key(&volume.service) {
+                let what = format!("restore {} after it was created", volume.service);
+                return Err(self.violation(what));
+            }
+            let text = std::fs::read_to_string(from.join(&volume.file)).unwrap_or_default();
+            if text != volume.service {
+                let why = format!("{} isn't what was saved", volume.file);
+                return Err(RuntimeError::of(&volume.service, Fault::Machine, why));
+            }
+            self.known().restored.insert(volume.service.clone());
+        }
+        Ok(())
+    }
+
+    async fn discard(&self, services: &[String]) -> Result<(), RuntimeError> {
+        self.call(format!("discard {}", services.join(" ")))?;
+        for name in services {
+            let member = self.known().created.remove(name);
+            if let Some(member) = member {
+                member.close(Duration::ZERO).await;
+            }
+            self.known().restored.remove(name);
+        }
+        Ok(())
     }
 
     async fn reserve_ports(

@@ -54,11 +54,20 @@ impl AttemptHost {
     }
 
     /// Returns the working directory of a process, given the one written in the spec.
-    pub fn workdir(&self, written: Option<&str>) -> Place {
-        Place::new(self.base(), "").join(written.unwrap_or_default())
+    pub fn workdir(&self, written: Option<&str>) -> Result<Place, RuntimeError> {
+        let written = written.unwrap_or_default();
+        if !Path::new(written).is_absolute() {
+            return Ok(Place::new(self.base(), written));
+        }
+        match self.scope.policy.place(written) {
+            // All paths are allowed, and links to anywhere.
+            Ok((above, _)) if above == Path::new("/") => Ok(Place::new(written, "")),
+            Ok((above, below)) => Ok(Place::new(above, below)),
+            Err(refusal) => Err(RuntimeError::refused(&refusal)),
+        }
     }
 
-    /// Builds an environment: the agent's own, as with other runners, without the variables that are private to the
+    /// Builds an environment: what the policy allows of the agent's own, without the variables that are private to the
     /// agent; then the trace context of the service (a step brings its own); then `changes`, in which `None` removes a
     /// variable.
     pub fn environment(
@@ -68,7 +77,7 @@ impl AttemptHost {
     ) -> BTreeMap<String, String> {
         let mut env: BTreeMap<String, String> = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-            .filter(|(name, _)| !name.starts_with(OWN_PREFIX))
+            .filter(|(name, _)| !name.starts_with(OWN_PREFIX) && self.scope.policy.inherits(name))
             .collect();
         if let Some(traceparent) = service.and_then(|service| self.scope.traceparent(service)) {
             env.insert("TRACEPARENT".to_owned(), traceparent);

@@ -14,6 +14,8 @@ use crate::procfs;
 use crate::runtime::contract::{
     Addresses, ExecOutput, ExecRequest, Exit, Fault, Member, RuntimeError, SignalName,
 };
+use crate::runtime::gather::Gather;
+use crate::runtime::search::{FoundFile, Pattern, Search};
 use crate::sink::LogSink;
 use async_trait::async_trait;
 use nix::sys::signal::Signal;
@@ -294,6 +296,31 @@ impl Member for ProcessMember {
     async fn copy_out(&self, from: String, to: Place) -> Result<(), RuntimeError> {
         let source = self.shared.definition.workdir.join(inside(&from));
         copy::copied(source, to, false).await
+    }
+
+    async fn find(&self, search: Search) -> Result<Vec<FoundFile>, RuntimeError> {
+        let definition = &self.shared.definition;
+        let name = definition.name.clone();
+        let search = Search {
+            pattern: Pattern::new(inside(search.pattern.as_str()))
+                .map_err(|why| RuntimeError::of(&name, Fault::Path, why))?,
+            ..search
+        };
+        copy::found(definition.workdir.clone(), search)
+            .await
+            .map_err(|error| RuntimeError::of(&name, error.fault, error.reason))
+    }
+
+    async fn gather(&self, gather: Gather) -> Result<(), RuntimeError> {
+        let definition = &self.shared.definition;
+        let gather = Gather {
+            pattern: Pattern::new(inside(gather.pattern.as_str()))
+                .map_err(|why| RuntimeError::of(&definition.name, Fault::Path, why))?,
+            ..gather
+        };
+        copy::gathered(definition.workdir.clone(), gather)
+            .await
+            .map_err(|error| RuntimeError::of(&definition.name, error.fault, error.reason))
     }
 
     async fn inspect(&self) -> Vec<String> {

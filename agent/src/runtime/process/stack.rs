@@ -1,5 +1,6 @@
 //! The host processes of one attempt.
 
+use super::copy;
 use super::fork_server::ForkServer;
 use super::health::Check;
 use super::host::AttemptHost;
@@ -15,6 +16,8 @@ use crate::runtime::contract::{
     AttemptScope, Closed, ExecOutput, ExecRequest, Fault, Member, Prepared, RuntimeError, Stack,
 };
 use crate::runtime::env_file;
+use crate::runtime::gather::Gather;
+use crate::runtime::search::{FoundFile, Search};
 use crate::sink::LogSink;
 use async_trait::async_trait;
 use futures::future::join_all;
@@ -124,8 +127,10 @@ impl Stack for ProcessStack {
             return Err(error(Fault::Definition, why));
         }
         self.host.make_base().await?;
-        let variables = env_file::environment(config, Some(self.host.base())).await?;
-        let workdir = self.host.workdir(config.working_dir.as_deref());
+        let scope = &self.host.scope;
+        let variables =
+            env_file::environment(config, Some(self.host.base()), &scope.policy).await?;
+        let workdir = self.host.workdir(config.working_dir.as_deref())?;
         let member = Arc::new(ProcessMember::new(
             self.host.clone(),
             self.ports.clone(),
@@ -176,8 +181,16 @@ impl Stack for ProcessStack {
             .into_iter()
             .map(|(name, value)| (name, Some(value)));
         let env = self.host.environment(None, changes);
-        let workdir = self.host.workdir(request.workdir.as_deref());
+        let workdir = self.host.workdir(request.workdir.as_deref())?;
         self.host.run(RUN, request, env, workdir).await
+    }
+
+    async fn find_on_host(&self, search: Search) -> Result<Vec<FoundFile>, RuntimeError> {
+        copy::found(self.host.workdir(None)?, search).await
+    }
+
+    async fn gather_on_host(&self, gather: Gather) -> Result<(), RuntimeError> {
+        copy::gathered(self.host.workdir(None)?, gather).await
     }
 
     async fn close(&self, grace: Duration, keep: Option<Duration>) -> Closed {

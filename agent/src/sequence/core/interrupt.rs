@@ -31,6 +31,10 @@ impl Sequence {
         if self.is_finished() || self.halt.is_some() {
             return;
         }
+        let now = self.now.mono;
+        if let Some(more) = self.node_mut(ROOT).keeping.excuse(now) {
+            return self.arm(Timer::Cell, more);
+        }
         let limit = crate::duration::duration_text(self.limits.cell);
         let (outcome, reason) = if self.acted {
             (Outcome::Failed, format!("the cell timed out after {limit}"))
@@ -40,7 +44,8 @@ impl Sequence {
                 format!("the cell timed out after {limit}, before any step ran"),
             )
         };
-        self.halt(outcome, reason.clone(), reason, self.limits.grace);
+        let end = End::timed_out(outcome, reason.clone());
+        self.halt(reason, end, self.limits.grace, Some(now));
     }
 
     pub(super) fn cancelled(&mut self, order: &CancelOrder) {
@@ -49,25 +54,34 @@ impl Sequence {
         }
         if self.halt.is_none() {
             let line = format!("cancelled: {}", order.reason);
-            self.halt(Outcome::Cancelled, line.clone(), line, order.grace);
+            let end = End::bare(Outcome::Cancelled, Some(line.clone()));
+            self.halt(line, end, order.grace, None);
         }
         if order.force {
             self.grace_is_over();
         }
     }
 
-    fn halt(&mut self, outcome: Outcome, skip_reason: String, reason: String, grace: Duration) {
+    fn halt(
+        &mut self,
+        skip_reason: String,
+        end: End,
+        grace: Duration,
+        timed_out: Option<Duration>,
+    ) {
         self.halt = Some(Halt {
             reason: skip_reason,
+            timed_out,
             over: false,
         });
         self.node_mut(ROOT).tally.charge(Blame {
             step: String::new(),
-            reason: Some(reason.clone()),
-            outcome,
+            reason: end.reason.clone(),
+            outcome: end.outcome,
+            culprit: None,
         });
         self.arm(Timer::Grace, grace);
-        self.interrupt(ROOT, true, &End::bare(outcome, Some(reason)));
+        self.interrupt(ROOT, true, &end);
     }
 
     fn grace_is_over(&mut self) {
@@ -82,18 +96,24 @@ impl Sequence {
         if matches!(node.state, State::Done) || node.timed_out {
             return;
         }
+        let now = self.now.mono;
+        if let Some(more) = self.node_mut(id).keeping.excuse(now) {
+            return self.arm(Timer::Limit(id), more);
+        }
+        let node = self.node(id);
         let limit = crate::duration::duration_text(node.limit.unwrap_or_default());
         let reason = format!("{} timed out after {limit}", node.name);
         let blame = Blame {
             step: node.name.clone(),
             reason: Some(reason.clone()),
             outcome: Outcome::Failed,
+            culprit: None,
         };
         let node = self.node_mut(id);
         node.timed_out = true;
         node.tally.charge(blame);
         self.bar_inside(id, true, &format!("after {reason}"), false);
-        self.interrupt(id, true, &End::bare(Outcome::Failed, Some(reason)));
+        self.interrupt(id, true, &End::timed_out(Outcome::Failed, reason));
         if !matches!(self.node(id).state, State::Done) {
             self.arm(Timer::LimitGrace(id), self.limits.grace);
         }
@@ -106,11 +126,13 @@ impl Sequence {
         }
         let reason = format!("the timeout of {} and its grace are over", node.name);
         self.bar_inside(id, false, &format!("after {reason}"), true);
-        self.interrupt(id, false, &End::bare(Outcome::Failed, Some(reason)));
+        self.interrupt(id, false, &End::timed_out(Outcome::Failed, reason));
     }
 
     pub(super) fn service_down(&mut self, down: Box<Down>) {
-        let running = self.running(ROOT, true);
+        let mut running = self.running(ROOT, true);
+        // What only keeps its artifacts had its outcome before.
+        running.retain(|id| !matches!(self.node(*id).state, State::Keeping(_)));
         if running.is_empty() {
             self.down.get_or_insert(down);
             return;
@@ -163,10 +185,13 @@ impl Sequence {
 
     fn end_all(&mut self, running: Vec<NodeId>, end: &End) {
         for id in running {
-            if matches!(self.node(id).state, State::Acting) {
+            if self.node(id).is_at_work() {
                 self.effects.push(Effect::Stop { node: id });
             }
-            if matches!(self.node(id).state, State::Acting | State::Delaying) {
+            // A step that only kept its artifacts has its outcome.
+            if let Some(own) = self.kept(id) {
+                self.complete(id, own);
+            } else if self.node(id).is_at_work() || matches!(self.node(id).state, State::Delaying) {
                 self.complete(id, end.clone());
             }
         }
@@ -175,7 +200,10 @@ impl Sequence {
     /// Returns the steps inside a node whose action runs or whose next try is delayed.
     fn running(&self, root: NodeId, spare: bool) -> Vec<NodeId> {
         self.inside(root, spare)
-            .filter(|id| matches!(self.node(*id).state, State::Acting | State::Delaying))
+            .filter(|id| {
+                let node = self.node(*id);
+                node.is_at_work() || matches!(node.state, State::Delaying)
+            })
             .collect()
     }
 

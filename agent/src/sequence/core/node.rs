@@ -2,11 +2,11 @@
 
 use super::outcome::Tally;
 use crate::context::frame::Key;
-use crate::context::frame::{FrameId, Value};
+use crate::context::frame::{FrameId, Handed, Value};
 use crate::sequence::effect::{NodeId, Now};
-use crate::step::contract::Item;
-use phalanx_shared::event::StepPath;
-use std::collections::{BTreeMap, VecDeque};
+use crate::step::contract::{End, Item, Needed, Waits};
+use phalanx_shared::event::{Culprit, Restored, StepPath};
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 /// One node of the tree.
@@ -42,8 +42,12 @@ pub(super) struct Node {
     pub retries: u32,
     /// Delay between two tries.
     pub delay: Duration,
+    /// What its tries waited for.
+    pub waits: Waits,
     /// The arguments of a `use`.
-    pub params: BTreeMap<String, Value>,
+    pub params: Handed,
+    /// Whether the items of its `foreach` are secrets or made of one.
+    pub secret_items: bool,
     /// The timeout of a phase or group.
     pub limit: Option<Duration>,
     /// Its current state.
@@ -54,6 +58,69 @@ pub(super) struct Node {
     pub skipped: Option<String>,
     /// Whether its own timeout is over, so that no further try begins.
     pub timed_out: bool,
+    /// The time for which artifacts have been kept in it.
+    pub keeping: Keeping,
+    /// What becomes of its snapshot; `None` for a node without one.
+    pub snapshot: Option<OfSnapshot>,
+}
+
+/// The time for which artifacts are kept in a node, which counts against no timeout.
+#[derive(Debug, Default)]
+pub(super) struct Keeping {
+    /// Number of steps whose artifacts are being kept, and since when that is more than none.
+    steps: usize,
+    since: Duration,
+    /// Time until then.
+    sum: Duration,
+    /// How much of it timeouts have been put off by.
+    excused: Duration,
+}
+
+/// Maximum time by which a timeout is put off for artifacts: the coordinator takes an overdue attempt back.
+const EXCUSED: Duration = Duration::from_secs(60);
+
+impl Keeping {
+    pub fn begin(&mut self, now: Duration) {
+        if self.steps == 0 {
+            self.since = now;
+        }
+        self.steps += 1;
+    }
+
+    pub fn end(&mut self, now: Duration) {
+        self.sum = self.sum(now);
+        self.since = now;
+        self.steps = self.steps.saturating_sub(1);
+    }
+
+    /// Returns the whole time so far.
+    pub fn sum(&self, now: Duration) -> Duration {
+        match self.steps {
+            0 => self.sum,
+            _ => self.sum + now.saturating_sub(self.since),
+        }
+    }
+
+    /// Returns by how much a timeout that is over now has still to be put off.
+    pub fn excuse(&mut self, now: Duration) -> Option<Duration> {
+        let excused = self.sum(now).min(EXCUSED);
+        let more = excused.saturating_sub(self.excused);
+        self.excused = excused;
+        (!more.is_zero()).then_some(more)
+    }
+}
+
+/// The snapshot of a group while the group runs.
+#[derive(Debug, Default)]
+pub(super) struct OfSnapshot {
+    /// Ids that were recorded before the group began.
+    pub before: BTreeSet<String>,
+    /// The snapshot from which it was restored.
+    pub restored: Option<Restored>,
+    /// How the group ended, while it is being saved.
+    pub end: Option<Box<End>>,
+    /// Whether nothing more is to be done about it.
+    pub settled: bool,
 }
 
 /// The states in a node's life.
@@ -76,8 +143,14 @@ pub(super) enum State {
     },
     /// Its action is being tried.
     Acting,
+    /// Its action has ended like this, and the artifacts of the try are being kept.
+    Keeping(Box<End>),
     /// The captures and checks of the group are being evaluated.
     Concluding,
+    /// What an earlier cell has made of the group is asked for.
+    Recalling,
+    /// What the group has made is being saved.
+    Remembering,
     /// It waits for the next try.
     Delaying,
     /// It has its outcome.
@@ -104,6 +177,8 @@ pub(super) struct Why {
     pub reason: String,
     /// Whether the item was never reached; otherwise the spec decided to skip it.
     pub unreached: bool,
+    /// What it follows from, if the spec doesn't say so.
+    pub culprit: Option<Culprit>,
 }
 
 impl Why {
@@ -113,6 +188,15 @@ impl Why {
         Why {
             reason: reason.into(),
             unreached: false,
+            culprit: None,
+        }
+    }
+
+    /// A step that it needs has no captures.
+    pub fn needs(needed: Needed) -> Self {
+        Why {
+            culprit: Some(needed.culprit),
+            ..Why::decided(needed.reason)
         }
     }
 
@@ -121,6 +205,7 @@ impl Why {
         Why {
             reason: reason.into(),
             unreached: true,
+            culprit: None,
         }
     }
 }
@@ -139,6 +224,8 @@ pub(super) struct Stop {
 pub(super) struct Halt {
     /// Reason for the skipped steps.
     pub reason: String,
+    /// Time at which the cell's timeout was over; `None` for a cancel order.
+    pub timed_out: Option<Duration>,
     /// Whether even `always` steps no longer run.
     pub over: bool,
 }
@@ -149,6 +236,14 @@ impl Node {
         matches!(self.item, Some(Item::Step(_)))
             && !self.looped
             && matches!(self.state, State::Block(_) | State::Parallel { .. })
+    }
+
+    /// Returns whether a task works on it, which can be stopped.
+    pub(super) fn is_at_work(&self) -> bool {
+        matches!(
+            self.state,
+            State::Acting | State::Keeping(_) | State::Recalling | State::Remembering
+        )
     }
 
     /// Returns the keyword of its action.

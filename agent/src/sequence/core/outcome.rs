@@ -1,5 +1,6 @@
 //! Combines the outcomes of several steps into the outcome of the node that contains them.
 
+use phalanx_shared::event::Culprit;
 use phalanx_shared::outcome::Outcome;
 
 /// Counts the ends of the steps of a group, phase, loop or cell.
@@ -23,6 +24,8 @@ pub(super) struct Blame {
     pub reason: Option<String>,
     /// Outcome of the step.
     pub outcome: Outcome,
+    /// What it follows from, if not from the step itself.
+    pub culprit: Option<Culprit>,
 }
 
 impl Tally {

@@ -40,6 +40,7 @@ impl Sequence {
                 outcome: Outcome::Skipped,
                 reason: Some(why.reason.clone()),
                 began: now.wall,
+                timed_out: false,
             };
             self.effects.push(Effect::Emit(finished));
         }
@@ -47,7 +48,7 @@ impl Sequence {
         let node = self.node(id);
         if let Some(item) = node.item.clone() {
             let (home, key) = (node.home, node.key.clone());
-            self.record_skipped(&item, home, key.as_ref(), &why.reason);
+            self.record_skipped(&item, home, key.as_ref(), why);
         }
     }
 
@@ -56,9 +57,9 @@ impl Sequence {
         let node = self.node(id);
         let (home, key) = (node.home, node.key.clone());
         match node.item.clone() {
-            Some(Item::Phase(phase)) => self.record_all(&phase.steps, home, &why.reason),
+            Some(Item::Phase(phase)) => self.record_all(&phase.steps, home, &why),
             Some(Item::Step(step)) if key.is_none() => {
-                self.record_inside(&step, home, &why.reason);
+                self.record_inside(&step, home, &why);
             }
             _ => {}
         }
@@ -76,6 +77,7 @@ impl Sequence {
                 rows: node.rows.clone(),
                 reason: why.reason,
                 unreached: why.unreached,
+                culprit: why.culprit,
                 inside_only,
             };
             self.effects.push(Effect::Skip(Box::new(skipped)));
@@ -83,36 +85,37 @@ impl Sequence {
     }
 
     /// Records skipped steps under their ids, as far as later steps can refer to them.
-    fn record_skipped(&mut self, item: &Item, home: FrameId, key: Option<&Key>, reason: &str) {
+    fn record_skipped(&mut self, item: &Item, home: FrameId, key: Option<&Key>, why: &Why) {
         match item {
-            Item::Phase(phase) => self.record_all(&phase.steps, home, reason),
+            Item::Phase(phase) => self.record_all(&phase.steps, home, why),
             Item::Step(step) => {
                 if let Some(id) = &step.id {
                     let record = Record {
                         outcome: Outcome::Skipped,
-                        reason: Some(reason.to_owned()),
+                        reason: Some(why.reason.clone()),
                         attempt: 0,
-                        captures: Arc::default(),
+                        handed: Arc::default(),
+                        culprit: why.culprit.clone(),
                     };
                     self.frames.record(home, &id.text, key, record);
                 }
                 if key.is_none() && step.foreach.is_none() {
-                    self.record_inside(step, home, reason);
-                    self.record_all(&step.otherwise, home, reason);
+                    self.record_inside(step, home, why);
+                    self.record_all(&step.otherwise, home, why);
                 }
             }
         }
     }
 
-    fn record_inside(&mut self, step: &Step, home: FrameId, reason: &str) {
+    fn record_inside(&mut self, step: &Step, home: FrameId, why: &Why) {
         if let Action::Steps(steps) | Action::Parallel(steps) = &step.action {
-            self.record_all(steps, home, reason);
+            self.record_all(steps, home, why);
         }
     }
 
-    fn record_all(&mut self, steps: &[Step], home: FrameId, reason: &str) {
+    fn record_all(&mut self, steps: &[Step], home: FrameId, why: &Why) {
         for step in steps {
-            self.record_skipped(&Item::Step(Arc::new(step.clone())), home, None, reason);
+            self.record_skipped(&Item::Step(Arc::new(step.clone())), home, None, why);
         }
     }
 
@@ -122,7 +125,7 @@ impl Sequence {
         let node = self.node(id);
         if let Some(Item::Step(step)) = node.item.clone() {
             let home = node.home;
-            self.record_inside(&step, home, "the other branch ran");
+            self.record_inside(&step, home, &Why::decided("the other branch ran"));
         }
     }
 

@@ -1,10 +1,10 @@
 //! Relations between the nodes of a sequence: entering and skipping nodes, advancing to the next one, closing groups.
 
 use super::Sequence;
-use super::node::{Block, Node, State, Stop, Why};
+use super::node::{Block, Keeping, Node, State, Stop, Why};
 use super::outcome::{Blame, Tally};
 use crate::context::frame::Key;
-use crate::context::frame::{Frame, FrameId};
+use crate::context::frame::{Frame, FrameId, Handed};
 use crate::sequence::effect::{Effect, NodeId, Timer};
 use crate::step::contract::body;
 use crate::step::contract::{End, Item};
@@ -76,6 +76,7 @@ impl Sequence {
             let (home, outer) = (node.home, node.frame);
             let frame = Frame {
                 variable: variable.map(|name| (name, value)),
+                secret_variable: node.secret_items,
                 ..Frame::default()
             };
             let frame = self.frames.inside(outer, frame);
@@ -345,8 +346,10 @@ impl Node {
             tries: 0,
             retries: 0,
             delay: std::time::Duration::ZERO,
+            waits: crate::step::contract::Waits::default(),
             limit: None,
-            params: std::collections::BTreeMap::new(),
+            params: Handed::default(),
+            secret_items: false,
             state: State::Block(Block {
                 items: VecDeque::new(),
                 frame,
@@ -356,6 +359,8 @@ impl Node {
             tally: Tally::default(),
             skipped: None,
             timed_out: false,
+            keeping: Keeping::default(),
+            snapshot: None,
         }
     }
 }

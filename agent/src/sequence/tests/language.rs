@@ -360,7 +360,7 @@ fn the_cells_timeout_fails_the_step_in_progress_and_is_errored_before_any_ran() 
     // No `Acting` was sent: the step still waits for its services.
     let effects = core.handle(Input::Fired(Timer::Cell), Now::default());
     let finished = effects.iter().any(|effect| {
-        matches!(effect, Effect::Finish { outcome: Errored, reason: Some(reason) } if reason.contains("before any step ran"))
+        matches!(effect, Effect::Finish(Judgement { outcome: Errored, reason: Some(reason), timed_out: true, .. }) if reason.contains("before any step ran"))
     });
     assert!(finished, "{effects:#?}");
 }
@@ -383,6 +383,60 @@ fn a_groups_timeout_fails_the_step_in_progress_and_skips_the_rest_of_the_group()
         ran.of("one/0/1"),
         "one/0/1 skipped: after g timed out after 1m"
     );
+    assert_eq!(ran.outcome(), Failed);
+}
+
+#[test]
+fn a_timeout_waits_for_files_that_are_being_kept_and_the_step_keeps_its_outcome() {
+    let yaml =
+        "phases: { one: { timeout: 1m, steps: [{ name: a, run: x }, { name: b, run: x }] } }";
+    let limit = |timer: &Timer| matches!(timer, Timer::Limit(_));
+    let mut ran = Performer::new(yaml, &[]);
+    ran.input(Input::Start);
+    ran.judge(0);
+    ran.now += Duration::from_secs(7);
+    assert!(ran.fire(limit));
+    assert!(ran.lines().is_empty(), "{:?}", ran.lines());
+    let put_off = ran.armed.iter().find(|(timer, _)| limit(timer)).unwrap().1;
+    assert_eq!(put_off.as_secs(), 7);
+    ran.end(0);
+    assert_eq!(ran.of("one/0"), "one/0 passed");
+    assert!(ran.results[0].elapsed_us < 1_000_000, "{:?}", ran.results);
+    // What was put off is over once.
+    assert!(ran.fire(limit));
+    assert!(ran.fire(limit));
+    assert_eq!(ran.of("one/1"), "one/1 failed: one timed out after 1m");
+
+    // However long it takes, timeouts are put off by a minute at most, and the step that has passed has passed.
+    let mut ran = Performer::new(yaml, &[]);
+    ran.input(Input::Start);
+    ran.judge(0);
+    ran.now += Duration::from_secs(70);
+    assert!(ran.fire(limit));
+    ran.now += Duration::from_secs(70);
+    assert!(ran.fire(limit));
+    assert_eq!(ran.of("one/0"), "one/0 passed");
+    assert_eq!(ran.outcome(), Failed);
+}
+
+#[test]
+fn a_step_that_only_keeps_its_files_is_ended_with_its_own_outcome_and_by_no_service() {
+    let yaml = "phases: { one: [{ name: a, run: x }, { name: b, run: x }] }";
+    let mut ran = Performer::new(yaml, &[]);
+    ran.input(Input::Start);
+    ran.judge(0);
+    ran.input(down());
+    assert!(ran.lines().is_empty());
+    ran.end(0);
+    assert_eq!(ran.of("one/0"), "one/0 passed");
+    assert!(ran.of("one/1").contains("db exited"), "{:?}", ran.lines());
+
+    let mut ran = Performer::new(yaml, &[("a", &[Failed])]);
+    ran.input(Input::Start);
+    ran.judge(0);
+    ran.input(cancel(true));
+    assert_eq!(ran.of("one/0"), "one/0 failed: a was failed");
+    assert!(ran.acting.is_empty(), "it is stopped");
     assert_eq!(ran.outcome(), Failed);
 }
 
@@ -418,6 +472,7 @@ fn cancel(force: bool) -> Input {
 
 fn down() -> Input {
     Input::ServiceDown(Box::new(Down {
+        root: "db".to_owned(),
         service: "db".to_owned(),
         outcome: Failed,
         reason: "service db exited unexpectedly".to_owned(),

@@ -7,13 +7,15 @@ use super::core::{Change, Effect, End, Input, NotReady, Order, Role, Service as 
 use super::probe;
 use crate::context::CellContext;
 use crate::context::services::{Down, NotDone};
+use crate::duration::duration_text;
 use crate::runtime::contract::{Addresses, Exit, Fault, Member, Prepared, RuntimeError, Stack};
 use crate::runtime::env_file;
 use crate::sink::EventSink;
 use crate::stack::board::{Board, Stage, Status};
 use crate::stack::dependencies::{Dependencies, GivenUp, Verdict, may_start};
 use crate::stack::logs::Logs;
-use crate::stack::{definition, evidence, secrets};
+use crate::stack::restored::Restored;
+use crate::stack::{allowed, definition, evidence, secrets};
 use kameo::Actor;
 use kameo::actor::{ActorRef, WeakActorRef};
 use kameo::error::{ActorStopReason, Infallible, SendError};
@@ -31,6 +33,10 @@ use tokio::task::JoinSet;
 
 /// A pull or build that takes longer than this is reported as progress.
 const SLOW: Duration = Duration::from_secs(1);
+/// Maximum characters shown of it.
+const LONGEST_PROGRESS: usize = 120;
+/// Maximum time between two reports of its progress. Each is an event in the journal.
+const SLOWEST: Duration = Duration::from_secs(30);
 /// Maximum wait for the exit and the last output after a step asked for the end.
 const LAST_OUTPUT: Duration = Duration::from_secs(10);
 
@@ -38,6 +44,10 @@ const LAST_OUTPUT: Duration = Duration::from_secs(10);
 pub struct ServiceArgs {
     /// The service in the spec.
     pub service: Service,
+    /// Its name, or that of the replica that this actor owns.
+    pub name: String,
+    /// The number of containers that the service has.
+    pub replicas: u32,
     /// The context of the attempt.
     pub context: Arc<CellContext>,
     /// The state of all services; this actor writes its own.
@@ -52,6 +62,8 @@ pub struct ServiceArgs {
     pub downs: mpsc::Sender<Down>,
     /// What the spec says about the service besides its definition.
     pub role: Role,
+    /// Whether it runs with restored files, if the cell uses a snapshot.
+    pub restored: Option<Arc<Restored>>,
 }
 
 /// The actor that owns one service.
@@ -63,6 +75,14 @@ pub struct ServiceActor {
     member: Option<Arc<dyn Member>>,
     /// What the watchers of the current start begin with.
     launched: Option<Launched>,
+    /// Until when it must be ready.
+    patience: Option<Patience>,
+    /// The time that the engine was busy with other requests, as far as events carry it.
+    queued: Duration,
+    /// The image that was pulled, until the event that tells it.
+    pulled: Option<String>,
+    /// Whether its image is there.
+    prepared: bool,
     /// Tasks that watch the current start for its exit, its readiness and its health.
     watchers: JoinSet<()>,
 }
@@ -75,12 +95,29 @@ struct Launched {
     probe: Result<probe::Prepared, NotReady>,
 }
 
+/// The time limit of a service's readiness. It spans restarts.
+#[derive(Clone)]
+struct Patience {
+    limit: Result<Duration, NotReady>,
+    /// When it began, by the monotonic clock.
+    since: Duration,
+}
+
+impl Patience {
+    /// Returns the limit and what is left of it.
+    fn left(&self, now: Duration) -> Result<(Duration, Duration), NotReady> {
+        let limit = self.limit.clone()?;
+        let spent = now.saturating_sub(self.since);
+        Ok((limit, limit.saturating_sub(spent)))
+    }
+}
+
 impl Actor for ServiceActor {
     type Args = ServiceArgs;
     type Error = Infallible;
 
     async fn on_start(args: ServiceArgs, _: ActorRef<Self>) -> Result<Self, Infallible> {
-        let name = args.service.name.text.clone();
+        let name = args.name.clone();
         Ok(ServiceActor {
             core: Core::new(name.clone(), args.role),
             name,
@@ -88,6 +125,10 @@ impl Actor for ServiceActor {
             config: None,
             member: None,
             launched: None,
+            patience: None,
+            queued: Duration::ZERO,
+            pulled: None,
+            prepared: false,
             watchers: JoinSet::new(),
         })
     }
@@ -111,6 +152,43 @@ impl Message<Define> for ServiceActor {
 
     async fn handle(&mut self, _: Define, _: &mut Context<Self, Self::Reply>) -> Self::Reply {
         self.define(None).await
+    }
+}
+
+/// Evaluates the definition and pulls or builds the image, before the service is started.
+pub struct Prepare;
+
+impl Message<Prepare> for ServiceActor {
+    type Reply = Result<Arc<ServiceConfig>, RuntimeError>;
+
+    async fn handle(&mut self, _: Prepare, _: &mut Context<Self, Self::Reply>) -> Self::Reply {
+        let (stack, config) = (self.stack()?, self.define(None).await?);
+        self.prepare(&*stack, &config).await?;
+        Ok(config)
+    }
+}
+
+/// Forgets the container, so that the next start creates another one. The runtime removes it.
+pub struct Renew;
+
+impl Message<Renew> for ServiceActor {
+    type Reply = ();
+
+    async fn handle(&mut self, _: Renew, _: &mut Context<Self, Self::Reply>) {
+        self.watchers.abort_all();
+        self.core = Core::new(self.name.clone(), self.args.role);
+        self.member = None;
+        self.launched = None;
+        self.patience = None;
+        self.queued = Duration::ZERO;
+        self.update(|status| {
+            status.stage = Stage::Idle;
+            status.starts = 0;
+            status.addresses = None;
+            status.member = None;
+            status.exit = None;
+            status.down = None;
+        });
     }
 }
 
@@ -190,10 +268,16 @@ impl ServiceActor {
             Effect::Define => return Some(Input::Defined(self.define(within).await)),
             Effect::AwaitDependencies => return Some(Input::Met(self.dependencies().await)),
             Effect::Create => return Some(Input::Created(self.create().await)),
-            Effect::Launch => return Some(Input::Launched(self.launch().await)),
+            Effect::Launch { hooks } => return Some(Input::Launched(self.launch(hooks).await)),
             Effect::Apply(order) => return Some(Input::Applied(self.apply(order).await)),
             Effect::AwaitExit => return Some(Input::Ended(self.exit().await)),
-            Effect::Watch { start } => self.watch(start, me),
+            Effect::Watch { start, again } => self.watch(start, again, me),
+            Effect::Pause {
+                start,
+                pause,
+                again,
+            } => self.pause(start, pause, again, me),
+            Effect::EmitRestart { exit, pause } => self.emit_restart(exit, pause).await,
             Effect::WatchHealth { start } => self.watch_health(start, me),
             Effect::Unwatch => self.watchers.abort_all(),
             Effect::Show(change) => self.show(change),
@@ -202,6 +286,11 @@ impl ServiceActor {
                 began,
                 detail,
             } => self.emit(state, began, detail).await,
+            Effect::Down(why) if self.is_restored() => {
+                if let Some(restored) = &self.args.restored {
+                    restored.tell_broken(&why.reason);
+                }
+            }
             Effect::Down(why) => {
                 let down = self.show_down(why).await;
                 let _ = self.args.downs.send(Down::clone(&down)).await;
@@ -216,14 +305,35 @@ impl ServiceActor {
         if let Some(config) = &self.config {
             return Ok(Arc::clone(config));
         }
+        let (context, service) = (&self.args.context, &self.args.service);
+        allowed::in_advance(context, service)?;
         let stack = self.stack()?;
-        let context = &self.args.context;
-        let config = definition::config(context, &self.args.service, &*stack, within).await?;
+        let mut config = definition::config(context, service, &*stack, within).await?;
+        allowed::evaluated(context, service, &config)?;
+        self.take_part(&mut config)?;
         let ports = config.ports.clone();
-        self.update(|status| status.ports = ports);
+        let with = config.depends_on.iter().filter(|(_, on)| on.restart);
+        let with = with.map(|(name, _)| name.clone()).collect();
+        self.update(|status| {
+            status.ports = ports;
+            status.restarts_with = with;
+        });
         let config = Arc::new(config);
         self.config = Some(Arc::clone(&config));
         Ok(config)
+    }
+
+    /// Makes the configuration that of the replica, if the service has several.
+    fn take_part(&self, config: &mut ServiceConfig) -> Result<(), RuntimeError> {
+        let count = self.args.replicas;
+        if config.replicas.unwrap_or(1).max(1) != count {
+            let why = "`scale` and `deploy.replicas` can't depend on steps: how many containers there are is known when the cell starts";
+            return Err(RuntimeError::of(&self.name, Fault::Definition, why));
+        }
+        if count > 1 {
+            config.replica_of = Some(std::mem::replace(&mut config.name, self.name.clone()));
+        }
+        Ok(())
     }
 
     fn stack(&self) -> Result<Arc<dyn Stack>, RuntimeError> {
@@ -276,17 +386,11 @@ impl ServiceActor {
     async fn create(&mut self) -> Result<bool, RuntimeError> {
         let (stack, clock) = (self.stack()?, Arc::clone(&self.args.context.clock));
         let config = self.define(None).await?;
-        let began = clock.wall();
-        match self.told_if_slow(&config, stack.prepare(&config)).await? {
-            Some(Prepared::Pulled(what)) => {
-                self.emit(ServiceState::Pulled, began, Some(what)).await;
-            }
-            Some(Prepared::Built(what)) => self.emit(ServiceState::Built, began, Some(what)).await,
-            None => {}
-        }
+        self.prepare(&*stack, &config).await?;
         let context = &self.args.context;
-        let mut notes = secrets::mask(context, &config).await;
-        notes.extend(env_file::notes(&config, context.workspace.as_deref()).await);
+        let (workspace, policy) = (context.workspace.as_deref(), context.guard.policy());
+        let mut notes = env_file::notes(&config, workspace, policy).await;
+        notes.extend(stack.notes(&config));
         for message in notes {
             self.args.events.emit(EventKind::Note { message }).await;
         }
@@ -294,6 +398,8 @@ impl ServiceActor {
         let logs = self.args.logs.sink(&self.name);
         let member = stack.create(&config, logs).await?;
         self.member = Some(Arc::clone(&member));
+        // A new member counts from 0.
+        self.queued = Duration::ZERO;
         let healthcheck = member.has_healthcheck();
         self.update(|status| status.member = Some(member));
         self.emit(ServiceState::Created, began, config.image.clone())
@@ -301,36 +407,111 @@ impl ServiceActor {
         Ok(healthcheck)
     }
 
-    /// Waits for a pull or build. If it takes long, reports it as progress.
-    async fn told_if_slow<T>(&self, config: &ServiceConfig, work: impl Future<Output = T>) -> T {
-        let mut work = std::pin::pin!(work);
-        if let Ok(done) = tokio::time::timeout(SLOW, &mut work).await {
-            return done;
+    /// Returns whether it starts with restored files.
+    fn is_restored(&self) -> bool {
+        let restored = self.args.restored.as_ref();
+        restored.is_some_and(|restored| restored.is_on(&self.name))
+    }
+
+    /// Pulls or builds the image, once.
+    async fn prepare(
+        &mut self,
+        stack: &dyn Stack,
+        config: &Arc<ServiceConfig>,
+    ) -> Result<(), RuntimeError> {
+        if self.prepared {
+            return Ok(());
         }
+        let began = self.args.context.clock.wall();
+        for message in secrets::mask(&self.args.context, config).await {
+            self.args.events.emit(EventKind::Note { message }).await;
+        }
+        let preparing = stack.prepare(config);
+        match self.told_if_slow(config, stack, preparing).await? {
+            Some(Prepared::Pulled { image, detail }) => {
+                self.pulled = Some(image);
+                self.emit(ServiceState::Pulled, began, Some(detail)).await;
+            }
+            Some(Prepared::Built(what)) => self.emit(ServiceState::Built, began, Some(what)).await,
+            None => {}
+        }
+        self.prepared = true;
+        Ok(())
+    }
+
+    /// Waits for a pull or build. If it takes long, reports its progress, at growing intervals.
+    async fn told_if_slow<T>(
+        &self,
+        config: &ServiceConfig,
+        stack: &dyn Stack,
+        work: impl Future<Output = T>,
+    ) -> T {
         let image = config.image.as_deref().unwrap_or_default();
-        let doing = match config.build {
+        let what = match config.build {
             Some(_) => "building its image".to_owned(),
             None => format!("pulling {image}"),
         };
-        let service = self.name.clone();
-        let told = EventKind::ServiceProgress { service, doing };
-        self.args.events.emit(told).await;
-        work.await
+        let mut work = std::pin::pin!(work);
+        let (mut pause, mut told) = (SLOW, None);
+        loop {
+            if let Ok(done) = tokio::time::timeout(pause, &mut work).await {
+                return done;
+            }
+            let doing = match stack.preparing(&self.name) {
+                // Masked before it is shortened: a part of a secret wouldn't be found.
+                Some(progress) => {
+                    let shown = self.args.context.masks.mask(&progress);
+                    let shown: String = shown.chars().take(LONGEST_PROGRESS).collect();
+                    format!("{what}: {shown}")
+                }
+                None => what.clone(),
+            };
+            if told.as_ref() != Some(&doing) {
+                let service = self.name.clone();
+                told = Some(doing.clone());
+                let news = EventKind::ServiceProgress { service, doing };
+                self.args.events.emit(news).await;
+            }
+            pause = (pause * 2).min(SLOWEST);
+        }
     }
 
-    async fn launch(&mut self) -> Result<Addresses, RuntimeError> {
+    async fn launch(&mut self, hooks: bool) -> Result<Addresses, RuntimeError> {
         let member = self.member()?;
         let exits = member.exits();
         let before = exits.borrow().as_ref().map_or(0, |exit| exit.start);
         // Prepare the predicate before the start, so that it sees the first log line.
-        let probe = probe::prepare(&self.args.context, &self.args.logs, &self.args.service);
+        let (args, of) = (&self.args, self.probed());
+        let probe = probe::prepare(&args.context, &args.logs, of);
         let addresses = member.start().await?;
+        if hooks {
+            self.post_start(&*member).await?;
+        }
         self.launched = Some(Launched {
             exits,
             before,
             probe,
         });
         Ok(addresses)
+    }
+
+    /// Runs the hooks that belong to a start, within the time limit of the service's readiness. Without them, it counts
+    /// as not started, so it doesn't stay.
+    async fn post_start(&self, member: &dyn Member) -> Result<(), RuntimeError> {
+        let limit = probe::limit(&self.args.context, self.probed(), member);
+        let limit = limit.map_err(|NotReady { reason, .. }| {
+            RuntimeError::of(&self.name, Fault::Definition, reason)
+        })?;
+        let done = tokio::time::timeout(limit, member.post_start()).await;
+        let done = done.unwrap_or_else(|_| {
+            let limit = duration_text(limit);
+            let why = format!("its post_start hooks weren't done within {limit}");
+            Err(RuntimeError::of(&self.name, Fault::State, why))
+        });
+        if done.is_err() {
+            let _ = member.kill("SIGKILL".to_owned()).await;
+        }
+        done
     }
 
     async fn apply(&self, order: Order) -> Result<Option<Addresses>, RuntimeError> {
@@ -365,11 +546,57 @@ impl ServiceActor {
         })
     }
 
-    /// Starts to watch a start for its exit and its readiness.
-    fn watch(&mut self, start: u32, me: &ActorRef<Self>) {
+    /// Starts it again after a pause, unless the time limit of its readiness ends before.
+    fn pause(&mut self, start: u32, pause: Duration, again: bool, me: &ActorRef<Self>) {
+        let now = self.args.context.clock.monotonic();
+        let patience = self.patience.as_ref().filter(|_| again);
+        let left = patience.and_then(|patience| patience.left(now).ok());
+        let began = self.args.context.clock.wall();
+        let me = me.clone();
+        self.watchers.spawn(async move {
+            let input = match left {
+                Some((limit, left)) if left < pause => {
+                    tokio::time::sleep(left).await;
+                    let result = Err(NotReady::too_late(limit, ""));
+                    Input::Probed {
+                        start,
+                        began,
+                        result,
+                    }
+                }
+                _ => {
+                    tokio::time::sleep(pause).await;
+                    Input::Again { start }
+                }
+            };
+            let _ = me.tell(Fact(input)).await;
+        });
+    }
+
+    async fn emit_restart(&self, exit: Exit, pause: Duration) {
+        let restarted = EventKind::ServiceRestarted {
+            service: self.name.clone(),
+            code: exit.code,
+            oom: exit.oom,
+            pause_ms: u64::try_from(pause.as_millis()).unwrap_or(u64::MAX),
+        };
+        self.args.events.emit(restarted).await;
+    }
+
+    /// Starts to watch a start for its exit and its readiness. If it is `again`, the time limit of its readiness goes
+    /// on.
+    fn watch(&mut self, start: u32, again: bool, me: &ActorRef<Self>) {
         let (Some(member), Some(launched)) = (self.member.clone(), self.launched.take()) else {
             return;
         };
+        let now = self.args.context.clock.monotonic();
+        let patience = self.patience.take().filter(|_| again);
+        let patience = patience.unwrap_or_else(|| Patience {
+            limit: probe::limit(&self.args.context, self.probed(), &*member),
+            since: now,
+        });
+        let left = patience.left(now);
+        self.patience = Some(patience);
         let Launched {
             mut exits,
             before,
@@ -389,17 +616,23 @@ impl ServiceActor {
         });
         let to = me.clone();
         let (context, board) = (Arc::clone(&self.args.context), self.args.board.clone());
-        let service = self.args.service.clone();
+        let (service, name) = (self.args.service.clone(), self.name.clone());
         let events = self.args.events.clone();
         self.watchers.spawn(async move {
+            let of = probe::Probed {
+                service: &service,
+                name: &name,
+                board: &board,
+            };
             let began = context.clock.wall();
-            let result = match probe {
-                Ok(probe) => {
+            let result = match probe.and_then(|probe| Ok((probe, left?))) {
+                Ok((probe, left)) => {
                     let tell = probe::Teller {
-                        service: &service.name.text,
+                        service: &name,
                         events: &events,
                     };
-                    probe::ready(&context, &board, &service, member, probe, start, tell).await
+                    let this = (member, start);
+                    probe::ready(&context, of, this, probe, left, tell).await
                 }
                 Err(not_ready) => Err(not_ready),
             };
@@ -410,6 +643,14 @@ impl ServiceActor {
             };
             let _ = to.tell(Fact(probed)).await;
         });
+    }
+
+    fn probed(&self) -> probe::Probed<'_> {
+        probe::Probed {
+            service: &self.args.service,
+            name: &self.name,
+            board: &self.args.board,
+        }
     }
 
     /// Starts to watch for the time when the engine reports the service unhealthy.
@@ -455,12 +696,17 @@ impl ServiceActor {
             cause,
         } = why;
         let (context, board) = (&self.args.context, &self.args.board);
+        let root = cause.as_ref().and_then(|cause| {
+            let down = board.get(cause)?.down;
+            Some(down.map_or_else(|| cause.clone(), |down| down.root.clone()))
+        });
         let failure = match cause {
             Some(cause) => evidence::of_cause(context, board, &cause).await,
             None => evidence::of_service(context, &self.name, self.member.as_deref()).await,
         };
         let down = Arc::new(Down {
             service: self.name.clone(),
+            root: root.unwrap_or_else(|| self.name.clone()),
             outcome,
             reason,
             failure,
@@ -477,12 +723,20 @@ impl ServiceActor {
         self.args.board.update(&self.name, change);
     }
 
-    async fn emit(&self, state: ServiceState, began: Timestamp, detail: Option<String>) {
+    async fn emit(&mut self, state: ServiceState, began: Timestamp, detail: Option<String>) {
+        let queued = self.member.as_ref().map(|member| member.queued());
+        let queued = queued.unwrap_or_default().max(self.queued);
+        let since = queued - std::mem::replace(&mut self.queued, queued);
+        let member = self.member.as_ref();
+        let image = member.filter(|_| state == ServiceState::Created);
         let changed = EventKind::ServiceChanged {
             service: self.name.clone(),
             state,
             began,
             detail,
+            image: image.and_then(|member| member.image()),
+            queued_us: u64::try_from(since.as_micros()).unwrap_or(u64::MAX),
+            reference: self.pulled.take(),
         };
         self.args.events.emit(changed).await;
     }

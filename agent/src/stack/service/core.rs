@@ -1,10 +1,12 @@
-//! The life of one service as a state machine: pull or build ▸ create ▸ start ▸ ready ▸ exit, and the steps' actions on
-//! it in between.
+//! The life of one service as a state machine: pull or build ▸ create ▸ start ▸ ready ▸ exit ▸ start again, and the
+//! steps' actions on it in between.
 //!
 //! It is pure: no runtime, no clock, no evaluation. [`Service::handle`] takes one [`Input`] and the time, and returns the
 //! [`Effect`]s to perform in order. An effect that is answered by an input is the last one.
 
+use super::restart::Restarts;
 use crate::context::services::NotDone;
+use crate::duration::duration_text;
 use crate::runtime::contract::{Addresses, Exit, Fault, RuntimeError};
 use crate::stack::board::Stage;
 use crate::stack::dependencies::GivenUp;
@@ -15,6 +17,7 @@ use phalanx_shared::language::service::ServiceConfig;
 use phalanx_shared::outcome::Outcome;
 use phalanx_shared::time::Timestamp;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What the spec says about a service besides its definition.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,6 +48,14 @@ pub struct Service {
     /// Whether a step paused it or disconnected it: its health check is ignored meanwhile.
     held: bool,
     doing: Doing,
+    /// Restarts since the stack or a step started it.
+    restarts: Restarts,
+    /// Whether it exited and waits for its next start.
+    pausing: bool,
+    /// Whether it was restarted since it was last ready or, before that, since its first start.
+    unready: bool,
+    /// Whether a step runs it to its end: its `restart` policy doesn't count, as in `docker compose run`.
+    to_its_end: bool,
 }
 
 /// The start or end that is in progress.
@@ -62,6 +73,8 @@ enum By {
     Stack,
     /// A step, which gets the errors.
     Step,
+    /// Its `restart` policy.
+    Policy,
 }
 
 /// Inputs of a service.
@@ -93,6 +106,8 @@ pub enum Input {
         began: Timestamp,
         result: Result<(), NotReady>,
     },
+    /// The pause after the exit of a start is over.
+    Again { start: u32 },
     /// The engine reports a start unhealthy that was healthy before. `probe` is empty or `: its last probe: …`.
     Unhealthy { start: u32, probe: String },
 }
@@ -113,6 +128,16 @@ pub struct NotReady {
     pub outcome: Outcome,
     /// Reason, as shown in reports.
     pub reason: String,
+}
+
+impl NotReady {
+    /// The time limit is over. `last` is empty or `: the last answer`.
+    pub fn too_late(limit: Duration, last: &str) -> Self {
+        NotReady {
+            outcome: Outcome::Failed,
+            reason: format!("not within {}{last}", duration_text(limit)),
+        }
+    }
 }
 
 /// The end of a start.
@@ -144,14 +169,23 @@ pub enum Effect {
     AwaitDependencies,
     /// Pull or build the image and create the container or process, with an event for each.
     Create,
-    /// Start the container or process.
-    Launch,
+    /// Start the container or process. With `hooks`, run those that belong to a start.
+    Launch { hooks: bool },
     /// Perform an action on the container or process.
     Apply(Order),
     /// Wait for the exit that a step asked for.
     AwaitExit,
-    /// Watch this start for its exit and its readiness.
-    Watch { start: u32 },
+    /// Watch this start for its exit and its readiness. If it is `again` after an exit before it was ready, the time
+    /// limit of its readiness goes on.
+    Watch { start: u32, again: bool },
+    /// Start it again after a pause. If it wasn't ready before its exit, the time limit of its readiness goes on.
+    Pause {
+        start: u32,
+        pause: Duration,
+        again: bool,
+    },
+    /// Emit the event of a restart.
+    EmitRestart { exit: Exit, pause: Duration },
     /// Watch this start for its health check, which defines readiness.
     WatchHealth { start: u32 },
     /// Stop watching.
@@ -200,6 +234,10 @@ impl Service {
             asked: false,
             held: false,
             doing: Doing::Nothing,
+            restarts: Restarts::default(),
+            pausing: false,
+            unready: false,
+            to_its_end: false,
         }
     }
 
@@ -243,7 +281,11 @@ impl Service {
                 start,
                 began,
                 result,
-            } if start == self.start && self.stage == Stage::Started => self.probed(began, result),
+            } if start == self.start && self.awaits_readiness() => self.probed(began, result),
+            Input::Again { start } if start == self.start && self.pausing => {
+                self.doing = Doing::Starting(By::Policy);
+                self.launch(now)
+            }
             Input::Unhealthy { start, probe }
                 if start == self.start && self.stage == Stage::Ready && !self.held =>
             {
@@ -254,13 +296,19 @@ impl Service {
                 })
             }
             // It concerns an earlier start, whose end has been handled by the action that asked for it.
-            Input::Exited { .. } | Input::Probed { .. } | Input::Unhealthy { .. } => Vec::new(),
+            Input::Exited { .. }
+            | Input::Probed { .. }
+            | Input::Again { .. }
+            | Input::Unhealthy { .. } => Vec::new(),
         }
     }
 
     fn act(&mut self, verb: ContainerVerb) -> Vec<Effect> {
         match verb {
-            ContainerVerb::Start | ContainerVerb::Run => self.start(By::Step),
+            ContainerVerb::Start | ContainerVerb::Run => {
+                self.to_its_end = verb == ContainerVerb::Run;
+                self.start(By::Step)
+            }
             ContainerVerb::Stop => self.end(false),
             ContainerVerb::Restart => self.end(true),
             ContainerVerb::Kill => self.apply(Order::Kill, "kill"),
@@ -287,10 +335,13 @@ impl Service {
         if self.is_running() {
             self.doing = Doing::Nothing;
             return match by {
-                By::Stack => Vec::new(),
+                By::Stack | By::Policy => Vec::new(),
                 By::Step => vec![Effect::Reply(Ok(()))],
             };
         }
+        self.pausing = false;
+        self.unready = false;
+        self.restarts = Restarts::default();
         self.doing = Doing::Starting(by);
         vec![Effect::Define]
     }
@@ -309,7 +360,10 @@ impl Service {
         self.began = now;
         self.asked = false;
         self.held = false;
-        vec![Effect::Unwatch, Effect::Launch]
+        self.pausing = false;
+        // As in Compose, where the engine restarts a container and knows of no hooks.
+        let hooks = self.doing != Doing::Starting(By::Policy);
+        vec![Effect::Unwatch, Effect::Launch { hooks }]
     }
 
     fn started(&mut self, addresses: Addresses) -> Vec<Effect> {
@@ -324,7 +378,10 @@ impl Service {
                 began: self.began,
                 detail,
             },
-            Effect::Watch { start },
+            Effect::Watch {
+                start,
+                again: self.unready,
+            },
         ];
         if self.doing == Doing::Starting(By::Step) {
             effects.push(Effect::Reply(Ok(())));
@@ -367,7 +424,20 @@ impl Service {
         }
         self.asked = true;
         self.doing = Doing::Ending { start_again };
+        if self.pausing {
+            return self.give_up_restart();
+        }
         vec![Effect::Apply(Order::Stop)]
+    }
+
+    /// Ends the pause before a restart, since a step asked for the end.
+    fn give_up_restart(&mut self) -> Vec<Effect> {
+        self.pausing = false;
+        self.stage = Stage::Stopped;
+        let stopped = Change::Stage(Stage::Stopped);
+        let mut effects = vec![Effect::Unwatch, Effect::Show(stopped)];
+        effects.extend(self.ended());
+        effects
     }
 
     /// Performs an action that needs a running service.
@@ -392,6 +462,8 @@ impl Service {
             }
             (Err(error), _) => {
                 self.doing = Doing::Nothing;
+                // It runs on, and an exit from now on is its own.
+                self.asked = false;
                 vec![Effect::Reply(Err(error.into()))]
             }
         }
@@ -411,6 +483,11 @@ impl Service {
         }
         let End { exit, machinery } = end;
         let success = exit.code == 0;
+        if machinery.is_none()
+            && let Some(pause) = self.restart(&exit, now)
+        {
+            return self.restarted(exit, pause, now);
+        }
         let expected = self.role.job || (success && self.may_end());
         let fine = expected && !exit.oom && machinery.is_none();
         let (stage, state) = match (self.asked, fine) {
@@ -435,12 +512,12 @@ impl Service {
                 true => format!("; {}", job_advice(&self.name)),
                 false => String::new(),
             };
-            let name = &self.name;
+            let (name, restarts) = (&self.name, self.restarts.text());
             let (outcome, reason) = match machinery {
                 Some(cause) => (Outcome::Errored, cause),
                 None => (
                     Outcome::Failed,
-                    format!("service {name} exited unexpectedly, {detail}{advice}"),
+                    format!("service {name} exited unexpectedly, {detail}{restarts}{advice}"),
                 ),
             };
             let cause = None;
@@ -451,6 +528,46 @@ impl Service {
             }));
         }
         effects
+    }
+
+    /// Returns the pause before the next start, if its `restart` policy starts it again after this exit.
+    fn restart(&mut self, exit: &Exit, now: Timestamp) -> Option<Duration> {
+        let config = self
+            .config
+            .as_ref()
+            .filter(|_| !self.asked && !self.to_its_end)?;
+        let ran = now.since(self.began);
+        self.restarts.after(config, exit, self.role.job, ran)
+    }
+
+    /// Notes an exit that isn't an end. Whatever waits for the service waits on: its next start may become ready.
+    fn restarted(&mut self, exit: Exit, pause: Duration, now: Timestamp) -> Vec<Effect> {
+        let again = self.stage == Stage::Started;
+        self.unready = again;
+        self.stage = Stage::Starting;
+        self.pausing = true;
+        let emit = Effect::Emit {
+            state: ServiceState::Exited,
+            began: now,
+            detail: Some(exit_text(&exit)),
+        };
+        let shown = Effect::Show(Change::Exited {
+            exit: exit.clone(),
+            stage: Some(Stage::Starting),
+        });
+        let start = self.start;
+        let wait = Effect::Pause {
+            start,
+            pause,
+            again,
+        };
+        let told = Effect::EmitRestart { exit, pause };
+        vec![Effect::Unwatch, shown, emit, told, wait]
+    }
+
+    /// Returns whether a result of probing counts: it runs and isn't ready yet, or the time limit ended in a pause.
+    fn awaits_readiness(&self) -> bool {
+        self.stage == Stage::Started || self.pausing
     }
 
     fn probed(&mut self, began: Timestamp, result: Result<(), NotReady>) -> Vec<Effect> {
@@ -473,7 +590,11 @@ impl Service {
             }
             Err(NotReady { outcome, reason }) => self.down(GivenUp {
                 outcome,
-                reason: format!("service {} isn't ready: {reason}", self.name),
+                reason: format!(
+                    "service {} isn't ready: {reason}{}",
+                    self.name,
+                    self.restarts.text()
+                ),
                 cause: None,
             }),
         }
@@ -481,6 +602,7 @@ impl Service {
 
     fn down(&mut self, why: GivenUp) -> Vec<Effect> {
         self.stage = Stage::Down;
+        self.pausing = false;
         vec![Effect::Down(why)]
     }
 
@@ -550,6 +672,8 @@ mod tests {
             Effect::Down(why) => format!("Down {}: {}", why.outcome, why.reason),
             Effect::Refuse(why) => format!("Refuse {}", why.reason),
             Effect::Reply(Ok(())) => "Reply".to_owned(),
+            Effect::Launch { hooks: true } => "Launch".to_owned(),
+            Effect::Launch { hooks: false } => "Launch without hooks".to_owned(),
             Effect::Reply(Err(NotDone::Runtime(error))) => format!("Reply {error}"),
             other => format!("{other:?}"),
         };
@@ -585,7 +709,11 @@ mod tests {
             let launched = rig.on(Input::Launched(Ok(Addresses::default())));
             assert_eq!(
                 launched,
-                ["Started 1", "Emit Started", "Watch { start: 1 }"]
+                [
+                    "Started 1",
+                    "Emit Started",
+                    "Watch { start: 1, again: false }"
+                ]
             );
             rig
         }
@@ -773,6 +901,113 @@ mod tests {
         };
         let ready = Rig::started(predicate, true).on(probed(1, Ok(())));
         assert_eq!(ready, ["Ready", "Emit Ready"]);
+    }
+
+    /// A service of a policy, started up to where its readiness is probed.
+    fn restarting(role: Role, restart: Restart) -> Rig {
+        let mut rig = Rig::new(role);
+        rig.on(Input::Start);
+        rig.on(Rig::defined(restart));
+        rig.on(Input::Created(Ok(false)));
+        rig.on(Input::Launched(Ok(Addresses::default())));
+        rig
+    }
+
+    fn exits(start: u32, code: i64) -> Input {
+        let end = end(code, start);
+        Input::Exited { start, end }
+    }
+
+    fn pauses(again: bool, start: u32) -> String {
+        format!("Pause {{ start: {start}, pause: 100ms, again: {again} }}")
+    }
+
+    #[test]
+    fn an_exit_before_it_is_ready_is_restarted_and_the_time_limit_goes_on() {
+        let mut rig = restarting(needed(), Restart::Always);
+        let exited = rig.on(exits(1, 3));
+        assert_eq!(
+            exited[..3],
+            ["Unwatch", "Exited Some(Starting)", "Emit Exited"]
+        );
+        assert!(exited[3].starts_with("EmitRestart"), "{exited:?}");
+        assert_eq!(exited[4..], [pauses(true, 1)]);
+        let again = rig.on(Input::Again { start: 1 });
+        assert_eq!(again, ["Unwatch", "Launch without hooks"]);
+        let launched = rig.on(Input::Launched(Ok(Addresses::default())));
+        let watch = "Watch { start: 2, again: true }";
+        assert_eq!(launched, ["Started 2", "Emit Started", watch]);
+        assert_eq!(rig.on(probed(2, Ok(()))), ["Ready", "Emit Ready"]);
+
+        // After it was ready, the limit begins anew.
+        let exited = rig.on(exits(2, 1));
+        let pause = "Pause { start: 2, pause: 200ms, again: false }";
+        assert_eq!(exited.last().map(String::as_str), Some(pause));
+        rig.on(Input::Again { start: 2 });
+        let launched = rig.on(Input::Launched(Ok(Addresses::default())));
+        assert_eq!(launched[2], "Watch { start: 3, again: false }");
+    }
+
+    #[test]
+    fn the_time_limit_may_end_in_a_pause_and_says_how_often_it_was_restarted() {
+        let mut rig = restarting(needed(), Restart::OnFailure);
+        rig.on(exits(1, 3));
+        let not_ready = NotReady {
+            outcome: Outcome::Failed,
+            reason: "not within 1s".to_owned(),
+        };
+        let down = rig.on(probed(1, Err(not_ready)));
+        let reason = "Down failed: service db isn't ready: not within 1s; it was restarted once (last exit before: code 3)";
+        assert_eq!(down, [reason]);
+        let late = rig.on(Input::Again { start: 1 });
+        assert_eq!(late, Vec::<String>::new(), "it isn't started again");
+    }
+
+    #[test]
+    fn what_a_step_or_the_engine_ends_isnt_restarted() {
+        let mut rig = restarting(needed(), Restart::Always);
+        rig.on(Input::Act(ContainerVerb::Kill));
+        rig.on(Input::Applied(Ok(None)));
+        let ended = rig.on(Input::Ended(Some(end(137, 1))));
+        assert_eq!(ended[1..3], ["Exited Some(Stopped)", "Emit Stopped"]);
+
+        let mut rig = restarting(needed(), Restart::Always);
+        let end = End {
+            machinery: Some("the engine went away".to_owned()),
+            ..end(0, 1)
+        };
+        let down = rig.on(Input::Exited { start: 1, end });
+        let reason = "Down errored: the engine went away";
+        assert_eq!(down.last().map(String::as_str), Some(reason));
+
+        let mut rig = Rig::new(Role::default());
+        rig.on(Input::Act(ContainerVerb::Run));
+        rig.on(Rig::defined(Restart::Always));
+        rig.on(Input::Met(Ok(())));
+        rig.on(Input::Created(Ok(false)));
+        rig.on(Input::Launched(Ok(Addresses::default())));
+        let ended = rig.on(exits(1, 1));
+        assert_eq!(ended[1], "Exited None", "a step runs it to its end");
+    }
+
+    #[test]
+    fn a_step_ends_the_pause_before_a_restart() {
+        let mut rig = restarting(needed(), Restart::Always);
+        rig.on(exits(1, 3));
+        let stopped = rig.on(Input::Act(ContainerVerb::Stop));
+        assert_eq!(stopped, ["Unwatch", "Stopped", "Reply"]);
+        assert_eq!(rig.on(Input::Again { start: 1 }), Vec::<String>::new());
+
+        let mut rig = restarting(needed(), Restart::Always);
+        rig.on(exits(1, 3));
+        let restart = rig.on(Input::Act(ContainerVerb::Restart));
+        assert_eq!(restart, ["Unwatch", "Stopped", "Define"]);
+        rig.on(Rig::defined(Restart::Always));
+        rig.on(Input::Met(Ok(())));
+        let launched = rig.on(Input::Launched(Ok(Addresses::default())));
+        assert_eq!(launched[0], "Started 2");
+        let watch = "Watch { start: 2, again: false }";
+        assert_eq!(launched[2], watch);
     }
 
     #[test]

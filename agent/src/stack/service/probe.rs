@@ -16,7 +16,7 @@ use crate::sink::EventSink;
 use crate::stack::board::Board;
 use crate::stack::logs::Logs;
 use phalanx_shared::event::EventKind;
-use phalanx_shared::expr::{EvalError, Scope};
+use phalanx_shared::expr::{EvalError, Layer, Scope};
 use phalanx_shared::language::model::{Probe, Service};
 use phalanx_shared::node::Expr;
 use phalanx_shared::outcome::Outcome;
@@ -53,6 +53,26 @@ pub enum Prepared {
     Nothing,
     /// A receiver for the first line that matches the pattern.
     Line(watch::Receiver<Option<String>>, String),
+}
+
+/// What is probed: a service, or one of its replicas.
+#[derive(Clone, Copy)]
+pub struct Probed<'a> {
+    /// The service in the spec.
+    pub service: &'a Service,
+    /// Its name, or that of the replica.
+    pub name: &'a str,
+    /// The state of all services.
+    pub board: &'a Board,
+}
+
+impl Probed<'_> {
+    /// Returns the names that its predicate sees. A replica sees itself as its service.
+    fn scope(&self, context: &CellContext) -> Scope {
+        let (board, name) = (self.board.clone(), self.name.to_owned());
+        let services = Layer::new().lazy("services", move || Ok(board.contexts_for(&name)));
+        context.scope(&View::default()).with(services)
+    }
 }
 
 /// Reports what a service is waiting for, as progress events.
@@ -112,15 +132,11 @@ fn patience(predicate: bool, allows: Option<Duration>) -> Duration {
 }
 
 /// Sets up what must exist before the service prints its first line.
-pub fn prepare(
-    context: &CellContext,
-    logs: &Logs,
-    service: &Service,
-) -> Result<Prepared, NotReady> {
-    let Some(Probe::Log { pattern }) = service.ready.as_ref().map(|ready| &ready.probe) else {
+pub fn prepare(context: &CellContext, logs: &Logs, of: Probed<'_>) -> Result<Prepared, NotReady> {
+    let Some(Probe::Log { pattern }) = of.service.ready.as_ref().map(|ready| &ready.probe) else {
         return Ok(Prepared::Nothing);
     };
-    let scope = context.scope(&View::default());
+    let scope = of.scope(context);
     let text = context
         .evaluate(&scope)
         .text(pattern)
@@ -129,63 +145,68 @@ pub fn prepare(
         outcome: Outcome::Errored,
         reason: format!("its log predicate is no regular expression: {error}"),
     })?;
-    let line = logs.watch_for(&service.name.text, regex);
+    let line = logs.watch_for(of.name, regex);
     Ok(Prepared::Line(line, text))
 }
 
-/// Waits until a started service is ready, or returns an error when the timeout is over.
+/// Returns how long a service may take until it is ready.
+pub fn limit(
+    context: &CellContext,
+    of: Probed<'_>,
+    member: &dyn Member,
+) -> Result<Duration, NotReady> {
+    let timeout = of
+        .service
+        .ready
+        .as_ref()
+        .and_then(|ready| ready.timeout.as_ref());
+    let Some(node) = timeout else {
+        return Ok(patience(of.service.ready.is_some(), member.health_allows()));
+    };
+    let scope = of.scope(context);
+    context
+        .evaluate(&scope)
+        .duration(node, "ready.timeout")
+        .map_err(|error| unevaluable(context, &error))
+}
+
+/// Waits until a start of a service is ready, or returns an error when what is `left` of its time limit is over.
 pub async fn ready(
     context: &CellContext,
-    board: &Board,
-    service: &Service,
-    member: Arc<dyn Member>,
+    of: Probed<'_>,
+    (member, start): (Arc<dyn Member>, u32),
     prepared: Prepared,
-    start: u32,
+    (limit, left): (Duration, Duration),
     teller: Teller<'_>,
 ) -> Result<(), NotReady> {
     // The span of this start's readiness becomes the parent of the spans that the service records for the probes.
     let traceparent = context.trace.as_ref().map(|trace| {
-        let ready = trace.stage(&service.name.text, "ready", start);
+        let ready = trace.stage(of.name, "ready", start);
         trace.parent(ready)
     });
-    let scope = context.scope(&View::default());
-    let limit = match service
-        .ready
-        .as_ref()
-        .and_then(|ready| ready.timeout.as_ref())
-    {
-        Some(node) => context
-            .evaluate(&scope)
-            .duration(node, "ready.timeout")
-            .map_err(|error| unevaluable(context, &error))?,
-        None => patience(service.ready.is_some(), member.health_allows()),
-    };
+    let scope = of.scope(context);
     let last = Last::default();
     let traceparent = traceparent.as_deref();
     let asked = ask(
         context,
-        board,
-        service,
+        of,
         &*member,
         prepared,
         (&scope, traceparent),
         (&last, teller),
     );
     let result = tokio::select! {
-        result = timeout(limit, asked) => result,
+        result = timeout(left, asked) => result,
         never = tell_now_and_then(&last, teller) => match never {},
     };
     match result {
         Ok(result) => result,
         Err(_) => {
             let mut last = last.get();
-            if service.ready.is_none() {
+            if of.service.ready.is_none() {
                 last += &last_probe(context, &*member).await;
             }
-            Err(NotReady {
-                outcome: Outcome::Failed,
-                reason: format!("not within {}{last}", duration_text(limit)),
-            })
+            Err(NotReady::too_late(limit, &last))
         }
     }
 }
@@ -201,14 +222,13 @@ async fn tell_now_and_then(last: &Last, teller: Teller<'_>) -> Infallible {
 
 async fn ask(
     context: &CellContext,
-    board: &Board,
-    service: &Service,
+    of: Probed<'_>,
     member: &dyn Member,
     prepared: Prepared,
     (scope, traceparent): (&Scope, Option<&str>),
     (last, teller): (&Last, Teller<'_>),
 ) -> Result<(), NotReady> {
-    let Some(ready) = &service.ready else {
+    let Some(ready) = &of.service.ready else {
         return healthy(context, member, last, teller).await;
     };
     if let Prepared::Line(mut line, pattern) = prepared {
@@ -223,14 +243,7 @@ async fn ask(
     let began = clock.monotonic();
     loop {
         let asked = clock.monotonic();
-        let one = once(
-            context,
-            board,
-            service,
-            member,
-            &ready.probe,
-            (scope, traceparent),
-        );
+        let one = once(context, of, member, &ready.probe, (scope, traceparent));
         match timeout(ONE_ANSWER, one).await {
             Ok(Ok(())) => return Ok(()),
             Ok(Err(Answer::No(why))) => last.set(format!(": {why}")),
@@ -289,8 +302,7 @@ enum Answer {
 
 async fn once(
     context: &CellContext,
-    board: &Board,
-    service: &Service,
+    of: Probed<'_>,
     member: &dyn Member,
     probe: &Probe,
     (scope, traceparent): (&Scope, Option<&str>),
@@ -301,7 +313,13 @@ async fn once(
             // Other services that the request refers to may still be starting.
             let answer = match http::perform(context, request, scope, traceparent).await {
                 Ok(answer) => answer,
-                Err(fault @ Fault::Errored(_)) => {
+                Err(
+                    fault @ (Fault::Errored(_)
+                    | Fault::OfService {
+                        outcome: Outcome::Errored,
+                        ..
+                    }),
+                ) => {
                     return Err(Answer::Never(NotReady {
                         outcome: Outcome::Errored,
                         reason: fault.reason(context),
@@ -315,7 +333,7 @@ async fn once(
         Probe::Tcp { port } => {
             let value = context.evaluate(scope).value(port).map_err(|e| never(&e))?;
             let port = phalanx_shared::expr::to_text(&value);
-            let address = address(board, &service.name.text, &port)
+            let address = address(of.board, of.name, &port)
                 .ok_or_else(|| Answer::No(format!("it has no port {port}")))?;
             match tokio::net::TcpStream::connect(address).await {
                 Ok(_) => Ok(()),
@@ -354,9 +372,9 @@ fn judge(
     scope: &Scope,
 ) -> Result<(), Answer> {
     let checks = check::all(context, expect, answer.implied, scope);
-    match checks.iter().find(|check| !check.passed) {
+    match checks.iter().find(|check| !check.result.passed) {
         None => Ok(()),
-        Some(check) => Err(Answer::No(check.failure())),
+        Some(check) => Err(Answer::No(check.result.failure())),
     }
 }
 

@@ -22,6 +22,7 @@ pub fn json(diagnostics: &[Diagnostic], sources: &Sources) -> Value {
             "message": diagnostic.message,
             "place": diagnostic.span.as_ref().map(place),
             "help": diagnostic.help,
+            "code": diagnostic.code.map(|code| code.to_string()),
             "related": related.map(|(span, label)| json!({ "place": place(span), "label": label })),
         })
     };

@@ -87,6 +87,7 @@ impl Entry {
             data,
             gap_to,
             gap_reason,
+            cell: String::new(),
         }
     }
 }

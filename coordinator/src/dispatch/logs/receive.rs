@@ -93,7 +93,9 @@ async fn receive(
             .into_iter()
             .map(|(token, records)| keep(&gate, &store, &agent, token, records));
         for kept in futures::future::join_all(keeping).await {
-            answer(wire, kept?).await?;
+            for said in kept? {
+                answer(wire, said).await?;
+            }
         }
         if let Some(status) = broken {
             return Err(status);
@@ -109,22 +111,33 @@ async fn keep(
     agent: &AgentId,
     token: Token,
     records: Vec<Record>,
-) -> Result<LogDown, Status> {
+) -> Result<Vec<LogDown>, Status> {
     let verdict = gate.lock().check(agent, &token);
     if let Err(stale) = verdict {
         let reason = stale.to_string();
-        return Ok(LogDown::Refused { token, reason });
+        return Ok(vec![LogDown::Refused { token, reason }]);
     }
     let number = records.last().map_or(0, |record| record.number);
-    let (store, of) = (store.clone(), token.clone());
-    let stored = tokio::task::spawn_blocking(move || store.append(&of, records)).await;
+    let (to, of) = (store.clone(), token.clone());
+    let stored = tokio::task::spawn_blocking(move || to.append(&of, records)).await;
     match stored {
-        Ok(Ok(Stored::Kept)) => Ok(LogDown::Ack { token, number }),
-        Ok(Ok(Stored::Over)) => Ok(LogDown::Refused {
+        Ok(Ok(Stored::Kept)) => {
+            // Before the acknowledgement, after which the agent says that everything is stored.
+            let refused = store.artifacts().take_refusals(&token).into_iter();
+            let refused = refused.map(|(id, reason)| LogDown::ArtifactRefused {
+                token: token.clone(),
+                id,
+                reason,
+            });
+            let mut said: Vec<LogDown> = refused.collect();
+            said.push(LogDown::Ack { token, number });
+            Ok(said)
+        }
+        Ok(Ok(Stored::Over)) => Ok(vec![LogDown::Refused {
             token,
             reason: "the attempt is over for the coordinator".to_owned(),
-        }),
-        Ok(Ok(Stored::Refused(reason))) => Ok(LogDown::Refused { token, reason }),
+        }]),
+        Ok(Ok(Stored::Refused(reason))) => Ok(vec![LogDown::Refused { token, reason }]),
         // The agent keeps unacknowledged records and reconnects.
         Ok(Err(error)) => Err(Status::resource_exhausted(format!("storing logs: {error}"))),
         Err(error) => Err(Status::internal(format!("storing logs: {error}"))),

@@ -1,6 +1,7 @@
 //! The logs of all attempts: which are still being written, by which agent, and how far they are.
 
 use super::writer::Writer;
+use crate::dispatch::artifacts::{self, ArtifactStore};
 use crate::metrics::METRICS;
 use phalanx_proto::log::{Body, Record};
 use phalanx_shared::id::{AgentId, CellId, RunId, Token};
@@ -12,6 +13,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 
+/// Directory of the artifacts, beside that of the logs.
+const ARTIFACTS: &str = "artifacts";
+
 /// Limits on stored logs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -21,6 +25,8 @@ pub struct Limits {
     pub agent_bytes: u64,
     /// Bytes of the disk that logs leave free for the journal; `None` derives it from the size of the disk.
     pub reserve_bytes: Option<u64>,
+    /// Limits on artifacts, which are stored beside the logs.
+    pub artifacts: artifacts::Limits,
 }
 
 impl Default for Limits {
@@ -29,6 +35,7 @@ impl Default for Limits {
             attempt_bytes: 512 << 20,
             agent_bytes: 8 << 30,
             reserve_bytes: None,
+            artifacts: artifacts::Limits::default(),
         }
     }
 }
@@ -57,6 +64,7 @@ pub enum Stored {
 #[derive(Clone, Debug)]
 pub struct LogStore {
     root: Arc<PathBuf>,
+    artifacts: ArtifactStore,
     limits: Limits,
     /// Why the last append failed, if it did.
     failed: Arc<Mutex<Option<String>>>,
@@ -151,13 +159,28 @@ impl LogStore {
 
     /// Returns a store with the given limits.
     pub fn with_limits(root: impl Into<PathBuf>, limits: Limits) -> Self {
+        let root: PathBuf = root.into();
+        let beside = root.with_file_name(ARTIFACTS);
         LogStore {
-            root: Arc::new(root.into()),
+            artifacts: ArtifactStore::new(beside, limits.artifacts),
+            root: Arc::new(root),
             limits,
             failed: Arc::default(),
             live: Arc::default(),
             spent: Arc::default(),
         }
+    }
+
+    /// Never waits for the disk for an artifact: nobody needs the store after a crash.
+    #[must_use]
+    pub fn temporary(self) -> Self {
+        let artifacts = self.artifacts.temporary();
+        LogStore { artifacts, ..self }
+    }
+
+    /// Returns the artifacts, which agents send among their logs.
+    pub fn artifacts(&self) -> &ArtifactStore {
+        &self.artifacts
     }
 
     /// Returns the store's directory.
@@ -176,6 +199,7 @@ impl LogStore {
     /// Accepts logs of this attempt from this agent from now on.
     pub fn open(&self, token: &Token, agent: &AgentId) {
         whole(&self.spent).open(key(token), agent);
+        self.artifacts.accept(token);
         whole(&self.live).entry(key(token)).or_insert_with(|| Live {
             writer: Arc::default(),
             progress: watch::channel(Progress::default()).0,
@@ -188,6 +212,7 @@ impl LogStore {
         if let Some(live) = whole(&self.live).remove(&key(token)) {
             live.progress.send_modify(|progress| progress.over = true);
         }
+        self.artifacts.close(token);
     }
 
     /// Stores records of one attempt in order. Blocks on the disk. Returns an error for a failure that may pass: the
@@ -215,6 +240,10 @@ impl LogStore {
             None => return Ok(Stored::Over),
         };
         let mut writer = whole(&writer);
+        let records = self.without_artifacts(token, records);
+        if records.is_empty() {
+            return Ok(Stored::Kept);
+        }
         let files = match writer.take() {
             Some(files) => files,
             None => {
@@ -275,6 +304,35 @@ impl LogStore {
         stored.map(|()| Stored::Kept)
     }
 
+    /// Stores the records of artifacts, and returns the others. Their numbers need no memory: an agent sends again only
+    /// what has no answer, and bytes tell where they belong.
+    fn without_artifacts(&self, token: &Token, records: Vec<Record>) -> Vec<Record> {
+        let is_artifact = |record: &Record| {
+            matches!(
+                record.body,
+                Body::Artifact { .. } | Body::ArtifactEnd { .. }
+            )
+        };
+        if !records.iter().any(is_artifact) {
+            return records;
+        }
+        let full = self.below_reserve();
+        let mut others = Vec::new();
+        for record in records {
+            match record.body {
+                Body::Artifact { id, offset, bytes } => {
+                    let artifacts = &self.artifacts;
+                    artifacts.chunk(token, id, offset, &bytes, full.as_deref());
+                }
+                Body::ArtifactEnd { id, digest, size } => {
+                    self.artifacts.end(token, id, digest.as_deref(), size);
+                }
+                _ => others.push(record),
+            }
+        }
+        others
+    }
+
     fn tell(&self, token: &Token, progress: Progress) {
         if let Some(live) = whole(&self.live).get(&key(token)) {
             live.progress.send_if_modified(|before| {
@@ -286,7 +344,7 @@ impl LogStore {
     }
 
     /// Returns why logs are refused at the moment, if the disk has too little room for them and the journal.
-    fn below_reserve(&self) -> Option<String> {
+    pub fn below_reserve(&self) -> Option<String> {
         let disk = nix::sys::statvfs::statvfs(self.root.parent()?).ok()?;
         let block = disk.fragment_size();
         let reserve = self.limits.reserve(disk.blocks() * block);
@@ -353,7 +411,7 @@ impl LogStore {
 fn bytes_of(record: &Record) -> u64 {
     match &record.body {
         Body::Chunk { bytes, .. } => bytes.len() as u64,
-        Body::Gap { .. } | Body::End => 0,
+        Body::Gap { .. } | Body::Artifact { .. } | Body::ArtifactEnd { .. } | Body::End => 0,
     }
 }
 

@@ -207,6 +207,8 @@ impl Writer {
                 self.expect(&source, from)?;
                 self.gap(number, &source, from, to, &reason)?;
             }
+            // They are stored elsewhere.
+            Body::Artifact { .. } | Body::ArtifactEnd { .. } => {}
             Body::End => {
                 for source in self.refused.keys().cloned().collect::<Vec<_>>() {
                     self.tell_refused(&source)?;

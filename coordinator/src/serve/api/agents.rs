@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use tonic::Status;
 
 /// Returns the agents that are connected or were since the start.
-pub(super) async fn list(handle: &Handle) -> Result<v1::ListAgentsResponse, Status> {
+pub(in crate::serve) async fn list(handle: &Handle) -> Result<v1::ListAgentsResponse, Status> {
     let views = handle.scheduling.ask(Agents).await.map_err(of_actor)?;
     let mut views: BTreeMap<AgentId, AgentView> = views
         .into_iter()
@@ -44,6 +44,8 @@ fn summary(view: Option<AgentView>, presence: Presence) -> v1::AgentSummary {
         slots,
         resources,
         images,
+        policy: _,
+        ahead: _,
     } = presence.info;
     v1::AgentSummary {
         agent_id: id.to_string(),
@@ -65,7 +67,7 @@ fn summary(view: Option<AgentView>, presence: Presence) -> v1::AgentSummary {
 }
 
 /// Drains an agent: it finishes its attempts and leaves.
-pub(super) async fn drain(
+pub(in crate::serve) async fn drain(
     handle: &Handle,
     request: v1::DrainAgentRequest,
 ) -> Result<v1::DrainAgentResponse, Status> {

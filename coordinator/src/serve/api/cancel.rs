@@ -12,7 +12,7 @@ use std::time::Duration;
 use tonic::Status;
 
 /// Cancels a run. Returns immediately; `Watch` shows the progress.
-pub(super) async fn cancel(
+pub(in crate::serve) async fn cancel(
     handle: &Handle,
     request: v1::CancelRequest,
 ) -> Result<v1::CancelResponse, Status> {

@@ -10,7 +10,7 @@ use phalanx_shared::run_state::RunState;
 use tonic::Status;
 
 /// Returns the run with this id or id prefix.
-pub(super) async fn run(store: &dyn Store, text: &str) -> Result<RunRow, Status> {
+pub(in crate::serve) async fn run(store: &dyn Store, text: &str) -> Result<RunRow, Status> {
     let text = text.trim();
     if text.is_empty() {
         return Err(Status::invalid_argument("which run? its id is empty"));
@@ -34,7 +34,7 @@ pub(super) async fn run(store: &dyn Store, text: &str) -> Result<RunRow, Status>
 }
 
 /// Returns a run's plan without reading the rest of its journal.
-pub(super) async fn plan(store: &dyn Store, run: &RunId) -> Result<Plan, Status> {
+pub(in crate::serve) async fn plan(store: &dyn Store, run: &RunId) -> Result<Plan, Status> {
     let first = store.events(run, 1, 1).await.map_err(of_store)?;
     match first.into_iter().next().map(|recorded| recorded.event.kind) {
         Some(EventKind::RunSubmitted { plan, .. }) => Ok(plan),
@@ -45,13 +45,13 @@ pub(super) async fn plan(store: &dyn Store, run: &RunId) -> Result<Plan, Status>
 }
 
 /// Returns a run's state, folded from its journal.
-pub(super) async fn state(store: &dyn Store, run: &RunId) -> Result<RunState, Status> {
+pub(in crate::serve) async fn state(store: &dyn Store, run: &RunId) -> Result<RunState, Status> {
     let (state, _) = replay(store, run).await.map_err(of_store)?;
     Ok(state)
 }
 
 /// Returns the cell with this id, id prefix or name.
-pub(super) fn cell(plan: &Plan, text: &str) -> Result<CellId, Status> {
+pub(in crate::serve) fn cell(plan: &Plan, text: &str) -> Result<CellId, Status> {
     let text = text.trim();
     let exact = plan
         .cells

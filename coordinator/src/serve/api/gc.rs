@@ -1,6 +1,7 @@
 //! Gc: removes old runs from the journal, and files that belong to no run.
 
 use super::status::of_store;
+use crate::dispatch::artifacts::ArtifactStore;
 use crate::journal::Write;
 use crate::supervisor::Handle;
 use crate::workspace::Workspaces;
@@ -21,6 +22,7 @@ pub const WORKSPACES: &str = "workspaces";
 pub(super) async fn gc(
     handle: &Handle,
     workspaces: &Workspaces,
+    artifacts: &ArtifactStore,
     state_dir: &Path,
     request: v1::GcRequest,
 ) -> Result<v1::GcResponse, Status> {
@@ -37,13 +39,14 @@ pub(super) async fn gc(
         old = store.settled_before(before).await.map_err(of_store)?;
         old.extend(parked_before(handle, before).await?);
     }
-    remove(handle, workspaces, state_dir, old, dry_run).await
+    remove(handle, workspaces, artifacts, state_dir, old, dry_run).await
 }
 
-/// Removes runs that finished longer ago than `keep`, with their logs. A coordinator does this periodically.
+/// Removes runs that finished longer ago than `keep`, with their logs and artifacts. A coordinator does this periodically.
 pub(crate) async fn tidy(
     handle: &Handle,
     workspaces: &Workspaces,
+    artifacts: &ArtifactStore,
     state_dir: &Path,
     keep: Duration,
 ) -> Result<v1::GcResponse, Status> {
@@ -51,13 +54,22 @@ pub(crate) async fn tidy(
     let mut before = handle.clock.wall();
     before.0 = before.0.saturating_sub(keep);
     let old = handle.journal.store().settled_before(before).await;
-    remove(handle, workspaces, state_dir, old.map_err(of_store)?, false).await
+    remove(
+        handle,
+        workspaces,
+        artifacts,
+        state_dir,
+        old.map_err(of_store)?,
+        false,
+    )
+    .await
 }
 
 /// Removes runs, and files that belong to no run.
 async fn remove(
     handle: &Handle,
     workspaces: &Workspaces,
+    artifacts: &ArtifactStore,
     state_dir: &Path,
     old: Vec<RunId>,
     dry_run: bool,
@@ -75,19 +87,23 @@ async fn remove(
             .await
             .map_err(of_store)?;
     }
-    // Before the rows are read: a run that starts in the meantime has logs only once it has a row.
+    // Before the rows are read: a run that starts in the meantime has files only once it has a row.
     let logs = state_dir.join(LOGS);
-    let listed = tokio::task::spawn_blocking(move || entries(&logs));
-    let listed = listed.await.map_err(|e| Status::internal(e.to_string()))?;
+    let of_runs = artifacts.clone();
+    let listed = tokio::task::spawn_blocking(move || (entries(&logs), of_runs.list()));
+    let (listed, listed_artifacts) = listed.await.map_err(|e| Status::internal(e.to_string()))?;
     // Doesn't include the workspaces of the removed runs.
     let digests = store.workspaces().await.map_err(of_store)?;
     let rows = store.runs(u32::MAX, false).await.map_err(of_store)?;
     let kept = rows.iter().filter(|row| !gone.contains(&row.run));
     let runs: HashSet<String> = kept.map(|row| row.run.to_string()).collect();
-    let workspaces = workspaces.clone();
+    let unfinished = rows.iter().filter(|row| !row.settled);
+    let unfinished: HashSet<String> = unfinished.map(|row| row.run.to_string()).collect();
+    let (workspaces, artifacts) = (workspaces.clone(), artifacts.clone());
     let now = handle.clock.wall();
     let files = tokio::task::spawn_blocking(move || {
         let mut found = orphans(listed, &runs, dry_run);
+        found.extend(artifacts.sweep(listed_artifacts, &runs, &unfinished, dry_run));
         found.extend(workspaces.remove_unclaimed(&digests, now, dry_run));
         found
     });

@@ -15,7 +15,7 @@ const DEFAULT_LIMIT: u32 = 100;
 const LIMIT: u32 = 10_000;
 
 /// Returns runs, newest first.
-pub(super) async fn list_runs(
+pub(in crate::serve) async fn list_runs(
     handle: &Handle,
     request: v1::ListRunsRequest,
 ) -> Result<v1::ListRunsResponse, Status> {

@@ -6,11 +6,12 @@ use crate::supervisor::Handle;
 use phalanx_proto::v1;
 use phalanx_shared::id::CellId;
 use phalanx_shared::run_state::RunState;
+use phalanx_shared::trace::spans::RERUN_OF;
 use std::collections::BTreeSet;
 use tonic::Status;
 
 /// Starts a new run of the selected cells.
-pub(super) async fn rerun(
+pub(in crate::serve) async fn rerun(
     handle: &Handle,
     request: v1::RerunRequest,
 ) -> Result<v1::SubmitResponse, NotStarted> {
@@ -45,7 +46,7 @@ pub(super) async fn rerun(
         submit::set_options(&mut submission, options)?;
     }
     let origin = &mut submission.origin;
-    origin.insert("rerun_of".to_owned(), run.to_string().into());
+    origin.insert(RERUN_OF.to_owned(), run.to_string().into());
     submit::launch(handle, submission, secrets.into_iter().collect()).await
 }
 

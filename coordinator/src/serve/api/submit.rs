@@ -11,8 +11,11 @@ use crate::supervisor::{Handle, Launch};
 use phalanx_proto::convert::{InvalidPart, Refusal, workspace_digest as digest};
 use phalanx_proto::limit::{READ_BYTES, READ_FILES, SELECTED, SPEC_BYTES, VALUES_BYTES};
 use phalanx_proto::v1;
+use phalanx_shared::error_code::ErrorCode;
+use phalanx_shared::language::service::image::is_fixed;
 use phalanx_shared::mask;
-use phalanx_shared::plan::{Plan, PlannedCell};
+use phalanx_shared::plan::{Plan, PlannedCell, SnapshotUse};
+use phalanx_shared::policy::Rules;
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -20,7 +23,7 @@ use tokio::sync::Semaphore;
 use tonic::Status;
 
 /// Why no run was started.
-pub(super) enum NotStarted {
+pub(in crate::serve) enum NotStarted {
     /// The spec or something that belongs to it is invalid.
     Refused(Refusal),
     /// Any other error.
@@ -101,6 +104,7 @@ pub(super) async fn launch(
     if handle.settings.agents_are_all_here {
         let agents = local_agents(handle).await?;
         offered(&planned.plan, &agents)?;
+        allowed(&planned, &agents)?;
     }
     let launch = Launch {
         planned,
@@ -211,8 +215,29 @@ fn offered(plan: &Plan, agents: &[AgentView]) -> Result<(), Status> {
     let known = known.into_iter().collect::<Vec<_>>().join(", ");
     Err(Status::invalid_argument(format!(
         "no local agent offers {what}, which {cells} for (runs-on): local agents offer {known}; \
-         a fleet may have others (--coordinator)"
+         a fleet may have others (--coordinator); phalanx explain {}",
+        ErrorCode::Labels
     )))
+}
+
+/// Returns an error if the policy of every agent refuses what some cell needs. No other agents will come.
+fn allowed(planned: &Planned, agents: &[AgentView]) -> Result<(), Status> {
+    let rules = || agents.iter().filter_map(|agent| agent.info.policy.as_ref());
+    if rules().count() < agents.len() || rules().any(Rules::are_open) {
+        return Ok(());
+    }
+    for cell in &planned.plan.cells {
+        let needs = planned.jobs.needs(&cell.id);
+        let refusals: Vec<_> = rules().filter_map(|own| own.refuses_one(&needs)).collect();
+        if let Some(refusal) = refusals.first().filter(|_| refusals.len() == agents.len()) {
+            let refusal = refusal.to_string().replace("the agent's", "this machine's");
+            return Err(Status::invalid_argument(format!(
+                "cell {} can't run here: {refusal}; change that line, or run it on a fleet (--coordinator): docs/security.md",
+                cell.name
+            )));
+        }
+    }
+    Ok(())
 }
 
 fn from_wire(request: v1::SubmitRequest) -> Result<(Submission, BTreeMap<String, String>), Status> {
@@ -228,6 +253,7 @@ fn from_wire(request: v1::SubmitRequest) -> Result<(Submission, BTreeMap<String,
         workspace_digest,
         origin_json,
         read,
+        images,
     } = request;
     let spec = files.iter().map(|file| file.text.len() + file.name.len());
     within("spec files", spec.sum(), SPEC_BYTES)?;
@@ -247,6 +273,7 @@ fn from_wire(request: v1::SubmitRequest) -> Result<(Submission, BTreeMap<String,
         cells,
         read: read_files(read)?,
         workspace_digest,
+        images: pinned(images.into_iter().collect())?,
         origin: object("origin", &origin_json)?,
         ..Submission::default()
     };
@@ -290,6 +317,20 @@ pub(super) fn selected(only: &[String], cells: &[String]) -> Result<(), Status> 
     Ok(())
 }
 
+/// Checks the images that replace those of the spec. A tag is refused, because it doesn't name one image for ever.
+fn pinned(images: BTreeMap<String, String>) -> Result<BTreeMap<String, String>, Status> {
+    let bytes = images
+        .iter()
+        .map(|(service, image)| service.len() + image.len());
+    within("images", bytes.sum(), VALUES_BYTES)?;
+    match images.iter().find(|(_, image)| !is_fixed(image)) {
+        None => Ok(images),
+        Some((service, image)) => Err(Status::invalid_argument(format!(
+            "the image of service `{service}` is {image:?}: give its digest, NAME@sha256:… or the engine's id sha256:…"
+        ))),
+    }
+}
+
 /// Converts the files that expressions read. Returns an error if they exceed their limits, since the journal keeps
 /// them.
 fn read_files(files: Vec<v1::SourceFile>) -> Result<BTreeMap<String, String>, Status> {
@@ -308,6 +349,11 @@ fn read_files(files: Vec<v1::SourceFile>) -> Result<BTreeMap<String, String>, St
 
 /// Applies the client's options to a submission.
 pub(super) fn set_options(submission: &mut Submission, options: v1::Options) -> Result<(), Status> {
+    submission.snapshots = match options.snapshots() {
+        v1::SnapshotUse::Unspecified => SnapshotUse::Use,
+        v1::SnapshotUse::Never => SnapshotUse::Never,
+        v1::SnapshotUse::Refresh => SnapshotUse::Refresh,
+    };
     let v1::Options {
         keep,
         fail_fast,
@@ -318,6 +364,7 @@ pub(super) fn set_options(submission: &mut Submission, options: v1::Options) -> 
         priority,
         // Only concerns the form of the answer.
         refusal_in_answer: _,
+        snapshots: _,
     } = options;
     if let Some(keep) = keep {
         let invalid = |error: phalanx_proto::convert::InvalidKeep| error.to_string();

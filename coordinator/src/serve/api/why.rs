@@ -4,8 +4,8 @@ use super::find;
 use super::status::of_actor;
 use crate::dispatch::logs::store::LogStore;
 use crate::run::actor::{LookAtCell, LookAtWaiting};
-use crate::schedule::Waiting;
-use crate::schedule::actor::{Why, WhyAll};
+use crate::schedule::actor::{Prepares, Why, WhyAll};
+use crate::schedule::{Preparing, Waiting};
 use crate::serve::health::problems;
 use crate::supervisor::Handle;
 use phalanx_proto::v1;
@@ -14,7 +14,7 @@ use std::time::Duration;
 use tonic::Status;
 
 /// Returns a cell's status and each constraint that it waits for.
-pub(super) async fn why(
+pub(in crate::serve) async fn why(
     handle: &Handle,
     request: v1::WhyRequest,
 ) -> Result<v1::WhyResponse, Status> {
@@ -26,6 +26,7 @@ pub(super) async fn why(
     let over = || v1::WhyResponse {
         status: "finished".to_owned(),
         reasons: Vec::new(),
+        ahead: Vec::new(),
     };
     let Some(open) = handle.registry.get(&run) else {
         return Ok(over());
@@ -35,18 +36,41 @@ pub(super) async fn why(
     };
     let asked = Why {
         run: run.clone(),
-        cell,
+        cell: cell.clone(),
     };
     if let Waiting::For(constraints) = handle.scheduling.ask(asked).await.map_err(of_actor)? {
         reasons.extend(constraints.iter().map(ToString::to_string));
     }
+    let asked = Prepares { run, cell };
+    let ahead = handle.scheduling.ask(asked).await.map_err(of_actor)?;
     if let Some(trouble) = handle.journal.health().borrow().clone() {
         reasons.push(trouble);
     }
     Ok(v1::WhyResponse {
         status: format!("{status:?}").to_lowercase(),
         reasons,
+        ahead: shown(ahead),
     })
+}
+
+/// Maximum number of preparations shown per cell or group.
+const SHOWN: usize = 8;
+
+fn shown(ahead: Vec<Preparing>) -> Vec<v1::Preparing> {
+    let preparing = |Preparing { agent, image }: Preparing| {
+        let v1::AheadImage {
+            id: what,
+            state,
+            doing,
+        } = image.into();
+        v1::Preparing {
+            what,
+            agent,
+            state,
+            doing,
+        }
+    };
+    ahead.into_iter().take(SHOWN).map(preparing).collect()
 }
 
 /// Maximum number of cells listed per group.
@@ -58,7 +82,7 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 
 /// Returns the waiting cells of a run grouped by reason (no groups if the run is over), and what keeps the coordinator
 /// from working.
-pub(super) async fn waiting(
+pub(in crate::serve) async fn waiting(
     handle: &Handle,
     logs: &LogStore,
     request: v1::WaitingRequest,
@@ -78,25 +102,26 @@ async fn groups(handle: &Handle, run: RunId) -> Result<Vec<v1::WaitingCells>, St
     let Ok(held_back) = open.actor.ask(LookAtWaiting).await else {
         return Ok(Vec::new());
     };
-    let mut groups: Vec<(Vec<String>, Vec<CellId>)> = Vec::new();
+    let mut groups: Vec<(Vec<String>, Vec<v1::Preparing>, Vec<CellId>)> = Vec::new();
     if held_back.reasons.is_empty() {
         let asked = WhyAll { run };
         let known = handle.scheduling.ask(asked).await.map_err(of_actor)?;
-        let known = known.into_iter().map(|(constraints, cells)| {
+        let known = known.into_iter().map(|(constraints, ahead, cells)| {
             let reasons = constraints.iter().map(ToString::to_string);
-            (reasons.collect(), cells)
+            (reasons.collect(), shown(ahead), cells)
         });
         groups.extend(known);
     } else {
-        groups.push((held_back.reasons, held_back.cells));
+        groups.push((held_back.reasons, Vec::new(), held_back.cells));
     }
     let trouble = handle.journal.health().borrow().clone();
-    let groups = groups.into_iter().map(|(mut reasons, cells)| {
+    let groups = groups.into_iter().map(|(mut reasons, ahead, cells)| {
         reasons.extend(trouble.clone());
         v1::WaitingCells {
             reasons,
             count: u32::try_from(cells.len()).unwrap_or(u32::MAX),
             cells: cells.iter().take(NAMED).map(ToString::to_string).collect(),
+            ahead,
         }
     });
     // A group without reasons is about to be placed.

@@ -56,7 +56,8 @@ impl<'s> Checker<'s, '_> {
         }
     }
 
-    fn row(&mut self, key: &str, span: Span) {
+    /// Checks that a row exists, and remembers it as verified.
+    pub fn row(&mut self, key: &str, span: Span) {
         if self.names.coverage.contains(key) {
             self.verified.insert(key.to_owned());
             return;

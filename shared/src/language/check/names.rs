@@ -1,7 +1,8 @@
 //! Collects the names that a spec declares, to which expressions and steps may refer.
 
 use crate::expr::MatrixKeys;
-use crate::language::model::{Define, DefineBody, Spec, Step};
+use crate::language::model::{Define, DefineBody, Service, Spec, Step};
+use crate::language::service::may_have_replica;
 use crate::node::{Node, NodeValue};
 use indexmap::IndexMap;
 use std::collections::{HashMap, HashSet};
@@ -78,6 +79,21 @@ impl<'s> Names<'s> {
             names.collect(&phase.steps, false);
         }
         names
+    }
+
+    /// Returns whether a step may use this name: that of a service, or of a replica of one.
+    pub fn is_service(&self, name: &str) -> bool {
+        self.services.contains(name) || self.replica(name).is_some()
+    }
+
+    /// Returns the service that may have a replica of this name.
+    pub fn replica(&self, name: &str) -> Option<&'s Service> {
+        let mut services = self.spec.services.iter();
+        services.find(|service| {
+            let base = service.name.text.as_str();
+            // Few names begin like a service's, and only those are looked at further.
+            name.starts_with(base) && may_have_replica(base, &service.definition, name)
+        })
     }
 
     fn collect(&mut self, steps: &'s [Step], inside: bool) {

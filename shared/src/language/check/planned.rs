@@ -37,6 +37,8 @@ impl<'s> Checker<'s, '_> {
         for (_, value) in &spec.vars {
             self.node(value, &at);
         }
+        let at = Position::at(Level::Definition);
+        self.artifacts(&cell.artifacts, None, &at);
         circles(spec, self.diagnostics);
         for define in &spec.define {
             if let DefineBody::Value(value) = &define.body {
@@ -61,6 +63,7 @@ impl<'s> Checker<'s, '_> {
             &strategy.fail_fast,
             &strategy.max_parallel,
             &strategy.queue_timeout,
+            &strategy.max_skips,
         ] {
             self.maybe_node(node.as_ref(), &at);
         }

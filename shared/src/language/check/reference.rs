@@ -17,7 +17,15 @@ use std::collections::{HashMap, HashSet};
 pub const OF_EVENT: [&str; 4] = ["event", "id", "data", "json"];
 
 /// Fields of a service that steps can read.
-pub const OF_SERVICE: [&str; 6] = ["host", "ip", "ipv6", "url", "internal_url", "port"];
+pub const OF_SERVICE: [&str; 7] = [
+    "host",
+    "ip",
+    "ipv6",
+    "url",
+    "internal_url",
+    "port",
+    "replicas",
+];
 
 /// Returns the fields of a context, if they are the same for every spec.
 fn fields(context: &str, level: Level) -> Option<&'static [&'static str]> {

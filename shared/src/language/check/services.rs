@@ -8,7 +8,7 @@ use crate::expr::{Reference, TemplateProgram};
 use crate::language::model::{
     Action, ContainerVerb, DefineBody, Http, Probe, Service, Session, SessionRef, Spec, Step,
 };
-use crate::language::service;
+use crate::language::service::{self, may_have_replica};
 use crate::node::{Node, Template, Text};
 use indexmap::IndexMap;
 use std::collections::HashSet;
@@ -32,8 +32,25 @@ impl<'s> Checker<'s, '_> {
         for service in &spec.services {
             self.service_definition(service);
         }
+        self.names_of_replicas();
         self.dependencies();
+        self.images_of_builds();
         self.never_started();
+    }
+
+    /// Reports services that have the name of another one's replica.
+    fn names_of_replicas(&mut self) {
+        for service in &self.names.spec.services {
+            let Some(other) = self.names.replica(&service.name.text) else {
+                continue;
+            };
+            let (name, other) = (&service.name, &other.name);
+            let message = format!("a replica of `{}` has the name `{}`", other.text, name.text);
+            let problem = Diagnostic::error(name.span, message)
+                .with_related(other.span, "the service with several replicas")
+                .with_help("give one of the services another name");
+            self.diagnostics.push(problem);
+        }
     }
 
     fn service_definition(&mut self, service: &'s Service) {
@@ -45,6 +62,8 @@ impl<'s> Checker<'s, '_> {
         }
         self.node(&service.definition, &at);
         self.exposed_by_service(&service.definition);
+        let definition = Position::at(Level::Definition);
+        self.artifacts(&service.artifacts, Some(service), &definition);
         let Some(ready) = &service.ready else { return };
         let at = Position::at(Level::Running);
         self.maybe_node(ready.timeout.as_ref(), &at);
@@ -187,6 +206,32 @@ impl<'s> Checker<'s, '_> {
 }
 
 impl Checker<'_, '_> {
+    /// Checks the services whose images builds need.
+    fn images_of_builds(&mut self) {
+        let services = self.names.spec.services.iter();
+        let needs: IndexMap<&str, Vec<_>> = services
+            .map(|service| {
+                let needs = service::services_of_build(&service.definition).into_iter();
+                let needs = needs.map(|name| (name.text, name.span)).collect();
+                (service.name.text.as_str(), needs)
+            })
+            .collect();
+        for (name, span) in needs.values().flatten() {
+            if !needs.contains_key(name.as_str()) {
+                let help = suggest(name, needs.keys().copied(), "other service");
+                let message = format!("there is no service `{name}` whose image a build could use");
+                self.report(*span, message, help);
+            }
+        }
+        circle::each(&needs, |path, span, back| {
+            let names = path.join(" → ");
+            let message = format!("images are built of each other in a circle: {names} → {back}");
+            let help = "take one of them out of `additional_contexts`";
+            self.diagnostics
+                .push(Diagnostic::error(span, message).with_help(help));
+        });
+    }
+
     /// Reports an automatic service that would wait forever for a manual service that no step starts.
     fn never_started(&mut self) {
         let spec = self.names.spec;
@@ -230,7 +275,10 @@ fn started_by_steps(spec: &Spec) -> Option<HashSet<&str>> {
     }
     let mut started = HashSet::new();
     while let Some(name) = next.pop() {
-        let known = spec.services.iter().find(|s| s.name.text == name);
+        let known = spec.services.iter().find(|s| {
+            let service = &s.name.text;
+            *service == name || may_have_replica(service, &s.definition, &name)
+        });
         let Some(service) = known.filter(|s| started.insert(s.name.text.as_str())) else {
             continue;
         };

@@ -87,11 +87,13 @@ impl<'s> Checker<'s, '_> {
         if let Some(verifies) = &step.verifies {
             self.verifies(verifies, at);
         }
+        self.results(step, at);
+        self.artifacts(&step.artifacts, None, at);
     }
 
     /// Checks everything that is evaluated after the action.
     fn after(&mut self, step: &'s Step, at: &Position<'s>) {
-        let (action, results) = self.results(&step.action);
+        let (action, results) = self.results_of(&step.action);
         let mut at = at.with(results);
         at.action = action;
         if let Some(poll) = &step.poll {
@@ -115,7 +117,7 @@ impl<'s> Checker<'s, '_> {
     }
 
     /// Returns the name of an action, and its results, which are read without a context.
-    fn results(&self, action: &'s Action) -> (&'static str, Vec<&'s str>) {
+    fn results_of(&self, action: &'s Action) -> (&'static str, Vec<&'s str>) {
         match action {
             Action::Http(_) => ("http", HTTP_RESULTS.to_vec()),
             Action::Sse(_) => ("sse", SSE_RESULTS.to_vec()),
@@ -240,11 +242,11 @@ impl<'s> Checker<'s, '_> {
     }
 
     /// Checks the name of a service that a step uses: it must be known, or an expression.
-    fn service_name(&mut self, name: &Template, at: &Position<'s>) {
+    pub fn service_name(&mut self, name: &Template, at: &Position<'s>) {
         if name.text.contains("${{") {
             return self.template(name, at);
         }
-        if !self.names.services.contains(name.text.as_str()) {
+        if !self.names.is_service(name.text.as_str()) {
             let help = suggest(&name.text, self.names.services.iter().copied(), "service");
             self.report(
                 name.span,
@@ -260,7 +262,7 @@ impl<'s> Checker<'s, '_> {
         let services = [&cp.from, &cp.to].map(|side| {
             let (name, path) = side.text.split_once(':')?;
             // Also accept `SERVICE:path` if a service has that name. A path in the workspace may hold a colon.
-            let is_one = path.starts_with('/') || self.names.services.contains(name);
+            let is_one = path.starts_with('/') || self.names.is_service(name);
             let name = is_one.then_some(name);
             name.filter(|name| !name.contains('/') && !name.contains('.'))
         });

@@ -11,7 +11,7 @@ use crate::node::{Entry, Node, NodeValue, Text};
 use indexmap::IndexMap;
 
 /// Keys whose values are combined with those of the base.
-const ADDED: [&str; 20] = [
+const ADDED: [&str; 29] = [
     "environment",
     "labels",
     "extra_hosts",
@@ -32,6 +32,15 @@ const ADDED: [&str; 20] = [
     "networks",
     "secrets",
     "configs",
+    "sysctls",
+    "annotations",
+    "storage_opt",
+    "group_add",
+    "dns_opt",
+    "dns_search",
+    "device_cgroup_rules",
+    "volumes_from",
+    "label_file",
 ];
 
 /// Keys that are maps of settings, merged key by key.
@@ -47,7 +56,7 @@ const MERGED: [&str; 8] = [
 ];
 
 /// Keys that belong to one service only, so `extends` doesn't inherit them.
-const OWN: [&str; 3] = ["extends", "ready", "start"];
+const OWN: [&str; 4] = ["extends", "ready", "start", "artifacts"];
 
 /// Merges `over` onto `base`.
 pub(crate) fn merge_service(base: &Node, over: &Node) -> Node {

@@ -1,8 +1,10 @@
 //! Reads the keys of a map whose shape has been checked. A value that doesn't fit is treated as absent.
 
 use crate::diagnostic::{Diagnostic, Span};
+use crate::language::model::Until;
 use crate::language::quantity;
 use crate::node::{Entry, Expr, Node, NodeValue, Template, Text, holds_interpolation};
+use crate::time::Date;
 
 /// Keys of a map; any other value has none.
 #[derive(Clone, Copy)]
@@ -50,6 +52,13 @@ impl<'a> Fields<'a> {
 
     pub fn string(&self, key: &str) -> Option<String> {
         self.text(key).map(|text| text.text)
+    }
+
+    pub fn until(&self, key: &str) -> Option<Until> {
+        let text = self.text(key)?;
+        let date = Date::parse(&text.text)?;
+        let span = text.span;
+        Some(Until { date, span })
     }
 
     pub fn flag(&self, key: &str) -> bool {

@@ -1,5 +1,6 @@
 //! Decodes `strategy` and `cell`.
 
+use super::artifact::artifacts;
 use super::fields::Fields;
 use crate::diagnostic::Span;
 use crate::language::model::{CellSettings, Strategy};
@@ -17,6 +18,7 @@ pub fn strategy(node: Option<&Node>, whole: Span) -> Strategy {
             fail_fast: None,
             max_parallel: None,
             queue_timeout: None,
+            max_skips: None,
             span: whole,
         };
     };
@@ -37,6 +39,7 @@ pub fn strategy(node: Option<&Node>, whole: Span) -> Strategy {
         fail_fast: fields.node("fail-fast"),
         max_parallel: fields.node("max-parallel"),
         queue_timeout: fields.node("queue-timeout"),
+        max_skips: fields.node("max-skips"),
         span: matrix.map_or(fields.span, |entry| entry.key.span),
     }
 }
@@ -57,5 +60,6 @@ pub fn cell(node: Option<&Node>) -> CellSettings {
         attempts: fields.node("attempts"),
         retries: fields.node("retries"),
         experimental: fields.node("experimental"),
+        artifacts: artifacts(&fields),
     }
 }

@@ -1,5 +1,6 @@
 //! Decodes services: their definition, readiness and start.
 
+use super::artifact::artifacts;
 use super::extends;
 use super::fields::Fields;
 use super::{http, step};
@@ -29,6 +30,7 @@ pub(crate) fn services(
                     .get("ready")
                     .and_then(|node| ready(node, diagnostics)),
                 manual: fields.string("start").as_deref() == Some("manual"),
+                artifacts: artifacts(&fields),
             })
         })
         .collect()

@@ -1,11 +1,12 @@
 //! Decodes phases and steps.
 
+use super::artifact::artifacts;
 use super::fields::{Fields, expression, template, text_of};
 use super::http;
 use crate::diagnostic::{Diagnostic, Span};
 use crate::language::model::{
-    Action, Capture, Command, ContainerAction, ContainerVerb, Cp, Exec, ForEach, Phase, Poll,
-    Retry, Run, SkipIf, Sse, Step, Use, Wait,
+    Action, Capture, CaseRow, Command, ContainerAction, ContainerVerb, Cp, Exec, ForEach, Phase,
+    Poll, ResultFormat, Retry, Run, SkipIf, Snapshot, Sse, Step, TestResults, Use, Wait,
 };
 use crate::node::{Entry, Expr, Node, NodeValue};
 use strum::VariantArray;
@@ -27,6 +28,7 @@ pub fn phase(entry: &Entry, diagnostics: &mut Vec<Diagnostic>) -> Phase {
         name: entry.key.clone(),
         when: fields.expr("when", diagnostics),
         reason: fields.template("reason"),
+        until: fields.until("until"),
         timeout: fields.node("timeout"),
         always: fields.flag("always"),
         continue_on_failure: fields.flag("continue-on-failure"),
@@ -47,6 +49,7 @@ fn step(node: &Node, diagnostics: &mut Vec<Diagnostic>) -> Step {
         name: fields.template("name"),
         when: fields.expr("when", diagnostics),
         reason: fields.template("reason"),
+        until: fields.until("until"),
         otherwise: steps(fields.items("else"), diagnostics),
         foreach: foreach(&fields),
         timeout: fields.node("timeout"),
@@ -56,8 +59,12 @@ fn step(node: &Node, diagnostics: &mut Vec<Diagnostic>) -> Step {
         capture: captures(&fields, diagnostics),
         expect: expectations(&fields, diagnostics),
         verifies: fields.template("verifies"),
+        case_rows: case_rows(&fields),
+        results: results(&fields).map(Box::new),
+        artifacts: artifacts(&fields),
         always: fields.flag("always"),
         continue_on_failure: fields.flag("continue-on-failure"),
+        snapshot: snapshot(&fields, diagnostics).map(Box::new),
         action: action(&fields, diagnostics),
         span: step_span(node),
     }
@@ -216,7 +223,55 @@ fn skip(fields: &Fields<'_>, diagnostics: &mut Vec<Diagnostic>) -> Option<SkipIf
     Some(SkipIf {
         condition: fields.expr("if", diagnostics)?,
         reason: fields.template("reason")?,
+        until: fields.until("until"),
     })
+}
+
+fn snapshot(fields: &Fields<'_>, diagnostics: &mut Vec<Diagnostic>) -> Option<Snapshot> {
+    let span = fields.entry("snapshot")?.key.span;
+    let fields = Fields::of(fields.get("snapshot")?);
+    Some(Snapshot {
+        services: names(fields.items("services")),
+        key: match fields.get("key") {
+            Some(node) if matches!(node.value, NodeValue::List(_)) => node
+                .items()
+                .iter()
+                .filter_map(|item| expression(item, diagnostics))
+                .collect(),
+            Some(node) => expression(node, diagnostics).into_iter().collect(),
+            None => Vec::new(),
+        },
+        max_age: fields.node("max-age"),
+        max_size: fields.node("max-size"),
+        span,
+    })
+}
+
+fn results(fields: &Fields<'_>) -> Option<TestResults> {
+    let fields = Fields::of(fields.get("results")?);
+    let formats = ResultFormat::VARIANTS.iter();
+    let mut named = formats.filter_map(|format| Some((*format, fields.node(format.as_str())?)));
+    let (format, files) = named.next()?;
+    let from = fields.template("from");
+    Some(TestResults {
+        format,
+        files,
+        from,
+    })
+}
+
+/// Decodes `verifies` with patterns of test cases.
+fn case_rows(fields: &Fields<'_>) -> Vec<CaseRow> {
+    let entries = fields.entries("verifies").iter();
+    entries
+        .map(|entry| CaseRow {
+            row: entry.key.clone(),
+            patterns: match &entry.value.value {
+                NodeValue::List(items) => names(items),
+                _ => text_of(&entry.value).into_iter().collect(),
+            },
+        })
+        .collect()
 }
 
 /// Decodes the entries of `capture`.

@@ -36,7 +36,10 @@ pub(crate) struct Main {
     pub secrets: Vec<Text>,
     pub workspace: Vec<Text>,
     pub network: Option<Node>,
-    pub compose: Option<Text>,
+    /// Paths of the Compose files.
+    pub compose: Vec<Text>,
+    /// Active profiles of the Compose files, if the spec names them.
+    pub profiles: Option<Vec<Text>>,
     /// Values of the Compose file's variables.
     pub variables: Vec<(Text, Node)>,
     /// Files with further values.
@@ -75,16 +78,15 @@ pub(crate) fn main(node: &Node, diagnostics: &mut Vec<Diagnostic>) -> (Main, Par
             .map(|node| step::names(Fields::of(node).items("include")))
             .unwrap_or_default(),
         network: fields.node("network"),
-        compose: fields
-            .get("stack")
-            .and_then(|node| Fields::of(node).text("compose")),
+        compose: of_stack(&fields, "compose").unwrap_or_default(),
+        profiles: of_stack(&fields, "profiles"),
         variables: fields
             .get("stack")
             .map_or(&[][..], |node| Fields::of(node).entries("variables"))
             .iter()
             .map(|entry| (entry.key.clone(), entry.value.clone()))
             .collect(),
-        env_files: fields.get("stack").map(env_files).unwrap_or_default(),
+        env_files: of_stack(&fields, "env-file").unwrap_or_default(),
         default_session: fields
             .get("defaults")
             .and_then(|node| node.get("http"))
@@ -141,13 +143,14 @@ fn parts(fields: &Fields<'_>, diagnostics: &mut Vec<Diagnostic>) -> Parts {
     }
 }
 
-/// Decodes `env-file` of `stack`: one path or a list.
-fn env_files(stack: &Node) -> Vec<Text> {
-    let fields = Fields::of(stack);
-    match fields.text("env-file") {
-        Some(path) => vec![path],
-        None => step::names(fields.items("env-file")),
-    }
+/// Decodes a key of `stack` that takes one text or a list of them.
+fn of_stack(fields: &Fields<'_>, key: &str) -> Option<Vec<Text>> {
+    let stack = Fields::of(fields.get("stack")?);
+    stack.entry(key)?;
+    Some(match stack.text(key) {
+        Some(text) => vec![text],
+        None => step::names(stack.items(key)),
+    })
 }
 
 fn require(fields: &Fields<'_>, diagnostics: &mut Vec<Diagnostic>) -> Vec<Require> {

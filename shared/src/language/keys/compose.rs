@@ -1,18 +1,18 @@
 //! Keys that only a Compose file has, keys that make no difference to a test, and keys that can't be ignored.
 
 use super::*;
-use crate::language::shape::{Key, Table, key, needed};
+use crate::language::shape::{Key, Table, key, needed, unused};
 
 /// Keys of `deploy`. Limits are used; settings for clusters are not.
 pub(super) static DEPLOY: Table = Table {
     name: "`deploy`",
-    doc: "Limits of resources; what is for clusters is not used.",
+    doc: "Limits of resources and restarts; what is for clusters is not used.",
     keys: &[&[
         key("resources", Kind::Table(|| &RESOURCES), "limits"),
         key(
             "replicas",
             Kind::Varies(&Kind::Leaf(Leaf::Int(0))),
-            "1: a service is one container here",
+            "number of its containers, as `scale`",
         ),
         key(
             "mode",
@@ -27,13 +27,13 @@ pub(super) static DEPLOY: Table = Table {
         key(
             "restart_policy",
             Kind::Table(|| &RESTART_POLICY),
-            "whether it may end by itself, as `restart`",
+            "which exits are followed by another start; it goes before `restart`",
         ),
-        key("labels", MAP_OR_LIST, "accepted and not used"),
-        key("update_config", Kind::Any, "accepted and not used"),
-        key("rollback_config", Kind::Any, "accepted and not used"),
-        key("placement", Kind::Any, "accepted and not used"),
-        key("endpoint_mode", TEMPLATE, "accepted and not used"),
+        unused("labels", MAP_OR_LIST, "accepted and not used"),
+        unused("update_config", Kind::Any, "accepted and not used"),
+        unused("rollback_config", Kind::Any, "accepted and not used"),
+        unused("placement", Kind::Any, "accepted and not used"),
+        unused("endpoint_mode", TEMPLATE, "accepted and not used"),
     ]],
     rest: None,
     rules: &[],
@@ -52,7 +52,7 @@ static RESOURCES: Table = Table {
         key(
             "reservations",
             Kind::Table(|| &RESERVATIONS),
-            "accepted and not used: a cell reserves by `cell.resources`",
+            "`devices`; a cell reserves the rest by `cell.resources`",
         ),
     ]],
     rest: None,
@@ -79,14 +79,22 @@ static LIMITS: Table = Table {
 
 static RESERVATIONS: Table = Table {
     name: "`reservations`",
-    doc: "Not used.",
+    doc: "Devices that a driver of the engine provides.",
     keys: &[&[
-        key("memory", BYTES, "accepted and not used"),
-        key("cpus", CPUS, "accepted and not used"),
+        unused(
+            "memory",
+            BYTES,
+            "accepted and not used: a cell reserves by `cell.resources`",
+        ),
+        unused(
+            "cpus",
+            CPUS,
+            "accepted and not used: a cell reserves by `cell.resources`",
+        ),
         key(
             "devices",
-            Kind::Unsupported("devices of the host are given by `devices`"),
-            "not supported",
+            Kind::Varies(&Kind::List(&Kind::Table(|| &super::engine::DEVICE))),
+            "devices that a driver of the engine provides, as in `gpus`",
         ),
         key(
             "generic_resources",
@@ -101,16 +109,24 @@ static RESERVATIONS: Table = Table {
 
 static RESTART_POLICY: Table = Table {
     name: "`restart_policy`",
-    doc: "As `restart`.",
+    doc: "When a service that exited is started again.",
     keys: &[&[
         key(
             "condition",
             Kind::Varies(&Kind::Leaf(Leaf::Enum(&["none", "on-failure", "any"]))),
-            "`none`, `on-failure`: it may end by itself",
+            "`none`, `on-failure` or `any` (the default): as `restart: no`, `on-failure`, `always`",
         ),
-        key("delay", DURATION, "accepted and not used"),
-        key("max_attempts", TEMPLATE, "accepted and not used"),
-        key("window", DURATION, "accepted and not used"),
+        key(
+            "delay",
+            DURATION,
+            "pause before each start (growing, from 100ms)",
+        ),
+        key(
+            "max_attempts",
+            TEMPLATE,
+            "how often it is started again (no limit)",
+        ),
+        unused("window", DURATION, "accepted and not used"),
     ]],
     rest: None,
     rules: &[],
@@ -123,11 +139,6 @@ pub(super) const ONLY_COMPOSE: &[Key] = &[
         "profiles",
         TEXT_OR_LIST,
         "a service with profiles isn't started by itself",
-    ),
-    key(
-        "scale",
-        Kind::Varies(&Kind::Leaf(Leaf::Int(0))),
-        "1: a service is one container here",
     ),
     key(
         "links",
@@ -190,64 +201,24 @@ static PLACED_FILE: Table = Table {
 
 /// Keys that make no difference to a test.
 pub(super) const NOTED: &[Key] = &[
-    noted("tty"),
-    noted("stdin_open"),
     noted("attach"),
     noted("develop"),
-    noted("annotations"),
-    noted("label_file"),
-    noted("mem_reservation"),
-    noted("memswap_limit"),
-    noted("mem_swappiness"),
-    noted("oom_kill_disable"),
-    noted("oom_score_adj"),
-    noted("cpu_count"),
     noted("cpu_percent"),
-    noted("cpu_period"),
-    noted("cpu_quota"),
-    noted("cpu_rt_period"),
-    noted("cpu_rt_runtime"),
-    noted("cpu_shares"),
-    noted("cpuset"),
-    noted("blkio_config"),
-    noted("cgroup_parent"),
-    noted("storage_opt"),
     noted("isolation"),
     noted("pull_refresh_after"),
 ];
 
 const fn noted(name: &'static str) -> Key {
-    key(name, Kind::Any, "accepted and not used")
+    unused(name, Kind::Any, "accepted and not used")
 }
 
 /// Keys that can't be ignored without changing the meaning.
 pub(super) const UNSUPPORTED: &[Key] = &[
-    unsupported("network_mode", "each cell has a network of its own"),
-    unsupported("pid", "a service has processes of its own"),
-    unsupported("ipc", "a service has shared memory of its own"),
-    unsupported("uts", "a service has a host name of its own"),
-    unsupported("userns_mode", "the engine's user namespace is used"),
-    unsupported("cgroup", "a service has a cgroup of its own"),
-    unsupported("volumes_from", "name the volumes under `volumes`"),
     unsupported(
         "external_links",
         "containers of other projects aren't reached",
     ),
-    unsupported("sysctls", "kernel settings aren't passed on"),
-    unsupported("runtime", "the engine's default runtime is used"),
-    unsupported("gpus", "devices of the host are given by `devices`"),
-    unsupported(
-        "device_cgroup_rules",
-        "devices of the host are given by `devices`",
-    ),
-    unsupported("group_add", "write the group under `user`"),
-    unsupported("mac_address", "the engine gives addresses"),
-    unsupported("dns_opt", "the resolver's options aren't passed on"),
-    unsupported("dns_search", "write whole names"),
-    unsupported("domainname", "write the whole name under `hostname`"),
     unsupported("credential_spec", "there are no Windows containers"),
-    unsupported("post_start", "run it in a step, by `exec`"),
-    unsupported("pre_stop", "run it in a step, by `exec`"),
     unsupported(
         "use_api_socket",
         "mount the engine's socket if that is meant",
@@ -266,10 +237,6 @@ pub(super) const RESET: &[Key] = &[
         "profiles",
         "a service that a step starts has `start: manual`",
     ),
-    unsupported(
-        "scale",
-        "write a service for each container, with `extends`",
-    ),
     unsupported("links", "services reach each other by name"),
     unsupported(
         "secrets",
@@ -286,3 +253,59 @@ pub(crate) fn why_unsupported(name: &str) -> Option<&'static str> {
         _ => None,
     }
 }
+
+/// A volume at the top of a Compose file.
+pub(crate) static TOP_VOLUME: Table = Table {
+    name: "a volume of a Compose file",
+    doc: "A volume of the cell.",
+    keys: &[&[
+        unused(
+            "name",
+            TEMPLATE,
+            "accepted and not used: volumes are named per cell",
+        ),
+        key("driver", TEMPLATE, "`local`"),
+        key("driver_opts", Kind::Any, "none, or those of a tmpfs"),
+        key("external", Kind::Any, "`false`"),
+        unused("labels", MAP_OR_LIST, "accepted and not used"),
+    ]],
+    rest: None,
+    rules: &[],
+    hints: &[],
+};
+
+/// A secret or config at the top of a Compose file.
+pub(crate) static TOP_FILE: Table = Table {
+    name: "a secret or config of a Compose file",
+    doc: "A text that services get as a file.",
+    keys: &[&[
+        key("file", TEMPLATE, "its path in the workspace"),
+        key("content", TEMPLATE, "the text of a config"),
+        key("environment", TEMPLATE, "a variable of `stack`"),
+        key("external", Kind::Any, "`false`"),
+        unused(
+            "name",
+            TEMPLATE,
+            "accepted and not used: it is the name in a cluster",
+        ),
+        unused("labels", MAP_OR_LIST, "accepted and not used"),
+        key(
+            "driver",
+            Kind::Unsupported("there is no store of a cluster here"),
+            "not supported",
+        ),
+        key(
+            "driver_opts",
+            Kind::Unsupported("there is no store of a cluster here"),
+            "not supported",
+        ),
+        key(
+            "template_driver",
+            Kind::Unsupported("the text is mounted as it stands"),
+            "not supported",
+        ),
+    ]],
+    rest: None,
+    rules: &[],
+    hints: &[],
+};

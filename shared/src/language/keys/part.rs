@@ -3,7 +3,7 @@
 use super::action::PROBE_HTTP;
 use super::*;
 use crate::language::shape::name::NameRule;
-use crate::language::shape::{Rule, Table, key, needed};
+use crate::language::shape::{Rule, Table, key, needed, unused};
 
 pub(super) static EXTENDS_MAP: Table = Table {
     name: "`extends`",
@@ -23,7 +23,7 @@ pub(super) static EXTENDS_MAP: Table = Table {
 
 pub(super) static BUILD: Table = Table {
     name: "`build`",
-    doc: "How the image is built, by the classic builder.",
+    doc: "How the image is built, by BuildKit if the engine has it.",
     keys: &[&[
         key(
             "context",
@@ -42,48 +42,83 @@ pub(super) static BUILD: Table = Table {
         key("network", TEMPLATE, "network mode of the build"),
         key("no_cache", BOOL, "whether the cache is not used"),
         key("pull", BOOL, "whether bases are always pulled"),
-        key("cache_from", Kind::Any, "accepted and not used"),
-        key("cache_to", Kind::Any, "accepted and not used"),
-        key("tags", Kind::Any, "accepted and not used"),
-        key("platforms", Kind::Any, "accepted and not used"),
-        key("shm_size", BYTES, "accepted and not used"),
-        key("ulimits", Kind::Any, "accepted and not used"),
-        key("isolation", TEMPLATE, "accepted and not used"),
-        key("provenance", Kind::Any, "accepted and not used"),
-        key("sbom", Kind::Any, "accepted and not used"),
         key(
-            "additional_contexts",
-            Kind::Unsupported("the classic builder has one context"),
-            "not supported",
+            "cache_from",
+            TEXT_LIST,
+            "images whose layers may be used as a cache",
+        ),
+        unused("cache_to", Kind::Any, "accepted and not used"),
+        unused("tags", Kind::Any, "accepted and not used"),
+        unused("platforms", Kind::Any, "accepted and not used"),
+        key("shm_size", BYTES, "size of `/dev/shm` in the build"),
+        key(
+            "extra_hosts",
+            MAP_OR_LIST,
+            "additional hosts that the build sees",
         ),
         key(
             "secrets",
-            Kind::Unsupported("the classic builder has none"),
-            "not supported",
+            BUILD_SECRETS,
+            "secrets for `RUN --mount=type=secret`; needs BuildKit",
         ),
         key(
             "ssh",
-            Kind::Unsupported("the classic builder has none"),
-            "not supported",
+            MAP_OR_LIST,
+            "sockets of SSH agents for `RUN --mount=type=ssh`, as `ID=/path`; needs BuildKit",
         ),
+        unused("ulimits", Kind::Any, "accepted and not used"),
+        unused("isolation", TEMPLATE, "accepted and not used"),
+        unused("provenance", Kind::Any, "accepted and not used"),
+        unused("sbom", Kind::Any, "accepted and not used"),
         key(
-            "extra_hosts",
-            Kind::Unsupported("a build sees the names that the engine sees"),
-            "not supported",
+            "additional_contexts",
+            MAP_OR_LIST,
+            "further contexts by name, which the Dockerfile uses like stages: a directory of the workspace, `docker-image://NAME`, or `service:NAME` for the image of another service",
         ),
         key(
             "privileged",
-            Kind::Unsupported("the classic builder has no extended privileges"),
+            Kind::Unsupported("a build has no extended privileges here"),
             "not supported",
         ),
         key(
             "entitlements",
-            Kind::Unsupported("the classic builder has no extended privileges"),
+            Kind::Unsupported("a build has no extended privileges here"),
             "not supported",
         ),
     ]],
     rest: None,
     rules: &[Rule::AtMostOne(&["dockerfile", "dockerfile_inline"])],
+    hints: &[],
+};
+
+const BUILD_SECRETS: Kind = Kind::Varies(&Kind::List(&Kind::ByType {
+    scalar: Some(&TEMPLATE),
+    list: None,
+    map: Some(&Kind::Table(|| &BUILD_SECRET)),
+}));
+
+static BUILD_SECRET: Table = Table {
+    name: "a secret of a build",
+    doc: "Its name in the Dockerfile, and its text.",
+    keys: &[&[
+        needed("source", TEXT, "its name"),
+        key(
+            "target",
+            TEXT,
+            "its id in the Dockerfile, if it differs from `source`",
+        ),
+        key("file", TEMPLATE, "its path in the workspace"),
+        key("content", TEMPLATE, "its text"),
+        unused("uid", TEXT, "accepted and not used: the Dockerfile says it"),
+        unused("gid", TEXT, "accepted and not used: the Dockerfile says it"),
+        unused(
+            "mode",
+            TEXT,
+            "accepted and not used: the Dockerfile says it",
+        ),
+    ]],
+    rest: None,
+    rules: &[Rule::AtMostOne(&["file", "content"])],
     hints: &[],
 };
 
@@ -141,7 +176,12 @@ pub(super) static VOLUME: Table = Table {
             Kind::Table(|| &VOLUME_VOLUME),
             "settings of a volume",
         ),
-        key("consistency", TEMPLATE, "accepted and not used"),
+        unused("consistency", TEMPLATE, "accepted and not used"),
+        key(
+            "image",
+            Kind::Unsupported("images aren't mounted: copy their files into a volume by a service"),
+            "not supported",
+        ),
     ]],
     rest: None,
     rules: &[],
@@ -154,16 +194,18 @@ static VOLUME_BIND: Table = Table {
     keys: &[&[
         key(
             "propagation",
-            Kind::Varies(&Kind::Leaf(Leaf::Enum(&["private", "rprivate"]))),
-            "mounts are not shared with the host",
+            Kind::Varies(&Kind::Leaf(Leaf::Enum(&[
+                "private", "rprivate", "slave", "rslave", "shared", "rshared",
+            ]))),
+            "whether later mounts below it are seen on the other side (`rprivate`); `shared` and `rshared` for absolute paths only",
         ),
-        key(
+        unused(
             "create_host_path",
             BOOL,
             "accepted and not used: what is mounted has to be there",
         ),
-        key("selinux", TEMPLATE, "accepted and not used"),
-        key("recursive", TEMPLATE, "accepted and not used"),
+        unused("selinux", TEMPLATE, "accepted and not used"),
+        unused("recursive", TEMPLATE, "accepted and not used"),
     ]],
     rest: None,
     rules: &[],
@@ -179,11 +221,11 @@ static VOLUME_VOLUME: Table = Table {
             BOOL,
             "a new volume stays empty instead of taking over what the image has there",
         ),
-        key("labels", MAP_OR_LIST, "accepted and not used"),
+        unused("labels", MAP_OR_LIST, "accepted and not used"),
         key(
             "subpath",
-            Kind::Unsupported("a volume is mounted as a whole"),
-            "not supported",
+            TEMPLATE,
+            "a path in the volume that is mounted instead of the whole (engines from API 1.45)",
         ),
     ]],
     rest: None,
@@ -224,8 +266,8 @@ pub(super) static PORT: Table = Table {
             TEMPLATE,
             "accepted; a free host port on 127.0.0.1 is chosen instead",
         ),
-        key("host_ip", TEMPLATE, "accepted and not used"),
-        key("mode", TEMPLATE, "accepted and not used"),
+        unused("host_ip", TEMPLATE, "accepted and not used"),
+        unused("mode", TEMPLATE, "accepted and not used"),
     ]],
     rest: None,
     rules: &[Rule::OneOf {
@@ -255,7 +297,7 @@ pub(super) static HEALTHCHECK: Table = Table {
         key(
             "start_interval",
             DURATION,
-            "accepted; the agent's own probes are faster",
+            "between probes in `start_period` (engines from API 1.44)",
         ),
         key("disable", BOOL, "turns the image's off"),
     ]],
@@ -278,11 +320,36 @@ pub(super) static DEPENDENCY: Table = Table {
             "what (`service_started`)",
         ),
         key("required", FLAG, "whether the service has to exist (true)"),
-        key("restart", FLAG, "accepted and not used"),
+        key(
+            "restart",
+            FLAG,
+            "whether a step that restarts it restarts this service, too (false)",
+        ),
     ]],
     rest: None,
     rules: &[],
     hints: &[],
+};
+
+pub(super) const HOOKS: Kind = Kind::Varies(&Kind::List(&Kind::Table(|| &HOOK)));
+
+static HOOK: Table = Table {
+    name: "a hook",
+    doc: "A command that is run in the container.",
+    keys: &[&[
+        needed(
+            "command",
+            TEXT_OR_LIST,
+            "the command, a list of words or a text that is split as a shell does",
+        ),
+        key("user", TEMPLATE, "the user to run as"),
+        key("privileged", BOOL, "extended privileges"),
+        key("working_dir", TEMPLATE, "the working directory"),
+        key("environment", MAP_OR_LIST, "further variables"),
+    ]],
+    rest: None,
+    rules: &[],
+    hints: &[("env", "it is called `environment`")],
 };
 
 pub(super) static ULIMIT: Table = Table {

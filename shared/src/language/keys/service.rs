@@ -1,18 +1,20 @@
-//! Keys of a service: Compose's keys, and `process`, `env`, `ready`, `start`.
+//! Keys of a service: Compose's keys, and `process`, `env`, `ready`, `start`, `artifacts`.
 
+use super::artifact::ARTIFACTS;
 use super::compose::{DEPLOY, NOTED, ONLY_COMPOSE, PLACED, RESET, UNSUPPORTED};
+use super::engine::ENGINE;
 use super::part::{
-    BUILD, DEPENDENCY, ENV_FILE, EXTENDS_MAP, HEALTHCHECK, PORT, READY, ULIMIT, VOLUME,
+    BUILD, DEPENDENCY, ENV_FILE, EXTENDS_MAP, HEALTHCHECK, HOOKS, PORT, READY, ULIMIT, VOLUME,
 };
 use super::*;
 use crate::language::shape::name::NameRule;
-use crate::language::shape::{Key, Rule, Table, key};
+use crate::language::shape::{Key, Rule, Table, key, unused};
 
 /// A service of a spec.
 pub static SERVICE: Table = Table {
     name: "a service",
-    doc: "A container or a host process of a cell's stack. Compose's keys with Compose's meaning, and `process`, `ready`, `start`.",
-    keys: &[OWN, COMPOSE, IGNORED, NOTED, UNSUPPORTED, RESET],
+    doc: "A container or a host process of a cell's stack. Compose's keys with Compose's meaning, and `process`, `ready`, `start`, `artifacts`.",
+    keys: &[OWN, COMPOSE, ENGINE, IGNORED, NOTED, UNSUPPORTED, RESET],
     rest: None,
     rules: RULES,
     hints: HINTS,
@@ -22,17 +24,17 @@ pub static SERVICE: Table = Table {
 pub static COMPOSE_SERVICE: Table = Table {
     name: "a service of a Compose file",
     doc: "As in Compose.",
-    keys: &[EXTENDS, COMPOSE, ONLY_COMPOSE, IGNORED, NOTED],
+    keys: &[EXTENDS, COMPOSE, ENGINE, ONLY_COMPOSE, IGNORED, NOTED],
     rest: None,
     rules: &[],
     hints: HINTS,
 };
 
-/// Definition of a service: its keys without `ready`, `start` and `extends`.
+/// Definition of a service: its keys without `ready`, `start`, `artifacts` and `extends`.
 pub static DEFINITION: Table = Table {
     name: "a service",
     doc: "As in Compose, or a process.",
-    keys: &[PROCESS, COMPOSE, PLACED, IGNORED, NOTED],
+    keys: &[PROCESS, COMPOSE, ENGINE, PLACED, IGNORED, NOTED],
     rest: None,
     rules: RULES,
     hints: HINTS,
@@ -71,6 +73,11 @@ const OWN: &[Key] = &[
         "start",
         Kind::Leaf(Leaf::Enum(&["auto", "manual"])),
         "`manual`: a step starts it",
+    ),
+    key(
+        "artifacts",
+        ARTIFACTS,
+        "files in it that are kept with the run when the cell's last step is over",
     ),
 ];
 
@@ -160,6 +167,16 @@ const COMPOSE: &[Key] = &[
         TEXT_LIST,
         "additional names in the cell's network",
     ),
+    key(
+        "networks",
+        Kind::Any,
+        "networks of the cell that it joins, as a list of names or a map; services without a common network don't reach each other",
+    ),
+    key(
+        "network_mode",
+        TEMPLATE,
+        "`none`, `service:NAME` (the network of another service) or `host` (if the agent allows it), instead of `networks`",
+    ),
     key("init", BOOL, "whether an init process reaps zombies"),
     key("privileged", BOOL, "extended privileges"),
     key("cap_add", TEXT_LIST, "capabilities added"),
@@ -190,11 +207,31 @@ const COMPOSE: &[Key] = &[
         DURATION,
         "time between that signal and SIGKILL (10s)",
     ),
+    key(
+        "post_start",
+        HOOKS,
+        "commands that run in it after the stack or a step has started it; one that fails, fails the start",
+    ),
+    key(
+        "pre_stop",
+        HOOKS,
+        "commands that run in it before a step or the clean-up stops it",
+    ),
     key("labels", MAP_OR_LIST, "labels"),
     key(
         "deploy",
         Kind::Table(|| &DEPLOY),
         "its `resources.limits` are `mem_limit`, `cpus` and `pids_limit`",
+    ),
+    key(
+        "restart",
+        TEMPLATE,
+        "`always`, `unless-stopped`, `on-failure[:N]`: it is started again when it exits, and only `ready`'s timeout makes that a failure; `\"no\"`: it may end by itself with exit code 0; without it an unexpected exit fails the step in progress",
+    ),
+    key(
+        "scale",
+        Kind::Varies(&Kind::Leaf(Leaf::Int(0))),
+        "number of its containers, its replicas (up to 20; 0: none until a step starts one): `services.X.replicas[0]`, and `X-1`, `X-2` as names in steps",
     ),
     key("platform", TEMPLATE, "`os/arch`"),
     key(
@@ -211,22 +248,12 @@ const COMPOSE: &[Key] = &[
 ];
 
 const IGNORED: &[Key] = &[
-    key(
+    unused(
         "container_name",
         TEMPLATE,
         "accepted and not used: names are made per cell",
     ),
-    key(
-        "restart",
-        TEMPLATE,
-        "nothing is restarted; with `\"no\"` or `on-failure` it may end by itself with exit code 0",
-    ),
-    key(
-        "networks",
-        Kind::Any,
-        "accepted; each cell has one network of its own, aliases are kept",
-    ),
-    key(
+    unused(
         "logging",
         Kind::Any,
         "accepted and not used: logs are collected",
@@ -246,5 +273,5 @@ const EXTENDS_KEY: Key = key(
         list: None,
         map: Some(&Kind::Table(|| &EXTENDS_MAP)),
     },
-    "another service whose keys it takes over, merged as in Compose; `ready` and `start` are not inherited",
+    "another service whose keys it takes over, merged as in Compose; `ready`, `start` and `artifacts` are not inherited",
 );

@@ -1,9 +1,12 @@
 //! Keys of phases and steps.
 
 use super::action::{CONTAINER, CP, EXEC, HTTP, RUN, SSE, WAIT};
+use super::artifact::ARTIFACTS;
 use super::*;
+use crate::language::model::ResultFormat;
 use crate::language::shape::name::NameRule;
 use crate::language::shape::{Key, Rule, Table, key, needed};
+use strum::VariantNames;
 
 /// A list of steps.
 pub const STEPS: Kind = Kind::List(&Kind::Table(|| &STEP));
@@ -43,6 +46,11 @@ pub static PHASE: Table = Table {
             "whether it runs; evaluated once, before its first step",
         ),
         key("reason", TEMPLATE, "why it is skipped when `when` is false"),
+        key(
+            "until",
+            DATE,
+            "last day (UTC) on which `when` may skip it; in a run submitted later it fails instead",
+        ),
         key("timeout", DURATION, "timeout of the whole phase"),
         key(
             "always",
@@ -58,10 +66,16 @@ pub static PHASE: Table = Table {
         needed("steps", STEPS, "its steps"),
     ]],
     rest: None,
-    rules: &[Rule::Needs {
-        key: "reason",
-        any: &["when"],
-    }],
+    rules: &[
+        Rule::Needs {
+            key: "reason",
+            any: &["when"],
+        },
+        Rule::Needs {
+            key: "until",
+            any: &["when"],
+        },
+    ],
     hints: &[
         ("if", "it is called `when`"),
         ("name", "a phase's name is its key"),
@@ -91,8 +105,29 @@ pub static STEP: Table = Table {
             key: "reason",
             any: &["when"],
         },
+        Rule::Needs {
+            key: "until",
+            any: &["when"],
+        },
         Rule::AtMostOne(&["poll", "steps"]),
         Rule::AtMostOne(&["poll", "parallel"]),
+        Rule::AtMostOne(&["poll", "results"]),
+        Rule::AtMostOne(&["artifacts", "steps"]),
+        Rule::AtMostOne(&["artifacts", "parallel"]),
+        Rule::AtMostOne(&["artifacts", "use"]),
+        Rule::Needs {
+            key: "snapshot",
+            any: &["steps", "use"],
+        },
+        Rule::AtMostOne(&["snapshot", "foreach"]),
+        Rule::AtMostOne(&["snapshot", "else"]),
+        Rule::AtMostOne(&["snapshot", "always"]),
+        Rule::AtMostOne(&["snapshot", "skip"]),
+        Rule::AtMostOne(&["snapshot", "retry"]),
+        Rule::Needs {
+            key: "results",
+            any: &["exec", "run", "container"],
+        },
     ],
     hints: &[
         ("if", "it is called `when`"),
@@ -104,7 +139,6 @@ pub static STEP: Table = Table {
             "`run` and `exec` use `sh -eu`; `command: [bash, -c, …]` names another",
         ),
         ("env", "it belongs under `run` or `exec`"),
-        ("until", "it belongs under `poll` or `sse`"),
         ("json", "it belongs under `http`"),
         ("session", "it belongs under `http` or `sse`"),
         ("headers", "it belongs under `http` or `sse`"),
@@ -134,6 +168,11 @@ const AROUND: &[Key] = &[
         "whether it runs; evaluated once, unless it names the `foreach` variable",
     ),
     key("reason", TEMPLATE, "why it is skipped when `when` is false"),
+    key(
+        "until",
+        DATE,
+        "last day (UTC) on which `when` may skip it; in a run submitted later it fails instead",
+    ),
     key(
         "else",
         STEPS,
@@ -174,7 +213,20 @@ const AROUND: &[Key] = &[
         EXPECTATIONS,
         "checks: expressions that must be true, each an outcome",
     ),
-    key("verifies", TEMPLATE, "a key of `coverage`"),
+    key(
+        "verifies",
+        Kind::ByType {
+            scalar: Some(&TEMPLATE),
+            list: None,
+            map: Some(&Kind::Map(&PATTERNS)),
+        },
+        "a key of `coverage`; with `results`, also `{ row: PATTERN }`: the test cases that verify each row",
+    ),
+    key(
+        "results",
+        Kind::Table(|| &RESULTS),
+        "test results that the program of `exec`, `run` or `container: { run: X }` writes; each test case is reported like a step",
+    ),
     key(
         "always",
         FLAG,
@@ -185,8 +237,16 @@ const AROUND: &[Key] = &[
         FLAG,
         "later steps run even if it fails; the cell still fails",
     ),
-    key("snapshot", Kind::Later, "reserved"),
-    key("artifacts", Kind::Later, "reserved"),
+    key(
+        "snapshot",
+        Kind::Table(|| &SNAPSHOT),
+        "saves what the group's steps made of services, and restores it in later cells instead of running them",
+    ),
+    key(
+        "artifacts",
+        ARTIFACTS,
+        "files that are kept with the run when a try of the step is over",
+    ),
 ];
 
 const ACTION: &[Key] = &[
@@ -240,6 +300,84 @@ static SECRET_CAPTURE: Table = Table {
     hints: &[],
 };
 
+/// One pattern of names of test cases, or several.
+const PATTERNS: Kind = Kind::ByType {
+    scalar: Some(&TEXT),
+    list: Some(&Kind::List(&TEXT)),
+    map: None,
+};
+
+/// Formats of test results; a step names one of them.
+pub const RESULT_FORMATS: &[&str] = ResultFormat::VARIANTS;
+
+static RESULTS: Table = Table {
+    name: "`results`",
+    doc: "Files with test results: a path, a glob, or a list of them; `-` is the program's standard output. A file that the program didn't write doesn't count.",
+    keys: &[&[
+        key("junit", TEXT_OR_LIST, "JUnit XML"),
+        key("ctrf", TEXT_OR_LIST, "Common Test Report Format (JSON)"),
+        key(
+            "tap",
+            TEXT_OR_LIST,
+            "Test Anything Protocol, version 13 or 14",
+        ),
+        key(
+            "from",
+            TEMPLATE,
+            "where the files are: a service, or `workspace`; by default the service in which the program runs, and the workspace for `run`",
+        ),
+    ]],
+    rest: None,
+    rules: &[Rule::OneOf {
+        keys: RESULT_FORMATS,
+        or: &[],
+    }],
+    hints: &[
+        ("path", "write the format with the path: `junit: PATH`"),
+        ("format", "write the format with the path: `junit: PATH`"),
+        ("xunit", "it is called `junit`"),
+    ],
+};
+
+static SNAPSHOT: Table = Table {
+    name: "`snapshot`",
+    doc: "Saves the named services' files after the group has passed: their containers' own files and their volumes. A later cell with the same key starts with them, and the group's steps are reported as restored. docs/snapshots.md says what is saved, what isn't, and when a key changes.",
+    keys: &[&[
+        needed(
+            "services",
+            Kind::List(&Kind::Leaf(Leaf::Name(NameRule::Service))),
+            "the services to save; each must be a container that runs when the group ends",
+        ),
+        key(
+            "key",
+            EXPECTATIONS,
+            "expressions whose values become part of the key: what the steps depend on and Phalanx can't see",
+        ),
+        key(
+            "max-age",
+            DURATION,
+            "age at which it is made again (unlimited)",
+        ),
+        key(
+            "max-size",
+            BYTES,
+            "size of all its files above which it isn't kept (4GiB)",
+        ),
+    ]],
+    rest: None,
+    rules: &[],
+    hints: &[
+        ("service", "it is called `services`, a list"),
+        ("max_age", "it is called `max-age`"),
+        ("max_size", "it is called `max-size`"),
+        ("keys", "it is called `key`"),
+        (
+            "volumes",
+            "all volumes of the services are saved, named ones and others",
+        ),
+    ],
+};
+
 static RETRY: Table = Table {
     name: "`retry`",
     doc: "Repeats a failed step.",
@@ -275,6 +413,11 @@ static SKIP: Table = Table {
     keys: &[&[
         needed("if", EXPR, "when"),
         needed("reason", TEMPLATE, "why"),
+        key(
+            "until",
+            DATE,
+            "last day (UTC) on which it may skip; in a run submitted later the step fails instead",
+        ),
     ]],
     rest: None,
     rules: &[],

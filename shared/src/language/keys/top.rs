@@ -1,6 +1,7 @@
 //! Keys at the top level of a spec file.
 
 use super::action::TLS;
+use super::artifact::ARTIFACTS;
 use super::service::SERVICE;
 use super::step::{CAPTURES, PHASE, STEPS};
 use super::*;
@@ -208,6 +209,11 @@ static STRATEGY: Table = Table {
             "maximum number of cells that run concurrently; no limit by default",
         ),
         key(
+            "max-skips",
+            Kind::Varies(&Kind::Leaf(Leaf::Int(0))),
+            "maximum number of steps that the spec may skip in one run; a run with more fails. No limit by default",
+        ),
+        key(
             "queue-timeout",
             DURATION,
             "time that a cell may wait for its first start, counted from the submission; after it the cell is `errored`, with what it waited for. No limit by default",
@@ -279,6 +285,11 @@ static CELL: Table = Table {
             BOOL,
             "a mark that reports show; it doesn't change the outcome",
         ),
+        key(
+            "artifacts",
+            ARTIFACTS,
+            "files that are kept with the run when the cell's last step is over",
+        ),
     ]],
     rest: None,
     rules: &[],
@@ -320,14 +331,25 @@ static NETWORK: Table = Table {
     hints: &[],
 };
 
+const STR_OR_LIST: Kind = Kind::ByType {
+    scalar: Some(&STR),
+    list: Some(&Kind::List(&STR)),
+    map: None,
+};
+
 static STACK: Table = Table {
     name: "`stack`",
     doc: "Services from other files than the spec.",
     keys: &[&[
         needed(
             "compose",
-            STR,
-            "a Compose file; `services` adds to it and overrides",
+            STR_OR_LIST,
+            "a Compose file, or several, of which a later one is merged over the earlier ones; `services` adds to them and overrides",
+        ),
+        key(
+            "profiles",
+            STR_OR_LIST,
+            "active profiles of the Compose files (`*`: all); a service with other profiles only starts when a step starts it; without it COMPOSE_PROFILES of `variables` and `env-file`",
         ),
         key(
             "variables",
@@ -336,11 +358,7 @@ static STACK: Table = Table {
         ),
         key(
             "env-file",
-            Kind::ByType {
-                scalar: Some(&STR),
-                list: Some(&Kind::List(&STR)),
-                map: None,
-            },
+            STR_OR_LIST,
             "files with more values, like Compose's `.env`; relative to the spec",
         ),
     ]],
@@ -348,6 +366,8 @@ static STACK: Table = Table {
     rules: &[],
     hints: &[
         ("env_file", "it is called `env-file`"),
+        ("profile", "it is called `profiles`"),
+        ("files", "they are the list `compose: [a.yml, b.yml]`"),
         (
             "env",
             "values of the Compose file's variables are its `variables`",

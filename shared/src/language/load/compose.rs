@@ -1,11 +1,22 @@
-//! `stack: { compose: FILE }`: the services of a whole Compose file.
+//! `stack: { compose: FILE }`: the services of a whole Compose file, or of several.
 //!
-//! Expands the file's variables, reads numbers and bools from the resulting texts, and rewrites Compose's own keys as
-//! keys of a spec ([`service`]). Keys that can't be ignored are reported only after the spec's `services` have been
+//! [`project`] makes one tree of the files. Then numbers and bools are read from texts, and Compose's own keys are
+//! rewritten as keys of a spec ([`service`]). Keys that can't be ignored are reported only after the spec's `services` have been
 //! merged over the file's, so that the spec can remove them.
 
+mod extends;
+mod forms;
+mod home;
+mod merge;
+mod networks;
+mod profiles;
+mod project;
+mod reader;
+mod rebase;
+mod reset;
 mod service;
 mod top;
+mod unique;
 mod variables;
 
 use super::files::Files;
@@ -14,18 +25,24 @@ use crate::language::decode::merge_service;
 use crate::language::keys::service::COMPOSE_SERVICE;
 use crate::language::shape::Kind;
 use crate::language::shape::cast::cast;
-use crate::language::shape::check::{self, found};
+use crate::language::shape::check::{self, found, list};
 use crate::language::shape::name::NameRule;
 use crate::language::shape::name::is_extension;
 use crate::node::{Entry, Node, NodeValue, Text};
 use indexmap::IndexMap;
+use profiles::Profiles;
+use reader::Reader;
 use std::collections::HashSet;
 use variables::Variables;
 
 /// Settings of `stack`.
 pub struct Stack<'s> {
-    /// Path of the Compose file.
-    pub path: &'s Text,
+    /// Name of the spec.
+    pub name: &'s str,
+    /// Paths of the Compose files; a later one is merged over the earlier ones.
+    pub paths: &'s [Text],
+    /// Active profiles, if the spec names them.
+    pub profiles: Option<&'s [Text]>,
     /// Values of the file's variables.
     pub variables: &'s [(Text, Node)],
     /// Files with further values.
@@ -42,61 +59,91 @@ pub struct Compose {
     pending: Vec<Diagnostic>,
     /// Networks that belong to other projects.
     external: Vec<Text>,
+    /// Whether profiles were chosen, so that a service without an active one needs no warning.
+    by_choice: bool,
+    /// The file's networks, whose definitions become a part of the services.
+    networks: Option<Node>,
 }
 
-/// Reads the Compose file and its variables.
+/// Reads the Compose files and their variables. `root` is the directory of the spec.
 pub fn read(
     files: &mut Files<'_>,
     stack: &Stack<'_>,
+    root: &str,
     diagnostics: &mut Vec<Diagnostic>,
 ) -> Compose {
-    let path = stack.path;
     let mut compose = Compose::default();
-    let Some((file, text)) = files.read(path, diagnostics) else {
-        return compose;
-    };
     let mut variables = Variables::read(files, stack, diagnostics);
-    let Some(mut node) = files.parse(file, &text, diagnostics) else {
-        return compose;
-    };
-    if !matches!(node.value, NodeValue::Map(_)) {
-        diagnostics.push(Diagnostic::error(
-            node.span,
-            format!("a Compose file is a map, not {}", found(&node)),
-        ));
+    let profiles = Profiles::read(stack.profiles, &mut variables, diagnostics);
+    let within = vec![root.to_owned()];
+    let mut reader = Reader::new(files, variables, within, diagnostics);
+    let tree = project::load(root, stack.paths, stack.name, &mut reader);
+    let Reader {
+        mut variables,
+        mut images,
+        ..
+    } = reader;
+    compose.pending.append(&mut images);
+    if let Some(mut tree) = tree {
+        let home = variables.get("HOME").and_then(|home| home.as_text());
+        home::settle(&mut tree, home.as_deref(), diagnostics);
+        compose.take(&tree, variables, profiles, stack, diagnostics);
     }
-    variables.expand(&mut node, &mut compose.pending, diagnostics);
-    for entry in node.entries() {
-        top::check(entry, &mut compose.external, diagnostics);
-    }
-    let services = node.get("services").map_or(&[][..], Node::entries);
-    if services.is_empty() {
-        diagnostics.push(Diagnostic::error(
-            node.span,
-            format!("the Compose file `{}` has no services", path.text),
-        ));
-    }
-    let mut links = Vec::new();
-    for entry in services
-        .iter()
-        .filter(|entry| !is_extension(&entry.key.text))
-    {
-        if let Some((problem, advice)) = NameRule::Service.problem(&entry.key.text) {
-            diagnostics.push(Diagnostic::error(entry.key.span, problem).with_help(advice));
-        }
-        let mut entry = entry.clone();
-        let mut found = Vec::new();
-        checked(&mut entry, &mut found);
-        let can_go = |problem: &Diagnostic| problem.help.as_deref() == Some(check::TAKE_OUT);
-        let (pending, found): (Vec<_>, Vec<_>) = found.into_iter().partition(can_go);
-        compose.pending.extend(pending);
-        diagnostics.extend(found);
-        service::own_words(&mut entry, &node, &mut variables, &mut links, diagnostics);
-        compose.services.insert(entry.key.text.clone(), entry);
-    }
-    service::add_aliases(&mut compose.services, links);
-    variables.unused(path, diagnostics);
     compose
+}
+
+impl Compose {
+    /// Takes over the services of the merged files.
+    fn take(
+        &mut self,
+        tree: &Node,
+        mut variables: Variables,
+        mut profiles: Profiles,
+        stack: &Stack<'_>,
+        diagnostics: &mut Vec<Diagnostic>,
+    ) {
+        self.by_choice = profiles.chosen;
+        for entry in tree.entries() {
+            top::check(entry, &mut self.external, diagnostics);
+        }
+        self.networks = Some(networks::of(tree, diagnostics));
+        let services = tree.get("services").map_or(&[][..], Node::entries);
+        if services.is_empty() {
+            let paths: Vec<&str> = stack.paths.iter().map(|path| path.text.as_str()).collect();
+            diagnostics.push(Diagnostic::error(
+                tree.span,
+                format!("the Compose file {} has no services", list(&paths, "and")),
+            ));
+        }
+        let mut links = Vec::new();
+        for entry in services
+            .iter()
+            .filter(|entry| !is_extension(&entry.key.text))
+        {
+            if let Some((problem, advice)) = NameRule::Service.problem(&entry.key.text) {
+                diagnostics.push(Diagnostic::error(entry.key.span, problem).with_help(advice));
+            }
+            let mut entry = entry.clone();
+            service::shorten_devices(&mut entry.value);
+            let mut found = Vec::new();
+            checked(&mut entry, &mut found);
+            let can_go = |problem: &Diagnostic| problem.help.as_deref() == Some(check::TAKE_OUT);
+            let (pending, found): (Vec<_>, Vec<_>) = found.into_iter().partition(can_go);
+            self.pending.extend(pending);
+            diagnostics.extend(found);
+            let mut words = service::Words {
+                file: tree,
+                variables: &mut variables,
+                profiles: &mut profiles,
+                links: &mut links,
+            };
+            words.rewrite(&mut entry, diagnostics);
+            self.services.insert(entry.key.text.clone(), entry);
+        }
+        service::add_aliases(&mut self.services, links);
+        profiles.unused(diagnostics);
+        variables.unused(stack.paths, diagnostics);
+    }
 }
 
 /// Checks a service's shape. Skips keys that are refused later unless the spec removes them.
@@ -160,8 +207,11 @@ impl Compose {
             let still = |problem: &Diagnostic| problem.span.is_some_and(|at| there.contains(&at));
             diagnostics.extend(pending.into_iter().filter(still));
         }
+        if let Some(networks) = &self.networks {
+            networks::place(&mut self.services, networks, diagnostics);
+        }
         for entry in self.services.values_mut() {
-            service::settle(entry, diagnostics);
+            service::settle(entry, self.by_choice, diagnostics);
         }
         for network in &self.external {
             let users = self.services.values();
@@ -180,3 +230,6 @@ impl Compose {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

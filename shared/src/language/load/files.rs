@@ -1,8 +1,9 @@
 //! The files of a spec: which ones were read, which file includes which, and how paths are joined.
 
 use super::Read;
+use super::paths;
 use crate::diagnostic::{Diagnostic, Source, Sources};
-use crate::language::parse;
+use crate::language::parse::{self, Marks};
 use crate::node::{Node, Text};
 
 /// Maximum number of files in one spec.
@@ -23,7 +24,7 @@ pub struct Files<'r> {
 impl<'r> Files<'r> {
     pub fn new(main: Source, read: Read<'r>) -> Self {
         Files {
-            paths: vec![tidy(&main.name)],
+            paths: vec![paths::tidy(&main.name)],
             sources: Sources { files: vec![main] },
             parents: vec![None],
             lacking: false,
@@ -50,6 +51,18 @@ impl<'r> Files<'r> {
         let node = parse::parse(file, text, diagnostics);
         self.lacking |= node.is_none();
         node
+    }
+
+    /// Parses the text of a Compose file into a tree and its marked values.
+    pub fn parse_compose(
+        &mut self,
+        file: u32,
+        text: &str,
+        diagnostics: &mut Vec<Diagnostic>,
+    ) -> Option<(Node, Marks)> {
+        let parsed = parse::parse_compose(file, text, diagnostics);
+        self.lacking |= parsed.is_none();
+        parsed
     }
 
     /// Returns the text of a file.
@@ -103,6 +116,20 @@ impl<'r> Files<'r> {
         self.open(Some(path.span.file), joined, path, diagnostics)
     }
 
+    /// Reads the file at a tidy path that a Compose file names, once however often it is named.
+    pub fn read_at(
+        &mut self,
+        joined: &str,
+        path: &Text,
+        diagnostics: &mut Vec<Diagnostic>,
+    ) -> Option<(u32, String)> {
+        if let Some(at) = self.paths.iter().position(|known| known == joined) {
+            let text = self.text(at as u32)?.to_owned();
+            return Some((at as u32, text));
+        }
+        self.open(Some(path.span.file), joined.to_owned(), path, diagnostics)
+    }
+
     fn open(
         &mut self,
         parent: Option<u32>,
@@ -149,50 +176,12 @@ impl<'r> Files<'r> {
     }
 
     fn join(&self, from: u32, path: &str) -> String {
-        let base = self.paths.get(from as usize).map_or("", String::as_str);
-        let folder = base.rsplit_once('/').map_or("", |(folder, _)| folder);
-        if path.starts_with('/') {
-            tidy(path)
-        } else if base.starts_with('/') || !folder.is_empty() {
-            tidy(&format!("{folder}/{path}"))
-        } else {
-            tidy(path)
-        }
+        paths::join(&self.folder(from), path)
     }
-}
 
-/// Normalizes a path: removes `.`, and each `..` that follows a directory name.
-fn tidy(path: &str) -> String {
-    let mut parts: Vec<&str> = Vec::new();
-    for part in path.split('/') {
-        match part {
-            "" | "." => {}
-            ".." if parts.last().is_some_and(|last| *last != "..") => {
-                parts.pop();
-            }
-            ".." if path.starts_with('/') => {}
-            _ => parts.push(part),
-        }
-    }
-    let root = if path.starts_with('/') { "/" } else { "" };
-    format!("{root}{}", parts.join("/"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn paths_are_tidied_without_a_file_system() {
-        for (path, tidied) in [
-            ("a/./b.yaml", "a/b.yaml"),
-            ("a/../b.yaml", "b.yaml"),
-            ("../b.yaml", "../b.yaml"),
-            ("/../b", "/b"),
-            ("a//b", "a/b"),
-            ("../../a/../b", "../../b"),
-        ] {
-            assert_eq!(tidy(path), tidied);
-        }
+    /// Returns the directory of a file that was read.
+    pub fn folder(&self, file: u32) -> String {
+        let path = self.paths.get(file as usize).map_or("", String::as_str);
+        paths::folder(path).to_owned()
     }
 }

@@ -264,6 +264,41 @@ fn secrets_and_configs_are_files_of_their_service() {
 }
 
 #[test]
+fn a_build_gets_secrets_agents_and_hosts() {
+    use crate::language::service::FileSource;
+    let compose = "services:\n  a:\n    build:\n      context: .\n      secrets: [one, { source: two, target: npm }]\n      ssh: [\"default=/run/agent\"]\n      extra_hosts: [\"db:10.0.0.1\"]\n      shm_size: 1mb\n      cache_from: [\"x:1\", \"type=registry,ref=y:2\", \"type=local,src=z\"]\nsecrets:\n  one: { file: ./one.txt }\n  two: { environment: E }\n";
+    let loaded = with_compose(
+        compose,
+        "stack: { compose: c.yml, variables: { E: value } }\n",
+    );
+    assert_eq!(messages(&loaded), Vec::<&str>::new());
+    let build = config(&loaded, "a").build.unwrap();
+    let secrets = build.secrets.into_iter();
+    let secrets: Vec<_> = secrets.map(|one| (one.id, one.source)).collect();
+    assert_eq!(
+        secrets,
+        [
+            ("one".to_owned(), FileSource::Path("./one.txt".into())),
+            ("npm".to_owned(), FileSource::Text("value".into())),
+        ]
+    );
+    assert_eq!(build.ssh[0].socket, "/run/agent");
+    assert_eq!(build.extra_hosts, ["db:10.0.0.1"]);
+    assert_eq!(build.shm_size, Some(1024 * 1024));
+    assert_eq!(build.cache_from, ["x:1", "y:2"]);
+
+    let wrong = load_text(
+        "name: n\nservices:\n  a: { build: { context: ., secrets: [one], ssh: [default] } }\nphases: { p: [{ service: a, expect: [true] }] }\n",
+    );
+    let wrong = messages(&wrong);
+    assert!(wrong.contains(&"the secret `one` has no text"), "{wrong:?}");
+    assert!(
+        wrong.contains(&"`default` names no socket of an SSH agent"),
+        "{wrong:?}"
+    );
+}
+
+#[test]
 fn links_are_names_and_dependencies_and_profiles_leave_the_start_to_others() {
     let loaded = with_compose(
         "services:\n  a: { image: x, links: [\"db:base\", c], depends_on: { c: { condition: service_healthy } } }\n  db: { image: x }\n  c: { image: x }\n  e: { image: x, profiles: [p] }\n  d: { image: x, scale: 0 }\n",
@@ -292,7 +327,7 @@ fn links_are_names_and_dependencies_and_profiles_leave_the_start_to_others() {
 }
 
 #[test]
-fn restart_says_whether_a_service_may_end() {
+fn restart_says_which_exits_are_followed_by_another_start() {
     use crate::language::service::Restart;
     for (text, restart) in [
         ("restart: \"no\"", Restart::No),
@@ -303,6 +338,14 @@ fn restart_says_whether_a_service_may_end() {
             "deploy: { restart_policy: { condition: none } }",
             Restart::No,
         ),
+        (
+            "deploy: { restart_policy: { max_attempts: 2 } }",
+            Restart::Always,
+        ),
+        (
+            "deploy: { restart_policy: { condition: on-failure } }\n    restart: always",
+            Restart::OnFailure,
+        ),
         ("deploy: { mode: replicated-job }", Restart::No),
         ("deploy: { replicas: 1 }", Restart::Unsaid),
         ("user: x", Restart::Unsaid),
@@ -311,21 +354,191 @@ fn restart_says_whether_a_service_may_end() {
         let loaded = with_compose(&compose, "stack: { compose: c.yml }\n");
         assert_eq!(config(&loaded, "a").restart, restart, "{text}");
     }
+    let loaded = with_compose(
+        "services:\n  a: { image: x, restart: \"on-failure:3\" }\n  b: { image: x, deploy: { restart_policy: { max_attempts: 2, delay: 5s } } }\n",
+        "stack: { compose: c.yml }\n",
+    );
+    assert_eq!(config(&loaded, "a").restart_attempts, Some(3));
+    let b = config(&loaded, "b");
+    assert_eq!(
+        (b.restart_attempts, b.restart_delay_ms),
+        (Some(2), Some(5_000))
+    );
+    for wrong in ["sometimes", "on-failure:x", "always:3"] {
+        let compose = format!("services: {{ a: {{ image: x, restart: \"{wrong}\" }} }}\n");
+        let found = with_compose(&compose, "stack: { compose: c.yml }\n");
+        assert_eq!(
+            messages(&found),
+            [format!("`{wrong}` is no restart policy")]
+        );
+    }
 }
 
 #[test]
 fn a_spec_takes_out_what_is_not_supported() {
-    let compose = "services:\n  a:\n    image: x\n    pid: host\n    volumes: [{ type: volume, source: d, target: /d, volume: { subpath: y } }]\n";
+    let compose = "services:\n  a:\n    image: x\n    provider: { type: y }\n    volumes: [{ type: bind, source: ./d, target: /d, image: { subpath: y } }]\n";
     let stack = "stack: { compose: c.yml }\n";
     let found = with_compose(compose, stack);
     let messages = messages(&found);
     assert_eq!(messages.len(), 2, "{messages:?}");
     assert!(
-        messages[1].starts_with("`subpath` is not supported"),
+        messages[1].starts_with("`image` is not supported"),
         "{messages:?}"
     );
-    let without = format!("services: {{ a: {{ pid: null, volumes: null }} }}\n{stack}");
+    let without = format!("services: {{ a: {{ provider: null, volumes: null }} }}\n{stack}");
     let loaded = with_compose(compose, &without);
     assert_eq!(loaded.diagnostics, vec![]);
     assert!(config(&loaded, "a").volumes.is_empty());
+}
+
+#[test]
+fn networks_are_a_part_of_the_services_that_join_them() {
+    use crate::language::service::NetworkMode;
+    let compose = r#"
+services:
+  web: { image: x, networks: [front, back] }
+  db: { image: x, networks: { back: { aliases: [sql], ipv4_address: 172.30.9.5, priority: 3 } } }
+  lone: { image: x }
+  none: { image: x, network_mode: none }
+  side: { image: x, network_mode: "service:web" }
+networks:
+  front: { driver: bridge, driver_opts: { com.docker.network.driver.mtu: 1400 } }
+  back: { internal: true, ipam: { config: [{ subnet: 172.30.9.0/24 }] } }
+"#;
+    let stack = "stack: { compose: c.yml }\nservices: { web: { networks: { front: { aliases: [www] } } } }\n";
+    let loaded = with_compose(compose, stack);
+    assert_eq!(messages(&loaded), Vec::<&str>::new());
+    let web = config(&loaded, "web");
+    let names: Vec<&String> = web.networks.keys().collect();
+    assert_eq!(names, ["front", "back"]);
+    assert_eq!(web.networks["front"].aliases, ["www"]);
+    let options = &web.networks["front"].network.driver_opts;
+    assert_eq!(options["com.docker.network.driver.mtu"], "1400");
+    assert!(web.networks["back"].network.internal);
+    let db = config(&loaded, "db").networks["back"].clone();
+    assert_eq!(db.ipv4_address.as_deref(), Some("172.30.9.5"));
+    assert_eq!((db.priority, db.aliases), (3, vec!["sql".to_owned()]));
+    assert_eq!(db.network, web.networks["back"].network);
+    assert_eq!(db.network.subnets[0].subnet, "172.30.9.0/24");
+    assert!(config(&loaded, "lone").networks.is_empty());
+    assert_eq!(config(&loaded, "none").network_mode, NetworkMode::None);
+    let side = config(&loaded, "side");
+    assert_eq!(side.network_mode, NetworkMode::Service("web".to_owned()));
+    assert!(side.depends_on["web"].restart, "{:?}", side.depends_on);
+}
+
+#[test]
+fn the_default_network_has_the_files_settings_and_mistakes_in_networks_have_a_place() {
+    let stack = "stack: { compose: c.yml }\n";
+    let compose = "services: { a: { image: x } }\nnetworks: { default: { internal: true } }\n";
+    let loaded = with_compose(compose, stack);
+    assert!(config(&loaded, "a").networks["default"].network.internal);
+    for (service, networks, message) in [
+        (
+            "networks: [froont]",
+            "front: {}",
+            "there is no network `froont`",
+        ),
+        (
+            "networks: { n: { ipv4_address: 10.1.1.5 } }",
+            "n: {}",
+            "an address in the network `n` needs a subnet",
+        ),
+        (
+            "networks: { n: { alias: [x] } }",
+            "n: {}",
+            "unknown key `alias` of the network `n`",
+        ),
+        (
+            "networks: [n]",
+            "n: { driver: macvlan }",
+            "the network `n` has the driver `macvlan`",
+        ),
+        (
+            "networks: [n]",
+            "n: { intern: true }",
+            "unknown key `intern` of the network `n`",
+        ),
+        (
+            "network_mode: none, networks: [n]",
+            "n: {}",
+            "`network_mode: none` and `networks` exclude each other",
+        ),
+        (
+            "network_mode: \"container:x\"",
+            "n: {}",
+            "`container:x` is no network mode here",
+        ),
+        (
+            "networks: [n]",
+            "n: { ipam: { config: [{ subnet: 10.1.1.0/24 }] } }",
+            "`ipam` of the network `n` is not used",
+        ),
+    ] {
+        let compose =
+            format!("services: {{ a: {{ image: x, {service} }} }}\nnetworks: {{ {networks} }}\n");
+        let found = with_compose(&compose, stack);
+        assert_eq!(messages(&found), [message], "{service} {networks}");
+    }
+}
+
+#[test]
+fn settings_of_the_engine_are_read_in_composes_spellings() {
+    let compose = r#"
+services:
+  db: { image: x }
+  a:
+    image: x
+    sysctls: [net.core.somaxconn=1024]
+    pid: "service:db"
+    ipc: host
+    volumes_from: ["db:ro"]
+    gpus: all
+    memswap_limit: -1
+    mem_reservation: 32m
+    cpu_period: 50ms
+    cpu_quota: "25000"
+    group_add: ["root", "4321"]
+    blkio_config: { weight: 300, device_read_bps: [{ path: /dev/sda, rate: 1mb }] }
+    healthcheck: { test: [CMD, x], start_interval: 500ms }
+    deploy: { resources: { reservations: { devices: [{ driver: nvidia, count: 2, capabilities: [gpu] }] } } }
+"#;
+    let loaded = with_compose(compose, "stack: { compose: c.yml }\n");
+    assert_eq!(messages(&loaded), Vec::<&str>::new());
+    let config = config(&loaded, "a");
+    let engine = &config.engine;
+    assert_eq!(engine.sysctls["net.core.somaxconn"], "1024");
+    assert_eq!(engine.memswap_limit, Some(-1));
+    assert_eq!(engine.mem_reservation, Some(32 << 20));
+    assert_eq!(engine.cpu_period, Some(50_000));
+    assert_eq!(engine.cpu_quota, Some(25_000));
+    assert_eq!(engine.group_add, ["root", "4321"]);
+    assert_eq!(engine.blkio.read_bps, [("/dev/sda".to_owned(), 1 << 20)]);
+    let counts: Vec<Option<i64>> = engine.gpus.iter().map(|gpu| gpu.count).collect();
+    assert_eq!(counts, [Some(-1), Some(2)]);
+    let check = config.healthcheck.as_ref().unwrap();
+    assert_eq!(check.start_interval_ms, Some(500));
+    assert!(
+        config.depends_on["db"].restart,
+        "its processes and volumes are used"
+    );
+    for (wrong, message) in [
+        (
+            "pid: \"container:x\"",
+            "`container:x` is no value of `pid` here",
+        ),
+        (
+            "uts: \"service:a\"",
+            "`service:a` is no value of `uts` here",
+        ),
+        (
+            "volumes_from: [\"container:x\"]",
+            "`container:x` is no service of this cell",
+        ),
+        ("cpu_period: soon", "`soon` is no value of `cpu_period`"),
+    ] {
+        let compose = format!("services: {{ a: {{ image: x, {wrong} }} }}\n");
+        let found = with_compose(&compose, "stack: { compose: c.yml }\n");
+        assert_eq!(messages(&found), [message]);
+    }
 }

@@ -1,5 +1,6 @@
 //! Services of a stack, as written.
 
+use super::artifact::Artifact;
 use super::http::Http;
 use crate::diagnostic::Span;
 use crate::node::{Expr, Node, Template, Text};
@@ -10,7 +11,8 @@ use serde::{Deserialize, Serialize};
 pub struct Service {
     /// Name of the service.
     pub name: Text,
-    /// Compose's keys and `process`, with `extends` already merged, without `ready` and `start`.
+    /// Compose's keys and `process`, with `extends` already merged, without `ready`, `start` and
+    /// `artifacts`.
     pub definition: Node,
     /// Whether the service is a host process (has `process`) instead of a container.
     pub process: bool,
@@ -18,6 +20,9 @@ pub struct Service {
     pub ready: Option<Ready>,
     /// Whether it waits for a step to start it (`start: manual`).
     pub manual: bool,
+    /// Files that are kept when the cell's last step is over.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub artifacts: Vec<Artifact>,
 }
 
 /// A readiness predicate.

@@ -1,8 +1,10 @@
 //! Steps and their actions. They are one file because they contain each other: an action may hold steps.
 
+use super::artifact::Artifact;
 use super::http::{Http, Sse};
 use crate::diagnostic::Span;
 use crate::node::{Expr, Node, Template, Text};
+use crate::time::{Date, Timestamp};
 use serde::{Deserialize, Serialize};
 use strum::{IntoStaticStr, VariantArray, VariantNames};
 
@@ -17,6 +19,9 @@ pub struct Step {
     pub when: Option<Expr>,
     /// Reason for the skip if `when` is false.
     pub reason: Option<Template>,
+    /// Last day on which `when` may skip the step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Until>,
     /// Steps to run instead if `when` is false. With them the step is not reported as skipped.
     pub otherwise: Vec<Step>,
     /// List to repeat the step over.
@@ -35,14 +40,97 @@ pub struct Step {
     pub expect: Vec<Expr>,
     /// Row of the coverage table that the step verifies.
     pub verifies: Option<Template>,
+    /// Rows of the coverage table that test cases of the step verify (`verifies: { row: PATTERN }`).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub case_rows: Vec<CaseRow>,
+    /// Test results that the step's program writes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub results: Option<Box<TestResults>>,
+    /// Files that are kept when a try of the step is over.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub artifacts: Vec<Artifact>,
     /// Whether the step runs even after a failure, a timeout or a cancellation.
     pub always: bool,
     /// Whether later steps run even if this one fails.
     pub continue_on_failure: bool,
+    /// How what a group of setup steps has made is saved and restored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<Box<Snapshot>>,
     /// Action of the step.
     pub action: Action,
     /// Place where the step starts.
     pub span: Span,
+}
+
+/// Setting `snapshot: { services, key, max-age, max-size }`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// Services whose files are saved.
+    pub services: Vec<Text>,
+    /// Expressions whose values are part of the key.
+    pub key: Vec<Expr>,
+    /// Age at which it is made again (default: unlimited).
+    pub max_age: Option<Node>,
+    /// Size of the files above which it isn't kept (default: 4GiB).
+    pub max_size: Option<Node>,
+    /// Place of the setting.
+    pub span: Span,
+}
+
+/// Setting `results: { junit | ctrf | tap: FILES, from }`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TestResults {
+    /// Format of the files.
+    pub format: ResultFormat,
+    /// A path, a glob, or a list of them; `-` for the program's standard output.
+    pub files: Node,
+    /// Service that holds the files, or `workspace`.
+    pub from: Option<Template>,
+}
+
+impl TestResults {
+    /// Value of a path that means the program's standard output.
+    pub const OUTPUT: &str = "-";
+    /// Value of `from` that means the workspace.
+    pub const WORKSPACE: &str = "workspace";
+}
+
+/// Format of test results.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Serialize,
+    Deserialize,
+    IntoStaticStr,
+    VariantArray,
+    VariantNames,
+)]
+#[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
+#[allow(missing_docs)]
+pub enum ResultFormat {
+    Junit,
+    Ctrf,
+    Tap,
+}
+
+impl ResultFormat {
+    /// Returns the format as a spec spells it.
+    pub fn as_str(self) -> &'static str {
+        self.into()
+    }
+}
+
+/// A row of the coverage table, with patterns of the test cases that verify it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CaseRow {
+    /// Key of the row.
+    pub row: Text,
+    /// Patterns of names; `*` stands for any text.
+    pub patterns: Vec<Text>,
 }
 
 /// Repetition `foreach: { variable: list }`.
@@ -74,13 +162,32 @@ pub struct Poll {
     pub interval: Option<Node>,
 }
 
-/// Setting `skip: { if, reason }`.
+/// Setting `skip: { if, reason, until }`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SkipIf {
     /// Condition for the skip.
     pub condition: Expr,
     /// Reason for the skip, shown in reports.
     pub reason: Template,
+    /// Last day on which the step may be skipped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Until>,
+}
+
+/// The last day on which something may be skipped, in UTC. In a run that was submitted later, it fails instead.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Until {
+    /// The day.
+    pub date: Date,
+    /// Place of the date.
+    pub span: Span,
+}
+
+impl Until {
+    /// Returns whether the day is over in a run that was submitted at a time.
+    pub fn is_over(&self, submitted: Timestamp) -> bool {
+        Date::of(submitted).is_some_and(|day| day > self.date)
+    }
 }
 
 /// A named value of a step's result.

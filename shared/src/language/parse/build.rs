@@ -3,7 +3,7 @@
 
 use super::position::Places;
 use super::scalar::{self, Unfit};
-use super::{Limits, start_of};
+use super::{Limits, Mark, Marks, start_of};
 use crate::diagnostic::{Diagnostic, Span};
 use crate::node::{Entry, Node, NodeValue, Text};
 use saphyr_parser::{ScalarStyle, Tag};
@@ -29,6 +29,7 @@ struct Built {
 struct Frame {
     map: bool,
     anchor: usize,
+    mark: Option<Mark>,
     span: Span,
     items: Vec<Node>,
     entries: Vec<Entry>,
@@ -49,6 +50,8 @@ enum Key {
 pub struct Builder<'a, 'd> {
     limits: Limits,
     places: &'d Places<'a>,
+    /// Where marked values are recorded, if the file may have them.
+    marks: Option<&'d mut Marks>,
     diagnostics: &'d mut Vec<Diagnostic>,
     frames: Vec<Frame>,
     root: Option<Node>,
@@ -61,11 +64,13 @@ impl<'a, 'd> Builder<'a, 'd> {
     pub fn new(
         limits: Limits,
         places: &'d Places<'a>,
+        marks: Option<&'d mut Marks>,
         diagnostics: &'d mut Vec<Diagnostic>,
     ) -> Self {
         Builder {
             limits,
             places,
+            marks,
             diagnostics,
             frames: Vec::new(),
             root: None,
@@ -99,11 +104,15 @@ impl<'a, 'd> Builder<'a, 'd> {
         if self.frames.len() >= self.limits.depth {
             return Err(Box::new(self.too_deep(span)));
         }
-        self.check_tag(tag, if map { "map" } else { "seq" }, span);
+        let mark = self.mark(tag);
+        if mark.is_none() {
+            self.check_tag(tag, if map { "map" } else { "seq" }, span);
+        }
         self.spend(1, 0, span)?;
         self.frames.push(Frame {
             map,
             anchor,
+            mark,
             span,
             items: Vec::new(),
             entries: Vec::new(),
@@ -135,6 +144,7 @@ impl<'a, 'd> Builder<'a, 'd> {
             None => frame.span.offset,
         };
         frame.span.len = until.saturating_sub(frame.span.offset);
+        self.record(frame.mark, frame.span);
         let value = if frame.map {
             let mut entries = self.without_duplicates(std::mem::take(&mut frame.entries));
             merge(&mut entries, std::mem::take(&mut frame.merged));
@@ -175,6 +185,9 @@ impl<'a, 'd> Builder<'a, 'd> {
         self.spend(1, text.len(), span)?;
         let merge = style == ScalarStyle::Plain && text == "<<";
         let scalar_bytes = text.len();
+        let mark = self.mark(tag);
+        self.record(mark, span);
+        let tag = tag.filter(|_| mark.is_none());
         let value = self.scalar_value(text, style, tag, span);
         let built = Built {
             node: Node { value, span },
@@ -184,6 +197,22 @@ impl<'a, 'd> Builder<'a, 'd> {
             merge,
         };
         self.put(built, anchor)
+    }
+
+    /// Returns the mark of a value, if its tag is one and the file may have marks.
+    fn mark(&self, tag: Option<&Tag>) -> Option<Mark> {
+        let tag = tag.filter(|tag| self.marks.is_some() && tag.handle == "!")?;
+        match tag.suffix.as_str() {
+            "reset" => Some(Mark::Reset),
+            "override" => Some(Mark::Override),
+            _ => None,
+        }
+    }
+
+    fn record(&mut self, mark: Option<Mark>, span: Span) {
+        if let (Some(marks), Some(mark)) = (self.marks.as_deref_mut(), mark) {
+            marks.insert(span, mark);
+        }
     }
 
     /// Adds another copy of an anchored value.

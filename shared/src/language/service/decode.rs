@@ -3,10 +3,11 @@
 
 use super::reader::Reader;
 use super::{
-    Build, Condition, Dependency, EnvFile, FileSource, Healthcheck, Mount, MountKind, PlacedFile,
-    Port, PullPolicy, Restart, ServiceConfig, Ulimit, image, mount, port, splice,
+    Build, BuildSecret, Condition, ContextSource, Dependency, EnvFile, FileSource, Healthcheck,
+    Hook, Mount, MountKind, NamedContext, PlacedFile, Port, PullPolicy, Restart, ServiceConfig,
+    SshAgent, Ulimit, engine, image, mount, network, port, replica, splice,
 };
-use crate::diagnostic::Diagnostic;
+use crate::diagnostic::{Diagnostic, Span};
 use crate::language::keys::service::DEFINITION;
 use crate::language::shape::check;
 use crate::node::{Entry, Node, NodeValue};
@@ -59,7 +60,7 @@ fn decode(name: &str, node: &Node, read: &mut Reader<'_>) -> ServiceConfig {
     };
     let process = get("process").map(|node| read.words(node));
     what_it_is(name, node, process.is_some(), read);
-    ServiceConfig {
+    let mut config = ServiceConfig {
         name: name.to_owned(),
         span: node.span,
         image: get("image").and_then(|node| reference(node, read)),
@@ -71,25 +72,25 @@ fn decode(name: &str, node: &Node, read: &mut Reader<'_>) -> ServiceConfig {
         env_file: get("env_file").map_or_else(Vec::new, |node| env_files(node, read)),
         volumes: get("volumes").map_or_else(Vec::new, |node| mounts(node, read)),
         files: all_files(node, read),
-        tmpfs: get("tmpfs").map_or_else(Vec::new, |node| read.texts(node)),
+        tmpfs: get("tmpfs").map_or_else(Vec::new, |node| cached(read.texts(node))),
         ports: get("ports").map_or_else(Vec::new, |node| ports(node, process.is_some(), read)),
-        expose: get("expose").map_or_else(Vec::new, |node| read.texts(node)),
+        expose: get("expose").map_or_else(Vec::new, |node| cached(read.texts(node))),
         healthcheck: get("healthcheck").map(|node| healthcheck(node, read)),
         depends_on: get("depends_on").map_or_else(Default::default, dependencies),
         user: get("user").and_then(|node| read.text(node)),
         working_dir: get("working_dir").and_then(|node| read.text(node)),
         extra_hosts: get("extra_hosts").map_or_else(Vec::new, |node| extra_hosts(node, read)),
-        dns: get("dns").map_or_else(Vec::new, |node| read.texts(node)),
+        dns: get("dns").map_or_else(Vec::new, |node| cached(read.texts(node))),
         hostname: get("hostname").and_then(|node| read.text(node)),
-        aliases: aliases(node, read),
+        aliases: get("aliases").map_or_else(Vec::new, |node| read.texts(node)),
         init: get("init").and_then(|node| read.flag(node)),
         privileged: get("privileged")
             .and_then(|node| read.flag(node))
             .unwrap_or(false),
-        cap_add: get("cap_add").map_or_else(Vec::new, |node| read.texts(node)),
-        cap_drop: get("cap_drop").map_or_else(Vec::new, |node| read.texts(node)),
-        devices: get("devices").map_or_else(Vec::new, |node| read.texts(node)),
-        security_opt: get("security_opt").map_or_else(Vec::new, |node| read.texts(node)),
+        cap_add: get("cap_add").map_or_else(Vec::new, |node| cached(read.texts(node))),
+        cap_drop: get("cap_drop").map_or_else(Vec::new, |node| cached(read.texts(node))),
+        devices: get("devices").map_or_else(Vec::new, |node| cached(read.texts(node))),
+        security_opt: get("security_opt").map_or_else(Vec::new, |node| cached(read.texts(node))),
         ulimits: get("ulimits").map_or_else(Default::default, |node| {
             let limits = node.entries().iter();
             limits
@@ -111,6 +112,8 @@ fn decode(name: &str, node: &Node, read: &mut Reader<'_>) -> ServiceConfig {
             .unwrap_or(false),
         stop_signal: get("stop_signal").and_then(|node| read.text(node)),
         stop_grace_ms: get("stop_grace_period").and_then(|node| read.milliseconds(node)),
+        post_start: get("post_start").map_or_else(Vec::new, |node| hooks(node, read)),
+        pre_stop: get("pre_stop").map_or_else(Vec::new, |node| hooks(node, read)),
         labels: get("labels").map_or_else(Default::default, |node| {
             let labels = read.variables(node, "labels").into_iter();
             labels
@@ -126,8 +129,40 @@ fn decode(name: &str, node: &Node, read: &mut Reader<'_>) -> ServiceConfig {
                 "build" => PullPolicy::Build,
                 _ => PullPolicy::Missing,
             }),
-        restart: restart(node, read),
         process,
+        ..ServiceConfig::default()
+    };
+    restart(node, &mut config, read);
+    config.engine = engine::options(node, read);
+    config.networks =
+        get("networks").map_or_else(Default::default, |node| network::networks(node, read));
+    let joins = !config.networks.is_empty();
+    if let Some(node) = get("network_mode") {
+        config.network_mode = network::mode(node, joins, read);
+    }
+    config.replicas = replica::read_replicas(node, read);
+    if config.replicas.is_some_and(|count| count > 1) {
+        one_each(node, read);
+    }
+    config
+}
+
+/// Reports what only one container can have.
+fn one_each(node: &Node, read: &mut Reader<'_>) {
+    let mut taken: Vec<(Span, &str)> = Vec::new();
+    let networks = node.get("networks").map_or(&[][..], Node::entries);
+    for settings in networks.iter().map(|entry| &entry.value).chain([node]) {
+        for key in ["ipv4_address", "ipv6_address", "mac_address"] {
+            let fixed = settings.get(key).filter(|node| !node.is_null());
+            taken.extend(fixed.map(|node| (node.span, key)));
+        }
+    }
+    for (span, key) in taken {
+        read.report(
+            span,
+            format!("`{key}` of a service with several replicas: only one can have it"),
+        )
+        .help = Some("leave it out: each replica gets its own, and is reached by name".into());
     }
 }
 
@@ -151,42 +186,71 @@ fn reference(node: &Node, read: &mut Reader<'_>) -> Option<String> {
     None
 }
 
-/// Returns the policy of `restart`, or else the one in `deploy`.
-fn restart(node: &Node, read: &mut Reader<'_>) -> Restart {
-    let get = |node: &Node, key: &str| {
-        let found = node.get(key).filter(|node| !node.is_null());
-        found.cloned()
-    };
-    if let Some(restart) = get(node, "restart") {
-        let Some(text) = read.text(&restart) else {
-            return Restart::Unsaid;
+/// Sets the restart policy: that of `deploy.restart_policy`, or else that of `restart`, as Compose does.
+fn restart(node: &Node, config: &mut ServiceConfig, read: &mut Reader<'_>) {
+    fn get<'a>(node: &'a Node, key: &str) -> Option<&'a Node> {
+        node.get(key).filter(|node| !node.is_null())
+    }
+    let deploy = get(node, "deploy");
+    let mode = deploy.and_then(|deploy| get(deploy, "mode"));
+    if let Some(policy) = deploy.and_then(|deploy| get(deploy, "restart_policy")) {
+        let condition = get(policy, "condition").and_then(|node| read.text(node));
+        config.restart = match condition.as_deref() {
+            Some("none") => Restart::No,
+            Some("on-failure") => Restart::OnFailure,
+            _ => Restart::Always,
         };
-        return match text.split(':').next().unwrap_or_default() {
-            "no" | "false" | "" => Restart::No,
-            "on-failure" => Restart::OnFailure,
-            "always" | "unless-stopped" => Restart::Always,
-            _ => {
-                read.report(restart.span, format!("`{text}` is no restart policy"))
-                    .help =
-                    Some("it is `\"no\"`, `on-failure`, `always` or `unless-stopped`".into());
-                Restart::Unsaid
-            }
-        };
+        config.restart_attempts = get(policy, "max_attempts")
+            .and_then(|node| attempts(node, read))
+            .filter(|most| *most > 0);
+        config.restart_delay_ms = get(policy, "delay").and_then(|node| read.milliseconds(node));
+        return;
     }
-    let Some(deploy) = get(node, "deploy") else {
-        return Restart::Unsaid;
+    if let Some(policy) = get(node, "restart") {
+        (config.restart, config.restart_attempts) = short_restart(policy, read);
+    } else if mode
+        .and_then(|mode| read.text(mode))
+        .is_some_and(|mode| mode.ends_with("-job"))
+    {
+        config.restart = Restart::No;
+    }
+}
+
+/// Parses `no`, `always`, `unless-stopped` or `on-failure[:N]`.
+fn short_restart(node: &Node, read: &mut Reader<'_>) -> (Restart, Option<u32>) {
+    let Some(text) = read.text(node) else {
+        return (Restart::Unsaid, None);
     };
-    let mode = get(&deploy, "mode").and_then(|node| read.text(&node));
-    if mode.is_some_and(|mode| mode.ends_with("-job")) {
-        return Restart::No;
+    let (policy, most) = match text.split_once(':') {
+        Some((policy, most)) => (policy, Some(most)),
+        None => (text.as_str(), None),
+    };
+    let number = most.map(|most| most.parse::<u32>().ok());
+    let restart = match (policy, number) {
+        ("no" | "false" | "", None) => Restart::No,
+        ("always" | "unless-stopped", None) => Restart::Always,
+        ("on-failure", None | Some(Some(_))) => Restart::OnFailure,
+        _ => {
+            read.report(node.span, format!("`{text}` is no restart policy"))
+                .help = Some(
+                "it is `\"no\"`, `on-failure`, `on-failure:N`, `always` or `unless-stopped`".into(),
+            );
+            Restart::Unsaid
+        }
+    };
+    // Docker reads `on-failure:0` as without a limit.
+    (restart, number.flatten().filter(|most| *most > 0))
+}
+
+/// Returns a number of attempts.
+fn attempts(node: &Node, read: &mut Reader<'_>) -> Option<u32> {
+    let number = read.integer(node)?;
+    let most = u32::try_from(number).ok();
+    if most.is_none() {
+        read.report(node.span, format!("`{number}` is no number of attempts"))
+            .help = Some("write a number from 0; 0 means without a limit".into());
     }
-    let condition = get(&deploy, "restart_policy").and_then(|policy| get(&policy, "condition"));
-    match condition.and_then(|node| read.text(&node)).as_deref() {
-        Some("none") => Restart::No,
-        Some("on-failure") => Restart::OnFailure,
-        Some("any") => Restart::Always,
-        _ => Restart::Unsaid,
-    }
+    most
 }
 
 /// Returns the files of `secrets` and `configs`. If two have the same target, the later one wins.
@@ -209,24 +273,8 @@ fn files(key: &str, node: &Node, read: &mut Reader<'_>) -> Vec<PlacedFile> {
     let mut files = Vec::new();
     for item in node.items() {
         let get = |key: &str| item.get(key).filter(|node| !node.is_null());
-        let source = match (get("file"), get("content")) {
-            (Some(file), _) => {
-                let Some(path) = read.filled(file) else {
-                    continue;
-                };
-                if let Err(problem) = mount::path(&path) {
-                    read.report(
-                        file.span,
-                        format!("`{path}` is no file of the workspace: {problem}"),
-                    );
-                }
-                FileSource::Path(path)
-            }
-            (None, Some(content)) => match read.text(content) {
-                Some(text) => FileSource::Text(text),
-                None => continue,
-            },
-            (None, None) => continue,
+        let Some(source) = text_source(item, read) else {
+            continue;
         };
         let (Some(name), Some(target)) = (get("source"), get("target")) else {
             continue;
@@ -341,7 +389,165 @@ fn build(node: &Node, read: &mut Reader<'_>) -> Build {
         pull: get("pull")
             .and_then(|node| read.flag(node))
             .unwrap_or(false),
+        secrets: get("secrets").map_or_else(Vec::new, |node| build_secrets(node, read)),
+        ssh: get("ssh").map_or_else(Vec::new, |node| ssh_agents(node, read)),
+        extra_hosts: get("extra_hosts").map_or_else(Vec::new, |node| extra_hosts(node, read)),
+        shm_size: get("shm_size").and_then(|node| read.bytes(node)),
+        cache_from: get("cache_from").map_or_else(Vec::new, |node| cached(read.texts(node))),
+        contexts: get("additional_contexts").map_or_else(Vec::new, |node| contexts(node, read)),
     }
+}
+
+/// Returns the further contexts of a build.
+fn contexts(node: &Node, read: &mut Reader<'_>) -> Vec<NamedContext> {
+    let mut contexts = Vec::new();
+    for entry in node.entries() {
+        let (key, node) = (&entry.key, &entry.value);
+        if !is_stage(&key.text) {
+            read.report(
+                key.span,
+                format!("`{}` can't be the name of a context here", key.text),
+            )
+            .help = Some(
+                "it becomes a stage of the Dockerfile: lower-case letters, digits, `.`, `_` and `-`, a letter first".into(),
+            );
+        }
+        let Some(text) = read.filled(node) else {
+            continue;
+        };
+        let source = match text.split_once(':') {
+            Some(("service", name)) => ContextSource::Service {
+                name: name.to_owned(),
+                of: None,
+            },
+            Some(("docker-image", image)) => {
+                let image = image.trim_start_matches("//");
+                if let Some(problem) = image::problem(image) {
+                    read.report(node.span, format!("`{image}` is no image: {problem}"));
+                }
+                ContextSource::Image(image.to_owned())
+            }
+            found
+                if text.contains("://")
+                    || text.starts_with("git@")
+                    || matches!(found, Some(("oci-layout" | "target" | "ssh", _))) =>
+            {
+                read.report(node.span, format!("`{text}` is not fetched"))
+                    .help = Some(
+                    "a further context is a directory of the workspace, `docker-image://NAME` or `service:NAME`"
+                        .into(),
+                );
+                continue;
+            }
+            _ => {
+                if let Err(problem) = mount::path(&text) {
+                    read.report(
+                        node.span,
+                        format!("`{text}` is no build context: {problem}"),
+                    );
+                }
+                ContextSource::Directory(text)
+            }
+        };
+        contexts.push(NamedContext {
+            name: key.text.clone(),
+            source,
+        });
+    }
+    contexts
+}
+
+/// Returns whether a stage of a Dockerfile can have this name.
+fn is_stage(name: &str) -> bool {
+    name.starts_with(|c: char| c.is_ascii_lowercase())
+        && name
+            .chars()
+            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '.' | '_' | '-'))
+}
+
+/// Returns the images among the sources of a cache. The engine takes no other kind (`type=local,…`); a cache makes no
+/// difference to the result.
+fn cached(sources: Vec<String>) -> Vec<String> {
+    let image = |source: String| match source.split_once("ref=") {
+        Some((_, image)) => image.split(',').next().map(str::to_owned),
+        None => (!source.contains('=')).then_some(source),
+    };
+    sources.into_iter().filter_map(image).collect()
+}
+
+/// Returns the secrets of a build.
+fn build_secrets(node: &Node, read: &mut Reader<'_>) -> Vec<BuildSecret> {
+    let mut secrets = Vec::new();
+    for item in node.items() {
+        let get = |key: &str| item.get(key).filter(|node| !node.is_null());
+        let name = get("target").or(get("source")).unwrap_or(item);
+        let Some(id) = read.filled(name) else {
+            continue;
+        };
+        match text_source(item, read) {
+            Some(source) => secrets.push(BuildSecret { id, source }),
+            None if read.is_known(item) => {
+                read.report(item.span, format!("the secret `{id}` has no text"))
+                    .help = Some(
+                    "give it one: `{ source: NAME, content: \"${{ secrets.NAME }}\" }`, or `file` instead of `content`"
+                        .into(),
+                );
+            }
+            None => {}
+        }
+    }
+    secrets
+}
+
+/// Returns the SSH agents of a build. The path of a socket is never taken from the agent's environment (I5).
+fn ssh_agents(node: &Node, read: &mut Reader<'_>) -> Vec<SshAgent> {
+    let mut agents = Vec::new();
+    let items = match &node.value {
+        NodeValue::List(items) => items.as_slice(),
+        NodeValue::Map(_) => &[],
+        _ => std::slice::from_ref(node),
+    };
+    let mut texts: Vec<(Span, String)> = Vec::new();
+    for item in items {
+        texts.extend(read.filled(item).map(|text| (item.span, text)));
+    }
+    for entry in node.entries() {
+        let socket = read.text(&entry.value).unwrap_or_default();
+        texts.push((entry.value.span, format!("{}={socket}", entry.key.text)));
+    }
+    for (span, text) in texts {
+        match text.split_once('=') {
+            Some((id, socket)) if socket.starts_with('/') => agents.push(SshAgent {
+                id: id.to_owned(),
+                socket: socket.to_owned(),
+            }),
+            _ => {
+                read.report(span, format!("`{text}` names no socket of an SSH agent"))
+                    .help = Some(
+                    "write `ID=/path/of/the/socket`, a path on the agent's host; its environment is not read"
+                        .into(),
+                );
+            }
+        }
+    }
+    agents
+}
+
+/// Returns `file` or `content` of a secret or config.
+fn text_source(item: &Node, read: &mut Reader<'_>) -> Option<FileSource> {
+    let get = |key: &str| item.get(key).filter(|node| !node.is_null());
+    if let Some(content) = get("content").filter(|_| get("file").is_none()) {
+        return read.text(content).map(FileSource::Text);
+    }
+    let file = get("file")?;
+    let path = read.filled(file)?;
+    if let Err(problem) = mount::path(&path) {
+        read.report(
+            file.span,
+            format!("`{path}` is no file of the workspace: {problem}"),
+        );
+    }
+    Some(FileSource::Path(path))
 }
 
 fn env_files(node: &Node, read: &mut Reader<'_>) -> Vec<EnvFile> {
@@ -436,6 +642,23 @@ fn long_mount(node: &Node, read: &mut Reader<'_>) -> Option<Mount> {
             return None;
         }
     };
+    let bind = node.get("bind").and_then(|bind| bind.get("propagation"));
+    let propagation = bind.and_then(|node| read.text(node)?.parse().ok());
+    if let Some(why) = propagation.and_then(|found| mount::not_propagated(&kind, found)) {
+        let span = bind.map_or(node.span, |bind| bind.span);
+        read.report(span, format!("`propagation` does nothing here: {why}"));
+    }
+    let subpath_node = node.get("volume").and_then(|volume| volume.get("subpath"));
+    let subpath = subpath_node.and_then(|node| read.text(node));
+    if let Some(path) = &subpath {
+        let problem = match &kind {
+            MountKind::Named(_) | MountKind::Anonymous => mount::subpath(path).err(),
+            _ => Some("only a volume has one".to_owned()),
+        };
+        if let (Some(problem), Some(node)) = (problem, subpath_node) {
+            read.report(node.span, format!("`{path}` is no subpath: {problem}"));
+        }
+    }
     let memory = |key: &str| node.get("tmpfs").and_then(|node| node.get(key));
     let no_copy = node.get("volume").and_then(|node| node.get("nocopy"));
     Some(Mount {
@@ -448,6 +671,8 @@ fn long_mount(node: &Node, read: &mut Reader<'_>) -> Option<Mount> {
         tmpfs_size: memory("size").and_then(|node| read.bytes(node)),
         tmpfs_mode: memory("mode").and_then(|node| mode(node, read)),
         no_copy: no_copy.and_then(|node| read.flag(node)) == Some(true),
+        subpath,
+        propagation,
     })
 }
 
@@ -550,11 +775,38 @@ fn healthcheck(node: &Node, read: &mut Reader<'_>) -> Healthcheck {
         test,
         interval_ms: get("interval").and_then(|node| read.milliseconds(node)),
         timeout_ms: get("timeout").and_then(|node| read.milliseconds(node)),
+        start_interval_ms: get("start_interval").and_then(|node| read.milliseconds(node)),
         start_period_ms: get("start_period").and_then(|node| read.milliseconds(node)),
         retries: get("retries")
             .and_then(|node| read.integer(node))
             .and_then(|retries| u32::try_from(retries).ok()),
     }
+}
+
+fn hooks(node: &Node, read: &mut Reader<'_>) -> Vec<Hook> {
+    let items = node.items().iter();
+    items.filter_map(|item| hook(item, read)).collect()
+}
+
+fn hook(node: &Node, read: &mut Reader<'_>) -> Option<Hook> {
+    let get = |key: &str| node.get(key).filter(|node| !node.is_null());
+    let said = get("command")?;
+    let command = read.words(said);
+    if command.is_empty() && read.is_known(said) && said.items().iter().all(|w| read.is_known(w)) {
+        read.report(said.span, "the hook has no command".into())
+            .help = Some("`command` is a list of words, the program first, or a text".into());
+    }
+    let environment = get("environment").map(|node| read.variables(node, "environment"));
+    let environment = environment.unwrap_or_default().into_iter();
+    Some(Hook {
+        command,
+        user: get("user").and_then(|node| read.text(node)),
+        privileged: get("privileged").and_then(|node| read.flag(node)) == Some(true),
+        working_dir: get("working_dir").and_then(|node| read.text(node)),
+        environment: environment
+            .filter_map(|(name, value)| Some((name, value?)))
+            .collect(),
+    })
 }
 
 fn dependencies(node: &Node) -> indexmap::IndexMap<String, Dependency> {
@@ -566,11 +818,14 @@ fn dependencies(node: &Node) -> indexmap::IndexMap<String, Dependency> {
         };
         let required =
             entry.value.get("required").map(|node| &node.value) != Some(&NodeValue::Bool(false));
+        let restart =
+            entry.value.get("restart").map(|node| &node.value) == Some(&NodeValue::Bool(true));
         (
             entry.key.text.clone(),
             Dependency {
                 condition,
                 required,
+                restart,
             },
         )
     };
@@ -596,25 +851,6 @@ fn extra_hosts(node: &Node, read: &mut Reader<'_>) -> Vec<String> {
         }
     }
     lines
-}
-
-/// Returns `aliases`, and those under Compose's `networks`.
-fn aliases(node: &Node, read: &mut Reader<'_>) -> Vec<String> {
-    let mut aliases = node
-        .get("aliases")
-        .map_or_else(Vec::new, |node| read.texts(node));
-    for network in node.get("networks").map_or(&[][..], Node::entries) {
-        let more = network
-            .value
-            .get("aliases")
-            .map_or_else(Vec::new, |node| read.texts(node));
-        for alias in more {
-            if !aliases.contains(&alias) {
-                aliases.push(alias);
-            }
-        }
-    }
-    aliases
 }
 
 fn ulimit(node: &Node, read: &mut Reader<'_>) -> Option<Ulimit> {

@@ -38,8 +38,21 @@ pub fn problem(text: &str) -> Option<&'static str> {
     }
 }
 
+/// Returns whether a reference names the same image for ever: by its digest, or by an engine's id `sha256:…`.
+pub fn is_fixed(text: &str) -> bool {
+    match text.split_once('@') {
+        Some(_) => problem(text).is_none(),
+        None => is_id(text),
+    }
+}
+
+/// Returns whether a reference is an engine's id of an image: no registry has it.
+pub fn is_id(text: &str) -> bool {
+    text.starts_with("sha256:") && is_digest(text)
+}
+
 /// Returns whether the first part of a name is a registry's host.
-fn is_host(part: &str) -> bool {
+pub(crate) fn is_host(part: &str) -> bool {
     part == "localhost" || part.contains(['.', ':']) || part.chars().any(|c| c.is_ascii_uppercase())
 }
 
@@ -67,7 +80,26 @@ fn is_digest(digest: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::problem;
+    use super::{is_fixed, is_id, problem};
+
+    #[test]
+    fn only_digests_and_ids_name_one_image_for_ever() {
+        let digest = format!("sha256:{}", "0a".repeat(32));
+        let named = format!("localhost:5000/db:16@{digest}");
+        assert!(is_fixed(&named) && !is_id(&named));
+        assert!(is_fixed(&digest) && is_id(&digest));
+        for text in [
+            "db",
+            "db:16",
+            "sha256:0a",
+            "sha256",
+            "db@",
+            "db@sha256:0a",
+            "$x@",
+        ] {
+            assert!(!is_fixed(text), "{text}");
+        }
+    }
 
     #[test]
     fn references_that_the_engine_refuses_are_found() {

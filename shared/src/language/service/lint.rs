@@ -1,47 +1,22 @@
 //! Warns about keys of a service that are accepted but don't work as in Compose, and explains the difference.
 
+use super::splice::networks_map;
 use crate::diagnostic::{Diagnostic, Severity, Span};
+use crate::expr::TemplateProgram;
 use crate::language::interpolation;
-use crate::node::{Entry, Node, NodeValue};
+use crate::language::keys::service::DEFINITION;
+use crate::language::shape::effect;
+use crate::node::{Entry, Node, NodeValue, Template};
 
 const INSTEAD: &[(&str, &str)] = &[
     (
         "container_name",
         "containers are named per cell; services reach each other by service name and `aliases`",
     ),
-    (
-        "networks",
-        "each cell has one network of its own; `aliases` are kept",
-    ),
     ("logging", "logs are collected and kept with the run"),
-    (
-        "tty",
-        "containers have no terminal here: a shell as the command ends at once",
-    ),
-    (
-        "stdin_open",
-        "containers have no input here: a shell as the command ends at once",
-    ),
     ("attach", "the output of all services is kept"),
     ("develop", "files don't change while a cell runs"),
-    ("annotations", "they are for other runtimes"),
-    ("label_file", "write `labels`"),
-    ("mem_reservation", "a cell reserves by `cell.resources`"),
-    ("memswap_limit", LIMITS),
-    ("mem_swappiness", LIMITS),
-    ("oom_kill_disable", LIMITS),
-    ("oom_score_adj", LIMITS),
-    ("cpu_count", LIMITS),
     ("cpu_percent", LIMITS),
-    ("cpu_period", LIMITS),
-    ("cpu_quota", LIMITS),
-    ("cpu_rt_period", LIMITS),
-    ("cpu_rt_runtime", LIMITS),
-    ("cpu_shares", LIMITS),
-    ("cpuset", LIMITS),
-    ("blkio_config", LIMITS),
-    ("cgroup_parent", LIMITS),
-    ("storage_opt", "the engine's own setting holds"),
     ("isolation", "there are no Windows containers"),
     (
         "pull_refresh_after",
@@ -65,100 +40,97 @@ pub fn lint(definition: &Node, diagnostics: &mut Vec<Diagnostic>) {
         match key {
             "ports" => published(&entry.value, diagnostics),
             "environment" | "env" => without_value(entry, diagnostics),
-            "restart" => restart(entry, diagnostics),
-            "networks" => addresses(&entry.value, diagnostics),
+            "networks" => networks(&entry.value, diagnostics),
             "build" => build(&entry.value, diagnostics),
             "deploy" => deploy(&entry.value, diagnostics),
             _ => {}
         }
     }
+    // What was reported above, with its own advice, is reported once.
+    effect::warn(&DEFINITION, definition, diagnostics);
 }
 
 fn unused(span: Span, key: &str, instead: &str) -> Diagnostic {
     Diagnostic::warning(span, format!("`{key}` is not used")).with_help(instead)
 }
 
-/// Warns about policies that would restart a service.
-fn restart(entry: &Entry, diagnostics: &mut Vec<Diagnostic>) {
-    let policy = entry.value.as_text().unwrap_or_default();
-    let instead = match policy.split(':').next().unwrap_or_default() {
-        "always" | "unless-stopped" => {
-            "a service that exits unexpectedly fails the step in progress; a step restarts it with `container: { restart: X }`"
-        }
-        "on-failure" => {
-            "it may end with exit code 0; any other fails the step in progress, and nothing is restarted"
-        }
-        _ => return,
-    };
-    diagnostics.push(unused(entry.key.span, "restart", instead));
-}
-
-/// Warns about addresses that a configuration may rely on.
-fn addresses(node: &Node, diagnostics: &mut Vec<Diagnostic>) {
-    for item in node.items() {
-        addresses(item, diagnostics);
-    }
-    for setting in node
-        .entries()
-        .iter()
-        .flat_map(|entry| entry.value.entries())
-    {
-        let key = setting.key.text.as_str();
-        if key.ends_with("_address") || key == "link_local_ips" {
-            diagnostics.push(unused(
-                setting.key.span,
-                key,
-                "addresses are given per cell: services reach each other by name",
-            ));
-        }
+/// Warns about settings of a service's networks that have no effect.
+fn networks(node: &Node, diagnostics: &mut Vec<Diagnostic>) {
+    for network in networks_map(node).entries() {
+        let settings = network.value.entries().iter();
+        let unknown = settings.filter(|setting| setting.key.text == "interface_name");
+        diagnostics.extend(unknown.map(|setting| {
+            let advice = "the engine names the interfaces";
+            unused(setting.key.span, "interface_name", advice)
+        }));
     }
 }
 
 fn build(node: &Node, diagnostics: &mut Vec<Diagnostic>) {
+    if let Some(args) = node.get("args") {
+        secrets_in_args(args, diagnostics);
+    }
     for entry in node.entries() {
         let instead = match entry.key.text.as_str() {
-            "cache_from" | "cache_to" => "an image that was built already isn't built again",
+            "cache_to" => "an image that was built already isn't built again",
             "tags" => "the image has the name under `image`",
             "platforms" => "the image is built for the engine's platform, or for `platform`",
-            "shm_size" | "ulimits" | "isolation" => "the engine's own setting holds",
-            "provenance" | "sbom" => "the classic builder makes none",
+            "ulimits" | "isolation" => "the engine's own setting holds",
+            "provenance" | "sbom" => "the image is used here and isn't published",
             _ => continue,
         };
         diagnostics.push(unused(entry.key.span, &entry.key.text, instead));
     }
 }
 
+/// Warns about secrets in build arguments: they stay in the image's history, where everybody who has the image reads them.
+fn secrets_in_args(node: &Node, diagnostics: &mut Vec<Diagnostic>) {
+    let items = node.items().iter();
+    let values = node.entries().iter().map(|entry| &entry.value);
+    for value in items.chain(values) {
+        if !value.items().is_empty() || !value.entries().is_empty() {
+            secrets_in_args(value, diagnostics);
+        }
+        let Some(text) = value.as_text().filter(|_| value.is_template()) else {
+            continue;
+        };
+        let template = Template {
+            text: text.to_owned(),
+            span: value.span,
+        };
+        let Ok(program) = TemplateProgram::parse(&template) else {
+            continue;
+        };
+        let mut references = program.references();
+        let Some(found) = references.find(|reference| reference.root == "secrets") else {
+            continue;
+        };
+        let name = found.path.first().and_then(|part| part.key.name());
+        let message = format!(
+            "the secret{} in `args` stays readable in the image's history",
+            name.map_or_else(String::new, |name| format!(" `{name}`"))
+        );
+        let help = "give it by `build: { secrets: … }`, and read it in the Dockerfile by `RUN --mount=type=secret`";
+        diagnostics.push(Diagnostic::warning(value.span, message).with_help(help));
+    }
+}
+
 fn deploy(node: &Node, diagnostics: &mut Vec<Diagnostic>) {
     for entry in node.entries() {
-        match entry.key.text.as_str() {
-            key @ ("labels" | "update_config" | "rollback_config" | "placement"
-            | "endpoint_mode") => diagnostics.push(unused(
+        let key = entry.key.text.as_str();
+        let of_clusters = [
+            "labels",
+            "update_config",
+            "rollback_config",
+            "placement",
+            "endpoint_mode",
+        ];
+        if of_clusters.contains(&key) {
+            diagnostics.push(unused(
                 entry.key.span,
                 key,
                 "it is for clusters; of `deploy` limits are used",
-            )),
-            "resources" => {
-                let reservations = entry.value.entries().iter();
-                diagnostics.extend(
-                    reservations
-                        .filter(|entry| entry.key.text == "reservations")
-                        .map(|entry| {
-                            let instead = "a cell reserves by `cell.resources`";
-                            unused(entry.key.span, "reservations", instead)
-                        }),
-                );
-            }
-            "restart_policy" => {
-                let condition = entry.value.get("condition").and_then(Node::as_text);
-                if condition != Some("none") {
-                    diagnostics.push(unused(
-                        entry.key.span,
-                        "restart_policy",
-                        "nothing is restarted",
-                    ));
-                }
-            }
-            _ => {}
+            ));
         }
     }
 }
@@ -216,7 +188,7 @@ fn without_value(entry: &Entry, diagnostics: &mut Vec<Diagnostic>) {
 }
 
 /// Keys in which `$` is not reported: those that Compose does not have, and `extends`.
-const OWN: [&str; 4] = ["process", "ready", "start", "extends"];
+const OWN: [&str; 5] = ["process", "ready", "start", "extends", "artifacts"];
 
 /// Reports `$VAR`, `${VAR}` and `$$` in a spec's own service. Compose would expand them in its own file.
 pub fn expansions(service: &Node, diagnostics: &mut Vec<Diagnostic>) {
@@ -265,6 +237,31 @@ fn point(node: &Node, severity: Severity, diagnostics: &mut Vec<Diagnostic>) {
                 ..problem
             }
             .with_help(help),
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_secret_in_build_arguments_is_told_in_each_form() {
+        let told = |args: &str| {
+            let text = format!("{{ build: {{ context: ., args: {args} }} }}");
+            let node = crate::language::parse::parse(0, &text, &mut Vec::new()).unwrap();
+            let mut found = Vec::new();
+            lint(&node, &mut found);
+            let messages = found.into_iter().map(|found| found.message);
+            messages.collect::<Vec<_>>().join("; ")
+        };
+        let text = "the secret `NPM` in `args` stays readable in the image's history";
+        assert_eq!(told("{ TOKEN: '${{ secrets.NPM }}' }"), text);
+        assert_eq!(told("['TOKEN=x-${{ secrets.NPM }}']"), text);
+        assert_eq!(
+            told("{ TAG: '${{ matrix.tag }}', TEXT: 'secrets.NPM' }"),
+            ""
         );
     }
 }

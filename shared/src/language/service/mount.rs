@@ -1,6 +1,6 @@
 //! Parses mounts in Compose's short form `SOURCE:TARGET[:OPTIONS]`, and checks their paths.
 
-use super::{Mount, MountKind};
+use super::{Mount, MountKind, Propagation};
 
 /// Problem with a mount, and advice on how to write it.
 pub struct Unfit {
@@ -29,21 +29,29 @@ pub fn short(text: &str) -> Result<Mount, Unfit> {
         return Err(unfit("the path in the container is absolute"));
     }
     let (mut read_only, mut no_copy) = (false, false);
+    let mut propagation = None;
     for option in options.split(',').filter(|option| !option.is_empty()) {
         match option {
             "ro" => read_only = true,
             "nocopy" => no_copy = true,
-            "rw" | "z" | "Z" | "cached" | "delegated" | "consistent" | "private" | "rprivate" => {}
-            "shared" | "rshared" | "slave" | "rslave" => {
-                return Err(unfit("mounts are not shared with the host"));
-            }
-            _ => return Err(unfit("its options are `ro`, `rw` and `nocopy`")),
+            "rw" | "z" | "Z" | "cached" | "delegated" | "consistent" => {}
+            other => match other.parse() {
+                Ok(found) => propagation = Some(found),
+                Err(_) => {
+                    return Err(unfit(
+                        "its options are `ro`, `rw`, `nocopy`, and `rslave` or another propagation",
+                    ));
+                }
+            },
         }
     }
     let kind = match source {
         None => MountKind::Anonymous,
         Some(source) => kind(source).map_err(|why| unfit(&why))?,
     };
+    if let Some(why) = propagation.and_then(|propagation| not_propagated(&kind, propagation)) {
+        return Err(unfit(why));
+    }
     Ok(Mount {
         kind,
         target: target.to_owned(),
@@ -51,7 +59,31 @@ pub fn short(text: &str) -> Result<Mount, Unfit> {
         tmpfs_size: None,
         tmpfs_mode: None,
         no_copy,
+        subpath: None,
+        propagation,
     })
+}
+
+/// Returns why a mount can't have a propagation, or `None` if it can.
+pub fn not_propagated(kind: &MountKind, propagation: Propagation) -> Option<&'static str> {
+    match kind {
+        // A mount that stays there would keep the agent from removing its copy of the workspace.
+        MountKind::Bind(path) if propagation.reaches_host() && !path.starts_with('/') => Some(
+            "mounts are not shared with the agent's copy of the workspace: only a path of its host can be `shared`",
+        ),
+        MountKind::Bind(_) => None,
+        _ => Some("only a path has a propagation"),
+    }
+}
+
+/// Checks a path in a volume. Returns the problem with it.
+pub fn subpath(path: &str) -> Result<(), String> {
+    match path {
+        "" => Err("the path is empty".into()),
+        _ if path.starts_with('/') => Err("the path is relative to the volume".into()),
+        _ if path.split('/').any(|part| part == "..") => Err("the path leaves the volume".into()),
+        _ => Ok(()),
+    }
 }
 
 /// Returns whether a source is a path or a volume's name.
@@ -105,6 +137,23 @@ mod tests {
     use super::*;
 
     #[test]
+    fn only_paths_of_the_host_are_shared_with_it() {
+        let of = |text: &str| short(text).ok().and_then(|mount| mount.propagation);
+        assert_eq!(of("/mnt:/b:rshared"), Some(Propagation::Rshared));
+        assert_eq!(of("./a:/b:slave"), Some(Propagation::Slave));
+        let why = short("./a:/b:shared").err().map(|unfit| unfit.problem);
+        assert!(why.is_some_and(|why| why.contains("copy of the workspace")));
+    }
+
+    #[test]
+    fn a_subpath_stays_in_its_volume() {
+        assert!(subpath("a/b").is_ok());
+        for wrong in ["", "/a", "a/../../b"] {
+            assert!(subpath(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
     fn compose_s_short_forms_are_read() {
         let read = |text: &str| {
             short(text)
@@ -123,6 +172,10 @@ mod tests {
             Some((MountKind::Named("data".into()), "/b".into(), false))
         );
         assert_eq!(read("/b"), Some((MountKind::Anonymous, "/b".into(), false)));
+        assert_eq!(
+            read("/mnt:/b:ro,rslave"),
+            Some((bind("/mnt"), "/b".into(), true))
+        );
         for text in [
             "",
             "a",
@@ -133,6 +186,8 @@ mod tests {
             "~/a:/b",
             "a:/b:xx",
             "a:/b:ro:x",
+            "a:/b:rslave",
+            "./a:/b:rshared",
         ] {
             assert_eq!(read(text), None, "{text}");
         }

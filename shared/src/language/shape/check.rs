@@ -6,6 +6,7 @@ use super::{Kind, Leaf, Rule, Table};
 use crate::diagnostic::{Diagnostic, Span};
 use crate::language::quantity;
 use crate::node::{Entry, Node, NodeValue, Text, holds_interpolation};
+use crate::time::Date;
 
 /// Checks `node` against `kind`. `what` is its name in messages, such as "`timeout`" or "an item of `ports`".
 pub fn check(kind: &Kind, node: &Node, what: &str, diagnostics: &mut Vec<Diagnostic>) {
@@ -294,6 +295,7 @@ impl Checker<'_> {
             Leaf::Duration => quantity::duration_of(node).is_some() && !is_bool(node),
             Leaf::Bytes => quantity::bytes_of(node).is_some() && !is_bool(node),
             Leaf::Cpus => quantity::millicpus_of(node).is_some() && !is_bool(node),
+            Leaf::Date => text.is_some_and(|text| Date::parse(text).is_some()),
             Leaf::Enum(words) => text.is_some_and(|text| words.contains(&text)),
         };
         if node.is_template() {
@@ -359,6 +361,9 @@ fn advice(kind: &Kind, node: &Node) -> Option<String> {
         (Kind::Leaf(Leaf::Enum(words)), NodeValue::Text(text)) => {
             closest(text, words.iter().copied()).map(|meant| format!("did you mean `{meant}`?"))
         }
+        (Kind::Leaf(Leaf::Date), NodeValue::Text(_)) => Some(
+            "it is the last day (UTC) on which this may be skipped; the condition of a repetition belongs under `poll` or `sse`".into(),
+        ),
         (Kind::Single(..), _) => {
             Some("name the variable: `foreach: { item: [a, b] }`, read as `${{ item }}`".into())
         }

@@ -41,10 +41,11 @@ pub(super) enum ContextError {
     },
 }
 
-/// Packs `directory`. The paths in `always` are never excluded; `extra` adds files (path, content) that no pattern
+/// Packs `directory`, as the directory `below` of the archive unless that is empty. The paths in `always` are never excluded; `extra` adds files (path, content) that no pattern
 /// excludes.
 pub(super) fn pack(
     directory: &Root,
+    below: &str,
     always: &[&str],
     extra: &[(&str, &str)],
 ) -> Result<Packed, ContextError> {
@@ -65,7 +66,7 @@ pub(super) fn pack(
         })?;
     let mut paths = walk.paths;
     paths.sort();
-    write(directory, &paths, extra).map_err(|error| ContextError::Pack {
+    write((directory, below), &paths, extra).map_err(|error| ContextError::Pack {
         directory: directory.path().to_owned(),
         error,
     })
@@ -119,18 +120,31 @@ impl Write for Hashing {
     }
 }
 
-fn write(root: &Root, paths: &[PathBuf], extra: &[(&str, &str)]) -> io::Result<Packed> {
+fn write(
+    (root, below): (&Root, &str),
+    paths: &[PathBuf],
+    extra: &[(&str, &str)],
+) -> io::Result<Packed> {
     let file = crate::runtime::docker::copy::unnamed_file()?;
     let mut archive = tar::Builder::new(Hashing {
         file,
         digest: Sha256::new(),
     });
+    if !below.is_empty() {
+        // The directory itself, which may be empty.
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(tar::EntryType::Directory);
+        header.set_mode(0o755);
+        header.set_size(0);
+        archive.append_data(&mut header, below, io::empty())?;
+    }
     for path in paths {
         let parent = root.below(path.parent().unwrap_or(Path::new("")))?;
         let name = path.file_name().unwrap_or_default();
         // Without times, owners and umask: only content, kind and the executable bit.
         let mode = tar::HeaderMode::Deterministic;
-        tree::append(&mut archive, parent.directory(), name, path, mode)?;
+        let at = Path::new(below).join(path);
+        tree::append(&mut archive, parent.directory(), name, &at, mode)?;
     }
     for (path, content) in extra {
         let mut header = tar::Header::new_gnu();
@@ -231,13 +245,24 @@ mod tests {
         let (one, two) = (make(), make());
         std::fs::write(two.path().join("x.log"), "noise").unwrap();
         let digest = |dir: &tempfile::TempDir| {
-            pack(&Root::open(dir.path()).unwrap(), &[], &[])
+            pack(&Root::open(dir.path()).unwrap(), "", &[], &[])
                 .unwrap()
                 .digest
         };
         assert_eq!(digest(&one), digest(&two));
         std::fs::write(two.path().join("src/a"), "2").unwrap();
         assert_ne!(digest(&one), digest(&two));
+    }
+
+    #[test]
+    fn a_context_holds_nothing_of_the_host_while_links_are_swapped() {
+        use std::io::Read;
+        crate::swapper::Swapper::start().race(|work| {
+            let mut packed = pack(&Root::open(work).unwrap(), "", &["dir/inner"], &[]).ok()?;
+            let mut bytes = Vec::new();
+            packed.archive.read_to_end(&mut bytes).unwrap();
+            Some(bytes)
+        });
     }
 
     #[test]
@@ -250,6 +275,7 @@ mod tests {
         std::fs::write(dir.path().join(".dockerignore"), "*\n!d/keep\n").unwrap();
         let packed = pack(
             &Root::open(dir.path()).unwrap(),
+            "",
             &["Dockerfile"],
             &[("extra", "y")],
         )
@@ -261,5 +287,22 @@ mod tests {
             .collect();
         names.sort();
         assert_eq!(names, ["Dockerfile", "d/keep", "extra"]);
+    }
+
+    #[test]
+    fn a_directory_can_be_packed_as_one_beside_the_dockerfile() {
+        let dir = tempfile::tempdir().unwrap();
+        let names = || {
+            let root = Root::open(dir.path()).unwrap();
+            let packed = pack(&root, "context", &[], &[("D", "FROM x")]).unwrap();
+            let mut archive = tar::Archive::new(packed.archive);
+            let entries = archive.entries().unwrap();
+            entries
+                .map(|e| e.unwrap().path().unwrap().display().to_string())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(names(), ["context", "D"]);
+        std::fs::write(dir.path().join("a"), "x").unwrap();
+        assert_eq!(names(), ["context", "context/a", "D"]);
     }
 }

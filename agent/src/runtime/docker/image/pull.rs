@@ -1,19 +1,20 @@
 //! Pulls an image with the user's credentials. Retries with growing pauses if the network or the registry fails, within
 //! a deadline.
 
-use super::Ready;
+use super::trace::Layers;
+use super::{Doing, Ready};
 use super::{auth, reference};
 use crate::clock::Stopwatch;
 use crate::runtime::contract::{Fault, Prepared, RuntimeError};
 use crate::runtime::docker::client::Engine;
 use crate::runtime::docker::error::{Said, judge, runtime, said, status};
+use crate::runtime::docker::lock::lock;
 use crate::runtime::docker::settings::DockerSettings;
 use bollard::auth::DockerCredentials;
 use bollard::errors::Error;
 use bollard::models::CreateImageInfo;
 use bollard::query_parameters::CreateImageOptionsBuilder;
 use futures::StreamExt;
-use std::collections::HashMap;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -41,15 +42,19 @@ pub(super) async fn pull(
     settings: DockerSettings,
     image: String,
     platform: Option<String>,
+    doing: Doing,
 ) -> Result<Ready, RuntimeError> {
     let limit = Duration::from_secs(settings.pull_timeout_s);
-    let progress = Progress::default();
+    let progress = Progress {
+        layers: Mutex::default(),
+        doing,
+    };
     let began = Stopwatch::start();
     let pulling = tries(&engine, &settings, &image, platform.as_deref(), &progress);
     match tokio::time::timeout(limit, pulling).await {
         Ok(Ok(())) => {
             let detail = format!("{image}, pulled in {:.1}s", began.elapsed().as_secs_f64());
-            Ok((image, Some(Prepared::Pulled(detail))))
+            Ok((image.clone(), Some(Prepared::Pulled { image, detail })))
         }
         Ok(Err(error)) => Err(error),
         Err(_) => Err(RuntimeError::new(
@@ -143,10 +148,10 @@ async fn once(
     there.map(drop).map_err(PullFailed::NotThere)
 }
 
-/// Progress of a pull, by layer.
-#[derive(Default)]
+/// Progress of a pull.
 struct Progress {
-    layers: Mutex<HashMap<String, String>>,
+    layers: Mutex<Layers>,
+    doing: Doing,
 }
 
 impl Progress {
@@ -154,46 +159,16 @@ impl Progress {
         let (Some(layer), Some(status)) = (line.id, line.status) else {
             return;
         };
-        let mut layers = self
-            .layers
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        let news = layers.get(&layer) != Some(&status);
-        if news {
-            tracing::debug!(image, layer, status, "pull");
-            layers.insert(layer, status);
-        }
+        tracing::trace!(image, layer, status, "pull");
+        let bytes = line.progress_detail;
+        let bytes = bytes.and_then(|detail| Some((detail.current?, detail.total?)));
+        let mut layers = lock(&self.layers);
+        layers.note(&layer, &status, bytes);
+        let summary = layers.summary();
+        self.doing.set(summary.clone(), summary);
     }
 
     fn summary(&self) -> String {
-        let layers = self
-            .layers
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        let done = layers
-            .values()
-            .filter(|status| matches!(status.as_str(), "Pull complete" | "Already exists"))
-            .count();
-        format!("{done} of {} layers done", layers.len())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn progress_counts_layers() {
-        let progress = Progress::default();
-        let line = |id: &str, status: &str| CreateImageInfo {
-            id: Some(id.into()),
-            status: Some(status.into()),
-            ..CreateImageInfo::default()
-        };
-        progress.note("i", line("a", "Downloading"));
-        progress.note("i", line("b", "Already exists"));
-        progress.note("i", line("a", "Pull complete"));
-        progress.note("i", line("c", "Waiting"));
-        assert_eq!(progress.summary(), "2 of 3 layers done");
+        lock(&self.layers).summary()
     }
 }

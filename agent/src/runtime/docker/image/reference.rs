@@ -6,11 +6,16 @@ pub(super) const HUB: &str = "https://index.docker.io/v1/";
 /// Returns the registry's key in Docker's configuration.
 pub(super) fn registry(reference: &str) -> &str {
     match reference.split_once('/') {
-        Some((host, _)) if host.contains(['.', ':']) || host == "localhost" => match host {
-            "docker.io" | "index.docker.io" | "registry-1.docker.io" => HUB,
-            host => host,
-        },
+        Some((host, _)) if host.contains(['.', ':']) || host == "localhost" => key(host),
         _ => HUB,
+    }
+}
+
+/// Returns a registry host's key in Docker's configuration.
+pub(super) fn key(host: &str) -> &str {
+    match host {
+        "docker.io" | "index.docker.io" | "registry-1.docker.io" => HUB,
+        host => host,
     }
 }
 

@@ -77,6 +77,17 @@ pub struct Subnets {
     pub v6: String,
 }
 
+/// Answer to the wish for a certain subnet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Claim {
+    /// It is taken for the caller.
+    Taken,
+    /// Another network of this process overlaps it.
+    Ours,
+    /// Something else on this machine overlaps it.
+    Foreign,
+}
+
 /// Settings that describe no pool of subnets.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidPool {
@@ -150,6 +161,17 @@ impl Allocator {
         })
     }
 
+    /// Returns the number of subnets that are not known to be in use.
+    pub fn free(&self) -> u32 {
+        let free = |net: &Net4| {
+            !self.ours.contains(net) && !self.foreign.iter().any(|taken| taken.overlaps(net))
+        };
+        let nets = self.pools.iter().flat_map(|pool| {
+            (0..pool.parts(self.prefix)).map(|index| pool.part(self.prefix, index))
+        });
+        u32::try_from(nets.filter(free).count()).unwrap_or(u32::MAX)
+    }
+
     /// Replaces the list of subnets that others use.
     pub fn set_foreign(&mut self, taken: Vec<Net4>) {
         self.foreign = taken
@@ -172,7 +194,9 @@ impl Allocator {
             for step in 0..parts {
                 let index = self.next.wrapping_add(step) % parts;
                 let net = pool.part(self.prefix, index);
-                if self.ours.contains(&net) || self.foreign.iter().any(|f| f.overlaps(&net)) {
+                if self.ours.iter().any(|ours| ours.overlaps(&net))
+                    || self.foreign.iter().any(|f| f.overlaps(&net))
+                {
                     continue;
                 }
                 self.next = index.wrapping_add(1);
@@ -185,6 +209,28 @@ impl Allocator {
             }
         }
         None
+    }
+
+    /// Takes a certain subnet, which may be outside of the pools.
+    pub fn claim(&mut self, net: Net4) -> Claim {
+        if self.ours.iter().any(|ours| ours.overlaps(&net)) {
+            return Claim::Ours;
+        }
+        if self.foreign.iter().any(|foreign| foreign.overlaps(&net)) {
+            return Claim::Foreign;
+        }
+        self.ours.insert(net);
+        Claim::Taken
+    }
+
+    /// Returns the subnets of a network whose IPv4 subnet is fixed.
+    pub fn subnets_of(&self, net: Net4) -> Subnets {
+        // Numbers that the pools don't use: they have at most three ranges of 2^14 subnets.
+        let number = 0xc000 | (net.base >> 8) & 0x3fff;
+        Subnets {
+            v4: net,
+            v6: self.six(number),
+        }
     }
 
     /// Gives a subnet back.
@@ -238,6 +284,17 @@ mod tests {
     }
 
     #[test]
+    fn what_others_use_is_not_free() {
+        let pools = ["10.0.0.0/24".to_owned()];
+        let mut allocator = Allocator::new(&pools, 28, "fd00:1:2::/48", 0).unwrap();
+        assert_eq!(allocator.free(), 16);
+        allocator.set_foreign(vec![Net4::parse("10.0.0.0/27").unwrap()]);
+        assert_eq!(allocator.free(), 14);
+        allocator.take().unwrap();
+        assert_eq!(allocator.free(), 13);
+    }
+
+    #[test]
     fn every_subnet_is_given_once_and_again_after_it_came_back() {
         let mut all = allocator(&["10.0.0.0/26"], 28, 3);
         let given: Vec<_> = std::iter::from_fn(|| all.take()).collect();
@@ -266,6 +323,21 @@ mod tests {
         all.refuse(first.v4);
         assert_ne!(all.take().unwrap().v4, first.v4);
         assert_eq!(all.take(), None);
+    }
+
+    #[test]
+    fn a_fixed_subnet_is_given_to_one_at_a_time_and_pools_leave_it_out() {
+        let mut all = allocator(&["10.0.0.0/27"], 28, 0);
+        let fixed = Net4::parse("10.0.0.0/28").unwrap();
+        assert_eq!(all.claim(fixed), Claim::Taken);
+        assert_eq!(all.claim(Net4::parse("10.0.0.0/24").unwrap()), Claim::Ours);
+        assert_eq!(all.take().unwrap().v4.to_string(), "10.0.0.16/28");
+        assert_eq!(all.take(), None);
+        all.give_back(fixed);
+        assert_eq!(all.claim(fixed), Claim::Taken);
+        all.set_foreign(vec![Net4::parse("192.168.0.0/16").unwrap()]);
+        let taken = Net4::parse("192.168.7.0/24").unwrap();
+        assert_eq!(all.claim(taken), Claim::Foreign);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Rewrites a service of a Compose file with a spec's keys: profiles become `start: manual`, links become aliases, and
 //! secrets and configs include the file's definitions of them.
 
+use super::profiles::Profiles;
 use super::top::is_external;
 use super::variables::Variables;
 use crate::diagnostic::{Diagnostic, Span};
@@ -21,73 +22,144 @@ pub fn is_unsupported(key: &str) -> bool {
     why_unsupported(key).is_some()
 }
 
-/// Rewrites the keys that only a Compose file has. `file` is the whole Compose file.
-pub fn own_words(
-    entry: &mut Entry,
-    file: &Node,
-    variables: &mut Variables,
-    links: &mut Vec<Link>,
-    diagnostics: &mut Vec<Diagnostic>,
-) {
-    let NodeValue::Map(keys) = &mut entry.value.value else {
+/// What a service of a Compose file is rewritten with.
+pub struct Words<'w> {
+    /// The merged Compose files.
+    pub file: &'w Node,
+    pub variables: &'w mut Variables,
+    pub profiles: &'w mut Profiles,
+    /// Further names that services get.
+    pub links: &'w mut Vec<Link>,
+}
+
+impl Words<'_> {
+    /// Rewrites the keys that only a Compose file has.
+    pub fn rewrite(&mut self, entry: &mut Entry, diagnostics: &mut Vec<Diagnostic>) {
+        let NodeValue::Map(keys) = &mut entry.value.value else {
+            return;
+        };
+        let mut more = Vec::new();
+        keys.retain_mut(|key| match key.key.text.as_str() {
+            "profiles" => {
+                if !self.profiles.start(&key.value) {
+                    more.push(manual(key.key.span));
+                }
+                false
+            }
+            "links" => {
+                more.push(self.linked(key));
+                false
+            }
+            kind @ ("secrets" | "configs") => {
+                let kind = kind.to_owned();
+                let items = key.value.items().iter();
+                let placed = items
+                    .filter_map(|item| placed(&kind, item, self.file, self.variables, diagnostics));
+                key.value.value = NodeValue::List(placed.collect());
+                true
+            }
+            "environment" => {
+                self.variables.give(&mut key.value);
+                true
+            }
+            "post_start" | "pre_stop" => {
+                if let NodeValue::List(hooks) = &mut key.value.value {
+                    for hook in hooks {
+                        let keys = match &mut hook.value {
+                            NodeValue::Map(keys) => keys.as_mut_slice(),
+                            _ => &mut [],
+                        };
+                        let mut keys = keys.iter_mut();
+                        if let Some(known) = keys.find(|key| key.key.text == "environment") {
+                            self.variables.give(&mut known.value);
+                        }
+                    }
+                }
+                true
+            }
+            "build" => {
+                if let NodeValue::Map(keys) = &mut key.value.value {
+                    let args = keys.iter_mut().filter(|key| key.key.text == "args");
+                    args.for_each(|args| self.variables.give(&mut args.value));
+                    let mut secrets = keys.iter_mut().filter(|key| key.key.text == "secrets");
+                    if let Some(NodeValue::List(items)) =
+                        secrets.next().map(|key| &mut key.value.value)
+                    {
+                        items
+                            .iter_mut()
+                            .for_each(|item| self.secret_of_build(item, diagnostics));
+                    }
+                }
+                true
+            }
+            _ => true,
+        });
+        for key in more {
+            let known = keys.iter_mut().find(|known| known.key.text == key.key.text);
+            match known {
+                // Keep both values: the decoder reads lists within a list.
+                Some(known) => {
+                    let both = vec![key.value, known.value.clone()];
+                    known.value.value = NodeValue::List(both);
+                }
+                None => keys.push(key),
+            }
+        }
+    }
+
+    /// Gives a secret of a build the text that the file's `secrets` have for it.
+    fn secret_of_build(&mut self, item: &mut Node, diagnostics: &mut Vec<Diagnostic>) {
+        let placed = placed("secrets", item, self.file, self.variables, diagnostics);
+        let Some(NodeValue::Map(mut entries)) = placed.map(|placed| placed.value) else {
+            return;
+        };
+        // In a build the target is an id, not a path.
+        entries.retain(|entry| entry.key.text != "target");
+        let target = item.get("target").cloned();
+        entries.extend(target.map(|target| entry("target", target)));
+        item.value = NodeValue::Map(entries);
+    }
+
+    /// Notes the aliases of `links`. Returns the dependencies that links are.
+    fn linked(&mut self, key: &Entry) -> Entry {
+        let linked = key.value.items().iter().filter_map(link);
+        let linked: Vec<(Text, Option<Node>)> = linked.collect();
+        for (service, alias) in &linked {
+            self.links.extend(alias.clone().map(|alias| Link {
+                service: service.text.clone(),
+                alias,
+            }));
+        }
+        depends_on(&key.key, linked)
+    }
+}
+
+/// Rewrites `devices` in the long form as `SOURCE:TARGET:PERMISSIONS`. Leaves a map with any other key to the check.
+pub fn shorten_devices(service: &mut Node) {
+    let NodeValue::Map(keys) = &mut service.value else {
         return;
     };
-    let mut more = Vec::new();
-    keys.retain_mut(|key| match key.key.text.as_str() {
-        "profiles" => {
-            if holds_something(&key.value) {
-                more.push(manual(key.key.span));
-            }
-            false
-        }
-        "links" => {
-            let linked = key.value.items().iter().filter_map(link);
-            let linked: Vec<(Text, Option<Node>)> = linked.collect();
-            for (service, alias) in &linked {
-                links.extend(alias.clone().map(|alias| Link {
-                    service: service.text.clone(),
-                    alias,
-                }));
-            }
-            more.push(depends_on(&key.key, linked));
-            false
-        }
-        kind @ ("secrets" | "configs") => {
-            let kind = kind.to_owned();
-            let items = key.value.items().iter();
-            let placed = items.filter_map(|item| placed(&kind, item, file, variables, diagnostics));
-            key.value.value = NodeValue::List(placed.collect());
-            true
-        }
-        "environment" => {
-            given(&mut key.value, variables);
-            true
-        }
-        "build" => {
-            if let NodeValue::Map(keys) = &mut key.value.value {
-                let args = keys.iter_mut().filter(|key| key.key.text == "args");
-                args.for_each(|args| given(&mut args.value, variables));
-            }
-            true
-        }
-        _ => true,
-    });
-    for key in more {
-        let known = keys.iter_mut().find(|known| known.key.text == key.key.text);
-        match known {
-            // Keep both values: the decoder reads lists within a list.
-            Some(known) => {
-                let both = vec![key.value, known.value.clone()];
-                known.value.value = NodeValue::List(both);
-            }
-            None => keys.push(key),
+    for key in keys.iter_mut().filter(|key| key.key.text == "devices") {
+        let NodeValue::List(items) = &mut key.value.value else {
+            continue;
+        };
+        for item in items {
+            let known = |entry: &Entry| DEVICE.contains(&entry.key.text.as_str());
+            let get = |key: &str| item.get(key).and_then(quantity::spelling);
+            let Some(source) = get("source").filter(|_| item.entries().iter().all(known)) else {
+                continue;
+            };
+            let target = get("target").unwrap_or_else(|| source.clone());
+            let text = match get("permissions") {
+                Some(permissions) => format!("{source}:{target}:{permissions}"),
+                None => format!("{source}:{target}"),
+            };
+            *item = crate::node::written_anew(text, item.span);
         }
     }
 }
 
-fn holds_something(node: &Node) -> bool {
-    !node.items().is_empty() || quantity::spelling(node).is_some_and(|text| !text.is_empty())
-}
+const DEVICE: [&str; 3] = ["source", "target", "permissions"];
 
 fn text_node(text: &str, span: Span) -> Node {
     Node {
@@ -160,32 +232,6 @@ pub fn add_aliases(services: &mut IndexMap<String, Entry>, links: Vec<Link>) {
                 keys.push(entry("aliases", Node { value, span }));
             }
         }
-    }
-}
-
-/// Replaces `environment: [NAME]` by the variable of that name, as Compose does.
-fn given(node: &mut Node, variables: &mut Variables) {
-    match &mut node.value {
-        NodeValue::Map(entries) => {
-            for entry in entries.iter_mut().filter(|entry| entry.value.is_null()) {
-                if let Some(value) = variables.get(&entry.key.text) {
-                    entry.value = crate::node::written_anew(value.to_template(), node.span);
-                }
-            }
-        }
-        NodeValue::List(items) => {
-            for item in items {
-                let name = item.as_text().filter(|text| !text.contains('='));
-                let name = name.filter(|_| !item.is_template()).map(str::to_owned);
-                if let Some(name) = name
-                    && let Some(value) = variables.get(&name)
-                {
-                    let text = format!("{name}={}", value.to_template());
-                    *item = crate::node::written_anew(text, item.span);
-                }
-            }
-        }
-        _ => {}
     }
 }
 
@@ -263,7 +309,7 @@ fn text_of(
     if let Some(file) = get("file").filter(|entry| quantity::spelling(&entry.value).is_some()) {
         return Some(file.clone());
     }
-    if let Some(content) = get("content").filter(|_| what == "config") {
+    if let Some(content) = get("content") {
         return Some(content.clone());
     }
     if let Some(from) = get("environment") {
@@ -303,7 +349,8 @@ fn names_in(networks: &Node, network: &str) -> bool {
 }
 
 /// Reports unsupported keys that the spec did not remove, and turns zero replicas into `start: manual`.
-pub fn settle(entry: &mut Entry, diagnostics: &mut Vec<Diagnostic>) {
+/// With `by_choice`, the spec says which profiles are active.
+pub fn settle(entry: &mut Entry, by_choice: bool, diagnostics: &mut Vec<Diagnostic>) {
     let name = entry.key.text.clone();
     let NodeValue::Map(keys) = &mut entry.value.value else {
         return;
@@ -315,13 +362,10 @@ pub fn settle(entry: &mut Entry, diagnostics: &mut Vec<Diagnostic>) {
             return !is_unsupported(text);
         }
         if text == "scale" {
-            none = none.or(count(&name, "scale", &key.value, diagnostics));
-            return false;
+            none = none.or(no_container(&key.value));
         }
-        if text == "deploy"
-            && let Some(replicas) = key.value.get("replicas")
-        {
-            none = none.or(count(&name, "replicas", replicas, diagnostics));
+        if text == "deploy" {
+            none = none.or(key.value.get("replicas").and_then(no_container));
         }
         let Some(why) = why_unsupported(text) else {
             return true;
@@ -339,7 +383,7 @@ pub fn settle(entry: &mut Entry, diagnostics: &mut Vec<Diagnostic>) {
         false
     });
     let start = keys.iter().find(|key| key.key.text == "start");
-    let by_profile = start.filter(|start| start.value.span == start.key.span);
+    let by_profile = start.filter(|start| !by_choice && start.value.span == start.key.span);
     if let Some(start) = by_profile {
         diagnostics.push(
             Diagnostic::warning(
@@ -347,7 +391,7 @@ pub fn settle(entry: &mut Entry, diagnostics: &mut Vec<Diagnostic>) {
                 format!("`{name}` isn't started by itself: it has profiles"),
             )
             .with_help(format!(
-                "a step starts it (`container: {{ start: {name} }}`), or `start: auto` in the spec's `services`"
+                "choose profiles by `stack: {{ compose: …, profiles: [NAME] }}`, let a step start it (`container: {{ start: {name} }}`), or write `start: auto` in the spec's `services`"
             )),
         );
     }
@@ -356,20 +400,8 @@ pub fn settle(entry: &mut Entry, diagnostics: &mut Vec<Diagnostic>) {
     }
 }
 
-/// Returns the place where a service is set to no containers. Reports an error for any number other than 0 and 1.
-fn count(name: &str, key: &str, node: &Node, diagnostics: &mut Vec<Diagnostic>) -> Option<Span> {
-    match node.value {
-        NodeValue::Int(1) => None,
-        NodeValue::Int(0) => Some(node.span),
-        _ => {
-            diagnostics.push(
-                Diagnostic::error(
-                    node.span,
-                    format!("`{key}` of `{name}` is not 1: a service is one container here"),
-                )
-                .with_help("write a service for each container, with `extends`"),
-            );
-            None
-        }
-    }
+/// Returns the place where a service is set to no containers.
+fn no_container(replicas: &Node) -> Option<Span> {
+    let none = replicas.value == NodeValue::Int(0);
+    none.then_some(replicas.span)
 }

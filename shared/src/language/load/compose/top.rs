@@ -1,7 +1,9 @@
 //! Checks the top-level keys of a Compose file.
 
 use crate::diagnostic::Diagnostic;
+use crate::language::keys::compose::{TOP_FILE, TOP_VOLUME};
 use crate::language::shape::name::is_extension;
+use crate::language::shape::{Table, check, effect};
 use crate::node::{Entry, Node, NodeValue, Text};
 
 /// Checks a key, and collects external networks.
@@ -11,29 +13,44 @@ pub fn check(entry: &Entry, external: &mut Vec<Text>, diagnostics: &mut Vec<Diag
         diagnostics.push(Diagnostic::error(*span, message).with_help(help));
     };
     match text.as_str() {
-        // Secrets and configs are checked where a service uses them.
-        "services" | "version" | "name" | "secrets" | "configs" => {}
+        "services" | "version" | "name" => {}
+        // What their texts are is checked where a service uses them.
+        "secrets" | "configs" => entries(&TOP_FILE, &entry.value, diagnostics),
         key if is_extension(key) => {}
-        "volumes" => volumes(&entry.value, diagnostics),
+        "volumes" => {
+            entries(&TOP_VOLUME, &entry.value, diagnostics);
+            volumes(&entry.value, diagnostics);
+        }
         "networks" => {
             let outside = entry.value.entries().iter();
             let outside = outside.filter(|network| is_external(&network.value));
             external.extend(outside.map(|network| network.key.clone()));
-            let help = "each cell has one network of its own; services reach each other by name";
-            diagnostics.push(Diagnostic::warning(*span, "`networks` is not used").with_help(help));
         }
-        "include" => error(
-            "`include` of Compose files is not supported".to_owned(),
-            "name the file itself under `stack: { compose: FILE }`",
-        ),
         "models" => error(
             "`models` of Compose files is not supported".to_owned(),
             "write a service that serves the model",
         ),
         _ => error(
             format!("unknown key `{text}` in a Compose file"),
-            "it has `services`, `volumes`, `networks`, `secrets`, `configs`, `name` and `version`",
+            "it has `services`, `volumes`, `networks`, `secrets`, `configs`, `include`, `name` and `version`",
         ),
+    }
+}
+
+/// Checks the keys of each entry of a section.
+fn entries(table: &'static Table, section: &Node, diagnostics: &mut Vec<Diagnostic>) {
+    for entry in section.entries() {
+        if is_extension(&entry.key.text) || entry.value.is_null() {
+            continue;
+        }
+        let what = format!("`{}`", entry.key.text);
+        if !matches!(entry.value.value, NodeValue::Map(_)) {
+            let message = format!("{what} takes a map, not {}", check::found(&entry.value));
+            diagnostics.push(Diagnostic::error(entry.value.span, message));
+            continue;
+        }
+        check::check_table(table, &entry.value, &what, diagnostics);
+        effect::warn(table, &entry.value, diagnostics);
     }
 }
 
@@ -57,7 +74,7 @@ fn volumes(node: &Node, diagnostics: &mut Vec<Diagnostic>) {
                 .map_or(entry.key.span, |n| n.span);
             diagnostics.push(
                 Diagnostic::error(span, format!("the volume `{name}` is external")).with_help(
-                    "volumes are made per cell and removed with it: leave `external` out, or mount a path of the workspace",
+                    "volumes are made per cell and removed with it: leave `external` out, mount a path of the workspace, or replace it by a second Compose file (`volumes: { NAME: !override {} }`)",
                 ),
             );
         }

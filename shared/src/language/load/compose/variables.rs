@@ -9,12 +9,15 @@ use crate::language::interpolation::{self, Problem, Value};
 use crate::language::load::files::Files;
 use crate::language::quantity;
 use crate::language::shape::check::closest;
-use crate::node::{Node, NodeValue, Text, written_anew};
+use crate::node::{Entry, Node, NodeValue, Text, written_anew};
 use indexmap::{IndexMap, IndexSet};
 use std::ops::Range;
 
 /// Maximum size of all texts of a file together after expansion, in bytes.
 const MAX_BYTES: usize = 16 << 20;
+
+/// Variable with the name of the project.
+const PROJECT_NAME: &str = "COMPOSE_PROJECT_NAME";
 
 const HOW: &str = "give it one by `stack: { compose: …, variables: { NAME: … } }` or `env-file`, or a default in the file (`${NAME:-…}`); the machine's environment is not read";
 
@@ -25,6 +28,8 @@ pub struct Variables {
     /// Entries of `variables`, as written.
     written: IndexMap<String, Node>,
     names: Vec<Text>,
+    /// Values that env files of included projects add, the outermost first.
+    layers: Vec<IndexMap<String, Value>>,
     asked: IndexSet<String>,
     bytes: usize,
 }
@@ -54,19 +59,30 @@ impl Variables {
                 own.written.insert(name.text.clone(), node.clone());
             }
         }
-        let mut from_files: IndexMap<String, Value> = IndexMap::new();
+        let mut texts = Vec::new();
         for path in stack.env_files {
-            let Some((_, text)) = files.read(path, diagnostics) else {
-                continue;
-            };
-            let known = |name: &str| {
-                let known = own.values.get(name).or_else(|| from_files.get(name));
-                known.cloned()
-            };
-            match env_file::parse(&text, &known) {
+            if let Some((_, text)) = files.read(path, diagnostics) {
+                texts.push((path, text));
+            }
+        }
+        let from_files = own.of_env_files(&texts, diagnostics);
+        own.values.extend(from_files);
+        own
+    }
+
+    /// Reads env files. Leaves out what has a value already.
+    fn of_env_files(
+        &self,
+        texts: &[(&Text, String)],
+        diagnostics: &mut Vec<Diagnostic>,
+    ) -> IndexMap<String, Value> {
+        let mut found: IndexMap<String, Value> = IndexMap::new();
+        for (path, text) in texts {
+            let known = |name: &str| self.known(name).or_else(|| found.get(name)).cloned();
+            match env_file::parse(text, &known) {
                 Ok(read) => {
                     let values = read.set.into_iter();
-                    from_files.extend(values.filter(|(name, _)| !own.values.contains_key(name)));
+                    found.extend(values.filter(|(name, _)| self.known(name).is_none()));
                 }
                 Err(flaw) => diagnostics.push(
                     Diagnostic::error(path.span, format!("`{}`, {flaw}", path.text))
@@ -74,8 +90,36 @@ impl Variables {
                 ),
             }
         }
-        own.values.extend(from_files);
-        own
+        found
+    }
+
+    /// Adds the env files of an included project, until [`Self::leave`].
+    pub fn enter(
+        &mut self,
+        files: &mut Files<'_>,
+        env_files: &[(Text, String)],
+        diagnostics: &mut Vec<Diagnostic>,
+    ) {
+        let mut texts = Vec::new();
+        for (path, joined) in env_files {
+            if let Some((_, text)) = files.read_at(joined, path, diagnostics) {
+                texts.push((path, text));
+            }
+        }
+        let layer = self.of_env_files(&texts, diagnostics);
+        self.layers.push(layer);
+    }
+
+    /// Forgets the env files of the included project.
+    pub fn leave(&mut self) {
+        self.layers.pop();
+    }
+
+    fn known(&self, name: &str) -> Option<&Value> {
+        let layers = self.layers.iter();
+        std::iter::once(&self.values)
+            .chain(layers)
+            .find_map(|values| values.get(name))
     }
 
     /// Returns the value of a variable.
@@ -83,7 +127,89 @@ impl Variables {
         if !self.asked.contains(name) {
             self.asked.insert(name.to_owned());
         }
-        self.values.get(name).cloned()
+        self.known(name).cloned()
+    }
+
+    /// Returns a value of `variables` as it is written.
+    pub fn written(&self, name: &str) -> Option<&Node> {
+        self.written.get(name)
+    }
+
+    /// Sets COMPOSE_PROJECT_NAME to the name of a project, in the form that Compose gives it.
+    pub fn name_project(&mut self, name: &str) {
+        let fits = |c: &char| matches!(c, 'a'..='z' | '0'..='9' | '_' | '-');
+        let name: String = name.to_lowercase().chars().filter(fits).collect();
+        let name = name.trim_start_matches(['_', '-']);
+        if !name.is_empty() && !self.values.contains_key(PROJECT_NAME) {
+            let value = Value::text(name);
+            self.values.insert(PROJECT_NAME.to_owned(), value);
+        }
+    }
+
+    /// Gives variables in `environment` that have only a name the value of that name, as Compose does, and secrets and
+    /// configs that are a variable its text.
+    pub fn give_environment(&mut self, file: &mut Node) {
+        let NodeValue::Map(sections) = &mut file.value else {
+            return;
+        };
+        for section in sections {
+            let kind = section.key.text.as_str();
+            let is_text = matches!(kind, "secrets" | "configs");
+            if !is_text && kind != "services" {
+                continue;
+            }
+            let NodeValue::Map(entries) = &mut section.value.value else {
+                continue;
+            };
+            for entry in entries {
+                let NodeValue::Map(keys) = &mut entry.value.value else {
+                    continue;
+                };
+                for key in keys.iter_mut().filter(|key| key.key.text == "environment") {
+                    match is_text {
+                        true => self.give_text(key),
+                        false => self.give(&mut key.value),
+                    }
+                }
+            }
+        }
+    }
+
+    /// Replaces `environment: NAME` of a secret or config by the text of that variable, if it has one.
+    fn give_text(&mut self, key: &mut Entry) {
+        let name = key.value.as_text().map(str::to_owned);
+        if let Some(name) = name
+            && let Some(value) = self.get(&name)
+        {
+            key.key.text = "content".to_owned();
+            key.value = written_anew(value.to_template(), key.value.span);
+        }
+    }
+
+    /// Replaces `[NAME]` and `{ NAME: null }` by the variable of that name.
+    pub fn give(&mut self, node: &mut Node) {
+        match &mut node.value {
+            NodeValue::Map(entries) => {
+                for entry in entries.iter_mut().filter(|entry| entry.value.is_null()) {
+                    if let Some(value) = self.get(&entry.key.text) {
+                        entry.value = written_anew(value.to_template(), node.span);
+                    }
+                }
+            }
+            NodeValue::List(items) => {
+                for item in items {
+                    let name = item.as_text().filter(|text| !text.contains('='));
+                    let name = name.filter(|_| !item.is_template()).map(str::to_owned);
+                    if let Some(name) = name
+                        && let Some(value) = self.get(&name)
+                    {
+                        let text = format!("{name}={}", value.to_template());
+                        *item = written_anew(text, item.span);
+                    }
+                }
+            }
+            _ => {}
+        }
     }
 
     /// Expands all texts of the file. Reports images without a value separately, because the spec may replace them.
@@ -196,6 +322,7 @@ impl Variables {
             );
             diagnostics.push(Diagnostic::error(span, message));
             self.values.clear();
+            self.layers.iter_mut().for_each(IndexMap::clear);
             return Vec::new();
         }
         if made != text {
@@ -211,8 +338,12 @@ impl Variables {
         unset.map(|(name, range)| (name, place(&range))).collect()
     }
 
-    /// Warns about values for variables that the file doesn't have.
-    pub fn unused(&self, path: &Text, diagnostics: &mut Vec<Diagnostic>) {
+    /// Warns about values for variables that the files don't have.
+    pub fn unused(&self, paths: &[Text], diagnostics: &mut Vec<Diagnostic>) {
+        let whose = match paths {
+            [path] => format!("`{}` has", path.text),
+            _ => "the Compose files have".to_owned(),
+        };
         for name in self
             .names
             .iter()
@@ -223,11 +354,8 @@ impl Variables {
                 |meant| format!("did you mean `{meant}`?"),
             );
             diagnostics.push(
-                Diagnostic::warning(
-                    name.span,
-                    format!("`{}` has no variable `{}`", path.text, name.text),
-                )
-                .with_help(help),
+                Diagnostic::warning(name.span, format!("{whose} no variable `{}`", name.text))
+                    .with_help(help),
             );
         }
     }
