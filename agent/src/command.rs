@@ -1,6 +1,7 @@
 //! The command line of an agent, shared by `phalanx-agent` and `phalanx agent`.
 
 use crate::identity::Identity;
+use crate::link::stay::Stay;
 use crate::policy::Policy;
 use crate::policy::load::{self, PolicyError, Said};
 use crate::private;
@@ -8,6 +9,7 @@ use crate::runtime::docker::DockerSettings;
 use crate::supervisor::{self, Agent, Options, StartError};
 use futures::future::BoxFuture;
 use phalanx_shared::cancel::CancelOrder;
+use phalanx_shared::language::quantity;
 use phalanx_shared::policy::Rules;
 use phalanx_shared::policy::rules::CLOSED;
 use std::io::Read;
@@ -37,6 +39,12 @@ pub struct AgentArgs {
     /// Maximum concurrent cells [default: 4 per CPU, minimum 8]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     pub slots: Option<u32>,
+    /// Run one cell and stop, as an ephemeral runner: the agent has one slot
+    #[arg(long, conflicts_with = "slots")]
+    pub once: bool,
+    /// Stop after this time without a cell: 90s, 10m [default: stay]
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub idle_exit: Option<Duration>,
     /// Factor by which CPU reservations may exceed the machine's CPUs [default: 8]
     #[arg(long)]
     pub cpu_overcommit: Option<f64>,
@@ -70,6 +78,10 @@ fn docker_settings(text: &str) -> Result<DockerSettings, serde_json::Error> {
     serde_json::from_str(text)
 }
 
+fn time(text: &str) -> Result<Duration, &'static str> {
+    quantity::duration(text).ok_or("not a time; write 90s or 10m")
+}
+
 fn rules(text: &str) -> Result<Rules, serde_json::Error> {
     serde_json::from_str(text)
 }
@@ -101,13 +113,20 @@ impl AgentArgs {
             coordinator: coordinator.to_owned(),
             name: self.name.clone(),
             labels: self.labels.clone(),
-            slots: self.slots.unwrap_or(by_cpus.max(8)),
+            slots: match self.once {
+                true => 1,
+                false => self.slots.unwrap_or(by_cpus.max(8)),
+            },
             cpu_overcommit: self.cpu_overcommit.unwrap_or(8.0),
             memory_overcommit: self.memory_overcommit.unwrap_or(1.0),
             policy,
             demo_server,
             docker: self.docker.clone().unwrap_or_default(),
             snapshots: Some(snapshots),
+            stay: Stay {
+                attempts: self.once.then_some(1),
+                idle: self.idle_exit,
+            },
             // The parent, which holds this process's standard input, notices its death and restarts it.
             mourned: !self.with_parent,
         }
@@ -115,7 +134,7 @@ impl AgentArgs {
 }
 
 /// Runs an agent of the coordinator at `http://HOST:PORT` or `unix:PATH`. Returns when the coordinator has drained the
-/// agent, when a signal has ended it, or when its parent is gone.
+/// agent, when it has stayed for as long as it should, when a signal has ended it, or when its parent is gone.
 ///
 /// `demo_server` is the program that answers `phalanx.demo_server`. On the first SIGINT or SIGTERM the agent accepts no
 /// new cells and finishes the running ones; on the second it cancels them.

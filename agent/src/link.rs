@@ -15,6 +15,7 @@ mod offer;
 pub mod overflow;
 mod patience;
 pub mod spool;
+pub mod stay;
 
 pub use cells::CellSpawner;
 pub use connect::{Coordinator, InvalidAddress};

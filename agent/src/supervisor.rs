@@ -13,6 +13,7 @@ use crate::images::Images;
 use crate::keeper;
 use crate::link::actor::{self as link, Handle};
 use crate::link::core::About;
+use crate::link::stay::Stay;
 use crate::link::{CellSpawner, Coordinator, InvalidAddress};
 use crate::machine;
 use crate::mourner::{self, Mourner};
@@ -63,6 +64,8 @@ pub struct Options {
     /// Directory in which snapshots of stacks are kept, shared by all agents that name it. `None` for an agent that keeps
     /// none.
     pub snapshots: Option<PathBuf>,
+    /// How long the agent stays.
+    pub stay: Stay,
     /// Whether to start a [`Mourner`], which tells the coordinator when this process dies.
     pub mourned: bool,
 }
@@ -314,6 +317,7 @@ async fn start_agent(identity: Identity, options: Options) -> Result<Agent, Star
         clock,
         events: Default::default(),
         logs: Default::default(),
+        stay: options.stay,
     })
     .await?;
     let preparing = preparing.map(|preparing| tokio::spawn(preparing.run(link.clone())));

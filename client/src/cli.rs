@@ -42,6 +42,7 @@ pub mod rules;
 pub mod run;
 mod runs;
 pub mod say;
+pub mod scale_hint;
 pub mod schema;
 pub mod screen;
 pub mod secrets;
@@ -193,6 +194,7 @@ enum Command {
     Attach(attach::Args),
     Agents(agents::Args),
     Drain(drain::Args),
+    ScaleHint(scale_hint::Args),
     Gc(gc::Args),
     Serve(serve::Args),
     Agent(agent::Args),
@@ -340,6 +342,7 @@ fn dispatch(command: Command, context: &Context) -> Result<u8, CliError> {
         Command::Attach(args) => wait(attach::run(args, context)),
         Command::Agents(args) => wait(agents::run(args, context)),
         Command::Drain(args) => wait(drain::run(args, context)),
+        Command::ScaleHint(args) => wait(scale_hint::run(args, context)),
         Command::Gc(args) => wait(gc::run(args, context)),
         Command::Serve(args) => wait(measured(context, Box::pin(serve::run(args, context)))),
         Command::Agent(args) => wait(agent::run(args, context)),

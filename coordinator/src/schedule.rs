@@ -7,6 +7,7 @@
 pub mod actor;
 mod ahead;
 pub mod core;
+mod demand;
 pub mod expected;
 mod fleet;
 mod ledger;
@@ -18,6 +19,7 @@ mod request;
 mod why;
 
 pub use ahead::Preparing;
+pub use demand::Wanted;
 pub use fleet::AgentView;
 pub use why::{Constraint, Waiting};
 

@@ -16,6 +16,7 @@ use super::logs::actor::{self as log_actor, Logs, Order};
 use super::logs::spool::{Limits as LogLimits, LogSpool, Over};
 use super::overflow::Directory;
 use super::spool::{Limits, Spool};
+use super::stay::Stay;
 use crate::clock::Clock;
 use crate::workspace::Workspaces;
 use kameo::Actor;
@@ -67,6 +68,8 @@ pub struct Args {
     pub events: Limits,
     /// Limits for logs.
     pub logs: LogLimits,
+    /// How long the agent stays.
+    pub stay: Stay,
 }
 
 /// Handle to a running agent. Cheap to clone.
@@ -92,6 +95,7 @@ pub async fn start(args: Args) -> io::Result<Handle> {
         clock,
         events,
         logs,
+        stay,
     } = args;
     let spool = Spool::new(Directory::create(state_dir.join("spool-events"))?, events);
     let log_spool = LogSpool::new(Directory::create(state_dir.join("spool-logs"))?, logs);
@@ -116,7 +120,7 @@ pub async fn start(args: Args) -> io::Result<Handle> {
         room,
     };
     let agent = Agent {
-        core: Link::new(about, spool),
+        core: Link::new(about, spool).staying(stay),
         instance,
         clock,
         starter,

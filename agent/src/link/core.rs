@@ -11,6 +11,7 @@ use super::lease::Lease;
 use super::logs::spool::Over;
 use super::overflow::Overflow;
 use super::spool::Spool;
+use super::stay::{Stay, Stayed};
 use crate::sink::Stamped;
 use phalanx_proto::PROTOCOLS;
 use phalanx_proto::link::{Ahead, FromAgent, Held, Hello, Offer, ToAgent, Welcome};
@@ -87,6 +88,7 @@ pub struct Link<O> {
     pub(super) lease: Option<Lease>,
     pub(super) draining: bool,
     pub(super) left: bool,
+    pub(super) stayed: Stayed,
     /// How many Hellos were sent.
     pub(super) hellos: u64,
     /// How far the images are that are prepared ahead.
@@ -106,8 +108,18 @@ impl<O: Overflow> Link<O> {
             lease: None,
             draining: false,
             left: false,
+            stayed: Stayed::new(Stay::default()),
             hellos: 0,
             ahead: Vec::new(),
+        }
+    }
+
+    /// Limits how long the agent stays.
+    #[must_use]
+    pub fn staying(self, stay: Stay) -> Self {
+        Link {
+            stayed: Stayed::new(stay),
+            ..self
         }
     }
 

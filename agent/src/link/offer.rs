@@ -23,6 +23,9 @@ impl<O: Overflow> Link<O> {
         self.spool.open(token.clone());
         effects.push(Effect::Send(FromAgent::Accept { token }));
         effects.push(Effect::Start(Box::new(offer)));
+        if self.stayed.accepted() {
+            self.accept_no_more(effects);
+        }
     }
 
     fn refusal(&self, now: Duration, token: &Token) -> Option<String> {

@@ -16,6 +16,10 @@ impl<O: Overflow> Link<O> {
     pub fn tick(&mut self, now: Duration) -> Effects {
         self.end_if_ran_out(now, |link| {
             let mut effects = Vec::new();
+            if link.stayed.idles_too_long(now, !link.attempts.is_empty()) {
+                link.accept_no_more(&mut effects);
+                link.leave_if_done(&mut effects);
+            }
             match link.connection {
                 Connection::Down => {}
                 Connection::Greeting { since } => {
@@ -78,16 +82,21 @@ impl<O: Overflow> Link<O> {
     /// Accepts no new offers; sends a Goodbye when all attempts are over.
     pub fn drain(&mut self, now: Duration) -> Effects {
         let mut effects = Vec::new();
-        if !self.draining {
-            self.draining = true;
-            if matches!(self.connection, Connection::Up) {
-                effects.push(Effect::Send(FromAgent::Draining));
-            }
-            effects.push(Effect::Prefetch(Vec::new()));
-        }
+        self.accept_no_more(&mut effects);
         self.flush(now, &mut effects);
         self.leave_if_done(&mut effects);
         effects
+    }
+
+    pub(super) fn accept_no_more(&mut self, effects: &mut Effects) {
+        if self.draining {
+            return;
+        }
+        self.draining = true;
+        if matches!(self.connection, Connection::Up) {
+            effects.push(Effect::Send(FromAgent::Draining));
+        }
+        effects.push(Effect::Prefetch(Vec::new()));
     }
 
     /// Cancels every attempt, because the agent is to stop soon (`force`: at once).

@@ -10,6 +10,7 @@
 
 mod artifacts;
 mod commands;
+mod ephemeral;
 mod peers;
 mod proxy;
 mod recovery;

@@ -6,6 +6,7 @@
 
 use super::ahead::Preparing;
 use super::core::{Effect, Input, RunLimits, Scheduler};
+use super::demand::Wanted;
 use super::fleet::AgentView;
 use super::pace::Pace;
 use super::why::{Constraint, Waiting};
@@ -189,6 +190,17 @@ impl Message<Agents> for Scheduling {
         _: &mut Context<Self, Self::Reply>,
     ) -> Result<Vec<AgentView>, Infallible> {
         Ok(self.core.agents())
+    }
+}
+
+/// Asks what the cells of all runs want of agents.
+pub struct Demand;
+
+impl Message<Demand> for Scheduling {
+    type Reply = Result<Vec<Wanted>, Infallible>;
+
+    async fn handle(&mut self, _: Demand, _: &mut Context<Self, Self::Reply>) -> Self::Reply {
+        Ok(self.core.demand())
     }
 }
 

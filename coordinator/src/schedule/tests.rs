@@ -912,3 +912,52 @@ fn the_waiting_cells_of_a_run_are_told_by_reason() {
     );
     assert!(b.scheduler.why_all(&"other".into(), NOW).is_empty());
 }
+
+/// Label sets with the numbers of waiting, startable and placed cells.
+fn demand(bench: &Bench) -> Vec<(Vec<String>, u64, u64, u64)> {
+    let wanted = bench.scheduler.demand().into_iter();
+    let of = |wanted: super::Wanted| {
+        let labels = wanted.labels.into_iter().collect();
+        (labels, wanted.waiting, wanted.startable, wanted.placed)
+    };
+    wanted.map(of).collect()
+}
+
+#[test]
+fn demand_counts_cells_by_labels_and_heeds_the_limits_of_runs_and_labels() {
+    let mut b = Bench::with_label_limits(BTreeMap::from([("gpu".to_owned(), 3)]));
+    let limits = RunLimits {
+        max_parallel: Some(4),
+        ..RunLimits::default()
+    };
+    b.run("a", limits);
+    b.run("b", RunLimits::default());
+    let cells = |run: &str, count: usize, labels: &[&str]| {
+        let cell = |n: usize| CellRequest {
+            labels: labels.iter().map(|label| (*label).to_owned()).collect(),
+            resources: Resources {
+                millicpus: 500,
+                memory_bytes: 0,
+                subnets: 1,
+            },
+            ..request(run, &format!("{run}{n}"))
+        };
+        (0..count).map(cell).collect()
+    };
+    b.queue("a", cells("a", 10, &[]));
+    b.queue("b", cells("b", 5, &["gpu"]));
+    let text = |labels: &[&str]| labels.iter().map(|label| (*label).to_owned()).collect();
+    assert_eq!(
+        demand(&b),
+        [(text(&[]), 10, 4, 0), (text(&["gpu"]), 5, 3, 0)]
+    );
+
+    b.up(agent("one", 2, &["gpu"]));
+    let sum = |of: fn(&(Vec<String>, u64, u64, u64)) -> u64| demand(&b).iter().map(of).sum::<u64>();
+    assert_eq!(sum(|(.., placed)| *placed), 2);
+    // Placed cells take up what the limits allow.
+    assert_eq!(sum(|(_, _, startable, placed)| startable + placed), 7);
+    let wanted = b.scheduler.demand();
+    let millicpus: u64 = wanted.iter().map(|of| of.resources.millicpus).sum();
+    assert_eq!(millicpus, 3_500);
+}

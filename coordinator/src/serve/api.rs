@@ -205,6 +205,13 @@ impl Control for Api {
         answer(why::waiting(&self.handle, &self.logs, request.into_inner()).await)
     }
 
+    async fn demand(
+        &self,
+        _: Request<v1::DemandRequest>,
+    ) -> Result<Response<v1::DemandResponse>, Status> {
+        answer(agents::demand(&self.handle).await)
+    }
+
     async fn gc(
         &self,
         request: Request<v1::GcRequest>,

@@ -476,3 +476,31 @@ fn whoever_only_decides_keeps_no_output_and_everything_else() {
     assert!(step(&mut whole).is_some());
     assert_eq!(whole, lean);
 }
+
+#[test]
+fn a_step_that_is_tried_again_keeps_only_the_cases_of_its_last_try() {
+    let mut w = Writer::new(1);
+    let token = w.offer(0, 1);
+    w.agent(&token, EventKind::AttemptStarted { agent: "a".into() });
+    let started = |path: &str, action: &str| EventKind::StepStarted {
+        path: path.into(),
+        name: path.into(),
+        action: action.into(),
+    };
+    w.agent(&token, started("test/0", "exec"));
+    w.agent(&token, started("test/0/0", crate::event::CASE));
+    w.agent(&token, started("test/0/1", crate::event::CASE));
+    // A suite beside it whose path begins alike.
+    w.agent(&token, started("test/01/0", crate::event::CASE));
+    w.agent(&token, started("test/0", "exec"));
+    w.agent(&token, started("test/0/0", crate::event::CASE));
+    let state = w.state();
+    let steps: Vec<&str> = state.cells[0]
+        .newest()
+        .unwrap()
+        .steps
+        .keys()
+        .map(|path| &**path)
+        .collect();
+    assert_eq!(steps, ["test/0", "test/01/0", "test/0/0"]);
+}

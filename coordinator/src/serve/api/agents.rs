@@ -1,11 +1,11 @@
-//! Lists agents with their state and capacity, and drains them.
+//! Lists agents with their state and capacity, drains them, and says how many are wanted.
 
 use super::status::of_actor;
 use crate::dispatch::contract::{AgentInfo, ToAgents};
 use crate::registry::Presence;
-use crate::schedule::AgentView;
-use crate::schedule::actor::Agents;
+use crate::schedule::actor::{Agents, Demand};
 use crate::schedule::core::Input;
+use crate::schedule::{AgentView, Wanted};
 use crate::supervisor::Handle;
 use phalanx_proto::v1;
 use phalanx_shared::id::AgentId;
@@ -24,6 +24,21 @@ pub(in crate::serve) async fn list(handle: &Handle) -> Result<v1::ListAgentsResp
         agents.push(summary(views.remove(&id), presence));
     }
     Ok(v1::ListAgentsResponse { agents })
+}
+
+/// Returns what the cells of all runs want of agents.
+pub(in crate::serve) async fn demand(handle: &Handle) -> Result<v1::DemandResponse, Status> {
+    let wanted = handle.scheduling.ask(Demand).await.map_err(of_actor)?;
+    let wanted = wanted.into_iter().map(|wanted: Wanted| v1::Wanted {
+        labels: wanted.labels.into_iter().collect(),
+        waiting: wanted.waiting,
+        startable: wanted.startable,
+        placed: wanted.placed,
+        resources: Some(wanted.resources.into()),
+    });
+    Ok(v1::DemandResponse {
+        wanted: wanted.collect(),
+    })
 }
 
 fn summary(view: Option<AgentView>, presence: Presence) -> v1::AgentSummary {

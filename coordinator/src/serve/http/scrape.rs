@@ -2,7 +2,7 @@
 
 use crate::metrics::METRICS;
 use crate::run::actor::Look;
-use crate::schedule::actor::Agents;
+use crate::schedule::actor::{Agents, Demand};
 use crate::supervisor::Handle;
 use phalanx_shared::run_state::Counts;
 use prometheus_client::encoding::{prometheus_text, text};
@@ -57,9 +57,13 @@ pub async fn scrape(handle: &Handle, format: Format) -> String {
     about(&mut registry, handle);
     runs(&mut registry, handle).await;
     agents(&mut registry, handle).await;
+    demand(&mut registry, handle).await;
     METRICS.register(&mut registry);
     format.encode(&registry)
 }
+
+/// Maximum number of label sets for which a scrape says what is wanted: specs choose the labels.
+const LABELS: usize = 100;
 
 /// Adds a state with one value.
 fn state(registry: &mut Registry, name: &str, help: &str, value: impl TryInto<i64>) {
@@ -157,6 +161,23 @@ async fn agents(registry: &mut Registry, handle: &Handle) {
         ("slots", "state"),
         "Slots of agents that aren't lost: all of them, and those that are taken",
         [("total", slots), ("taken", taken)],
+    );
+}
+
+/// Adds the slots that cells want, by their labels: what an autoscaler divides by the slots of an agent.
+async fn demand(registry: &mut Registry, handle: &Handle) {
+    let wanted = handle.scheduling.ask(Demand).await.unwrap_or_default();
+    let family = Family::<[(&'static str, String); 1], Gauge>::default();
+    for of_labels in wanted.into_iter().take(LABELS) {
+        let labels = Vec::from_iter(of_labels.labels).join(",");
+        let gauge = family.get_or_create_owned(&[("labels", labels)]);
+        let slots = of_labels.startable.saturating_add(of_labels.placed);
+        gauge.set(i64::try_from(slots).unwrap_or(i64::MAX));
+    }
+    registry.register(
+        "slots_wanted",
+        "Slots that cells take or would take if there were more agents, by the labels that they want",
+        family,
     );
 }
 
