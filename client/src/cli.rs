@@ -28,6 +28,7 @@ pub mod gc;
 pub mod history;
 pub mod init;
 pub mod interrupt;
+pub mod journal;
 pub mod logs;
 pub mod options;
 pub mod past;
@@ -195,6 +196,7 @@ enum Command {
     Agents(agents::Args),
     Drain(drain::Args),
     ScaleHint(scale_hint::Args),
+    Journal(journal::Args),
     Gc(gc::Args),
     Serve(serve::Args),
     Agent(agent::Args),
@@ -343,6 +345,7 @@ fn dispatch(command: Command, context: &Context) -> Result<u8, CliError> {
         Command::Agents(args) => wait(agents::run(args, context)),
         Command::Drain(args) => wait(drain::run(args, context)),
         Command::ScaleHint(args) => wait(scale_hint::run(args, context)),
+        Command::Journal(args) => wait(journal::run(args, context)),
         Command::Gc(args) => wait(gc::run(args, context)),
         Command::Serve(args) => wait(measured(context, Box::pin(serve::run(args, context)))),
         Command::Agent(args) => wait(agent::run(args, context)),

@@ -34,6 +34,8 @@ pub const ALL: &[&dyn AnySetting] = &[
     &server::LISTEN,
     &server::HTTP,
     &server::PAGES,
+    &server::DATABASE,
+    &server::TAKEOVER_S,
     &server::SECRETS_DIR,
     &server::RECONNECT_WITHIN_S,
     &server::CANCEL_GRACE_S,

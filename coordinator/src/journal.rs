@@ -5,12 +5,17 @@
 //! events, computed elsewhere.
 
 mod check;
+mod copy;
 mod lock;
 mod mark;
+mod postgres;
+mod rows;
 mod sqlite;
 mod store;
 mod writer;
 
+pub use copy::{Copied, copy};
+pub use postgres::{Lead, PostgresStore};
 pub use sqlite::SqliteStore;
 pub use store::{NewRun, Past, RunEnd, RunHead, RunRow, Store, StoreError, Submission, Write};
 pub use writer::{Durable, Health, Journal, Line, Receipt};

@@ -7,14 +7,15 @@ use super::{Context, exit, say, secrets};
 use crate::config::place::STATE_DIR;
 use crate::config::server::{
     ACCEPT_WITHIN_S, AGENT_EVENTS_MIB, ARTIFACT_ATTEMPT_MIB, ARTIFACT_FILE_MIB, ARTIFACT_RUN_MIB,
-    ATTEMPT_MARGIN_S, CANCEL_GRACE_S, HEARTBEAT_MS, HTTP, KEEP_RUNS_DAYS, LABEL_LIMITS,
+    ATTEMPT_MARGIN_S, CANCEL_GRACE_S, DATABASE, HEARTBEAT_MS, HTTP, KEEP_RUNS_DAYS, LABEL_LIMITS,
     LEASE_MARGIN_S, LEASE_S, LISTEN, LOG_AGENT_MIB, LOG_ATTEMPT_MIB, LOG_RESERVE_MIB, PAGES,
-    RECONNECT_WITHIN_S, RESET_GRACE_S, SECRETS_DIR, SUBMISSIONS_MIB,
+    RECONNECT_WITHIN_S, RESET_GRACE_S, SECRETS_DIR, SUBMISSIONS_MIB, TAKEOVER_S,
 };
-use crate::config::{Flag, Setting};
+use crate::config::{Flag, Setting, Settings};
 use phalanx_coordinator::dispatch::artifacts::Limits as ArtifactLimits;
 use phalanx_coordinator::dispatch::core::Settings as SessionSettings;
 use phalanx_coordinator::dispatch::logs::store::Limits as LogLimits;
+use phalanx_coordinator::journal::{Lead, PostgresStore, Store};
 use phalanx_coordinator::serve::server::{self, Listener};
 use phalanx_coordinator::serve::web;
 use phalanx_coordinator::supervisor;
@@ -36,6 +37,7 @@ Examples:
   phalanx serve                                     for this machine only, on 127.0.0.1:7180
   phalanx serve --listen 10.0.0.5:7180 --insecure   for a trusted network (phalanx explain PHX0002)
   phalanx agent --coordinator http://10.0.0.5:7180  on each runner
+  phalanx serve --database postgres://phalanx@db/phalanx   with a standby that names the same database and directory
   phalanx serve --file ci.phx                       pages of an exported run")]
 pub struct Args {
     /// Address and port to listen on
@@ -44,11 +46,14 @@ pub struct Args {
     /// Address and port for the pages, /healthz and Prometheus' /metrics; empty for none
     #[arg(long, value_name = "ADDRESS:PORT")]
     http: Option<String>,
+    /// Database of the journal, postgres://USER@HOST/DATABASE, that standbys share [default: a file in the state directory]
+    #[arg(long, value_name = "URL")]
+    database: Option<String>,
     /// Allow other machines to connect, although the protocol has no passwords
     #[arg(long)]
     insecure: bool,
     /// Only show the pages of a run that `phalanx export` wrote; no coordinator runs
-    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath, conflicts_with_all = ["listen", "insecure"])]
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath, conflicts_with_all = ["listen", "insecure", "database"])]
     file: Option<PathBuf>,
 }
 
@@ -62,6 +67,7 @@ impl Args {
         let flags = [
             flag(LISTEN.key, "--listen", &self.listen),
             flag(HTTP.key, "--http", &self.http),
+            flag(DATABASE.key, "--database", &self.database),
         ];
         flags.into_iter().flatten()
     }
@@ -75,18 +81,32 @@ pub async fn run(args: Args, context: &Context) -> Result<u8, CliError> {
         return show(file, &settings.get(&HTTP)).await;
     }
     let address = address(&settings.get(&LISTEN), args.insecure)?;
-    let mut interrupts = Interrupts::listen()?;
-    let (listener, bound) = bind(address)?;
     let http = match settings.get(&HTTP).as_str() {
         "" => None,
-        text => Some(bind(self::address(text, args.insecure)?)?),
+        text => Some(self::address(text, args.insecure)?),
     };
+    let mut interrupts = Interrupts::listen()?;
     let directory = settings.get(&STATE_DIR).join("coordinator");
     phalanx_coordinator::private::directory(&directory).map_err(|error| {
         CliError::errored(format!("can't use {}: {error}", directory.display()))
             .explained_by(ErrorCode::Journal)
     })?;
-    let options = options(context, directory)?;
+    let mut waits = |leader: &str| say::to_stderr(&format!("standby: {leader} leads\n"));
+    let store = match settings.get(&DATABASE).as_str() {
+        "" => None,
+        url => tokio::select! {
+            led = lead(url, &directory, settings, &mut waits) => Some(Arc::new(led?)),
+            // Nothing was begun yet.
+            _ = interrupts.next() => return Ok(exit::OK),
+        },
+    };
+    // Only whoever leads listens: that is how clients and agents find it among several addresses.
+    let (listener, bound) = bind(address)?;
+    let http = http.map(bind).transpose()?;
+    let options = server::Options {
+        store: store.clone().map(|store| store as Arc<dyn Store>),
+        ..options(context, directory)?
+    };
     let server = server::start(options, Listener::Tcp(listener)).await;
     let server = server.map_err(|error| CliError::errored(error.to_string()))?;
     say::to_stderr(&format!(
@@ -100,10 +120,85 @@ pub async fn run(args: Args, context: &Context) -> Result<u8, CliError> {
         say::to_stderr(&told(bound, pages.is_some()));
         server.observe(listener, pages);
     }
-    interrupts.next().await;
-    say::to_stderr("stopping: open runs continue at the next start\n");
-    server.stop().await;
-    Ok(exit::OK)
+    let deposed = async {
+        match &store {
+            Some(store) => store.deposed().await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        _ = interrupts.next() => {
+            say::to_stderr("stopping: open runs continue at the next start\n");
+            server.stop().await;
+            Ok(exit::OK)
+        }
+        by = deposed => {
+            server.stop().await;
+            Err(CliError::errored(format!("{by}; this one has stopped"))
+                .with_help("started again, it waits as a standby; a service manager does that"))
+        }
+    }
+}
+
+/// Waits until this coordinator leads on a database. `waits` gets where the leader runs for which it waits.
+async fn lead(
+    url: &str,
+    directory: &Path,
+    settings: &Settings,
+    waits: &mut (dyn FnMut(&str) + Send),
+) -> Result<PostgresStore, CliError> {
+    let journal = |error: String| CliError::errored(error).explained_by(ErrorCode::Journal);
+    let files = files_id(directory)
+        .map_err(|error| journal(format!("can't use {}: {error}", directory.display())))?;
+    let host = phalanx_agent::machine::name();
+    let place = format!("{host} (process {})", std::process::id());
+    let led = PostgresStore::lead(Lead {
+        url,
+        place: &place,
+        files: &files,
+        patience: Duration::from_secs(settings.get(&TAKEOVER_S).max(5)),
+        waits,
+    });
+    led.await.map_err(|error| journal(error.to_string()))
+}
+
+/// Leads on a database, for a command; an error if a coordinator does.
+pub(super) async fn lead_now(
+    url: &str,
+    directory: &Path,
+    settings: &Settings,
+) -> Result<PostgresStore, CliError> {
+    phalanx_coordinator::private::directory(directory).map_err(|error| {
+        CliError::errored(format!("can't use {}: {error}", directory.display()))
+            .explained_by(ErrorCode::Journal)
+    })?;
+    let (told, leader) = tokio::sync::oneshot::channel();
+    let mut told = Some(told);
+    let mut waits = |place: &str| {
+        if let Some(told) = told.take() {
+            let _ = told.send(place.to_owned());
+        }
+    };
+    tokio::select! {
+        led = lead(url, directory, settings, &mut waits) => led,
+        Ok(place) = leader => Err(CliError::errored(format!("a coordinator leads on the database: {place}"))
+            .with_help("stop it, and its standbys")),
+    }
+}
+
+/// Returns the id of a coordinator's directory, which is made with it: the journal's rows name files that are there.
+fn files_id(directory: &Path) -> std::io::Result<String> {
+    let path = directory.join("files-id");
+    let id = uuid::Uuid::new_v4().simple().to_string();
+    // Linked in one step, in case several coordinators share a new directory.
+    let own = directory.join(format!("files-id.{id}"));
+    std::fs::write(&own, &id)?;
+    let linked = std::fs::hard_link(&own, &path);
+    std::fs::remove_file(&own)?;
+    match linked {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(std::fs::read_to_string(&path)?.trim().to_owned()),
+    }
 }
 
 /// Shows the pages of an exported run until Ctrl-C.

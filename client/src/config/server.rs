@@ -35,6 +35,22 @@ pub const PAGES: Setting<bool> = Setting {
     default: |_| true,
 };
 
+/// Database of the journal.
+pub const DATABASE: Setting<String> = Setting {
+    key: "serve.database",
+    unit: "",
+    doc: "database of the journal, postgres://USER@HOST/DATABASE; several coordinators may name it, and one of them leads; empty for a SQLite file in the state directory",
+    default: |_| String::new(),
+};
+
+/// How long a leader may be silent.
+pub const TAKEOVER_S: Setting<u64> = Setting {
+    key: "serve.takeover_s",
+    unit: "seconds",
+    doc: "time after which another coordinator on `serve.database` takes over from one that is silent; from one that ended it takes over at once",
+    default: |_| 15,
+};
+
 /// Directory with secrets of the coordinator.
 pub const SECRETS_DIR: Setting<String> = Setting {
     key: "serve.secrets_dir",

@@ -238,6 +238,7 @@ impl Options {
             demo_server: demo::command(&self.program()?),
             docker: self.docker.clone(),
             snapshots: Some(place.snapshots()),
+            stay: Default::default(),
             mourned: false,
         })
     }

@@ -32,7 +32,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::StreamExt;
 
-const HANG: Duration = Duration::from_secs(20);
+const HANG: Duration = Duration::from_secs(180);
 
 pub fn token(attempt: u32) -> Token {
     Token {
@@ -197,6 +197,7 @@ impl Rig {
             clock: Arc::new(phalanx_agent::clock::SystemClock::default()),
             events: Default::default(),
             logs: Default::default(),
+            stay: Default::default(),
         })
         .await
         .unwrap();

@@ -120,6 +120,11 @@ impl Fleet {
         self.serving(&mut command)
     }
 
+    /// Starts a coordinator that may have to wait before it listens.
+    pub fn standby(&self, name: &str, arguments: &[&str]) -> Process {
+        self.start(name, self.phalanx(&["serve"]).args(arguments))
+    }
+
     fn serving(&self, command: &mut Command) -> Coordinator {
         let before = fs::read_to_string(self.path("serve.log")).unwrap_or_default();
         let mut process = self.start("serve", command);

@@ -20,9 +20,13 @@ mod peers;
 mod place;
 mod policy;
 mod secrets;
+mod standby;
 mod steps;
 mod waits;
 
+#[path = "../../../coordinator/tests/store/cluster.rs"]
+#[allow(dead_code)] // Each test program uses a part.
+mod cluster;
 #[path = "../engine_lab/mod.rs"]
 mod engine_lab;
 #[path = "../fleet/rig.rs"]
@@ -41,6 +45,7 @@ pub enum Need {
     Nothing,
     Engine,
     Root,
+    Postgres,
 }
 
 /// The attack scripts of the audit. They aren't in this repository; each has a row in the README.
@@ -97,6 +102,7 @@ pub type Test = (Need, &'static str, fn());
 fn main() -> ExitCode {
     let engine = engine_lab::usable_engine();
     let python = engine_lab::works("python3", &["--version"]);
+    let postgres = cluster::is_installed();
     let root = nix::unistd::geteuid().is_root();
     let table: Test = (
         Need::Nothing,
@@ -116,6 +122,7 @@ fn main() -> ExitCode {
         peers::tests(),
         policy::tests(),
         secrets::tests(),
+        standby::tests(),
         steps::tests(),
         waits::tests(),
     ];
@@ -128,11 +135,12 @@ fn main() -> ExitCode {
             Need::Nothing => true,
             Need::Engine => engine,
             Need::Root => root,
+            Need::Postgres => postgres,
         };
         let here = needed && (python || !name.contains(engine_lab::NEEDS_PYTHON));
         let name = match need {
             Need::Root => format!("{name} (needs root)"),
-            Need::Nothing | Need::Engine => name.to_owned(),
+            Need::Nothing | Need::Engine | Need::Postgres => name.to_owned(),
         };
         Trial::test(name, run).with_ignored_flag(!here)
     });

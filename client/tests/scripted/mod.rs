@@ -256,6 +256,10 @@ impl Control for Script {
         Ok(Response::new(WhyResponse::default()))
     }
 
+    async fn demand(&self, _: Request<DemandRequest>) -> Answer<DemandResponse> {
+        Ok(Response::new(DemandResponse::default()))
+    }
+
     async fn gc(&self, _: Request<GcRequest>) -> Answer<GcResponse> {
         Ok(Response::new(GcResponse::default()))
     }

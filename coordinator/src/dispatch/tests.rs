@@ -46,6 +46,12 @@ impl Store for Memory {
     async fn begin_term(&self, _: Timestamp) -> Result<u64, StoreError> {
         Ok(1)
     }
+    async fn newest_epoch(&self) -> Result<u64, StoreError> {
+        Ok(0)
+    }
+    async fn raise_epoch(&self, _: u64) -> Result<(), StoreError> {
+        Ok(())
+    }
     async fn commit(&self, writes: &[Write]) -> Result<(), StoreError> {
         let _ = self.works.clone().wait_for(|works| *works).await;
         let mut events = self.events.lock().unwrap();

@@ -3,13 +3,16 @@
 use super::check;
 use super::lock::Lock;
 use super::mark::MarkFile;
+use super::rows::{
+    self, EndColumns, EventColumns, READ_BYTES, Reading, read, refused, signed, unsigned,
+};
 use super::store::{NewRun, RunEnd, RunHead, RunRow, Store, StoreError, Submission, Write, past};
 use crate::journal::Past;
 use async_trait::async_trait;
 use futures::StreamExt;
 use futures::future::BoxFuture;
-use phalanx_shared::event::{AttemptRef, Event, Recorded};
-use phalanx_shared::id::{CellId, RunId};
+use phalanx_shared::event::Recorded;
+use phalanx_shared::id::RunId;
 use phalanx_shared::time::Timestamp;
 use sqlx::pool::PoolConnection;
 use sqlx::sqlite::{
@@ -24,8 +27,6 @@ use std::time::Duration;
 
 /// Maximum rows of one INSERT: with eight columns each, they stay below SQLite's limit on variables.
 const ROWS: usize = 2_000;
-/// Maximum bytes of events read at once; a single larger event is read alone.
-const READ_BYTES: usize = 8 << 20;
 /// Rows read ahead: an event may have several megabytes.
 const AHEAD: usize = 4;
 /// Number of connections that read.
@@ -183,6 +184,29 @@ impl Store for SqliteStore {
         Ok(epoch)
     }
 
+    async fn newest_epoch(&self) -> Result<u64, StoreError> {
+        let epoch: Option<i64> = sqlx::query_scalar("SELECT max(epoch) FROM terms")
+            .fetch_one(&self.readers)
+            .await
+            .map_err(read)?;
+        Ok(unsigned(epoch.unwrap_or(0)))
+    }
+
+    async fn raise_epoch(&self, epoch: u64) -> Result<(), StoreError> {
+        if self.newest_epoch().await? >= epoch {
+            return Ok(());
+        }
+        sqlx::query("INSERT INTO terms (epoch, began_us) VALUES (?, 0)")
+            .bind(signed(epoch))
+            .execute(self.writer()?)
+            .await
+            .map_err(written)?;
+        if let Some(mark) = &self.mark {
+            mark.set(|mark| mark.epoch = epoch);
+        }
+        Ok(())
+    }
+
     async fn commit(&self, writes: &[Write]) -> Result<(), StoreError> {
         let mut connection = self.writer()?.acquire().await.map_err(written)?;
         let committed = commit_on(&mut connection, writes).await;
@@ -271,30 +295,16 @@ impl Store for SqliteStore {
         .bind(signed(from))
         .bind(limit)
         .fetch(&self.readers);
-        let (mut events, mut bytes) = (Vec::new(), 0);
-        let mut expected = from.max(1);
+        let (mut reading, mut bytes) = (Reading::new(run, from), 0);
         while let Some(row) = rows.next().await {
             let row = row.map_err(read)?;
-            let at = |error| match error {
-                StoreError::Read(why) => {
-                    StoreError::Read(format!("event {expected} of run {run}: {why}"))
-                }
-                other => other,
-            };
             bytes += row.try_get::<&str, _>("kind").map_or(0, str::len);
-            if !events.is_empty() && bytes > READ_BYTES {
+            if !reading.is_empty() && bytes > READ_BYTES {
                 break;
             }
-            let recorded = recorded(run, &row).map_err(at)?;
-            if recorded.position != expected {
-                return Err(StoreError::Read(format!(
-                    "event {expected} of run {run} is missing"
-                )));
-            }
-            expected += 1;
-            events.push(recorded);
+            reading.push(event(&row))?;
         }
-        Ok(events)
+        Ok(reading.end())
     }
 
     async fn history(&self, spec: &str) -> Result<Vec<Past>, StoreError> {
@@ -457,13 +467,7 @@ async fn write_one(tx: &mut Transaction<'_>, write: &Write) -> Result<(), StoreE
 /// Reads a row without its submission. Unreadable columns get their default and are reported in `problem`.
 fn run_head(row: &SqliteRow) -> RunHead {
     let mut problem = None;
-    let mut note = |error: StoreError| {
-        let why = match error {
-            StoreError::Read(why) => why,
-            other => other.to_string(),
-        };
-        problem.get_or_insert(why);
-    };
+    let mut note = |error| rows::note(&mut problem, error);
     let run = column::<String>(row, "run", &mut note);
     let submitted = Timestamp(column(row, "submitted_us", &mut note));
     let (spec, digest) = (
@@ -501,14 +505,9 @@ fn run_row(row: &SqliteRow) -> RunRow {
         mut problem,
     } = run_head(row);
     let submission = row.try_get("submission").map_err(read);
-    let submission = submission.and_then(|text: String| {
-        serde_json::from_str(&text).map_err(|error| named("submission", error))
-    });
+    let submission = submission.and_then(|text: String| rows::submission(&text));
     let submission = submission.unwrap_or_else(|error| {
-        problem.get_or_insert(match error {
-            StoreError::Read(why) => why,
-            other => other.to_string(),
-        });
+        rows::note(&mut problem, error);
         Submission::default()
     });
     RunRow {
@@ -538,54 +537,27 @@ where
 }
 
 fn run_end(row: &SqliteRow) -> Result<Option<RunEnd>, StoreError> {
-    let optional = |column: &str| row.try_get::<Option<String>, _>(column).map_err(read);
-    let finished: Option<i64> = row.try_get("finished_us").map_err(read)?;
-    Ok(
-        match (finished, optional("outcome")?, optional("counts")?) {
-            (Some(finished), Some(outcome), Some(counts)) => Some(RunEnd {
-                finished: Timestamp(finished),
-                outcome: serde_json::from_value(outcome.into()).map_err(|e| named("outcome", e))?,
-                counts: serde_json::from_str(&counts).map_err(|e| named("counts", e))?,
-                cancel: optional("cancel")?,
-            }),
-            _ => None,
-        },
-    )
+    let text = |column: &str| row.try_get::<Option<String>, _>(column).map_err(read);
+    let columns = EndColumns {
+        finished_us: row.try_get("finished_us").map_err(read)?,
+        outcome: text("outcome")?,
+        counts: text("counts")?,
+        cancel: text("cancel")?,
+    };
+    columns.read()
 }
 
-/// Returns the error for a column with an invalid value.
-fn named(column: &str, error: serde_json::Error) -> StoreError {
-    StoreError::Read(format!("its {column} can't be read: {error}"))
-}
-
-fn recorded(run: &RunId, row: &SqliteRow) -> Result<Recorded, StoreError> {
+fn event(row: &SqliteRow) -> Result<EventColumns, StoreError> {
     let number = |column: &str| row.try_get::<i64, _>(column).map_err(read);
-    let cell: Option<String> = row.try_get("cell").map_err(read)?;
-    let attempt: Option<u32> = row.try_get("attempt").map_err(read)?;
-    let kind: String = row.try_get("kind").map_err(read)?;
-    Ok(Recorded {
-        position: unsigned(number("position")?),
-        event: Event {
-            run: run.clone(),
-            attempt: cell.zip(attempt).map(|(cell, attempt)| AttemptRef {
-                cell: CellId(cell),
-                attempt,
-            }),
-            seq: unsigned(number("seq")?),
-            at: Timestamp(number("at_us")?),
-            mono_us: unsigned(number("mono_us")?),
-            kind: serde_json::from_str(&kind).map_err(malformed)?,
-        },
+    Ok(EventColumns {
+        position: number("position")?,
+        cell: row.try_get("cell").map_err(read)?,
+        attempt: row.try_get("attempt").map_err(read)?,
+        seq: number("seq")?,
+        at_us: number("at_us")?,
+        mono_us: number("mono_us")?,
+        kind: row.try_get("kind").map_err(read)?,
     })
-}
-
-/// SQLite's integers are signed; no number here comes near the limit.
-fn signed(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
-}
-
-fn unsigned(number: i64) -> u64 {
-    u64::try_from(number).unwrap_or(0)
 }
 
 /// SQLite's result code for a full disk.
@@ -600,18 +572,6 @@ fn written(error: sqlx::Error) -> StoreError {
         _ if check::primary_code(&error) == Some(SQLITE_FULL) => StoreError::Full,
         _ => StoreError::Unavailable(error.to_string()),
     }
-}
-
-fn refused(error: serde_json::Error) -> StoreError {
-    StoreError::Refused(error.to_string())
-}
-
-fn read(error: sqlx::Error) -> StoreError {
-    StoreError::Read(error.to_string())
-}
-
-fn malformed(error: serde_json::Error) -> StoreError {
-    StoreError::Read(format!("this version can't read it: {error}"))
 }
 
 /// Creates the file if necessary and makes it accessible to its owner only.

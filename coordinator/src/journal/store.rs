@@ -1,11 +1,12 @@
-//! The contract of a journal's storage. SQLite implements it today ([`super::SqliteStore`]); another database may
-//! later.
+//! The contract of a journal's storage: in a SQLite file ([`super::SqliteStore`]), or in a PostgreSQL database
+//! ([`super::PostgresStore`]) that several coordinators know.
 //!
 //! # Order
 //! A single writer calls [`Store::commit`], one call at a time. Reads may run concurrently and see committed rows.
 //! # Durability
 //! When `commit` returns `Ok`, all of its writes survive a power cut; when it returns an error, none of them took
-//! effect.
+//! effect. One that failed with an error that may pass may have taken effect all the same if the connection to a database
+//! broke; the next call must bring the same writes, and succeeds then.
 //! # Errors
 //! [`StoreError::Full`] and [`StoreError::Unavailable`] (an I/O error) may pass, so the writer retries. The others need a
 //! person.
@@ -69,6 +70,9 @@ pub enum StoreError {
     /// The journal can't be written at the moment.
     #[error("can't write to the journal: {0}")]
     Unavailable(String),
+    /// Another coordinator has begun a term on the same database. This one commits nothing any more.
+    #[error("another coordinator leads on this journal's database: this one stops")]
+    Deposed,
     /// The rows contradict existing ones; a retry changes nothing.
     #[error("the journal refuses a write: {0}")]
     Refused(String),
@@ -211,6 +215,10 @@ pub enum Write {
 pub trait Store: Send + Sync + 'static {
     /// Begins a term of office and returns its epoch, which is higher than all earlier ones.
     async fn begin_term(&self, now: Timestamp) -> Result<u64, StoreError>;
+    /// Returns the epoch of the newest term; 0 before the first one.
+    async fn newest_epoch(&self) -> Result<u64, StoreError>;
+    /// Makes sure that the epochs of later terms are higher than this one.
+    async fn raise_epoch(&self, epoch: u64) -> Result<(), StoreError>;
     /// Makes all writes durable, or none.
     async fn commit(&self, writes: &[Write]) -> Result<(), StoreError>;
     /// Returns one run, if it exists.

@@ -5,25 +5,12 @@ use crate::journal::Past;
 use async_trait::async_trait;
 use phalanx_shared::event::{AttemptRef, Event, EventKind, Recorded};
 use phalanx_shared::id::RunId;
-use phalanx_shared::outcome::Outcome;
-use phalanx_shared::run_state::Counts;
 use phalanx_shared::time::Timestamp;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 const NOW: Timestamp = Timestamp(1_000_000);
-
-fn new_run(run: &str) -> Write {
-    Write::Run(Box::new(NewRun {
-        run: run.into(),
-        submitted: NOW,
-        spec: "shop".into(),
-        digest: "d".into(),
-        cells: 3,
-        submission: Submission::default(),
-    }))
-}
 
 fn event(run: &str, position: u64) -> Write {
     Write::Event(Recorded {
@@ -85,30 +72,6 @@ async fn a_journal_of_the_first_schema_is_brought_up_to_date_with_all_its_events
     let message = "kept".to_owned();
     assert_eq!(events[1].event.kind, EventKind::Note { message });
     assert_eq!(store.events(&"b".into(), 1, 10).await.unwrap().len(), 1);
-}
-
-#[tokio::test]
-async fn what_was_appended_is_read_back_after_a_restart_in_a_later_term() {
-    let place = tempfile::tempdir().unwrap();
-    let store = SqliteStore::open(&place.path().join("journal.db"))
-        .await
-        .unwrap();
-    let (journal, writer) = Journal::start(Arc::new(store), NOW).await.unwrap();
-    let first = journal.epoch();
-    let writes = vec![new_run("r"), event("r", 1), event("r", 2)];
-    journal.append(writes).await.await.unwrap();
-    drop(journal);
-    writer.await.unwrap();
-    let journal = open(place.path()).await;
-    assert!(journal.epoch() > first);
-    let events = journal.store().events(&"r".into(), 2, 10).await.unwrap();
-    assert_eq!(
-        vec![event("r", 2)],
-        events.into_iter().map(Write::Event).collect::<Vec<_>>()
-    );
-    let runs = journal.store().runs(10, true).await.unwrap();
-    assert_eq!(runs.len(), 1);
-    assert_eq!((runs[0].spec.as_str(), &runs[0].end), ("shop", &None));
 }
 
 #[tokio::test]
@@ -174,86 +137,6 @@ async fn a_second_coordinator_on_the_same_database_is_refused_by_name() {
     );
 }
 
-#[tokio::test]
-async fn a_finished_run_leaves_the_list_of_open_ones_once_settled_and_can_be_forgotten() {
-    let place = tempfile::tempdir().unwrap();
-    let journal = open(place.path()).await;
-    let run: RunId = "r".into();
-    let end = RunEnd {
-        finished: Timestamp(5),
-        outcome: Outcome::Flaky,
-        counts: Counts {
-            total: 3,
-            flaky: 3,
-            ..Counts::default()
-        },
-        cancel: Some("enough".into()),
-    };
-    let finished = Write::Finished {
-        run: run.clone(),
-        end: end.clone(),
-    };
-    journal
-        .append(vec![new_run("r"), event("r", 1), finished])
-        .await
-        .await
-        .unwrap();
-    let store = journal.store().clone();
-    assert_eq!(store.runs(9, true).await.unwrap().len(), 1);
-    journal
-        .append(vec![Write::Settled { run: run.clone() }])
-        .await
-        .await
-        .unwrap();
-    assert!(store.runs(9, true).await.unwrap().is_empty());
-    assert_eq!(store.run(&run).await.unwrap().unwrap().end, Some(end));
-    assert_eq!(
-        store.settled_before(Timestamp(6)).await.unwrap(),
-        std::slice::from_ref(&run)
-    );
-    journal
-        .append(vec![Write::Forget { run: run.clone() }])
-        .await
-        .await
-        .unwrap();
-    assert_eq!(store.run(&run).await.unwrap(), None);
-    assert!(store.events(&run, 1, 9).await.unwrap().is_empty());
-}
-
-#[tokio::test]
-async fn durations_are_kept_per_cell_newest_only() {
-    let place = tempfile::tempdir().unwrap();
-    let journal = open(place.path()).await;
-    let took = |elapsed_ms| Write::Duration {
-        spec: "shop".into(),
-        past: Past {
-            cell: "c".into(),
-            matrix: vec![("db".into(), "pg".into())],
-            elapsed_ms,
-        },
-        at: NOW,
-    };
-    journal
-        .append(vec![took(10), took(20)])
-        .await
-        .await
-        .unwrap();
-    let history = journal.store().history("shop").await.unwrap();
-    assert_eq!(history.len(), 1);
-    assert_eq!(history[0].elapsed_ms, 20);
-}
-
-#[tokio::test]
-async fn a_position_written_twice_is_refused_without_harm_to_its_neighbours() {
-    let place = tempfile::tempdir().unwrap();
-    let journal = open(place.path()).await;
-    journal.append(vec![event("r", 1)]).await.await.unwrap();
-    let twice = journal.append(vec![event("r", 1)]).await;
-    let good = journal.append(vec![event("r", 2)]).await;
-    assert!(matches!(twice.await, Err(StoreError::Refused(_))));
-    good.await.unwrap();
-}
-
 /// A store whose disk is full for its first commits.
 struct Full {
     store: SqliteStore,
@@ -264,6 +147,12 @@ struct Full {
 impl Store for Full {
     async fn begin_term(&self, now: Timestamp) -> Result<u64, StoreError> {
         self.store.begin_term(now).await
+    }
+    async fn newest_epoch(&self) -> Result<u64, StoreError> {
+        self.store.newest_epoch().await
+    }
+    async fn raise_epoch(&self, epoch: u64) -> Result<(), StoreError> {
+        self.store.raise_epoch(epoch).await
     }
     async fn commit(&self, writes: &[Write]) -> Result<(), StoreError> {
         if self.refusals.load(Ordering::SeqCst) > 0 {
@@ -333,35 +222,4 @@ async fn a_full_disk_is_said_and_waited_for_and_nothing_is_lost() {
             .len(),
         1
     );
-}
-
-#[tokio::test]
-async fn many_appenders_share_commits() {
-    let place = tempfile::tempdir().unwrap();
-    let journal = open(place.path()).await;
-    let began = std::time::Instant::now();
-    let appenders = (0..64).map(|n| {
-        let journal = journal.clone();
-        tokio::spawn(async move {
-            for position in 1..=50 {
-                journal
-                    .append(vec![event(&format!("r{n}"), position)])
-                    .await
-                    .await
-                    .unwrap();
-            }
-        })
-    });
-    for appender in appenders.collect::<Vec<_>>() {
-        appender.await.unwrap();
-    }
-    println!("3,200 events by 64 appenders in {:?}", began.elapsed());
-    for n in 0..64 {
-        let events = journal
-            .store()
-            .events(&format!("r{n}").as_str().into(), 1, 99)
-            .await
-            .unwrap();
-        assert_eq!(events.len(), 50);
-    }
 }

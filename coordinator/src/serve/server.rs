@@ -9,7 +9,7 @@ use crate::dispatch::core::Settings as SessionSettings;
 use crate::dispatch::logs::store::{Limits as LogLimits, LogStore};
 use crate::dispatch::server as dispatch;
 use crate::incoming::{Guard, Room, Speech};
-use crate::journal::{Journal, SqliteStore, StoreError};
+use crate::journal::{Journal, SqliteStore, Store, StoreError};
 use crate::private;
 use crate::serve::api::gc::{self, LOGS, WORKSPACES};
 use crate::serve::api::{Api, REQUEST_BYTES};
@@ -56,6 +56,8 @@ pub struct Options {
     pub max_cells: Option<usize>,
     /// How the coordinator starts.
     pub begin: Begin,
+    /// Where the journal is; `None` for a SQLite file in the directory.
+    pub store: Option<Arc<dyn Store>>,
 }
 
 impl Options {
@@ -71,6 +73,7 @@ impl Options {
             agents_return: false,
             max_cells: None,
             begin: Begin::default(),
+            store: None,
         }
     }
 }
@@ -112,7 +115,10 @@ async fn start_server(options: Options, listener: Listener) -> Result<Server, St
         path: directory.clone(),
         reason: error.to_string(),
     })?;
-    let store = SqliteStore::open(&journal_path(&directory)).await?;
+    let store = match options.store {
+        Some(store) => store,
+        None => Arc::new(SqliteStore::open(&journal_path(&directory)).await?),
+    };
     let workspaces = Workspaces::new(directory.join(WORKSPACES));
     workspaces.clear();
     if let Some(tracer) = &options.settings.tracer {
@@ -122,7 +128,7 @@ async fn start_server(options: Options, listener: Listener) -> Result<Server, St
     let (agents, from_agents) = mpsc::unbounded_channel();
     let (to_agents, commands) = mpsc::unbounded_channel();
     let (handle, writer) = supervisor::start(supervisor::Args {
-        store: Arc::new(store),
+        store,
         planner: Arc::new(SpecPlanner {
             workspaces: workspaces.clone(),
             max_cells: options.max_cells,

@@ -7,9 +7,10 @@ use tonic::Status;
 /// Converts a journal error.
 pub(super) fn of_store(error: StoreError) -> Status {
     match error {
-        StoreError::Full | StoreError::Unavailable(_) | StoreError::InUse { .. } => {
-            Status::unavailable(error.to_string())
-        }
+        StoreError::Full
+        | StoreError::Unavailable(_)
+        | StoreError::InUse { .. }
+        | StoreError::Deposed => Status::unavailable(error.to_string()),
         // A retry changes nothing.
         StoreError::Read(_) | StoreError::Damaged { .. } => Status::data_loss(error.to_string()),
         StoreError::Refused(_) | StoreError::Unusable { .. } => Status::internal(error.to_string()),
