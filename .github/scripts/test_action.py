@@ -85,7 +85,7 @@ class Run(unittest.TestCase):
             self.assertEqual(done.returncode, 0, done.stderr)
             expected = ["run", "my spec.yaml", "--input", "a=1", "--input", "b=$(touch harm) ; two words", "--only", "db=pg,my"]
             expected += ["--cell", "pg / v1", "--secret-env", "KEY", "--inputs-file", "in.yaml", "--coordinator", "http://c:1"]
-            expected += ["--keep", "on-failure", "--report", "junit=out/junit.xml", "--report", "json=out/report.json"]
+            expected += ["--keep", "on-failure", "--artifacts", "out/artifacts", "--report", "junit=out/junit.xml", "--report", "json=out/report.json"]
             expected += ["--report", "html=out/run.html"]
             self.assertEqual(job.text("arguments").splitlines(), expected)
             self.assertEqual(job.text("output"), "exit-code=0\n")

@@ -27,7 +27,7 @@ const WAITING: usize = 256;
 /// Capacity of the queue into the transport, in records.
 const UNDER_WAY: usize = 32;
 /// The logs of an ended attempt are declared lost if they make no progress for this long.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 /// The artifacts of an ended attempt are declared lost after this long, even if they make progress: the verdict waits for
 /// them, and the coordinator takes an attempt back that is overdue.
 const ARTIFACTS_WITHIN: Duration = Duration::from_secs(120);
