@@ -3,17 +3,19 @@
 use prost::Message;
 use std::path::PathBuf;
 
-const FILES: [&str; 3] = [
+const FILES: [&str; 4] = [
     "phalanx/v1/common.proto",
     "phalanx/v1/agent_link.proto",
     "phalanx/v1/control.proto",
+    "phalanx/v1/access.proto",
 ];
 
 /// Messages that carry secret values; their `Debug` is written by hand (I4).
-const SECRET: [&str; 3] = [
+const SECRET: [&str; 4] = [
     ".phalanx.v1.Offer",
     ".phalanx.v1.SubmitRequest",
     ".phalanx.v1.RerunRequest",
+    ".phalanx.v1.CreateTokenResponse",
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -9,6 +9,7 @@ pub mod agents;
 mod ahead;
 pub mod artifacts;
 pub mod attach;
+pub mod audit;
 pub mod cancel;
 pub mod compare;
 pub mod completions;
@@ -29,6 +30,7 @@ pub mod history;
 pub mod init;
 pub mod interrupt;
 pub mod journal;
+pub mod login;
 pub mod logs;
 pub mod options;
 pub mod past;
@@ -54,6 +56,7 @@ pub mod show;
 pub mod source;
 pub mod submit;
 pub mod timing;
+pub mod token;
 pub mod tui;
 pub mod upload;
 pub mod validate;
@@ -200,6 +203,10 @@ enum Command {
     Gc(gc::Args),
     Serve(serve::Args),
     Agent(agent::Args),
+    Login(login::Args),
+    Logout(login::Logout),
+    Token(token::Args),
+    Audit(audit::Args),
     DemoServer(demo_server::Args),
     Config(config::Args),
     #[command(name = "self")]
@@ -349,6 +356,10 @@ fn dispatch(command: Command, context: &Context) -> Result<u8, CliError> {
         Command::Gc(args) => wait(gc::run(args, context)),
         Command::Serve(args) => wait(measured(context, Box::pin(serve::run(args, context)))),
         Command::Agent(args) => wait(agent::run(args, context)),
+        Command::Login(args) => wait(login::run(args, context)),
+        Command::Logout(args) => login::logout(&args, context),
+        Command::Token(args) => wait(token::run(args, context)),
+        Command::Audit(args) => wait(audit::run(args, context)),
         Command::DemoServer(args) => wait(demo_server::run(args, context)),
         Command::Config(args) => config::run(&args, context),
         Command::SelfCheck(args) => wait(self_check::run(args, context)),

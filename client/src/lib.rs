@@ -6,6 +6,7 @@
 
 pub mod cli;
 pub mod config;
+pub mod credential;
 pub mod demo;
 pub mod entry;
 pub mod init;

@@ -20,6 +20,7 @@ pub use look::{Look, list, newest, open};
 pub use place::{Found, find, workspace_of};
 pub use unpack::open_file;
 
+use crate::credential::{Client, Credential};
 use agents::Agents;
 use phalanx_agent::identity::IdentityError;
 use phalanx_agent::runtime::docker::DockerSettings;
@@ -32,8 +33,6 @@ use phalanx_coordinator::serve::server::{self, Server};
 use phalanx_coordinator::serve::web;
 use phalanx_coordinator::supervisor::{Begin, OwnSecrets, Settings};
 use phalanx_otlp::Tracer;
-use phalanx_proto::limit::{CLIENT_ANSWER_BYTES, CLIENT_REQUEST_BYTES};
-use phalanx_proto::v1::control_client::ControlClient;
 use phalanx_shared::id::RunId;
 use phalanx_shared::policy::Rules;
 use place::{Place, at};
@@ -136,7 +135,7 @@ pub enum Error {
 
 /// A local coordinator and its agents.
 pub struct LocalRun {
-    client: ControlClient<Channel>,
+    client: Client,
     run: RunId,
     place: Place,
     server: Server,
@@ -197,7 +196,7 @@ impl LocalRun {
     ) -> Result<LocalRun, Error> {
         phalanx_agent::private::memory();
         place.make()?;
-        let own_secrets: OwnSecrets = Arc::new(|_| None);
+        let own_secrets: OwnSecrets = Arc::new(|_, _| None);
         let server_options = server::Options {
             settings: Settings {
                 // The agents of a local run die with it, so none will reconnect.
@@ -238,7 +237,7 @@ impl LocalRun {
     }
 
     /// Returns a client of the coordinator. Clones are cheap.
-    pub fn client(&self) -> ControlClient<Channel> {
+    pub fn client(&self) -> Client {
         self.client.clone()
     }
 
@@ -316,8 +315,6 @@ async fn here(
     )))
 }
 
-fn client(channel: Channel) -> ControlClient<Channel> {
-    ControlClient::new(channel)
-        .max_decoding_message_size(CLIENT_ANSWER_BYTES)
-        .max_encoding_message_size(CLIENT_REQUEST_BYTES)
+fn client(channel: Channel) -> Client {
+    Credential::default().client(channel)
 }

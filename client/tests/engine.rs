@@ -3,7 +3,7 @@
 
 mod engine_support;
 
-use engine_support::{Bench, Script, submit_request};
+use engine_support::{Bench, Script, asked, submit_request};
 use phalanx_coordinator::dispatch::contract::ToAgents;
 use phalanx_proto::v1;
 use phalanx_proto::v1::control_server::Control;
@@ -11,7 +11,6 @@ use phalanx_shared::event::EventKind;
 use phalanx_shared::invariant;
 use phalanx_shared::outcome::Outcome;
 use phalanx_shared::run_state::CellStatus;
-use tonic::Request;
 
 #[tokio::test]
 async fn a_run_goes_from_submission_to_settled_and_its_watcher_sees_every_event() {
@@ -113,7 +112,7 @@ async fn a_cancelled_run_tells_its_agents_and_ends_cancelled() {
     };
     let answer = bench
         .api()
-        .cancel(Request::new(request))
+        .cancel(asked(request))
         .await
         .unwrap()
         .into_inner();
@@ -135,7 +134,7 @@ async fn runs_are_listed_with_their_counts_and_found_by_the_beginning_of_their_i
     bench.watch_to_end(&run).await;
     let runs = bench
         .api()
-        .list_runs(Request::new(v1::ListRunsRequest::default()))
+        .list_runs(asked(v1::ListRunsRequest::default()))
         .await;
     let runs = runs.unwrap().into_inner().runs;
     assert_eq!(runs.len(), 1);
@@ -166,7 +165,7 @@ async fn only_the_failed_cells_run_again() {
     };
     let again = bench
         .api()
-        .rerun(Request::new(request))
+        .rerun(asked(request))
         .await
         .unwrap()
         .into_inner()
@@ -186,7 +185,7 @@ async fn only_the_failed_cells_run_again() {
         failed: true,
         ..Default::default()
     };
-    let refused = bench.api().rerun(Request::new(request)).await.unwrap_err();
+    let refused = bench.api().rerun(asked(request)).await.unwrap_err();
     assert!(
         refused.message().contains("nothing to run again"),
         "{refused}"
@@ -198,7 +197,7 @@ async fn a_waiting_cell_says_why_and_agents_are_listed_and_drained() {
     let bench = Bench::start(tempfile::tempdir().unwrap()).await;
     let run = bench.submit(2).await;
     let why = |cell: &str| {
-        Request::new(v1::WhyRequest {
+        asked(v1::WhyRequest {
             run_id: run.clone(),
             cell: cell.into(),
         })
@@ -215,14 +214,14 @@ async fn a_waiting_cell_says_why_and_agents_are_listed_and_drained() {
     assert_eq!(answer.reasons, ["agent a: its only slot is taken"]);
     let agents = bench
         .api()
-        .list_agents(Request::new(v1::ListAgentsRequest {}))
+        .list_agents(asked(v1::ListAgentsRequest {}))
         .await;
     let agents = agents.unwrap().into_inner().agents;
     assert_eq!((agents.len(), agents[0].attempts.len()), (1, 1));
     let drain = v1::DrainAgentRequest { agent: "a".into() };
     let drained = bench
         .api()
-        .drain_agent(Request::new(drain))
+        .drain_agent(asked(drain))
         .await
         .unwrap()
         .into_inner();
@@ -238,7 +237,7 @@ async fn a_submission_brings_its_secrets_and_an_agent_gets_those_alone() {
     let mut request = submit_request(1);
     request.inputs_json = br#"{"secret": "license_key", "cells": 1}"#.to_vec();
     let refused = |request: &v1::SubmitRequest| {
-        let submitted = Request::new(request.clone());
+        let submitted = asked(request.clone());
         async { bench.api().submit(submitted).await.unwrap_err() }
     };
     let missing = refused(&request).await;
@@ -258,7 +257,7 @@ async fn a_submission_brings_its_secrets_and_an_agent_gets_those_alone() {
         .insert("other".into(), "not-even-named".into());
     let run = bench
         .api()
-        .submit(Request::new(request))
+        .submit(asked(request))
         .await
         .unwrap()
         .into_inner()
@@ -287,7 +286,7 @@ async fn gc_forgets_old_runs_and_files_that_belong_to_none() {
     std::fs::create_dir_all(bench.path().join("logs").join(&run)).unwrap();
     std::fs::write(bench.path().join("logs/nobody/x"), "12345").unwrap();
     let gc = |older_than_s, dry_run| {
-        Request::new(v1::GcRequest {
+        asked(v1::GcRequest {
             older_than_s,
             dry_run,
         })

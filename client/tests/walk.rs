@@ -34,6 +34,7 @@ use phalanx_shared::id::{AgentId, RunId};
 use phalanx_shared::input::Given;
 use phalanx_shared::invariant;
 use phalanx_shared::language::load;
+use phalanx_shared::namespace::Namespace;
 use phalanx_shared::outcome::Outcome;
 use phalanx_shared::plan::{Jobs, Keep, Plan, Request, Resources, Selection, expand};
 use phalanx_shared::run_state::RunState;
@@ -129,6 +130,7 @@ async fn walk() {
     };
     let token = tokens[0].clone();
     let request = CellRequest {
+        avoids: Vec::new(),
         token: token.clone(),
         labels: cell.runs_on.clone(),
         resources: cell.resources,
@@ -353,6 +355,8 @@ impl Desk {
             digest: plan.digest.clone(),
             cells: 1,
             submission: Submission::default(),
+            namespace: Namespace::default(),
+            owner: String::new(),
         };
         let event = Event {
             run: run.clone(),

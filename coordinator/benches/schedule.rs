@@ -181,6 +181,7 @@ fn request(run: &RunId, cell: CellId, expected_ms: u64) -> CellRequest {
             epoch: 1,
         },
         labels: vec![],
+        avoids: Vec::new(),
         resources: Resources::default(),
         images: vec![],
         expected_ms,

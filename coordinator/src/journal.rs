@@ -16,7 +16,9 @@ mod writer;
 
 pub use copy::{Copied, copy};
 pub use postgres::{Lead, PostgresStore};
+pub(crate) use rows::read as read_error;
 pub use sqlite::SqliteStore;
+pub(crate) use sqlite::written as write_error;
 pub use store::{NewRun, Past, RunEnd, RunHead, RunRow, Store, StoreError, Submission, Write};
 pub use writer::{Durable, Health, Journal, Line, Receipt};
 

@@ -110,6 +110,8 @@ pub struct Metrics {
     pub watchers_dropped: Counter,
     /// Connections of agents that were refused or closed with a reason.
     pub agents_refused: Counter,
+    /// Calls of clients without a valid token, or whose role wasn't enough.
+    pub calls_refused: Counter,
     /// Connections that were dropped or rejected because they made no requests or were too many.
     pub connections_dropped: Counter,
     /// Number of agents lost.
@@ -184,6 +186,11 @@ impl Metrics {
                 "agent_connections_refused",
                 "Agent connections refused or closed with a reason",
                 &self.agents_refused,
+            ),
+            (
+                "calls_refused",
+                "Calls without a valid token, or whose role isn't enough",
+                &self.calls_refused,
             ),
             (
                 "agents_lost",

@@ -7,6 +7,7 @@ use crate::run::actor::{Run, RunTail};
 use crate::run::index::AgentsOfRuns;
 use kameo::actor::{ActorId, ActorRef};
 use phalanx_shared::id::{AgentId, RunId};
+use phalanx_shared::namespace::Namespace;
 use phalanx_shared::time::Timestamp;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,6 +20,8 @@ pub struct RunHandle {
     pub actor: ActorRef<Run>,
     /// The newest durable position, the outcome, and whether the run is settled.
     pub tail: watch::Receiver<RunTail>,
+    /// The namespace that the run belongs to.
+    pub namespace: Namespace,
 }
 
 /// An agent and whether it is connected.

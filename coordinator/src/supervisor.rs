@@ -26,6 +26,7 @@ use kameo::actor::{ActorRef, Spawn};
 use kameo::mailbox;
 use phalanx_otlp::Tracer;
 use phalanx_shared::id::RunId;
+use phalanx_shared::namespace::Namespace;
 use recovery::{bring_open, expire, forget_old};
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
@@ -43,6 +44,9 @@ pub struct Settings {
     pub cancel_grace: Duration,
     /// Maximum number of cells with a label that run concurrently, by label.
     pub label_limits: BTreeMap<String, u32>,
+    /// The namespace that each pool of agents belongs to. Agents of a pool have the label `pool=NAME`; those of other pools
+    /// are for all namespaces.
+    pub pools: BTreeMap<String, Namespace>,
     /// Runs that finished longer ago are forgotten; `None` keeps all.
     pub keep_runs_for: Option<Duration>,
     /// Interval at which old runs are removed.
@@ -55,12 +59,32 @@ pub struct Settings {
     pub trials: Option<PathBuf>,
 }
 
+/// Label that says an agent's pool.
+const POOL: &str = "pool";
+
+impl Settings {
+    /// Returns the labels of the pools that belong to other namespaces than this one.
+    pub fn foreign_pools(&self, namespace: &Namespace) -> Vec<String> {
+        let foreign = self.pools.iter().filter(|(_, owner)| *owner != namespace);
+        foreign.map(|(pool, _)| format!("{POOL}={pool}")).collect()
+    }
+
+    /// Returns the namespace that an agent belongs to, by its labels; `None` if it is for all.
+    pub fn owner_of(&self, labels: &[String]) -> Option<&Namespace> {
+        labels.iter().find_map(|label| {
+            let pool = label.strip_prefix(POOL)?.strip_prefix('=')?;
+            self.pools.get(pool)
+        })
+    }
+}
+
 impl Default for Settings {
     fn default() -> Self {
         Settings {
             reconnect_within: Duration::from_secs(30),
             cancel_grace: Duration::from_secs(30),
             label_limits: BTreeMap::new(),
+            pools: BTreeMap::new(),
             keep_runs_for: Some(Duration::from_secs(90 * 24 * 3_600)),
             tidy_every: Duration::from_secs(3_600),
             agents_are_all_here: false,
@@ -70,8 +94,8 @@ impl Default for Settings {
     }
 }
 
-/// Returns the value of a secret that a submission doesn't include, by name.
-pub type OwnSecrets = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
+/// Returns the value of a secret that a submission doesn't include, by the run's namespace and the secret's name.
+pub type OwnSecrets = Arc<dyn Fn(&Namespace, &str) -> Option<String> + Send + Sync>;
 
 /// Arguments of [`start`].
 pub struct Args {
@@ -189,7 +213,7 @@ pub fn look_at(store: Arc<dyn Store>, planner: Arc<dyn Planner>, clock: Arc<dyn 
     wire(
         journal,
         planner,
-        Arc::new(|_| None),
+        Arc::new(|_, _| None),
         to_agents,
         clock,
         settings,

@@ -1,6 +1,6 @@
 //! `Debug` of the messages that carry secrets, without the values (I4), so that no log can contain them.
 
-use crate::v1::{Offer, RerunRequest, SubmitRequest};
+use crate::v1::{CreateTokenResponse, Offer, RerunRequest, SubmitRequest};
 use std::collections::BTreeMap;
 use std::fmt::{Debug, Formatter, Result};
 
@@ -58,5 +58,14 @@ impl Debug for RerunRequest {
             .field("options", options)
             .field("secrets", &names(secrets))
             .finish()
+    }
+}
+
+impl Debug for CreateTokenResponse {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        let CreateTokenResponse { token, secret: _ } = self;
+        f.debug_struct("CreateTokenResponse")
+            .field("token", token)
+            .finish_non_exhaustive()
     }
 }

@@ -63,6 +63,10 @@ pub enum ErrorCode {
     Errored = 31,
     /// A run was cancelled.
     Cancelled = 32,
+    /// A coordinator needs a token.
+    NoToken = 40,
+    /// The role or the namespace of a token isn't enough.
+    Role = 41,
 }
 
 impl ErrorCode {

@@ -132,6 +132,8 @@ pub struct Demand<'a> {
     pub cell: &'a CellId,
     /// Labels that an agent must offer.
     pub labels: &'a [String],
+    /// Labels that an agent must not have.
+    pub avoids: &'a [String],
     /// Resources that the cell reserves.
     pub resources: Resources,
     /// Whether a limit (of its run or of a label) holds the cell back.
@@ -168,6 +170,7 @@ pub fn nobody_waits_in_vain(
                 && agent.free_slots > 0
                 && demand.resources.fits(&agent.free)
                 && demand.labels.iter().all(|l| agent.labels.contains(l))
+                && !demand.avoids.iter().any(|l| agent.labels.contains(l))
                 && agent
                     .policy
                     .is_none_or(|rules| rules.refuses_one(demand.needs).is_none())

@@ -19,6 +19,7 @@ pub mod invariant;
 pub mod language;
 pub mod mask;
 pub mod matrix;
+pub mod namespace;
 pub mod node;
 pub mod outcome;
 pub mod plan;

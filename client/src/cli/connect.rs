@@ -4,19 +4,21 @@ use super::Context;
 use super::error::CliError;
 use super::pick::pick;
 use super::secrets::{self, Given};
+use crate::config::Settings;
 use crate::config::fleet;
 use crate::config::place::STATE_DIR;
-use crate::config::server::{CANCEL_GRACE_S, COORDINATOR};
+use crate::config::server::{CANCEL_GRACE_S, COORDINATOR, NAMESPACE};
+use crate::credential::{Client, Credential, TokenFile, VARIABLE, is_private};
 use crate::local::{self, LocalRun, Look};
 use nix::sys::resource::{Resource, getrlimit};
 use phalanx_coordinator::serve::web;
 use phalanx_proto::channel;
-use phalanx_proto::limit::{CLIENT_ANSWER_BYTES, CLIENT_REQUEST_BYTES};
-use phalanx_proto::v1::control_client::ControlClient;
 use phalanx_proto::v1::{GcRequest, GcResponse, ListRunsRequest, RunSummary};
 use phalanx_shared::error_code::ErrorCode;
 use phalanx_shared::id::RunId;
+use std::env::VarError;
 use std::path::Path;
+use std::sync::Once;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tonic::Code;
@@ -35,7 +37,7 @@ pub(super) const PICK_AMONG: u32 = 10_000;
 
 /// A connection to a coordinator.
 pub struct Connection {
-    client: ControlClient<Channel>,
+    client: Client,
     held: Held,
 }
 
@@ -75,7 +77,7 @@ impl Connection {
     }
 
     /// Returns a client. Clones are cheap.
-    pub fn client(&self) -> ControlClient<Channel> {
+    pub fn client(&self) -> Client {
         self.client.clone()
     }
 
@@ -118,8 +120,51 @@ impl Connection {
     }
 }
 
+/// A command may connect several times, and warns once.
+static WARNED: Once = Once::new();
+
+/// A connection to a coordinator without a credential.
+pub struct Reached(pub Channel);
+
+/// Returns the credential for a coordinator: the token of `PHALANX_TOKEN`, else the one that is stored for it.
+pub fn credential(settings: &Settings, address: &str) -> Result<Credential, CliError> {
+    let token = match std::env::var(VARIABLE) {
+        Ok(token) if !token.trim().is_empty() => Some(token.trim().to_owned()),
+        Ok(_) | Err(VarError::NotPresent) => match TokenFile::of_user() {
+            Ok(file) => file.token(address)?,
+            // Without a home directory nothing can be stored.
+            Err(_) => None,
+        },
+        Err(VarError::NotUnicode(_)) => {
+            return Err(CliError::usage(format!(
+                "the variable {VARIABLE} isn't UTF-8"
+            )));
+        }
+    };
+    if token.is_some() && !is_private(address) {
+        WARNED.call_once(|| {
+            tracing::warn!("the token for {address} goes through the network unencrypted");
+        });
+    }
+    let namespace = settings.get(&NAMESPACE);
+    Credential::new(token.as_deref(), &namespace).ok_or_else(|| {
+        CliError::usage("the token or the namespace has characters that can't be sent")
+            .explained_by(ErrorCode::NoToken)
+    })
+}
+
 /// Connects to the coordinator at an address: `http://HOST:PORT`, `HOST:PORT` or `unix:PATH`.
-pub async fn remote(address: &str) -> Result<Connection, CliError> {
+pub async fn remote(settings: &Settings, address: &str) -> Result<Connection, CliError> {
+    let credential = credential(settings, address)?;
+    let Reached(channel) = reach(address).await?;
+    Ok(Connection {
+        client: credential.client(channel),
+        held: Held::Nothing,
+    })
+}
+
+/// Connects to a coordinator without a credential.
+pub async fn reach(address: &str) -> Result<Reached, CliError> {
     let channel = match address.strip_prefix("unix:") {
         Some(path) => unix(Path::new(path)).await,
         None => tcp(address).await,
@@ -130,17 +175,7 @@ pub async fn remote(address: &str) -> Result<Connection, CliError> {
             .with_help("is it running?")
             .explained_by(ErrorCode::Unreachable)
     })?;
-    Ok(Connection {
-        client: client(channel),
-        held: Held::Nothing,
-    })
-}
-
-/// Creates a client with the protocol's message size limits.
-pub fn client(channel: Channel) -> ControlClient<Channel> {
-    ControlClient::new(channel)
-        .max_decoding_message_size(CLIENT_ANSWER_BYTES)
-        .max_encoding_message_size(CLIENT_REQUEST_BYTES)
+    Ok(Reached(channel))
 }
 
 async fn tcp(address: &str) -> Result<Channel, String> {
@@ -216,7 +251,7 @@ pub async fn to_coordinator(context: &Context) -> Result<Connection, CliError> {
             CliError::usage(message).with_help("phalanx --coordinator http://HOST:PORT agents")
         );
     }
-    remote(&address).await
+    remote(&context.settings, &address).await
 }
 
 /// Connects to the coordinator that knows a run. Returns the connection and the run's id.
@@ -231,7 +266,7 @@ pub async fn to_run(
         let look = local::open(&state_dir, run.as_str()).await?;
         return Ok((Connection::look(look), run));
     }
-    let connection = remote(&address).await?;
+    let connection = remote(&context.settings, &address).await?;
     let runs = list_of(&connection, PICK_AMONG, false).await?;
     let run = pick(text, &runs)?;
     Ok((connection, run))
@@ -251,7 +286,7 @@ pub async fn list(context: &Context, limit: u32, open: bool) -> Result<Vec<RunSu
         let state_dir = context.settings.get(&STATE_DIR);
         return Ok(local::list(&state_dir, limit, open).await?);
     }
-    list_of(&remote(&address).await?, limit, open).await
+    list_of(&remote(&context.settings, &address).await?, limit, open).await
 }
 
 /// Returns the coordinator for a new run of a spec: the remote one, or a new local one with agents.
@@ -261,7 +296,7 @@ pub async fn for_run(context: &Context, containers: bool) -> Result<Connection, 
         let options = local_options(context, containers)?;
         return Ok(Connection::own(LocalRun::start(&options).await?));
     }
-    remote(&address).await
+    remote(&context.settings, &address).await
 }
 
 /// Starts a local coordinator whose agents also offer these labels, even if a remote one is configured.
@@ -352,7 +387,7 @@ pub async fn gc(context: &Context, wish: local::Gc) -> Result<GcResponse, CliErr
         older_than_s: wish.older_than_s,
         dry_run: wish.dry_run,
     };
-    let connection = remote(&address).await?;
+    let connection = remote(&context.settings, &address).await?;
     Ok(connection.client().gc(request).await?.into_inner())
 }
 
@@ -461,15 +496,15 @@ mod tests {
 
     #[tokio::test]
     async fn a_coordinator_that_is_not_there_is_named_with_the_cause() {
-        let error = remote("127.0.0.1:1").await.err().unwrap();
+        let error = reach("127.0.0.1:1").await.err().unwrap();
         assert!(
             error.message.contains("127.0.0.1:1") && error.message.contains("refused"),
             "{error}"
         );
-        let error = remote("unix:/no/such/socket").await.err().unwrap();
+        let error = reach("unix:/no/such/socket").await.err().unwrap();
         assert!(error.message.contains("No such file"), "{error}");
         assert!(
-            remote("http://[broken")
+            reach("http://[broken")
                 .await
                 .err()
                 .unwrap()

@@ -76,7 +76,11 @@ impl From<tonic::Status> for CliError {
     fn from(status: tonic::Status) -> CliError {
         use tonic::Code;
         let code = match status.code() {
-            Code::NotFound | Code::InvalidArgument | Code::FailedPrecondition => exit::USAGE,
+            Code::NotFound
+            | Code::InvalidArgument
+            | Code::FailedPrecondition
+            | Code::Unauthenticated
+            | Code::PermissionDenied => exit::USAGE,
             _ => exit::ERRORED,
         };
         let message = match status.message() {
@@ -89,6 +93,8 @@ impl From<tonic::Status> for CliError {
             help: None,
             explained: match status.code() {
                 Code::NotFound => Some(ErrorCode::Unknown),
+                Code::Unauthenticated => Some(ErrorCode::NoToken),
+                Code::PermissionDenied => Some(ErrorCode::Role),
                 Code::Unavailable => Some(ErrorCode::Unreachable),
                 Code::ResourceExhausted => Some(ErrorCode::Busy),
                 Code::DataLoss => Some(ErrorCode::Journal),

@@ -12,9 +12,9 @@ use super::error::CliError;
 use super::interrupt::{Interrupts, Stop};
 use super::say::Voice;
 use super::tui::{Asked, Key};
+use crate::credential::Client;
 use futures::future::BoxFuture;
 use phalanx_proto::v1;
-use phalanx_proto::v1::control_client::ControlClient;
 use phalanx_report::history::History;
 use phalanx_report::history::expected::Forecast;
 use phalanx_report::style::Tone;
@@ -28,7 +28,6 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::Code;
-use tonic::transport::Channel;
 
 pub use logs::{fetch_logs, fetch_logs_of, records};
 pub use stream::watch;
@@ -234,7 +233,7 @@ async fn pressed(keys: &mut Option<mpsc::UnboundedReceiver<Key>>) -> Key {
 /// Follows a run from its beginning. `earlier` reads earlier runs of the spec, for the expected finish; it runs in a task
 /// of its own.
 pub async fn follow(
-    client: ControlClient<Channel>,
+    client: Client,
     run: RunId,
     on_interrupt: OnInterrupt,
     interrupts: &mut Interrupts,
@@ -326,7 +325,7 @@ struct Questions {
 }
 
 impl Questions {
-    fn begin(mut client: ControlClient<Channel>, run: RunId) -> Questions {
+    fn begin(mut client: Client, run: RunId) -> Questions {
         let (sender, answers) = mpsc::channel(1);
         let asking = tokio::spawn(async move {
             tokio::time::sleep(FIRST_QUESTION).await;
@@ -356,7 +355,7 @@ impl Questions {
 }
 
 /// Sends a cancel without waiting for its answer; events report the effect.
-fn cancel(mut client: ControlClient<Channel>, run: &RunId, reason: &str, force: bool) {
+fn cancel(mut client: Client, run: &RunId, reason: &str, force: bool) {
     let request = v1::CancelRequest {
         run_id: run.to_string(),
         reason: reason.to_owned(),
@@ -370,10 +369,7 @@ fn cancel(mut client: ControlClient<Channel>, run: &RunId, reason: &str, force: 
 }
 
 /// Returns the current state of a run, without following it.
-pub async fn fetch(
-    client: ControlClient<Channel>,
-    run: RunId,
-) -> Result<(RunState, Timestamp), CliError> {
+pub async fn fetch(client: Client, run: RunId) -> Result<(RunState, Timestamp), CliError> {
     let mut state = RunState::new(run.clone());
     let mut inputs = watch(client, run.clone(), 1, false);
     while let Some(input) = inputs.recv().await {

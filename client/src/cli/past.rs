@@ -74,7 +74,7 @@ async fn earlier(settings: &Settings, run: &RunId, most: usize) -> Option<Histor
     let runs = match settings.get(&COORDINATOR) {
         address if address.is_empty() => local::newest(&settings.get(&STATE_DIR), NEWEST).await,
         address => {
-            let connection = connect::remote(&address).await.ok()?;
+            let connection = connect::remote(settings, &address).await.ok()?;
             connect::list_of(&connection, LISTED, false).await.ok()?
         }
     };
@@ -103,7 +103,7 @@ impl Source {
         if address.is_empty() {
             return Ok(Source::Local(settings.get(&STATE_DIR)));
         }
-        let connection = connect::remote(&address).await?;
+        let connection = connect::remote(settings, &address).await?;
         Ok(Source::Remote(Box::new(connection)))
     }
 

@@ -105,6 +105,7 @@ fn json(run: &RunSummary) -> serde_json::Value {
     let counts: serde_json::Map<String, serde_json::Value> = counts.collect();
     json!({
         "run": run.run_id,
+        "namespace": run.namespace,
         "spec": run.spec,
         "outcome": outcome(run).map(Outcome::as_str),
         "cancelled": run.cancel,

@@ -2,8 +2,8 @@
 
 use super::error::CliError;
 use super::follow::{Input, watch};
+use crate::credential::Client;
 use phalanx_coordinator::serve::api::SECRETS as ORIGIN;
-use phalanx_proto::v1::control_client::ControlClient;
 use phalanx_shared::error_code::ErrorCode;
 use phalanx_shared::event::EventKind;
 use phalanx_shared::expr::suggestion;
@@ -11,7 +11,6 @@ use phalanx_shared::id::RunId;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
-use tonic::transport::Channel;
 
 /// Prefix of variables that give secrets without a flag: `PHALANX_SECRET_license_key` is the spec's `license_key`.
 pub(super) const PREFIX: &str = "PHALANX_SECRET_";
@@ -150,10 +149,7 @@ pub fn missing_text<'n>(missing: impl Iterator<Item = &'n str>) -> Option<(Strin
 
 /// Returns the names of the secrets of a run's spec, or `None` if the journal has none because an earlier version wrote
 /// it.
-pub async fn of_run(
-    client: ControlClient<Channel>,
-    run: RunId,
-) -> Result<Option<Vec<String>>, CliError> {
+pub async fn of_run(client: Client, run: RunId) -> Result<Option<Vec<String>>, CliError> {
     let mut inputs = watch(client, run, 1, false);
     while let Some(input) = inputs.recv().await {
         match input {

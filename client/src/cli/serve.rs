@@ -6,10 +6,11 @@ use super::interrupt::Interrupts;
 use super::{Context, exit, say, secrets};
 use crate::config::place::STATE_DIR;
 use crate::config::server::{
-    ACCEPT_WITHIN_S, AGENT_EVENTS_MIB, ARTIFACT_ATTEMPT_MIB, ARTIFACT_FILE_MIB, ARTIFACT_RUN_MIB,
-    ATTEMPT_MARGIN_S, CANCEL_GRACE_S, DATABASE, HEARTBEAT_MS, HTTP, KEEP_RUNS_DAYS, LABEL_LIMITS,
-    LEASE_MARGIN_S, LEASE_S, LISTEN, LOG_AGENT_MIB, LOG_ATTEMPT_MIB, LOG_RESERVE_MIB, PAGES,
-    RECONNECT_WITHIN_S, RESET_GRACE_S, SECRETS_DIR, SUBMISSIONS_MIB, TAKEOVER_S,
+    ACCEPT_WITHIN_S, ACCESS, AGENT_EVENTS_MIB, ARTIFACT_ATTEMPT_MIB, ARTIFACT_FILE_MIB,
+    ARTIFACT_RUN_MIB, ATTEMPT_MARGIN_S, CANCEL_GRACE_S, DATABASE, HEARTBEAT_MS, HTTP,
+    KEEP_RUNS_DAYS, LABEL_LIMITS, LEASE_MARGIN_S, LEASE_S, LISTEN, LOG_AGENT_MIB, LOG_ATTEMPT_MIB,
+    LOG_RESERVE_MIB, PAGES, POOLS, RECONNECT_WITHIN_S, RESET_GRACE_S, SECRETS_DIR, SUBMISSIONS_MIB,
+    TAKEOVER_S,
 };
 use crate::config::{Flag, Setting, Settings};
 use phalanx_coordinator::dispatch::artifacts::Limits as ArtifactLimits;
@@ -20,7 +21,10 @@ use phalanx_coordinator::serve::server::{self, Listener};
 use phalanx_coordinator::serve::web;
 use phalanx_coordinator::supervisor;
 use phalanx_shared::error_code::ErrorCode;
+use phalanx_shared::namespace::Namespace;
+use std::io::Write;
 use std::net::SocketAddr;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,6 +39,7 @@ const BACKLOG: u32 = 4_096;
 #[command(after_help = "\
 Examples:
   phalanx serve                                     for this machine only, on 127.0.0.1:7180
+  phalanx serve --access                            ask clients for tokens: docs/security.md
   phalanx serve --listen 10.0.0.5:7180 --insecure   for a trusted network (phalanx explain PHX0002)
   phalanx agent --coordinator http://10.0.0.5:7180  on each runner
   phalanx serve --database postgres://phalanx@db/phalanx   with a standby that names the same database and directory
@@ -49,11 +54,14 @@ pub struct Args {
     /// Database of the journal, postgres://USER@HOST/DATABASE, that standbys share [default: a file in the state directory]
     #[arg(long, value_name = "URL")]
     database: Option<String>,
-    /// Allow other machines to connect, although the protocol has no passwords
+    /// Ask clients for tokens and check their roles; the first start makes a token for an administrator
+    #[arg(long)]
+    access: bool,
+    /// Allow other machines to connect without encryption, and without tokens unless --access
     #[arg(long)]
     insecure: bool,
     /// Only show the pages of a run that `phalanx export` wrote; no coordinator runs
-    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath, conflicts_with_all = ["listen", "insecure", "database"])]
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath, conflicts_with_all = ["listen", "insecure", "database", "access"])]
     file: Option<PathBuf>,
 }
 
@@ -64,10 +72,12 @@ impl Args {
             let value = value.clone()?;
             Some(Flag { key, name, value })
         };
+        let access = self.access.then(|| "true".to_owned());
         let flags = [
             flag(LISTEN.key, "--listen", &self.listen),
             flag(HTTP.key, "--http", &self.http),
             flag(DATABASE.key, "--database", &self.database),
+            flag(ACCESS.key, "--access", &access),
         ];
         flags.into_iter().flatten()
     }
@@ -103,7 +113,15 @@ pub async fn run(args: Args, context: &Context) -> Result<u8, CliError> {
     // Only whoever leads listens: that is how clients and agents find it among several addresses.
     let (listener, bound) = bind(address)?;
     let http = http.map(bind).transpose()?;
+    let reached = |address: &SocketAddr| !address.ip().to_canonical().is_loopback();
+    let from_afar = reached(&bound) || http.as_ref().is_some_and(|(_, bound)| reached(bound));
+    let access = match settings.is_given(&ACCESS) {
+        true => settings.get(&ACCESS),
+        false => from_afar && !args.insecure,
+    };
+    let token_file = directory.join(FIRST_TOKEN);
     let options = server::Options {
+        access,
         store: store.clone().map(|store| store as Arc<dyn Store>),
         ..options(context, directory)?
     };
@@ -112,12 +130,24 @@ pub async fn run(args: Args, context: &Context) -> Result<u8, CliError> {
     say::to_stderr(&format!(
         "coordinator at http://{bound}: phalanx agent --coordinator http://{bound}\n"
     ));
+    if let Some(token) = server
+        .first_admin()
+        .await
+        .map_err(|error| CliError::errored(format!("no token for an administrator: {error}")))?
+    {
+        keep_first(&token, &token_file)?;
+        say::to_stderr(&format!(
+            "the first administrator's token is in {}: phalanx login http://{bound} --token-file {}\n",
+            token_file.display(),
+            token_file.display()
+        ));
+    }
     if let Some((listener, bound)) = http {
         let pages = settings.get(&PAGES).then_some(web::Options {
             actions: web::Actions::ALL,
             explained: PAGES_OF_ERRORS,
         });
-        say::to_stderr(&told(bound, pages.is_some()));
+        say::to_stderr(&told(bound, pages.is_some(), access));
         server.observe(listener, pages);
     }
     let deposed = async {
@@ -216,13 +246,33 @@ async fn show(file: &Path, http: &str) -> Result<u8, CliError> {
     Ok(exit::OK)
 }
 
+/// Name of the file with the first administrator's token, in the coordinator's directory.
+const FIRST_TOKEN: &str = "admin.token";
+
+/// Writes the first administrator's token to a file that only this user can read.
+fn keep_first(token: &str, path: &Path) -> Result<(), CliError> {
+    let mut options = std::fs::File::options();
+    options.write(true).create(true).truncate(true).mode(0o600);
+    let written = options.open(path).and_then(|mut file| {
+        // An old file may have another mode.
+        file.set_permissions(std::fs::Permissions::from_mode(0o600))?;
+        file.write_all(format!("{token}\n").as_bytes())?;
+        file.sync_all()
+    });
+    written.map_err(|error| {
+        CliError::errored(format!("can't write {}: {error}", path.display())).with_help(
+            "phalanx token create client --role admin --namespace '*' --name admin makes another one",
+        )
+    })
+}
+
 /// Returns what the HTTP side has to offer.
-fn told(bound: SocketAddr, pages: bool) -> String {
+fn told(bound: SocketAddr, pages: bool, access: bool) -> String {
     let metrics = format!("metrics at http://{bound}/metrics\n");
-    match (pages, bound.ip().to_canonical().is_loopback()) {
+    match (pages, access || bound.ip().to_canonical().is_loopback()) {
         (true, true) => format!("pages at http://{bound}/\n{metrics}"),
         (true, false) => format!(
-            "no pages: {bound} can be reached by other machines, and pages have buttons and no passwords; --http 127.0.0.1:7181 serves them\n{metrics}"
+            "no pages: {bound} can be reached by other machines, and pages have buttons and no passwords; --http 127.0.0.1:7181 or --access serves them\n{metrics}"
         ),
         (false, _) => metrics,
     }
@@ -250,22 +300,30 @@ fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), CliError> {
 }
 
 /// Returns a secret of the coordinator: from its environment, with the same prefix as for `run`, or from a file of its
-/// name.
-fn own_secret(directory: &str, name: &str) -> Option<String> {
+/// name. Namespaces other than the default one have a directory each, and no variables.
+fn own_secret(directory: &str, namespace: &Namespace, name: &str) -> Option<String> {
+    if *namespace != Namespace::default() {
+        // What is given for one namespace isn't for another.
+        let own = Path::new(directory).join(namespace.as_str());
+        return secret_file(directory, &own, name);
+    }
     let variable = std::env::var(format!("{}{name}", secrets::PREFIX)).ok();
-    variable.or_else(|| {
-        // A name that is a path is not allowed.
-        if directory.is_empty() || name.contains('/') || name.starts_with('.') {
-            return None;
-        }
-        let file = Path::new(directory).join(name);
-        if !file.exists() {
-            return None;
-        }
-        secrets::read_file(name, &file)
-            .inspect_err(|error| tracing::warn!(%error, "a secret of the coordinator's own"))
-            .ok()
-    })
+    variable.or_else(|| secret_file(directory, Path::new(directory), name))
+}
+
+/// Returns the content of a secret's file in a directory, if there are such files at all.
+fn secret_file(given: &str, directory: &Path, name: &str) -> Option<String> {
+    // A name that is a path is not allowed.
+    if given.is_empty() || name.contains('/') || name.starts_with('.') {
+        return None;
+    }
+    let file = directory.join(name);
+    if !file.is_file() {
+        return None;
+    }
+    secrets::read_file(name, &file)
+        .inspect_err(|error| tracing::warn!(%error, "a secret of the coordinator's own"))
+        .ok()
 }
 
 fn options(context: &Context, directory: PathBuf) -> Result<server::Options, CliError> {
@@ -279,6 +337,7 @@ fn options(context: &Context, directory: PathBuf) -> Result<server::Options, Cli
             reconnect_within: seconds(&RECONNECT_WITHIN_S),
             cancel_grace: seconds(&CANCEL_GRACE_S),
             label_limits: settings.get(&LABEL_LIMITS).0,
+            pools: settings.get(&POOLS).0,
             agents_are_all_here: false,
             keep_runs_for: (days > 0).then(|| Duration::from_secs(days.saturating_mul(86_400))),
             tracer: context.tracer.clone(),
@@ -308,7 +367,7 @@ fn options(context: &Context, directory: PathBuf) -> Result<server::Options, Cli
             policy: super::rules::of_agents(settings)?,
             ..SessionSettings::default()
         },
-        own_secrets: Arc::new(move |name| own_secret(&secrets_dir, name)),
+        own_secrets: Arc::new(move |namespace, name| own_secret(&secrets_dir, namespace, name)),
         submission_bytes: mib(&SUBMISSIONS_MIB),
         agents_return: true,
         max_cells: super::max_cells(settings),
@@ -360,10 +419,18 @@ mod tests {
         std::fs::write(place.path().join("license"), "abc\n").unwrap();
         let directory = place.path().join("x");
         std::fs::create_dir(&directory).unwrap();
-        let of = |directory: &Path, name| own_secret(&directory.to_string_lossy(), name);
+        let default = Namespace::default();
+        let of = |directory: &Path, name| own_secret(&directory.to_string_lossy(), &default, name);
         assert_eq!(of(place.path(), "license").as_deref(), Some("abc"));
         assert_eq!(of(&directory, "../license"), None);
         assert_eq!(of(place.path(), "other"), None);
-        assert_eq!(own_secret("", "license"), None);
+        assert_eq!(own_secret("", &default, "license"), None);
+        let team: Namespace = "team".parse().unwrap();
+        let of_team = |name| own_secret(&place.path().to_string_lossy(), &team, name);
+        assert_eq!(of_team("license"), None);
+        std::fs::create_dir(place.path().join("team")).unwrap();
+        std::fs::write(place.path().join("team/license"), "theirs").unwrap();
+        assert_eq!(of_team("license").as_deref(), Some("theirs"));
+        assert_eq!(of(place.path(), "license").as_deref(), Some("abc"));
     }
 }

@@ -2,14 +2,13 @@
 
 use super::error::CliError;
 use super::say::Voice;
+use crate::credential::Client;
 use crate::workspace::Packed;
 use phalanx_proto::v1;
-use phalanx_proto::v1::control_client::ControlClient;
 use phalanx_report::text::plural;
 use phalanx_shared::error_code::ErrorCode;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::Channel;
 use tonic::{Code, Status};
 
 /// Number of parts read ahead of the connection.
@@ -17,7 +16,7 @@ const AHEAD: usize = 8;
 
 /// Uploads the files that the coordinator lacks. Prints a note if there is a voice.
 pub async fn upload(
-    mut client: ControlClient<Channel>,
+    mut client: Client,
     packed: Packed,
     voice: Option<Voice>,
 ) -> Result<(), CliError> {

@@ -2,6 +2,7 @@
 
 use super::setting::SettingType;
 use config::Value;
+use phalanx_shared::namespace::Namespace;
 use std::collections::BTreeMap;
 
 /// Maximum number of concurrent cells for each named label.
@@ -31,6 +32,33 @@ impl SettingType for LabelLimits {
             .iter()
             .map(|(label, cells)| format!("{label}={cells}"));
         limits.collect::<Vec<_>>().join(",")
+    }
+}
+
+/// The namespace that each pool of agents belongs to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pools(pub BTreeMap<String, Namespace>);
+
+impl SettingType for Pools {
+    fn parse(value: &Value) -> Result<Pools, String> {
+        let expected = || "pools with a namespace each, such as gpu=team-a,arm=team-b".to_owned();
+        let items = Vec::<String>::parse(value).map_err(|_| expected())?;
+        let pools = items.iter().map(|item| {
+            let (pool, namespace) = item.split_once('=').ok_or_else(expected)?;
+            let namespace = namespace.trim().parse().map_err(|_| expected())?;
+            let pool = pool.trim();
+            match pool.is_empty() {
+                false => Ok((pool.to_owned(), namespace)),
+                true => Err(expected()),
+            }
+        });
+        pools.collect::<Result<_, _>>().map(Pools)
+    }
+
+    fn show(&self) -> String {
+        let pools = self.0.iter();
+        let pools = pools.map(|(pool, namespace)| format!("{pool}={namespace}"));
+        pools.collect::<Vec<_>>().join(",")
     }
 }
 
@@ -68,6 +96,17 @@ mod tests {
         assert_eq!(read("512"), Ok(Reserve(Some(512))));
         assert_eq!(read(&Reserve(None).show()), Ok(Reserve(None)));
         assert!(read("-1").is_err() && read("much").is_err());
+    }
+
+    #[test]
+    fn a_pool_belongs_to_one_namespace() {
+        let read = |text: &str| Pools::parse(&Value::from(text));
+        let pools = read("gpu=team-a, arm=b").unwrap();
+        assert_eq!(pools.0.len(), 2);
+        assert_eq!(read(&pools.show()).unwrap(), pools);
+        for wrong in ["gpu", "gpu=", "=a", "gpu=Team A"] {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Settings of coordinators: which one commands ask, and how `phalanx serve` behaves.
 
 use super::Setting;
-use super::limits::{LabelLimits, Reserve};
+use super::limits::{LabelLimits, Pools, Reserve};
 
 /// URL of the coordinator to ask. Without one, commands read the local state directory.
 pub const COORDINATOR: Setting<String> = Setting {
@@ -9,6 +9,22 @@ pub const COORDINATOR: Setting<String> = Setting {
     unit: "",
     doc: "URL of the coordinator to use; empty for local runs",
     default: |_| String::new(),
+};
+
+/// Namespace of a coordinator with several.
+pub const NAMESPACE: Setting<String> = Setting {
+    key: "namespace",
+    unit: "",
+    doc: "namespace to work in, for a token that is for all; empty for the token's own, or for all when reading",
+    default: |_| String::new(),
+};
+
+/// Whether clients need tokens.
+pub const ACCESS: Setting<bool> = Setting {
+    key: "serve.access",
+    unit: "",
+    doc: "whether `phalanx serve` asks clients for tokens and checks their roles; by default if other machines can reach it, unless --insecure",
+    default: |_| false,
 };
 
 /// Address and port on which `phalanx serve` listens.
@@ -31,7 +47,7 @@ pub const HTTP: Setting<String> = Setting {
 pub const PAGES: Setting<bool> = Setting {
     key: "serve.pages",
     unit: "",
-    doc: "whether `serve.http` also shows pages of runs, cells and agents, with buttons to act on them; on a loopback address only",
+    doc: "whether `serve.http` also shows pages of runs, cells and agents, with buttons to act on them; on a loopback address only, unless `serve.access` is on",
     default: |_| true,
 };
 
@@ -55,7 +71,7 @@ pub const TAKEOVER_S: Setting<u64> = Setting {
 pub const SECRETS_DIR: Setting<String> = Setting {
     key: "serve.secrets_dir",
     unit: "",
-    doc: "directory with one file per secret, for runs that are submitted without its value; PHALANX_SECRET_* variables take precedence",
+    doc: "directory with one file per secret, for runs that are submitted without its value; PHALANX_SECRET_* variables take precedence. Those of other namespaces than `default` are in a directory of its name",
     default: |_| String::new(),
 };
 
@@ -130,6 +146,14 @@ pub const LABEL_LIMITS: Setting<LabelLimits> = Setting {
     unit: "cells",
     doc: "maximum concurrent cells that need a label, over all runs and agents: gpu=2, arm=4",
     default: |_| LabelLimits::default(),
+};
+
+/// The namespaces of pools.
+pub const POOLS: Setting<Pools> = Setting {
+    key: "serve.pools",
+    unit: "",
+    doc: "namespace that each pool of agents belongs to: gpu=team-a; agents of a pool have the label pool=NAME, and those of other pools are for all namespaces",
+    default: |_| Pools::default(),
 };
 
 /// File that narrows the policies of agents.

@@ -2,6 +2,8 @@
 
 use super::place::{self, Place, Temporary};
 use super::{Error, client, find};
+use crate::credential::Client;
+use phalanx_coordinator::access::Access;
 use phalanx_coordinator::dispatch::logs::store::LogStore;
 use phalanx_coordinator::journal::SqliteStore;
 use phalanx_coordinator::serve::api::Api;
@@ -14,7 +16,6 @@ use phalanx_coordinator::supervisor::{Handle, look_at};
 use phalanx_coordinator::workspace::Workspaces;
 use phalanx_proto::channel;
 use phalanx_proto::v1;
-use phalanx_proto::v1::control_client::ControlClient;
 use phalanx_shared::clock::SystemClock;
 use phalanx_shared::id::RunId;
 use std::path::Path;
@@ -22,14 +23,13 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
-use tonic::transport::Channel;
 
 /// Buffer of the connection within this process, in bytes.
 const PIPE: usize = 256 << 10;
 
 /// A client for questions about a local run.
 pub struct Look {
-    client: ControlClient<Channel>,
+    client: Client,
     run: RunId,
     reader: Option<Reader>,
     // Holds the journal of an exported run.
@@ -58,11 +58,11 @@ impl Look {
             explained,
         };
         let (handle, logs) = (reader.handle.clone(), reader.logs.clone());
-        http::serve(handle, logs, Some(pages), listener, stop).await
+        http::serve(handle, logs, Access::off(), Some(pages), listener, stop).await
     }
 
     /// Returns the client.
-    pub fn client(&self) -> ControlClient<Channel> {
+    pub fn client(&self) -> Client {
         self.client.clone()
     }
 
@@ -138,7 +138,7 @@ async fn summaries(places: Vec<Place>, open: bool) -> Vec<v1::RunSummary> {
     runs
 }
 
-pub(super) type Reached = (ControlClient<Channel>, Option<Reader>);
+pub(super) type Reached = (Client, Option<Reader>);
 
 async fn reach(place: &Place) -> Result<Reached, Error> {
     match place.connect().await {

@@ -241,7 +241,7 @@ pub(super) fn all(state_dir: &Path) -> Vec<Place> {
 pub(super) async fn rows(place: &Place) -> Vec<RunHead> {
     let store = SqliteStore::open_for_reading(&journal_path(&place.directory)).await;
     let rows = match store {
-        Ok(store) => store.runs(RUNS, false).await,
+        Ok(store) => store.runs(RUNS, false, None).await,
         Err(error) => Err(error),
     };
     rows.unwrap_or_else(|error| {

@@ -18,6 +18,7 @@ use phalanx_proto::log::{Body, Record, Source};
 use phalanx_report::archive::{self, ArtifactPiece, Decoder, Entry, Head, LogBody, LogRecord};
 use phalanx_shared::event::{EventKind, Recorded};
 use phalanx_shared::id::{AgentId, CellId, RunId, Token};
+use phalanx_shared::namespace::Namespace;
 use phalanx_shared::run_state::RunState;
 use phalanx_shared::time::Timestamp;
 use std::fs::File;
@@ -151,6 +152,8 @@ impl<'s> Journal<'s> {
                 digest: plan.digest.clone(),
                 cells: u32::try_from(plan.cells.len()).unwrap_or(u32::MAX),
                 submission: submission(head),
+                namespace: Namespace::default(),
+                owner: String::new(),
             };
             self.waiting.push(Write::Run(Box::new(new)));
         }

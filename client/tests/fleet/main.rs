@@ -8,6 +8,7 @@
     clippy::disallowed_methods
 )]
 
+mod access;
 mod artifacts;
 mod commands;
 mod ephemeral;

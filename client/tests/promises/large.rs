@@ -214,7 +214,7 @@ fn old_runs() {
         let server = start(options, Listener::Unix(socket)).await.unwrap();
         let store = server.handle.journal.store().clone();
         let known = async || {
-            let rows = store.runs(10, false).await.unwrap();
+            let rows = store.runs(10, false, None).await.unwrap();
             rows.iter()
                 .map(|row| row.run.to_string())
                 .collect::<Vec<_>>()

@@ -22,6 +22,7 @@ use phalanx_proto::link::{FromAgent, Held, Hello, ToAgent};
 use phalanx_proto::v1;
 use phalanx_shared::event::{AttemptRef, Event, EventKind, Recorded};
 use phalanx_shared::id::{AgentId, CellId, RunId, Token};
+use phalanx_shared::namespace::Namespace;
 use phalanx_shared::plan::{CellJob, Plan, Resources};
 use phalanx_shared::run_state::CellStatus;
 use phalanx_shared::time::Timestamp;
@@ -67,11 +68,24 @@ impl Store for Memory {
     async fn run(&self, _: &RunId) -> Result<Option<RunRow>, StoreError> {
         Ok(None)
     }
-    async fn runs(&self, _: u32, _: bool) -> Result<Vec<RunHead>, StoreError> {
+    async fn runs(
+        &self,
+        _: u32,
+        _: bool,
+        _: Option<&Namespace>,
+    ) -> Result<Vec<RunHead>, StoreError> {
         Ok(Vec::new())
     }
-    async fn beginning_with(&self, _: &str, _: u32) -> Result<Vec<RunId>, StoreError> {
+    async fn beginning_with(
+        &self,
+        _: &str,
+        _: u32,
+        _: Option<&Namespace>,
+    ) -> Result<Vec<RunId>, StoreError> {
         Ok(Vec::new())
+    }
+    async fn has_workspace(&self, _: &str, _: &Namespace) -> Result<bool, StoreError> {
+        Ok(false)
     }
     async fn workspaces(&self) -> Result<HashSet<String>, StoreError> {
         Ok(HashSet::new())
@@ -145,7 +159,7 @@ impl Place {
         let (handle, _writer) = supervisor::start(supervisor::Args {
             store: Arc::new(store),
             planner: Arc::new(Planning),
-            own_secrets: Arc::new(|_| None),
+            own_secrets: Arc::new(|_, _| None),
             from_agents,
             to_agents,
             clock: clock.clone(),
@@ -196,6 +210,8 @@ impl Place {
             },
             submission: Submission::default(),
             secrets: BTreeMap::new(),
+            namespace: Namespace::default(),
+            owner: String::new(),
         };
         self.handle.coordinator.ask(launch).await.unwrap()
     }

@@ -13,7 +13,14 @@ use std::path::Path;
 /// `/healthz`.
 pub(super) const AT_START_BYTES: u64 = 2 << 30;
 /// The tables that this version reads and writes.
-const TABLES: [&str; 4] = ["durations", "events", "runs", "terms"];
+const TABLES: [&str; 6] = [
+    "access_tokens",
+    "audit",
+    "durations",
+    "events",
+    "runs",
+    "terms",
+];
 
 /// Returns the error for a damaged journal, with what to do.
 pub(super) fn damaged(path: &Path, found: &str) -> StoreError {

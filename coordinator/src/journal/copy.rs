@@ -25,7 +25,7 @@ pub struct Copied {
 /// # Errors
 /// The target isn't empty, or one of them fails. What was copied until then stays in the target.
 pub async fn copy(from: &dyn Store, to: &dyn Store, now: Timestamp) -> Result<Copied, StoreError> {
-    if !to.runs(1, false).await?.is_empty() {
+    if !to.runs(1, false, None).await?.is_empty() {
         let why = "it has runs already: copy into an empty one".to_owned();
         return Err(StoreError::Refused(why));
     }
@@ -33,7 +33,7 @@ pub async fn copy(from: &dyn Store, to: &dyn Store, now: Timestamp) -> Result<Co
     to.begin_term(now).await?;
     let mut copied = Copied::default();
     let mut specs = BTreeSet::new();
-    let mut heads = from.runs(u32::MAX, false).await?;
+    let mut heads = from.runs(u32::MAX, false, None).await?;
     heads.reverse();
     for head in heads {
         specs.insert(head.spec.clone());

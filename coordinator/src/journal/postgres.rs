@@ -13,6 +13,7 @@ use async_trait::async_trait;
 use futures::future::BoxFuture;
 use phalanx_shared::event::Recorded;
 use phalanx_shared::id::RunId;
+use phalanx_shared::namespace::Namespace;
 use phalanx_shared::time::Timestamp;
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions, PgRow};
@@ -329,33 +330,58 @@ impl Store for PostgresStore {
         row.as_ref().map(run_row).transpose()
     }
 
-    async fn runs(&self, limit: u32, open: bool) -> Result<Vec<RunHead>, StoreError> {
-        const COLUMNS: &str = "SELECT run, submitted_us, spec, digest, cells, finished_us, outcome, counts, cancel, settled \
-             FROM runs ORDER BY submitted_us DESC, run DESC LIMIT $1";
-        const OPEN: &str = "SELECT run, submitted_us, spec, digest, cells, finished_us, outcome, counts, cancel, settled \
-             FROM runs WHERE NOT settled ORDER BY submitted_us DESC, run DESC LIMIT $1";
+    async fn runs(
+        &self,
+        limit: u32,
+        open: bool,
+        within: Option<&Namespace>,
+    ) -> Result<Vec<RunHead>, StoreError> {
+        const COLUMNS: &str = "SELECT run, submitted_us, spec, digest, cells, namespace, finished_us, outcome, counts, cancel, settled \
+             FROM runs WHERE ($2::text IS NULL OR namespace = $2) ORDER BY submitted_us DESC, run DESC LIMIT $1";
+        const OPEN: &str = "SELECT run, submitted_us, spec, digest, cells, namespace, finished_us, outcome, counts, cancel, settled \
+             FROM runs WHERE NOT settled AND ($2::text IS NULL OR namespace = $2) ORDER BY submitted_us DESC, run DESC LIMIT $1";
         let rows = sqlx::query(if open { OPEN } else { COLUMNS })
             .bind(i64::from(limit))
+            .bind(within.map(Namespace::as_str))
             .fetch_all(&self.readers)
             .await
             .map_err(read)?;
         rows.iter().map(run_head).collect()
     }
 
-    async fn beginning_with(&self, text: &str, limit: u32) -> Result<Vec<RunId>, StoreError> {
+    async fn beginning_with(
+        &self,
+        text: &str,
+        limit: u32,
+        within: Option<&Namespace>,
+    ) -> Result<Vec<RunId>, StoreError> {
         if text.contains('\0') {
             return Ok(Vec::new());
         }
         let rows = sqlx::query(
-            "SELECT run FROM runs WHERE run >= $1 AND run < $1 || chr(1114111) ORDER BY run LIMIT $2",
+            "SELECT run FROM runs WHERE run >= $1 AND run < $1 || chr(1114111) \
+             AND ($3::text IS NULL OR namespace = $3) ORDER BY run LIMIT $2",
         )
         .bind(text)
         .bind(i64::from(limit))
+        .bind(within.map(Namespace::as_str))
         .fetch_all(&self.readers)
         .await
         .map_err(read)?;
         let run = |row: &PgRow| row.try_get("run").map(RunId).map_err(read);
         rows.iter().map(run).collect()
+    }
+
+    async fn has_workspace(&self, digest: &str, namespace: &Namespace) -> Result<bool, StoreError> {
+        let found: Option<i32> = sqlx::query_scalar(
+            "SELECT 1 FROM runs WHERE workspace = $1 AND namespace = $2 LIMIT 1",
+        )
+        .bind(digest)
+        .bind(namespace.as_str())
+        .fetch_optional(&self.readers)
+        .await
+        .map_err(read)?;
+        Ok(found.is_some())
     }
 
     async fn workspaces(&self) -> Result<HashSet<String>, StoreError> {
@@ -531,7 +557,8 @@ async fn write_one(transaction: &mut PgConnection, write: &Write) -> Result<(), 
     let query = match write {
         Write::Event(_) | Write::Duration { .. } => return Ok(()),
         Write::Run(new) => sqlx::query(
-            "INSERT INTO runs (run, submitted_us, spec, digest, cells, submission, workspace) VALUES ($1, $2, $3, $4, $5, $6, $7)",
+            "INSERT INTO runs (run, submitted_us, spec, digest, cells, submission, workspace, namespace, submitted_by) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
         )
         .bind(new.run.as_str())
         .bind(new.submitted.0)
@@ -539,7 +566,9 @@ async fn write_one(transaction: &mut PgConnection, write: &Write) -> Result<(), 
         .bind(plain(&new.digest))
         .bind(i64::from(new.cells))
         .bind(serde_json::to_string(&new.submission).map_err(refused)?)
-        .bind(new.submission.workspace_digest.as_deref().map(plain)),
+        .bind(new.submission.workspace_digest.as_deref().map(plain))
+        .bind(new.namespace.as_str())
+        .bind(plain(&new.owner)),
         Write::Finished { run, end } => sqlx::query(
             "UPDATE runs SET finished_us = $1, outcome = $2, counts = $3, cancel = $4 WHERE run = $5",
         )
@@ -580,8 +609,14 @@ fn run_head(row: &PgRow) -> Result<RunHead, StoreError> {
         None
     });
     let cells: i64 = row.try_get("cells").map_err(read)?;
+    let name: String = row.try_get("namespace").map_err(read)?;
+    let namespace = rows::namespace(&name).unwrap_or_else(|error| {
+        rows::note(&mut problem, error);
+        Namespace::default()
+    });
     Ok(RunHead {
         run: RunId(row.try_get("run").map_err(read)?),
+        namespace,
         submitted: Timestamp(row.try_get("submitted_us").map_err(read)?),
         spec: row.try_get("spec").map_err(read)?,
         digest: row.try_get("digest").map_err(read)?,
@@ -595,6 +630,7 @@ fn run_head(row: &PgRow) -> Result<RunHead, StoreError> {
 fn run_row(row: &PgRow) -> Result<RunRow, StoreError> {
     let RunHead {
         run,
+        namespace,
         submitted,
         spec,
         digest,
@@ -616,6 +652,8 @@ fn run_row(row: &PgRow) -> Result<RunRow, StoreError> {
             digest,
             cells,
             submission,
+            namespace,
+            owner: row.try_get("submitted_by").map_err(read)?,
         },
         end,
         settled,

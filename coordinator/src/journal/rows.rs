@@ -3,6 +3,7 @@
 use super::store::{RunEnd, StoreError, Submission};
 use phalanx_shared::event::{AttemptRef, Event, Recorded};
 use phalanx_shared::id::{CellId, RunId};
+use phalanx_shared::namespace::{InvalidNamespace, Namespace};
 use phalanx_shared::time::Timestamp;
 
 /// Maximum bytes of events read at once; a single larger event is read alone.
@@ -111,6 +112,11 @@ pub(super) fn submission(text: &str) -> Result<Submission, StoreError> {
     serde_json::from_str(text).map_err(|error| named("submission", error))
 }
 
+pub(super) fn namespace(name: &str) -> Result<Namespace, StoreError> {
+    let odd = |error: InvalidNamespace| StoreError::Read(format!("its namespace: {error}"));
+    name.parse().map_err(odd)
+}
+
 /// Notes the first problem of a row.
 pub(super) fn note(problem: &mut Option<String>, error: StoreError) {
     problem.get_or_insert(match error {
@@ -137,7 +143,7 @@ pub(super) fn refused(error: serde_json::Error) -> StoreError {
     StoreError::Refused(error.to_string())
 }
 
-pub(super) fn read(error: sqlx::Error) -> StoreError {
+pub(crate) fn read(error: sqlx::Error) -> StoreError {
     StoreError::Read(error.to_string())
 }
 

@@ -13,6 +13,7 @@ use futures::StreamExt;
 use futures::future::BoxFuture;
 use phalanx_shared::event::Recorded;
 use phalanx_shared::id::RunId;
+use phalanx_shared::namespace::Namespace;
 use phalanx_shared::time::Timestamp;
 use sqlx::pool::PoolConnection;
 use sqlx::sqlite::{
@@ -42,6 +43,8 @@ pub struct SqliteStore {
     mark: Option<MarkFile>,
     /// Whether all pages were checked when it was opened.
     checked: bool,
+    /// Whether runs have a namespace: not in a database of an earlier version that is open for reading only.
+    namespaces: bool,
     _lock: Option<Lock>,
 }
 
@@ -106,6 +109,7 @@ impl SqliteStore {
             path: path.to_owned(),
             mark: Some(mark),
             checked,
+            namespaces: true,
             _lock: Some(lock),
         })
     }
@@ -124,14 +128,40 @@ impl SqliteStore {
         let readers = readers.connect_with(options).await;
         let readers = readers.map_err(|error| check::opening(path, &error))?;
         check::schema(&readers, path).await?;
+        let namespaces: i64 = sqlx::query_scalar(
+            "SELECT count(*) FROM pragma_table_info('runs') WHERE name = 'namespace'",
+        )
+        .fetch_one(&readers)
+        .await
+        .map_err(|error| check::opening(path, &error))?;
         Ok(SqliteStore {
             writer: None,
+            namespaces: namespaces > 0,
             readers,
             path: path.to_owned(),
             mark: None,
             checked: false,
             _lock: None,
         })
+    }
+
+    /// Returns the connections that write and those that read, for other tables of the database.
+    pub(crate) fn pools(&self) -> Result<(SqlitePool, SqlitePool), StoreError> {
+        Ok((self.writer()?.clone(), self.readers.clone()))
+    }
+
+    /// Opens a database that a coordinator of this machine has open, to write single rows of other tables than the
+    /// journal's. SQLite lets one process write after the other.
+    pub(crate) async fn pool_beside(path: &Path) -> Result<SqlitePool, StoreError> {
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .synchronous(SqliteSynchronous::Full)
+            .busy_timeout(Duration::from_secs(10));
+        let pool = SqlitePoolOptions::new().max_connections(1);
+        let pool = pool.connect_with(options).await;
+        let pool = pool.map_err(|error| check::opening(path, &error))?;
+        check::tables(&pool, path).await?;
+        Ok(pool)
     }
 
     fn writer(&self) -> Result<&SqlitePool, StoreError> {
@@ -232,31 +262,55 @@ impl Store for SqliteStore {
         Ok(row.as_ref().map(run_row))
     }
 
-    async fn runs(&self, limit: u32, open: bool) -> Result<Vec<RunHead>, StoreError> {
+    async fn runs(
+        &self,
+        limit: u32,
+        open: bool,
+        within: Option<&Namespace>,
+    ) -> Result<Vec<RunHead>, StoreError> {
         // Exactly the columns that the index holds.
-        let rows = sqlx::query(
-            "SELECT run, submitted_us, spec, digest, cells, finished_us, outcome, counts, cancel, settled FROM runs \
-             WHERE settled = 0 OR NOT ? ORDER BY submitted_us DESC, run DESC LIMIT ?",
-        )
-        .bind(open)
-        .bind(limit)
-        .fetch_all(&self.readers)
-        .await
-        .map_err(read)?;
+        let rows = match self.namespaces {
+            true => sqlx::query(
+                "SELECT run, submitted_us, spec, digest, cells, namespace, finished_us, outcome, counts, cancel, settled FROM runs \
+                 WHERE (settled = 0 OR NOT ?1) AND (?2 IS NULL OR namespace = ?2) ORDER BY submitted_us DESC, run DESC LIMIT ?3",
+            ),
+            false => sqlx::query(
+                "SELECT run, submitted_us, spec, digest, cells, finished_us, outcome, counts, cancel, settled FROM runs \
+                 WHERE (settled = 0 OR NOT ?1) AND (?2 IS NULL OR 'default' = ?2) ORDER BY submitted_us DESC, run DESC LIMIT ?3",
+            ),
+        };
+        let rows = rows
+            .bind(open)
+            .bind(within.map(Namespace::as_str))
+            .bind(limit)
+            .fetch_all(&self.readers)
+            .await
+            .map_err(read)?;
         Ok(rows.iter().map(run_head).collect())
     }
 
-    async fn beginning_with(&self, text: &str, limit: u32) -> Result<Vec<RunId>, StoreError> {
-        // A range of the key, so that no row is read.
-        let rows = sqlx::query(
-            "SELECT run FROM runs WHERE run >= ? AND run < ? || char(1114111) ORDER BY run LIMIT ?",
-        )
-        .bind(text)
-        .bind(text)
-        .bind(limit)
-        .fetch_all(&self.readers)
-        .await
-        .map_err(read)?;
+    async fn beginning_with(
+        &self,
+        text: &str,
+        limit: u32,
+        within: Option<&Namespace>,
+    ) -> Result<Vec<RunId>, StoreError> {
+        // A range of the key, so that no row is read, or only those in the range if one namespace is asked for.
+        let rows = match self.namespaces {
+            true => sqlx::query(
+                "SELECT run FROM runs WHERE run >= ?1 AND run < ?1 || char(1114111) AND (?3 IS NULL OR namespace = ?3) ORDER BY run LIMIT ?2",
+            ),
+            false => sqlx::query(
+                "SELECT run FROM runs WHERE run >= ?1 AND run < ?1 || char(1114111) AND (?3 IS NULL OR 'default' = ?3) ORDER BY run LIMIT ?2",
+            ),
+        };
+        let rows = rows
+            .bind(text)
+            .bind(limit)
+            .bind(within.map(Namespace::as_str))
+            .fetch_all(&self.readers)
+            .await
+            .map_err(read)?;
         let run = |row: &SqliteRow| row.try_get("run").map(RunId).map_err(read);
         rows.iter().map(run).collect()
     }
@@ -268,6 +322,17 @@ impl Store for SqliteStore {
             .map_err(read)?;
         let digest = |row: &SqliteRow| row.try_get("workspace").map_err(read);
         rows.iter().map(digest).collect()
+    }
+
+    async fn has_workspace(&self, digest: &str, namespace: &Namespace) -> Result<bool, StoreError> {
+        let found: Option<i64> =
+            sqlx::query_scalar("SELECT 1 FROM runs WHERE workspace = ? AND namespace = ? LIMIT 1")
+                .bind(digest)
+                .bind(namespace.as_str())
+                .fetch_optional(&self.readers)
+                .await
+                .map_err(read)?;
+        Ok(found.is_some())
     }
 
     async fn settled_before(&self, before: Timestamp) -> Result<Vec<RunId>, StoreError> {
@@ -431,7 +496,8 @@ async fn write_one(tx: &mut Transaction<'_>, write: &Write) -> Result<(), StoreE
     let query = match write {
         Write::Event(_) | Write::Duration { .. } => return Ok(()),
         Write::Run(new) => sqlx::query(
-            "INSERT INTO runs (run, submitted_us, spec, digest, cells, submission, workspace) VALUES (?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO runs (run, submitted_us, spec, digest, cells, submission, workspace, namespace, submitted_by) \
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
         )
         .bind(new.run.as_str())
         .bind(new.submitted.0)
@@ -439,7 +505,9 @@ async fn write_one(tx: &mut Transaction<'_>, write: &Write) -> Result<(), StoreE
         .bind(&new.digest)
         .bind(new.cells)
         .bind(serde_json::to_string(&new.submission).map_err(refused)?)
-        .bind(new.submission.workspace_digest.as_deref()),
+        .bind(new.submission.workspace_digest.as_deref())
+        .bind(new.namespace.as_str())
+        .bind(&new.owner),
         Write::Finished { run, end } => sqlx::query(
             "UPDATE runs SET finished_us = ?, outcome = ?, counts = ?, cancel = ? WHERE run = ?",
         )
@@ -480,8 +548,13 @@ fn run_head(row: &SqliteRow) -> RunHead {
         None
     });
     let settled = column(row, "settled", &mut note);
+    let namespace = namespace(row).unwrap_or_else(|error| {
+        note(error);
+        Namespace::default()
+    });
     RunHead {
         run: RunId(run),
+        namespace,
         submitted,
         spec,
         digest,
@@ -496,6 +569,7 @@ fn run_head(row: &SqliteRow) -> RunHead {
 fn run_row(row: &SqliteRow) -> RunRow {
     let RunHead {
         run,
+        namespace,
         submitted,
         spec,
         digest,
@@ -504,6 +578,8 @@ fn run_row(row: &SqliteRow) -> RunRow {
         settled,
         mut problem,
     } = run_head(row);
+    // Without the column, the database is of an earlier version.
+    let owner = row.try_get("submitted_by").unwrap_or_default();
     let submission = row.try_get("submission").map_err(read);
     let submission = submission.and_then(|text: String| rows::submission(&text));
     let submission = submission.unwrap_or_else(|error| {
@@ -518,11 +594,22 @@ fn run_row(row: &SqliteRow) -> RunRow {
             digest,
             cells,
             submission,
+            namespace,
+            owner,
         },
         end,
         settled,
         problem,
     }
+}
+
+/// Returns the namespace of a run. Without the column, the database is of an earlier version.
+fn namespace(row: &SqliteRow) -> Result<Namespace, StoreError> {
+    let name: String = match row.try_get("namespace") {
+        Err(sqlx::Error::ColumnNotFound(_)) => return Ok(Namespace::default()),
+        name => name.map_err(read)?,
+    };
+    rows::namespace(&name)
 }
 
 /// Returns a column's value, or the default if it can't be read.
@@ -564,7 +651,7 @@ fn event(row: &SqliteRow) -> Result<EventColumns, StoreError> {
 const SQLITE_FULL: i64 = 13;
 
 /// Converts a write error: a conflict with existing rows is final, everything else (disk full, I/O) may pass.
-fn written(error: sqlx::Error) -> StoreError {
+pub(crate) fn written(error: sqlx::Error) -> StoreError {
     match &error {
         sqlx::Error::Database(database) if database.is_unique_violation() => {
             StoreError::Refused(error.to_string())

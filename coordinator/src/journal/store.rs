@@ -15,6 +15,7 @@ use async_trait::async_trait;
 use phalanx_shared::diagnostic::Source;
 use phalanx_shared::event::Recorded;
 use phalanx_shared::id::{CellId, RunId};
+use phalanx_shared::namespace::Namespace;
 use phalanx_shared::outcome::Outcome;
 use phalanx_shared::plan::{Keep, SnapshotUse};
 use phalanx_shared::run_state::Counts;
@@ -138,6 +139,10 @@ pub struct NewRun {
     pub cells: u32,
     /// What the run was created from.
     pub submission: Submission,
+    /// The namespace that the run belongs to.
+    pub namespace: Namespace,
+    /// Whose run it is; empty without access control.
+    pub owner: String,
 }
 
 /// How a run ended, for lists.
@@ -158,6 +163,8 @@ pub struct RunEnd {
 pub struct RunHead {
     /// Id of the run.
     pub run: RunId,
+    /// The namespace that the run belongs to.
+    pub namespace: Namespace,
     /// Time of the submission.
     pub submitted: Timestamp,
     /// Name of the spec.
@@ -223,10 +230,23 @@ pub trait Store: Send + Sync + 'static {
     async fn commit(&self, writes: &[Write]) -> Result<(), StoreError>;
     /// Returns one run, if it exists.
     async fn run(&self, run: &RunId) -> Result<Option<RunRow>, StoreError>;
-    /// Returns up to `limit` runs, newest first; `open` leaves out the settled ones. Doesn't read submissions.
-    async fn runs(&self, limit: u32, open: bool) -> Result<Vec<RunHead>, StoreError>;
-    /// Returns up to `limit` ids of runs that begin with `text`.
-    async fn beginning_with(&self, text: &str, limit: u32) -> Result<Vec<RunId>, StoreError>;
+    /// Returns up to `limit` runs of a namespace (or of all), newest first; `open` leaves out the settled ones. Doesn't
+    /// read submissions.
+    async fn runs(
+        &self,
+        limit: u32,
+        open: bool,
+        within: Option<&Namespace>,
+    ) -> Result<Vec<RunHead>, StoreError>;
+    /// Returns up to `limit` ids of runs of a namespace (or of all) that begin with `text`.
+    async fn beginning_with(
+        &self,
+        text: &str,
+        limit: u32,
+        within: Option<&Namespace>,
+    ) -> Result<Vec<RunId>, StoreError>;
+    /// Returns whether a run of a namespace has this workspace.
+    async fn has_workspace(&self, digest: &str, namespace: &Namespace) -> Result<bool, StoreError>;
     /// Returns the digests of all workspaces that runs have.
     async fn workspaces(&self) -> Result<HashSet<String>, StoreError>;
     /// Returns the settled runs that finished before a time, oldest first.

@@ -5,6 +5,7 @@ use crate::journal::Past;
 use async_trait::async_trait;
 use phalanx_shared::event::{AttemptRef, Event, EventKind, Recorded};
 use phalanx_shared::id::RunId;
+use phalanx_shared::namespace::Namespace;
 use phalanx_shared::time::Timestamp;
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -94,12 +95,14 @@ async fn lists_look_ups_and_clean_up_read_no_submission() {
             digest: "d".into(),
             cells: 3,
             submission: long.clone(),
+            namespace: Namespace::default(),
+            owner: String::new(),
         }))
     };
     let writes = vec![new("abc1"), new("abc2"), new("abd"), new("ab%")];
     journal.append(writes).await.await.unwrap();
     let store = journal.store();
-    let found = |text: &'static str| store.beginning_with(text, 9);
+    let found = |text: &'static str| store.beginning_with(text, 9, None);
     assert_eq!(found("abc").await.unwrap(), ["abc1".into(), "abc2".into()]);
     assert_eq!(found("abd").await.unwrap(), ["abd".into()]);
     assert_eq!(found("ab%").await.unwrap(), ["ab%".into()]);
@@ -164,11 +167,24 @@ impl Store for Full {
     async fn run(&self, run: &RunId) -> Result<Option<RunRow>, StoreError> {
         self.store.run(run).await
     }
-    async fn runs(&self, limit: u32, open: bool) -> Result<Vec<RunHead>, StoreError> {
-        self.store.runs(limit, open).await
+    async fn runs(
+        &self,
+        limit: u32,
+        open: bool,
+        within: Option<&Namespace>,
+    ) -> Result<Vec<RunHead>, StoreError> {
+        self.store.runs(limit, open, within).await
     }
-    async fn beginning_with(&self, text: &str, limit: u32) -> Result<Vec<RunId>, StoreError> {
-        self.store.beginning_with(text, limit).await
+    async fn beginning_with(
+        &self,
+        text: &str,
+        limit: u32,
+        within: Option<&Namespace>,
+    ) -> Result<Vec<RunId>, StoreError> {
+        self.store.beginning_with(text, limit, within).await
+    }
+    async fn has_workspace(&self, digest: &str, namespace: &Namespace) -> Result<bool, StoreError> {
+        self.store.has_workspace(digest, namespace).await
     }
     async fn workspaces(&self) -> Result<HashSet<String>, StoreError> {
         self.store.workspaces().await

@@ -48,6 +48,8 @@ pub struct Args {
     pub jobs: Arc<dyn Jobs>,
     /// Values of the secrets. Secrets without a value hold the cells back.
     pub secrets: Secrets,
+    /// Labels of the agents' pools that belong to other namespaces.
+    pub avoids: Vec<String>,
     /// Durations of the spec's cells in earlier runs.
     pub history: History,
     /// Journal for the run's events.
@@ -71,6 +73,7 @@ pub struct Run {
     core: RunCore,
     jobs: Arc<dyn Jobs>,
     secrets: Secrets,
+    avoids: Vec<String>,
     history: History,
     journal: Journal,
     /// The run's own appends, which build on each other.
@@ -115,6 +118,7 @@ impl Actor for Run {
         Ok(Run {
             core: args.core,
             jobs: args.jobs,
+            avoids: args.avoids,
             secrets: args.secrets,
             history: args.history,
             journal: args.journal,
@@ -621,6 +625,7 @@ impl Run {
         let planned = self.core.state().planned(&token.cell)?;
         Some(CellRequest {
             labels: planned.runs_on.clone(),
+            avoids: self.avoids.clone(),
             resources: planned.resources,
             needs: self.jobs.needs(&token.cell),
             images: self.jobs.images(&token.cell, &token.run),

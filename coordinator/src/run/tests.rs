@@ -195,6 +195,7 @@ impl World {
     fn request(&self, token: Token) -> CellRequest {
         let planned = self.core.state().planned(&token.cell).unwrap();
         CellRequest {
+            avoids: Vec::new(),
             labels: vec![],
             resources: planned.resources,
             images: vec![],

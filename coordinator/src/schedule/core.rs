@@ -556,6 +556,7 @@ impl Scheduler {
                         run,
                         cell,
                         labels: &entry.request.labels,
+                        avoids: &entry.request.avoids,
                         resources: entry.request.resources,
                         limited: !queue.has_room() || class.is_some_and(|c| self.label_limited(c)),
                         needs: &entry.request.needs,

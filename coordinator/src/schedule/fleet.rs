@@ -145,7 +145,9 @@ impl Traits {
             .policy
             .as_ref()
             .and_then(|rules| rules.refuses_one(&class.needs));
-        class.labels.is_subset(&self.labels) && refused.is_none()
+        class.labels.is_subset(&self.labels)
+            && class.avoids.is_disjoint(&self.labels)
+            && refused.is_none()
     }
 }
 

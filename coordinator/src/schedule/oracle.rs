@@ -272,6 +272,7 @@ proptest! {
                         cells += 1;
                         let cell = format!("cell{cells}");
                         CellRequest {
+            avoids: Vec::new(),
                             token: Token { run: run.clone(), cell: cell.as_str().into(), attempt: 1, epoch: 1 },
                             labels: labels(wanted),
                             resources: Resources {
@@ -340,6 +341,7 @@ fn on_a_single_slot_runs_take_turns() {
             &mut order,
         );
         let cells = (0..3).map(|n| CellRequest {
+            avoids: Vec::new(),
             token: Token {
                 run: run.clone(),
                 cell: format!("{name}{n}").as_str().into(),

@@ -253,6 +253,7 @@ fn requests(state: &RunState, cells: &[Vec<Occupancy>]) -> Vec<CellRequest> {
         let planned = state.planned(&cell);
         Some(CellRequest {
             labels: planned.map(|p| p.runs_on.clone()).unwrap_or_default(),
+            avoids: Vec::new(),
             resources: planned.map(|p| p.resources).unwrap_or_default(),
             images: Vec::new(),
             expected_ms: first.expected_ms.unwrap_or(u64::MAX - first.offered_us),

@@ -18,6 +18,8 @@ pub struct CellRequest {
     pub token: Token,
     /// Labels that an agent must offer.
     pub labels: Vec<String>,
+    /// Labels that an agent must not have: those of pools that belong to other namespaces.
+    pub avoids: Vec<String>,
     /// Resources that it reserves.
     pub resources: Resources,
     /// What it needs of its agent's machine, as far as that is known before it runs.
@@ -32,6 +34,7 @@ pub struct CellRequest {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct ClassKey {
     pub labels: BTreeSet<String>,
+    pub avoids: BTreeSet<String>,
     pub cpus: u64,
     pub memory: u64,
     pub subnets: u32,
@@ -43,6 +46,7 @@ impl ClassKey {
     pub fn of(request: &CellRequest) -> Self {
         ClassKey {
             labels: request.labels.iter().cloned().collect(),
+            avoids: request.avoids.iter().cloned().collect(),
             cpus: request.resources.millicpus,
             memory: request.resources.memory_bytes,
             subnets: request.resources.subnets,

@@ -47,6 +47,7 @@ fn request(run: &str, cell: &str) -> CellRequest {
     CellRequest {
         token: token(run, cell, 1),
         labels: vec![],
+        avoids: vec![],
         resources: Resources::default(),
         images: vec![],
         expected_ms: 0,
@@ -497,6 +498,29 @@ fn a_waiting_cell_names_what_it_waits_for() {
 }
 
 #[test]
+fn a_cell_avoids_the_pools_of_other_namespaces() {
+    let mut b = Bench::new();
+    b.run("r", RunLimits::default());
+    b.up(agent("theirs", 4, &["pool=gpu"]));
+    let cell = CellRequest {
+        avoids: vec!["pool=gpu".to_owned()],
+        ..request("r", "c")
+    };
+    b.queue("r", vec![cell]);
+    assert!(b.placed.is_empty());
+    let Waiting::For(why) = b.why("r", "c") else {
+        panic!("{:?}", b.why("r", "c"));
+    };
+    let why: Vec<String> = why.iter().map(ToString::to_string).collect();
+    assert_eq!(why.len(), 1);
+    assert!(why[0].contains("pools of other namespaces"), "{why:?}");
+    b.up(agent("shared", 4, &["pool=cpu"]));
+    assert_eq!(b.cells(), ["c"]);
+    let holders: Vec<&str> = b.placed.values().map(|agent| agent.as_str()).collect();
+    assert_eq!(holders, ["shared"]);
+}
+
+#[test]
 fn a_cell_goes_to_an_agent_whose_policy_allows_what_it_needs() {
     let mut b = Bench::new();
     b.run("r", RunLimits::default());
@@ -685,6 +709,7 @@ proptest! {
                     }
                     *attempt += 1;
                     let request = CellRequest {
+            avoids: Vec::new(),
                         token: token(&run, &cell, *attempt),
                         labels: labels(l),
                         resources: Resources { memory_bytes: u64::from(m) << 31, ..Resources::default() },

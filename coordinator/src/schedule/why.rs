@@ -45,6 +45,8 @@ pub enum Constraint {
         wanted: String,
         most: String,
     },
+    /// Every agent with the right labels is in a pool of another namespace.
+    Pools,
     /// An agent with the right labels refuses what the cell needs.
     Policy { agent: String, refusal: Refusal },
     /// An agent with the right labels, and why it doesn't take the cell now.
@@ -78,6 +80,9 @@ impl fmt::Display for Constraint {
             Constraint::TooBig { what, wanted, most } => write!(
                 f,
                 "needs {wanted} of {what}, the largest agent with its labels has {most}"
+            ),
+            Constraint::Pools => f.write_str(
+                "the agents with its labels are in pools of other namespaces (`serve.pools`)",
             ),
             Constraint::Policy { agent, refusal } => write!(
                 f,
@@ -185,6 +190,11 @@ impl Scheduler {
                 missing: missing.cloned().collect(),
                 wanted: class.labels.iter().cloned().collect(),
             }];
+        }
+        let open = |agent: &&Agent| !agent.info.labels.iter().any(|l| class.avoids.contains(l));
+        let fitting: Vec<&Agent> = fitting.into_iter().filter(open).collect();
+        if fitting.is_empty() {
+            return vec![Constraint::Pools];
         }
         let refused = |agent: &&Agent| {
             let refusal = agent.info.policy.as_ref()?.refuses_one(&class.needs)?;

@@ -15,6 +15,7 @@ pub(in crate::serve) mod rerun;
 mod status;
 mod submission;
 pub(in crate::serve) mod submit;
+pub mod tokens;
 mod watch;
 pub(in crate::serve) mod why;
 mod workspace;
@@ -22,6 +23,8 @@ mod workspace;
 pub use cancel::cancel_all;
 pub use submit::SECRETS;
 
+use crate::access::layer::AccessLayer;
+use crate::access::{Access, Caller};
 use crate::dispatch::logs::store::LogStore;
 use crate::incoming::{Busy, Visit};
 use crate::supervisor::Handle;
@@ -48,6 +51,7 @@ pub struct Api {
     handle: Handle,
     logs: LogStore,
     workspaces: Workspaces,
+    claims: workspace::Claims,
     /// The coordinator's state directory, for `gc`.
     state_dir: PathBuf,
 }
@@ -59,6 +63,7 @@ impl Api {
             handle,
             logs,
             workspaces,
+            claims: workspace::Claims::default(),
             state_dir,
         }
     }
@@ -74,7 +79,8 @@ impl Api {
     /// Answers over one connection, until the handle is dropped.
     pub fn answer(self, connection: DuplexStream) -> AbortOnDropHandle<()> {
         let incoming = tokio_stream::once(Ok::<_, std::io::Error>(connection));
-        let router = Server::builder().add_service(self.into_service(REQUEST_BYTES));
+        let mut server = Server::builder().layer(AccessLayer::new(Access::off()));
+        let router = server.add_service(self.into_service(REQUEST_BYTES));
         AbortOnDropHandle::new(tokio::spawn(async move {
             if let Err(error) = router.serve_with_incoming(incoming).await {
                 tracing::debug!(%error, "answering over one connection ended");
@@ -100,9 +106,10 @@ impl Control for Api {
         &self,
         request: Request<v1::SubmitRequest>,
     ) -> Result<Response<v1::SubmitResponse>, Status> {
+        let caller = Caller::of(&request)?;
         let request = request.into_inner();
         let whole = refusal_in_answer(request.options.as_ref());
-        let submitted = submit::submit(&self.handle, request).await;
+        let submitted = submit::submit(&self.handle, &caller, &self.claims, request).await;
         answer(submit::answered(submitted, whole))
     }
 
@@ -112,8 +119,8 @@ impl Control for Api {
         &self,
         request: Request<v1::WatchRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        let busy = Busy::with(&request)?;
-        let stream = watch::watch(&self.handle, request.into_inner(), busy);
+        let (busy, caller) = (Busy::with(&request)?, Caller::of(&request)?);
+        let stream = watch::watch(&self.handle, &caller, request.into_inner(), busy);
         let stream = stream.await.map_err(fitting)?;
         Ok(Response::new(Box::pin(stream)))
     }
@@ -122,23 +129,26 @@ impl Control for Api {
         &self,
         request: Request<v1::ListRunsRequest>,
     ) -> Result<Response<v1::ListRunsResponse>, Status> {
-        answer(list::list_runs(&self.handle, request.into_inner()).await)
+        let caller = Caller::of(&request)?;
+        answer(list::list_runs(&self.handle, &caller, request.into_inner()).await)
     }
 
     async fn cancel(
         &self,
         request: Request<v1::CancelRequest>,
     ) -> Result<Response<v1::CancelResponse>, Status> {
-        answer(cancel::cancel(&self.handle, request.into_inner()).await)
+        let caller = Caller::of(&request)?;
+        answer(cancel::cancel(&self.handle, &caller, request.into_inner()).await)
     }
 
     async fn rerun(
         &self,
         request: Request<v1::RerunRequest>,
     ) -> Result<Response<v1::SubmitResponse>, Status> {
+        let caller = Caller::of(&request)?;
         let request = request.into_inner();
         let whole = refusal_in_answer(request.options.as_ref());
-        let started = rerun::rerun(&self.handle, request).await;
+        let started = rerun::rerun(&self.handle, &caller, request).await;
         answer(submit::answered(started, whole))
     }
 
@@ -148,8 +158,8 @@ impl Control for Api {
         &self,
         request: Request<v1::LogsRequest>,
     ) -> Result<Response<Self::LogsStream>, Status> {
-        let busy = Busy::with(&request)?;
-        let records = logs::logs(&self.handle, &self.logs, request.into_inner());
+        let (busy, caller) = (Busy::with(&request)?, Caller::of(&request)?);
+        let records = logs::logs(&self.handle, &caller, &self.logs, request.into_inner());
         let stream = records.await.map_err(fitting)?.inspect(move |_| {
             let _present = &busy;
         });
@@ -162,8 +172,9 @@ impl Control for Api {
         &self,
         request: Request<v1::ArtifactRequest>,
     ) -> Result<Response<Self::ArtifactStream>, Status> {
-        let busy = Busy::with(&request)?;
-        let pieces = artifact::artifact(&self.handle, self.logs.artifacts(), request.into_inner());
+        let (busy, caller) = (Busy::with(&request)?, Caller::of(&request)?);
+        let (artifacts, request) = (self.logs.artifacts(), request.into_inner());
+        let pieces = artifact::artifact(&self.handle, &caller, artifacts, request);
         let stream = pieces.await.map_err(fitting)?.inspect(move |_| {
             let _present = &busy;
         });
@@ -174,35 +185,40 @@ impl Control for Api {
         &self,
         request: Request<v1::GetSubmissionRequest>,
     ) -> Result<Response<v1::GetSubmissionResponse>, Status> {
-        answer(submission::get(&self.handle, request.into_inner()).await)
+        let caller = Caller::of(&request)?;
+        answer(submission::get(&self.handle, &caller, request.into_inner()).await)
     }
 
     async fn list_agents(
         &self,
-        _: Request<v1::ListAgentsRequest>,
+        request: Request<v1::ListAgentsRequest>,
     ) -> Result<Response<v1::ListAgentsResponse>, Status> {
-        answer(agents::list(&self.handle).await)
+        let caller = Caller::of(&request)?;
+        answer(agents::list(&self.handle, &caller).await)
     }
 
     async fn drain_agent(
         &self,
         request: Request<v1::DrainAgentRequest>,
     ) -> Result<Response<v1::DrainAgentResponse>, Status> {
-        answer(agents::drain(&self.handle, request.into_inner()).await)
+        let caller = Caller::of(&request)?;
+        answer(agents::drain(&self.handle, &caller, request.into_inner()).await)
     }
 
     async fn why(
         &self,
         request: Request<v1::WhyRequest>,
     ) -> Result<Response<v1::WhyResponse>, Status> {
-        answer(why::why(&self.handle, request.into_inner()).await)
+        let caller = Caller::of(&request)?;
+        answer(why::why(&self.handle, &caller, request.into_inner()).await)
     }
 
     async fn waiting(
         &self,
         request: Request<v1::WaitingRequest>,
     ) -> Result<Response<v1::WaitingResponse>, Status> {
-        answer(why::waiting(&self.handle, &self.logs, request.into_inner()).await)
+        let caller = Caller::of(&request)?;
+        answer(why::waiting(&self.handle, &caller, &self.logs, request.into_inner()).await)
     }
 
     async fn demand(
@@ -216,32 +232,43 @@ impl Control for Api {
         &self,
         request: Request<v1::GcRequest>,
     ) -> Result<Response<v1::GcResponse>, Status> {
+        let caller = Caller::of(&request)?;
         let request = request.into_inner();
-        answer(
-            gc::gc(
-                &self.handle,
-                &self.workspaces,
-                self.logs.artifacts(),
-                &self.state_dir,
-                request,
-            )
-            .await,
+        let removed = gc::gc(
+            &self.handle,
+            &self.workspaces,
+            self.logs.artifacts(),
+            &self.state_dir,
+            request,
         )
+        .await;
+        answer(removed.inspect(|answer| {
+            caller.about(format!("{} removed", answer.removed.len()));
+        }))
     }
 
     async fn has_workspace(
         &self,
         request: Request<v1::HasWorkspaceRequest>,
     ) -> Result<Response<v1::HasWorkspaceResponse>, Status> {
-        answer(workspace::has(&self.workspaces, request.into_inner()).await)
+        let caller = Caller::of(&request)?;
+        let (claims, workspaces) = (&self.claims, &self.workspaces);
+        let request = request.into_inner();
+        answer(workspace::has(&self.handle, &caller, claims, workspaces, request).await)
     }
 
     async fn put_workspace(
         &self,
         request: Request<Streaming<v1::WorkspacePart>>,
     ) -> Result<Response<v1::PutWorkspaceResponse>, Status> {
-        let _busy = Busy::with(&request)?;
+        let (_busy, caller) = (Busy::with(&request)?, Caller::of(&request)?);
         let peer = Visit::of(&request).map(|visit| visit.peer());
-        answer(workspace::put(&self.workspaces, peer, request.into_inner()).await)
+        let put = workspace::put(&self.workspaces, peer, request.into_inner()).await;
+        answer(put.map(|digest| {
+            let now = self.handle.clock.monotonic();
+            caller.about(format!("workspace {digest}"));
+            self.claims.add(&caller, digest, now);
+            v1::PutWorkspaceResponse {}
+        }))
     }
 }

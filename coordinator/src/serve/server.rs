@@ -3,6 +3,10 @@
 //!
 //! `phalanx serve` and local mode use it with different listeners. All of its files are below one directory.
 
+use crate::access::Access;
+use crate::access::core::{Role, Scope};
+use crate::access::layer::AccessLayer;
+use crate::access::tokens::{NotMade, Tokens, Wish};
 use crate::clock::{Clock, SystemClock};
 use crate::dispatch::artifacts::ArtifactStore;
 use crate::dispatch::core::Settings as SessionSettings;
@@ -12,6 +16,7 @@ use crate::incoming::{Guard, Room, Speech};
 use crate::journal::{Journal, SqliteStore, Store, StoreError};
 use crate::private;
 use crate::serve::api::gc::{self, LOGS, WORKSPACES};
+use crate::serve::api::tokens::AccessApi;
 use crate::serve::api::{Api, REQUEST_BYTES};
 use crate::serve::web;
 use crate::submission::SpecPlanner;
@@ -58,6 +63,8 @@ pub struct Options {
     pub begin: Begin,
     /// Where the journal is; `None` for a SQLite file in the directory.
     pub store: Option<Arc<dyn Store>>,
+    /// Whether callers need tokens.
+    pub access: bool,
 }
 
 impl Options {
@@ -68,12 +75,13 @@ impl Options {
             settings: Settings::default(),
             logs: LogLimits::default(),
             sessions: SessionSettings::default(),
-            own_secrets: Arc::new(|_| None),
+            own_secrets: Arc::new(|_, _| None),
             submission_bytes: REQUEST_BYTES,
             agents_return: false,
             max_cells: None,
             begin: Begin::default(),
             store: None,
+            access: false,
         }
     }
 }
@@ -91,6 +99,7 @@ pub struct Server {
     /// Handle to the engine.
     pub handle: Handle,
     logs: LogStore,
+    access: Access,
     stop: CancellationToken,
     served: JoinHandle<Result<(), tonic::transport::Error>>,
     writer: JoinHandle<()>,
@@ -115,16 +124,33 @@ async fn start_server(options: Options, listener: Listener) -> Result<Server, St
         path: directory.clone(),
         reason: error.to_string(),
     })?;
-    let store = match options.store {
-        Some(store) => store,
-        None => Arc::new(SqliteStore::open(&journal_path(&directory)).await?),
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
+    let (store, access) = match options.store {
+        Some(store) => {
+            // The database may be far and have several coordinators; tokens are with the files that these share.
+            let access = match options.access {
+                true => {
+                    let tokens = Tokens::open(&journal_path(&directory)).await?;
+                    Access::on(tokens, clock.clone())
+                }
+                false => Access::off(),
+            };
+            (store, access)
+        }
+        None => {
+            let store = SqliteStore::open(&journal_path(&directory)).await?;
+            let access = match options.access {
+                true => Access::on(Tokens::of(&store)?, clock.clone()),
+                false => Access::off(),
+            };
+            (Arc::new(store) as Arc<dyn Store>, access)
+        }
     };
     let workspaces = Workspaces::new(directory.join(WORKSPACES));
     workspaces.clear();
     if let Some(tracer) = &options.settings.tracer {
         tracer.start();
     }
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
     let (agents, from_agents) = mpsc::unbounded_channel();
     let (to_agents, commands) = mpsc::unbounded_channel();
     let (handle, writer) = supervisor::start(supervisor::Args {
@@ -151,7 +177,7 @@ async fn start_server(options: Options, listener: Listener) -> Result<Server, St
             epoch: handle.journal.epoch(),
             ..options.sessions
         },
-        clock,
+        clock: clock.clone(),
         agents,
         commands,
         logs: logs.clone(),
@@ -171,7 +197,9 @@ async fn start_server(options: Options, listener: Listener) -> Result<Server, St
         tokio::spawn(stop.clone().run_until_cancelled_owned(tidying));
     }
     let api = Api::new(handle.clone(), logs.clone(), workspaces, directory);
-    let router = dispatch::transport().add_service(sessions);
+    let tokens = AccessApi::service(access.clone(), clock);
+    let mut transport = dispatch::transport().layer(AccessLayer::new(access.clone()));
+    let router = transport.add_service(sessions).add_service(tokens);
     let router =
         with_standard_services(router.add_service(api.into_service(options.submission_bytes)));
     let stopped = stop.clone().cancelled_owned();
@@ -187,6 +215,7 @@ async fn start_server(options: Options, listener: Listener) -> Result<Server, St
     Ok(Server {
         handle,
         logs,
+        access,
         stop,
         served,
         writer,
@@ -224,12 +253,16 @@ fn look_at_pages(journal: Journal) {
 }
 
 /// Adds health and reflection, as gRPC's tools expect them.
-fn with_standard_services(router: Router) -> Router {
+fn with_standard_services<L>(router: Router<L>) -> Router<L> {
     let (health, service) = tonic_health::server::health_reporter();
     tokio::spawn(async move {
         let status = tonic_health::ServingStatus::Serving;
         health.set_service_status("", status).await;
-        for name in ["phalanx.v1.Control", "phalanx.v1.AgentLink"] {
+        for name in [
+            "phalanx.v1.Control",
+            "phalanx.v1.Access",
+            "phalanx.v1.AgentLink",
+        ] {
             health.set_service_status(name, status).await;
         }
     });
@@ -246,12 +279,40 @@ fn with_standard_services(router: Router) -> Router {
     }
 }
 
+/// Name of the first administrator's token.
+const FIRST: &str = "first admin";
+
 impl Server {
+    /// Makes the first administrator's token, if callers need tokens and there has never been one. Returns its text, to be
+    /// shown once.
+    pub async fn first_admin(&self) -> Result<Option<String>, NotMade> {
+        let Some(tokens) = self.access.tokens() else {
+            return Ok(None);
+        };
+        if !tokens.is_empty().await? {
+            return Ok(None);
+        }
+        let wish = Wish {
+            name: FIRST.to_owned(),
+            role: Role::Admin,
+            scope: Scope::All,
+            ttl: None,
+            by: "the coordinator's first start".to_owned(),
+            subject: None,
+        };
+        let by = wish.by.clone();
+        let (fresh, token) = tokens.add(wish, self.handle.clock.wall()).await?;
+        let about = format!("token {}", token.in_words());
+        self.access.note_own(&by, "token create", about).await;
+        Ok(Some(fresh.text))
+    }
+
     /// Also serves `/healthz` and `/metrics`, and the pages if there are options for them, until the coordinator is
     /// stopped.
     pub fn observe(&self, listener: TcpListener, pages: Option<web::Options>) {
         let (handle, logs, stop) = (self.handle.clone(), self.logs.clone(), self.stop.clone());
-        let serving = crate::serve::http::serve(handle, logs, pages, listener, stop);
+        let access = self.access.clone();
+        let serving = crate::serve::http::serve(handle, logs, access, pages, listener, stop);
         tokio::spawn(async move {
             if let Err(error) = serving.await {
                 tracing::error!(%error, "metrics and pages stopped");
@@ -269,6 +330,7 @@ impl Server {
         let Server {
             handle,
             logs: _,
+            access: _,
             stop,
             mut served,
             writer,

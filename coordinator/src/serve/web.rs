@@ -6,8 +6,9 @@
 //! ```
 //!
 //! A page is rendered here, and shows the state of its time without JavaScript. Its script keeps it up to date with patches
-//! from one event stream, and adds logs and buttons. Pages are served on loopback only, and to this machine's own pages
-//! only ([`guard`]).
+//! from one event stream, and adds logs and buttons. Without access control, pages are served on loopback
+//! only, and to this machine's own pages only ([`guard`]); with it, to who logged in ([`login`]). Each caller sees its
+//! namespaces, and the buttons that its role allows.
 
 mod action;
 mod board;
@@ -18,10 +19,12 @@ mod files;
 mod fold;
 mod guard;
 mod lists;
+mod login;
 mod logs;
 mod pages;
 mod past;
 mod problem;
+pub mod sessions;
 mod shelf;
 mod show;
 mod site;
@@ -31,23 +34,37 @@ mod watched;
 pub use guard::Actions;
 pub use site::Options;
 
+use crate::access::Access;
 use crate::dispatch::logs::store::LogStore;
 use crate::supervisor::Handle;
 use axum::Router;
 use axum::http::header;
-use axum::middleware::from_fn;
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Redirect};
 use axum::routing::{get, post};
+use sessions::Sessions;
 use site::Site;
+use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 const SCRIPT: &str = include_str!("web/live.js");
 const STYLE: &str = include_str!("web/live.css");
 
 /// Returns the pages of a coordinator; their event streams end with `stop`. The router needs the visit of each connection
-/// (`ConnectInfo<Visit>`).
-pub fn router(handle: Handle, logs: LogStore, options: Options, stop: CancellationToken) -> Router {
+/// (`ConnectInfo<Visit>`), and who makes each request
+/// (`Extension<Caller>`).
+pub fn router(
+    handle: Handle,
+    logs: LogStore,
+    (access, sessions): (Access, Arc<Sessions>),
+    options: Options,
+    stop: CancellationToken,
+) -> Router {
+    let passwords = access.is_on();
     Router::new()
+        .route("/login", get(login::form))
+        .route("/login", post(login::log_in))
+        .route("/logout", post(login::log_out))
         .route("/", get(async || Redirect::to("/runs")))
         .route("/runs", get(show::runs))
         .route("/runs/events", get(show::runs_events))
@@ -73,8 +90,8 @@ pub fn router(handle: Handle, logs: LogStore, options: Options, stop: Cancellati
         .route("/explain/{code}", get(show::error))
         .route("/static/live.js", get(async || script()))
         .route("/static/live.css", get(async || style()))
-        .layer(from_fn(guard::guard))
-        .with_state(Site::new(handle, logs, options, stop))
+        .layer(from_fn_with_state(passwords, guard::guard))
+        .with_state(Site::new(handle, logs, (access, sessions), options, stop))
 }
 
 fn script() -> impl IntoResponse {

@@ -132,6 +132,7 @@ impl World {
         Some(CellRequest {
             token: token.clone(),
             labels: cell.runs_on.clone(),
+            avoids: Vec::new(),
             resources: cell.resources,
             images: image
                 .map(|image| WantedImage::plain(&image.to_string()))

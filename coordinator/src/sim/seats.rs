@@ -143,6 +143,7 @@ impl Seats {
                 run: &token.run,
                 cell: &token.cell,
                 labels: &request.labels,
+                avoids: &[],
                 resources: request.resources,
                 limited: self.limited(request, &labels),
                 needs: &[],

@@ -25,6 +25,7 @@ use kameo::message::{Context, Message};
 use phalanx_report::view::TRACE;
 use phalanx_shared::event::{Event, EventKind, Recorded};
 use phalanx_shared::id::RunId;
+use phalanx_shared::namespace::Namespace;
 use phalanx_shared::run_state::RunState;
 use phalanx_shared::time::Timestamp;
 use phalanx_shared::trace::spans::{MOST, RERUN_OF, RERUN_TRACE, SPLIT};
@@ -118,6 +119,10 @@ pub struct Launch {
     pub submission: Submission,
     /// Secret values that came with the submission.
     pub secrets: BTreeMap<String, String>,
+    /// The namespace that the run will belong to.
+    pub namespace: Namespace,
+    /// Whose run it will be; empty without access control.
+    pub owner: String,
 }
 
 impl Message<Launch> for Coordinator {
@@ -132,6 +137,8 @@ impl Message<Launch> for Coordinator {
             planned,
             submission,
             secrets,
+            namespace,
+            owner,
         } = launch;
         let new_id = || RunId(uuid::Uuid::now_v7().to_string());
         let run = self.begin.first_run.take().unwrap_or_else(new_id);
@@ -160,6 +167,8 @@ impl Message<Launch> for Coordinator {
             digest: planned.plan.digest.clone(),
             cells: u32::try_from(planned.plan.cells.len()).unwrap_or(u32::MAX),
             submission: submission.clone(),
+            namespace: namespace.clone(),
+            owner,
         };
         let mut state = RunState::new(run.clone());
         let submitted = Event {
@@ -181,8 +190,15 @@ impl Message<Launch> for Coordinator {
         let writes = vec![Write::Run(Box::new(new)), first];
         self.journal.append(writes).await.await?;
         self.secrets.insert(run.clone(), Arc::new(secrets));
-        self.spawn_run(state, 1, planned.jobs, &submission, ctx.actor_ref())
-            .await?;
+        self.spawn_run(
+            state,
+            1,
+            planned.jobs,
+            &submission,
+            namespace,
+            ctx.actor_ref(),
+        )
+        .await?;
         Ok(run)
     }
 }
@@ -206,11 +222,12 @@ impl Message<Bring> for Coordinator {
 impl Coordinator {
     async fn bring(&mut self, row: RunRow, me: &ActorRef<Self>) -> Result<(), StoreError> {
         let (state, position) = replay(&**self.journal.store(), &row.new.run).await?;
-        let submission = row.new.submission;
+        let (submission, namespace) = (row.new.submission, row.new.namespace);
         let jobs = self.jobs_again(&submission, &state).await;
         let given = || Arc::new(self.begin.secrets.clone());
         self.secrets.entry(row.new.run).or_insert_with(given);
-        self.spawn_run(state, position, jobs, &submission, me).await
+        self.spawn_run(state, position, jobs, &submission, namespace, me)
+            .await
     }
 
     /// Returns the jobs of a recovered run. If they can't be built any more, returns a stand-in that says why.
@@ -237,10 +254,11 @@ impl Coordinator {
         position: u64,
         jobs: Arc<dyn Jobs>,
         submission: &Submission,
+        namespace: Namespace,
         me: &ActorRef<Self>,
     ) -> Result<(), StoreError> {
         let run = state.run.clone();
-        let secrets = self.with_own_secrets(&run, &*jobs);
+        let secrets = self.with_own_secrets(&run, &namespace, &*jobs);
         let spec = state.plan.as_ref().map_or("", |plan| plan.spec.as_str());
         let past = self.journal.store().history(spec).await?;
         let limits = RunLimits {
@@ -258,6 +276,7 @@ impl Coordinator {
             core: RunCore::recovered(state, position, self.journal.epoch(), grace),
             jobs,
             secrets,
+            avoids: self.settings.foreign_pools(&namespace),
             history: History::learn(past),
             journal: self.journal.clone(),
             scheduling: self.scheduling.clone(),
@@ -277,6 +296,7 @@ impl Coordinator {
         let handle = RunHandle {
             actor: actor.clone(),
             tail: watched,
+            namespace,
         };
         self.registry.insert(run.clone(), handle.clone());
         if let Some(tracer) = &self.settings.tracer {
@@ -299,7 +319,7 @@ impl Coordinator {
     }
 
     /// Returns the secrets of a run. Values from the submission take precedence over the coordinator's own.
-    fn with_own_secrets(&mut self, run: &RunId, jobs: &dyn Jobs) -> Secrets {
+    fn with_own_secrets(&mut self, run: &RunId, namespace: &Namespace, jobs: &dyn Jobs) -> Secrets {
         let given = self.secrets.get(run).cloned().unwrap_or_default();
         let mut secrets = (*given).clone();
         let named = jobs.secrets();
@@ -307,7 +327,7 @@ impl Coordinator {
         secrets.retain(|name, _| named.contains(name));
         for name in named {
             if !secrets.contains_key(&name)
-                && let Some(value) = (self.own_secrets)(&name)
+                && let Some(value) = (self.own_secrets)(namespace, &name)
             {
                 secrets.insert(name, value);
             }

@@ -22,7 +22,7 @@ const DEATHS: u32 = 3;
 /// Recovers the unfinished runs and returns whether there are any. A run that can't be recovered is parked; the others
 /// continue.
 pub(super) async fn bring_open(handle: &Handle) -> Result<bool, StoreError> {
-    let mut open = handle.journal.store().runs(OPEN_RUNS, true).await?;
+    let mut open = handle.journal.store().runs(OPEN_RUNS, true, None).await?;
     open.reverse();
     let any = !open.is_empty();
     for head in open {

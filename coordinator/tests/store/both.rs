@@ -6,6 +6,7 @@ use phalanx_coordinator::journal::{
 };
 use phalanx_shared::event::{AttemptRef, Event, EventKind, Recorded};
 use phalanx_shared::id::RunId;
+use phalanx_shared::namespace::Namespace;
 use phalanx_shared::outcome::Outcome;
 use phalanx_shared::run_state::Counts;
 use phalanx_shared::time::Timestamp;
@@ -17,6 +18,7 @@ pub const NOW: Timestamp = Timestamp(1_000_000);
 crate::cases!(Both:
     what_was_appended_is_read_back_after_a_restart_in_a_later_term,
     lists_and_look_ups_find_runs_by_time_and_by_the_beginning_of_their_id,
+    a_namespace_has_its_own_runs_and_workspaces,
     a_finished_run_leaves_the_list_of_open_ones_once_settled_and_can_be_forgotten,
     durations_are_kept_per_cell_newest_only,
     a_position_written_twice_is_refused_without_harm_to_its_neighbours,
@@ -33,6 +35,8 @@ pub fn new_run(run: &str) -> Write {
         digest: "d".into(),
         cells: 3,
         submission: Submission::default(),
+        namespace: Namespace::default(),
+        owner: String::new(),
     }))
 }
 
@@ -73,7 +77,7 @@ async fn what_was_appended_is_read_back_after_a_restart_in_a_later_term(place: P
     let events = journal.store().events(&"r".into(), 2, 10).await.unwrap();
     let events: Vec<Write> = events.into_iter().map(Write::Event).collect();
     assert_eq!(vec![event("r", 2)], events);
-    let runs = journal.store().runs(10, true).await.unwrap();
+    let runs = journal.store().runs(10, true, None).await.unwrap();
     assert_eq!(runs.len(), 1);
     assert_eq!((runs[0].spec.as_str(), &runs[0].end), ("shop", &None));
 }
@@ -96,25 +100,65 @@ async fn lists_and_look_ups_find_runs_by_time_and_by_the_beginning_of_their_id(p
             digest: "d".into(),
             cells: 3,
             submission: long.clone(),
+            namespace: Namespace::default(),
+            owner: String::new(),
         }))
     };
     let writes = vec![new("abc1", 1), new("abc2", 3), new("abd", 2), new("ab%", 2)];
     journal.append(writes).await.await.unwrap();
     let store = journal.store();
-    let found = |text: &'static str| store.beginning_with(text, 9);
+    let found = |text: &'static str| store.beginning_with(text, 9, None);
     assert_eq!(found("abc").await.unwrap(), ["abc1".into(), "abc2".into()]);
     assert_eq!(found("abd").await.unwrap(), ["abd".into()]);
     assert_eq!(found("ab%").await.unwrap(), ["ab%".into()]);
-    assert_eq!(store.beginning_with("ab", 2).await.unwrap().len(), 2);
+    assert_eq!(store.beginning_with("ab", 2, None).await.unwrap().len(), 2);
     assert!(found("x").await.unwrap().is_empty());
     assert!(found("a\0").await.unwrap().is_empty());
     assert_eq!(store.workspaces().await.unwrap(), ["d1".to_owned()].into());
     let whole = store.run(&"abd".into()).await.unwrap().unwrap();
     assert_eq!(whole.new.submission, long);
     assert_eq!(store.run(&"abx".into()).await.unwrap(), None);
-    let listed = store.runs(3, false).await.unwrap();
+    let listed = store.runs(3, false, None).await.unwrap();
     let listed: Vec<&str> = listed.iter().map(|head| head.run.as_str()).collect();
     assert_eq!(listed, ["abc2", "abd", "ab%"]);
+}
+
+async fn a_namespace_has_its_own_runs_and_workspaces(place: Place) {
+    let journal = journal(&place).await;
+    let namespace = |name: &str| name.parse::<Namespace>().unwrap();
+    let new = |run: &str, name: &str| {
+        let Write::Run(mut new) = new_run(run) else {
+            unreachable!("it is a run");
+        };
+        new.namespace = namespace(name);
+        new.owner = format!("token:{name}");
+        new.submission.workspace_digest = Some(format!("of {name}"));
+        Write::Run(new)
+    };
+    let writes = vec![new("abc1", "a"), new("abc2", "b"), new_run("abc3")];
+    journal.append(writes).await.await.unwrap();
+    let store = journal.store();
+    let (a, b) = (namespace("a"), namespace("b"));
+    for (within, expected) in [
+        (Some(&a), vec!["abc1"]),
+        (Some(&b), vec!["abc2"]),
+        (None, vec!["abc3", "abc2", "abc1"]),
+    ] {
+        let heads = store.runs(9, true, within).await.unwrap();
+        let listed: Vec<&str> = heads.iter().map(|head| head.run.as_str()).collect();
+        assert_eq!(listed, expected);
+        let found = store.beginning_with("abc", 9, within).await.unwrap();
+        assert_eq!(found.len(), expected.len());
+    }
+    let row = store.run(&"abc1".into()).await.unwrap().unwrap();
+    assert_eq!(
+        (row.new.namespace, row.new.owner),
+        (a.clone(), "token:a".to_owned())
+    );
+    let row = store.run(&"abc3".into()).await.unwrap().unwrap();
+    assert_eq!(row.new.namespace, Namespace::default());
+    assert!(store.has_workspace("of a", &a).await.unwrap());
+    assert!(!store.has_workspace("of a", &b).await.unwrap());
 }
 
 async fn a_finished_run_leaves_the_list_of_open_ones_once_settled_and_can_be_forgotten(
@@ -139,12 +183,12 @@ async fn a_finished_run_leaves_the_list_of_open_ones_once_settled_and_can_be_for
     let writes = vec![new_run("r"), event("r", 1), finished];
     journal.append(writes).await.await.unwrap();
     let store = journal.store().clone();
-    assert_eq!(store.runs(9, true).await.unwrap().len(), 1);
+    assert_eq!(store.runs(9, true, None).await.unwrap().len(), 1);
     let settled = vec![Write::Settled { run: run.clone() }];
     journal.append(settled).await.await.unwrap();
-    assert!(store.runs(9, true).await.unwrap().is_empty());
+    assert!(store.runs(9, true, None).await.unwrap().is_empty());
     assert_eq!(
-        store.runs(9, false).await.unwrap()[0].end,
+        store.runs(9, false, None).await.unwrap()[0].end,
         Some(end.clone())
     );
     assert_eq!(store.run(&run).await.unwrap().unwrap().end, Some(end));

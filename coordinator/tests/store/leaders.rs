@@ -295,7 +295,7 @@ async fn a_journal_moves_to_another_storage_and_back(cluster: Shared) {
     copy(&second, &third, NOW).await.unwrap();
     assert!(third.newest_epoch().await.unwrap() > second.newest_epoch().await.unwrap());
     assert!(third.begin_term(NOW).await.unwrap() > 9);
-    assert_eq!(third.runs(9, true).await.unwrap().len(), 1);
+    assert_eq!(third.runs(9, true, None).await.unwrap().len(), 1);
     assert_eq!(
         third.run(&run()).await.unwrap(),
         first.run(&run()).await.unwrap()

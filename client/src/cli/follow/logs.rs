@@ -1,23 +1,18 @@
 //! The log lines of a whole run, for reports with logs.
 
 use super::CliError;
+use crate::credential::Client;
 use phalanx_proto::convert::stream_from_wire;
-use phalanx_proto::v1::control_client::ControlClient;
 use phalanx_proto::v1::{LogRecord, LogsRequest};
 use phalanx_report::logs::{Gatherer, Limit, Logs, Origin};
 use phalanx_shared::error_code::ErrorCode;
 use phalanx_shared::event::LogStream;
 use phalanx_shared::id::{CellId, RunId};
 use phalanx_shared::time::Timestamp;
-use tonic::transport::Channel;
 use tonic::{Code, Streaming};
 
 /// Returns the lines that all attempts of a run have written so far, up to a limit.
-pub async fn fetch_logs(
-    client: ControlClient<Channel>,
-    run: RunId,
-    limit: Limit,
-) -> Result<Logs, CliError> {
+pub async fn fetch_logs(client: Client, run: RunId, limit: Limit) -> Result<Logs, CliError> {
     let records = records(client, &run).await?;
     let mut gatherer = Gatherer::new(limit);
     gather(&mut gatherer, None, records).await?;
@@ -26,7 +21,7 @@ pub async fn fetch_logs(
 
 /// Returns the lines that the newest attempts of some cells have written so far, up to a limit.
 pub async fn fetch_logs_of(
-    mut client: ControlClient<Channel>,
+    mut client: Client,
     run: &RunId,
     cells: &[CellId],
     limit: Limit,
@@ -79,10 +74,7 @@ async fn gather(
 }
 
 /// Returns the log records of all attempts of a run, in plan order; each names its cell.
-pub async fn records(
-    mut client: ControlClient<Channel>,
-    run: &RunId,
-) -> Result<Streaming<LogRecord>, CliError> {
+pub async fn records(mut client: Client, run: &RunId) -> Result<Streaming<LogRecord>, CliError> {
     let request = LogsRequest {
         run_id: run.to_string(),
         ..LogsRequest::default()

@@ -1,13 +1,12 @@
 //! The event stream of a run, resumed at the next position when the connection breaks.
 
 use super::{CliError, Input};
-use phalanx_proto::v1::control_client::ControlClient;
+use crate::credential::Client;
 use phalanx_proto::{broken, v1};
 use phalanx_shared::event::Recorded;
 use phalanx_shared::id::RunId;
 use std::time::Duration;
 use tokio::sync::mpsc;
-use tonic::transport::Channel;
 use tonic::{Code, Status};
 
 /// Events buffered for a slow terminal; a full channel slows the stream down.
@@ -18,12 +17,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 const ATTEMPTS: u32 = 30;
 
 /// Streams the events from a position on. Ends with `Ended`.
-pub fn watch(
-    client: ControlClient<Channel>,
-    run: RunId,
-    from: u64,
-    follow: bool,
-) -> mpsc::Receiver<Input> {
+pub fn watch(client: Client, run: RunId, from: u64, follow: bool) -> mpsc::Receiver<Input> {
     let (sender, receiver) = mpsc::channel(BUFFER);
     tokio::spawn(async move {
         let ended = resume(client, &run, from, follow, &sender).await;
@@ -33,7 +27,7 @@ pub fn watch(
 }
 
 async fn resume(
-    mut client: ControlClient<Channel>,
+    mut client: Client,
     run: &RunId,
     mut next: u64,
     follow: bool,
@@ -78,7 +72,7 @@ fn is_passing(status: &Status) -> bool {
 }
 
 async fn read(
-    client: &mut ControlClient<Channel>,
+    client: &mut Client,
     run: &RunId,
     next: &mut u64,
     follow: bool,

@@ -1,12 +1,11 @@
 //! The logs of one cell as they are written, in lines, for the full-screen view.
 
+use crate::credential::Client;
 use phalanx_proto::v1;
-use phalanx_proto::v1::control_client::ControlClient;
 use phalanx_shared::id::{CellId, RunId};
 use std::collections::HashMap;
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
-use tonic::transport::Channel;
 
 /// Batches of lines that may wait for the screen; a full channel slows the stream down.
 const WAITING: usize = 16;
@@ -20,7 +19,7 @@ pub(super) struct Tail {
 }
 
 impl Tail {
-    pub(super) fn begin(client: ControlClient<Channel>, run: &RunId, cell: &CellId) -> Tail {
+    pub(super) fn begin(client: Client, run: &RunId, cell: &CellId) -> Tail {
         let (sender, lines) = mpsc::channel(WAITING);
         let request = v1::LogsRequest {
             run_id: run.to_string(),
@@ -47,11 +46,7 @@ pub(super) async fn next(tail: &mut Option<Tail>) -> Vec<String> {
     }
 }
 
-async fn read(
-    mut client: ControlClient<Channel>,
-    request: v1::LogsRequest,
-    sender: mpsc::Sender<Vec<String>>,
-) {
+async fn read(mut client: Client, request: v1::LogsRequest, sender: mpsc::Sender<Vec<String>>) {
     let mut lines = Lines::default();
     let ended = match client.logs(request).await {
         Err(status) => Err(status),

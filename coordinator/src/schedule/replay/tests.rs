@@ -180,6 +180,7 @@ impl<'a> Simulation<'a> {
     fn request(&self, index: usize, attempt: u32) -> CellRequest {
         let cell = &self.cells[index];
         CellRequest {
+            avoids: Vec::new(),
             token: Token {
                 run: RUN.into(),
                 cell: index.to_string().into(),

@@ -1,6 +1,8 @@
 //! Lists agents with their state and capacity, drains them, and says how many are wanted.
 
 use super::status::of_actor;
+use crate::access::Caller;
+use crate::access::core::Role;
 use crate::dispatch::contract::{AgentInfo, ToAgents};
 use crate::registry::Presence;
 use crate::schedule::actor::{Agents, Demand};
@@ -12,16 +14,32 @@ use phalanx_shared::id::AgentId;
 use std::collections::BTreeMap;
 use tonic::Status;
 
-/// Returns the agents that are connected or were since the start.
-pub(in crate::serve) async fn list(handle: &Handle) -> Result<v1::ListAgentsResponse, Status> {
+/// Returns the agents that are connected or were since the start, with the attempts that the caller sees. Agents of pools
+/// that belong to other namespaces aren't listed.
+pub(in crate::serve) async fn list(
+    handle: &Handle,
+    caller: &Caller,
+) -> Result<v1::ListAgentsResponse, Status> {
     let views = handle.scheduling.ask(Agents).await.map_err(of_actor)?;
     let mut views: BTreeMap<AgentId, AgentView> = views
         .into_iter()
         .map(|view| (view.info.id.clone(), view))
         .collect();
     let mut agents = Vec::new();
-    for (id, presence) in handle.registry.agents() {
-        agents.push(summary(views.remove(&id), presence));
+    let seen = |presence: &Presence| {
+        let owner = handle.settings.owner_of(&presence.info.labels);
+        owner.is_none_or(|owner| caller.scope().has(owner))
+    };
+    let known = handle.registry.agents().into_iter();
+    for (id, presence) in known.filter(|(_, presence)| seen(presence)) {
+        let mut agent = summary(views.remove(&id), presence);
+        if caller.only().is_some() {
+            agent.attempts.retain(|token| {
+                let open = handle.registry.get(&token.run.as_str().into());
+                open.is_some_and(|run| caller.scope().has(&run.namespace))
+            });
+        }
+        agents.push(agent);
     }
     Ok(v1::ListAgentsResponse { agents })
 }
@@ -81,16 +99,19 @@ fn summary(view: Option<AgentView>, presence: Presence) -> v1::AgentSummary {
     }
 }
 
-/// Drains an agent: it finishes its attempts and leaves.
+/// Drains an agent: it finishes its attempts and leaves. An agent that is for all namespaces needs a caller for all.
 pub(in crate::serve) async fn drain(
     handle: &Handle,
+    caller: &Caller,
     request: v1::DrainAgentRequest,
 ) -> Result<v1::DrainAgentResponse, Status> {
     let views = handle.scheduling.ask(Agents).await.map_err(of_actor)?;
     let wanted = &request.agent;
+    let owner = |view: &AgentView| handle.settings.owner_of(&view.info.labels).cloned();
     let mut found = views
         .into_iter()
-        .filter(|view| view.info.id.as_str() == wanted || view.info.name == *wanted);
+        .filter(|view| view.info.id.as_str() == wanted || view.info.name == *wanted)
+        .filter(|view| owner(view).is_none_or(|owner| caller.scope().has(&owner)));
     let view = match (found.next(), found.next()) {
         (Some(view), None) => view,
         (Some(_), Some(_)) => {
@@ -104,7 +125,13 @@ pub(in crate::serve) async fn drain(
             )));
         }
     };
+    if owner(&view).is_none() && !caller.has_everywhere(Role::Admin) {
+        return Err(Status::permission_denied(format!(
+            "agent {wanted} is for all namespaces: draining it needs the role `admin` in all namespaces"
+        )));
+    }
     let agent = view.info.id;
+    caller.about(format!("agent {agent}"));
     let draining = Input::AgentDraining {
         agent: agent.clone(),
     };

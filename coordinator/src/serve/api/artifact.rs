@@ -1,6 +1,7 @@
 //! Sends the bytes of an artifact.
 
 use super::find;
+use crate::access::Caller;
 use crate::dispatch::artifacts::ArtifactStore;
 use crate::supervisor::Handle;
 use futures::Stream;
@@ -19,6 +20,7 @@ const WAITING: usize = 4;
 /// Returns the pieces of an artifact.
 pub(super) async fn artifact(
     handle: &Handle,
+    caller: &Caller,
     artifacts: &ArtifactStore,
     request: v1::ArtifactRequest,
 ) -> Result<impl Stream<Item = Result<v1::Chunk, Status>> + Send + use<>, Status> {
@@ -27,7 +29,8 @@ pub(super) async fn artifact(
     let digest = workspace_digest(digest).map_err(|_| {
         Status::invalid_argument("the digest of an artifact has 64 hexadecimal digits")
     })?;
-    let run = find::run(&**handle.journal.store(), &run_id).await?.new.run;
+    let run = find::run(&**handle.journal.store(), caller, &run_id).await?;
+    let run = run.new.run;
     let (of_run, name) = (artifacts.clone(), digest.clone());
     let opened = {
         let run = run.clone();

@@ -2,6 +2,7 @@
 
 use super::find;
 use super::status::of_actor;
+use crate::access::Caller;
 use crate::run::actor::{Look, Tell};
 use crate::run::core::Input;
 use crate::supervisor::Handle;
@@ -14,6 +15,7 @@ use tonic::Status;
 /// Cancels a run. Returns immediately; `Watch` shows the progress.
 pub(in crate::serve) async fn cancel(
     handle: &Handle,
+    caller: &Caller,
     request: v1::CancelRequest,
 ) -> Result<v1::CancelResponse, Status> {
     let v1::CancelRequest {
@@ -21,7 +23,14 @@ pub(in crate::serve) async fn cancel(
         reason,
         force,
     } = request;
-    let row = find::run(&**handle.journal.store(), &run_id).await?;
+    let row = find::run(&**handle.journal.store(), caller, &run_id).await?;
+    caller.about(format!("run {}", row.new.run));
+    if !caller.may_cancel(&row.new.owner) {
+        return Err(Status::permission_denied(format!(
+            "run {} was started with another token: cancelling it needs the role `admin`",
+            row.new.run
+        )));
+    }
     let Some(run) = handle.registry.get(&row.new.run) else {
         if let Some(reason) = handle.registry.parked(&row.new.run) {
             return Err(Status::failed_precondition(format!(

@@ -1,6 +1,7 @@
 //! Resolves a user's reference to a run or cell: an id, a prefix of one, or a name.
 
 use super::status::of_store;
+use crate::access::Caller;
 use crate::journal::{RunRow, Store};
 use crate::supervisor::replay;
 use phalanx_shared::event::EventKind;
@@ -9,16 +10,27 @@ use phalanx_shared::plan::Plan;
 use phalanx_shared::run_state::RunState;
 use tonic::Status;
 
-/// Returns the run with this id or id prefix.
-pub(in crate::serve) async fn run(store: &dyn Store, text: &str) -> Result<RunRow, Status> {
+/// Returns the run with this id or id prefix, if the caller sees it. What is in another namespace isn't there.
+pub(in crate::serve) async fn run(
+    store: &dyn Store,
+    caller: &Caller,
+    text: &str,
+) -> Result<RunRow, Status> {
     let text = text.trim();
     if text.is_empty() {
         return Err(Status::invalid_argument("which run? its id is empty"));
     }
-    if let Some(row) = store.run(&text.into()).await.map_err(of_store)? {
+    let seen = |row: &RunRow| caller.scope().has(&row.new.namespace);
+    if let Some(row) = store
+        .run(&text.into())
+        .await
+        .map_err(of_store)?
+        .filter(seen)
+    {
         return Ok(row);
     }
-    let found = store.beginning_with(text, 2).await.map_err(of_store)?;
+    let found = store.beginning_with(text, 2, caller.only()).await;
+    let found = found.map_err(of_store)?;
     let row = match found.as_slice() {
         [run] => store.run(run).await.map_err(of_store)?,
         [] => None,

@@ -94,7 +94,7 @@ async fn remove(
     let (listed, listed_artifacts) = listed.await.map_err(|e| Status::internal(e.to_string()))?;
     // Doesn't include the workspaces of the removed runs.
     let digests = store.workspaces().await.map_err(of_store)?;
-    let rows = store.runs(u32::MAX, false).await.map_err(of_store)?;
+    let rows = store.runs(u32::MAX, false, None).await.map_err(of_store)?;
     let kept = rows.iter().filter(|row| !gone.contains(&row.run));
     let runs: HashSet<String> = kept.map(|row| row.run.to_string()).collect();
     let unfinished = rows.iter().filter(|row| !row.settled);

@@ -1,6 +1,7 @@
 //! Lists runs.
 
 use super::status::of_store;
+use crate::access::Caller;
 use crate::journal::{RunEnd, RunHead, Store};
 use crate::run::actor::Look;
 use crate::supervisor::{Handle, replay};
@@ -14,9 +15,10 @@ use tonic::Status;
 const DEFAULT_LIMIT: u32 = 100;
 const LIMIT: u32 = 10_000;
 
-/// Returns runs, newest first.
+/// Returns the runs that a caller sees, newest first.
 pub(in crate::serve) async fn list_runs(
     handle: &Handle,
+    caller: &Caller,
     request: v1::ListRunsRequest,
 ) -> Result<v1::ListRunsResponse, Status> {
     let v1::ListRunsRequest { limit, open } = request;
@@ -25,7 +27,8 @@ pub(in crate::serve) async fn list_runs(
     } else {
         limit.min(LIMIT)
     };
-    let rows = handle.journal.store().runs(limit, open).await;
+    let store = handle.journal.store();
+    let rows = store.runs(limit, open, caller.only()).await;
     let mut runs = Vec::new();
     for row in rows.map_err(of_store)? {
         // "Settled" includes clean-up, but a client asks for runs without an outcome.
@@ -40,6 +43,7 @@ pub(in crate::serve) async fn list_runs(
 async fn summary(handle: &Handle, row: RunHead) -> v1::RunSummary {
     let RunHead {
         run,
+        namespace,
         submitted,
         spec,
         digest,
@@ -76,6 +80,7 @@ async fn summary(handle: &Handle, row: RunHead) -> v1::RunSummary {
     };
     v1::RunSummary {
         run_id: run.to_string(),
+        namespace: namespace.into(),
         spec,
         submitted_us: submitted.0,
         finished_us: finished.map(|at| at.0),

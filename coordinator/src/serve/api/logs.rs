@@ -2,6 +2,7 @@
 //! run one attempt after the other.
 
 use super::find;
+use crate::access::Caller;
 use crate::dispatch::logs::read::{Query, read};
 use crate::dispatch::logs::store::LogStore;
 use crate::supervisor::Handle;
@@ -19,6 +20,7 @@ pub(super) type Records = Pin<Box<dyn Stream<Item = Result<v1::LogRecord, Status
 /// Returns the log records of an attempt, or those of the whole run if the request names no cell.
 pub(super) async fn logs(
     handle: &Handle,
+    caller: &Caller,
     store_of_logs: &LogStore,
     request: v1::LogsRequest,
 ) -> Result<Records, Status> {
@@ -33,7 +35,7 @@ pub(super) async fn logs(
         follow,
     } = request;
     let store = handle.journal.store();
-    let run = find::run(&**store, &run_id).await?.new.run;
+    let run = find::run(&**store, caller, &run_id).await?.new.run;
     let state = find::state(&**store, &run).await?;
     let invalid = |_| Status::invalid_argument(format!("log stream {stream} isn't known"));
     let stream = stream_from_wire(stream).map_err(invalid)?;

@@ -2,6 +2,7 @@
 
 use super::submit::NotStarted;
 use super::{find, submit};
+use crate::access::Caller;
 use crate::supervisor::Handle;
 use phalanx_proto::v1;
 use phalanx_shared::id::CellId;
@@ -13,6 +14,7 @@ use tonic::Status;
 /// Starts a new run of the selected cells.
 pub(in crate::serve) async fn rerun(
     handle: &Handle,
+    caller: &Caller,
     request: v1::RerunRequest,
 ) -> Result<v1::SubmitResponse, NotStarted> {
     let v1::RerunRequest {
@@ -25,7 +27,7 @@ pub(in crate::serve) async fn rerun(
     submit::given(&secrets)?;
     submit::selected(&[], &cells)?;
     let store = handle.journal.store();
-    let row = find::run(&**store, &run_id).await?;
+    let row = find::run(&**store, caller, &run_id).await?;
     let run = row.new.run;
     if let Some(problem) = row.problem {
         return Err(Status::data_loss(format!("run {run}: {problem}")).into());
@@ -47,7 +49,13 @@ pub(in crate::serve) async fn rerun(
     }
     let origin = &mut submission.origin;
     origin.insert(RERUN_OF.to_owned(), run.to_string().into());
-    submit::launch(handle, submission, secrets.into_iter().collect()).await
+    // A caller of all namespaces runs it again where it was.
+    let namespace = row.new.namespace;
+    let owner = caller.subject().to_owned();
+    let secrets = secrets.into_iter().collect();
+    let started = submit::launch(handle, submission, secrets, (namespace, owner)).await?;
+    caller.about(format!("run {} of {run}", started.run_id));
+    Ok(started)
 }
 
 fn chosen(state: &RunState, failed: bool, wanted: &[String]) -> Result<Vec<String>, Status> {

@@ -1,6 +1,7 @@
 //! Returns what a run was made from, for exports and for running one of its cells elsewhere.
 
 use super::find;
+use crate::access::Caller;
 use crate::journal::Submission;
 use crate::supervisor::Handle;
 use phalanx_proto::v1;
@@ -11,9 +12,10 @@ use tonic::Status;
 /// Returns a run's submission. It contains names of secrets only.
 pub(super) async fn get(
     handle: &Handle,
+    caller: &Caller,
     request: v1::GetSubmissionRequest,
 ) -> Result<v1::GetSubmissionResponse, Status> {
-    let row = find::run(&**handle.journal.store(), &request.run_id).await?;
+    let row = find::run(&**handle.journal.store(), caller, &request.run_id).await?;
     if let Some(problem) = row.problem {
         return Err(Status::data_loss(format!("run {}: {problem}", row.new.run)));
     }

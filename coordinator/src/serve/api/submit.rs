@@ -2,7 +2,9 @@
 //!
 //! stage: submitted: the coordinator plans again, or refuses with every finding
 
-use super::status::{of_actor, of_store_actor};
+use super::status::{of_actor, of_store, of_store_actor};
+use super::workspace::Claims;
+use crate::access::Caller;
 use crate::journal::Submission;
 use crate::schedule::AgentView;
 use crate::schedule::actor::Agents;
@@ -14,6 +16,7 @@ use phalanx_proto::v1;
 use phalanx_shared::error_code::ErrorCode;
 use phalanx_shared::language::service::image::is_fixed;
 use phalanx_shared::mask;
+use phalanx_shared::namespace::Namespace;
 use phalanx_shared::plan::{Plan, PlannedCell, SnapshotUse};
 use phalanx_shared::policy::Rules;
 use serde_json::{Map, Value};
@@ -62,10 +65,25 @@ const BETWEEN_LOOKS: Duration = Duration::from_millis(10);
 /// Plans and starts a run from a client's request.
 pub(super) async fn submit(
     handle: &Handle,
+    caller: &Caller,
+    claims: &Claims,
     request: v1::SubmitRequest,
 ) -> Result<v1::SubmitResponse, NotStarted> {
     let (submission, secrets) = from_wire(request)?;
-    launch(handle, submission, secrets).await
+    if let Some(digest) = &submission.workspace_digest {
+        let store = &**handle.journal.store();
+        let now = handle.clock.monotonic();
+        let known = claims.has(store, caller, digest, now).await;
+        if !known.map_err(of_store)? {
+            // As for one that was never sent.
+            let missing = format!("the coordinator doesn't hold the workspace {digest}: send it");
+            return Err(Status::failed_precondition(missing).into());
+        }
+    }
+    let owner = caller.subject().to_owned();
+    let started = launch(handle, submission, secrets, (caller.home(), owner)).await?;
+    caller.about(format!("run {}", started.run_id));
+    Ok(started)
 }
 
 /// Plans and starts a run from a checked submission.
@@ -74,6 +92,7 @@ pub(super) async fn launch(
     handle: &Handle,
     submission: Submission,
     secrets: BTreeMap<String, String>,
+    (namespace, owner): (Namespace, String),
 ) -> Result<v1::SubmitResponse, NotStarted> {
     if let Some(reason) = handle.journal.health().borrow().clone() {
         let reason =
@@ -99,7 +118,7 @@ pub(super) async fn launch(
     let warnings = planned.warnings.iter().cloned().map(Into::into).collect();
     let planned = overridden(planned, &submission);
     let named = planned.jobs.secrets();
-    let secrets = named_secrets(handle, &named, secrets)?;
+    let secrets = named_secrets(handle, &namespace, &named, secrets)?;
     submission.origin.insert(SECRETS.to_owned(), named.into());
     if handle.settings.agents_are_all_here {
         let agents = local_agents(handle).await?;
@@ -110,6 +129,8 @@ pub(super) async fn launch(
         planned,
         submission,
         secrets,
+        namespace,
+        owner,
     };
     let run = handle.coordinator.ask(launch).await;
     let run = run.map_err(of_store_actor)?;
@@ -128,6 +149,7 @@ pub const SECRETS: &str = "secrets";
 /// nor known to the coordinator, or if its value can't be masked.
 fn named_secrets(
     handle: &Handle,
+    namespace: &Namespace,
     named: &[String],
     mut given: BTreeMap<String, String>,
 ) -> Result<BTreeMap<String, String>, Status> {
@@ -136,7 +158,7 @@ fn named_secrets(
     for name in named {
         let own = match given.get(name) {
             Some(_) => None,
-            None => (handle.own_secrets)(name),
+            None => (handle.own_secrets)(namespace, name),
         };
         match given.get(name).or(own.as_ref()) {
             Some(value) => mask::check(value)

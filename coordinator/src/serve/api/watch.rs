@@ -3,6 +3,7 @@
 //! Every watcher reads the journal at its own pace and is woken by the run's tail. A slow one holds up only itself.
 
 use super::{find, status::of_store};
+use crate::access::Caller;
 use crate::incoming::Busy;
 use crate::metrics::{METRICS, Present};
 use crate::run::actor::RunTail;
@@ -23,10 +24,11 @@ type Item = Result<v1::Recorded, Status>;
 /// Returns a stream of events from a position on.
 pub(super) async fn watch(
     handle: &Handle,
+    caller: &Caller,
     request: v1::WatchRequest,
     busy: Busy,
 ) -> Result<ReceiverStream<Item>, Status> {
-    let row = find::run(&**handle.journal.store(), &request.run_id).await?;
+    let row = find::run(&**handle.journal.store(), caller, &request.run_id).await?;
     let run = row.new.run;
     let tail = handle.registry.get(&run).map(|run| run.tail);
     let (out, stream) = mpsc::channel(AHEAD);

@@ -2,7 +2,9 @@
 
 use super::find;
 use super::status::of_actor;
+use crate::access::Caller;
 use crate::dispatch::logs::store::LogStore;
+use crate::registry::RunHandle;
 use crate::run::actor::{LookAtCell, LookAtWaiting};
 use crate::schedule::actor::{Prepares, Why, WhyAll};
 use crate::schedule::{Preparing, Waiting};
@@ -16,10 +18,11 @@ use tonic::Status;
 /// Returns a cell's status and each constraint that it waits for.
 pub(in crate::serve) async fn why(
     handle: &Handle,
+    caller: &Caller,
     request: v1::WhyRequest,
 ) -> Result<v1::WhyResponse, Status> {
     let store = handle.journal.store();
-    let row = find::run(&**store, &request.run_id).await?;
+    let row = find::run(&**store, caller, &request.run_id).await?;
     let run = row.new.run;
     let plan = find::plan(&**store, &run).await?;
     let cell = find::cell(&plan, &request.cell)?;
@@ -84,21 +87,28 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 /// from working.
 pub(in crate::serve) async fn waiting(
     handle: &Handle,
+    caller: &Caller,
     logs: &LogStore,
     request: v1::WaitingRequest,
 ) -> Result<v1::WaitingResponse, Status> {
     let run = RunId::from(request.run_id);
-    let groups = tokio::time::timeout(ANSWER_WITHIN, groups(handle, run)).await;
+    let open = handle.registry.get(&run);
+    let groups = match open.filter(|open| caller.scope().has(&open.namespace)) {
+        Some(open) => tokio::time::timeout(ANSWER_WITHIN, groups(handle, run, open)).await,
+        // It is over, or none of the caller's.
+        None => Ok(Ok(Vec::new())),
+    };
     Ok(v1::WaitingResponse {
         groups: groups.unwrap_or_else(|_| Ok(Vec::new()))?,
         problems: problems(handle, logs),
     })
 }
 
-async fn groups(handle: &Handle, run: RunId) -> Result<Vec<v1::WaitingCells>, Status> {
-    let Some(open) = handle.registry.get(&run) else {
-        return Ok(Vec::new());
-    };
+async fn groups(
+    handle: &Handle,
+    run: RunId,
+    open: RunHandle,
+) -> Result<Vec<v1::WaitingCells>, Status> {
     let Ok(held_back) = open.actor.ask(LookAtWaiting).await else {
         return Ok(Vec::new());
     };

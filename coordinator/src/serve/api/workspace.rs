@@ -3,13 +3,20 @@
 //! This module checks each part by itself. `workspace::receive` puts the parts together and writes them in a thread of
 //! its own. If the client goes away, both end and leave nothing behind.
 
+use super::status::of_store;
+use crate::access::Caller;
+use crate::journal::{Store, StoreError};
+use crate::supervisor::Handle;
 use crate::workspace::{Refused, Turn, Workspaces};
 use phalanx_proto::convert::{InvalidPart, workspace_digest};
 use phalanx_proto::v1;
 use phalanx_proto::workspace::Part;
 use phalanx_shared::clock::Stopwatch;
+use phalanx_shared::namespace::Namespace;
+use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_stream::{Stream, StreamExt};
@@ -90,14 +97,73 @@ impl Pace {
     }
 }
 
-/// Returns whether the coordinator has a workspace. If so, it keeps it for a while.
+/// How long a namespace may use a workspace that it sent: as long as the coordinator keeps it without a run.
+const CLAIMED_FOR: Duration = Duration::from_secs(3_600);
+/// Claims that are remembered. Beyond that, the oldest are forgotten, and their clients send the files again.
+const CLAIMS: usize = 10_000;
+
+/// The workspaces that each namespace sent lately. Others can't use them, although files with the same content are stored
+/// only once.
+#[derive(Clone, Default)]
+pub(super) struct Claims(Arc<Mutex<HashMap<(Namespace, String), Duration>>>);
+
+impl Claims {
+    /// Notes that a caller sent a workspace.
+    pub(super) fn add(&self, caller: &Caller, digest: String, now: Duration) {
+        // Nothing panics while it is locked.
+        let mut claims = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if claims.len() >= CLAIMS {
+            claims.retain(|_, since| now.saturating_sub(*since) < CLAIMED_FOR);
+            let oldest = claims.iter().min_by_key(|(_, since)| **since);
+            if let Some(oldest) = oldest.map(|(key, _)| key.clone())
+                && claims.len() >= CLAIMS
+            {
+                claims.remove(&oldest);
+            }
+        }
+        claims.insert((caller.home(), digest), now);
+    }
+
+    /// Returns whether a caller may use a workspace: its namespace sent it, or has a run with it.
+    pub(super) async fn has(
+        &self,
+        store: &dyn Store,
+        caller: &Caller,
+        digest: &str,
+        now: Duration,
+    ) -> Result<bool, StoreError> {
+        let Some(namespace) = caller.only() else {
+            return Ok(true);
+        };
+        let key = (namespace.clone(), digest.to_owned());
+        let since = {
+            let claims = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            claims.get(&key).copied()
+        };
+        match since {
+            Some(since) if now.saturating_sub(since) < CLAIMED_FOR => Ok(true),
+            _ => store.has_workspace(digest, namespace).await,
+        }
+    }
+}
+
+/// Returns whether the coordinator has a workspace that the caller may use. If so, it keeps it for a while.
 pub(super) async fn has(
+    handle: &Handle,
+    caller: &Caller,
+    claims: &Claims,
     workspaces: &Workspaces,
     request: v1::HasWorkspaceRequest,
 ) -> Result<v1::HasWorkspaceResponse, Status> {
     let v1::HasWorkspaceRequest { digest } = request;
     let digest = workspace_digest(digest).map_err(invalid)?;
-    let held = held(workspaces, digest).await?;
+    let now = handle.clock.monotonic();
+    let known = claims.has(&**handle.journal.store(), caller, &digest, now);
+    let held = known.await.map_err(of_store)? && held(workspaces, digest.clone()).await?;
+    if held {
+        // It is kept from now on, so it may be used from now on.
+        claims.add(caller, digest, now);
+    }
     Ok(v1::HasWorkspaceResponse { held })
 }
 
@@ -108,12 +174,12 @@ async fn held(workspaces: &Workspaces, digest: String) -> Result<bool, Status> {
     held.map_err(|error| refusal(Refused::Io(error)))
 }
 
-/// Receives a workspace.
+/// Receives a workspace, and returns its digest.
 pub(super) async fn put(
     workspaces: &Workspaces,
     peer: Option<IpAddr>,
     mut parts: impl Stream<Item = Result<v1::WorkspacePart, Status>> + Unpin,
-) -> Result<v1::PutWorkspaceResponse, Status> {
+) -> Result<String, Status> {
     let first = tokio::time::timeout(NAME_WITHIN, parts.next()).await;
     let late = |_| Status::deadline_exceeded("no digest of a workspace came");
     let first = first.map_err(late)?.transpose()?;
@@ -135,7 +201,7 @@ pub(super) async fn put(
     fed?;
     taken.map_err(refusal)?;
     tracing::info!(digest, "a workspace came");
-    Ok(v1::PutWorkspaceResponse {})
+    Ok(digest)
 }
 
 /// Passes on all parts while the receiver wants them.

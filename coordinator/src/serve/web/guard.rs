@@ -1,12 +1,16 @@
 //! Who may see pages and use their buttons.
 //!
-//! Pages are for the users of this machine: there are no passwords. Other web sites that such a user visits must not
-//! reach them either. They can send requests, or point a name of their own at 127.0.0.1 to read the answers. So the
-//! `Host` must be a name of this machine, an `Origin` must be the page's own, and an action needs the token that only
-//! the pages contain. What a browser says that another site asks for is refused, unless the user follows a link.
+//! Without access control, pages are for the users of this machine: there are no passwords. Other web sites that such a
+//! user visits must not reach them either. They can send requests, or point a name of their own at 127.0.0.1 to read the
+//! answers. So the `Host` must be a name of this machine, an `Origin` must be the page's own, and an action needs the
+//! token that only the pages contain. What a browser says that another site asks for is refused, unless the user follows
+//! a link. With access control only the `Host` may be any: a name that another site pointed here has no cookie.
 
 use super::problem::Problem;
-use axum::extract::Request;
+use crate::access::Caller;
+use crate::access::core::Role;
+use crate::access::secret::same;
+use axum::extract::{Request, State};
 use axum::http::header::{HOST, ORIGIN};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 use axum::middleware::Next;
@@ -60,6 +64,22 @@ impl Actions {
     };
 }
 
+impl Actions {
+    /// Returns those of the actions that a caller may do.
+    pub fn of(self, caller: &Caller) -> Actions {
+        Actions {
+            cancel: self.cancel && caller.has(Role::CancelOwn),
+            rerun: self.rerun && caller.has(Role::Run),
+            drain: self.drain && caller.has_everywhere(Role::Admin),
+        }
+    }
+
+    /// Returns whether there is any.
+    pub fn any(self) -> bool {
+        self.cancel || self.rerun || self.drain
+    }
+}
+
 /// The secret that actions need. Each process has its own.
 #[derive(Clone)]
 pub struct ActionToken(String);
@@ -77,14 +97,7 @@ impl ActionToken {
 
     /// Checks the token of a request.
     pub fn check(&self, given: &str) -> Result<(), Problem> {
-        // Equal lengths, and no early end, so that the time tells nothing.
-        let same = given.len() == self.0.len()
-            && given
-                .bytes()
-                .zip(self.0.bytes())
-                .fold(0, |differences, (a, b)| differences | (a ^ b))
-                == 0;
-        same.then_some(()).ok_or_else(|| {
+        same(given.as_bytes(), self.0.as_bytes()).then_some(()).ok_or_else(|| {
             Problem::new(
                 StatusCode::FORBIDDEN,
                 "this page is from before a restart of the coordinator: reload it and press the button again",
@@ -94,8 +107,9 @@ impl ActionToken {
 }
 
 /// Refuses requests of other sites, and adds the headers that every page has.
-pub async fn guard(request: Request, next: Next) -> Response {
-    let checked = check(request.method(), request.headers(), request.uri());
+pub async fn guard(State(passwords): State<bool>, request: Request, next: Next) -> Response {
+    let (method, headers, uri) = (request.method(), request.headers(), request.uri());
+    let checked = check(passwords, method, headers, uri);
     let mut response = match checked {
         Ok(()) => next.run(request).await,
         Err(problem) => problem.into_response(),
@@ -110,7 +124,7 @@ pub async fn guard(request: Request, next: Next) -> Response {
     response
 }
 
-fn check(method: &Method, headers: &HeaderMap, uri: &Uri) -> Result<(), Problem> {
+fn check(passwords: bool, method: &Method, headers: &HeaderMap, uri: &Uri) -> Result<(), Problem> {
     let text = |name: &HeaderName| {
         headers
             .get(name)
@@ -118,7 +132,7 @@ fn check(method: &Method, headers: &HeaderMap, uri: &Uri) -> Result<(), Problem>
     };
     let host = text(&HOST).or_else(|| uri.authority().map(ToString::to_string));
     let host = host.unwrap_or_default();
-    if !is_this_machine(&host) {
+    if !passwords && !is_this_machine(&host) {
         return Err(Problem::new(
             StatusCode::FORBIDDEN,
             format!(
@@ -126,7 +140,12 @@ fn check(method: &Method, headers: &HeaderMap, uri: &Uri) -> Result<(), Problem>
             ),
         ));
     }
-    let other_origin = text(&ORIGIN).is_some_and(|origin| origin != format!("http://{host}"));
+    // Behind a proxy with TLS, only the browser knows the scheme.
+    let own = |origin: &str| {
+        let (scheme, rest) = origin.split_once("://").unwrap_or_default();
+        rest == host && (scheme == "http" || (passwords && scheme == "https"))
+    };
+    let other_origin = text(&ORIGIN).is_some_and(|origin| !own(&origin));
     let site = text(&FETCH_SITE);
     let other_site = matches!(site.as_deref(), Some("cross-site" | "same-site"));
     let follows_link = method == Method::GET && text(&FETCH_MODE).as_deref() == Some("navigate");
@@ -171,7 +190,7 @@ mod tests {
             let name: HeaderName = name.parse().ok()?;
             Some((name, value.parse().ok()?))
         });
-        check(method, &pairs.collect(), &Uri::from_static("/runs")).is_ok()
+        check(false, method, &pairs.collect(), &Uri::from_static("/runs")).is_ok()
     }
 
     #[test]

@@ -6,9 +6,11 @@ use super::pages::frame::{Framed, framed};
 use super::pages::history::{self as history_page, Shown};
 use super::problem::{Problem, apart};
 use super::site::Site;
+use crate::access::Caller;
 use crate::journal::{RunHead, RunRow, Store, StoreError};
 use crate::serve::api::find;
 use crate::supervisor::replay;
+use axum::Extension;
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::response::Html;
@@ -45,7 +47,7 @@ fn unreadable(error: StoreError) -> Problem {
     Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
 }
 
-fn page(title: &str, place: &'static str, body: Markup) -> Html<String> {
+fn page(caller: &Caller, title: &str, place: &'static str, body: Markup) -> Html<String> {
     Html(framed(Framed {
         title,
         place,
@@ -53,6 +55,7 @@ fn page(title: &str, place: &'static str, body: Markup) -> Html<String> {
         events: None,
         at: None,
         token: None,
+        who: caller.identity().map(|who| who.name.as_str()),
         body,
     }))
 }
@@ -60,12 +63,14 @@ fn page(title: &str, place: &'static str, body: Markup) -> Html<String> {
 /// Two runs compared.
 pub async fn compare(
     State(site): State<Arc<Site>>,
+    Extension(caller): Extension<Caller>,
     Query(two): Query<Two>,
 ) -> Result<Html<String>, Problem> {
     let store = site.handle.journal.store();
-    let heads = earlier::heads(&**store, None).await.map_err(unreadable)?;
-    let before = chosen_run(&**store, two.before).await?;
-    let after = chosen_run(&**store, two.after).await?;
+    let heads = earlier::heads(&**store, caller.only(), None).await;
+    let heads = heads.map_err(unreadable)?;
+    let before = chosen_run(&**store, &caller, two.before).await?;
+    let after = chosen_run(&**store, &caller, two.after).await?;
     let before = before.or_else(|| previous(&heads, after.as_deref()?));
     let choices: Vec<Choice> = heads
         .into_iter()
@@ -77,7 +82,9 @@ pub async fn compare(
         })
         .collect();
     let comparison = match (&before, &after) {
-        (Some(before), Some(after)) => Some(compared(&**store, &site, before, after).await?),
+        (Some(before), Some(after)) => {
+            Some(compared(&**store, &site, &caller, before, after).await?)
+        }
         _ => None,
     };
     let render = move || {
@@ -85,13 +92,20 @@ pub async fn compare(
         compare::page(&choices, before, after, comparison.as_ref())
     };
     let body = apart(render).await?;
-    Ok(page("Compare", "compare", body))
+    Ok(page(&caller, "Compare", "compare", body))
 }
 
 /// Returns the whole id of a run that is named by the beginning of it.
-async fn chosen_run(store: &dyn Store, text: Option<String>) -> Result<Option<String>, Problem> {
+async fn chosen_run(
+    store: &dyn Store,
+    caller: &Caller,
+    text: Option<String>,
+) -> Result<Option<String>, Problem> {
     match text.filter(|text| !text.trim().is_empty()) {
-        Some(text) => Ok(Some(find::run(store, &text).await?.new.run.to_string())),
+        Some(text) => {
+            let row = find::run(store, caller, &text).await?;
+            Ok(Some(row.new.run.to_string()))
+        }
         None => Ok(None),
     }
 }
@@ -113,8 +127,13 @@ struct Folded {
 }
 
 impl Folded {
-    async fn of(store: &dyn Store, site: &Site, run: &str) -> Result<Folded, Problem> {
-        let row: RunRow = find::run(store, run).await?;
+    async fn of(
+        store: &dyn Store,
+        site: &Site,
+        caller: &Caller,
+        run: &str,
+    ) -> Result<Folded, Problem> {
+        let row: RunRow = find::run(store, caller, run).await?;
         let (state, _) = replay(store, &row.new.run).await.map_err(unreadable)?;
         let now = state.finished.unwrap_or_else(|| site.handle.clock.wall());
         let files = row.new.submission.files.into_iter();
@@ -139,13 +158,14 @@ impl Folded {
 async fn compared(
     store: &dyn Store,
     site: &Site,
+    caller: &Caller,
     before: &str,
     after: &str,
 ) -> Result<Compared, Problem> {
-    let before = Folded::of(store, site, before).await?;
-    let after = Folded::of(store, site, after).await?;
+    let before = Folded::of(store, site, caller, before).await?;
+    let after = Folded::of(store, site, caller, after).await?;
     let except = Some(&after.view.run);
-    let history = earlier::history(store, &after.view.spec, USUAL, except).await;
+    let history = earlier::history(store, caller.only(), &after.view.spec, USUAL, except).await;
     let history = history.map_err(unreadable)?;
     let compare = move || Compared {
         comparison: phalanx_report::compare::compare(&before.side(), &after.side(), &history),
@@ -158,10 +178,12 @@ async fn compared(
 /// A spec over its runs.
 pub async fn history(
     State(site): State<Arc<Site>>,
+    Extension(caller): Extension<Caller>,
     Query(chosen): Query<Chosen>,
 ) -> Result<Html<String>, Problem> {
     let store = site.handle.journal.store();
-    let heads = earlier::heads(&**store, None).await.map_err(unreadable)?;
+    let heads = earlier::heads(&**store, caller.only(), None).await;
+    let heads = heads.map_err(unreadable)?;
     let mut specs: Vec<String> = Vec::new();
     for head in heads {
         if head.end.is_some() && !specs.contains(&head.spec) {
@@ -171,7 +193,7 @@ pub async fn history(
     let spec = chosen.spec.or_else(|| specs.first().cloned());
     let history = match &spec {
         None => History::default(),
-        Some(spec) => earlier::history(&**store, spec, RUNS, None)
+        Some(spec) => earlier::history(&**store, caller.only(), spec, RUNS, None)
             .await
             .map_err(unreadable)?,
     };
@@ -186,5 +208,5 @@ pub async fn history(
         history_page::page(&specs, spec, of, shown.as_ref())
     };
     let body = apart(render).await?;
-    Ok(page("History", "history", body))
+    Ok(page(&caller, "History", "history", body))
 }

@@ -6,24 +6,26 @@ use super::feed::Feed;
 use super::files;
 use super::fold::Folded;
 use super::guard::Actions;
-use super::lists::List;
+use super::lists::{Kind, List};
 use super::logs::{self, Batch, Follow};
 use super::pages::frame::{Framed, framed};
 use super::pages::{self, Page, cell as cell_page, errors as error_pages, run as run_page};
 use super::problem::{Problem, apart};
 use super::site::Site;
+use crate::access::Caller;
 use crate::incoming::Visit;
 use crate::serve::api::find;
-use axum::Json;
 use axum::extract::{ConnectInfo, Path, Query, State};
 use axum::http::HeaderMap;
 use axum::response::{Html, Response};
+use axum::{Extension, Json};
 use maud::{Markup, PreEscaped, html};
 use phalanx_shared::id::{CellId, RunId};
 use serde::Deserialize;
 use std::sync::Arc;
 
 type Here = State<Arc<Site>>;
+type By = Extension<Caller>;
 type Shown = Result<Html<String>, Problem>;
 type Streamed = Result<Response, Problem>;
 
@@ -57,35 +59,41 @@ pub struct Earlier {
 }
 
 /// The list of runs.
-pub async fn runs(State(site): Here) -> Shown {
-    list(&site, List::Runs, "Runs", "runs").await
+pub async fn runs(State(site): Here, Extension(caller): By) -> Shown {
+    let seen = seen(&site, Kind::Runs, caller);
+    list(&site, seen, "Runs", "runs").await
 }
 
 /// The events of the list of runs.
 pub async fn runs_events(
     State(site): Here,
+    Extension(caller): By,
     Query(from): Query<From>,
     ConnectInfo(visit): ConnectInfo<Visit>,
     headers: HeaderMap,
 ) -> Streamed {
-    let watched = site.lists.watch(List::Runs).await?;
+    let list = seen(&site, Kind::Runs, caller);
+    let watched = site.lists.watch(list).await?;
     let place = Place::of(&headers, &from.after);
     follow_list(watched, to(&site, place, visit))
 }
 
 /// The agents and the queue.
-pub async fn agents(State(site): Here) -> Shown {
-    list(&site, List::Agents, "Agents", "agents").await
+pub async fn agents(State(site): Here, Extension(caller): By) -> Shown {
+    let seen = seen(&site, Kind::Agents, caller);
+    list(&site, seen, "Agents", "agents").await
 }
 
 /// The events of the agents' page.
 pub async fn agents_events(
     State(site): Here,
+    Extension(caller): By,
     Query(from): Query<From>,
     ConnectInfo(visit): ConnectInfo<Visit>,
     headers: HeaderMap,
 ) -> Streamed {
-    let watched = site.lists.watch(List::Agents).await?;
+    let list = seen(&site, Kind::Agents, caller);
+    let watched = site.lists.watch(list).await?;
     let place = Place::of(&headers, &from.after);
     follow_list(watched, to(&site, place, visit))
 }
@@ -98,22 +106,38 @@ fn to(site: &Site, place: Place, visit: Visit) -> To {
     }
 }
 
+/// Returns a list as a caller sees it.
+fn seen(site: &Site, kind: Kind, caller: Caller) -> List {
+    let drains = site.options.actions.of(&caller).drain;
+    List {
+        kind,
+        caller,
+        drains,
+    }
+}
+
+/// Returns the name of a caller's token.
+fn name(caller: &Caller) -> Option<&str> {
+    caller.identity().map(|who| who.name.as_str())
+}
+
 async fn list(site: &Site, list: List, title: &str, place: &'static str) -> Shown {
-    let board = site.lists.now(list).await?;
+    let board = site.lists.now(&list).await?;
     Ok(Html(framed(Framed {
         title,
         place,
         path: Vec::new(),
         events: Some(format!("/{place}/events")),
         at: None,
-        token: site.options.actions.drain.then(|| site.token.as_str()),
+        token: list.drains.then(|| site.token.as_str()),
+        who: name(&list.caller),
         body: PreEscaped(board.html("page")),
     })))
 }
 
 /// Finds a run by its id or the beginning of one.
-async fn found(site: &Site, text: &str) -> Result<(RunId, Arc<Feed>), Problem> {
-    let row = find::run(&**site.handle.journal.store(), text).await?;
+async fn found(site: &Site, caller: &Caller, text: &str) -> Result<(RunId, Arc<Feed>), Problem> {
+    let row = find::run(&**site.handle.journal.store(), caller, text).await?;
     let run = row.new.run;
     let feed = site.feeds.of(&run).await?;
     Ok((run, feed))
@@ -136,6 +160,7 @@ async fn found_cell(feed: &Feed, text: &str) -> Result<CellId, Problem> {
 /// A page about a run: now or at a position, with the links and the events that belong to it.
 struct OfRunPage<'a> {
     site: &'a Site,
+    caller: &'a Caller,
     feed: &'a Feed,
     page: Page,
     /// Address of the page without parameters.
@@ -187,22 +212,30 @@ impl OfRunPage<'_> {
                 .site
                 .options
                 .actions
-                .cancel
+                .of(self.caller)
+                .any()
                 .then(|| self.site.token.as_str()),
+            who: name(self.caller),
             body: html! { (body) (travel) },
         })))
     }
 }
 
 /// A run.
-pub async fn run(State(site): Here, Path(run): Path<String>, Query(asked): Query<Asked>) -> Shown {
-    let (run, feed) = found(&site, &run).await?;
+pub async fn run(
+    State(site): Here,
+    Extension(caller): By,
+    Path(run): Path<String>,
+    Query(asked): Query<Asked>,
+) -> Shown {
+    let (run, feed) = found(&site, &caller, &run).await?;
     let actions = match asked.at {
         Some(_) => Actions::NONE,
-        None => site.options.actions,
+        None => site.options.actions.of(&caller),
     };
     let page = OfRunPage {
         site: &site,
+        caller: &caller,
         feed: &feed,
         address: format!("/runs/{run}"),
         page: Page::Run(actions),
@@ -216,17 +249,26 @@ pub async fn run(State(site): Here, Path(run): Path<String>, Query(asked): Query
 /// The events of a run's page.
 pub async fn run_events(
     State(site): Here,
+    Extension(caller): By,
     Path(run): Path<String>,
     Query(from): Query<From>,
     ConnectInfo(visit): ConnectInfo<Visit>,
     headers: HeaderMap,
 ) -> Streamed {
     let place = Place::of(&headers, &from.after);
-    of_run_events(&site, &run, Page::Run(site.options.actions), place, visit).await
+    let page = Page::Run(site.options.actions.of(&caller));
+    of_run_events(&site, &caller, &run, page, place, visit).await
 }
 
-async fn of_run_events(site: &Site, run: &str, page: Page, place: Place, visit: Visit) -> Streamed {
-    let (_, feed) = found(site, run).await?;
+async fn of_run_events(
+    site: &Site,
+    caller: &Caller,
+    run: &str,
+    page: Page,
+    place: Place,
+    visit: Visit,
+) -> Streamed {
+    let (_, feed) = found(site, caller, run).await?;
     let of_run = OfRun {
         feed,
         page,
@@ -238,12 +280,14 @@ async fn of_run_events(site: &Site, run: &str, page: Page, place: Place, visit: 
 /// The times of a run.
 pub async fn timing(
     State(site): Here,
+    Extension(caller): By,
     Path(run): Path<String>,
     Query(asked): Query<Asked>,
 ) -> Shown {
-    let (run, feed) = found(&site, &run).await?;
+    let (run, feed) = found(&site, &caller, &run).await?;
     let page = OfRunPage {
         site: &site,
+        caller: &caller,
         feed: &feed,
         address: format!("/runs/{run}/timing"),
         page: Page::Timing,
@@ -261,24 +305,26 @@ pub async fn timing(
 /// The events of the page of a run's times.
 pub async fn timing_events(
     State(site): Here,
+    Extension(caller): By,
     Path(run): Path<String>,
     Query(from): Query<From>,
     ConnectInfo(visit): ConnectInfo<Visit>,
     headers: HeaderMap,
 ) -> Streamed {
     let place = Place::of(&headers, &from.after);
-    of_run_events(&site, &run, Page::Timing, place, visit).await
+    of_run_events(&site, &caller, &run, Page::Timing, place, visit).await
 }
 
 /// A cell.
 pub async fn cell(
     State(site): Here,
+    Extension(caller): By,
     Path((run, cell)): Path<(String, String)>,
     Query(asked): Query<Asked>,
 ) -> Shown {
-    let (run, feed) = found(&site, &run).await?;
+    let (run, feed) = found(&site, &caller, &run).await?;
     let cell = found_cell(&feed, &cell).await?;
-    let actions = site.options.actions;
+    let actions = site.options.actions.of(&caller);
     let address = format!("/runs/{run}/cells/{cell}");
     let spec = feed.now(run_page::title).await;
     let path = vec![
@@ -287,6 +333,7 @@ pub async fn cell(
     ];
     let page = OfRunPage {
         site: &site,
+        caller: &caller,
         feed: &feed,
         page: Page::Cell(cell.clone()),
         address: address.clone(),
@@ -308,12 +355,13 @@ pub async fn cell(
 /// The events of a cell's page, with its logs.
 pub async fn cell_events(
     State(site): Here,
+    Extension(caller): By,
     Path((run, cell)): Path<(String, String)>,
     Query(from): Query<From>,
     ConnectInfo(visit): ConnectInfo<Visit>,
     headers: HeaderMap,
 ) -> Streamed {
-    let (run, feed) = found(&site, &run).await?;
+    let (run, feed) = found(&site, &caller, &run).await?;
     let cell = found_cell(&feed, &cell).await?;
     let place = Place::of(&headers, &from.after);
     let of = (run, cell.clone());
@@ -330,10 +378,11 @@ pub async fn cell_events(
 /// Log records before those that a page has, or those of a page of the past.
 pub async fn cell_log(
     State(site): Here,
+    Extension(caller): By,
     Path((run, cell)): Path<(String, String)>,
     Query(earlier): Query<Earlier>,
 ) -> Result<Json<Batch>, Problem> {
-    let (run, feed) = found(&site, &run).await?;
+    let (run, feed) = found(&site, &caller, &run).await?;
     let cell = found_cell(&feed, &cell).await?;
     let until = match earlier.at {
         Some(at) => Some(feed.past(at).await?.at.0),
@@ -347,15 +396,16 @@ pub async fn cell_log(
 /// The content of an artifact.
 pub async fn artifact(
     State(site): Here,
+    Extension(caller): By,
     Path((run, cell, attempt, id)): Path<(String, String, u32, u32)>,
 ) -> Result<Response, Problem> {
-    let (run, feed) = found(&site, &run).await?;
+    let (run, feed) = found(&site, &caller, &run).await?;
     let cell = found_cell(&feed, &cell).await?;
     files::artifact(&feed, site.logs.artifacts(), run, cell, attempt, id).await
 }
 
 /// The error codes.
-pub async fn errors(State(site): Here) -> Shown {
+pub async fn errors(State(site): Here, Extension(caller): By) -> Shown {
     Ok(Html(framed(Framed {
         title: "Errors",
         place: "explain",
@@ -363,12 +413,13 @@ pub async fn errors(State(site): Here) -> Shown {
         events: None,
         at: None,
         token: None,
+        who: name(&caller),
         body: error_pages::list(site.options.explained),
     })))
 }
 
 /// An error code.
-pub async fn error(State(site): Here, Path(code): Path<String>) -> Shown {
+pub async fn error(State(site): Here, Extension(caller): By, Path(code): Path<String>) -> Shown {
     let mut pages = site.options.explained.iter();
     let found = pages.find(|(known, _)| known.eq_ignore_ascii_case(&code));
     let (code, text) = found.ok_or_else(|| Problem::missing("there is no such error code"))?;
@@ -379,6 +430,7 @@ pub async fn error(State(site): Here, Path(code): Path<String>) -> Shown {
         events: None,
         at: None,
         token: None,
+        who: name(&caller),
         body: error_pages::page(text),
     })))
 }

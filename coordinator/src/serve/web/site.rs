@@ -3,6 +3,8 @@
 use super::feed::Feeds;
 use super::guard::{ActionToken, Actions};
 use super::lists::Lists;
+use super::sessions::Sessions;
+use crate::access::Access;
 use crate::dispatch::logs::store::LogStore;
 use crate::supervisor::Handle;
 use std::sync::{Arc, Weak};
@@ -33,6 +35,10 @@ pub struct Site {
     pub lists: Lists,
     /// The secret that actions need.
     pub token: ActionToken,
+    /// Who may come in.
+    pub access: Access,
+    /// Who logged in.
+    pub sessions: Arc<Sessions>,
     /// What the caller decides.
     pub options: Options,
     /// Ends event streams, which would keep the coordinator from stopping.
@@ -44,15 +50,18 @@ impl Site {
     pub fn new(
         handle: Handle,
         logs: LogStore,
+        (access, sessions): (Access, Arc<Sessions>),
         options: Options,
         stop: CancellationToken,
     ) -> Arc<Site> {
         let site = Arc::new(Site {
             feeds: Feeds::new(handle.clone(), logs.clone()),
-            lists: Lists::new(handle.clone(), options.actions),
+            lists: Lists::new(handle.clone()),
             handle,
             logs,
             token: ActionToken::random(),
+            access,
+            sessions,
             options,
             stop,
         });

@@ -3,6 +3,8 @@
 //! The journal doesn't say it, since it depends on all other runs and agents. So it has no position, and pages of the
 //! past don't show it.
 
+use crate::access::Caller;
+use crate::access::core::Scope;
 use crate::dispatch::logs::store::LogStore;
 use crate::serve::api::why;
 use crate::supervisor::Handle;
@@ -52,6 +54,8 @@ pub async fn ask(handle: &Handle, logs: &LogStore, run: &RunId) -> Option<Waits>
     let request = v1::WaitingRequest {
         run_id: run.to_string(),
     };
-    let answer = why::waiting(handle, logs, request).await.ok()?;
+    // Whoever watches the run's page was allowed to see the run.
+    let caller = Caller::machine(Scope::All);
+    let answer = why::waiting(handle, &caller, logs, request).await.ok()?;
     Some(answer.into())
 }

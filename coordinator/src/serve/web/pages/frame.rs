@@ -19,6 +19,8 @@ pub struct Framed<'a> {
     pub at: Option<Timestamp>,
     /// The secret of the page's buttons, if it has any.
     pub token: Option<&'a str>,
+    /// Name of the reader's token, if the reader has one.
+    pub who: Option<&'a str>,
     /// Content of the page.
     pub body: Markup,
 }
@@ -40,13 +42,9 @@ pub fn framed(page: Framed<'_>) -> String {
         events,
         at,
         token,
+        who,
         body,
     } = page;
-    let head = html! {
-        link rel="icon" href="data:,";
-        link rel="stylesheet" href="/static/live.css";
-        script src="/static/live.js" defer {}
-    };
     let body = html! {
         a.skip href="#page" { "Skip to content" }
         header.bar {
@@ -61,6 +59,12 @@ pub fn framed(page: Framed<'_>) -> String {
                 }
             }
             span #connection role="status" {}
+            @if let Some(who) = who {
+                form.who method="post" action="/logout" {
+                    span { (clean(who)) } " "
+                    button type="submit" { "Log out" }
+                }
+            }
         }
         main #page tabindex="-1" data-events=[events] data-now=[at.map(|at| at.0)] data-token=[token] {
             @if !path.is_empty() {
@@ -74,7 +78,17 @@ pub fn framed(page: Framed<'_>) -> String {
             (body)
         }
     };
-    document(&format!("{title} – Phalanx"), &head, &body)
+    bare(title, &body)
+}
+
+/// Returns a page without navigation.
+pub fn bare(title: &str, body: &Markup) -> String {
+    let head = html! {
+        link rel="icon" href="data:,";
+        link rel="stylesheet" href="/static/live.css";
+        script src="/static/live.js" defer {}
+    };
+    document(&format!("{title} – Phalanx"), &head, body)
 }
 
 /// Returns a duration that ended, or one that the browser counts on.
