@@ -31,14 +31,35 @@ pub(super) async fn attend(
     request: ExecRequest,
     what: String,
 ) -> Result<ExecOutput, RuntimeError> {
-    let fail = |error: &bollard::errors::Error| runtime(&what, error);
+    let breaks = container.shared.signs_of_breaks();
+    let attended = attend_until_cut(container, request, &what, breaks).await;
+    attended.map_err(|error| match error.fault {
+        // An engine that was restarted says that the container doesn't run: that isn't the container's fault.
+        Fault::Engine => error,
+        _ if container.shared.signs_of_breaks() == breaks => error,
+        _ => {
+            let reason = format!(
+                "{}; the connection to the engine was cut in the meantime",
+                error.reason
+            );
+            RuntimeError::new(Fault::Engine, reason)
+        }
+    })
+}
+
+async fn attend_until_cut(
+    container: &Container,
+    request: ExecRequest,
+    what: &str,
+    breaks: u64,
+) -> Result<ExecOutput, RuntimeError> {
+    let fail = |error: &bollard::errors::Error| runtime(what, error);
     let engine = &container.shared.engine;
     let config = config(&request);
     let created = engine
         .ask(|| engine.docker.create_exec(&container.id, config.clone()))
         .await
         .map_err(|error| fail(&error))?;
-    let breaks = container.shared.signs_of_breaks();
     // From here on nothing is retried: the command may have had its effect.
     let options = StartExecOptions {
         output_capacity: Some(64 * 1024),
@@ -48,7 +69,7 @@ pub(super) async fn attend(
         .docker
         .start_exec(&created.id, Some(options))
         .await
-        .map_err(|error| start_error(&what, &request, &error))?;
+        .map_err(|error| start_error(what, &request, &error))?;
     let StartExecResults::Attached {
         mut output,
         mut input,
@@ -89,7 +110,7 @@ pub(super) async fn attend(
         ended = read => ended?,
         () = feed => {}
     }
-    let exit_code = exit_code(container, &created.id, &what).await?;
+    let exit_code = exit_code(container, &created.id, what).await?;
     if container.shared.signs_of_breaks() != breaks {
         // The command exited, but its output may have been cut off; a partial answer must not be judged.
         let reason = format!(
@@ -104,7 +125,7 @@ pub(super) async fn attend(
         stdout: stdout.finish(),
         stderr: stderr.finish(),
     };
-    could_not_run(&mut out, &what, &request)?;
+    could_not_run(&mut out, what, &request)?;
     Ok(out)
 }
 
