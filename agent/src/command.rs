@@ -6,6 +6,7 @@ use crate::policy::Policy;
 use crate::policy::load::{self, PolicyError, Said};
 use crate::private;
 use crate::runtime::docker::DockerSettings;
+use crate::snapshot;
 use crate::supervisor::{self, Agent, Options, StartError};
 use futures::future::BoxFuture;
 use phalanx_shared::cancel::CancelOrder;
@@ -66,6 +67,12 @@ pub struct AgentArgs {
     /// Directory for snapshots of services, which agents of one user may share [default: `snapshots` in the state directory]
     #[arg(long, value_name = "DIR")]
     pub snapshot_dir: Option<PathBuf>,
+    /// Maximum size in MiB of all snapshots together; the least recently used are removed first; 0 for no limit [default: 20480]
+    #[arg(long, value_name = "MIB")]
+    pub snapshot_mib: Option<u64>,
+    /// Days after which a snapshot that no cell has used is removed; 0 for never [default: 30]
+    #[arg(long, value_name = "DAYS")]
+    pub snapshot_days: Option<u64>,
     /// Stop when standard input is closed, because the parent process has ended then
     #[arg(long, hide = true)]
     pub with_parent: bool,
@@ -107,6 +114,10 @@ impl AgentArgs {
         demo_server: Vec<String>,
         snapshots: PathBuf,
     ) -> Options {
+        let bounds = snapshot::Bounds::of_settings(
+            self.snapshot_mib.unwrap_or(snapshot::bounds::USUAL_MIB),
+            self.snapshot_days.unwrap_or(snapshot::bounds::USUAL_DAYS),
+        );
         let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let by_cpus = u32::try_from(cpus.saturating_mul(4)).unwrap_or(u32::MAX);
         Options {
@@ -122,7 +133,10 @@ impl AgentArgs {
             policy,
             demo_server,
             docker: self.docker.clone().unwrap_or_default(),
-            snapshots: Some(snapshots),
+            snapshots: Some(snapshot::Place {
+                directory: snapshots,
+                bounds,
+            }),
             stay: Stay {
                 attempts: self.once.then_some(1),
                 idle: self.idle_exit,

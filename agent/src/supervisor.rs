@@ -24,19 +24,22 @@ use crate::roll::{Note, Roll};
 use crate::runtime::contract::Runtime;
 use crate::runtime::docker::{DockerRuntime, DockerSettings};
 use crate::runtime::process::ProcessRuntime;
+use crate::snapshot::janitor::Janitor;
 use crate::snapshot::{self, Store};
 use futures::future::BoxFuture;
 use phalanx_shared::cancel::CancelOrder;
 use phalanx_shared::plan::Resources;
 use phalanx_shared::policy::{Need, Rules};
 use std::collections::{BTreeSet, HashSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::time::Duration;
 use tokio_util::task::TaskTracker;
 
 /// Interval between two searches for objects that no live attempt claims.
 const REAP_EVERY: Duration = Duration::from_secs(60);
+/// How long removing snapshots may take when the agent ends. The next start does the rest.
+const TIDY_WITHIN: Duration = Duration::from_secs(10);
 /// Label of agents with a container engine.
 const DOCKER: &str = "docker";
 
@@ -61,9 +64,8 @@ pub struct Options {
     pub demo_server: Vec<String>,
     /// Settings for running containers.
     pub docker: DockerSettings,
-    /// Directory in which snapshots of stacks are kept, shared by all agents that name it. `None` for an agent that keeps
-    /// none.
-    pub snapshots: Option<PathBuf>,
+    /// Where snapshots of stacks are kept. `None` for an agent that keeps none.
+    pub snapshots: Option<snapshot::Place>,
     /// How long the agent stays.
     pub stay: Stay,
     /// Whether to start a [`Mourner`], which tells the coordinator when this process dies.
@@ -221,6 +223,8 @@ pub struct Agent {
     reaper: tokio::task::JoinHandle<()>,
     /// Prepares images ahead; `None` if there is no engine.
     preparing: Option<tokio::task::JoinHandle<()>>,
+    /// Keeps the snapshots within their bounds; `None` if the agent keeps none.
+    janitor: Option<Janitor>,
     /// Whether an earlier process of this identity used an engine.
     inherited: bool,
     /// This process's note in the register, read by other agents.
@@ -260,6 +264,9 @@ async fn start_agent(identity: Identity, options: Options) -> Result<Agent, Star
     if keeper::noted(identity.state_dir()).is_some_and(|until| until < clock.wall()) {
         keeper::forget(identity.state_dir());
     }
+    let store = snapshots(&options, &runtimes).await;
+    let janitor = store.clone().zip(runtimes.docker.clone());
+    let janitor = janitor.map(|(store, engine)| Janitor::start(engine, store, clock.clone()));
     let policy = Arc::new(options.policy.clone());
     let images = runtimes.images.clone();
     let mut about = about(&identity, &options, &runtimes);
@@ -278,7 +285,7 @@ async fn start_agent(identity: Identity, options: Options) -> Result<Agent, Star
             containers: runtimes.containers.clone(),
             clock: clock.clone(),
             guard,
-            snapshots: snapshots(&options, &runtimes).await,
+            snapshots: store,
             demo_server: options.demo_server.clone(),
         },
         docker: options.docker.clone(),
@@ -329,6 +336,7 @@ async fn start_agent(identity: Identity, options: Options) -> Result<Agent, Star
         cells: running,
         reaper,
         preparing,
+        janitor,
         inherited,
         note,
         _mourner: mourner,
@@ -336,30 +344,22 @@ async fn start_agent(identity: Identity, options: Options) -> Result<Agent, Star
     })
 }
 
-/// Opens the store of snapshots, and removes what killed agents left half-made. An agent without one runs all steps.
+/// Opens the store of snapshots. An agent without one runs all steps.
 async fn snapshots(options: &Options, runtimes: &Runtimes) -> Option<Store> {
-    let (directory, docker) = (options.snapshots.clone()?, runtimes.docker.clone()?);
+    runtimes.docker.as_ref()?;
+    let snapshot::Place { directory, bounds } = options.snapshots.clone()?;
     let place = directory.clone();
-    let opened = tokio::task::spawn_blocking(move || {
-        let store = Store::open(&place)?;
-        store.sweep()?;
-        Ok::<_, std::io::Error>(store)
-    });
-    let store = match opened.await {
-        Ok(Ok(store)) => store,
-        Ok(Err(error)) => {
-            tracing::warn!(directory = %directory.display(), %error, "no snapshots are kept");
-            return None;
-        }
+    let opened = tokio::task::spawn_blocking(move || Store::open(&place));
+    match opened
+        .await
+        .unwrap_or_else(|error| Err(std::io::Error::other(error)))
+    {
+        Ok(store) => Some(store.within(bounds)),
         Err(error) => {
-            tracing::warn!(%error, "no snapshots are kept");
-            return None;
+            tracing::warn!(directory = %directory.display(), %error, "no snapshots are kept");
+            None
         }
-    };
-    if let Err(error) = snapshot::remove_images(&docker, &store).await {
-        tracing::warn!(%error, "images of removed snapshots are still there");
     }
-    Some(store)
 }
 
 fn about(identity: &Identity, options: &Options, runtimes: &Runtimes) -> About {
@@ -458,6 +458,11 @@ impl Agent {
 
     async fn close(self, clean: bool) {
         self.reaper.abort();
+        match self.janitor {
+            Some(janitor) if clean => janitor.finish(TIDY_WITHIN).await,
+            Some(janitor) => janitor.abort(),
+            None => {}
+        }
         if let Some(preparing) = &self.preparing {
             preparing.abort();
         }

@@ -63,6 +63,8 @@ pub const ALL: &[&dyn AnySetting] = &[
     &fleet::SLOTS,
     &fleet::CPU_OVERCOMMIT,
     &fleet::MEMORY_OVERCOMMIT,
+    &fleet::SNAPSHOTS_MIB,
+    &fleet::SNAPSHOTS_DAYS,
     &fleet::POLICY,
     &server::MAX_CELLS,
     &stack::KEEP_TTL_S,

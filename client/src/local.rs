@@ -63,6 +63,10 @@ pub struct Options {
     pub cpu_overcommit: f64,
     /// Factor by which reserved memory may exceed the machine's.
     pub memory_overcommit: f64,
+    /// Maximum size of all snapshots in MiB; 0 for no limit.
+    pub snapshots_mib: u64,
+    /// Days after which an unused snapshot is removed; 0 for never.
+    pub snapshots_days: u64,
     /// What specs may do on this machine.
     pub policy: Rules,
     /// Labels in addition to the machine's own.

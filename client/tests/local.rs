@@ -90,6 +90,8 @@ fn options(state_dir: &Path, agents_as_processes: bool) -> Options {
         agents_as_processes,
         cpu_overcommit: 8.0,
         memory_overcommit: 1.0,
+        snapshots_mib: 0,
+        snapshots_days: 0,
         policy: phalanx_shared::policy::Rules::open(phalanx_shared::policy::rules::OPEN),
         labels: vec![],
         docker: DockerSettings {

@@ -102,6 +102,8 @@ impl Rig {
             agents_as_processes: false,
             cpu_overcommit: 64.0,
             memory_overcommit: 64.0,
+            snapshots_mib: 0,
+            snapshots_days: 0,
             policy: phalanx_shared::policy::Rules::open(phalanx_shared::policy::rules::OPEN),
             labels: Vec::new(),
             docker: DockerSettings::default(),

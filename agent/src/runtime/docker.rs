@@ -43,6 +43,7 @@ mod reach;
 mod restored;
 mod settings;
 mod snapshot;
+mod snapshot_images;
 mod stack;
 mod start;
 mod subnet;
@@ -56,7 +57,7 @@ pub use error::Unusable;
 pub use image::Doing;
 pub use labels::of_attempt;
 pub use settings::{Builder, DockerSettings, Reach};
-pub use snapshot::Claims;
+pub use snapshot_images::SnapshotImage;
 pub use subnet::core::InvalidPool;
 pub use sweep::{Found, Kind, doomed};
 
@@ -279,11 +280,18 @@ impl DockerRuntime {
             .map_err(|error| error::runtime("removing images that were built", &error))
     }
 
-    /// Removes the images of a store's snapshots that nothing claims. Returns how many there were.
-    pub async fn remove_snapshot_images(&self, claims: &Claims<'_>) -> Result<usize, RuntimeError> {
-        snapshot::remove_images(&self.shared.engine, claims)
+    /// Lists the images of a store's snapshots, also what is half-made.
+    pub async fn snapshot_images(&self, store: &str) -> Result<Vec<SnapshotImage>, RuntimeError> {
+        snapshot_images::list(&self.shared.engine, store)
             .await
-            .map_err(|error| error::runtime("removing images of snapshots", &error))
+            .map_err(|error| error::runtime("listing images of snapshots", &error))
+    }
+
+    /// Removes the image of a snapshot. Returns `false` if a container uses it.
+    pub async fn remove_snapshot_image(&self, image: &str) -> Result<bool, RuntimeError> {
+        snapshot_images::remove(&self.shared.engine, image)
+            .await
+            .map_err(|error| error::runtime("removing an image of a snapshot", &error))
     }
 
     /// Removes objects that [`DockerRuntime::list_ours`] found and the caller chose.

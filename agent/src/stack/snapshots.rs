@@ -13,7 +13,7 @@ use crate::sink::EventSink;
 use crate::snapshot::core::{self, Known, Next, start_order};
 use crate::snapshot::files;
 use crate::snapshot::key::{self, Ingredients, Node, OfService};
-use crate::snapshot::store::{Kept, Making, Manifest, Store};
+use crate::snapshot::store::{Held, Kept, Making, Manifest, Store};
 use kameo::actor::ActorRef;
 use phalanx_shared::event::{EventKind, SnapshotState};
 use phalanx_shared::id::RunId;
@@ -57,6 +57,8 @@ pub struct Snapshots {
     decision: watch::Sender<Option<Decision>>,
     key: Mutex<String>,
     making: Mutex<Option<Making>>,
+    /// The snapshot that the cell restored or made: nobody removes it while the cell lives.
+    held: Mutex<Option<Held>>,
     /// Digest of the workspace before the group, if its steps can change it.
     workspace: Mutex<Option<String>>,
     restored: Arc<Restored>,
@@ -119,6 +121,7 @@ impl Snapshots {
             decision: watch::Sender::new(None),
             key: Mutex::default(),
             making: Mutex::default(),
+            held: Mutex::default(),
             workspace: Mutex::default(),
             restored: Arc::new(restored),
             heard_broken: Mutex::new(Some(heard_broken)),
@@ -179,6 +182,7 @@ impl Snapshots {
         let clock = &self.context.clock;
         let waits_since = clock.monotonic();
         let mut told = false;
+        let mut unusable = None;
         loop {
             let waited = match told {
                 true => clock.monotonic().saturating_sub(waits_since),
@@ -216,9 +220,27 @@ impl Snapshots {
             match (next, kept) {
                 (Next::Restore, Some(kept)) => {
                     drop(making);
-                    match self.restore(&kept, began).await {
-                        Ok(recalled) => return Ok(Decision::Restored(Arc::new(recalled))),
-                        Err(why) => self.throw_away(&kept.manifest.run, why).await,
+                    if unusable.as_ref() == Some(&kept.directory) {
+                        return Err(
+                            "the one that is kept is broken and can't be removed".to_owned()
+                        );
+                    }
+                    unusable = Some(kept.directory.clone());
+                    let store = self.store.clone();
+                    let held = blocking(move || store.hold(&kept)).await?;
+                    let held = held.map_err(|error| format!("its store can't be used: {error}"))?;
+                    // Without: it was removed in between.
+                    let Some(held) = held else { continue };
+                    let restored = self.restore(held.kept(), began).await;
+                    match restored {
+                        Ok(recalled) => {
+                            *lock(&self.held) = Some(held);
+                            return Ok(Decision::Restored(Arc::new(recalled)));
+                        }
+                        Err(why) => {
+                            self.condemn(&held, why).await;
+                            self.discard(held).await;
+                        }
                     }
                 }
                 (Next::Wait(left), _) => {
@@ -259,7 +281,6 @@ impl Snapshots {
             let _ = stack.discard(&self.named).await;
             return Err(error.to_string());
         }
-        self.store.use_now(&key);
         let (run, bytes) = (kept.manifest.run.clone(), kept.manifest.bytes);
         self.emit(
             SnapshotState::Restored,
@@ -272,30 +293,46 @@ impl Snapshots {
         Ok(Recalled { key, run, group })
     }
 
-    async fn throw_away(&self, run: &RunId, why: String) {
-        let key = lock(&self.key).clone();
-        if let Err(error) = self.store.remove(&key) {
-            tracing::warn!(%error, key, "a broken snapshot can't be removed");
+    /// Sees to it that no cell begins to use a snapshot with which a service couldn't run.
+    async fn condemn(&self, held: &Held, why: String) {
+        if let Err(error) = held.condemn() {
+            let key = &held.kept().manifest.key;
+            tracing::warn!(%error, key, "a broken snapshot can't be marked as such");
         }
         let (state, now) = (SnapshotState::Discarded, self.events.now());
-        self.emit(state, now, Some(run.clone()), 0, Some(why)).await;
+        let run = held.kept().manifest.run.clone();
+        self.emit(state, now, Some(run), 0, Some(why)).await;
+    }
+
+    /// Removes a condemned snapshot. If other cells use it, it goes when they have ended.
+    async fn discard(&self, held: Held) {
+        let store = self.store.clone();
+        let discarded = blocking(move || held.discard(&store)).await;
+        if let Err(error) = discarded.and_then(|done| done.map_err(|error| error.to_string())) {
+            tracing::warn!(error, "a broken snapshot can't be removed");
+        }
     }
 
     /// Throws the restored snapshot away because a service can't run with it. Returns whether there was one: its services
     /// must then be created anew.
     pub async fn fail(&self, why: &str) -> bool {
-        let mut run = None;
-        self.decision.send_if_modified(|decision| match decision {
-            Some(Decision::Restored(recalled)) => {
-                run = Some(recalled.run.clone());
+        let was_restored = self.decision.send_if_modified(|decision| match decision {
+            Some(Decision::Restored(_)) => {
                 // Undecided until the services can be created anew.
                 *decision = None;
                 true
             }
             _ => false,
         });
-        let Some(run) = run else { return false };
-        self.throw_away(&run, why.to_owned()).await;
+        if !was_restored {
+            return false;
+        }
+        let held = lock(&self.held).take();
+        if let Some(held) = held {
+            self.condemn(&held, why.to_owned()).await;
+            // Its containers are still there.
+            *lock(&self.held) = Some(held);
+        }
         true
     }
 
@@ -305,6 +342,10 @@ impl Snapshots {
             && let Err(error) = stack.discard(&self.named).await
         {
             tracing::warn!(%error, "restored services can't be removed");
+        }
+        let held = lock(&self.held).take();
+        if let Some(held) = held {
+            self.discard(held).await;
         }
         let (store, key) = (self.store.clone(), lock(&self.key).clone());
         let making = blocking(move || store.begin(&key)).await;
@@ -473,7 +514,7 @@ impl Snapshots {
             stopped.map_err(|error| RuntimeError::from(error).reason)?;
         }
         let size = self.snapshot().and_then(|one| one.max_size.as_ref());
-        let max_bytes = match size {
+        let max_size = match size {
             Some(node) => {
                 let scope = self.context.definition_scope(None);
                 let value = self.context.evaluate(&scope).value(node);
@@ -484,6 +525,11 @@ impl Snapshots {
                 })?
             }
             None => USUAL_SIZE,
+        };
+        // What is larger than all that the agent keeps would be given up at once.
+        let max_bytes = match self.store.bounds().max_bytes {
+            Some(all) => all.min(max_size),
+            None => max_size,
         };
         let stack = self.stack.clone()?;
         let key = lock(&self.key).clone();
@@ -551,9 +597,10 @@ impl Snapshots {
             steps: group.steps.len() as u64,
             saved,
         };
-        blocking(move || making.keep(&manifest, &sealed))
+        let held = blocking(move || making.keep(&manifest, &sealed))
             .await?
             .map_err(|error| format!("its files can't be written: {error}"))?;
+        *lock(&self.held) = Some(held);
         Ok(bytes)
     }
 

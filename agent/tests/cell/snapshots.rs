@@ -260,10 +260,10 @@ async fn damaged_files_are_found_before_anything_starts_with_them() {
     let place = Place::new();
     let first = place.run().await;
     let file = place
+        .store
+        .find(&first.key())
+        .unwrap()
         .directory
-        .path()
-        .join("kept")
-        .join(first.key())
         .join("db.tar");
     std::fs::write(file, "something else").unwrap();
     let second = place.run().await;
@@ -271,10 +271,10 @@ async fn damaged_files_are_found_before_anything_starts_with_them() {
     states(&second, &[Discarded, Missed, Saved]);
     states(&place.run().await, &[Restored]);
     let captures = place
+        .store
+        .find(&first.key())
+        .unwrap()
         .directory
-        .path()
-        .join("kept")
-        .join(first.key())
         .join("captures");
     std::fs::write(captures, "something else").unwrap();
     states(&place.run().await, &[Discarded, Missed, Saved]);

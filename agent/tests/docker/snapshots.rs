@@ -4,7 +4,9 @@ use crate::image::BUSYBOX;
 use crate::lab::Lab;
 use crate::rig::{Ended, Rig, spec};
 use bollard::query_parameters::{CommitContainerOptions, ListImagesOptionsBuilder};
-use phalanx_agent::snapshot::Store;
+use phalanx_agent::clock::{Clock, SystemClock};
+use phalanx_agent::snapshot::tidy::{Tidied, Wish, tidy};
+use phalanx_agent::snapshot::{Bounds, Removal, Store};
 use phalanx_shared::event::SnapshotState::{self, Missed, Restored, Saved, Unsaved, Waiting};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,6 +19,8 @@ crate::cases![
     what_is_too_large_is_not_kept,
     two_cells_at_once_make_one_snapshot,
     what_a_killed_agent_left_is_removed,
+    what_does_not_fit_goes_with_its_images,
+    what_a_cell_has_restored_is_not_removed_under_it,
 ];
 
 struct Place {
@@ -67,6 +71,21 @@ impl Place {
             found.extend(ours.map(|image| image.id));
         }
         found
+    }
+
+    /// Keeps the store within a size.
+    async fn tidy(&self, max_bytes: u64) -> Tidied {
+        let wish = Wish {
+            bounds: Bounds {
+                max_bytes: Some(max_bytes),
+                ..Bounds::NONE
+            },
+            now: SystemClock::default().wall(),
+            dry_run: false,
+        };
+        let tidied = tidy(Some(&self.lab.runtime), &self.store, wish).await;
+        assert_eq!(tidied.problems, Vec::<String>::new());
+        tidied
     }
 
     /// Removes everything, and checks that it is gone.
@@ -277,5 +296,68 @@ async fn what_a_killed_agent_left_is_removed(lab: Arc<Lab>) {
         .await
         .unwrap();
     assert!(place.images().await.is_empty() && !half.exists());
+    place.end().await;
+}
+
+async fn what_does_not_fit_goes_with_its_images(lab: Arc<Lab>) {
+    let place = Place::new(&lab);
+    let other = files().replace("echo two >", "echo TWO >");
+    let first = place.rig(&files()).run().await;
+    states(&first, &[Missed, Saved]);
+    let images_of_first = place.images().await;
+    let second = place.rig(&other).run().await;
+    states(&second, &[Missed, Saved]);
+    assert_eq!((images_of_first.len(), place.images().await.len()), (1, 2));
+    let all = place.store.bytes().unwrap();
+    assert_eq!(place.tidy(all).await.removed, [], "both fit");
+    assert_eq!(place.images().await.len(), 2);
+    let removed = place.tidy(all - 1).await.removed;
+    assert_eq!(removed.len(), 1, "{removed:?}");
+    assert!(removed[0].what.contains(&first.key()[..12]), "{removed:?}");
+    let left = place.images().await;
+    assert!(left.len() == 1 && left[0] != images_of_first[0]);
+    // A clean miss, which is made again; the other one is as it was.
+    let third = place.rig(&files()).run().await;
+    third.passed();
+    states(&third, &[Missed, Saved]);
+    states(&place.rig(&other).run().await, &[Restored]);
+    // By name, with its images.
+    let remove = async |key: &str| {
+        let removed = phalanx_agent::snapshot::remove(&lab.runtime, &place.store, key);
+        removed.await.unwrap()
+    };
+    assert_eq!(remove(&third.key()).await, Removal::Removed);
+    assert_eq!(remove(&third.key()).await, Removal::NotKept);
+    assert_eq!(place.images().await, left);
+    place.end().await;
+}
+
+async fn what_a_cell_has_restored_is_not_removed_under_it(lab: Arc<Lab>) {
+    let place = Place::new(&lab);
+    let gate = TempDir::new().unwrap();
+    let at = gate.path().display();
+    let waiting = files().replace(
+        "  main:\n",
+        &format!("  wait:\n    - run: {{ script: 'touch {at}/begun; while [ ! -e {at}/gate ]; do sleep 0.05; done' }}\n    - container: {{ restart: db }}\n  main:\n"),
+    );
+    let first = place.rig(&files()).run().await;
+    states(&first, &[Missed, Saved]);
+    let cell = tokio::spawn(place.rig(&waiting).run());
+    while !gate.path().join("begun").exists() {
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    let images = place.images().await;
+    assert_eq!(place.tidy(0).await.removed, []);
+    let key = first.key();
+    let removed = phalanx_agent::snapshot::remove(&lab.runtime, &place.store, &key);
+    assert_eq!(removed.await.unwrap(), Removal::InUse);
+    assert_eq!(place.images().await, images);
+    std::fs::write(gate.path().join("gate"), "").unwrap();
+    let ended = cell.await.unwrap();
+    ended.passed();
+    states(&ended, &[Restored]);
+    assert_eq!(said(&ended, "main/0"), said(&first, "main/0"));
+    assert_eq!(place.tidy(0).await.removed.len(), 1);
+    assert_eq!(place.images().await, Vec::<String>::new());
     place.end().await;
 }

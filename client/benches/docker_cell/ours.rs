@@ -48,6 +48,8 @@ pub fn options(place: &Path, slots: usize) -> Options {
         agents_as_processes: false,
         cpu_overcommit: 8.0,
         memory_overcommit: 1.0,
+        snapshots_mib: 0,
+        snapshots_days: 0,
         policy: phalanx_shared::policy::Rules::open(phalanx_shared::policy::rules::OPEN),
         labels: vec![],
         docker: DockerSettings {

@@ -78,6 +78,12 @@ fn configured(mut args: AgentArgs, settings: &Settings) -> AgentArgs {
     args.memory_overcommit = args
         .memory_overcommit
         .or_else(|| overcommit(&fleet::MEMORY_OVERCOMMIT));
+    args.snapshot_mib = args
+        .snapshot_mib
+        .or_else(|| Some(settings.get(&fleet::SNAPSHOTS_MIB)));
+    args.snapshot_days = args
+        .snapshot_days
+        .or_else(|| Some(settings.get(&fleet::SNAPSHOTS_DAYS)));
     if args.rules.is_none() {
         args.policy = args.policy.or_else(|| file(settings));
     }

@@ -378,8 +378,9 @@ pub async fn gc(context: &Context, wish: local::Gc) -> Result<GcResponse, CliErr
         let docker = local::of_agents(&context.settings);
         return Ok(local::gc(&state_dir, &docker, wish, super::now()).await?);
     }
-    if wish.kept || wish.images_older_than_s.is_some() {
-        let message = "--kept and --images are about this machine's engine, not a coordinator";
+    if wish.kept || wish.images_older_than_s.is_some() || wish.snapshots_unused_s.is_some() {
+        let message =
+            "--kept, --images and --snapshots are about this machine's engine, not a coordinator";
         return Err(CliError::usage(message)
             .with_help("run it on the agent's machine, without --coordinator"));
     }
@@ -436,6 +437,8 @@ fn local_options(context: &Context, containers: bool) -> Result<local::Options, 
         agents_as_processes: settings.get(&fleet::AGENTS_AS_PROCESSES),
         cpu_overcommit: settings.get(&fleet::CPU_OVERCOMMIT),
         memory_overcommit: settings.get(&fleet::MEMORY_OVERCOMMIT),
+        snapshots_mib: settings.get(&fleet::SNAPSHOTS_MIB),
+        snapshots_days: settings.get(&fleet::SNAPSHOTS_DAYS),
         policy: super::rules::of_this_machine(settings)?,
         labels: Vec::new(),
         docker,

@@ -9,8 +9,9 @@ use phalanx_report::text::{clean, plural};
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:
-  phalanx gc                                       remove what killed runs left: containers, networks, volumes, processes
+  phalanx gc                                       remove what killed runs left: containers, volumes, processes, snapshots
   phalanx gc --kept                                remove stacks kept by --keep as well
+  phalanx gc --snapshots 168h                      remove snapshots that no cell has used for a week
   phalanx gc --older-than 720h --images 168h -n    print which old runs and images would be removed")]
 pub struct Args {
     /// Remove finished runs older than this: 90m, 12h, 720h [default: keep all]
@@ -22,6 +23,9 @@ pub struct Args {
     /// Remove unused images built from contexts (`phalanx-build:…`) longer ago than this: 168h; 0s for all
     #[arg(long, value_name = "TIME")]
     images: Option<String>,
+    /// Remove snapshots of services that no cell has used for this time: 168h; 0s for all that no cell uses now
+    #[arg(long, value_name = "TIME")]
+    snapshots: Option<String>,
     /// Print what would be removed
     #[arg(long, short = 'n')]
     dry_run: bool,
@@ -35,6 +39,7 @@ pub async fn run(args: Args, context: &Context) -> Result<u8, CliError> {
         dry_run: args.dry_run,
         kept: args.kept,
         images_older_than_s: seconds("--images", args.images.as_deref())?,
+        snapshots_unused_s: seconds("--snapshots", args.snapshots.as_deref())?,
     };
     let answer = connect::gc(context, wish).await?;
     let text: String = answer

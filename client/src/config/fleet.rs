@@ -42,6 +42,22 @@ pub const MEMORY_OVERCOMMIT: Setting<f64> = Setting {
     default: |_| 1.0,
 };
 
+/// Maximum size of all snapshots on a machine.
+pub const SNAPSHOTS_MIB: Setting<u64> = Setting {
+    key: "snapshots.max_mib",
+    unit: "MiB",
+    doc: "maximum size of all snapshots that agents of this machine keep; the least recently used are removed first; 0 for no limit",
+    default: |_| 20 * 1024,
+};
+
+/// How long an unused snapshot is kept.
+pub const SNAPSHOTS_DAYS: Setting<u64> = Setting {
+    key: "snapshots.keep_days",
+    unit: "days",
+    doc: "time after which a snapshot that no cell has used is removed; 0 for never",
+    default: |_| 30,
+};
+
 /// Policy file of agents and of runs on this machine.
 pub const POLICY: Setting<String> = Setting {
     key: "policy",

@@ -7,6 +7,7 @@ use phalanx_agent::identity::{self, Identity};
 use phalanx_agent::policy::Policy;
 use phalanx_agent::reaper;
 use phalanx_agent::runtime::docker::DockerSettings;
+use phalanx_agent::snapshot;
 use phalanx_agent::supervisor::{self, Agent};
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -237,7 +238,10 @@ impl Options {
             policy: Policy::of(self.policy.clone()),
             demo_server: demo::command(&self.program()?),
             docker: self.docker.clone(),
-            snapshots: Some(place.snapshots()),
+            snapshots: Some(snapshot::Place {
+                directory: place.snapshots(),
+                bounds: snapshot::Bounds::of_settings(self.snapshots_mib, self.snapshots_days),
+            }),
             stay: Default::default(),
             mourned: false,
         })
@@ -270,6 +274,8 @@ fn child(options: &Options, place: &Place, directory: &Path, n: u32) -> Result<C
         .arg(directory)
         .arg("--snapshot-dir")
         .arg(place.snapshots())
+        .args(["--snapshot-mib", &options.snapshots_mib.to_string()])
+        .args(["--snapshot-days", &options.snapshots_days.to_string()])
         .args(["--name", &name(options, n)])
         .args(["--slots", &options.slots.to_string()])
         .args(["--cpu-overcommit", &options.cpu_overcommit.to_string()])

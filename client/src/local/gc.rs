@@ -10,6 +10,7 @@ use phalanx_coordinator::serve::server::journal_path;
 use phalanx_proto::v1::GcResponse;
 use phalanx_shared::time::Timestamp;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// What to remove in addition to the leftovers of dead agents.
 #[derive(Clone, Copy, Debug, Default)]
@@ -22,6 +23,8 @@ pub struct Gc {
     pub kept: bool,
     /// Remove unused images that were built from contexts longer ago than this, in seconds.
     pub images_older_than_s: Option<u64>,
+    /// Remove snapshots that no cell has used for this time, in seconds.
+    pub snapshots_unused_s: Option<u64>,
 }
 
 /// Removes what is no longer needed, or lists what would be removed. Never touches runs in progress.
@@ -36,6 +39,7 @@ pub async fn gc(
         dry_run,
         kept,
         images_older_than_s,
+        snapshots_unused_s,
     } = wish;
     let mut answer = GcResponse::default();
     if kept {
@@ -50,6 +54,16 @@ pub async fn gc(
             answer.removed.push(format!("image {image}"));
             answer.bytes += bytes;
         }
+    }
+    let snapshots = phalanx_agent::gc::Snapshots {
+        directory: &state_dir.join(place::SNAPSHOTS),
+        unused_for: snapshots_unused_s.map(Duration::from_secs),
+        now,
+        dry_run,
+    };
+    for (what, bytes) in phalanx_agent::gc::remove_snapshots(docker, snapshots).await? {
+        answer.removed.push(what);
+        answer.bytes += bytes;
     }
     if older_than_s > 0 {
         let age = i64::try_from(older_than_s.saturating_mul(1_000_000)).unwrap_or(i64::MAX);

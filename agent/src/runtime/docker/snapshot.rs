@@ -28,8 +28,8 @@ use bollard::models::{
 };
 use bollard::query_parameters::{
     CommitContainerOptions, CreateContainerOptions, DownloadFromContainerOptionsBuilder,
-    ImportImageOptionsBuilder, ListImagesOptionsBuilder, RemoveImageOptionsBuilder,
-    RemoveVolumeOptionsBuilder, UploadToContainerOptionsBuilder,
+    ImportImageOptionsBuilder, RemoveImageOptionsBuilder, RemoveVolumeOptionsBuilder,
+    UploadToContainerOptionsBuilder,
 };
 use futures::StreamExt;
 use phalanx_shared::language::service::MountKind;
@@ -104,7 +104,7 @@ pub(super) async fn save(attempt: &Attempt, order: SaveOrder) -> Result<Saved, R
 
 fn too_large(service: &str, max: u64) -> RuntimeError {
     let why = format!(
-        "its files and those before it take more than {} MiB (`max-size`)",
+        "its files and those before it take more than {} MiB (`max-size`, or what the agent keeps of all snapshots)",
         max >> 20
     );
     RuntimeError::of(service, Fault::Machine, why)
@@ -607,60 +607,6 @@ pub(super) async fn discard(attempt: &Attempt, services: &[String]) -> Result<()
     Ok(())
 }
 
-/// What is known of the snapshots of a store, by their keys.
-pub struct Claims<'a> {
-    /// The store's id.
-    pub store: &'a str,
-    /// Whether one is kept.
-    pub kept: &'a (dyn Fn(&str) -> bool + Sync),
-    /// Whether one is being made.
-    pub made: &'a (dyn Fn(&str) -> bool + Sync),
-}
-
-/// Removes the images of a store that nothing claims: of removed snapshots, and what killed agents left half-made.
-pub(super) async fn remove_images(
-    engine: &super::client::Engine,
-    claims: &Claims<'_>,
-) -> Result<usize, Error> {
-    let mut removed = 0;
-    for label in [labels::SNAPSHOT_STORE, labels::SNAPSHOT_HALF] {
-        let filter = HashMap::from([("label".to_owned(), vec![label.to_owned()])]);
-        let options = || {
-            ListImagesOptionsBuilder::default()
-                .all(true)
-                .filters(&filter)
-                .build()
-        };
-        let listed = engine
-            .ask(|| engine.docker.list_images(Some(options())))
-            .await?;
-        for image in listed {
-            if is_left(&image.labels, claims) {
-                remove(engine, &image.id).await;
-                removed += 1;
-            }
-        }
-    }
-    Ok(removed)
-}
-
-/// Returns whether an image belongs to a store and nothing claims it. Pure.
-fn is_left(labels: &Labels, claims: &Claims<'_>) -> bool {
-    let Claims { store, kept, made } = *claims;
-    if let Some(half) = labels.get(labels::SNAPSHOT_HALF) {
-        // An image of a snapshot may itself be committed: the newest label counts.
-        return match half.split_once('.') {
-            Some((of, key)) => of == store && !made(key),
-            None => false,
-        };
-    }
-    let key = labels.get(labels::SNAPSHOT);
-    labels
-        .get(labels::SNAPSHOT_STORE)
-        .is_some_and(|of| of == store)
-        && key.is_some_and(|key| !kept(key) && !made(key))
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -718,44 +664,6 @@ mod tests {
             format!("sha256:{}", hex::encode(Sha256::digest(&texts[0])))
         );
         assert!(texts[1].contains("x:y"));
-    }
-
-    #[test]
-    fn only_images_of_the_store_that_nothing_claims_are_left_over() {
-        let of = |pairs: &[(&str, &str)]| -> Labels {
-            let owned = pairs
-                .iter()
-                .map(|(a, b)| ((*a).to_owned(), (*b).to_owned()));
-            owned.collect()
-        };
-        let claims = Claims {
-            store: "s",
-            kept: &|key| key == "kept",
-            made: &|key| key == "made",
-        };
-        let left = |labels: &Labels| is_left(labels, &claims);
-        for (store, key, expected) in [
-            ("s", "kept", false),
-            ("s", "made", false),
-            ("s", "gone", true),
-            ("other", "gone", false),
-        ] {
-            let whole = of(&[(labels::SNAPSHOT_STORE, store), (labels::SNAPSHOT, key)]);
-            assert_eq!(left(&whole), expected, "{store} {key}");
-        }
-        for (half, expected) in [
-            ("s.made", false),
-            ("s.kept", true),
-            ("other.gone", false),
-            ("s", false),
-        ] {
-            assert_eq!(
-                left(&of(&[(labels::SNAPSHOT_HALF, half)])),
-                expected,
-                "{half}"
-            );
-        }
-        assert!(!left(&of(&[])));
     }
 
     #[test]
