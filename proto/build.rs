@@ -3,19 +3,22 @@
 use prost::Message;
 use std::path::PathBuf;
 
-const FILES: [&str; 4] = [
+const FILES: [&str; 5] = [
     "phalanx/v1/common.proto",
     "phalanx/v1/agent_link.proto",
     "phalanx/v1/control.proto",
     "phalanx/v1/access.proto",
+    "phalanx/v1/enrolment.proto",
 ];
 
 /// Messages that carry secret values; their `Debug` is written by hand (I4).
-const SECRET: [&str; 4] = [
+const SECRET: [&str; 6] = [
     ".phalanx.v1.Offer",
     ".phalanx.v1.SubmitRequest",
     ".phalanx.v1.RerunRequest",
     ".phalanx.v1.CreateTokenResponse",
+    ".phalanx.v1.EnrolRequest",
+    ".phalanx.v1.CreateAgentTokenResponse",
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -1,5 +1,7 @@
 //! The command line of an agent, shared by `phalanx-agent` and `phalanx agent`.
 
+use crate::access::Access;
+use crate::enrolment::{self, Wish};
 use crate::identity::Identity;
 use crate::link::stay::Stay;
 use crate::policy::Policy;
@@ -73,6 +75,24 @@ pub struct AgentArgs {
     /// Days after which a snapshot that no cell has used is removed; 0 for never [default: 30]
     #[arg(long, value_name = "DAYS")]
     pub snapshot_days: Option<u64>,
+    /// Token of `phalanx token create agent`, or @FILE with one, to get a certificate from a coordinator with TLS. Needed once:
+    /// the certificate is kept in the identity's directory and renewed
+    #[arg(
+        long,
+        value_name = "TOKEN|@FILE",
+        env = "PHALANX_ENROL",
+        hide_env_values = true
+    )]
+    pub enrol: Option<String>,
+    /// Certificate of another PKI instead, as a PEM file with its chain; it names the agent: phalanx://CLUSTER/agent/ID
+    #[arg(long, value_name = "FILE", requires = "key", conflicts_with = "enrol")]
+    pub certificate: Option<PathBuf>,
+    /// Private key of --certificate, as a PEM file
+    #[arg(long, value_name = "FILE", requires = "certificate")]
+    pub key: Option<PathBuf>,
+    /// What the coordinator is known by: a PEM file with its CA, or a fingerprint. `phalanx agent` takes it from the setting `ca`
+    #[arg(skip)]
+    pub ca: String,
     /// Stop when standard input is closed, because the parent process has ended then
     #[arg(long, hide = true)]
     pub with_parent: bool,
@@ -107,9 +127,18 @@ impl AgentArgs {
         Ok(Policy::of(load::rules(Rules::closed(CLOSED), &said)?))
     }
 
+    fn wish(&self) -> Wish {
+        Wish {
+            token: self.enrol.clone(),
+            files: self.certificate.clone().zip(self.key.clone()),
+            ca: self.ca.clone(),
+        }
+    }
+
     fn options(
         &self,
         coordinator: &str,
+        access: Option<Access>,
         policy: Policy,
         demo_server: Vec<String>,
         snapshots: PathBuf,
@@ -122,6 +151,7 @@ impl AgentArgs {
         let by_cpus = u32::try_from(cpus.saturating_mul(4)).unwrap_or(u32::MAX);
         Options {
             coordinator: coordinator.to_owned(),
+            access,
             name: self.name.clone(),
             labels: self.labels.clone(),
             slots: match self.once {
@@ -147,8 +177,8 @@ impl AgentArgs {
     }
 }
 
-/// Runs an agent of the coordinator at `http://HOST:PORT` or `unix:PATH`. Returns when the coordinator has drained the
-/// agent, when it has stayed for as long as it should, when a signal has ended it, or when its parent is gone.
+/// Runs an agent of the coordinator at `https://HOST:PORT`, `http://HOST:PORT` or `unix:PATH`. Returns when the coordinator has
+/// drained the agent, when it has stayed for as long as it should, when a signal has ended it, or when its parent is gone.
 ///
 /// `demo_server` is the program that answers `phalanx.demo_server`. On the first SIGINT or SIGTERM the agent accepts no
 /// new cells and finishes the running ones; on the second it cancels them.
@@ -173,13 +203,15 @@ async fn run_agent(
     let own = args.identity_dir.clone();
     // The path must be absolute: services run in directories below it but are started from elsewhere.
     let place = std::path::absolute(own.unwrap_or_else(|| state_dir.join("agent")))?;
+    enrolment::adopt(&args.wish(), &place)?;
     let identity = Identity::acquire_cleaned(&place).await?;
+    let access = enrolment::access(coordinator, identity.agent(), &place, args.wish()).await?;
     // Install the handlers before anything is started that a signal would have to end.
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let snapshots = args.snapshot_dir.clone();
     let snapshots = std::path::absolute(snapshots.unwrap_or_else(|| state_dir.join("snapshots")))?;
-    let options = args.options(coordinator, policy, demo_server, snapshots);
+    let options = args.options(coordinator, access, policy, demo_server, snapshots);
     let agent = supervisor::start(identity, options).await?;
     tracing::info!(coordinator, "the agent runs");
     let orphaned = parent_is_gone(args.with_parent);

@@ -242,6 +242,21 @@ pub fn id_of(directory: &Path) -> Option<AgentId> {
         .map(AgentId::from)
 }
 
+/// Writes an agent id into a directory that has none, for the agent that will acquire it.
+pub fn adopt(directory: &Path, agent: &AgentId) -> io::Result<()> {
+    private::directory(directory)?;
+    let path = directory.join(ID_FILE);
+    let mut options = private::file();
+    match options.create_new(true).write(true).open(&path) {
+        Ok(mut file) => {
+            file.write_all(agent.as_str().as_bytes())?;
+            file.sync_all()
+        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
 fn read_or_make_id(path: &Path) -> io::Result<AgentId> {
     match std::fs::read_to_string(path) {
         Ok(text) if !text.trim().is_empty() => return Ok(AgentId::from(text.trim())),

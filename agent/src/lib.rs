@@ -4,6 +4,7 @@
 
 #![cfg_attr(test, allow(clippy::disallowed_methods))]
 
+pub mod access;
 pub mod action;
 pub mod ahead;
 pub mod beneath;
@@ -15,6 +16,7 @@ pub mod clock;
 pub mod command;
 pub mod context;
 pub mod duration;
+pub mod enrolment;
 pub mod entry;
 pub mod gc;
 pub mod held;

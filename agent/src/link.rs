@@ -18,4 +18,4 @@ pub mod spool;
 pub mod stay;
 
 pub use cells::CellSpawner;
-pub use connect::{Coordinator, InvalidAddress};
+pub use connect::{Coordinator, InvalidAddress, Unreachable};

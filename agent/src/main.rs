@@ -23,12 +23,15 @@ const TRACE_WITHIN: Duration = Duration::from_secs(2);
 #[derive(Parser)]
 #[command(name = "phalanx-agent", version)]
 struct Cli {
-    /// Coordinator address: `http://HOST:PORT` or `unix:PATH`
+    /// Coordinator address: `https://HOST:PORT`, `http://HOST:PORT` or `unix:PATH`
     #[arg(long, value_name = "URL", env = "PHALANX_COORDINATOR")]
     coordinator: String,
     /// Directory for the agent's state, which survives restarts
     #[arg(long, value_name = "DIR", env = "PHALANX_STATE_DIR")]
     state_dir: PathBuf,
+    /// What a coordinator with TLS is known by, instead of by the token: a PEM file with its CA, or `sha256:` and a fingerprint
+    #[arg(long, value_name = "FILE|FINGERPRINT", env = "PHALANX_CA")]
+    ca: Option<String>,
     #[command(flatten)]
     args: phalanx_agent::command::AgentArgs,
 }
@@ -66,10 +69,11 @@ fn start_logging() -> Option<Tracer> {
     tracer
 }
 
-fn run(cli: Cli, tracer: Option<Tracer>) -> anyhow::Result<ExitCode> {
+fn run(mut cli: Cli, tracer: Option<Tracer>) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
+    cli.args.ca = cli.ca.take().unwrap_or_default();
     let agent =
         phalanx_agent::command::run(&cli.coordinator, &cli.state_dir, cli.args, demo_server());
     let ended = runtime.block_on(async {

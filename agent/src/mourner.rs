@@ -6,6 +6,7 @@
 //! instead of when their leases expire. If the child is killed too or can't reach the coordinator, the cells only start
 //! later.
 
+use crate::access::Access;
 use crate::clock::Deadline;
 use crate::link::{Coordinator, backoff};
 use phalanx_proto::link::Obituary;
@@ -28,15 +29,18 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(3);
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Of {
     coordinator: String,
+    /// For a coordinator with TLS. The files are read when the death is reported.
+    access: Option<Access>,
     agent: AgentId,
     instance: String,
 }
 
 impl Of {
     /// Describes this process as a new, unique instance of the agent.
-    pub fn this_process(coordinator: &str, agent: &AgentId) -> Of {
+    pub fn this_process(coordinator: &str, access: Option<Access>, agent: &AgentId) -> Of {
         Of {
             coordinator: coordinator.to_owned(),
+            access,
             agent: agent.clone(),
             instance: uuid::Uuid::now_v7().to_string(),
         }
@@ -98,7 +102,7 @@ pub fn main() -> ExitCode {
 /// Reports the death, retrying until the coordinator answers or the time is over. Returns whether the coordinator
 /// answered.
 async fn tell(of: Of) -> bool {
-    let Ok(coordinator) = Coordinator::at(&of.coordinator) else {
+    let Ok(coordinator) = Coordinator::at(&of.coordinator, of.access) else {
         return false;
     };
     let obituary: v1::Obituary = Obituary {
@@ -129,9 +133,9 @@ mod tests {
 
     #[test]
     fn what_is_handed_to_the_child_is_what_it_reads() {
-        let of = Of::this_process("http://127.0.0.1:1", &AgentId::from("a"));
+        let of = Of::this_process("http://127.0.0.1:1", None, &AgentId::from("a"));
         let line = serde_json::to_string(&of).unwrap() + "\n";
         assert_eq!(serde_json::from_str::<Of>(line.trim()).unwrap(), of);
-        assert_ne!(Of::this_process("http://127.0.0.1:1", &of.agent), of);
+        assert_ne!(Of::this_process("http://127.0.0.1:1", None, &of.agent), of);
     }
 }

@@ -4,10 +4,12 @@
 //! Everything is wired here. [`Agent::leave`] shuts down gracefully (no new cells, running ones finish);
 //! [`Agent::stop`] shuts down quickly.
 
+use crate::access::Access;
 use crate::ahead::Preparing;
 use crate::cell;
 use crate::cell_contract::{Assignment, Host};
 use crate::clock::{Clock, SystemClock};
+use crate::enrolment::{self, EnrolError};
 use crate::identity::{Identity, IdentityError};
 use crate::images::Images;
 use crate::keeper;
@@ -46,8 +48,10 @@ const DOCKER: &str = "docker";
 /// Settings of an agent, decided by its operator.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Coordinator address: `http://HOST:PORT` or `unix:PATH`.
+    /// Coordinator address: `https://HOST:PORT`, `http://HOST:PORT` or `unix:PATH`.
     pub coordinator: String,
+    /// The agent's certificate, for a coordinator with TLS.
+    pub access: Option<Access>,
     /// Display name; the hostname if `None`.
     pub name: Option<String>,
     /// Labels in addition to the machine's own.
@@ -81,6 +85,9 @@ pub enum StartError {
     /// The coordinator's address is invalid.
     #[error(transparent)]
     Address(#[from] InvalidAddress),
+    /// The agent gets no certificate.
+    #[error(transparent)]
+    Enrol(#[from] EnrolError),
     /// The spools can't be opened.
     #[error("can't use the state directory: {0}")]
     Spool(#[from] std::io::Error),
@@ -221,6 +228,8 @@ pub struct Agent {
     runtimes: Runtimes,
     cells: TaskTracker,
     reaper: tokio::task::JoinHandle<()>,
+    /// Renews the agent's certificate; `None` without TLS.
+    renewing: Option<tokio::task::JoinHandle<()>>,
     /// Prepares images ahead; `None` if there is no engine.
     preparing: Option<tokio::task::JoinHandle<()>>,
     /// Keeps the snapshots within their bounds; `None` if the agent keeps none.
@@ -244,7 +253,7 @@ pub fn start(
 }
 
 async fn start_agent(identity: Identity, options: Options) -> Result<Agent, StartError> {
-    let coordinator = Coordinator::at(&options.coordinator)?;
+    let coordinator = Coordinator::at(&options.coordinator, options.access.clone())?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
     let inherited = reaper::may_have_used_engine(identity.state_dir());
     reaper::in_use(identity.state_dir());
@@ -293,7 +302,11 @@ async fn start_agent(identity: Identity, options: Options) -> Result<Agent, Star
         running: running.clone(),
     };
     let mourner = options.mourned.then(|| {
-        let of = mourner::Of::this_process(&options.coordinator, identity.agent());
+        let of = mourner::Of::this_process(
+            &options.coordinator,
+            options.access.clone(),
+            identity.agent(),
+        );
         Mourner::start(of)
     });
     // Without a mourner the coordinator notices a death later, when the lease expires.
@@ -330,11 +343,16 @@ async fn start_agent(identity: Identity, options: Options) -> Result<Agent, Star
     let preparing = preparing.map(|preparing| tokio::spawn(preparing.run(link.clone())));
     let reaper = reap_now_and_then(link.clone(), runtimes.clone(), options.docker.clone());
     let reaper = tokio::spawn(reaper);
+    let renewing = options.access.map(|access| {
+        let agent = identity.agent().clone();
+        tokio::spawn(enrolment::keep_renewed(options.coordinator, agent, access))
+    });
     Ok(Agent {
         link,
         runtimes,
         cells: running,
         reaper,
+        renewing,
         preparing,
         janitor,
         inherited,
@@ -462,6 +480,9 @@ impl Agent {
             Some(janitor) if clean => janitor.finish(TIDY_WITHIN).await,
             Some(janitor) => janitor.abort(),
             None => {}
+        }
+        if let Some(renewing) = &self.renewing {
+            renewing.abort();
         }
         if let Some(preparing) = &self.preparing {
             preparing.abort();

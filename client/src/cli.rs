@@ -5,6 +5,7 @@
 //! standard error and data to standard output ([`say`]). Exit codes are in [`exit`].
 
 pub mod agent;
+pub mod agent_token;
 pub mod agents;
 mod ahead;
 pub mod artifacts;
@@ -27,6 +28,7 @@ pub mod export;
 pub mod follow;
 pub mod gc;
 pub mod history;
+pub mod identities;
 pub mod init;
 pub mod interrupt;
 pub mod journal;
@@ -133,9 +135,17 @@ struct Global {
     /// Print services, phases, every check, all cells of a finding and the critical path
     #[arg(long, short, global = true, help_heading = "Output")]
     verbose: bool,
-    /// Coordinator to ask instead of this machine's runs (http://HOST:PORT, unix:PATH)
+    /// Coordinator to ask instead of this machine's runs (https://HOST:PORT, http://HOST:PORT, unix:PATH)
     #[arg(long, global = true, value_name = "URL", help_heading = "Where")]
     coordinator: Option<String>,
+    /// What the coordinator at https:// is known by: a PEM file with its CA, or `sha256:` and a fingerprint
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE|FINGERPRINT",
+        help_heading = "Where"
+    )]
+    ca: Option<String>,
     /// Directory for journals, logs and identities
     #[arg(long, global = true, value_name = "DIR", value_hint = clap::ValueHint::DirPath, help_heading = "Where")]
     state_dir: Option<String>,
@@ -158,6 +168,7 @@ impl Global {
                 color,
             ),
             ("coordinator", "--coordinator", self.coordinator.clone()),
+            ("ca", "--ca", self.ca.clone()),
             ("state_dir", "--state-dir", self.state_dir.clone()),
         ];
         flags

@@ -247,7 +247,7 @@ impl LocalRun {
 
     /// Serves pages, `/healthz` and `/metrics` until the coordinator ends.
     pub fn observe(&self, listener: TcpListener, pages: web::Options) {
-        self.server.observe(listener, Some(pages));
+        self.server.observe(listener, Some(pages), false);
     }
 
     /// Returns the id of the run: the first submitted one, or the resumed one.

@@ -301,7 +301,11 @@ fn mistakes_are_told_with_exit_code_2_before_anything_is_submitted() {
         (vec!["submit", "--keep"], "which spec?"),
         (vec!["show", "nope"], "there is no run `nope`"),
         (vec!["explain", "PHX9999"], "there is no error code"),
-        (vec!["serve", "--listen", "0.0.0.0:1"], "--insecure"),
+        (
+            vec!["serve", "--listen", "nowhere"],
+            "not an address and port",
+        ),
+        (vec!["serve", "--tls", "--insecure"], "cannot be used with"),
     ] {
         let (code, stdout, stderr) = run(&server, &arguments);
         assert_eq!((code, stdout.as_str()), (2, ""), "{arguments:?}: {stderr}");

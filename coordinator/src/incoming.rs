@@ -7,6 +7,9 @@
 //! and keeps no one out.
 
 mod greeting;
+mod wire;
+
+pub use wire::{Presented, Secured};
 
 use crate::metrics::METRICS;
 use futures::Stream;
@@ -16,7 +19,7 @@ use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -25,7 +28,10 @@ use tokio::time::Sleep;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::server::Connected;
 use tonic::{Request, Status};
+use wire::{Opened, Wire};
 
+/// Time within which a TLS handshake must be over.
+const OPEN_WITHIN: Duration = Duration::from_secs(5);
 /// Time within which a new connection must make its first request.
 const GREET_WITHIN: Duration = Duration::from_secs(10);
 /// Pause after a failed `accept`, for example for lack of file descriptors.
@@ -43,6 +49,8 @@ pub enum Speech {
 /// How long a connection may be idle.
 #[derive(Clone, Copy, Debug)]
 struct Patience {
+    /// Of a TLS handshake.
+    open: Duration,
     /// Before its first request.
     greet: Duration,
     /// After its first request. Clients reconnect when they need to.
@@ -52,6 +60,7 @@ struct Patience {
 impl Patience {
     fn with(speech: Speech) -> Self {
         Patience {
+            open: OPEN_WITHIN,
             greet: GREET_WITHIN,
             idle: match speech {
                 Speech::Http2 => Duration::from_secs(300),
@@ -104,6 +113,8 @@ impl Room {
 /// A listener whose connections are guarded.
 pub struct Guard {
     listener: TcpListener,
+    /// `None` for a port without TLS.
+    secured: Option<Secured>,
     door: Door,
     speech: Speech,
     patience: Patience,
@@ -114,10 +125,22 @@ impl Guard {
     pub fn new(listener: TcpListener, speech: Speech, room: Room) -> Self {
         Guard {
             listener,
+            secured: None,
             door: Door::new(room),
             speech,
             patience: Patience::with(speech),
         }
+    }
+
+    /// Speaks TLS only.
+    pub fn secured(mut self, secured: Secured) -> Self {
+        self.secured = Some(secured);
+        self
+    }
+
+    /// Returns the open connections of this port.
+    pub fn door(&self) -> Door {
+        self.door.clone()
     }
 
     /// Returns the guarded connections as a stream, for tonic.
@@ -135,13 +158,17 @@ impl Guard {
             tracing::debug!(%address, "turned away: everybody in is busy");
             return None;
         };
+        let (wire, until) = match &self.secured {
+            None => (Wire::Plain(stream), self.patience.greet),
+            Some(secured) => (secured.accept(stream), self.patience.open),
+        };
         Some(Guarded {
-            stream,
+            wire,
             greeting: Greeting::new(self.speech),
             visit,
             patience: self.patience,
             asked: 0,
-            until: Box::pin(tokio::time::sleep(self.patience.greet)),
+            until: Box::pin(tokio::time::sleep(until)),
             pushed_out: Box::pin(out.cancelled_owned()),
         })
     }
@@ -180,9 +207,9 @@ impl axum::serve::Listener for Guard {
     }
 }
 
-/// Keeps track of the open connections.
+/// Keeps track of the open connections of a port.
 #[derive(Clone)]
-struct Door(Arc<Mutex<Inside>>);
+pub struct Door(Arc<Mutex<Inside>>);
 
 struct Inside {
     room: Room,
@@ -199,6 +226,16 @@ struct Guest {
     /// Number of open streams.
     busy: usize,
     out: CancellationToken,
+    shown: Arc<Shown>,
+}
+
+/// What becomes known of a connection while it is open.
+#[derive(Default)]
+struct Shown {
+    /// The certificate of its peer.
+    presented: OnceLock<Presented>,
+    /// Why it must end, if not to make room.
+    refused: OnceLock<&'static str>,
 }
 
 #[derive(Default)]
@@ -245,18 +282,37 @@ impl Door {
         inside.arrivals += 1;
         let arrival = inside.arrivals;
         inside.peers.entry(peer).or_default().connections += 1;
+        let shown = Arc::new(Shown::default());
         let guest = Guest {
             peer,
             greeted: false,
             busy: 0,
             out,
+            shown: shown.clone(),
         };
         inside.guests.insert(arrival, guest);
         Some(Visit {
             door: self.clone(),
             arrival,
             address,
+            shown,
         })
+    }
+
+    /// Ends the connections whose certificate is one of these.
+    pub fn drop_where(&self, refused: &dyn Fn(&Presented) -> bool) {
+        let inside = self.inside();
+        let these = inside
+            .guests
+            .values()
+            .filter(|guest| guest.shown.presented.get().is_some_and(refused));
+        for guest in these {
+            let _ = guest
+                .shown
+                .refused
+                .set("its identity may not be used any more");
+            guest.out.cancel();
+        }
     }
 }
 
@@ -317,6 +373,7 @@ pub struct Visit {
     door: Door,
     arrival: u64,
     address: SocketAddr,
+    shown: Arc<Shown>,
 }
 
 impl Visit {
@@ -328,6 +385,11 @@ impl Visit {
     /// Returns the address that the connection comes from.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Returns the certificate that the peer showed, if it did.
+    pub fn presented(&self) -> Option<&Presented> {
+        self.shown.presented.get()
     }
 
     /// Returns the peer that the address belongs to.
@@ -392,7 +454,7 @@ impl Drop for Busy {
 
 /// A connection that is dropped if it makes no request in time.
 pub struct Guarded {
-    stream: TcpStream,
+    wire: Wire,
     greeting: Greeting,
     visit: Visit,
     patience: Patience,
@@ -407,9 +469,14 @@ impl Guarded {
     /// Returns why the connection ends, if it does.
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<&'static str> {
         if self.pushed_out.as_mut().poll(cx).is_ready() {
-            return Poll::Ready("it does nothing, and others need the room");
+            let refused = self.visit.shown.refused.get().copied();
+            let for_room = "it does nothing, and others need the room";
+            return Poll::Ready(refused.unwrap_or(for_room));
         }
         while self.until.as_mut().poll(cx).is_ready() {
+            if self.wire.is_opening() {
+                return Poll::Ready("its TLS handshake took too long");
+            }
             if !self.greeting.is_over() {
                 return Poll::Ready("it didn't say what it wants");
             }
@@ -427,6 +494,45 @@ impl Guarded {
         }
         Poll::Pending
     }
+
+    /// Returns the error of a connection that must end now.
+    fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        self.poll_end(cx).map(|reason| {
+            METRICS.connections_dropped.inc();
+            tracing::debug!(from = %self.visit.address, reason, "dropping a connection");
+            io::Error::new(io::ErrorKind::TimedOut, reason)
+        })
+    }
+
+    /// Goes on with the handshake of TLS, which must be over before anything is read or written.
+    fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.wire.is_opening() {
+            return Poll::Ready(Ok(()));
+        }
+        match self.wire.poll_open(cx) {
+            Poll::Ready(Ok(opened)) => {
+                if let Opened::Now(Some(presented)) = opened {
+                    let _ = self.visit.shown.presented.set(presented);
+                }
+                self.until = Box::pin(tokio::time::sleep(self.patience.greet));
+                Poll::Ready(Ok(()))
+            }
+            Poll::Ready(Err(error)) => {
+                METRICS.connections_dropped.inc();
+                let from = self.visit.address;
+                let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
+                match inner {
+                    // A peer without a certificate that holds is worth a line; what isn't TLS may be anything.
+                    Some(rustls::Error::InvalidCertificate(reason)) => {
+                        tracing::warn!(%from, ?reason, "a certificate was refused");
+                    }
+                    _ => tracing::debug!(%from, %error, "a TLS handshake failed"),
+                }
+                Poll::Ready(Err(error))
+            }
+            Poll::Pending => self.poll_ended(cx).map(Err),
+        }
+    }
 }
 
 impl Drop for Guarded {
@@ -442,8 +548,9 @@ impl AsyncRead for Guarded {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let me = &mut *self;
+        std::task::ready!(me.poll_open(cx))?;
         let before = buffer.filled().len();
-        let read = Pin::new(&mut me.stream).poll_read(cx, buffer);
+        let read = Pin::new(&mut me.wire).poll_read(cx, buffer);
         let greeted = me.greeting.is_over();
         me.greeting
             .hear(buffer.filled().get(before..).unwrap_or_default());
@@ -454,10 +561,8 @@ impl AsyncRead for Guarded {
             me.until = Box::pin(tokio::time::sleep(me.patience.idle));
         }
         // Bytes alone don't count: a peer that sends one every few seconds never makes a request either.
-        if let Poll::Ready(reason) = me.poll_end(cx) {
-            METRICS.connections_dropped.inc();
-            tracing::debug!(from = %me.visit.address, reason, "dropping a connection");
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, reason)));
+        if let Poll::Ready(ended) = me.poll_ended(cx) {
+            return Poll::Ready(Err(ended));
         }
         read
     }
@@ -469,15 +574,16 @@ impl AsyncWrite for Guarded {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        std::task::ready!(self.poll_open(cx))?;
+        Pin::new(&mut self.wire).poll_write(cx, bytes)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        Pin::new(&mut self.wire).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        Pin::new(&mut self.wire).poll_shutdown(cx)
     }
 
     fn poll_write_vectored(
@@ -485,11 +591,12 @@ impl AsyncWrite for Guarded {
         cx: &mut Context<'_>,
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bytes)
+        std::task::ready!(self.poll_open(cx))?;
+        Pin::new(&mut self.wire).poll_write_vectored(cx, bytes)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        self.wire.is_write_vectored()
     }
 }
 
@@ -643,6 +750,61 @@ mod tests {
         assert_eq!(busy.read_u8().await.unwrap(), b'x');
         drop(stream);
         assert!(busy.read_u8().await.is_err());
+    }
+
+    /// TLS with a certificate that nobody needs to trust.
+    fn secured() -> Secured {
+        let own = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+        let key = rustls::pki_types::PrivatePkcs8KeyDer::from(own.signing_key.serialize_der());
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![own.cert.der().clone()], key.into());
+        let config = Arc::new(config.unwrap());
+        let clock = Arc::new(phalanx_shared::clock::SystemClock::default());
+        Secured::new(clock, move || config.clone())
+    }
+
+    #[tokio::test]
+    async fn a_handshake_that_doesnt_end_is_dropped_whether_it_is_read_or_written() {
+        let mut port = Port::open().await;
+        port.guard.patience.open = Duration::from_millis(100);
+        port.guard = port.guard.secured(secured());
+        for reads in [true, false] {
+            let mut client = TcpStream::connect(port.address).await.unwrap();
+            // The beginning of a record.
+            client.write_all(&[22, 3, 1]).await.unwrap();
+            let mut server = port.guard.next().await;
+            let ended = match reads {
+                true => server.read_u8().await.map(|_| ()),
+                false => server.write_all(b"x").await,
+            };
+            let error = ended.unwrap_err();
+            assert!(error.to_string().contains("took too long"), "{error}");
+        }
+        let mut client = TcpStream::connect(port.address).await.unwrap();
+        client.write_all(GREETING).await.unwrap();
+        let mut server = port.guard.next().await;
+        assert!(server.read_u8().await.is_err(), "no TLS");
+        assert!(server.read_u8().await.is_err(), "and it stays over");
+    }
+
+    #[tokio::test]
+    async fn who_doesnt_end_its_handshake_makes_room_first() {
+        let mut port = Port::open().await;
+        let (_a, mut idle) = port.enter(GREETING).await;
+        port.guard = port.guard.secured(secured());
+        let mut kept = Vec::new();
+        for _ in 0..6 {
+            let client = TcpStream::connect(port.address).await.unwrap();
+            kept.push((client, port.guard.next().await));
+        }
+        let error = kept[0].1.read_u8().await.unwrap_err();
+        assert!(error.to_string().contains("the room"), "{error}");
+        let nothing = tokio::time::timeout(Duration::from_millis(50), idle.read_u8()).await;
+        assert!(nothing.is_err(), "who said what it wants stays");
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 mod check;
 mod copy;
+mod database;
 mod lock;
 mod mark;
 mod postgres;
@@ -15,10 +16,11 @@ mod store;
 mod writer;
 
 pub use copy::{Copied, copy};
+pub use database::Database;
+pub(crate) use database::written as write_error;
 pub use postgres::{Lead, PostgresStore};
 pub(crate) use rows::read as read_error;
 pub use sqlite::SqliteStore;
-pub(crate) use sqlite::written as write_error;
 pub use store::{NewRun, Past, RunEnd, RunHead, RunRow, Store, StoreError, Submission, Write};
 pub use writer::{Durable, Health, Journal, Line, Receipt};
 

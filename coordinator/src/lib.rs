@@ -5,6 +5,7 @@
 
 pub mod access;
 pub mod dispatch;
+pub mod identity;
 pub mod incoming;
 pub mod journal;
 pub mod metrics;

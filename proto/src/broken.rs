@@ -1,9 +1,13 @@
 //! Describes a broken call. Transports report "h2 protocol error"; users need to know that the connection was cut off.
 
+use crate::tls;
 use tonic::Status;
 
 /// Describes the failure of a call, without the transport's own message if that says nothing useful.
 pub fn broken(status: &Status) -> String {
+    if let Some(explained) = tls::explain(status) {
+        return explained;
+    }
     let said = status.message();
     let of_transport = said.starts_with("h2 protocol error") || said == "transport error";
     if !of_transport {
@@ -16,6 +20,8 @@ pub fn broken(status: &Status) -> String {
         next = cause.source();
     }
     match deepest {
+        // TLS says so at length; without TLS nothing does.
+        Some(cause) if cause.contains("close_notify") => "it was cut off".to_owned(),
         Some(cause) if cause != said => format!("it was cut off ({cause})"),
         _ => "it was cut off".to_owned(),
     }

@@ -3,7 +3,7 @@
 //!
 //! Read `phalanx/v1/agent_link.proto` first: its header describes lifecycle, resume, fencing and cancellation.
 //! [`link`], [`log`] and [`workspace`] contain the same messages as checked domain types, which the cores of both sides
-//! use. [`limit`] bounds everything. Only [`channel`] does I/O.
+//! use. [`limit`] bounds everything. Only [`channel`] and [`tls`] do I/O.
 
 #[allow(clippy::all, clippy::unwrap_used, missing_docs)]
 pub mod v1 {
@@ -11,6 +11,7 @@ pub mod v1 {
     tonic::include_proto!("phalanx.v1");
 }
 mod broken;
+pub mod certificate;
 pub mod channel;
 pub mod convert;
 mod fitting;
@@ -19,6 +20,7 @@ pub mod link;
 pub mod log;
 mod secret_debug;
 pub mod specs;
+pub mod tls;
 pub mod workspace;
 
 pub use broken::broken;

@@ -1,6 +1,8 @@
 //! `Debug` of the messages that carry secrets, without the values (I4), so that no log can contain them.
 
-use crate::v1::{CreateTokenResponse, Offer, RerunRequest, SubmitRequest};
+use crate::v1::{
+    CreateAgentTokenResponse, CreateTokenResponse, EnrolRequest, Offer, RerunRequest, SubmitRequest,
+};
 use std::collections::BTreeMap;
 use std::fmt::{Debug, Formatter, Result};
 
@@ -66,6 +68,34 @@ impl Debug for CreateTokenResponse {
         let CreateTokenResponse { token, secret: _ } = self;
         f.debug_struct("CreateTokenResponse")
             .field("token", token)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Debug for EnrolRequest {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        let EnrolRequest {
+            token: _,
+            agent_id,
+            signing_request,
+        } = self;
+        f.debug_struct("EnrolRequest")
+            .field("agent_id", agent_id)
+            .field("request_bytes", &signing_request.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Debug for CreateAgentTokenResponse {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        let CreateAgentTokenResponse {
+            id,
+            token: _,
+            expires_us,
+        } = self;
+        f.debug_struct("CreateAgentTokenResponse")
+            .field("id", id)
+            .field("expires_us", expires_us)
             .finish_non_exhaustive()
     }
 }

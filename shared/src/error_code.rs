@@ -67,6 +67,10 @@ pub enum ErrorCode {
     NoToken = 40,
     /// The role or the namespace of a token isn't enough.
     Role = 41,
+    /// The coordinator's certificate isn't the one that is known, or TLS fails otherwise.
+    Certificate = 42,
+    /// An agent has no valid identity.
+    Identity = 43,
 }
 
 impl ErrorCode {

@@ -14,6 +14,7 @@ pub mod error_code;
 pub mod event;
 pub mod expr;
 pub mod id;
+pub mod identity;
 pub mod input;
 pub mod invariant;
 pub mod language;

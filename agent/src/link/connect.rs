@@ -1,14 +1,17 @@
 //! Connections to the coordinator: one for control messages and one for bytes, so that bytes never block control
 //! messages.
 
-use phalanx_proto::channel;
+use crate::access::Access;
 use phalanx_proto::limit::{
     FROM_AGENT_BYTES, LOG_MESSAGE_BYTES, STREAM_WINDOW_BYTES, TO_AGENT_BYTES,
 };
-use phalanx_proto::v1;
 use phalanx_proto::v1::agent_link_client::AgentLinkClient;
+use phalanx_proto::{channel, tls, v1};
+use rustls::ClientConfig;
+use std::fmt;
 use std::fs::File;
-use std::io::{Seek, Write};
+use std::io::{self, Seek, Write};
+use std::sync::Arc;
 use std::time::Duration;
 use tonic::Status;
 use tonic::transport::{self, Channel, Endpoint};
@@ -19,12 +22,34 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug)]
 pub struct Coordinator {
     endpoint: Endpoint,
+    security: Security,
+}
+
+/// TLS of connections.
+#[derive(Clone)]
+enum Security {
+    /// None.
+    Plain,
+    /// With the agent's certificate.
+    Known(Access),
+    /// Without one: to get the first.
+    Anonymous(Arc<ClientConfig>),
+}
+
+impl fmt::Debug for Security {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Security::Plain => "Plain",
+            Security::Known(_) => "Known",
+            Security::Anonymous(_) => "Anonymous",
+        })
+    }
 }
 
 /// An invalid coordinator address.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{text:?} isn't a coordinator's address ({reason}): give `http://HOST:PORT`, or `unix:PATH`"
+    "{text:?} isn't a coordinator's address ({reason}): give `https://HOST:PORT`, `http://HOST:PORT`, or `unix:PATH`"
 )]
 pub struct InvalidAddress {
     text: String,
@@ -32,23 +57,46 @@ pub struct InvalidAddress {
 }
 
 impl Coordinator {
-    /// Parses the address of a coordinator: `http://HOST:PORT` or `unix:PATH`.
-    pub fn at(text: &str) -> Result<Coordinator, InvalidAddress> {
+    /// Parses the address of a coordinator: `https://HOST:PORT`, `http://HOST:PORT` or `unix:PATH`. The first needs a
+    /// certificate to show.
+    pub fn at(text: &str, access: Option<Access>) -> Result<Coordinator, InvalidAddress> {
+        let security = match (text.starts_with("https://"), access) {
+            (true, Some(access)) => Security::Known(access),
+            (true, None) => {
+                return Err(InvalidAddress {
+                    text: text.to_owned(),
+                    reason: "TLS needs the agent's certificate".to_owned(),
+                });
+            }
+            (false, _) => Security::Plain,
+        };
+        Coordinator::with(text, security)
+    }
+
+    /// Parses the address `https://HOST:PORT` of a coordinator, to which no certificate is shown.
+    pub fn anonymous(text: &str, config: Arc<ClientConfig>) -> Result<Coordinator, InvalidAddress> {
+        Coordinator::with(text, Security::Anonymous(config))
+    }
+
+    fn with(text: &str, security: Security) -> Result<Coordinator, InvalidAddress> {
         let invalid = |reason: &str| InvalidAddress {
             text: text.to_owned(),
             reason: reason.to_owned(),
         };
-        let (is_unix, is_http) = (text.starts_with("unix:"), text.starts_with("http://"));
-        if text.starts_with("https:") {
-            return Err(invalid("TLS isn't supported yet"));
-        } else if text == "unix:" {
+        let (is_unix, is_plain) = (text.starts_with("unix:"), text.starts_with("http://"));
+        let is_secured = text.starts_with("https://");
+        if text == "unix:" {
             return Err(invalid("the path is empty"));
-        } else if !is_unix && !is_http {
+        } else if !is_unix && !is_plain && !is_secured {
             return Err(invalid("it has no scheme"));
         }
-        let endpoint =
-            Endpoint::from_shared(text.to_owned()).map_err(|e| invalid(&e.to_string()))?;
-        if endpoint.uri().host().is_none() && is_http {
+        // TLS is made by the connector: for the endpoint itself, all addresses are plain.
+        let plain = match text.strip_prefix("https://") {
+            Some(rest) => format!("http://{rest}"),
+            None => text.to_owned(),
+        };
+        let endpoint = Endpoint::from_shared(plain).map_err(|e| invalid(&e.to_string()))?;
+        if endpoint.uri().host().is_none() && !is_unix {
             return Err(invalid("it has no host"));
         }
         Ok(Coordinator {
@@ -58,12 +106,35 @@ impl Coordinator {
                 .http2_keep_alive_interval(Duration::from_secs(5))
                 .keep_alive_timeout(Duration::from_secs(5))
                 .keep_alive_while_idle(true),
+            security,
+        })
+    }
+
+    /// Opens a connection.
+    pub async fn channel(&self) -> Result<Channel, Unreachable> {
+        self.connect(&self.endpoint).await
+    }
+
+    #[tracing::instrument(name = "connect", skip_all)]
+    async fn connect(&self, endpoint: &Endpoint) -> Result<Channel, Unreachable> {
+        let endpoint = endpoint.clone();
+        Ok(match &self.security {
+            Security::Plain => channel::connect(endpoint).await?,
+            Security::Known(access) => {
+                let access = access.clone();
+                let config = move || access.config().map_err(io::Error::other);
+                tls::connect(endpoint, config).await?
+            }
+            Security::Anonymous(config) => {
+                let config = config.clone();
+                tls::connect(endpoint, move || Ok(config.clone())).await?
+            }
         })
     }
 
     /// Opens a connection for control messages.
     pub async fn control(&self) -> Result<AgentLinkClient<Channel>, Unreachable> {
-        let channel = connect(&self.endpoint).await?;
+        let channel = self.channel().await?;
         Ok(AgentLinkClient::new(channel)
             .max_decoding_message_size(TO_AGENT_BYTES)
             .max_encoding_message_size(FROM_AGENT_BYTES))
@@ -76,7 +147,7 @@ impl Coordinator {
             .clone()
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(STREAM_WINDOW_BYTES * 2);
-        Ok(AgentLinkClient::new(connect(&endpoint).await?)
+        Ok(AgentLinkClient::new(self.connect(&endpoint).await?)
             .max_decoding_message_size(LOG_MESSAGE_BYTES))
     }
 
@@ -128,12 +199,10 @@ enum FetchFault {
     File(#[from] std::io::Error),
 }
 
-#[tracing::instrument(name = "connect", skip_all)]
-async fn connect(endpoint: &Endpoint) -> Result<Channel, Unreachable> {
-    Ok(channel::connect(endpoint.clone()).await?)
-}
-
 fn cause(error: &transport::Error) -> String {
+    if let Some(explained) = tls::explain(error) {
+        return explained;
+    }
     // The cause is more specific than "transport error".
     let source = std::error::Error::source(error).map(ToString::to_string);
     source.unwrap_or_else(|| error.to_string())
@@ -166,7 +235,9 @@ mod tests {
             "http://",
             "http:",
         ] {
-            let error = Coordinator::at(bad).map(|_| ()).map_err(|e| e.to_string());
+            let error = Coordinator::at(bad, None)
+                .map(|_| ())
+                .map_err(|e| e.to_string());
             assert!(error.is_err_and(|text| text.contains("unix:PATH")), "{bad}");
         }
         for good in [
@@ -174,7 +245,12 @@ mod tests {
             "http://[::1]:7100",
             "unix:/run/phalanx.sock",
         ] {
-            assert!(Coordinator::at(good).is_ok(), "{good}");
+            assert!(Coordinator::at(good, None).is_ok(), "{good}");
         }
+        let access = Access::Enrolled {
+            file: "credentials.json".into(),
+            ca: String::new(),
+        };
+        assert!(Coordinator::at("https://localhost:7100", Some(access)).is_ok());
     }
 }

@@ -183,6 +183,9 @@ fn unanswered(status: &Status) -> Ended {
 fn refused(code: Code) -> bool {
     matches!(
         code,
-        Code::FailedPrecondition | Code::InvalidArgument | Code::PermissionDenied
+        Code::FailedPrecondition
+            | Code::InvalidArgument
+            | Code::PermissionDenied
+            | Code::Unauthenticated
     )
 }

@@ -6,11 +6,13 @@ use super::exit;
 use super::policy;
 use super::rules::file;
 use crate::config::place::STATE_DIR;
-use crate::config::server::COORDINATOR;
+use crate::config::server::{CA, COORDINATOR};
 use crate::config::{Settings, fleet};
 use crate::demo;
 use crate::local;
 use phalanx_agent::command::AgentArgs;
+use phalanx_agent::supervisor::StartError;
+use phalanx_shared::error_code::ErrorCode;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -21,6 +23,8 @@ const TRACE_WITHIN: Duration = Duration::from_secs(2);
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:
+  phalanx agent --coordinator https://10.0.0.5:7180 --enrol @token    the first time (phalanx token create agent)
+  phalanx agent --coordinator https://10.0.0.5:7180                   from then on
   phalanx agent --coordinator http://10.0.0.5:7180 --label gpu --slots 8
   phalanx agent --coordinator http://10.0.0.5:7180 --allow run
   phalanx agent --policy runner.toml policy")]
@@ -47,7 +51,7 @@ pub async fn run(args: Args, context: &Context) -> Result<u8, CliError> {
     let coordinator = context.settings.get(&COORDINATOR);
     if coordinator.is_empty() {
         return Err(CliError::usage("an agent of which coordinator?")
-            .with_help("phalanx agent --coordinator http://HOST:PORT"));
+            .with_help("phalanx agent --coordinator https://HOST:PORT"));
     }
     let state_dir = context.settings.get(&STATE_DIR);
     let own = std::env::current_exe()
@@ -60,7 +64,13 @@ pub async fn run(args: Args, context: &Context) -> Result<u8, CliError> {
     if let Some(tracer) = &context.tracer {
         tracer.finish(TRACE_WITHIN).await;
     }
-    let code = ended.map_err(|error| CliError::errored(error.to_string()))?;
+    let code = ended.map_err(|error| {
+        let failed = CliError::errored(error.to_string());
+        match error {
+            StartError::Enrol(_) => failed.explained_by(ErrorCode::Identity),
+            _ => failed,
+        }
+    })?;
     Ok(if code == ExitCode::SUCCESS {
         exit::OK
     } else {
@@ -87,6 +97,7 @@ fn configured(mut args: AgentArgs, settings: &Settings) -> AgentArgs {
     if args.rules.is_none() {
         args.policy = args.policy.or_else(|| file(settings));
     }
+    args.ca = settings.get(&CA);
     args.docker = args.docker.or_else(|| Some(local::of_agents(settings)));
     args
 }

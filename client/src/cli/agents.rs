@@ -2,7 +2,7 @@
 
 use super::error::CliError;
 use super::runs::Format;
-use super::{Context, connect, exit, say};
+use super::{Context, connect, exit, identities, say};
 use phalanx_proto::v1::{self, AgentState, AgentSummary, Resources};
 use phalanx_report::style::Tone;
 use phalanx_report::table::Table;
@@ -12,14 +12,28 @@ use serde_json::json;
 
 /// List agents: labels, slots, reservations, when each was last heard
 #[derive(clap::Args, Clone, Debug)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// Output format
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
 }
 
+#[derive(clap::Subcommand, Clone, Debug)]
+enum Command {
+    Identities(identities::List),
+    Revoke(identities::Revoke),
+}
+
 /// Runs the command.
 pub async fn run(args: Args, context: &Context) -> Result<u8, CliError> {
+    match args.command {
+        None => {}
+        Some(Command::Identities(args)) => return identities::list(args, context).await,
+        Some(Command::Revoke(args)) => return identities::revoke(args, context).await,
+    }
     let connection = connect::to_coordinator(context).await?;
     let answer = connection
         .client()

@@ -5,7 +5,7 @@ use super::error::CliError;
 use super::runs::Format;
 use super::token::here_at;
 use super::{Context, exit, say};
-use crate::config::server::COORDINATOR;
+use crate::config::server::{CA, COORDINATOR};
 use crate::credential::Authorized;
 use phalanx_coordinator::access::audit::{Audit, Check, Entry, Happened};
 use phalanx_proto::v1::access_client::AccessClient;
@@ -167,7 +167,7 @@ impl Log {
             return Ok(Log::Here(here_at(context).await?.audit().clone()));
         }
         let credential = connect::credential(&context.settings, &url)?;
-        let Reached(channel) = connect::reach(&url).await?;
+        let Reached(channel) = connect::reach(&url, &context.settings.get(&CA)).await?;
         Ok(Log::Remote(credential.access_client(channel)))
     }
 

@@ -7,12 +7,13 @@ use super::secrets::{self, Given};
 use crate::config::Settings;
 use crate::config::fleet;
 use crate::config::place::STATE_DIR;
-use crate::config::server::{CANCEL_GRACE_S, COORDINATOR, NAMESPACE};
+use crate::config::server::{CA, CANCEL_GRACE_S, COORDINATOR, NAMESPACE};
 use crate::credential::{Client, Credential, TokenFile, VARIABLE, is_private};
 use crate::local::{self, LocalRun, Look};
 use nix::sys::resource::{Resource, getrlimit};
 use phalanx_coordinator::serve::web;
 use phalanx_proto::channel;
+use phalanx_proto::tls::{self, Trust};
 use phalanx_proto::v1::{GcRequest, GcResponse, ListRunsRequest, RunSummary};
 use phalanx_shared::error_code::ErrorCode;
 use phalanx_shared::id::RunId;
@@ -153,46 +154,77 @@ pub fn credential(settings: &Settings, address: &str) -> Result<Credential, CliE
     })
 }
 
-/// Connects to the coordinator at an address: `http://HOST:PORT`, `HOST:PORT` or `unix:PATH`.
+/// Connects to the coordinator at an address: `https://HOST:PORT`, `http://HOST:PORT`, `HOST:PORT` or `unix:PATH`.
 pub async fn remote(settings: &Settings, address: &str) -> Result<Connection, CliError> {
     let credential = credential(settings, address)?;
-    let Reached(channel) = reach(address).await?;
+    let Reached(channel) = reach(address, &settings.get(&CA)).await?;
     Ok(Connection {
         client: credential.client(channel),
         held: Held::Nothing,
     })
 }
 
-/// Connects to a coordinator without a credential.
-pub async fn reach(address: &str) -> Result<Reached, CliError> {
+/// Connects to a coordinator without a credential. `ca` says what one with TLS is known by.
+pub async fn reach(address: &str, ca: &str) -> Result<Reached, CliError> {
+    if address.starts_with("https://") {
+        return Ok(Reached(secured(address, ca).await?));
+    }
     let channel = match address.strip_prefix("unix:") {
         Some(path) => unix(Path::new(path)).await,
         None => tcp(address).await,
     };
-    let channel = channel.map_err(|why| {
-        let message = format!("can't reach the coordinator {address}: {why}");
-        CliError::errored(message)
-            .with_help("is it running?")
-            .explained_by(ErrorCode::Unreachable)
+    Ok(Reached(channel.map_err(|why| unreachable(address, &why))?))
+}
+
+fn unreachable(address: &str, why: &str) -> CliError {
+    let message = format!("can't reach the coordinator {address}: {why}");
+    CliError::errored(message)
+        .with_help("is it running?")
+        .explained_by(ErrorCode::Unreachable)
+}
+
+async fn secured(address: &str, ca: &str) -> Result<Channel, CliError> {
+    let known = |error: CliError| error.explained_by(ErrorCode::Certificate);
+    if ca.is_empty() {
+        let message = format!("what is the coordinator {address} known by?");
+        return Err(known(CliError::usage(message).with_help(
+            "set `ca` to the fingerprint that `phalanx serve` prints, or to its CA's file: --ca sha256:…",
+        )));
+    }
+    let trust = Trust::named(ca).map_err(|error| known(CliError::usage(format!("ca: {error}"))))?;
+    let config = tls::client(trust, None);
+    let config = config.map_err(|error| known(CliError::usage(format!("ca: {error}"))))?;
+    // TLS is made by the connector: for the endpoint itself, the address is plain.
+    let endpoint = endpoint(&address.replacen("https://", "http://", 1))
+        .map_err(|why| unreachable(address, &why))?;
+    let connected = tls::connect(endpoint, move || Ok(config.clone())).await;
+    let channel = connected.map_err(|error| match tls::explain(&error) {
+        Some(why) => known(CliError::errored(format!(
+            "can't reach the coordinator {address}: {why}"
+        ))),
+        None => unreachable(address, &causes(&error)),
     })?;
-    Ok(Reached(channel))
+    greet(channel.clone())
+        .await
+        .map_err(|why| unreachable(address, &why))?;
+    Ok(channel)
+}
+
+fn endpoint(address: &str) -> Result<Endpoint, String> {
+    let endpoint = Endpoint::from_shared(address.to_owned())
+        .map_err(|error| format!("not an address: {}", causes(&error)))?;
+    Ok(endpoint
+        .connect_timeout(CONNECT_TIMEOUT)
+        .http2_keep_alive_interval(Duration::from_secs(20)))
 }
 
 async fn tcp(address: &str) -> Result<Channel, String> {
-    if address.starts_with("https://") {
-        return Err("TLS isn't supported yet: write http://".to_owned());
-    }
     let with_scheme = if address.contains("://") {
         address.to_owned()
     } else {
         format!("http://{address}")
     };
-    let endpoint = Endpoint::from_shared(with_scheme)
-        .map_err(|error| format!("not an address: {}", causes(&error)))?;
-    let endpoint = endpoint
-        .connect_timeout(CONNECT_TIMEOUT)
-        .http2_keep_alive_interval(Duration::from_secs(20));
-    let channel = channel::connect(endpoint)
+    let channel = channel::connect(endpoint(&with_scheme)?)
         .await
         .map_err(|error| causes(&error))?;
     greet(channel.clone()).await?;
@@ -248,7 +280,7 @@ pub async fn to_coordinator(context: &Context) -> Result<Connection, CliError> {
     if address.is_empty() {
         let message = "which coordinator? Local runs bring their agents with them";
         return Err(
-            CliError::usage(message).with_help("phalanx --coordinator http://HOST:PORT agents")
+            CliError::usage(message).with_help("phalanx --coordinator https://HOST:PORT agents")
         );
     }
     remote(&context.settings, &address).await
@@ -499,20 +531,22 @@ mod tests {
 
     #[tokio::test]
     async fn a_coordinator_that_is_not_there_is_named_with_the_cause() {
-        let error = reach("127.0.0.1:1").await.err().unwrap();
+        let error = reach("127.0.0.1:1", "").await.err().unwrap();
         assert!(
             error.message.contains("127.0.0.1:1") && error.message.contains("refused"),
             "{error}"
         );
-        let error = reach("unix:/no/such/socket").await.err().unwrap();
+        let error = reach("unix:/no/such/socket", "").await.err().unwrap();
         assert!(error.message.contains("No such file"), "{error}");
         assert!(
-            reach("http://[broken")
+            reach("http://[broken", "")
                 .await
                 .err()
                 .unwrap()
                 .message
                 .contains("not an address")
         );
+        let error = reach("https://127.0.0.1:1", "").await.err().unwrap();
+        assert!(error.help.unwrap().contains("--ca sha256:"));
     }
 }

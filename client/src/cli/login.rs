@@ -3,7 +3,7 @@
 use super::connect::{self, Reached};
 use super::error::CliError;
 use super::{Context, exit, say};
-use crate::config::server::COORDINATOR;
+use crate::config::server::{CA, COORDINATOR};
 use crate::credential::{Credential, FileError, TokenFile, VARIABLE, is_private, key};
 use console::Term;
 use phalanx_proto::v1;
@@ -63,7 +63,7 @@ pub async fn run(args: Args, context: &Context) -> Result<u8, CliError> {
     };
     let credential = Credential::new(Some(&token), "");
     let credential = credential.ok_or_else(|| CliError::usage("this isn't a token"))?;
-    let who = who(&url, credential).await?;
+    let who = who(&url, credential, context).await?;
     if !who.controlled {
         let message = format!("{url} asks for no tokens: there is nothing to log in to");
         return Err(CliError::usage(message)
@@ -104,7 +104,7 @@ async fn status(args: &Args, context: &Context, file: &TokenFile) -> Result<u8, 
         return Ok(exit::OK);
     };
     let credential = connect::credential(&context.settings, &url)?;
-    let who = who(&url, credential).await?;
+    let who = who(&url, credential, context).await?;
     let text = match who.controlled {
         true => format!("{}: {}\n", key(&url), allowed(&who)),
         false => format!("{}: no tokens are asked for\n", key(&url)),
@@ -124,8 +124,12 @@ fn url(given: Option<&str>, context: &Context) -> Result<String, CliError> {
 }
 
 /// Asks a coordinator what a token allows.
-async fn who(url: &str, credential: Credential) -> Result<v1::WhoAmIResponse, CliError> {
-    let Reached(channel) = connect::reach(url).await?;
+async fn who(
+    url: &str,
+    credential: Credential,
+    context: &Context,
+) -> Result<v1::WhoAmIResponse, CliError> {
+    let Reached(channel) = connect::reach(url, &context.settings.get(&CA)).await?;
     let mut client = credential.access_client(channel);
     Ok(client.who_am_i(v1::WhoAmIRequest {}).await?.into_inner())
 }

@@ -2,7 +2,7 @@
 
 use super::error::CliError;
 use super::explain::PAGES as PAGES_OF_ERRORS;
-use super::interrupt::Interrupts;
+use super::interrupt::{Interrupts, Stop};
 use super::{Context, exit, say, secrets};
 use crate::config::place::STATE_DIR;
 use crate::config::server::{
@@ -10,19 +10,23 @@ use crate::config::server::{
     ARTIFACT_RUN_MIB, ATTEMPT_MARGIN_S, CANCEL_GRACE_S, DATABASE, HEARTBEAT_MS, HTTP,
     KEEP_RUNS_DAYS, LABEL_LIMITS, LEASE_MARGIN_S, LEASE_S, LISTEN, LOG_AGENT_MIB, LOG_ATTEMPT_MIB,
     LOG_RESERVE_MIB, PAGES, POOLS, RECONNECT_WITHIN_S, RESET_GRACE_S, SECRETS_DIR, SUBMISSIONS_MIB,
-    TAKEOVER_S,
+    TAKEOVER_S, TLS_AGENT_S, TLS_CERT, TLS_CLIENT_CA, TLS_CLUSTER, TLS_KEY, TLS_LOOPBACK,
+    TLS_NAMES,
 };
 use crate::config::{Flag, Setting, Settings};
 use phalanx_coordinator::dispatch::artifacts::Limits as ArtifactLimits;
 use phalanx_coordinator::dispatch::core::Settings as SessionSettings;
 use phalanx_coordinator::dispatch::logs::store::Limits as LogLimits;
+use phalanx_coordinator::identity::{self, Identities};
 use phalanx_coordinator::journal::{Lead, PostgresStore, Store};
-use phalanx_coordinator::serve::server::{self, Listener};
+use phalanx_coordinator::serve::clients::Clients;
+use phalanx_coordinator::serve::server::{self, Listener, StartError};
 use phalanx_coordinator::serve::web;
 use phalanx_coordinator::supervisor;
 use phalanx_shared::error_code::ErrorCode;
+use phalanx_shared::identity::is_name;
 use phalanx_shared::namespace::Namespace;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -40,8 +44,8 @@ const BACKLOG: u32 = 4_096;
 Examples:
   phalanx serve                                     for this machine only, on 127.0.0.1:7180
   phalanx serve --access                            ask clients for tokens: docs/security.md
-  phalanx serve --listen 10.0.0.5:7180 --insecure   for a trusted network (phalanx explain PHX0002)
-  phalanx agent --coordinator http://10.0.0.5:7180  on each runner
+  phalanx serve --listen 0.0.0.0:7180               for a fleet, by TLS; agents need tokens (phalanx token create agent)
+  phalanx serve --listen 10.0.0.5:7180 --insecure   without TLS, for a trusted network (phalanx explain PHX0002)
   phalanx serve --database postgres://phalanx@db/phalanx   with a standby that names the same database and directory
   phalanx serve --file ci.phx                       pages of an exported run")]
 pub struct Args {
@@ -57,11 +61,14 @@ pub struct Args {
     /// Ask clients for tokens and check their roles; the first start makes a token for an administrator
     #[arg(long)]
     access: bool,
-    /// Allow other machines to connect without encryption, and without tokens unless --access
+    /// Speak TLS on loopback addresses too, with identities for agents; on other addresses it always does
+    #[arg(long, conflicts_with = "insecure")]
+    tls: bool,
+    /// Allow other machines to connect without TLS: whoever reaches the port is an agent, and clients need no tokens unless --access
     #[arg(long)]
     insecure: bool,
     /// Only show the pages of a run that `phalanx export` wrote; no coordinator runs
-    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath, conflicts_with_all = ["listen", "insecure", "database", "access"])]
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath, conflicts_with_all = ["listen", "insecure", "tls", "database", "access"])]
     file: Option<PathBuf>,
 }
 
@@ -73,7 +80,9 @@ impl Args {
             Some(Flag { key, name, value })
         };
         let access = self.access.then(|| "true".to_owned());
+        let tls = self.tls.then(|| "true".to_owned());
         let flags = [
+            flag(TLS_LOOPBACK.key, "--tls", &tls),
             flag(LISTEN.key, "--listen", &self.listen),
             flag(HTTP.key, "--http", &self.http),
             flag(DATABASE.key, "--database", &self.database),
@@ -90,10 +99,12 @@ pub async fn run(args: Args, context: &Context) -> Result<u8, CliError> {
     if let Some(file) = &args.file {
         return show(file, &settings.get(&HTTP)).await;
     }
-    let address = address(&settings.get(&LISTEN), args.insecure)?;
+    let secured = |address: &SocketAddr| speaks_tls(address, args.insecure, settings);
+    let listen_at = address(&settings.get(&LISTEN))?;
+    let calls_secured = secured(&listen_at)?;
     let http = match settings.get(&HTTP).as_str() {
         "" => None,
-        text => Some(self::address(text, args.insecure)?),
+        text => Some(address(text)?),
     };
     let mut interrupts = Interrupts::listen()?;
     let directory = settings.get(&STATE_DIR).join("coordinator");
@@ -111,7 +122,7 @@ pub async fn run(args: Args, context: &Context) -> Result<u8, CliError> {
         },
     };
     // Only whoever leads listens: that is how clients and agents find it among several addresses.
-    let (listener, bound) = bind(address)?;
+    let (listener, bound) = bind(listen_at)?;
     let http = http.map(bind).transpose()?;
     let reached = |address: &SocketAddr| !address.ip().to_canonical().is_loopback();
     let from_afar = reached(&bound) || http.as_ref().is_some_and(|(_, bound)| reached(bound));
@@ -120,16 +131,49 @@ pub async fn run(args: Args, context: &Context) -> Result<u8, CliError> {
         false => from_afar && !args.insecure,
     };
     let token_file = directory.join(FIRST_TOKEN);
+    let pages_secured = match &http {
+        Some((_, bound)) => secured(bound)?,
+        None => false,
+    };
+    let tls = match calls_secured || pages_secured {
+        true => Some(tls_settings(settings, &directory, bound)?),
+        false => None,
+    };
     let options = server::Options {
         access,
         store: store.clone().map(|store| store as Arc<dyn Store>),
+        tls,
+        // Without tokens nothing tells who a client is.
+        clients: match calls_secured && reached(&bound) && !access {
+            true => Clients::ThisMachine,
+            false => Clients::Anywhere,
+        },
         ..options(context, directory)?
     };
-    let server = server::start(options, Listener::Tcp(listener)).await;
-    let server = server.map_err(|error| CliError::errored(error.to_string()))?;
+    let listener = match calls_secured {
+        true => Listener::Tls(listener),
+        false => Listener::Tcp(listener),
+    };
+    let server = server::start(options, listener).await;
+    let server = server.map_err(|error| {
+        let failed = CliError::errored(error.to_string());
+        match error {
+            StartError::Journal(_) => failed,
+            StartError::Tls(_) | StartError::NoSettings => {
+                failed.explained_by(ErrorCode::Certificate)
+            }
+        }
+    })?;
+    let scheme = if calls_secured { "https" } else { "http" };
     say::to_stderr(&format!(
-        "coordinator at http://{bound}: phalanx agent --coordinator http://{bound}\n"
+        "coordinator at {scheme}://{bound}: phalanx agent --coordinator {scheme}://{bound}\n"
     ));
+    if let Some(identities) = server.identities() {
+        let fingerprint = identities.fingerprint();
+        let file = identities.ca_file();
+        let file = file.map_or_else(String::new, |file| format!(" ({})", file.display()));
+        say::to_stderr(&format!("known by --ca {fingerprint}{file}\n"));
+    }
     if let Some(token) = server
         .first_admin()
         .await
@@ -137,7 +181,7 @@ pub async fn run(args: Args, context: &Context) -> Result<u8, CliError> {
     {
         keep_first(&token, &token_file)?;
         say::to_stderr(&format!(
-            "the first administrator's token is in {}: phalanx login http://{bound} --token-file {}\n",
+            "the first administrator's token is in {}: phalanx login {scheme}://{bound} --token-file {}\n",
             token_file.display(),
             token_file.display()
         ));
@@ -147,8 +191,9 @@ pub async fn run(args: Args, context: &Context) -> Result<u8, CliError> {
             actions: web::Actions::ALL,
             explained: PAGES_OF_ERRORS,
         });
-        say::to_stderr(&told(bound, pages.is_some(), access));
-        server.observe(listener, pages);
+        let scheme = if pages_secured { "https" } else { "http" };
+        say::to_stderr(&told(scheme, bound, pages.is_some(), access));
+        server.observe(listener, pages, pages_secured);
     }
     let deposed = async {
         match &store {
@@ -157,7 +202,7 @@ pub async fn run(args: Args, context: &Context) -> Result<u8, CliError> {
         }
     };
     tokio::select! {
-        _ = interrupts.next() => {
+        () = stopped(&mut interrupts, server.identities()) => {
             say::to_stderr("stopping: open runs continue at the next start\n");
             server.stop().await;
             Ok(exit::OK)
@@ -231,11 +276,98 @@ fn files_id(directory: &Path) -> std::io::Result<String> {
     }
 }
 
+/// Waits for a signal that requests a stop. SIGHUP does at a terminal, which is closed then; elsewhere certificates are
+/// read again, if there are some.
+async fn stopped(interrupts: &mut Interrupts, identities: Option<&Identities>) {
+    let at_terminal = std::io::stdin().is_terminal();
+    loop {
+        let (stop, identities) = (interrupts.next().await, identities.cloned());
+        match identities.filter(|_| stop == Stop::Hangup && !at_terminal) {
+            // It reads files. Its errors are logged.
+            Some(identities) => {
+                let _ = tokio::task::spawn_blocking(move || identities.reload()).await;
+            }
+            None => return,
+        }
+    }
+}
+
+/// Returns whether a port speaks TLS: always if other machines can reach it, unless it was said otherwise.
+fn speaks_tls(address: &SocketAddr, insecure: bool, settings: &Settings) -> Result<bool, CliError> {
+    let given = [&TLS_CERT, &TLS_CLIENT_CA];
+    if insecure && let Some(set) = given.iter().find(|set| !settings.get(**set).is_empty()) {
+        let message = format!("--insecure means no TLS, and `{}` is set", set.key);
+        return Err(CliError::usage(message)
+            .with_help("leave one of them out")
+            .explained_by(ErrorCode::Insecure));
+    }
+    let reached = !address.ip().to_canonical().is_loopback();
+    Ok(settings.get(&TLS_LOOPBACK) || (reached && !insecure))
+}
+
+/// Returns the settings of TLS for a coordinator that listens at an address.
+pub(super) fn tls_settings(
+    settings: &Settings,
+    directory: &Path,
+    bound: SocketAddr,
+) -> Result<identity::Settings, CliError> {
+    let wrong = |message: String, help: &str| {
+        CliError::usage(message)
+            .with_help(help)
+            .explained_by(ErrorCode::Setting)
+    };
+    let path = |setting| match settings.get::<String>(setting) {
+        path if path.is_empty() => Ok(None),
+        path => std::path::absolute(&path).map(Some).map_err(|error| {
+            wrong(
+                format!("`{}`: {error}", setting.key),
+                "write the path of a PEM file",
+            )
+        }),
+    };
+    let cluster = settings.get(&TLS_CLUSTER);
+    if !is_name(&cluster) {
+        return Err(wrong(
+            format!("`serve.tls.cluster` is {cluster:?}"),
+            "use letters, digits, `.`, `_` and `-`, at most 64",
+        ));
+    }
+    let server = match (path(&TLS_CERT)?, path(&TLS_KEY)?) {
+        (Some(certificate), Some(key)) => Some((certificate, key)),
+        (None, None) => None,
+        _ => {
+            return Err(wrong(
+                "one of `serve.tls.cert` and `serve.tls.key` is set, and the other isn't"
+                    .to_owned(),
+                "set both, or none for a certificate of the coordinator's own CA",
+            ));
+        }
+    };
+    let mut names = settings.get(&TLS_NAMES);
+    names.extend(["localhost", "127.0.0.1", "::1"].map(str::to_owned));
+    if !bound.ip().is_unspecified() {
+        names.push(bound.ip().to_canonical().to_string());
+    }
+    names.push(phalanx_agent::machine::name());
+    names.sort_unstable();
+    names.dedup();
+    Ok(identity::Settings {
+        cluster,
+        names,
+        external: identity::External {
+            server,
+            client_ca: path(&TLS_CLIENT_CA)?,
+        },
+        agent_lasts: Duration::from_secs(settings.get(&TLS_AGENT_S)),
+        directory: directory.join("tls"),
+    })
+}
+
 /// Shows the pages of an exported run until Ctrl-C.
 async fn show(file: &Path, http: &str) -> Result<u8, CliError> {
     let mut interrupts = Interrupts::listen()?;
     let look = crate::local::open_file(file).await?;
-    let (listener, bound) = bind(address(http, false)?)?;
+    let (listener, bound) = bind(address(http)?)?;
     say::to_stderr(&format!("pages at http://{bound}/runs/{}\n", look.run()));
     let stop = CancellationToken::new();
     let serving = look.serve(listener, PAGES_OF_ERRORS, stop.clone());
@@ -267,10 +399,10 @@ fn keep_first(token: &str, path: &Path) -> Result<(), CliError> {
 }
 
 /// Returns what the HTTP side has to offer.
-fn told(bound: SocketAddr, pages: bool, access: bool) -> String {
-    let metrics = format!("metrics at http://{bound}/metrics\n");
+fn told(scheme: &str, bound: SocketAddr, pages: bool, access: bool) -> String {
+    let metrics = format!("metrics at {scheme}://{bound}/metrics\n");
     match (pages, access || bound.ip().to_canonical().is_loopback()) {
-        (true, true) => format!("pages at http://{bound}/\n{metrics}"),
+        (true, true) => format!("pages at {scheme}://{bound}/\n{metrics}"),
         (true, false) => format!(
             "no pages: {bound} can be reached by other machines, and pages have buttons and no passwords; --http 127.0.0.1:7181 or --access serves them\n{metrics}"
         ),
@@ -375,42 +507,65 @@ fn options(context: &Context, directory: PathBuf) -> Result<server::Options, Cli
     })
 }
 
-/// Returns the address, or an error if it may not be listened on.
-fn address(text: &str, insecure: bool) -> Result<SocketAddr, CliError> {
-    let address: SocketAddr = text.parse().map_err(|_| {
+/// Parses an address to listen on.
+fn address(text: &str) -> Result<SocketAddr, CliError> {
+    text.parse().map_err(|_| {
         CliError::usage(format!("{text}: not an address and port"))
             .with_help("write 127.0.0.1:7180 or [::1]:7180")
             .explained_by(ErrorCode::Listen)
-    })?;
-    if !address.ip().to_canonical().is_loopback() && !insecure {
-        let message = format!(
-            "{address} can be reached by other machines, and the protocol has no passwords"
-        );
-        return Err(CliError::usage(message)
-            .with_help("put TLS in front of it, or pass --insecure")
-            .explained_by(ErrorCode::Insecure));
-    }
-    Ok(address)
+    })
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::config::{Layers, Machine};
+
+    fn settings(flags: &[(&'static str, &str)]) -> Settings {
+        let flags = flags.iter().map(|(key, value)| Flag {
+            key,
+            name: "--flag",
+            value: (*value).to_owned(),
+        });
+        let layers = Layers {
+            flags: flags.collect(),
+            ..Layers::default()
+        };
+        Settings::load(&layers, Machine::here()).unwrap()
+    }
 
     #[test]
-    fn only_this_machine_is_served_unless_told_otherwise() {
-        assert!(address("127.0.0.1:7180", false).is_ok());
-        assert!(address("[::1]:0", false).is_ok());
-        assert!(
-            address("0.0.0.0:7180", false)
-                .unwrap_err()
-                .help
-                .unwrap()
-                .contains("--insecure")
-        );
-        assert!(address("0.0.0.0:7180", true).is_ok());
-        assert!(address("localhost", false).is_err());
+    fn other_machines_are_served_by_tls_unless_told_otherwise() {
+        let by_tls = |text: &str, insecure, flags: &[(&'static str, &str)]| {
+            let settings = settings(flags);
+            speaks_tls(&address(text).unwrap(), insecure, &settings)
+        };
+        for loopback in ["127.0.0.1:7180", "[::1]:0", "[::ffff:127.0.0.1]:1"] {
+            assert!(!by_tls(loopback, false, &[]).unwrap(), "{loopback}");
+        }
+        assert!(by_tls("127.0.0.1:1", false, &[("serve.tls.loopback", "true")]).unwrap());
+        for reached in ["0.0.0.0:7180", "[::]:7180", "192.0.2.1:1"] {
+            assert!(by_tls(reached, false, &[]).unwrap(), "{reached}");
+            assert!(!by_tls(reached, true, &[]).unwrap(), "{reached}");
+        }
+        let both = by_tls("0.0.0.0:1", true, &[("serve.tls.cert", "a.pem")]);
+        assert!(both.unwrap_err().message.contains("serve.tls.cert"));
+        assert!(address("localhost").is_err());
+    }
+
+    #[test]
+    fn half_a_certificate_and_a_cluster_that_is_no_name_are_refused() {
+        let bound = address("10.0.0.5:7180").unwrap();
+        let of = |flags: &[(&'static str, &str)]| {
+            tls_settings(&settings(flags), Path::new("/state"), bound)
+        };
+        let names = of(&[("serve.tls.names", "ci.example")]).unwrap().names;
+        for name in ["10.0.0.5", "127.0.0.1", "ci.example"] {
+            assert!(names.iter().any(|known| known == name), "{names:?}");
+        }
+        assert!(of(&[("serve.tls.key", "a.pem")]).is_err());
+        assert!(of(&[("serve.tls.cluster", "a/b")]).is_err());
     }
 
     #[test]

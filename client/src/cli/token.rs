@@ -4,9 +4,9 @@ use super::connect::{self, Reached};
 use super::error::CliError;
 use super::login::place;
 use super::runs::Format;
-use super::{Context, exit, say};
+use super::{Context, agent_token, exit, say};
 use crate::config::place::STATE_DIR;
-use crate::config::server::COORDINATOR;
+use crate::config::server::{CA, COORDINATOR};
 use crate::credential::Authorized;
 use phalanx_coordinator::access::audit::Happened;
 use phalanx_coordinator::access::core::{Role, Scope};
@@ -64,6 +64,7 @@ struct Create {
 enum Kind {
     /// Make a token for a person or a program that uses the coordinator
     Client(ForClient),
+    Agent(agent_token::Args),
 }
 
 #[derive(clap::Args, Clone, Debug)]
@@ -121,17 +122,19 @@ struct Revoke {
 
 /// Runs the command.
 pub async fn run(args: Args, context: &Context) -> Result<u8, CliError> {
-    let mut tokens = Place::of(context).await?;
     match args.command {
         Command::Create(Create {
+            kind: Kind::Agent(args),
+        }) => agent_token::run(args, context).await,
+        Command::Create(Create {
             kind: Kind::Client(wish),
-        }) => create(&wish, &mut tokens, context).await,
+        }) => create(&wish, &mut Place::of(context).await?, context).await,
         Command::List(List { format }) => {
-            let listed = tokens.list().await?;
+            let listed = Place::of(context).await?.list().await?;
             list(&listed, format, context)
         }
         Command::Revoke(Revoke { id }) => {
-            let token = tokens.revoke(&id).await?;
+            let token = Place::of(context).await?.revoke(&id).await?;
             context.voice.note(&format!(
                 "token {id} ({}) is revoked: what it is used for ends within seconds",
                 clean(&token.name)
@@ -263,7 +266,7 @@ impl Place {
         let url = context.settings.get(&COORDINATOR);
         if !url.is_empty() {
             let credential = connect::credential(&context.settings, &url)?;
-            let Reached(channel) = connect::reach(&url).await?;
+            let Reached(channel) = connect::reach(&url, &context.settings.get(&CA)).await?;
             return Ok(Place::Remote(credential.access_client(channel)));
         }
         Ok(Place::Here(here_at(context).await?))

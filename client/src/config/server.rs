@@ -27,6 +27,70 @@ pub const ACCESS: Setting<bool> = Setting {
     default: |_| false,
 };
 
+/// What a coordinator with TLS is known by.
+pub const CA: Setting<String> = Setting {
+    key: "ca",
+    unit: "",
+    doc: "what the coordinator at https:// is known by: a PEM file with its CA, or sha256: and the fingerprint that `phalanx serve` prints",
+    default: |_| String::new(),
+};
+
+/// Whether loopback addresses have TLS too.
+pub const TLS_LOOPBACK: Setting<bool> = Setting {
+    key: "serve.tls.loopback",
+    unit: "",
+    doc: "whether `phalanx serve` speaks TLS on loopback addresses too; on others it always does, unless --insecure",
+    default: |_| false,
+};
+
+/// Name of the cluster in certificates.
+pub const TLS_CLUSTER: Setting<String> = Setting {
+    key: "serve.tls.cluster",
+    unit: "",
+    doc: "name of the cluster in certificates: agents are phalanx://CLUSTER/agent/ID",
+    default: |_| "phalanx".to_owned(),
+};
+
+/// Names in the coordinator's own certificate.
+pub const TLS_NAMES: Setting<Vec<String>> = Setting {
+    key: "serve.tls.names",
+    unit: "",
+    doc: "further hosts and addresses that the coordinator's own certificate is for, beside those of this machine; only other programs than `phalanx` need them",
+    default: |_| Vec::new(),
+};
+
+/// Certificate of another PKI for the coordinator.
+pub const TLS_CERT: Setting<String> = Setting {
+    key: "serve.tls.cert",
+    unit: "",
+    doc: "PEM file with a certificate of another PKI, and its chain, that `phalanx serve` shows; empty for one of its own CA. Read again when it changes, and on SIGHUP",
+    default: |_| String::new(),
+};
+
+/// Key of that certificate.
+pub const TLS_KEY: Setting<String> = Setting {
+    key: "serve.tls.key",
+    unit: "",
+    doc: "PEM file with the private key of `serve.tls.cert`",
+    default: |_| String::new(),
+};
+
+/// CA of another PKI for agents.
+pub const TLS_CLIENT_CA: Setting<String> = Setting {
+    key: "serve.tls.client_ca",
+    unit: "",
+    doc: "PEM file with the CAs of agents' certificates; empty for the coordinator's own CA, which issues them for tokens",
+    default: |_| String::new(),
+};
+
+/// Life of agents' certificates.
+pub const TLS_AGENT_S: Setting<u64> = Setting {
+    key: "serve.tls.agent_certificate_s",
+    unit: "seconds",
+    doc: "life of an agent's certificate, which is renewed after half of it",
+    default: |_| 86_400,
+};
+
 /// Address and port on which `phalanx serve` listens.
 pub const LISTEN: Setting<String> = Setting {
     key: "serve.listen",

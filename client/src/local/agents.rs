@@ -243,6 +243,7 @@ impl Options {
                 bounds: snapshot::Bounds::of_settings(self.snapshots_mib, self.snapshots_days),
             }),
             stay: Default::default(),
+            access: None,
             mourned: false,
         })
     }

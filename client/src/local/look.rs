@@ -58,7 +58,16 @@ impl Look {
             explained,
         };
         let (handle, logs) = (reader.handle.clone(), reader.logs.clone());
-        http::serve(handle, logs, Access::off(), Some(pages), listener, stop).await
+        http::serve(
+            handle,
+            logs,
+            Access::off(),
+            Some(pages),
+            listener,
+            None,
+            stop,
+        )
+        .await
     }
 
     /// Returns the client.

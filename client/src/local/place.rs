@@ -4,7 +4,7 @@ use super::Error;
 use crate::leftover::Leftover;
 use phalanx_coordinator::journal::{RunHead, SqliteStore, Store};
 use phalanx_coordinator::serve::api::gc::WORKSPACES;
-use phalanx_coordinator::serve::server::{self, Listener, Server, journal_path};
+use phalanx_coordinator::serve::server::{self, Listener, Server, StartError, journal_path};
 use phalanx_coordinator::workspace::Workspaces;
 use phalanx_proto::channel;
 use phalanx_shared::id::RunId;
@@ -115,7 +115,11 @@ impl Place {
             }
             Err(error) => {
                 let _ = std::fs::remove_file(&unnamed);
-                Err(error.into())
+                Err(match error {
+                    StartError::Journal(error) => error.into(),
+                    // A local run has no TLS.
+                    error => Error::Connect(error.to_string()),
+                })
             }
         }
     }

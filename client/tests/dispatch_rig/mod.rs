@@ -158,6 +158,7 @@ impl Rig {
             workspaces: Workspaces::new(place.path().join("packed")),
             heard: Default::default(),
             holders: None,
+            identities: None,
         });
         let router = server::transport().add_service(service);
         let (address, proxy) = if tcp {
@@ -190,7 +191,7 @@ impl Rig {
                 policy: None,
                 ahead: 2,
             },
-            coordinator: Coordinator::at(&address).unwrap(),
+            coordinator: Coordinator::at(&address, None).unwrap(),
             state_dir: place.path().join("agent"),
             cells: Arc::new(script.clone()),
             images: None,

@@ -12,6 +12,7 @@ mod access;
 mod artifacts;
 mod commands;
 mod ephemeral;
+mod identities;
 mod peers;
 mod proxy;
 mod recovery;

@@ -167,15 +167,16 @@ fn what_is_wrong_with_an_address_is_said() {
     let agent = fleet.agent("lost", &url, 1);
     agent.wait_for("is it one?");
     let (code, _, stderr) = fleet.call(&at, &["--coordinator", "https://127.0.0.1:1", "runs"]);
-    assert_eq!(code, Some(3));
-    assert!(stderr.contains("TLS isn't supported yet"), "{stderr}");
+    assert_eq!(code, Some(2));
+    assert!(stderr.contains("known by"), "{stderr}");
     let open = fleet
-        .phalanx(&["serve", "--listen", "0.0.0.0:0"])
+        .phalanx(&["serve", "--listen", "0.0.0.0:0", "--insecure"])
+        .env("PHALANX_SERVE__TLS__CLIENT_CA", "ca.pem")
         .output()
         .unwrap();
     assert_eq!(open.status.code(), Some(2));
     let said = String::from_utf8(open.stderr).unwrap();
-    assert!(said.contains("--insecure"), "{said}");
+    assert!(said.contains("serve.tls.client_ca"), "{said}");
     // First the same database, then also the same port.
     for listen in ["127.0.0.1:0", &at.address.to_string()] {
         let second = fleet

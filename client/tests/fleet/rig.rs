@@ -44,6 +44,8 @@ pub struct Coordinator {
     pub process: Process,
     pub address: SocketAddr,
     pub http: String,
+    /// Fingerprint by which a coordinator with TLS is known.
+    pub known_by: Option<String>,
 }
 
 /// A run of [`GATE`], and its directory.
@@ -143,9 +145,15 @@ impl Fleet {
             let text = &rest[..port];
             text.trim_end_matches(':').to_owned()
         };
+        let known_by = said.split_once("known by --ca ");
+        let known_by = known_by.map(|(_, rest)| rest.split([' ', '\n']).next().unwrap().to_owned());
+        let scheme = if known_by.is_some() { "https" } else { "http" };
         Coordinator {
-            address: after("coordinator at http://").parse().unwrap(),
-            http: after("metrics at http://"),
+            address: after(&format!("coordinator at {scheme}://"))
+                .parse()
+                .unwrap(),
+            http: after(&format!("metrics at {scheme}://")),
+            known_by,
             process,
         }
     }
@@ -201,6 +209,9 @@ impl Fleet {
     /// Runs a client's command to its end.
     pub fn call(&self, at: &Coordinator, arguments: &[&str]) -> (Option<i32>, String, String) {
         let mut command = self.phalanx(arguments);
+        if let Some(fingerprint) = &at.known_by {
+            command.env("PHALANX_CA", fingerprint);
+        }
         let output = command
             .env("PHALANX_COORDINATOR", at.url())
             .output()
@@ -265,7 +276,12 @@ impl Fleet {
 
 impl Coordinator {
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        let scheme = if self.known_by.is_some() {
+            "https"
+        } else {
+            "http"
+        };
+        format!("{scheme}://{}", self.address)
     }
 
     pub async fn channel(&self) -> Channel {

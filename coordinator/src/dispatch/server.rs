@@ -12,6 +12,7 @@ use super::holders::Holders;
 use super::logs::receive;
 use super::logs::store::LogStore;
 use crate::clock::Clock;
+use crate::identity::{Identities, PeerAgent};
 use crate::incoming::{Busy, Visit};
 use crate::metrics::METRICS;
 use crate::workspace::Workspaces;
@@ -30,6 +31,8 @@ use std::time::Duration;
 use tokio::io::AsyncReadExt;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
 use tonic::{Request, Response, Status, Streaming};
 
 /// Messages to one agent that may wait for it to read. A well-behaved agent leaves far fewer unread.
@@ -63,10 +66,39 @@ pub struct Args {
     pub heard: Heard,
     /// File that records across restarts which process is which agent; `None` disables this.
     pub holders: Option<PathBuf>,
+    /// Identities that callers must have; `None` if whoever reaches the port is an agent.
+    pub identities: Option<Identities>,
+}
+
+/// Stands in front of every call of agents, also of those that come later: without an identity nobody gets further. The
+/// agent that calls is in the request's extensions.
+#[derive(Clone)]
+pub struct Admission(Option<Identities>);
+
+impl Interceptor for Admission {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        let Some(identities) = &self.0 else {
+            return Ok(request);
+        };
+        let visit = Visit::of(&request);
+        let presented = visit.as_ref().and_then(Visit::presented);
+        let peer = identities.admit(presented).inspect_err(|refusal| {
+            METRICS.agents_refused.inc();
+            let from = visit.as_ref().map(|visit| visit.address().to_string());
+            tracing::warn!(from, reason = %refusal, "a call was refused");
+        })?;
+        request.extensions_mut().insert(peer);
+        Ok(request)
+    }
+}
+
+/// Returns the authenticated agent of a call; `None` if the coordinator has no identities.
+fn peer<T>(request: &Request<T>) -> Option<PeerAgent> {
+    request.extensions().get::<PeerAgent>().cloned()
 }
 
 /// Starts dispatch and returns its gRPC service. Dispatch runs as long as the channels exist.
-pub fn service(args: Args) -> AgentLinkServer<Service> {
+pub fn service(args: Args) -> InterceptedService<AgentLinkServer<Service>, Admission> {
     let Args {
         settings,
         clock,
@@ -76,6 +108,7 @@ pub fn service(args: Args) -> AgentLinkServer<Service> {
         workspaces,
         heard,
         holders: file,
+        identities,
     } = args;
     let holders = file.as_deref().map(Holders::load).unwrap_or_default();
     if let Some(file) = file {
@@ -108,9 +141,10 @@ pub fn service(args: Args) -> AgentLinkServer<Service> {
         workspaces,
         connections: Arc::default(),
     };
-    AgentLinkServer::new(service)
+    let service = AgentLinkServer::new(service)
         .max_decoding_message_size(FROM_AGENT_BYTES)
-        .max_encoding_message_size(TO_AGENT_BYTES)
+        .max_encoding_message_size(TO_AGENT_BYTES);
+    InterceptedService::new(service, Admission(identities))
 }
 
 /// Returns a server builder with the flow control that byte streams need. The caller adds services and limits.
@@ -145,6 +179,7 @@ impl AgentLink for Service {
     ) -> Result<Response<Self::SessionStream>, Status> {
         let busy = Busy::with(&request)?;
         let from = Visit::of(&request).map(|visit| visit.address());
+        let peer = peer(&request);
         let mut incoming = request.into_inner();
         let refused = |status: &Status| {
             METRICS.agents_refused.inc();
@@ -152,6 +187,7 @@ impl AgentLink for Service {
             tracing::warn!(from, reason = status.message(), "a connection was refused");
         };
         let hello = greeting(&mut incoming).await.inspect_err(refused)?;
+        let hello = granted(hello, peer.as_ref()).inspect_err(refused)?;
         let protocol = agree(&hello).inspect_err(refused)?;
         let connection = self.connections.fetch_add(1, Ordering::Relaxed) + 1;
         let (wire, outgoing) = mpsc::channel(UNREAD);
@@ -178,11 +214,12 @@ impl AgentLink for Service {
         request: Request<Streaming<v1::LogUp>>,
     ) -> Result<Response<Self::LogsStream>, Status> {
         let busy = Busy::with(&request)?;
+        let peer = peer(&request).map(|peer| peer.agent);
         let (wire, outgoing) = mpsc::channel(UNREAD);
         let (gate, logs) = (self.gate.clone(), self.logs.clone());
         tokio::spawn(async move {
             let _busy = busy;
-            receive::serve(gate, logs, request.into_inner(), wire).await;
+            receive::serve(gate, logs, peer, request.into_inner(), wire).await;
         });
         Ok(Response::new(ReceiverStream::new(outgoing)))
     }
@@ -191,8 +228,12 @@ impl AgentLink for Service {
         &self,
         request: Request<v1::Obituary>,
     ) -> Result<Response<v1::Remembered>, Status> {
+        let peer = peer(&request);
         let obituary = Obituary::try_from(request.into_inner())
             .map_err(|error| Status::invalid_argument(error.to_string()))?;
+        if let Some(peer) = peer {
+            peer.is(&obituary.agent)?;
+        }
         tracing::info!(agent = %obituary.agent, instance = obituary.instance, "an agent's process died");
         let told = self.dispatch.tell(obituary).await;
         told.map_err(|_| Status::unavailable("the coordinator is going away"))?;
@@ -231,6 +272,20 @@ async fn greeting(incoming: &mut Streaming<v1::FromAgent>) -> Result<Hello, Stat
         Ok(_) => Err(Status::invalid_argument("the first message isn't a Hello")),
         Err(error) => Err(Status::invalid_argument(error.to_string())),
     }
+}
+
+/// Checks that a Hello is of the authenticated agent. Adds what the agent's token gives it, and refuses what it doesn't.
+fn granted(mut hello: Hello, peer: Option<&PeerAgent>) -> Result<Hello, Status> {
+    let Some(peer) = peer else {
+        return Ok(hello);
+    };
+    peer.is(&hello.agent)?;
+    if let Some(grant) = &peer.grant {
+        let applied = grant.apply(&hello.labels, hello.slots);
+        let applied = applied.map_err(|error| Status::permission_denied(error.to_string()))?;
+        (hello.labels, hello.slots) = applied;
+    }
+    Ok(hello)
 }
 
 /// Returns the highest protocol version that both sides support, or an error that says which side to upgrade.

@@ -13,11 +13,14 @@ use std::path::Path;
 /// `/healthz`.
 pub(super) const AT_START_BYTES: u64 = 2 << 30;
 /// The tables that this version reads and writes.
-const TABLES: [&str; 6] = [
+const TABLES: [&str; 9] = [
     "access_tokens",
     "audit",
+    "certificates",
     "durations",
+    "enrol_tokens",
     "events",
+    "identities",
     "runs",
     "terms",
 ];

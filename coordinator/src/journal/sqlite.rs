@@ -1,6 +1,7 @@
 //! The journal in SQLite: WAL, `synchronous = FULL`, one connection that writes, a few that read.
 
 use super::check;
+use super::database::{Database, written};
 use super::lock::Lock;
 use super::mark::MarkFile;
 use super::rows::{
@@ -187,6 +188,13 @@ impl SqliteStore {
                 }
             }
         });
+    }
+
+    /// Returns the database for tables beside the runs; `None` if the store is open for reading only.
+    pub fn database(&self) -> Option<Database> {
+        self.writer
+            .clone()
+            .map(|writer| Database::new(writer, self.readers.clone()))
     }
 
     /// Returns the path of the database.
@@ -645,20 +653,6 @@ fn event(row: &SqliteRow) -> Result<EventColumns, StoreError> {
         mono_us: number("mono_us")?,
         kind: row.try_get("kind").map_err(read)?,
     })
-}
-
-/// SQLite's result code for a full disk.
-const SQLITE_FULL: i64 = 13;
-
-/// Converts a write error: a conflict with existing rows is final, everything else (disk full, I/O) may pass.
-pub(crate) fn written(error: sqlx::Error) -> StoreError {
-    match &error {
-        sqlx::Error::Database(database) if database.is_unique_violation() => {
-            StoreError::Refused(error.to_string())
-        }
-        _ if check::primary_code(&error) == Some(SQLITE_FULL) => StoreError::Full,
-        _ => StoreError::Unavailable(error.to_string()),
-    }
 }
 
 /// Creates the file if necessary and makes it accessible to its owner only.

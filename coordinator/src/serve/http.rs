@@ -9,7 +9,7 @@ mod scrape;
 use crate::access::core::Role;
 use crate::access::{Access, Caller};
 use crate::dispatch::logs::store::LogStore;
-use crate::incoming::{Guard, Room, Speech, Visit};
+use crate::incoming::{Guard, Room, Secured, Speech, Visit};
 use crate::serve::health::problems;
 use crate::serve::web;
 use crate::serve::web::sessions::Sessions;
@@ -37,6 +37,7 @@ pub async fn serve(
     access: Access,
     pages: Option<web::Options>,
     listener: TcpListener,
+    secured: Option<Secured>,
     stop: CancellationToken,
 ) -> std::io::Result<()> {
     let here = listener.local_addr()?.ip().to_canonical().is_loopback();
@@ -65,7 +66,10 @@ pub async fn serve(
         .merge(pages)
         .layer(from_fn_with_state(door, enter))
         .into_make_service_with_connect_info::<Visit>();
-    let guard = Guard::new(listener, Speech::Http1, Room::here(Speech::Http1));
+    let mut guard = Guard::new(listener, Speech::Http1, Room::here(Speech::Http1));
+    if let Some(secured) = secured {
+        guard = guard.secured(secured);
+    }
     axum::serve(guard, router)
         .with_graceful_shutdown(stop.cancelled_owned())
         .await

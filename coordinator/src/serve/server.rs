@@ -12,12 +12,15 @@ use crate::dispatch::artifacts::ArtifactStore;
 use crate::dispatch::core::Settings as SessionSettings;
 use crate::dispatch::logs::store::{Limits as LogLimits, LogStore};
 use crate::dispatch::server as dispatch;
+use crate::identity::{self, Identities};
 use crate::incoming::{Guard, Room, Speech};
-use crate::journal::{Journal, SqliteStore, Store, StoreError};
+use crate::journal::{Database, Journal, SqliteStore, Store, StoreError};
 use crate::private;
 use crate::serve::api::gc::{self, LOGS, WORKSPACES};
 use crate::serve::api::tokens::AccessApi;
 use crate::serve::api::{Api, REQUEST_BYTES};
+use crate::serve::clients::Clients;
+use crate::serve::enrolment::Office;
 use crate::serve::web;
 use crate::submission::SpecPlanner;
 use crate::supervisor::{self, Begin, Handle, OwnSecrets, Settings};
@@ -31,6 +34,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::server::Router;
 
 /// File that records which process is which agent.
@@ -65,6 +69,10 @@ pub struct Options {
     pub store: Option<Arc<dyn Store>>,
     /// Whether callers need tokens.
     pub access: bool,
+    /// Settings of TLS; `None` if no port has it.
+    pub tls: Option<identity::Settings>,
+    /// From where clients are served.
+    pub clients: Clients,
 }
 
 impl Options {
@@ -82,16 +90,34 @@ impl Options {
             begin: Begin::default(),
             store: None,
             access: false,
+            tls: None,
+            clients: Clients::default(),
         }
     }
+}
+
+/// A coordinator can't start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The journal.
+    #[error(transparent)]
+    Journal(#[from] StoreError),
+    /// TLS and identities.
+    #[error("TLS can't be used: {0}")]
+    Tls(#[from] identity::OpenError),
+    /// A port with TLS without its settings.
+    #[error("a port with TLS needs the settings of TLS")]
+    NoSettings,
 }
 
 /// The socket that clients and agents connect to.
 pub enum Listener {
     /// A socket of this machine.
     Unix(UnixListener),
-    /// A network port.
+    /// A network port without TLS: whoever reaches it is an agent.
     Tcp(TcpListener),
+    /// A network port with TLS, on which agents have identities.
+    Tls(TcpListener),
 }
 
 /// A running coordinator.
@@ -100,6 +126,7 @@ pub struct Server {
     pub handle: Handle,
     logs: LogStore,
     access: Access,
+    identities: Option<Identities>,
     stop: CancellationToken,
     served: JoinHandle<Result<(), tonic::transport::Error>>,
     writer: JoinHandle<()>,
@@ -110,22 +137,32 @@ pub fn journal_path(directory: &Path) -> PathBuf {
     directory.join("journal.db")
 }
 
+/// Returns the path of the database with the identities of agents in a coordinator's directory: the journal's, unless the
+/// journal is elsewhere.
+pub fn identities_path(directory: &Path, journal_is_elsewhere: bool) -> PathBuf {
+    match journal_is_elsewhere {
+        true => directory.join("identities.db"),
+        false => journal_path(directory),
+    }
+}
+
 /// Starts a coordinator. Returns an error while another one has the directory's journal open.
 pub fn start(
     options: Options,
     listener: Listener,
-) -> BoxFuture<'static, Result<Server, StoreError>> {
+) -> BoxFuture<'static, Result<Server, StartError>> {
     Box::pin(start_server(options, listener))
 }
 
-async fn start_server(options: Options, listener: Listener) -> Result<Server, StoreError> {
+async fn start_server(options: Options, listener: Listener) -> Result<Server, StartError> {
     let directory = options.directory;
     private::directory(&directory).map_err(|error| StoreError::Unusable {
         path: directory.clone(),
         reason: error.to_string(),
     })?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
-    let (store, access) = match options.store {
+    let stop = CancellationToken::new();
+    let (store, database, access) = match options.store {
         Some(store) => {
             // The database may be far and have several coordinators; tokens are with the files that these share.
             let access = match options.access {
@@ -135,7 +172,7 @@ async fn start_server(options: Options, listener: Listener) -> Result<Server, St
                 }
                 false => Access::off(),
             };
-            (store, access)
+            (store, None, access)
         }
         None => {
             let store = SqliteStore::open(&journal_path(&directory)).await?;
@@ -143,7 +180,19 @@ async fn start_server(options: Options, listener: Listener) -> Result<Server, St
                 true => Access::on(Tokens::of(&store)?, clock.clone()),
                 false => Access::off(),
             };
-            (Arc::new(store) as Arc<dyn Store>, access)
+            let database = store.database();
+            (Arc::new(store) as Arc<dyn Store>, database, access)
+        }
+    };
+    let identities = match options.tls {
+        None if matches!(listener, Listener::Tls(_)) => return Err(StartError::NoSettings),
+        None => None,
+        Some(settings) => {
+            let database = match database {
+                Some(database) => database,
+                None => identities_beside(&directory).await?,
+            };
+            Some(Identities::open(settings, database, clock.clone(), stop.clone()).await?)
         }
     };
     let workspaces = Workspaces::new(directory.join(WORKSPACES));
@@ -172,6 +221,10 @@ async fn start_server(options: Options, listener: Listener) -> Result<Server, St
     .await?;
     look_at_pages(handle.journal.clone());
     let logs = LogStore::with_limits(directory.join(LOGS), options.logs);
+    let of_agents = match &listener {
+        Listener::Tls(_) => identities.clone(),
+        Listener::Tcp(_) | Listener::Unix(_) => None,
+    };
     let sessions = dispatch::service(dispatch::Args {
         settings: SessionSettings {
             epoch: handle.journal.epoch(),
@@ -184,8 +237,8 @@ async fn start_server(options: Options, listener: Listener) -> Result<Server, St
         workspaces: workspaces.clone(),
         heard: handle.registry.heard().clone(),
         holders: options.agents_return.then(|| directory.join(HOLDERS)),
+        identities: of_agents.clone(),
     });
-    let stop = CancellationToken::new();
     if let Some(keep) = handle.settings.keep_runs_for {
         let tidying = tidy(
             handle.clone(),
@@ -198,17 +251,31 @@ async fn start_server(options: Options, listener: Listener) -> Result<Server, St
     }
     let api = Api::new(handle.clone(), logs.clone(), workspaces, directory);
     let tokens = AccessApi::service(access.clone(), clock);
+    let office = Office::new(of_agents.clone());
     let mut transport = dispatch::transport().layer(AccessLayer::new(access.clone()));
-    let router = transport.add_service(sessions).add_service(tokens);
-    let router =
-        with_standard_services(router.add_service(api.into_service(options.submission_bytes)));
+    let router = transport
+        .add_service(sessions)
+        .add_service(tokens)
+        .add_service(office.for_agents())
+        .add_service(InterceptedService::new(
+            office.for_administrators(),
+            options.clients,
+        ));
+    let router = with_standard_services(router.add_service(InterceptedService::new(
+        api.into_service(options.submission_bytes),
+        options.clients,
+    )));
     let stopped = stop.clone().cancelled_owned();
     let served = match listener {
         Listener::Unix(listener) => tokio::spawn(
             router.serve_with_incoming_shutdown(UnixListenerStream::new(listener), stopped),
         ),
-        Listener::Tcp(listener) => {
-            let guard = Guard::new(listener, Speech::Http2, Room::here(Speech::Http2));
+        Listener::Tcp(listener) | Listener::Tls(listener) => {
+            let mut guard = Guard::new(listener, Speech::Http2, Room::here(Speech::Http2));
+            if let Some(identities) = &of_agents {
+                identities.watch(guard.door());
+                guard = guard.secured(identities.for_calls());
+            }
             tokio::spawn(router.serve_with_incoming_shutdown(Box::pin(guard.stream()), stopped))
         }
     };
@@ -216,10 +283,23 @@ async fn start_server(options: Options, listener: Listener) -> Result<Server, St
         handle,
         logs,
         access,
+        identities,
         stop,
         served,
         writer,
     })
+}
+
+/// Opens the database of identities of a coordinator whose journal is elsewhere. It isn't locked: only whoever leads on
+/// the journal writes to it.
+async fn identities_beside(directory: &Path) -> Result<Database, StartError> {
+    let path = identities_path(directory, true);
+    let opened = SqliteStore::open(&path).await?;
+    let unusable = || StoreError::Unusable {
+        path: path.clone(),
+        reason: "it is open for reading only".to_owned(),
+    };
+    Ok(opened.database().ok_or_else(unusable)?)
 }
 
 /// Removes old runs and their files periodically.
@@ -283,6 +363,11 @@ fn with_standard_services<L>(router: Router<L>) -> Router<L> {
 const FIRST: &str = "first admin";
 
 impl Server {
+    /// Returns the identities of agents, if the coordinator has TLS.
+    pub fn identities(&self) -> Option<&Identities> {
+        self.identities.as_ref()
+    }
+
     /// Makes the first administrator's token, if callers need tokens and there has never been one. Returns its text, to be
     /// shown once.
     pub async fn first_admin(&self) -> Result<Option<String>, NotMade> {
@@ -308,11 +393,14 @@ impl Server {
     }
 
     /// Also serves `/healthz` and `/metrics`, and the pages if there are options for them, until the coordinator is
-    /// stopped.
-    pub fn observe(&self, listener: TcpListener, pages: Option<web::Options>) {
+    /// stopped. By TLS if `secured`, and if the coordinator has settings for it.
+    pub fn observe(&self, listener: TcpListener, pages: Option<web::Options>, secured: bool) {
         let (handle, logs, stop) = (self.handle.clone(), self.logs.clone(), self.stop.clone());
+        let identities = self.identities.as_ref().filter(|_| secured);
+        let secured = identities.map(Identities::for_pages);
         let access = self.access.clone();
-        let serving = crate::serve::http::serve(handle, logs, access, pages, listener, stop);
+        let serving =
+            crate::serve::http::serve(handle, logs, access, pages, listener, secured, stop);
         tokio::spawn(async move {
             if let Err(error) = serving.await {
                 tracing::error!(%error, "metrics and pages stopped");
@@ -331,6 +419,7 @@ impl Server {
             handle,
             logs: _,
             access: _,
+            identities: _,
             stop,
             mut served,
             writer,

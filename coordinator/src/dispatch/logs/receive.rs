@@ -6,6 +6,7 @@
 
 use super::store::{LogStore, Stored};
 use crate::dispatch::gate::SharedGate;
+use crate::identity::core::same_agent;
 use futures::{Stream, StreamExt};
 use phalanx_proto::convert::InvalidLogUp;
 use phalanx_proto::limit::LOG_WINDOW_BYTES;
@@ -27,14 +28,16 @@ const WELCOME_WITHIN: Duration = Duration::from_secs(10);
 /// Sender of the answers.
 pub type Wire = mpsc::Sender<Result<v1::LogDown, Status>>;
 
-/// Serves a log stream until it ends. The first message names the agent.
+/// Serves a log stream until it ends. The first message names the agent, which must be the authenticated one, if there are
+/// identities.
 pub async fn serve(
     gate: SharedGate,
     store: LogStore,
+    peer: Option<AgentId>,
     mut incoming: impl Stream<Item = Result<v1::LogUp, Status>> + Send + Unpin,
     wire: Wire,
 ) {
-    let ended = receive(gate, store, &mut incoming, &wire).await;
+    let ended = receive(gate, store, peer, &mut incoming, &wire).await;
     if let Err(status) = ended {
         tracing::info!(
             reason = phalanx_proto::broken(&status),
@@ -47,6 +50,7 @@ pub async fn serve(
 async fn receive(
     gate: SharedGate,
     store: LogStore,
+    peer: Option<AgentId>,
     incoming: &mut (impl Stream<Item = Result<v1::LogUp, Status>> + Send + Unpin),
     wire: &Wire,
 ) -> Result<(), Status> {
@@ -62,6 +66,9 @@ async fn receive(
             Err(error) => return Err(Status::invalid_argument(error.to_string())),
         },
     };
+    if let Some(peer) = &peer {
+        same_agent(peer, &agent)?;
+    }
     tokio::select! {
         () = gate.until_welcome(&agent) => {}
         () = wire.closed() => return Ok(()),
@@ -194,7 +201,13 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let (gate, store) = (SharedGate::default(), LogStore::new(place.path()));
         let (wire, mut answers) = mpsc::channel(4);
-        tokio::spawn(serve(gate.clone(), store.clone(), Box::pin(incoming), wire));
+        tokio::spawn(serve(
+            gate.clone(),
+            store.clone(),
+            None,
+            Box::pin(incoming),
+            wire,
+        ));
         // Let the server run until it waits.
         for _ in 0..10 {
             tokio::task::yield_now().await;

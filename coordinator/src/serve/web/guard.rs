@@ -226,11 +226,15 @@ mod tests {
             ("host", "localhost:1"),
             ("origin", "http://localhost:1")
         ]));
+        assert!(checked(&[
+            ("host", "localhost:1"),
+            ("origin", "https://localhost:1")
+        ]));
         for origin in [
             "http://evil.example",
             "null",
             "http://localhost:2",
-            "https://localhost:1",
+            "https://localhost:2",
         ] {
             assert!(
                 !checked(&[("host", "localhost:1"), ("origin", origin)]),
