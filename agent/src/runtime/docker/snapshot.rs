@@ -8,6 +8,13 @@
 //! environment and command into it, which may contain secrets (I4). So the engine is given a second image with the same
 //! layers and the configuration of the service's image, and the committed one is removed. The engine has all layers, so
 //! nothing but that configuration is sent.
+//!
+//! With fuse-overlayfs `docker commit` compares all files of the image with all of the container, one request to a FUSE
+//! process after the other, and takes minutes for an image of many files. So the layer is made of the directory in which
+//! the driver keeps what the container changed ([`upper`]).
+
+mod layer;
+mod upper;
 
 use super::attempt::Attempt;
 use super::error::{runtime_of, said, status};
@@ -23,8 +30,8 @@ use crate::runtime::contract::{
 };
 use bollard::errors::Error;
 use bollard::models::{
-    ContainerConfig, ContainerCreateBody, HostConfig, ImageInspect, Mount, MountType,
-    MountVolumeOptions, VolumeCreateRequest,
+    ContainerConfig, ContainerCreateBody, ContainerInspectResponse, HostConfig, ImageInspect,
+    Mount, MountType, MountVolumeOptions, VolumeCreateRequest,
 };
 use bollard::query_parameters::{
     CommitContainerOptions, CreateContainerOptions, DownloadFromContainerOptionsBuilder,
@@ -37,14 +44,15 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
-use std::io::{ErrorKind, Write};
+use std::io::{Cursor, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{self, Poll};
 use std::time::Duration;
-use tokio::io::{AsyncRead, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 use tokio_util::io::ReaderStream;
+use upper::Layer;
 
 /// Repository of saved images.
 const REPOSITORY: &str = "phalanx-snapshot";
@@ -65,10 +73,8 @@ pub(super) async fn save(attempt: &Attempt, order: SaveOrder) -> Result<Saved, R
         let engine = &attempt.shared.engine;
         let inspected = engine.inspect(&container.id).await;
         let inspected = inspected.map_err(|error| runtime_of(name, "look at it", &error))?;
-        let mut targets = Vec::new();
-        for mount in inspected.mounts.unwrap_or_default() {
+        for mount in inspected.mounts.clone().unwrap_or_default() {
             let target = mount.destination.unwrap_or_default();
-            targets.push(target.clone());
             let volume = mount.name.unwrap_or_default();
             if mount.typ.as_deref() != Some("volume") || !seen.insert(volume) {
                 continue;
@@ -86,8 +92,12 @@ pub(super) async fn save(attempt: &Attempt, order: SaveOrder) -> Result<Saved, R
                 bytes,
             });
         }
-        let base = inspected.image.unwrap_or_default();
-        let image = save_image(attempt, &container, &base, &targets, &order).await?;
+        let base = inspected.image.clone().unwrap_or_default();
+        let image = match read_layer(attempt, name, &inspected, &order, left).await? {
+            Some(None) => None,
+            Some(Some(layer)) => Some(made_of(attempt, name, layer, &base, &order).await?),
+            None => commit(attempt, &container, &base, &order).await?,
+        };
         let bytes = image.as_ref().map_or(0, |image| image.bytes);
         if bytes > left {
             return Err(too_large(name, order.max_bytes));
@@ -142,12 +152,13 @@ async fn read_volume(
     while let Some(part) = stream.next().await {
         let bytes = part.map_err(|error| runtime_of(service, &doing, &error))?;
         // A write of one part goes to the page cache and takes microseconds.
-        file.write(&bytes).map_err(wrong)?;
+        file.write_all(&bytes).map_err(wrong)?;
     }
-    Ok(file.finish())
+    let (_, digest, size) = file.finish();
+    Ok((digest, size))
 }
 
-/// Writes a file and digests it at once.
+/// Writes a file and digests it at once. An error of the kind `FileTooLarge` says that there would be too many bytes.
 struct Digested {
     file: File,
     digest: Sha256,
@@ -158,36 +169,86 @@ struct Digested {
 impl Digested {
     /// Creates a file that others can't read, of at most `max` bytes.
     fn create(path: &Path, max: u64) -> std::io::Result<Digested> {
-        Ok(Digested {
-            file: private::file().create_new(true).write(true).open(path)?,
+        let file = private::file().create_new(true).write(true).open(path)?;
+        Ok(Digested::over(file, max))
+    }
+
+    fn over(file: File, max: u64) -> Digested {
+        Digested {
+            file,
             digest: Sha256::new(),
             bytes: 0,
             max,
-        })
-    }
-
-    /// Appends bytes. An error of the kind `FileTooLarge` says that there would be too many.
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
-        self.bytes += bytes.len() as u64;
-        if self.bytes > self.max {
-            return Err(ErrorKind::FileTooLarge.into());
         }
-        self.digest.update(bytes);
-        self.file.write_all(bytes)
     }
 
-    /// Returns the digest and the size.
-    fn finish(self) -> (String, u64) {
-        (hex::encode(self.digest.finalize()), self.bytes)
+    /// Returns the file, the digest and the size.
+    fn finish(self) -> (File, String, u64) {
+        let digest = hex::encode(self.digest.finalize());
+        (self.file, digest, self.bytes)
     }
 }
 
-/// Makes an image of what a container changed outside of its mounts.
-async fn save_image(
+impl Write for Digested {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let written = self.file.write(bytes)?;
+        self.bytes += written as u64;
+        if self.bytes > self.max {
+            return Err(ErrorKind::FileTooLarge.into());
+        }
+        self.digest.update(bytes.get(..written).unwrap_or_default());
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.file.flush()
+    }
+}
+
+/// Reads what a container changed as a layer, if its storage driver tells where it keeps it. `Some(None)` says that it
+/// changed nothing.
+async fn read_layer(
+    attempt: &Attempt,
+    service: &str,
+    inspected: &ContainerInspectResponse,
+    order: &SaveOrder,
+    max: u64,
+) -> Result<Option<Option<Layer>>, RuntimeError> {
+    let Some(directory) = upper::directory(inspected) else {
+        return Ok(None);
+    };
+    let base = inspected.image.as_deref().unwrap_or_default();
+    match upper::read(attempt, directory, base, &order.directory, max).await {
+        Ok(layer) => Ok(Some(layer)),
+        Err(error) if error.kind() == ErrorKind::FileTooLarge => {
+            Err(too_large(service, order.max_bytes))
+        }
+        Err(error) => {
+            tracing::warn!(service, %error, "what its container changed can't be read directly; saving it takes longer");
+            Ok(None)
+        }
+    }
+}
+
+/// Makes an image of a layer.
+async fn made_of(
+    attempt: &Attempt,
+    service: &str,
+    layer: Layer,
+    base: &str,
+    order: &SaveOrder,
+) -> Result<SavedImage, RuntimeError> {
+    let base = inspect(attempt, service, base).await?;
+    let mut layers = layers_of(&base);
+    layers.push(format!("sha256:{}", layer.sha256));
+    make(attempt, service, &base, layers, Some(layer), order).await
+}
+
+/// Makes an image of what a container changed outside of its mounts, by the engine's own way.
+async fn commit(
     attempt: &Attempt,
     container: &Container,
     base: &str,
-    targets: &[String],
     order: &SaveOrder,
 ) -> Result<Option<SavedImage>, RuntimeError> {
     let service = &container.config.name;
@@ -199,15 +260,7 @@ async fn save_image(
         .ask(|| docker.container_changes(&container.id))
         .await
         .map_err(|error| failed("look at its changes", &error))?;
-    let mut changed = changes.unwrap_or_default().into_iter();
-    // The engine makes the directories that mounts need.
-    let for_mount = |path: &str| {
-        let above = format!("{}/", path.trim_end_matches('/'));
-        targets
-            .iter()
-            .any(|target| same(target, path) || target.starts_with(&above))
-    };
-    if changed.all(|change| for_mount(&change.path)) {
+    if changes.unwrap_or_default().is_empty() {
         return Ok(None);
     }
     let committed = docker
@@ -264,6 +317,17 @@ async fn remove(engine: &super::client::Engine, image: &str) {
     }
 }
 
+async fn inspect(attempt: &Attempt, service: &str, id: &str) -> Result<ImageInspect, RuntimeError> {
+    let engine = &attempt.shared.engine;
+    let found = engine.ask(|| engine.docker.inspect_image(id)).await;
+    found.map_err(|error| runtime_of(service, "look at its image", &error))
+}
+
+fn layers_of(image: &ImageInspect) -> Vec<String> {
+    let layers = image.root_fs.as_ref().and_then(|root| root.layers.clone());
+    layers.unwrap_or_default()
+}
+
 /// Makes an image with the layers of a committed one and the configuration of the service's own image.
 async fn clean(
     attempt: &Attempt,
@@ -272,51 +336,81 @@ async fn clean(
     base: &str,
     order: &SaveOrder,
 ) -> Result<SavedImage, RuntimeError> {
+    let top = inspect(attempt, service, committed).await?;
+    let base = inspect(attempt, service, base).await?;
+    let layers = layers_of(&top);
+    if layers.is_empty() {
+        let why = "the engine doesn't tell the layers of its image";
+        return Err(RuntimeError::of(service, Fault::Engine, why));
+    }
+    make(attempt, service, &base, layers, None, order).await
+}
+
+/// Makes an image of layers that the engine has, but for the last one if it is given, and of the configuration of the
+/// service's own image.
+async fn make(
+    attempt: &Attempt,
+    service: &str,
+    base: &ImageInspect,
+    layers: Vec<String>,
+    last: Option<Layer>,
+    order: &SaveOrder,
+) -> Result<SavedImage, RuntimeError> {
     let engine = &attempt.shared.engine;
-    let inspect = |id: String| async move {
-        let found = engine.ask(|| engine.docker.inspect_image(&id)).await;
-        found.map_err(|error| runtime_of(service, "look at its image", &error))
-    };
-    let top = inspect(committed.to_owned()).await?;
-    let base = inspect(base.to_owned()).await?;
     let tag = format!("{REPOSITORY}:{}-{}", short(&order.key), tag_of(service));
     let of_snapshot = [
         (labels::SNAPSHOT, order.key.as_str()),
         (labels::SNAPSHOT_STORE, order.store.as_str()),
         (labels::SNAPSHOT_SERVICE, service),
     ];
-    let (archive, id) = image_archive(&top, &base, &tag, &of_snapshot)
+    let last_file = layer_file(layers.len().saturating_sub(1));
+    let (mut archive, id) = image_archive(&layers, base, &tag, &of_snapshot)
         .map_err(|why| RuntimeError::of(service, Fault::Engine, why))?;
+    let body = match last {
+        None => {
+            archive.extend(END);
+            bollard::body_full(archive.into())
+        }
+        Some(layer) => {
+            archive.extend(member(&last_file, layer.bytes).as_bytes());
+            let mut end = vec![0; padding(layer.bytes)];
+            end.extend(END);
+            let file = tokio::fs::File::from_std(layer.file);
+            let whole = Cursor::new(archive).chain(file).chain(Cursor::new(end));
+            bollard::body_try_stream(ReaderStream::with_capacity(whole, CHUNK))
+        }
+    };
     let docker = engine.patient(PATIENCE);
     let options = ImportImageOptionsBuilder::default().quiet(true).build();
-    let loading = docker.import_image(options, bollard::body_full(archive.into()), None);
-    let mut loading = std::pin::pin!(loading);
+    let mut loading = std::pin::pin!(docker.import_image(options, body, None));
     while let Some(part) = loading.next().await {
         part.map_err(|error| runtime_of(service, "save its container", &error))?;
     }
-    let added = top.size.unwrap_or(0) - base.size.unwrap_or(0);
     // The engine's answer to the load has words only; the image itself is the proof.
-    inspect(id.clone()).await.map_err(|error| {
+    let made = inspect(attempt, service, &id).await.map_err(|error| {
         let why = format!("this engine takes no image by its layers, so a container that changed its own files can't be saved without its environment: {error}");
         RuntimeError::of(service, Fault::Unsupported, why)
     })?;
+    let added = made.size.unwrap_or(0) - base.size.unwrap_or(0);
     Ok(SavedImage {
         id,
         bytes: u64::try_from(added).unwrap_or(0),
     })
 }
 
-/// Returns an archive for `docker load` that holds only a configuration, and the id of the image that it makes.
+/// Two empty blocks, which end an archive.
+const END: [u8; 1024] = [0; 1024];
+
+/// Returns the beginning of an archive for `docker load` that holds a configuration, and the id of the image that it makes.
+/// Layers that the engine doesn't have come after it.
 fn image_archive(
-    top: &ImageInspect,
+    layers: &[String],
     base: &ImageInspect,
     tag: &str,
     of_snapshot: &[(&str, &str)],
 ) -> Result<(Vec<u8>, String), String> {
     let unreadable =
         |error: &dyn std::fmt::Display| format!("its image can't be described: {error}");
-    let layers = top.root_fs.as_ref().and_then(|root| root.layers.clone());
-    let layers = layers.ok_or("the engine doesn't tell the layers of its image")?;
     let config = base.config.clone().unwrap_or_default();
     let mut config = serde_json::to_value(config).map_err(|error| unreadable(&error))?;
     let mut all: Labels = base
@@ -333,9 +427,9 @@ fn image_archive(
     let created = "1970-01-01T00:00:00Z";
     let history = json!({ "created": created, "created_by": "phalanx snapshot" });
     let described = json!({
-        "architecture": top.architecture,
-        "os": top.os,
-        "variant": top.variant,
+        "architecture": base.architecture,
+        "os": base.os,
+        "variant": base.variant,
         "created": created,
         "config": config,
         "rootfs": { "type": "layers", "diff_ids": layers },
@@ -343,31 +437,49 @@ fn image_archive(
     });
     let described = serde_json::to_vec(&described).map_err(|error| unreadable(&error))?;
     let digest = hex::encode(Sha256::digest(&described));
-    // The engine has these layers, so it doesn't open the files.
-    let files: Vec<String> = (0..layers.len())
-        .map(|n| format!("{n}/layer.tar"))
-        .collect();
+    // The engine doesn't open the files of layers that it has.
+    let files: Vec<String> = (0..layers.len()).map(layer_file).collect();
     let manifest = json!([{
         "Config": format!("{digest}.json"),
         "RepoTags": [tag],
         "Layers": files,
     }]);
     let manifest = serde_json::to_vec(&manifest).map_err(|error| unreadable(&error))?;
-    let mut archive = tar::Builder::new(Vec::new());
+    let mut archive = Vec::new();
     for (name, bytes) in [
-        (format!("{digest}.json"), &described),
-        ("manifest.json".to_owned(), &manifest),
+        (format!("{digest}.json"), described),
+        ("manifest.json".to_owned(), manifest),
     ] {
-        let mut header = tar::Header::new_gnu();
-        header.set_size(bytes.len() as u64);
-        header.set_mode(0o644);
-        header.set_cksum();
-        archive
-            .append_data(&mut header, name, bytes.as_slice())
-            .map_err(|error| unreadable(&error))?;
+        let size = bytes.len() as u64;
+        archive.extend(member(&name, size).as_bytes());
+        archive.extend(bytes);
+        archive.extend(vec![0; padding(size)]);
     }
-    let archive = archive.into_inner().map_err(|error| unreadable(&error))?;
     Ok((archive, format!("sha256:{digest}")))
+}
+
+fn layer_file(n: usize) -> String {
+    format!("{n}/layer.tar")
+}
+
+/// Returns the header of a file in an archive. The name is short.
+fn member(name: &str, size: u64) -> tar::Header {
+    let mut header = tar::Header::new_gnu();
+    let field = &mut header.as_old_mut().name;
+    field
+        .iter_mut()
+        .zip(name.bytes())
+        .for_each(|(to, byte)| *to = byte);
+    header.set_size(size);
+    header.set_mode(0o644);
+    header.set_cksum();
+    header
+}
+
+/// Returns how many bytes follow a content in an archive.
+fn padding(size: u64) -> usize {
+    // Less than a block.
+    ((512 - size % 512) % 512) as usize
 }
 
 fn short(key: &str) -> &str {
@@ -611,28 +723,14 @@ pub(super) async fn discard(attempt: &Attempt, services: &[String]) -> Result<()
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use bollard::models::{ImageConfig, ImageInspectRootFs};
+    use bollard::models::ImageConfig;
     use std::io::Read;
 
     #[test]
-    fn a_saved_image_has_the_layers_of_the_container_and_nothing_of_its_environment() {
-        let layers = |names: &[&str]| {
-            Some(ImageInspectRootFs {
-                typ: "layers".to_owned(),
-                layers: Some(names.iter().map(|name| (*name).to_owned()).collect()),
-            })
-        };
-        let top = ImageInspect {
-            root_fs: layers(&["sha256:a", "sha256:b"]),
-            os: Some("linux".to_owned()),
-            config: Some(ImageConfig {
-                env: Some(vec!["PASSWORD=canary".to_owned()]),
-                cmd: Some(vec!["canary".to_owned()]),
-                ..ImageConfig::default()
-            }),
-            ..ImageInspect::default()
-        };
+    fn a_saved_image_has_the_layers_of_the_container_and_the_configuration_of_its_image() {
+        let layers = ["sha256:a", "sha256:b"].map(str::to_owned);
         let base = ImageInspect {
+            os: Some("linux".to_owned()),
             config: Some(ImageConfig {
                 env: Some(vec!["PATH=/bin".to_owned()]),
                 labels: Some(HashMap::from([("of".to_owned(), "image".to_owned())])),
@@ -641,8 +739,7 @@ mod tests {
             ..ImageInspect::default()
         };
         let (archive, id) =
-            image_archive(&top, &base, "x:y", &[("phalanx.snapshot", "k")]).unwrap();
-        assert!(!archive.windows(6).any(|part| part == b"canary"));
+            image_archive(&layers, &base, "x:y", &[("phalanx.snapshot", "k")]).unwrap();
         let mut texts = Vec::new();
         for entry in tar::Archive::new(archive.as_slice()).entries().unwrap() {
             let mut text = String::new();
