@@ -9,10 +9,12 @@ pub mod core;
 
 use crate::images::Images;
 use crate::link::actor::{Handle, Prefetcher};
-use crate::policy::Policy;
+use crate::policy::{InForce, Policy};
+use crate::runtime::contract::Fault;
 use crate::runtime::docker::{DockerRuntime, Doing};
 use core::{Effect, Input, Queue};
 use phalanx_shared::plan::WantedImage;
+use phalanx_shared::policy::of_service;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -37,8 +39,8 @@ pub struct Preparing {
     wanted: watch::Receiver<Vec<WantedImage>>,
     images: Arc<Images>,
     engine: Arc<DockerRuntime>,
-    /// What it refuses is left to the cell, which reports the rule.
-    policy: Arc<Policy>,
+    /// What its guard's policy refuses is left to the cell, which reports the rule.
+    policy: Arc<InForce>,
     /// For builds that need no context.
     scratch: PathBuf,
     at_once: u32,
@@ -48,15 +50,14 @@ impl Preparing {
     /// Creates the task and the way to it.
     pub fn new(
         engine: Arc<DockerRuntime>,
-        images: Arc<Images>,
-        policy: Arc<Policy>,
+        policy: Arc<InForce>,
         scratch: PathBuf,
         at_once: u32,
     ) -> (Ahead, Preparing) {
         let (sender, wanted) = watch::channel(Vec::new());
         let preparing = Preparing {
             wanted,
-            images,
+            images: Images::of(Arc::clone(&engine)),
             engine,
             policy,
             scratch,
@@ -112,7 +113,7 @@ impl Preparing {
                             let seen = Seen::default();
                             let work = prepare(
                                 engine.clone(),
-                                policy.clone(),
+                                policy.guard().policy().clone(),
                                 link.clone(),
                                 scratch.clone(),
                                 image,
@@ -154,12 +155,18 @@ async fn prepare(
     image: WantedImage,
     seen: Seen,
 ) -> bool {
+    let what = image.what();
+    // Before anything is fetched for it.
+    if let Err(fault) = judge(&image, &policy) {
+        tracing::info!(what, ?fault, "not prepared ahead; the cell tells why");
+        return false;
+    }
     let workspace = match &image.parts().workspace {
         None => None,
         Some(digest) => match link.workspace(digest).await {
             Ok(path) => Some(path),
             Err(error) => {
-                tracing::info!(image = image.what(), %error, "nothing is prepared ahead: the workspace isn't here");
+                tracing::info!(what, %error, "nothing is prepared ahead: the workspace isn't here");
                 return false;
             }
         },
@@ -173,13 +180,22 @@ async fn prepare(
     {
         Ok(()) => true,
         Err(fault) => {
-            let image = image.what();
             tracing::info!(
-                image,
+                what,
                 ?fault,
                 "not prepared ahead; the cell that needs it tries again"
             );
             false
         }
+    }
+}
+
+/// Asks the policy about what the image is made of.
+fn judge(image: &WantedImage, policy: &Policy) -> Result<(), Fault> {
+    let config = image.config().ok_or(Fault::Definition)?;
+    let needs = of_service(&config);
+    match policy.refuses_one(&needs) {
+        Some(_) => Err(Fault::Policy),
+        None => Ok(()),
     }
 }

@@ -10,4 +10,4 @@ pub mod load;
 mod read;
 
 pub use core::Policy;
-pub use guard::Guard;
+pub use guard::{Guard, InForce};

@@ -20,7 +20,7 @@ use crate::link::{CellSpawner, Coordinator, InvalidAddress};
 use crate::machine;
 use crate::mourner::{self, Mourner};
 use crate::policy::load::PolicyError;
-use crate::policy::{Guard, Policy};
+use crate::policy::{Guard, InForce, Policy};
 use crate::reaper::{self, ENGINE_WITHIN, MAY_RETURN};
 use crate::roll::{Note, Roll};
 use crate::runtime::contract::Runtime;
@@ -34,7 +34,7 @@ use phalanx_shared::plan::Resources;
 use phalanx_shared::policy::{Need, Rules};
 use std::collections::{BTreeSet, HashSet};
 use std::path::Path;
-use std::sync::{Arc, Mutex, Once, PoisonError};
+use std::sync::{Arc, Once};
 use std::time::Duration;
 use tokio_util::task::TaskTracker;
 
@@ -178,8 +178,7 @@ impl Runtimes {
 /// Spawns real cells.
 struct Cells {
     host: Host,
-    /// The guard of attempts that start now: the agent's own, or a narrowed one.
-    guard: Mutex<Arc<Guard>>,
+    policy: Arc<InForce>,
     docker: DockerSettings,
     keeper: Arc<Once>,
     running: TaskTracker,
@@ -187,12 +186,10 @@ struct Cells {
 
 impl CellSpawner for Cells {
     fn spawn(&self, assignment: Assignment) {
-        let guard = self.guard.lock().unwrap_or_else(PoisonError::into_inner);
         let host = Host {
-            guard: Arc::clone(&guard),
+            guard: self.policy.guard(),
             ..self.host.clone()
         };
-        drop(guard);
         let cell = cell::spawn(host, assignment);
         let state_dir = self.host.state_dir.clone();
         let (docker, keeper) = (self.docker.clone(), self.keeper.clone());
@@ -205,12 +202,7 @@ impl CellSpawner for Cells {
     }
 
     fn narrow(&self, rules: Option<Rules>) {
-        let own = &self.host.guard;
-        let guard = match rules {
-            None => Arc::clone(own),
-            Some(rules) => Arc::new(own.narrowed_by(rules)),
-        };
-        *self.guard.lock().unwrap_or_else(PoisonError::into_inner) = guard;
+        self.policy.narrow(rules);
     }
 }
 
@@ -276,7 +268,6 @@ async fn start_agent(identity: Identity, options: Options) -> Result<Agent, Star
     let store = snapshots(&options, &runtimes).await;
     let janitor = store.clone().zip(runtimes.docker.clone());
     let janitor = janitor.map(|(store, engine)| Janitor::start(engine, store, clock.clone()));
-    let policy = Arc::new(options.policy.clone());
     let images = runtimes.images.clone();
     let mut about = about(&identity, &options, &runtimes);
     if let Some(images) = &images {
@@ -284,9 +275,13 @@ async fn start_agent(identity: Identity, options: Options) -> Result<Agent, Star
     }
     let identity = Arc::new(identity);
     let running = TaskTracker::new();
-    let guard = Arc::new(Guard::new(policy.clone(), &options.coordinator));
+    let guard = Arc::new(Guard::new(
+        Arc::new(options.policy.clone()),
+        &options.coordinator,
+    ));
+    let in_force = Arc::new(InForce::new(Arc::clone(&guard)));
     let cells = Cells {
-        guard: Mutex::new(Arc::clone(&guard)),
+        policy: Arc::clone(&in_force),
         host: Host {
             agent: identity.agent().clone(),
             state_dir: identity.state_dir().to_owned(),
@@ -320,11 +315,11 @@ async fn start_agent(identity: Identity, options: Options) -> Result<Agent, Star
         // The instance id still distinguishes this process from others with the same identity.
         None => uuid::Uuid::now_v7().to_string(),
     };
-    let ahead = runtimes.docker.clone().zip(images.clone());
-    let (ahead, preparing) = ahead
-        .map(|(engine, images)| {
+    let engine = runtimes.docker.clone();
+    let (ahead, preparing) = engine
+        .map(|engine| {
             let scratch = identity.state_dir().join("ahead");
-            Preparing::new(engine, images, policy, scratch, options.docker.prefetch)
+            Preparing::new(engine, in_force, scratch, options.docker.prefetch)
         })
         .unzip();
     let link = link::start(link::Args {

@@ -90,6 +90,36 @@ impl Guard {
     }
 }
 
+/// The guard of what begins now: the agent's own, or one that the coordinator has narrowed.
+pub struct InForce {
+    own: Arc<Guard>,
+    now: Mutex<Arc<Guard>>,
+}
+
+impl InForce {
+    /// Begins with the agent's own guard.
+    pub fn new(own: Arc<Guard>) -> InForce {
+        InForce {
+            now: Mutex::new(Arc::clone(&own)),
+            own,
+        }
+    }
+
+    /// Returns the guard.
+    pub fn guard(&self) -> Arc<Guard> {
+        Arc::clone(&self.now.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Narrows the agent's own guard by these rules, and by none that were there before.
+    pub fn narrow(&self, rules: Option<Rules>) {
+        let guard = match rules {
+            None => Arc::clone(&self.own),
+            Some(rules) => Arc::new(self.own.narrowed_by(rules)),
+        };
+        *self.now.lock().unwrap_or_else(PoisonError::into_inner) = guard;
+    }
+}
+
 /// Maximum number of addresses kept of the coordinator.
 const MAX_KNOWN: usize = 64;
 

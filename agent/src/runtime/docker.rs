@@ -78,7 +78,6 @@ use async_trait::async_trait;
 use bollard::query_parameters::ListImagesOptionsBuilder;
 use phalanx_shared::id::{AgentId, Token};
 use phalanx_shared::plan::WantedImage;
-use phalanx_shared::policy::of_service;
 use sha2::{Digest, Sha256};
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
@@ -188,8 +187,8 @@ impl DockerRuntime {
             .await
     }
 
-    /// Pulls or builds an image ahead of the cells that need it. `seen` receives the progress. Returns the kind of the
-    /// failure without its text, which no masks have seen.
+    /// Pulls or builds an image ahead of the cells that need it, if the policy was asked about it. `seen` receives the
+    /// progress. Returns the kind of the failure without its text, which no masks have seen.
     pub async fn prepare_ahead(
         &self,
         image: &WantedImage,
@@ -199,12 +198,6 @@ impl DockerRuntime {
         seen: impl Fn(Doing),
     ) -> Result<(), Fault> {
         let config = image.config().ok_or(Fault::Definition)?;
-        let refused = of_service(&config)
-            .iter()
-            .any(|need| policy.refuses(need).is_some());
-        if refused {
-            return Err(Fault::Policy);
-        }
         let shared = &self.shared;
         let scope = AttemptScope {
             token: Token {

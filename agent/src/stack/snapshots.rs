@@ -3,7 +3,7 @@
 
 use super::board::{Board, Stage};
 use super::restored::Restored;
-use super::service::actor::{Prepare, ServiceActor, of_send};
+use super::service::actor::{Define, Prepare, ServiceActor, of_send};
 use super::{allowed, definition, secrets};
 use crate::context::CellContext;
 use crate::context::group::Group;
@@ -68,6 +68,16 @@ pub struct Snapshots {
 
 /// The services' actors by name.
 pub type Actors = BTreeMap<String, ActorRef<ServiceActor>>;
+
+/// A service whose definition was evaluated and is allowed.
+enum Defined<'s> {
+    Process(&'s Service),
+    Container {
+        config: Arc<ServiceConfig>,
+        /// Of a service that the snapshot names.
+        actor: Option<&'s ActorRef<ServiceActor>>,
+    },
+}
 
 /// Arguments of [`Snapshots::of`].
 pub struct Of<'a> {
@@ -666,9 +676,12 @@ impl Snapshots {
             (service.name.text.clone(), node)
         });
         let related = key::related(&nodes.collect(), &named, &used);
-        let of = related
-            .iter()
-            .map(|name| self.of_service(name, actors, named.contains(name)));
+        // Nothing is pulled or built before the agent's policy has judged all of them.
+        let mut defined = Vec::new();
+        for name in &related {
+            defined.push(self.define(name, actors, named.contains(name)).await?);
+        }
+        let of = defined.into_iter().map(|one| self.of_service(one));
         let of = futures::future::try_join_all(of).await?;
         let services: BTreeMap<String, OfService> = related.iter().cloned().zip(of).collect();
         let scope = context.definition_scope(None);
@@ -724,12 +737,13 @@ impl Snapshots {
             .collect()
     }
 
-    async fn of_service(
-        &self,
+    /// Evaluates a service's definition and asks the agent's policy about it.
+    async fn define<'s>(
+        &'s self,
         name: &str,
-        actors: &Actors,
+        actors: &'s Actors,
         named: bool,
-    ) -> Result<OfService, String> {
+    ) -> Result<Defined<'s>, String> {
         let context = &self.context;
         let service = context
             .spec
@@ -738,29 +752,49 @@ impl Snapshots {
             .find(|one| one.name.text == name);
         let service = service.ok_or_else(|| format!("there is no service {name}"))?;
         if service.process {
-            // Its ports are chosen anew for each cell; what it is made of is its text.
-            return Ok(self.of_process(service));
+            return Ok(Defined::Process(service));
         }
         let stack = self.stack.clone()?;
-        let config = match actors.get(name).filter(|_| named) {
+        let actor = actors.get(name).filter(|_| named);
+        let config = match actor {
             Some(actor) => {
-                let prepared = actor.ask(Prepare).await.map_err(of_send);
-                prepared.map_err(|error| RuntimeError::from(error).reason)?
+                let defined = actor.ask(Define).await.map_err(of_send);
+                defined.map_err(|error| RuntimeError::from(error).reason)?
             }
             None => {
                 let config = definition::config(context, service, &*stack, None).await;
                 let config = config.map_err(|error| error.reason)?;
                 let may = allowed::evaluated(context, service, &config);
                 may.map_err(|error| error.reason)?;
+                Arc::new(config)
+            }
+        };
+        match key::unfit(&config).filter(|_| named) {
+            Some(why) => Err(why),
+            None => Ok(Defined::Container { config, actor }),
+        }
+    }
+
+    /// Returns what a service is to the key. Prepares its image, whose id is a part of it.
+    async fn of_service(&self, defined: Defined<'_>) -> Result<OfService, String> {
+        let context = &self.context;
+        let (config, actor) = match defined {
+            // Its ports are chosen anew for each cell; what it is made of is its text.
+            Defined::Process(service) => return Ok(self.of_process(service)),
+            Defined::Container { config, actor } => (config, actor),
+        };
+        let stack = self.stack.clone()?;
+        match actor {
+            Some(actor) => {
+                let prepared = actor.ask(Prepare).await.map_err(of_send);
+                prepared.map_err(|error| RuntimeError::from(error).reason)?;
+            }
+            None => {
                 // Its own actor tells what can't be masked.
                 let _ = secrets::mask(context, &config).await;
                 let prepared = stack.prepare(&config).await;
                 prepared.map_err(|error| error.reason)?;
-                Arc::new(config)
             }
-        };
-        if named && let Some(why) = key::unfit(&config) {
-            return Err(why);
         }
         let image = stack
             .image_id(&config)

@@ -1,6 +1,7 @@
 //! Snapshots, with a fake for containers: when they are made, restored and thrown away, and what is told of it.
 
 use crate::rig::{Ended, Rig, spec};
+use phalanx_agent::policy::Policy;
 use phalanx_agent::runtime::contract::{Fault, RuntimeError};
 use phalanx_agent::runtime::fake::script::{CommandScript, Script, ServiceScript};
 use phalanx_agent::snapshot::Store;
@@ -340,4 +341,35 @@ async fn a_run_can_do_without_or_make_them_again() {
     again.passed();
     states(&again, &[Missed, Saved]);
     states(&place.run().await, &[Restored]);
+}
+
+#[tokio::test]
+async fn nothing_is_prepared_for_the_key_if_the_policy_refuses_one_of_the_services() {
+    let place = Place::new();
+    let mut rig = place.rig(
+        r#"
+services:
+  db: { image: "db:1", privileged: true }
+  tool: { image: "tool:1", start: manual }
+phases:
+  setup:
+    - snapshot: { services: [db] }
+      steps:
+        - { exec: { service: db, command: [insert] } }
+        - { container: { start: tool } }
+        - { exec: { service: tool, command: [insert] } }
+"#,
+    );
+    rig.policy = Policy::closed();
+    let ended = rig.run().await;
+    assert_eq!(ended.outcome(), Outcome::Errored);
+    for told in [ended.reason("setup/0"), ended.snapshot_reason(Unsaved)] {
+        assert!(
+            told.contains("`privileged: true` (rule `privileged`"),
+            "{told}"
+        );
+    }
+    let idle = |call: &&String| !call.starts_with("open") && !call.starts_with("close");
+    let done: Vec<_> = ended.calls.iter().filter(idle).collect();
+    assert!(done.is_empty(), "{done:?}");
 }

@@ -7,6 +7,13 @@ use crate::registry::{PASSWORD, Registry, USER};
 use crate::repository::Repository;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use phalanx_agent::ahead::Preparing;
+use phalanx_agent::cell_contract::Assignment;
+use phalanx_agent::clock::SystemClock;
+use phalanx_agent::link::actor::{self as link, Prefetcher};
+use phalanx_agent::link::core::About;
+use phalanx_agent::link::{CellSpawner, Coordinator};
+use phalanx_agent::policy::{Guard, InForce};
 use phalanx_agent::runtime::contract::{AttemptScope, Prepared, RuntimeError};
 use phalanx_agent::runtime::docker::{Builder, DockerRuntime, DockerSettings};
 use phalanx_shared::language::service::{
@@ -14,13 +21,17 @@ use phalanx_shared::language::service::{
     SshAgent,
 };
 use phalanx_shared::outcome::Outcome;
+use phalanx_shared::plan::{Resources, WantedImage};
+use phalanx_shared::policy::{Allow, Rule, Rules};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 cases![
     a_pull_uses_the_users_login_and_tries_again,
     one_pull_serves_all_who_wait,
     an_image_that_was_fetched_beforehand_is_not_pulled_again,
+    what_the_coordinator_forbids_is_not_pulled_ahead,
     a_credential_helper_is_asked,
     a_missing_image_is_an_error_with_its_name,
     a_pull_without_login_says_so,
@@ -152,6 +163,59 @@ async fn an_image_that_was_fetched_beforehand_is_not_pulled_again(lab: Arc<Lab>)
     );
     assert_eq!(registry.shared.given.load(Ordering::SeqCst), given);
     cell.down().await;
+    forget(&lab, &image).await;
+}
+
+/// Runs no cells.
+struct Idle;
+
+impl CellSpawner for Idle {
+    fn spawn(&self, _: Assignment) {}
+}
+
+async fn what_the_coordinator_forbids_is_not_pulled_ahead(lab: Arc<Lab>) {
+    let (forbidden, allowed) = (Registry::open(0).await, Registry::open(0).await);
+    let dir = tempfile::tempdir().unwrap();
+    let (runtime, settings) = with_config(&lab, &dir, &login(&allowed)).await;
+    let in_force = Arc::new(InForce::new(Guard::open()));
+    let mut narrow = Rules::open("narrow.toml");
+    let only = Allow::Only(vec![allowed.address.to_string()]);
+    narrow.set(Rule::Registries, only, "narrow.toml:1");
+    in_force.narrow(Some(narrow));
+    // One after the other, so the second one is pulled when the first one is over.
+    let (ahead, preparing) = Preparing::new(runtime.clone(), in_force, dir.path().into(), 1);
+    let link = link::start(link::Args {
+        about: About {
+            agent: settings.agent.clone(),
+            name: String::new(),
+            version: String::new(),
+            labels: Vec::new(),
+            slots: 1,
+            resources: Resources::default(),
+            images: Vec::new(),
+            policy: None,
+            ahead: 1,
+        },
+        instance: String::new(),
+        coordinator: Coordinator::at(&format!("unix:{}/none", dir.path().display())).unwrap(),
+        state_dir: dir.path().join("state"),
+        cells: Arc::new(Idle),
+        images: None,
+        clock: Arc::new(SystemClock::default()),
+        events: Default::default(),
+        logs: Default::default(),
+    });
+    let task = tokio::spawn(preparing.run(link.await.unwrap()));
+    let image = allowed.image("ahead");
+    ahead.prefetch(vec![
+        WantedImage::plain(&forbidden.image("ahead")),
+        WantedImage::plain(&image),
+    ]);
+    while !runtime.has(&image).await.unwrap() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(forbidden.shared.asked.load(Ordering::SeqCst), 0);
+    task.abort();
     forget(&lab, &image).await;
 }
 

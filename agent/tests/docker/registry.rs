@@ -26,6 +26,8 @@ pub struct Shared {
     pub fail: AtomicU32,
     /// Manifests given.
     pub given: AtomicU32,
+    /// Requests of any kind.
+    pub asked: AtomicU32,
     authorization: String,
     manifest: Vec<u8>,
     blobs: HashMap<String, Vec<u8>>,
@@ -61,6 +63,7 @@ impl Registry {
         let shared = Arc::new(Shared {
             fail: AtomicU32::new(fail),
             given: AtomicU32::new(0),
+            asked: AtomicU32::new(0),
             authorization: format!("Basic {}", STANDARD.encode(format!("{USER}:{PASSWORD}"))),
             manifest,
             blobs: [(digest(&config), config), (digest(&layer.1), layer.1)].into(),
@@ -106,6 +109,7 @@ fn layer() -> (Vec<u8>, Vec<u8>) {
 }
 
 fn refused(shared: &Shared, headers: &HeaderMap) -> Option<Response<Body>> {
+    shared.asked.fetch_add(1, Ordering::SeqCst);
     let given = headers.get("authorization").and_then(|v| v.to_str().ok());
     if given == Some(&shared.authorization) {
         return None;
