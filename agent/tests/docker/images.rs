@@ -197,13 +197,14 @@ async fn what_the_coordinator_forbids_is_not_pulled_ahead(lab: Arc<Lab>) {
             ahead: 1,
         },
         instance: String::new(),
-        coordinator: Coordinator::at(&format!("unix:{}/none", dir.path().display())).unwrap(),
+        coordinator: Coordinator::at(&format!("unix:{}/none", dir.path().display()), None).unwrap(),
         state_dir: dir.path().join("state"),
         cells: Arc::new(Idle),
         images: None,
         clock: Arc::new(SystemClock::default()),
         events: Default::default(),
         logs: Default::default(),
+        stay: Default::default(),
     });
     let task = tokio::spawn(preparing.run(link.await.unwrap()));
     let image = allowed.image("ahead");
