@@ -23,6 +23,7 @@ pub mod held;
 pub mod identity;
 mod images;
 pub mod keeper;
+pub mod kept_snapshots;
 pub mod limits;
 pub mod link;
 pub mod machine;

@@ -13,6 +13,7 @@ use crate::enrolment::{self, EnrolError};
 use crate::identity::{Identity, IdentityError};
 use crate::images::Images;
 use crate::keeper;
+use crate::kept_snapshots::{self, Recount};
 use crate::link::actor::{self as link, Handle};
 use crate::link::core::About;
 use crate::link::stay::Stay;
@@ -226,6 +227,8 @@ pub struct Agent {
     preparing: Option<tokio::task::JoinHandle<()>>,
     /// Keeps the snapshots within their bounds; `None` if the agent keeps none.
     janitor: Option<Janitor>,
+    /// Reports the snapshots that are kept; `None` if none are.
+    recount: Option<tokio::task::JoinHandle<()>>,
     /// Whether an earlier process of this identity used an engine.
     inherited: bool,
     /// This process's note in the register, read by other agents.
@@ -273,6 +276,13 @@ async fn start_agent(identity: Identity, options: Options) -> Result<Agent, Star
     if let Some(images) = &images {
         about.images = images.held().await;
     }
+    if let Some(store) = &store {
+        about.snapshots = Some(kept_snapshots::told(store.clone(), clock.wall()).await);
+    }
+    let recount = store.clone().zip(runtimes.docker.clone());
+    let (remover, recount) = recount
+        .map(|(store, engine)| Recount::new(store, engine, clock.clone()))
+        .unzip();
     let identity = Arc::new(identity);
     let running = TaskTracker::new();
     let guard = Arc::new(Guard::new(
@@ -329,6 +339,7 @@ async fn start_agent(identity: Identity, options: Options) -> Result<Agent, Star
         state_dir: identity.state_dir().to_owned(),
         cells: Arc::new(cells),
         images: ahead.map(|ahead| Arc::new(ahead) as _),
+        snapshots: remover.map(|remover| Arc::new(remover) as _),
         clock,
         events: Default::default(),
         logs: Default::default(),
@@ -336,6 +347,7 @@ async fn start_agent(identity: Identity, options: Options) -> Result<Agent, Star
     })
     .await?;
     let preparing = preparing.map(|preparing| tokio::spawn(preparing.run(link.clone())));
+    let recount = recount.map(|recount| tokio::spawn(recount.run(link.clone())));
     let reaper = reap_now_and_then(link.clone(), runtimes.clone(), options.docker.clone());
     let reaper = tokio::spawn(reaper);
     let renewing = options.access.map(|access| {
@@ -350,6 +362,7 @@ async fn start_agent(identity: Identity, options: Options) -> Result<Agent, Star
         renewing,
         preparing,
         janitor,
+        recount,
         inherited,
         note,
         _mourner: mourner,
@@ -394,6 +407,7 @@ fn about(identity: &Identity, options: &Options, runtimes: &Runtimes) -> About {
             Some(_) => options.docker.prefetch,
             None => 0,
         },
+        snapshots: None,
     }
 }
 
@@ -481,6 +495,9 @@ impl Agent {
         }
         if let Some(preparing) = &self.preparing {
             preparing.abort();
+        }
+        if let Some(recount) = &self.recount {
+            recount.abort();
         }
         if self.inherited {
             // The engine may have executed a killed predecessor's last request after this agent started.

@@ -55,6 +55,7 @@ pub mod selection;
 pub mod self_check;
 pub mod serve;
 pub mod show;
+pub mod snapshots;
 pub mod source;
 pub mod submit;
 pub mod timing;
@@ -211,6 +212,7 @@ enum Command {
     Drain(drain::Args),
     ScaleHint(scale_hint::Args),
     Journal(journal::Args),
+    Snapshots(snapshots::Args),
     Gc(gc::Args),
     Serve(serve::Args),
     Agent(agent::Args),
@@ -364,6 +366,7 @@ fn dispatch(command: Command, context: &Context) -> Result<u8, CliError> {
         Command::Drain(args) => wait(drain::run(args, context)),
         Command::ScaleHint(args) => wait(scale_hint::run(args, context)),
         Command::Journal(args) => wait(journal::run(args, context)),
+        Command::Snapshots(args) => wait(snapshots::run(args, context)),
         Command::Gc(args) => wait(gc::run(args, context)),
         Command::Serve(args) => wait(measured(context, Box::pin(serve::run(args, context)))),
         Command::Agent(args) => wait(agent::run(args, context)),

@@ -11,6 +11,7 @@ mod docker;
 mod gc;
 mod look;
 mod place;
+mod snapshots;
 mod unpack;
 
 pub use checkup::{Finding, Verdict, Wish, checkup};
@@ -18,6 +19,7 @@ pub use docker::of_agents;
 pub use gc::{Gc, gc};
 pub use look::{Look, list, newest, open};
 pub use place::{Found, find, workspace_of};
+pub use snapshots::{remove_snapshots, snapshots};
 pub use unpack::open_file;
 
 use crate::credential::{Client, Credential};

@@ -137,6 +137,7 @@ async fn walk() {
         needs: jobs.needs(&cell.id),
         images: jobs.images(&cell.id, &"run".into()),
         expected_ms: 0,
+        wish: None,
     };
     let mut scheduler = Scheduler::new(BTreeMap::new());
     let run = token.run.clone();
@@ -561,6 +562,7 @@ fn about(agent: &AgentId) -> About {
         images: vec![],
         policy: None,
         ahead: 2,
+        snapshots: None,
     }
 }
 

@@ -142,6 +142,7 @@ fn history(
             cell: cell.id.clone(),
             matrix: matrix.collect(),
             elapsed_ms,
+            snapshot: None,
         });
     }
     History::learn(past)
@@ -162,6 +163,7 @@ fn agent(id: String, slots: u32) -> AgentInfo {
         images: vec![],
         policy: None,
         ahead: Some(2),
+        snapshots: Default::default(),
     }
 }
 
@@ -186,6 +188,7 @@ fn request(run: &RunId, cell: CellId, expected_ms: u64) -> CellRequest {
         images: vec![],
         expected_ms,
         needs: Vec::new(),
+        wish: None,
     }
 }
 

@@ -21,7 +21,9 @@ pub(crate) use database::written as write_error;
 pub use postgres::{Lead, PostgresStore};
 pub(crate) use rows::read as read_error;
 pub use sqlite::SqliteStore;
-pub use store::{NewRun, Past, RunEnd, RunHead, RunRow, Store, StoreError, Submission, Write};
+pub use store::{
+    NewRun, Past, PastSnapshot, RunEnd, RunHead, RunRow, Store, StoreError, Submission, Write,
+};
 pub use writer::{Durable, Health, Journal, Line, Receipt};
 
 #[cfg(test)]

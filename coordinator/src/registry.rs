@@ -6,6 +6,7 @@ use crate::dispatch::heard::Heard;
 use crate::run::actor::{Run, RunTail};
 use crate::run::index::AgentsOfRuns;
 use kameo::actor::{ActorId, ActorRef};
+use phalanx_proto::link::Snapshots;
 use phalanx_shared::id::{AgentId, RunId};
 use phalanx_shared::namespace::Namespace;
 use phalanx_shared::time::Timestamp;
@@ -34,6 +35,13 @@ pub struct Presence {
     /// Why it is away, if it is: disconnected or lost.
     pub gone: Option<String>,
     lost: bool,
+}
+
+impl Presence {
+    /// Returns whether it is gone for good.
+    pub fn is_lost(&self) -> bool {
+        self.lost
+    }
 }
 
 /// Maximum number of lost agents to remember.
@@ -147,21 +155,43 @@ impl Registry {
         self.1.notify_waiters();
     }
 
+    /// Replaces what is known of the snapshots that an agent keeps.
+    pub(crate) fn agent_keeps(&self, agent: &AgentId, snapshots: Arc<Snapshots>) {
+        if let Some(presence) = self.inner().agents.get_mut(agent) {
+            presence.info.snapshots = snapshots;
+        }
+        self.1.notify_waiters();
+    }
+
+    /// Forgets what an agent could not remove, because it is told again.
+    pub(crate) fn agent_is_told(&self, agent: &AgentId) {
+        if let Some(presence) = self.inner().agents.get_mut(agent) {
+            Arc::make_mut(&mut presence.info.snapshots).left.clear();
+        }
+    }
+
     /// Waits until at least `many` agents are connected.
     pub async fn wait_for_agents(&self, many: usize) {
+        self.wait_for(|agents| {
+            let here = agents.values().filter(|agent| agent.gone.is_none());
+            (here.count() >= many).then_some(())
+        })
+        .await;
+    }
+
+    /// Waits until `look` finds something in the known agents. It is called again whenever an agent comes or goes, or what
+    /// it keeps changes.
+    pub(crate) async fn wait_for<T>(
+        &self,
+        mut look: impl FnMut(&BTreeMap<AgentId, Presence>) -> Option<T>,
+    ) -> T {
         loop {
             let came = self.1.notified();
             tokio::pin!(came);
-            // Register before checking, so that an agent that connects in between isn't missed.
+            // Register before checking, so that a change in between isn't missed.
             came.as_mut().enable();
-            let here = self
-                .inner()
-                .agents
-                .values()
-                .filter(|a| a.gone.is_none())
-                .count();
-            if here >= many {
-                return;
+            if let Some(found) = look(&self.inner().agents) {
+                return found;
             }
             came.await;
         }
@@ -175,6 +205,7 @@ impl Registry {
             presence.heard = now;
             presence.lost |= lost;
         }
+        self.1.notify_waiters();
         let gone = inner.agents.iter().filter(|(_, presence)| presence.lost);
         let mut gone: Vec<(Timestamp, AgentId)> = gone
             .map(|(id, presence)| (presence.heard, id.clone()))

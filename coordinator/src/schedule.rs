@@ -16,11 +16,13 @@ mod prepared;
 mod queue;
 pub mod replay;
 mod request;
+mod snapshots;
 mod why;
 
 pub use ahead::Preparing;
 pub use demand::Wanted;
 pub use fleet::AgentView;
+pub use snapshots::Wish;
 pub use why::{Constraint, Waiting};
 
 #[cfg(test)]

@@ -27,6 +27,10 @@ pub trait Jobs: Send + Sync + 'static {
     fn needs(&self, cell: &CellId) -> Vec<Need>;
     /// Returns the images that a cell needs in a run, as far as they are known before it runs.
     fn images(&self, cell: &CellId, run: &RunId) -> Vec<WantedImage>;
+    /// Returns the family of the snapshot that a cell may restore, if it may restore one.
+    fn snapshot_family(&self, _: &CellId) -> Option<String> {
+        None
+    }
     /// Returns the names of the secrets that the plan's cells need.
     fn secrets(&self) -> Vec<String>;
 }

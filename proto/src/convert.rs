@@ -11,6 +11,7 @@ mod log;
 mod outcome;
 mod policy;
 mod resources;
+mod snapshots;
 pub(crate) mod to_agent;
 mod token;
 mod workspace;

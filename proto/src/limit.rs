@@ -123,3 +123,10 @@ pub const AHEAD: usize = 64;
 
 /// Maximum bytes of the progress of an image that is prepared ahead.
 pub const DOING_BYTES: usize = 256;
+
+/// Maximum snapshots remembered per agent: further ones are ignored, because they are only a hint for placement. Also the
+/// maximum number of keys in one order to remove some.
+pub const SNAPSHOTS: usize = 1_000;
+
+/// Characters of a snapshot's key, and the maximum of its family.
+pub const SNAPSHOT_KEY: usize = 64;

@@ -4,9 +4,10 @@
 
 use phalanx_shared::cancel::CancelOrder;
 use phalanx_shared::event::Event;
-use phalanx_shared::id::{AgentId, Token};
+use phalanx_shared::id::{AgentId, CellId, RunId, Token};
 use phalanx_shared::plan::{CellJob, Resources, WantedImage};
 use phalanx_shared::policy::Rules;
+use phalanx_shared::time::Timestamp;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -43,6 +44,8 @@ pub struct Hello {
     /// Maximum images that it pulls and builds ahead at the same time; `None` for agents of earlier versions, which report
     /// nothing about them.
     pub ahead: Option<u32>,
+    /// The snapshots that it keeps; `None` if it keeps none at all.
+    pub snapshots: Option<Snapshots>,
 }
 
 /// Report that an agent's process has died.
@@ -105,6 +108,48 @@ pub enum FromAgent {
     Goodbye { reason: String },
     /// How far the images of the last `Prefetch` are.
     Ahead { images: Vec<Ahead> },
+    /// The snapshots that the agent keeps have changed.
+    Snapshots(Snapshots),
+}
+
+/// The snapshots that an agent keeps.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Snapshots {
+    /// The snapshots, the most recently used first.
+    pub held: Vec<HeldSnapshot>,
+    /// Identifies the directory that keeps them. Agents of one machine may share it.
+    pub store: String,
+    /// Keys of those that could not be removed as ordered, each with the reason.
+    pub left: Vec<(String, String)>,
+}
+
+/// A snapshot that an agent keeps. Holds neither captures nor secrets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeldSnapshot {
+    /// Its key: 64 hexadecimal digits.
+    pub key: String,
+    /// The family that its cell's job named; empty if it named none.
+    pub family: String,
+    /// Name of the spec.
+    pub spec: String,
+    /// Name of the group of steps.
+    pub group: String,
+    /// Size of all its files and images.
+    pub bytes: u64,
+    /// When it was made.
+    pub made: Timestamp,
+    /// When it was last restored, or made if it never was.
+    pub used: Timestamp,
+    /// Run that made it.
+    pub run: RunId,
+    /// Cell that made it.
+    pub cell: CellId,
+    /// Display name of that cell.
+    pub cell_name: String,
+    /// How long the group's steps took, in microseconds.
+    pub setup_us: u64,
+    /// How long stopping, saving and starting the services took, in microseconds.
+    pub save_us: u64,
 }
 
 /// How far an image is that an agent prepares ahead.
@@ -150,6 +195,8 @@ pub enum ToAgent {
     Drain,
     /// Names every image that the agent should have before a cell needs it. Replaces the earlier list.
     Prefetch { images: Vec<WantedImage> },
+    /// Asks the agent to remove the snapshots with these keys. It answers with what it keeps then.
+    RemoveSnapshots { keys: Vec<String> },
 }
 
 /// An offer to run one attempt.
@@ -189,6 +236,7 @@ impl fmt::Debug for ToAgent {
                 let ids: Vec<&str> = images.iter().map(WantedImage::id).collect();
                 write!(f, "Prefetch({ids:?})")
             }
+            ToAgent::RemoveSnapshots { keys } => write!(f, "RemoveSnapshots({keys:?})"),
         }
     }
 }

@@ -141,6 +141,8 @@ struct Part<'a> {
     images: Cow<'a, BTreeMap<String, String>>,
     #[serde(default, skip_serializing_if = "SnapshotUse::is_usual")]
     snapshots: SnapshotUse,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    snapshot_family: Option<Cow<'a, str>>,
 }
 
 impl Part<'_> {
@@ -156,6 +158,7 @@ impl Part<'_> {
             submitted,
             images,
             snapshots,
+            snapshot_family,
         } = job;
         Part {
             cell: Cow::Borrowed(cell),
@@ -167,6 +170,7 @@ impl Part<'_> {
             submitted: *submitted,
             images: Cow::Borrowed(images),
             snapshots: *snapshots,
+            snapshot_family: snapshot_family.as_deref().map(Cow::Borrowed),
         }
     }
 
@@ -182,6 +186,7 @@ impl Part<'_> {
             submitted,
             images,
             snapshots,
+            snapshot_family,
         } = serde_json::from_slice(json).map_err(|error| error.to_string())?;
         Ok(CellJob {
             source,
@@ -194,6 +199,7 @@ impl Part<'_> {
             submitted,
             images: images.into_owned(),
             snapshots,
+            snapshot_family: snapshot_family.map(Cow::into_owned),
         })
     }
 }

@@ -55,6 +55,7 @@ fn offer(source: &Arc<SpecSource>, cell: &str) -> ToAgent {
             keep: Keep::Always { ttl_s: 3 },
             submitted: Some(Timestamp(7)),
             snapshots: Default::default(),
+            snapshot_family: Some("fa".to_owned()),
             images: BTreeMap::from([("db".to_owned(), "db@sha256:aa".to_owned())]),
         }),
         secrets: Arc::new(BTreeMap::from([("s".to_owned(), "t".to_owned())])),

@@ -2,7 +2,7 @@
 //! outside goes through [`clean`], so that it can't control the terminal.
 
 use super::style::{Style, Tone};
-use super::view::{CellView, Counts, RunView, StepView};
+use super::view::{AttemptView, CellView, Counts, RunView, StepView};
 use crate::view::coverage::CoverageEntry;
 use console::measure_text_width;
 use indexmap::{IndexMap, IndexSet};
@@ -121,6 +121,8 @@ pub fn snapshots(view: &RunView) -> Vec<String> {
     /// Maximum number of lines.
     const LINES: usize = 20;
     let mut from: IndexMap<&str, (&Restored, usize, IndexSet<&str>)> = IndexMap::new();
+    // Size of each snapshot, and the longest time that copying its files took.
+    let mut copied: IndexMap<&str, (u64, u64)> = IndexMap::new();
     let mut events = Vec::new();
     for cell in &view.cells {
         for step in cell.steps().filter(|step| step.is_restored()) {
@@ -133,6 +135,19 @@ pub fn snapshots(view: &RunView) -> Vec<String> {
             }
         }
         let newest = cell.newest().into_iter();
+        let waited = |attempt: &&AttemptView| {
+            let mut seen = attempt.snapshots.iter();
+            seen.any(|seen| seen.state == SnapshotState::Waiting)
+        };
+        // The time of a cell that waited for another one is mostly that.
+        let own = newest.clone().filter(|attempt| !waited(attempt));
+        for seen in own.flat_map(|attempt| &attempt.snapshots) {
+            if seen.state == SnapshotState::Restored {
+                let (size, took) = copied.entry(seen.key.as_str()).or_default();
+                *size = (*size).max(seen.bytes);
+                *took = (*took).max(seen.elapsed_us);
+            }
+        }
         for seen in newest.flat_map(|attempt| &attempt.snapshots) {
             let key = short_key(&seen.key);
             let took = duration(seen.elapsed_us);
@@ -154,7 +169,11 @@ pub fn snapshots(view: &RunView) -> Vec<String> {
     }
     let lines = from.into_values().map(|(of, steps, cells)| {
         let (steps, cells) = (plural(steps, "step"), plural(cells.len(), "cell"));
-        format!("{steps} in {cells} {}", restored(of))
+        let copied = copied.get(of.key.as_str());
+        let copied = copied.map_or_else(String::new, |(size, took)| {
+            format!(": {} in {}", bytes(*size), duration(*took))
+        });
+        format!("{steps} in {cells} {}{copied}", restored(of))
     });
     let mut lines: Vec<String> = lines.chain(events).collect();
     if lines.len() > LINES {

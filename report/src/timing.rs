@@ -144,6 +144,8 @@ pub enum SegmentKind {
     Pause,
     /// An engine request waits for its turn.
     EngineQueue,
+    /// A snapshot is looked for, restored or saved, or another cell makes it.
+    Snapshot,
     /// What an attempt left is removed.
     CleanUp,
 }

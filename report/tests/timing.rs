@@ -565,3 +565,88 @@ fn the_timing_of_a_run_and_of_a_cell_for_people() {
     let bars = waterfall(&state, &id, now).unwrap();
     insta::assert_snapshot!(text::cell(&bars, &cell_path(&state, &id, now), layout));
 }
+
+impl Script {
+    fn snapshot(&mut self, cell: &str, state: SnapshotState, from: u64, to: u64) {
+        let changed = EventKind::SnapshotChanged {
+            path: "setup/0".into(),
+            key: "ab".repeat(32),
+            state,
+            began: time(from),
+            run: None,
+            bytes: 1,
+            reason: None,
+        };
+        self.tell(to, Some(cell), changed);
+    }
+}
+
+#[test]
+fn restoring_saving_and_waiting_for_a_snapshot_have_their_own_times() {
+    let mut script = Script::new(&["makes", "waits"]);
+    for cell in ["makes", "waits"] {
+        script.starts(0, cell, 0);
+    }
+    script.snapshot("makes", SnapshotState::Missed, 0, 10);
+    script.service("makes", "db", ServiceState::Created, 10, 20);
+    script.service("makes", "db", ServiceState::Ready, 20, 100);
+    script.phase("makes", "setup", 100, 500);
+    script.tell(
+        100,
+        Some("makes"),
+        EventKind::StepStarted {
+            path: "setup/0".into(),
+            name: "prepare".into(),
+            action: "steps".into(),
+        },
+    );
+    script.step("makes", "setup/0/0", "exec", 100, 300, Vec::new());
+    script.snapshot("makes", SnapshotState::Saved, 300, 490);
+    script.step("makes", "setup/0", "steps", 100, 490, Vec::new());
+    script.ends("makes", 500, 510);
+    script.snapshot("waits", SnapshotState::Waiting, 0, 10);
+    script.snapshot("waits", SnapshotState::Restored, 0, 550);
+    script.service("waits", "db", ServiceState::Created, 550, 560);
+    script.service("waits", "db", ServiceState::Ready, 560, 600);
+    script.phase("waits", "setup", 600, 620);
+    script.ends("waits", 620, 630);
+    let state = script.run(630);
+    let path = |cell: &str| {
+        let path = cell_path(&state, &cell.into(), state.finished.unwrap());
+        let shown = shown(&path);
+        let shown = shown.into_iter().map(|(what, took, _)| (what, took));
+        shown.collect::<Vec<_>>()
+    };
+    let of = |rows: &[(&str, u64)]| {
+        let rows = rows.iter().map(|(what, took)| ((*what).to_owned(), *took));
+        rows.collect::<Vec<_>>()
+    };
+    let makes = path("makes");
+    assert!(
+        makes.contains(&("looking for a snapshot".to_owned(), 10)),
+        "{makes:?}"
+    );
+    assert!(
+        makes.contains(&("saving the snapshot".to_owned(), 190)),
+        "{makes:?}"
+    );
+    let expected = of(&[
+        ("looking for a snapshot", 10),
+        ("waiting for the cell that makes the snapshot", 540),
+        ("creating db", 10),
+        ("waiting for service db", 40),
+    ]);
+    assert_eq!(path("waits").get(..4).unwrap(), expected);
+    let waits = times(&state).waits;
+    let snapshot = waits.iter().find(|one| one.cause == WaitCause::Snapshot);
+    let snapshot = snapshot.unwrap();
+    assert_eq!((snapshot.cells, snapshot.sum_us), (1, 540_000));
+    let bars = waterfall(&state, &"makes".into(), state.finished.unwrap()).unwrap();
+    let bar = bars
+        .bars
+        .iter()
+        .find(|bar| bar.what == "saving the snapshot");
+    let bar = bar.unwrap();
+    assert_eq!(bar.activity, Some(SegmentKind::Snapshot));
+    assert_eq!((bar.began_us, bar.elapsed_us), (300_000, 190_000));
+}

@@ -17,5 +17,6 @@ pub mod reads;
 pub mod schema;
 pub mod service;
 pub mod shape;
+pub mod snapshot;
 
 pub use load::{Loaded, Read, load};

@@ -12,6 +12,7 @@ mod advice;
 mod cells;
 mod context;
 mod expand;
+mod family;
 mod job;
 mod networks;
 mod probe;
@@ -156,6 +157,11 @@ pub struct CellJob {
     /// What the cell does with snapshots.
     #[serde(default, skip_serializing_if = "SnapshotUse::is_usual")]
     pub snapshots: SnapshotUse,
+    /// Digest of what the coordinator knows of the cell's snapshot, the same for cells whose snapshots are probably the
+    /// same. The key itself depends on images and files that only the agent knows. `None` if the cell uses no snapshot,
+    /// and from coordinators of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot_family: Option<String>,
 }
 
 /// What a run's cells do with snapshots.

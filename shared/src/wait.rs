@@ -49,6 +49,8 @@ pub enum WaitCause {
     RetryPause,
     /// The engine was busy with other requests of this agent.
     EngineQueue,
+    /// Another cell on the same machine made the snapshot that this one restored.
+    Snapshot,
     /// A cause that was not recorded, or one that this version doesn't know.
     #[serde(other)]
     Other,

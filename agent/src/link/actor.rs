@@ -24,7 +24,7 @@ use kameo::actor::{ActorRef, Spawn, WeakRecipient};
 use kameo::error::Infallible;
 use kameo::mailbox;
 use kameo::message::{Context, Message};
-use phalanx_proto::link::{Ahead, FromAgent, Hello, Offer, ToAgent};
+use phalanx_proto::link::{Ahead, FromAgent, Hello, Offer, Snapshots, ToAgent};
 use phalanx_shared::cancel::CancelOrder;
 use phalanx_shared::id::Token;
 use phalanx_shared::plan::WantedImage;
@@ -47,6 +47,12 @@ pub trait Prefetcher: Send + Sync + 'static {
     fn prefetch(&self, images: Vec<WantedImage>);
 }
 
+/// Removes snapshots of stacks.
+pub trait SnapshotRemover: Send + Sync + 'static {
+    /// Removes the snapshots with these keys. Returns immediately; what is kept then is reported to the link.
+    fn remove(&self, keys: Vec<String>);
+}
+
 /// Arguments of an agent's link.
 pub struct Args {
     /// The agent's description for the coordinator.
@@ -62,6 +68,8 @@ pub struct Args {
     pub cells: Arc<dyn CellSpawner>,
     /// Prepares images; `None` if there is no engine.
     pub images: Option<Arc<dyn Prefetcher>>,
+    /// Removes snapshots; `None` if none are kept.
+    pub snapshots: Option<Arc<dyn SnapshotRemover>>,
     /// The agent's clock.
     pub clock: Arc<dyn Clock>,
     /// Limits for unacknowledged events.
@@ -92,6 +100,7 @@ pub async fn start(args: Args) -> io::Result<Handle> {
         state_dir,
         cells,
         images,
+        snapshots,
         clock,
         events,
         logs,
@@ -125,6 +134,7 @@ pub async fn start(args: Args) -> io::Result<Handle> {
         clock,
         starter,
         images,
+        snapshots,
         logs,
         room: room_sender,
         wire: None,
@@ -162,6 +172,11 @@ impl Handle {
     /// Reports how far the images are that are prepared ahead.
     pub async fn ahead(&self, images: Vec<Ahead>) {
         let _ = self.agent.tell(Input::Ahead(images)).await;
+    }
+
+    /// Reports which snapshots the agent keeps now.
+    pub async fn keeps(&self, snapshots: Snapshots) {
+        let _ = self.agent.tell(Input::Snapshots(snapshots)).await;
     }
 
     /// Returns the directory of a workspace, which is fetched if it isn't here.
@@ -225,6 +240,7 @@ struct Agent {
     clock: Arc<dyn Clock>,
     starter: Starter,
     images: Option<Arc<dyn Prefetcher>>,
+    snapshots: Option<Arc<dyn SnapshotRemover>>,
     logs: Logs,
     room: watch::Sender<bool>,
     wire: Option<(u64, Wire)>,
@@ -303,6 +319,7 @@ impl Agent {
                 Vec::new()
             }
             Input::Ahead(images) => self.core.prepares(images),
+            Input::Snapshots(snapshots) => self.core.keeps(snapshots),
             Input::CancelAll(order) => self.core.cancel_all(&order),
             Input::Drain => self.core.drain(now),
             Input::Tick => self.core.tick(now),
@@ -335,6 +352,11 @@ impl Agent {
                 Effect::Prefetch(images) => {
                     if let Some(engine) = &self.images {
                         engine.prefetch(images);
+                    }
+                }
+                Effect::RemoveSnapshots(keys) => {
+                    if let Some(kept) = &self.snapshots {
+                        kept.remove(keys);
                     }
                 }
                 Effect::Reconnect(reason) => {

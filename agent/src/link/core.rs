@@ -14,7 +14,7 @@ use super::spool::Spool;
 use super::stay::{Stay, Stayed};
 use crate::sink::Stamped;
 use phalanx_proto::PROTOCOLS;
-use phalanx_proto::link::{Ahead, FromAgent, Held, Hello, Offer, ToAgent, Welcome};
+use phalanx_proto::link::{Ahead, FromAgent, Held, Hello, Offer, Snapshots, ToAgent, Welcome};
 use phalanx_shared::cancel::CancelOrder;
 use phalanx_shared::event::EventKind;
 use phalanx_shared::id::{AgentId, Token};
@@ -46,6 +46,8 @@ pub struct About {
     pub policy: Option<Rules>,
     /// Maximum number of images that it pulls and builds ahead at the same time.
     pub ahead: u32,
+    /// The snapshots that it keeps; `None` if it keeps none at all.
+    pub snapshots: Option<Snapshots>,
 }
 
 /// Effects that the link wants performed.
@@ -61,6 +63,8 @@ pub enum Effect {
     DropLogs { token: Token, reason: String },
     /// Prepare these images ahead, and no others.
     Prefetch(Vec<WantedImage>),
+    /// Remove the snapshots with these keys, and report what is kept then.
+    RemoveSnapshots(Vec<String>),
     /// Drop the connection and open a new one.
     Reconnect(String),
     /// Last effect: every attempt is over and every event is delivered.
@@ -93,6 +97,8 @@ pub struct Link<O> {
     pub(super) hellos: u64,
     /// How far the images are that are prepared ahead.
     ahead: Vec<Ahead>,
+    /// Whether the snapshots have changed since the Hello that isn't answered yet.
+    snapshots_untold: bool,
 }
 
 pub(super) type Effects = Vec<Effect>;
@@ -111,6 +117,7 @@ impl<O: Overflow> Link<O> {
             stayed: Stayed::new(Stay::default()),
             hellos: 0,
             ahead: Vec::new(),
+            snapshots_untold: false,
         }
     }
 
@@ -173,11 +180,32 @@ impl<O: Overflow> Link<O> {
         Effect::Send(FromAgent::Ahead { images })
     }
 
+    /// Handles a change of the snapshots that the agent keeps.
+    pub fn keeps(&mut self, snapshots: Snapshots) -> Effects {
+        self.about.snapshots = Some(snapshots);
+        match self.connection {
+            Connection::Up => self.tell_snapshots().into_iter().collect(),
+            Connection::Greeting { .. } => {
+                self.snapshots_untold = true;
+                Vec::new()
+            }
+            // The next Hello lists them.
+            Connection::Down => Vec::new(),
+        }
+    }
+
+    fn tell_snapshots(&mut self) -> Option<Effect> {
+        self.snapshots_untold = false;
+        let snapshots = self.about.snapshots.clone();
+        snapshots.map(|snapshots| Effect::Send(FromAgent::Snapshots(snapshots)))
+    }
+
     /// Handles a new connection: sends the Hello.
     pub fn connected(&mut self, now: Duration) -> Effects {
         self.end_if_ran_out(now, |link| {
             link.connection = Connection::Greeting { since: now };
             link.hellos += 1;
+            link.snapshots_untold = false;
             vec![Effect::Send(FromAgent::Hello(link.hello()))]
         })
     }
@@ -193,6 +221,7 @@ impl<O: Overflow> Link<O> {
             images,
             policy,
             ahead,
+            snapshots,
         } = self.about.clone();
         let held = |(token, attempt): (&Token, &Attempt)| Held {
             token: token.clone(),
@@ -219,6 +248,7 @@ impl<O: Overflow> Link<O> {
             number: self.hellos,
             policy,
             ahead: Some(ahead),
+            snapshots,
         }
     }
 
@@ -272,6 +302,9 @@ impl<O: Overflow> Link<O> {
         if !self.ahead.is_empty() {
             effects.push(self.tell_ahead());
         }
+        if self.snapshots_untold {
+            effects.extend(self.tell_snapshots());
+        }
         self.flush(now, &mut effects);
         self.leave_if_done(&mut effects);
         effects
@@ -301,6 +334,7 @@ impl<O: Overflow> Link<O> {
             // No cell comes any more.
             ToAgent::Prefetch { .. } if self.draining => {}
             ToAgent::Prefetch { images } => effects.push(Effect::Prefetch(images)),
+            ToAgent::RemoveSnapshots { keys } => effects.push(Effect::RemoveSnapshots(keys)),
             // There is one Welcome per connection; another one has no effect.
             ToAgent::Welcome(_) => {}
         }

@@ -2,7 +2,7 @@
 
 use super::logs::spool::Over;
 use crate::sink::Stamped;
-use phalanx_proto::link::{Ahead, FromAgent, ToAgent};
+use phalanx_proto::link::{Ahead, FromAgent, Snapshots, ToAgent};
 use phalanx_proto::v1;
 use phalanx_shared::cancel::CancelOrder;
 use phalanx_shared::id::Token;
@@ -35,6 +35,7 @@ pub(super) enum Input {
     LogsOver(Over),
     Images(Vec<String>),
     Ahead(Vec<Ahead>),
+    Snapshots(Snapshots),
     CancelAll(CancelOrder),
     Drain,
     Tick,

@@ -36,10 +36,41 @@ pub struct Known<'a> {
     pub made_by_other: bool,
     /// How long the cell has waited for that.
     pub waited: Duration,
-    /// How long making it took before, setup and saving together.
-    pub took: Option<Duration>,
+    /// How long the other cell has been making it, if that is known.
+    pub made_for: Option<Duration>,
+    /// How long such snapshots took before.
+    pub usual: Option<Usual>,
     /// The time now.
     pub now: Timestamp,
+}
+
+/// How long a snapshot took when it was made before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Usual {
+    /// The group's steps.
+    pub setup: Duration,
+    /// Stopping, saving and starting the services. Restoring copies the same files, so it takes no longer.
+    pub save: Duration,
+}
+
+impl Usual {
+    fn making(&self) -> Duration {
+        self.setup + self.save
+    }
+}
+
+/// Returns how long the newest snapshot took that is probably like a cell's: one of its family, else one of its group.
+pub fn usual(all: &[Manifest], family: &str, spec: &str, path: &str) -> Option<Usual> {
+    let newest = |like: &dyn Fn(&&Manifest) -> bool| {
+        let alike = all.iter().filter(like);
+        alike.max_by_key(|manifest| manifest.made_us)
+    };
+    let kin = newest(&|one| !family.is_empty() && one.family == family);
+    let found = kin.or_else(|| newest(&|one| one.spec == spec && one.path == path))?;
+    Some(Usual {
+        setup: Duration::from_micros(found.setup_us),
+        save: Duration::from_micros(found.save_us),
+    })
 }
 
 /// Decides what a cell does next.
@@ -59,7 +90,10 @@ pub fn next(known: Known<'_>) -> Next {
     if !known.made_by_other {
         return Next::Make(reason);
     }
-    let patience = patience(known.took);
+    if let Some(why) = sooner_without(&known) {
+        return Next::Without(why);
+    }
+    let patience = patience(known.usual.map(|usual| usual.making()));
     match patience.checked_sub(known.waited) {
         Some(left) if !left.is_zero() => Next::Wait(left),
         _ => Next::Without(format!(
@@ -73,6 +107,22 @@ pub fn next(known: Known<'_>) -> Next {
 /// same time on the same machine, so waiting is sooner unless the other one hangs.
 fn patience(took: Option<Duration>) -> Duration {
     took.map_or(USUAL_PATIENCE, |took| took * 2 + MARGIN)
+}
+
+/// Returns why a cell doesn't wait, if running the steps is sooner: saving takes so long that the other cell will be done
+/// later. The steps count by half more than they take alone, because two cells that do the same work slow each other.
+fn sooner_without(known: &Known<'_>) -> Option<String> {
+    let (usual, made_for) = (known.usual?, known.made_for?);
+    // One that takes longer than usual is nearly done, or hangs; then patience ends.
+    let rest = usual.making().checked_sub(made_for)?;
+    let (waiting, running) = (rest + usual.save, usual.setup + usual.setup / 2);
+    (waiting > running).then(|| {
+        format!(
+            "another cell is making it, and running the steps ({:.1}s) is sooner than waiting for that ({:.1}s)",
+            usual.setup.as_secs_f64(),
+            waiting.as_secs_f64()
+        )
+    })
 }
 
 fn is_too_old(kept: &Manifest, max_age: Option<Duration>, now: Timestamp) -> bool {
@@ -106,7 +156,8 @@ mod tests {
             max_age: None,
             made_by_other: false,
             waited: Duration::ZERO,
-            took: None,
+            made_for: None,
+            usual: None,
             now: Timestamp(1_000_000_000),
         }
     }
@@ -163,7 +214,10 @@ mod tests {
     fn a_cell_waits_for_another_one_no_longer_than_making_it_takes() {
         let other = Known {
             made_by_other: true,
-            took: Some(Duration::from_secs(60)),
+            usual: Some(Usual {
+                setup: Duration::from_secs(50),
+                save: Duration::from_secs(10),
+            }),
             ..known()
         };
         assert_eq!(next(other), Next::Wait(Duration::from_secs(150)));
@@ -178,6 +232,71 @@ mod tests {
             ..waited(5)
         };
         assert!(matches!(next(gone), Next::Make(_)));
+    }
+
+    #[test]
+    fn a_cell_runs_the_steps_itself_if_saving_takes_so_long_that_it_is_sooner() {
+        let secs = Duration::from_secs;
+        let other = |setup, save, made_for| Known {
+            made_by_other: true,
+            made_for: Some(secs(made_for)),
+            usual: Some(Usual {
+                setup: secs(setup),
+                save: secs(save),
+            }),
+            ..known()
+        };
+        // 100 s are left, and then 5 s to restore: the steps alone take 95 s, and longer beside those of the other cell.
+        assert!(matches!(next(other(95, 5, 0)), Next::Wait(_)));
+        // 10 s of steps, and a minute of saving.
+        let without = next(other(10, 60, 5));
+        assert!(
+            matches!(&without, Next::Without(why) if why.contains("(10.0s)") && why.contains("(125.0s)")),
+            "{without:?}"
+        );
+        // It is nearly done.
+        assert!(matches!(next(other(80, 60, 130)), Next::Wait(_)));
+        assert!(matches!(next(other(80, 60, 20)), Next::Without(_)));
+        // It takes longer than usual, or it isn't known when it began.
+        assert!(matches!(next(other(10, 60, 71)), Next::Wait(_)));
+        let unknown = Known {
+            made_for: None,
+            ..other(10, 60, 0)
+        };
+        assert!(matches!(next(unknown), Next::Wait(_)));
+        // Whoever has what it needs doesn't weigh anything.
+        let kept = kept(0);
+        let restores = Known {
+            kept: Some(&kept),
+            ..other(10, 60, 5)
+        };
+        assert_eq!(next(restores), Next::Restore);
+    }
+
+    #[test]
+    fn what_is_usual_is_told_by_the_newest_of_the_family_and_else_of_the_group() {
+        let of = |family: &str, path: &str, made_us, setup_us| Manifest {
+            family: family.to_owned(),
+            spec: "shop".to_owned(),
+            path: path.to_owned(),
+            setup_us,
+            save_us: 1,
+            ..kept(made_us)
+        };
+        let all = [
+            of("f", "setup/0", 1, 10),
+            of("f", "setup/0", 2, 20),
+            of("g", "setup/0", 3, 30),
+            of("", "setup/1", 4, 40),
+        ];
+        let setup = |family: &str, path: &str| {
+            let usual = usual(&all, family, "shop", path);
+            usual.map(|usual| usual.setup.as_micros())
+        };
+        assert_eq!(setup("f", "setup/0"), Some(20));
+        assert_eq!(setup("h", "setup/0"), Some(30));
+        assert_eq!(setup("", "setup/0"), Some(30));
+        assert_eq!(setup("h", "setup/2"), None);
     }
 
     #[test]

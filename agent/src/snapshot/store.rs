@@ -26,7 +26,7 @@ use phalanx_shared::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::fs::{self, File, TryLockError};
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -57,6 +57,12 @@ pub struct Manifest {
     pub path: String,
     /// Cell that made it.
     pub cell: CellId,
+    /// Display name of that cell.
+    #[serde(default)]
+    pub cell_name: String,
+    /// The family that its job named; empty if it named none.
+    #[serde(default)]
+    pub family: String,
     /// Run that made it.
     pub run: RunId,
     /// When it was made, in Unix microseconds.
@@ -86,6 +92,8 @@ impl Default for Manifest {
             group: String::new(),
             path: String::new(),
             cell: CellId(String::new()),
+            cell_name: String::new(),
+            family: String::new(),
             run: RunId(String::new()),
             made_us: 0,
             setup_us: 0,
@@ -444,6 +452,8 @@ impl Store {
         let Some(lock) = locked(&lock_path)? else {
             return Ok(None);
         };
+        // A killed process may have left the file: its time is that of this write.
+        (&lock).write_all(b"\n")?;
         let directory = self.at(MAKING).join(half(key));
         private::directory(&directory)?;
         Ok(Some(Making {
@@ -461,6 +471,14 @@ impl Store {
         let path = self.at(MAKING).join(format!("{key}.lock"));
         // Whoever looks must not keep others from beginning: a shared lock is given back at once.
         File::open(path).is_ok_and(|lock| lock.try_lock_shared().is_err())
+    }
+
+    /// Returns when the cell began that is making the snapshot with this key at the moment.
+    pub fn made_since(&self, key: &str) -> Option<Timestamp> {
+        let path = self.at(MAKING).join(format!("{}.lock", safe(key)?));
+        let since = path.metadata().ok()?.modified().ok()?;
+        let since = since.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+        Some(Timestamp(i64::try_from(since.as_micros()).ok()?))
     }
 
     /// Returns what killed processes left half-made.

@@ -17,10 +17,11 @@ use crate::snapshot::store::{Held, Kept, Making, Manifest, Store};
 use kameo::actor::ActorRef;
 use phalanx_shared::event::{EventKind, SnapshotState};
 use phalanx_shared::id::RunId;
-use phalanx_shared::language::model::{ContainerVerb, Phase, Service, Snapshot, Step};
+use phalanx_shared::language::model::{ContainerVerb, Service, Snapshot, Step};
 use phalanx_shared::language::quantity;
 use phalanx_shared::language::reads::Reads;
 use phalanx_shared::language::service::{FileSource, MountKind, ServiceConfig, dependencies};
+use phalanx_shared::language::snapshot;
 use phalanx_shared::plan::SnapshotUse;
 use phalanx_shared::time::Timestamp;
 use serde_json::{Map, Value, json};
@@ -106,7 +107,12 @@ impl Snapshots {
         if context.job.snapshots == SnapshotUse::Never {
             return None;
         }
-        let (phase, at, step, snapshot) = group(&context.spec.phases)?;
+        let snapshot::Group {
+            phase,
+            at,
+            step,
+            snapshot,
+        } = snapshot::group(&context.spec.phases)?;
         let runs = phase.when.iter().chain(&step.when).all(|when| {
             let scope = context.definition_scope(None);
             // A condition that can't be evaluated is reported when its turn comes.
@@ -189,6 +195,14 @@ impl Snapshots {
                 .map_err(|error| error.message)
         };
         let max_age = evaluate(self.snapshot().and_then(|one| one.max_age.as_ref()))?;
+        let (store, spec) = (self.store.clone(), self.context.spec.name.clone());
+        let family = self.context.job.snapshot_family.clone();
+        let (family, path) = (family.unwrap_or_default(), self.path.clone());
+        let usual = blocking(move || {
+            let all = store.list().unwrap_or_default();
+            core::usual(&all, &family, &spec, &path)
+        });
+        let usual = usual.await?;
         let clock = &self.context.clock;
         let waits_since = clock.monotonic();
         let mut told = false;
@@ -198,33 +212,33 @@ impl Snapshots {
                 true => clock.monotonic().saturating_sub(waits_since),
                 false => Duration::ZERO,
             };
-            let decide = |kept: Option<&Kept>, made_by_other| {
+            let decide = |kept: Option<&Kept>, made_by_other, made_for| {
                 core::next(Known {
                     used: self.context.job.snapshots,
                     kept: kept.map(|kept| &kept.manifest),
                     max_age,
                     made_by_other,
                     waited,
-                    took: kept.map(|kept| {
-                        Duration::from_micros(kept.manifest.setup_us + kept.manifest.save_us)
-                    }),
+                    made_for,
+                    usual,
                     now: clock.wall(),
                 })
             };
             let (store, wanted) = (self.store.clone(), key.clone());
             let mut kept = blocking(move || store.find(&wanted)).await?;
             let mut making = None;
-            let mut next = decide(kept.as_ref(), false);
+            let mut next = decide(kept.as_ref(), false, None);
             if next != Next::Restore {
                 // Looks again once it has the lock: it may have been made in between.
                 let (store, wanted) = (self.store.clone(), key.clone());
                 let begun = blocking(move || {
                     let making = store.begin(&wanted);
-                    (making, store.find(&wanted))
+                    (making, store.find(&wanted), store.made_since(&wanted))
                 });
-                let (begun, found) = begun.await?;
+                let (begun, found, since) = begun.await?;
                 making = begun.map_err(|error| format!("its store can't be used: {error}"))?;
-                next = decide(found.as_ref(), making.is_none());
+                let made_for = since.map(|since| clock.wall().since(since));
+                next = decide(found.as_ref(), making.is_none(), made_for);
                 kept = found;
             }
             match (next, kept) {
@@ -598,6 +612,8 @@ impl Snapshots {
             group: self.context.masks.mask(&name),
             path: self.path.clone(),
             cell: self.context.token.cell.clone(),
+            cell_name: self.context.job.cell.name.clone(),
+            family: self.context.job.snapshot_family.clone().unwrap_or_default(),
             run: self.context.token.run.clone(),
             made_us: self.events.now().0,
             setup_us: micros(took),
@@ -876,14 +892,6 @@ fn reason_of(unavailable: &Unavailable) -> String {
         Unavailable::Down(down) => down.reason.clone(),
         Unavailable::NotRunning { reason, .. } | Unavailable::Unknown(reason) => reason.clone(),
     }
-}
-
-/// Returns the group with a snapshot, with its phase and its position in it.
-fn group(phases: &[Phase]) -> Option<(&Phase, usize, &Step, &Snapshot)> {
-    phases.iter().find_map(|phase| {
-        let mut steps = phase.steps.iter().enumerate();
-        steps.find_map(|(at, step)| Some((phase, at, step, step.snapshot.as_deref()?)))
-    })
 }
 
 /// Returns the paths that a service mounts or reads.

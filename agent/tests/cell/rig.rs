@@ -30,6 +30,8 @@ use tokio::sync::{mpsc, watch};
 
 /// No test may hang longer.
 pub const BOUND: Duration = Duration::from_secs(60);
+/// Family of the snapshots of all jobs.
+pub const FAMILY: &str = "fa01";
 
 /// A cell to be run.
 pub struct Rig {
@@ -220,6 +222,7 @@ impl Rig {
             submitted: self.submitted,
             images: Default::default(),
             snapshots: self.snapshots,
+            snapshot_family: Some(FAMILY.to_owned()),
         }
     }
 }

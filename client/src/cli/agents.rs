@@ -135,6 +135,7 @@ fn json(agent: &AgentSummary) -> serde_json::Value {
         "resources": resources(agent.resources),
         "reserved": resources(agent.reserved),
         "images": agent.images,
+        "snapshots": agent.snapshots,
         "heard": Timestamp(agent.heard_us).to_rfc3339(),
     })
 }

@@ -13,8 +13,12 @@ use crate::local::{self, LocalRun, Look};
 use nix::sys::resource::{Resource, getrlimit};
 use phalanx_coordinator::serve::web;
 use phalanx_proto::channel;
+use phalanx_proto::limit;
 use phalanx_proto::tls::{self, Trust};
-use phalanx_proto::v1::{GcRequest, GcResponse, ListRunsRequest, RunSummary};
+use phalanx_proto::v1::{
+    GcRequest, GcResponse, ListRunsRequest, ListSnapshotsRequest, RemoveSnapshotsRequest,
+    RemoveSnapshotsResponse, RunSummary, SnapshotSummary,
+};
 use phalanx_shared::error_code::ErrorCode;
 use phalanx_shared::id::RunId;
 use std::env::VarError;
@@ -422,6 +426,48 @@ pub async fn gc(context: &Context, wish: local::Gc) -> Result<GcResponse, CliErr
     };
     let connection = remote(&context.settings, &address).await?;
     Ok(connection.client().gc(request).await?.into_inner())
+}
+
+/// Lists the snapshots that this machine keeps, or all agents of a coordinator.
+pub async fn snapshots(context: &Context) -> Result<Vec<SnapshotSummary>, CliError> {
+    let address = context.settings.get(&COORDINATOR);
+    if address.is_empty() {
+        let state_dir = context.settings.get(&STATE_DIR);
+        return Ok(local::snapshots(&state_dir, super::now())?);
+    }
+    let mut client = remote(&context.settings, &address).await?.client();
+    let answer = client.list_snapshots(ListSnapshotsRequest {}).await?;
+    Ok(answer.into_inner().snapshots)
+}
+
+/// Removes snapshots from this machine, or from all agents of a coordinator.
+pub async fn remove_snapshots(
+    context: &Context,
+    keys: Vec<String>,
+) -> Result<RemoveSnapshotsResponse, CliError> {
+    let address = context.settings.get(&COORDINATOR);
+    if address.is_empty() {
+        let state_dir = context.settings.get(&STATE_DIR);
+        let docker = local::of_agents(&context.settings);
+        let removed = local::remove_snapshots(&state_dir, &docker, keys, super::now());
+        let (removed, images) = removed.await?;
+        if let Some(why) = images {
+            let note = format!("the next run removes their images: {why}");
+            context.voice.note(&note);
+        }
+        return Ok(removed);
+    }
+    let mut client = remote(&context.settings, &address).await?.client();
+    let mut removed = RemoveSnapshotsResponse::default();
+    for keys in keys.chunks(limit::SNAPSHOTS) {
+        let request = RemoveSnapshotsRequest {
+            keys: keys.to_vec(),
+        };
+        let answer = client.remove_snapshots(request).await?.into_inner();
+        removed.removed.extend(answer.removed);
+        removed.left.extend(answer.left);
+    }
+    Ok(removed)
 }
 
 /// With fewer open files than this, a local run's journal and agent can't even start.

@@ -100,6 +100,7 @@ pub fn job(workspace: Option<&str>) -> CellJob {
         submitted: None,
         images: BTreeMap::new(),
         snapshots: Default::default(),
+        snapshot_family: None,
     }
 }
 
@@ -190,11 +191,13 @@ impl Rig {
                 images: vec![],
                 policy: None,
                 ahead: 2,
+                snapshots: None,
             },
             coordinator: Coordinator::at(&address, None).unwrap(),
             state_dir: place.path().join("agent"),
             cells: Arc::new(script.clone()),
             images: None,
+            snapshots: None,
             clock: Arc::new(phalanx_agent::clock::SystemClock::default()),
             events: Default::default(),
             logs: Default::default(),
@@ -466,7 +469,7 @@ async fn listen(
             FromAgents::Disconnected { .. } => Some(Fact::Disconnected),
             FromAgents::Lost { agent, .. } => Some(Fact::Lost { agent }),
             FromAgents::Draining { .. } => Some(Fact::Draining),
-            FromAgents::Ahead { .. } => None,
+            FromAgents::Ahead { .. } | FromAgents::Snapshots { .. } => None,
         };
         heard.lock().unwrap().facts.extend(fact);
         told.send_modify(|version| *version += 1);

@@ -124,6 +124,7 @@ impl Jobs for FakeJobs {
             submitted: None,
             images: BTreeMap::new(),
             snapshots: Default::default(),
+            snapshot_family: None,
         }))
     }
 
@@ -331,6 +332,7 @@ impl Bench {
             images: vec![],
             policy: None,
             ahead: Some(0),
+            snapshots: Default::default(),
         };
         self.from
             .send(FromAgents::Connected {
@@ -490,7 +492,10 @@ async fn play(
                     .values_mut()
                     .for_each(|r| r.retain(|t| *t != token));
             }
-            ToAgents::Drain { .. } | ToAgents::Prefetch { .. } | ToAgents::Reconnect { .. } => {}
+            ToAgents::Drain { .. }
+            | ToAgents::Prefetch { .. }
+            | ToAgents::RemoveSnapshots { .. }
+            | ToAgents::Reconnect { .. } => {}
         }
     }
 }

@@ -234,6 +234,20 @@ impl Control for Script {
         Err(Status::not_found("there is no such agent"))
     }
 
+    async fn list_snapshots(
+        &self,
+        _: Request<phalanx_proto::v1::ListSnapshotsRequest>,
+    ) -> Answer<phalanx_proto::v1::ListSnapshotsResponse> {
+        Err(Status::unimplemented("scripted"))
+    }
+
+    async fn remove_snapshots(
+        &self,
+        _: Request<phalanx_proto::v1::RemoveSnapshotsRequest>,
+    ) -> Answer<phalanx_proto::v1::RemoveSnapshotsResponse> {
+        Err(Status::unimplemented("scripted"))
+    }
+
     async fn has_workspace(&self, _: Request<HasWorkspaceRequest>) -> Answer<HasWorkspaceResponse> {
         Ok(Response::new(HasWorkspaceResponse { held: true }))
     }

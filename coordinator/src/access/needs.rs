@@ -34,6 +34,13 @@ const CALLS: &[(&str, Need, Kind)] = &[
     // It counts everybody's cells.
     ("/phalanx.v1.Control/Demand", Everywhere(Read), Reads),
     ("/phalanx.v1.Control/Gc", Everywhere(Admin), Changes),
+    // A snapshot belongs to no namespace.
+    ("/phalanx.v1.Control/ListSnapshots", Everywhere(Read), Reads),
+    (
+        "/phalanx.v1.Control/RemoveSnapshots",
+        Everywhere(Admin),
+        Changes,
+    ),
     ("/phalanx.v1.Control/HasWorkspace", In(Run), Reads),
     ("/phalanx.v1.Control/PutWorkspace", In(Run), Changes),
     ("/phalanx.v1.Access/WhoAmI", In(Read), Reads),

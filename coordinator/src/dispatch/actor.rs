@@ -288,6 +288,11 @@ impl Session {
                     let agent = self.agent.clone();
                     self.tell(FromAgents::Ahead { agent, images });
                 }
+                Effect::Snapshots(snapshots) => {
+                    let agent = self.agent.clone();
+                    let snapshots = Arc::new(snapshots);
+                    self.tell(FromAgents::Snapshots { agent, snapshots });
+                }
                 Effect::Lost { gone } => {
                     let agent = self.agent.clone();
                     self.tell(FromAgents::Lost { agent, gone });
@@ -563,6 +568,9 @@ impl Message<ToAgents> for Dispatch {
             ToAgents::Drain { agent } => self.to_agent(&agent, Input::Drain),
             ToAgents::Prefetch { agent, images } => {
                 self.to_agent(&agent, Input::Prefetch { images });
+            }
+            ToAgents::RemoveSnapshots { agent, keys } => {
+                self.to_agent(&agent, Input::RemoveSnapshots { keys });
             }
             ToAgents::Reconnect { agent } => self.to_agent(&agent, Input::Reconnect),
         }

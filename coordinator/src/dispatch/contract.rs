@@ -5,7 +5,7 @@
 use super::reason::{AgentGone, DeclineReason, LossCause};
 use super::sequence::InSequence;
 use crate::journal::Receipt;
-use phalanx_proto::link::{Ahead, Held, Hello};
+use phalanx_proto::link::{Ahead, Held, Hello, Snapshots};
 use phalanx_shared::cancel::CancelOrder;
 use phalanx_shared::id::{AgentId, Token};
 use phalanx_shared::plan::{CellJob, Resources, WantedImage};
@@ -37,6 +37,8 @@ pub struct AgentInfo {
     /// Maximum images that it prepares ahead at the same time; `None` if it is of an earlier version, which only pulls and
     /// reports nothing.
     pub ahead: Option<u32>,
+    /// The snapshots that it keeps.
+    pub snapshots: Arc<Snapshots>,
 }
 
 /// An attempt that a connecting agent still holds.
@@ -66,6 +68,7 @@ pub(super) fn take_apart(hello: Hello) -> (AgentInfo, Vec<InventoryItem>) {
         number: _,
         policy,
         ahead,
+        snapshots,
     } = hello;
     let info = AgentInfo {
         id: agent,
@@ -77,6 +80,7 @@ pub(super) fn take_apart(hello: Hello) -> (AgentInfo, Vec<InventoryItem>) {
         images,
         policy,
         ahead,
+        snapshots: Arc::new(snapshots.unwrap_or_default()),
     };
     let item = |held: Held| InventoryItem {
         token: held.token,
@@ -151,6 +155,11 @@ pub enum FromAgents {
     Draining { agent: AgentId },
     /// How far the images are that the agent prepares. Bounded like its list, and sent at most once per change.
     Ahead { agent: AgentId, images: Vec<Ahead> },
+    /// The snapshots that the agent keeps have changed.
+    Snapshots {
+        agent: AgentId,
+        snapshots: Arc<Snapshots>,
+    },
 }
 
 /// Commands to the sessions.
@@ -178,6 +187,8 @@ pub enum ToAgents {
         agent: AgentId,
         images: Vec<WantedImage>,
     },
+    /// Remove the snapshots with these keys, and say what is kept then.
+    RemoveSnapshots { agent: AgentId, keys: Vec<String> },
     /// Connect again and say which attempts you hold: a run was recovered and has to know.
     Reconnect { agent: AgentId },
 }
@@ -193,6 +204,9 @@ impl fmt::Debug for ToAgents {
             ToAgents::Prefetch { agent, images } => {
                 let ids: Vec<&str> = images.iter().map(WantedImage::id).collect();
                 write!(f, "Prefetch({agent}, {ids:?})")
+            }
+            ToAgents::RemoveSnapshots { agent, keys } => {
+                write!(f, "RemoveSnapshots({agent}, {keys:?})")
             }
             ToAgents::Reconnect { agent } => write!(f, "Reconnect({agent})"),
         }

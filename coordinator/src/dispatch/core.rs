@@ -12,7 +12,7 @@ use super::contract::{AgentInfo, GoesOn, InventoryItem, take_apart};
 use super::gate::{SharedGate, Stale};
 use super::reason::{AgentGone, DeclineReason, LossCause};
 use super::sequence::{InSequence, Sequence};
-use phalanx_proto::link::{Ahead, FromAgent, Hello, Offer, ToAgent, Welcome};
+use phalanx_proto::link::{Ahead, FromAgent, Hello, Offer, Snapshots, ToAgent, Welcome};
 use phalanx_shared::cancel::CancelOrder;
 use phalanx_shared::event::Event;
 use phalanx_shared::id::{AgentId, Token};
@@ -104,6 +104,8 @@ pub enum Input {
     Drain,
     /// Tell the agent which images it should prepare, and that it should prepare no others.
     Prefetch { images: Vec<WantedImage> },
+    /// Tell the agent to remove snapshots. Without a connection, nothing happens.
+    RemoveSnapshots { keys: Vec<String> },
     /// Let the agent connect again, so that the runs learn which attempts it holds.
     Reconnect,
     /// The events of an attempt up to `seq` are on disk.
@@ -144,6 +146,8 @@ pub enum Effect {
     Draining,
     /// The agent says how far the images are that it prepares.
     Ahead { images: Vec<Ahead> },
+    /// The snapshots that the agent keeps have changed.
+    Snapshots(Snapshots),
     /// The agent is lost.
     Lost { gone: AgentGone },
     /// Close a connection.
@@ -273,6 +277,7 @@ impl AgentSession {
                 self.prefetch = Some(images);
                 Vec::new()
             }
+            Input::RemoveSnapshots { keys } => self.if_up(ToAgent::RemoveSnapshots { keys }),
             Input::Reconnect => {
                 self.broken_off(now, "a run was recovered: say again what you hold")
             }
@@ -495,6 +500,7 @@ impl AgentSession {
             }
             FromAgent::Draining => effects.push(Effect::Draining),
             FromAgent::Ahead { images } => effects.push(Effect::Ahead { images }),
+            FromAgent::Snapshots(snapshots) => effects.push(Effect::Snapshots(snapshots)),
             FromAgent::Goodbye { reason } => self.lost(AgentGone::Left(reason), &mut effects),
             FromAgent::Accept { token } => {
                 if self.passes(&token, &mut effects) {

@@ -252,6 +252,7 @@ impl Place {
             number: 0,
             policy: None,
             ahead: Some(2),
+            snapshots: None,
         };
         let greet = Greet {
             connection,

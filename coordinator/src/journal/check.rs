@@ -13,7 +13,7 @@ use std::path::Path;
 /// `/healthz`.
 pub(super) const AT_START_BYTES: u64 = 2 << 30;
 /// The tables that this version reads and writes.
-const TABLES: [&str; 9] = [
+const TABLES: [&str; 10] = [
     "access_tokens",
     "audit",
     "certificates",
@@ -22,6 +22,7 @@ const TABLES: [&str; 9] = [
     "events",
     "identities",
     "runs",
+    "snapshot_times",
     "terms",
 ];
 

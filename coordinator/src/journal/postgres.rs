@@ -8,7 +8,9 @@ mod leader;
 use super::rows::{
     self, EndColumns, EventColumns, READ_BYTES, Reading, read, refused, signed, unsigned,
 };
-use super::store::{NewRun, Past, RunHead, RunRow, Store, StoreError, Submission, Write, past};
+use super::store::{
+    NewRun, Past, PastSnapshot, RunHead, RunRow, Store, StoreError, Submission, Write, past,
+};
 use async_trait::async_trait;
 use futures::future::BoxFuture;
 use phalanx_shared::event::Recorded;
@@ -434,7 +436,10 @@ impl Store for PostgresStore {
 
     async fn history(&self, spec: &str) -> Result<Vec<Past>, StoreError> {
         let rows = sqlx::query(
-            "SELECT cell, matrix, elapsed_ms FROM durations WHERE spec = $1 ORDER BY at_us",
+            "SELECT cell, matrix, elapsed_ms, NULL::bigint AS restored, NULL::bigint AS making_ms, at_us \
+             FROM durations WHERE spec = $1 \
+             UNION ALL SELECT cell, matrix, elapsed_ms, restored, making_ms, at_us \
+             FROM snapshot_times WHERE spec = $1 ORDER BY at_us",
         )
         .bind(plain(spec))
         .fetch_all(&self.readers)
@@ -445,7 +450,10 @@ impl Store for PostgresStore {
             let matrix: String = row.try_get("matrix").map_err(read)?;
             let cell = row.try_get("cell").map_err(read)?;
             let elapsed = row.try_get("elapsed_ms").map_err(read)?;
-            history.extend(past(cell, &matrix, elapsed));
+            let restored: Option<i64> = row.try_get("restored").map_err(read)?;
+            let making: Option<i64> = row.try_get("making_ms").map_err(read)?;
+            let snapshot = PastSnapshot::of_row(restored, making);
+            history.extend(past(cell, &matrix, elapsed, snapshot));
         }
         Ok(history)
     }
@@ -474,11 +482,16 @@ async fn write_all(transaction: &mut PgConnection, writes: &[Write]) -> Result<(
     let mut events = Vec::new();
     // The later of two durations of a cell replaces the earlier one, also within a statement.
     let mut durations: HashMap<(&str, &str), (&Past, Timestamp)> = HashMap::new();
+    let mut with: HashMap<(&str, &str, i64), (&Past, Timestamp)> = HashMap::new();
     for write in writes {
         match write {
             Write::Event(event) => events.push(event),
             Write::Duration { spec, past, at } => {
-                durations.insert((spec, past.cell.as_str()), (past, *at));
+                let cell = past.cell.as_str();
+                match past.snapshot {
+                    None => durations.insert((spec, cell), (past, *at)),
+                    Some(snapshot) => with.insert((spec, cell, snapshot.to_row().0), (past, *at)),
+                };
             }
             _ => {
                 insert_events(transaction, &std::mem::take(&mut events)).await?;
@@ -487,7 +500,8 @@ async fn write_all(transaction: &mut PgConnection, writes: &[Write]) -> Result<(
         }
     }
     insert_events(transaction, &events).await?;
-    insert_durations(transaction, durations).await
+    insert_durations(transaction, durations).await?;
+    insert_snapshot_times(transaction, with).await
 }
 
 async fn insert_events(
@@ -548,6 +562,42 @@ async fn insert_durations(
     .bind(cells)
     .bind(matrices)
     .bind(elapsed)
+    .bind(at);
+    transaction.execute(insert).await.map_err(written)?;
+    Ok(())
+}
+
+async fn insert_snapshot_times(
+    transaction: &mut PgConnection,
+    times: HashMap<(&str, &str, i64), (&Past, Timestamp)>,
+) -> Result<(), StoreError> {
+    if times.is_empty() {
+        return Ok(());
+    }
+    let (mut specs, mut cells, mut matrices) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut restored, mut elapsed) = (Vec::new(), Vec::new());
+    let (mut making, mut at) = (Vec::new(), Vec::new());
+    for ((spec, cell, was_restored), (past, when)) in times {
+        specs.push(plain(spec));
+        cells.push(cell.to_owned());
+        matrices.push(serde_json::to_string(&past.matrix).map_err(refused)?);
+        restored.push(was_restored);
+        elapsed.push(signed(past.elapsed_ms));
+        making.push(past.snapshot.and_then(|snapshot| snapshot.to_row().1));
+        at.push(when.0);
+    }
+    let insert = sqlx::query(
+        "INSERT INTO snapshot_times (spec, cell, matrix, restored, elapsed_ms, making_ms, at_us) \
+         SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[]) \
+         ON CONFLICT (spec, cell, restored) DO UPDATE SET matrix = excluded.matrix, elapsed_ms = excluded.elapsed_ms, \
+         making_ms = excluded.making_ms, at_us = excluded.at_us",
+    )
+    .bind(specs)
+    .bind(cells)
+    .bind(matrices)
+    .bind(restored)
+    .bind(elapsed)
+    .bind(making)
     .bind(at);
     transaction.execute(insert).await.map_err(written)?;
     Ok(())

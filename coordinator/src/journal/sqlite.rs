@@ -7,7 +7,9 @@ use super::mark::MarkFile;
 use super::rows::{
     self, EndColumns, EventColumns, READ_BYTES, Reading, read, refused, signed, unsigned,
 };
-use super::store::{NewRun, RunEnd, RunHead, RunRow, Store, StoreError, Submission, Write, past};
+use super::store::{
+    NewRun, PastSnapshot, RunEnd, RunHead, RunRow, Store, StoreError, Submission, Write, past,
+};
 use crate::journal::Past;
 use async_trait::async_trait;
 use futures::StreamExt;
@@ -382,8 +384,12 @@ impl Store for SqliteStore {
 
     async fn history(&self, spec: &str) -> Result<Vec<Past>, StoreError> {
         let rows = sqlx::query(
-            "SELECT cell, matrix, elapsed_ms FROM durations WHERE spec = ? ORDER BY at_us",
+            "SELECT cell, matrix, elapsed_ms, NULL AS restored, NULL AS making_ms, at_us \
+             FROM durations WHERE spec = ? \
+             UNION ALL SELECT cell, matrix, elapsed_ms, restored, making_ms, at_us \
+             FROM snapshot_times WHERE spec = ? ORDER BY at_us",
         )
+        .bind(spec)
         .bind(spec)
         .fetch_all(&self.readers)
         .await
@@ -393,7 +399,10 @@ impl Store for SqliteStore {
             let matrix: String = row.try_get("matrix").map_err(read)?;
             let cell = row.try_get("cell").map_err(read)?;
             let elapsed = row.try_get("elapsed_ms").map_err(read)?;
-            history.extend(past(cell, &matrix, elapsed));
+            let restored: Option<i64> = row.try_get("restored").map_err(read)?;
+            let making: Option<i64> = row.try_get("making_ms").map_err(read)?;
+            let snapshot = PastSnapshot::of_row(restored, making);
+            history.extend(past(cell, &matrix, elapsed, snapshot));
         }
         Ok(history)
     }
@@ -459,17 +468,38 @@ async fn insert_durations(
         let matrix = serde_json::to_string(&past.matrix).map_err(refused)?;
         rows.push((spec, past, matrix, at));
     }
-    let mut insert = QueryBuilder::<Sqlite>::new(
-        "INSERT OR REPLACE INTO durations (spec, cell, matrix, elapsed_ms, at_us) ",
-    );
-    insert.push_values(rows, |mut row, (spec, past, matrix, at)| {
-        row.push_bind(spec.as_str())
-            .push_bind(past.cell.as_str())
-            .push_bind(matrix)
-            .push_bind(signed(past.elapsed_ms))
-            .push_bind(at.0);
-    });
-    insert.build().execute(&mut **tx).await.map_err(written)?;
+    let (plain, with): (Vec<_>, Vec<_>) = rows
+        .into_iter()
+        .partition(|(_, past, ..)| past.snapshot.is_none());
+    if !plain.is_empty() {
+        let mut insert = QueryBuilder::<Sqlite>::new(
+            "INSERT OR REPLACE INTO durations (spec, cell, matrix, elapsed_ms, at_us) ",
+        );
+        insert.push_values(plain, |mut row, (spec, past, matrix, at)| {
+            row.push_bind(spec.as_str())
+                .push_bind(past.cell.as_str())
+                .push_bind(matrix)
+                .push_bind(signed(past.elapsed_ms))
+                .push_bind(at.0);
+        });
+        insert.build().execute(&mut **tx).await.map_err(written)?;
+    }
+    if !with.is_empty() {
+        let mut insert = QueryBuilder::<Sqlite>::new(
+            "INSERT OR REPLACE INTO snapshot_times (spec, cell, matrix, restored, elapsed_ms, making_ms, at_us) ",
+        );
+        insert.push_values(with, |mut row, (spec, past, matrix, at)| {
+            let (restored, making_ms) = past.snapshot.map_or((1, None), PastSnapshot::to_row);
+            row.push_bind(spec.as_str())
+                .push_bind(past.cell.as_str())
+                .push_bind(matrix)
+                .push_bind(restored)
+                .push_bind(signed(past.elapsed_ms))
+                .push_bind(making_ms)
+                .push_bind(at.0);
+        });
+        insert.build().execute(&mut **tx).await.map_err(written)?;
+    }
     Ok(())
 }
 

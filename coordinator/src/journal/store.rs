@@ -34,6 +34,44 @@ pub struct Past {
     pub matrix: Vec<(String, Value)>,
     /// How long it took when it last passed, in milliseconds.
     pub elapsed_ms: u64,
+    /// What it did with its snapshot; `None` if it had none.
+    pub snapshot: Option<PastSnapshot>,
+}
+
+/// What an earlier execution of a cell did with its snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PastSnapshot {
+    /// It restored one.
+    Restored,
+    /// It ran the steps.
+    Missed {
+        /// Time in milliseconds from the start of the cell until others could restore what it had made; `None` if it made
+        /// none.
+        making_ms: Option<u64>,
+    },
+}
+
+impl PastSnapshot {
+    /// Converts the columns of a row: whether it was restored (null without a snapshot), and how long making it took.
+    pub(super) fn of_row(restored: Option<i64>, making_ms: Option<i64>) -> Option<PastSnapshot> {
+        restored.map(|restored| match restored {
+            0 => PastSnapshot::Missed {
+                making_ms: making_ms.and_then(|ms| u64::try_from(ms).ok()),
+            },
+            _ => PastSnapshot::Restored,
+        })
+    }
+
+    /// Returns the columns of its row.
+    pub(super) fn to_row(self) -> (i64, Option<i64>) {
+        match self {
+            PastSnapshot::Restored => (1, None),
+            PastSnapshot::Missed { making_ms } => {
+                let making_ms = making_ms.map(|ms| i64::try_from(ms).unwrap_or(i64::MAX));
+                (0, making_ms)
+            }
+        }
+    }
 }
 
 /// An error of the journal.
@@ -255,7 +293,7 @@ pub trait Store: Send + Sync + 'static {
     /// follow unless the result is empty. Returns an error if an event is missing.
     async fn events(&self, run: &RunId, from: u64, limit: u32)
     -> Result<Vec<Recorded>, StoreError>;
-    /// Returns the recorded durations of a spec's cells, oldest first.
+    /// Returns the recorded durations of a spec's cells, oldest first; those with and without a snapshot apart.
     async fn history(&self, spec: &str) -> Result<Vec<Past>, StoreError>;
     /// Checks the whole storage, which may take a while. Returns the damage found as an error.
     async fn check(&self) -> Result<(), String>;
@@ -264,11 +302,17 @@ pub trait Store: Send + Sync + 'static {
 }
 
 /// Converts a row to a cell's earlier execution; none if the row is invalid.
-pub(super) fn past(cell: String, matrix: &str, elapsed_ms: i64) -> Option<Past> {
+pub(super) fn past(
+    cell: String,
+    matrix: &str,
+    elapsed_ms: i64,
+    snapshot: Option<PastSnapshot>,
+) -> Option<Past> {
     let matrix: Vec<(String, Value)> = serde_json::from_str(matrix).ok()?;
     Some(Past {
         cell: CellId(cell),
         matrix,
         elapsed_ms: u64::try_from(elapsed_ms).ok()?,
+        snapshot,
     })
 }

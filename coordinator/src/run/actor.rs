@@ -12,9 +12,10 @@ use crate::clock::Clock;
 use crate::dispatch::contract::{self, InventoryItem, Report, ToAgents, ToRun};
 use crate::journal::{Journal, Line, Past, Receipt, RunEnd, Write};
 use crate::metrics::METRICS;
+use crate::schedule::Wish;
 use crate::schedule::actor::{Assignment, Scheduling};
 use crate::schedule::core::{CellRequest, Input as ScheduleInput};
-use crate::schedule::expected::History;
+use crate::schedule::expected::{History, snapshot_of};
 use crate::submission::Jobs;
 use kameo::Actor;
 use kameo::actor::{ActorRef, WeakActorRef};
@@ -568,6 +569,7 @@ impl Run {
         let (planned, plan) = (state.planned(cell)?, state.plan.as_ref()?);
         let newest = state.cells.get(cell)?.newest()?;
         let elapsed = newest.finished?.since(newest.started?);
+        let snapshot = snapshot_of(newest).ok()?;
         let matrix = planned.matrix.iter();
         Some(Write::Duration {
             spec: plan.spec.clone(),
@@ -575,6 +577,7 @@ impl Run {
                 cell: cell.clone(),
                 matrix: matrix.map(|(k, v)| (k.clone(), v.clone())).collect(),
                 elapsed_ms: u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
+                snapshot,
             },
             at: event.at,
         })
@@ -623,6 +626,7 @@ impl Run {
 
     fn request(&self, token: Token) -> Option<CellRequest> {
         let planned = self.core.state().planned(&token.cell)?;
+        let family = self.jobs.snapshot_family(&token.cell);
         Some(CellRequest {
             labels: planned.runs_on.clone(),
             avoids: self.avoids.clone(),
@@ -630,6 +634,11 @@ impl Run {
             needs: self.jobs.needs(&token.cell),
             images: self.jobs.images(&token.cell, &token.run),
             expected_ms: self.history.expected_ms(planned),
+            wish: family.map(|family| Wish {
+                family,
+                restored_ms: self.history.restored_ms(planned),
+                making_ms: self.history.making_ms(planned),
+            }),
             token,
         })
     }

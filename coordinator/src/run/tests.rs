@@ -202,6 +202,7 @@ impl World {
             expected_ms: 0,
             token,
             needs: Vec::new(),
+            wish: None,
         }
     }
 
@@ -260,6 +261,7 @@ impl World {
                     images: vec![],
                     policy: None,
                     ahead: Some(2),
+                    snapshots: Default::default(),
                 };
                 self.schedule(Schedule::AgentUp {
                     agent: info,

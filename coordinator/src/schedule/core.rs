@@ -8,10 +8,11 @@
 
 use super::fleet::{Agent, AgentView, Fleet};
 use super::ledger::{Ledger, waits};
-use super::queue::{At, Class, Classes, Entry, RunQueue, Tried};
+use super::queue::{At, Class, Classes, Entry, Place, RunQueue, Tried};
 use super::request::{ClassId, ClassKey};
+use super::snapshots::Hope;
 use crate::dispatch::contract::AgentInfo;
-use phalanx_proto::link::Ahead;
+use phalanx_proto::link::{Ahead, Snapshots};
 use phalanx_shared::event::{Capacity as AgentCapacity, Placement};
 use phalanx_shared::id::{AgentId, RunId, Token};
 use phalanx_shared::invariant::{self, Capacity, Demand, Violation};
@@ -19,6 +20,7 @@ use phalanx_shared::plan::WantedImage;
 use phalanx_shared::wait::WaitCause;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use super::request::CellRequest;
@@ -52,6 +54,11 @@ pub enum Input {
     Declined { token: Token, reason: String },
     /// The agent says how far the images are that it prepares.
     Ahead { agent: AgentId, images: Vec<Ahead> },
+    /// The snapshots that an agent keeps have changed.
+    Snapshots {
+        agent: AgentId,
+        snapshots: Arc<Snapshots>,
+    },
     /// Nothing of an attempt is left on its agent: the reservation ends.
     Released { token: Token },
     /// The time of a `WakeAt` has come.
@@ -92,6 +99,8 @@ pub struct Scheduler {
     pub(super) label_running: BTreeMap<String, u32>,
     /// Agents whose list of images to prepare may have changed.
     pub(super) changed_lists: BTreeSet<AgentId>,
+    /// Waiting cells by the family of their snapshot.
+    pub(super) waiting_for: BTreeMap<String, BTreeSet<Token>>,
     /// Counts arrivals and placements, to order them.
     arrivals: u64,
     /// Time of the newest input.
@@ -127,10 +136,13 @@ impl Scheduler {
             }
             Input::AgentLost { agent } => {
                 self.prepares_for_nobody(&agent);
+                let changed = self.fleet.keeps(&agent, BTreeSet::new());
+                self.expect_anew(changed);
                 let held = self.fleet.remove(&agent);
                 held.iter().for_each(|token| self.forget(token));
             }
             Input::Ahead { agent, images } => self.prepared(&agent, images),
+            Input::Snapshots { agent, snapshots } => self.keeps(&agent, &snapshots),
             Input::Accepted { token } => self.accepted(&token),
             Input::Declined { token, reason } => {
                 if let Some(agent) = self.release(&token)
@@ -200,17 +212,26 @@ impl Scheduler {
                 Some(None) => {}
             }
             let class = self.class_of(&request);
-            self.arrivals += 1;
-            let place = (Reverse(request.expected_ms), self.arrivals);
+            let place = self.place_of(&request);
+            let token = request.token.clone();
             if let Some(queue) = self.runs.get_mut(run) {
                 queue.enqueue(class, place, request, self.now);
             }
+            self.waits_for_family(&token);
             if let Some(class) = self.classes.get_mut(class) {
                 class.cells += 1;
                 class.waiting += 1;
                 class.prefetch_due = !class.key.images.is_empty();
             }
         }
+    }
+
+    /// Returns the place of a cell that arrives in its queue.
+    fn place_of(&mut self, request: &CellRequest) -> Place {
+        self.arrivals += 1;
+        let wish = request.wish.as_ref();
+        let is_kept = wish.is_some_and(|wish| self.fleet.known.is_kept(&wish.family));
+        (Reverse(request.expects(is_kept)), self.arrivals)
     }
 
     fn class_of(&mut self, request: &CellRequest) -> ClassId {
@@ -252,6 +273,7 @@ impl Scheduler {
         for request in holding {
             self.adopt(&id, request);
         }
+        self.expect_anew(arrived.families);
         self.has_more_room(&id);
     }
 
@@ -276,8 +298,7 @@ impl Scheduler {
             class.cells += 1;
             class.waiting += 1;
         }
-        self.arrivals += 1;
-        let place = (Reverse(request.expected_ms), self.arrivals);
+        let place = self.place_of(&request);
         if let Some(queue) = self.runs.get_mut(&token.run) {
             queue.enqueue(class, place, request, self.now);
         }
@@ -298,7 +319,7 @@ impl Scheduler {
         }
     }
 
-    fn entry(&self, token: &Token) -> Option<&Entry> {
+    pub(super) fn entry(&self, token: &Token) -> Option<&Entry> {
         self.runs.get(&token.run)?.cells.get(&token.cell)
     }
 
@@ -323,6 +344,7 @@ impl Scheduler {
         match entry.at {
             At::Waiting(place) => {
                 queue.unqueue(entry.class, place);
+                self.waits_no_more(token, entry.request.wish.as_ref());
                 if let Some(class) = self.classes.get_mut(entry.class) {
                     class.waiting = class.waiting.saturating_sub(1);
                 }
@@ -337,6 +359,9 @@ impl Scheduler {
                 }
                 let resources = &entry.request.resources;
                 self.fleet.release(&agent, token, resources, entry.class);
+                if let Some(wish) = &entry.request.wish {
+                    self.fleet.wishes_no_more(&agent, &wish.family);
+                }
                 self.changed_lists.insert(agent.clone());
                 self.has_more_room(&agent);
             }
@@ -382,7 +407,7 @@ impl Scheduler {
         runs.sort_unstable_by_key(|(turn, _)| *turn);
         for (_, run) in runs {
             while let Some((class, token)) = self.head(&run) {
-                match self.agent_for(class) {
+                match self.agent_for(class, &token) {
                     Some(agent) => return Some((token, agent)),
                     None => self.exhaust(class),
                 }
@@ -414,11 +439,22 @@ impl Scheduler {
         })
     }
 
-    fn agent_for(&self, class: ClassId) -> Option<AgentId> {
+    fn agent_for(&self, class: ClassId, token: &Token) -> Option<AgentId> {
         let class = self.classes.get(class)?;
+        let request = self.entry(token).map(|entry| &entry.request);
+        let hope = request.and_then(|request| {
+            Some(Hope {
+                wish: request.wish.as_ref()?,
+                missed_ms: request.expected_ms,
+                now: self.now,
+            })
+        });
         match &class.tried {
-            Tried::Nobody => self.fleet.best(&class.key, &class.shapes),
-            Tried::AllBut(agents) => self.fleet.best_of(&class.key, &class.shapes, agents),
+            Tried::Nobody => self.fleet.best(&class.key, &class.shapes, hope),
+            Tried::AllBut(agents) => {
+                let (key, shapes) = (&class.key, &class.shapes);
+                self.fleet.best_of(key, shapes, agents, hope)
+            }
         }
     }
 
@@ -447,6 +483,10 @@ impl Scheduler {
             return;
         };
         let (id, resources) = (entry.class, entry.request.resources);
+        let wish = entry.request.wish.clone();
+        if let (Some(wish), Some(shelf)) = (&wish, self.fleet.shelf_of(agent)) {
+            entry.expects_ms = shelf.expects(wish, entry.request.expected_ms, self.now);
+        }
         if let Some(ledger) = queue.ledgers.get(&id) {
             entry.waits = waits(&entry.arrived, &ledger.sums(self.now));
         }
@@ -462,6 +502,10 @@ impl Scheduler {
             self.changed_lists.insert(agent.clone());
         }
         self.nobody_waits(id);
+        self.waits_no_more(token, wish.as_ref());
+        if let Some(wish) = wish {
+            self.fleet.wished(agent, &wish.family, self.now);
+        }
     }
 
     /// Notes what the waiting cells wait for from now on. Looks only into runs of which it may have changed: the room
@@ -515,7 +559,7 @@ impl Scheduler {
         };
         Placement {
             waits: entry.waits.clone(),
-            expected_ms: Some(entry.request.expected_ms),
+            expected_ms: Some(entry.expects_ms),
             capacity: agent.map(|agent| AgentCapacity {
                 slots: agent.info.slots,
                 resources: agent.info.resources,

@@ -2,6 +2,7 @@
 
 use super::prepared::Prepared;
 use super::request::{ClassId, ClassKey, ShapeId};
+use super::snapshots::{Hope, Known, Shelf, families};
 use crate::dispatch::contract::AgentInfo;
 use phalanx_shared::id::{AgentId, Token};
 use phalanx_shared::plan::{Resources, WantedImage};
@@ -44,6 +45,8 @@ pub(super) struct Agent {
     /// Images that it holds, was told to prepare, or gets for a cell.
     images: BTreeSet<String>,
     pub prepared: Prepared,
+    /// The snapshots that it keeps and makes.
+    pub shelf: Shelf,
 }
 
 impl Agent {
@@ -87,10 +90,11 @@ impl Agent {
         shapes.contains(&self.shape)
     }
 
-    fn cost(&self, class: &ClassKey) -> Millionths {
+    fn cost(&self, class: &ClassKey, hope: Option<Hope<'_>>) -> Millionths {
         let held = |image: &WantedImage| self.images.contains(image.id());
         let missing = !class.images.iter().all(held);
-        self.load() + if missing { MISSING_IMAGES } else { 0 }
+        let snapshot = hope.map_or(0, |hope| hope.cost(self));
+        self.load() + if missing { MISSING_IMAGES } else { 0 } + snapshot
     }
 }
 
@@ -165,6 +169,8 @@ pub(super) struct Fleet {
     agents: BTreeMap<AgentId, Agent>,
     shapes: Vec<Shape>,
     shape_ids: HashMap<Traits, ShapeId>,
+    /// The snapshots of all agents.
+    pub known: Known,
 }
 
 /// What an agent's arrival changed.
@@ -172,6 +178,8 @@ pub(super) struct Arrived {
     pub shape: ShapeId,
     /// No agent had these labels and this policy before.
     pub new_shape: bool,
+    /// Families of snapshots that some agent keeps now and none did before, or the other way round.
+    pub families: Vec<String>,
 }
 
 impl Fleet {
@@ -216,7 +224,12 @@ impl Fleet {
         });
         let id = info.id.clone();
         let before = self.close(&id);
+        let mut shelf = before.as_ref().map(|a| a.shelf.clone()).unwrap_or_default();
+        let kept = families(&info.snapshots);
+        let families = self.known.keeps(&shelf.kept, &kept);
+        shelf.kept = kept;
         let agent = Agent {
+            shelf,
             images: info.images.iter().cloned().collect(),
             prepared: Prepared::greeted(&info.images, before.as_ref().map(|a| a.prepared.clone())),
             connected: true,
@@ -231,7 +244,22 @@ impl Fleet {
         Arrived {
             shape,
             new_shape: known.is_none(),
+            families,
         }
+    }
+
+    /// Replaces the families of the snapshots that an agent keeps. Returns those that some agent keeps now and none did
+    /// before, or the other way round.
+    pub fn keeps(&mut self, agent: &AgentId, families: BTreeSet<String>) -> Vec<String> {
+        let Some(agent) = self.agents.get_mut(agent) else {
+            return Vec::new();
+        };
+        let before = std::mem::replace(&mut agent.shelf.kept, families);
+        self.known.keeps(&before, &agent.shelf.kept)
+    }
+
+    pub fn shelf_of(&mut self, agent: &AgentId) -> Option<&mut Shelf> {
+        self.agents.get_mut(agent).map(|agent| &mut agent.shelf)
     }
 
     /// Changes an agent and keeps its place in the order of its shape up to date.
@@ -267,8 +295,15 @@ impl Fleet {
         self.agents.insert(id, agent);
     }
 
-    /// Returns the best agent for a class: the least loaded, with a preference for agents that hold its images.
-    pub fn best(&self, class: &ClassKey, shapes: &[ShapeId]) -> Option<AgentId> {
+    /// Returns the best agent for a cell of a class: the least loaded, with a preference for agents that hold its images and
+    /// the snapshot that it hopes for.
+    pub fn best(
+        &self,
+        class: &ClassKey,
+        shapes: &[ShapeId],
+        hope: Option<Hope<'_>>,
+    ) -> Option<AgentId> {
+        let hope = self.told_apart(hope);
         let mut best: Option<(Millionths, &AgentId)> = None;
         for shape in shapes.iter().filter_map(|id| self.shapes.get(*id)) {
             for (load, id) in &shape.open {
@@ -278,7 +313,7 @@ impl Fleet {
                 let Some(agent) = self.agents.get(id).filter(|a| a.fits(class)) else {
                     continue;
                 };
-                let cost = agent.cost(class);
+                let cost = agent.cost(class, hope);
                 if best.is_none_or(|known| (cost, id) < known) {
                     best = Some((cost, id));
                 }
@@ -294,11 +329,18 @@ impl Fleet {
         class: &ClassKey,
         shapes: &[ShapeId],
         agents: &BTreeSet<AgentId>,
+        hope: Option<Hope<'_>>,
     ) -> Option<AgentId> {
+        let hope = self.told_apart(hope);
         let agents = agents.iter().filter_map(|id| self.agents.get(id));
         let fitting = agents.filter(|a| shapes.contains(&a.shape) && a.fits(class));
-        let best = fitting.min_by_key(|agent| (agent.cost(class), agent.info.id.clone()));
+        let best = fitting.min_by_key(|agent| (agent.cost(class, hope), agent.info.id.clone()));
         best.map(|agent| agent.info.id.clone())
+    }
+
+    /// Drops a hope that tells no agents apart, so that most searches end at the least loaded agent.
+    fn told_apart<'w>(&self, hope: Option<Hope<'w>>) -> Option<Hope<'w>> {
+        hope.filter(|hope| self.known.differs(&hope.wish.family))
     }
 
     /// Returns what the agents lack that were asked for a class last. `asked` is `None` if that were all of them.

@@ -5,7 +5,9 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
+use super::Wish;
 use super::core::{CellRequest, Effect, Input, RunLimits, Scheduler};
+use super::tests::keeping;
 use crate::dispatch::contract::AgentInfo;
 use phalanx_shared::id::{AgentId, RunId, Token};
 use phalanx_shared::plan::Resources;
@@ -22,6 +24,7 @@ struct Waiting {
 struct Agent {
     info: AgentInfo,
     images: BTreeSet<String>,
+    kept: BTreeSet<String>,
     held: BTreeMap<Token, CellRequest>,
 }
 
@@ -87,18 +90,54 @@ impl Oracle {
             let run = &self.runs[&request.token.run];
             let running = self.running(|held| held.token.run == request.token.run);
             let turn = (Reverse(run.limits.priority), running, run.served, run.order);
-            (turn, Reverse(request.expected_ms), waiting.arrived)
+            (turn, Reverse(self.expects(request)), waiting.arrived)
         })
     }
 
-    /// Returns the cost of an agent for a cell, in millionths: its load, plus half if it lacks an image.
+    /// Returns the expected duration of a waiting cell: that with its snapshot if some agent keeps it.
+    fn expects(&self, request: &CellRequest) -> u64 {
+        let kept = |wish: &&Wish| {
+            let mut agents = self.agents.values();
+            agents.any(|agent| agent.kept.contains(&wish.family))
+        };
+        let restored = request.wish.as_ref().filter(kept);
+        restored
+            .and_then(|wish| wish.restored_ms)
+            .unwrap_or(request.expected_ms)
+    }
+
+    /// Returns the share of its time that a cell loses on an agent because of its snapshot, in millionths.
+    fn snapshot_cost(&self, request: &CellRequest, agent: &Agent) -> u64 {
+        let (Some(wish), missed) = (&request.wish, request.expected_ms) else {
+            return 0;
+        };
+        if agent.kept.contains(&wish.family) {
+            return 0;
+        }
+        let (Some(restored), true) = (wish.restored_ms, missed > 0) else {
+            return 500_000;
+        };
+        let same = |held: &CellRequest| {
+            let other = held.wish.as_ref();
+            other.is_some_and(|other| other.family == wish.family)
+        };
+        let expects = match wish.making_ms.filter(|_| agent.held.values().any(same)) {
+            Some(making) => missed.min(making + restored),
+            None => missed,
+        };
+        expects.saturating_sub(restored) * 1_000_000 / missed
+    }
+
+    /// Returns the cost of an agent for a cell, in millionths: its load, plus half if it lacks an image, plus what it loses
+    /// because of a snapshot.
     fn cost(&self, request: &CellRequest, agent: &Agent) -> u64 {
         let load = agent.held.len() as u64 * 1_000_000 / u64::from(agent.info.slots);
         let lacks = request
             .images
             .iter()
             .any(|image| !agent.images.contains(image.id()));
-        load + if lacks { 500_000 } else { 0 }
+        let snapshot = self.snapshot_cost(request, agent);
+        load + if lacks { 500_000 } else { 0 } + snapshot
     }
 
     fn assigned(&mut self, token: &Token, agent: &AgentId) -> Result<(), TestCaseError> {
@@ -176,6 +215,7 @@ impl Oracle {
 #[derive(Clone, Debug)]
 enum Op {
     Up(u8, u8, u8, u8),
+    Keeps(u8, u8),
     Lost(u8),
     Queue {
         run: u8,
@@ -185,6 +225,7 @@ enum Op {
         subnets: u8,
         image: u8,
         expected: u8,
+        family: u8,
         copies: u8,
     },
     Release(prop::sample::Index),
@@ -199,13 +240,15 @@ fn op() -> impl Strategy<Value = Op> {
         0u8..3,
         0u8..3,
         0u8..5,
+        0u8..9,
         1u8..6,
     );
     prop_oneof![
         3 => (0u8..5, 1u8..5, 0u8..4, 0u8..3).prop_map(|(a, s, l, i)| Op::Up(a, s, l, i)),
         1 => (0u8..5).prop_map(Op::Lost),
-        6 => queue.prop_map(|(run, labels, memory, cpus, subnets, image, expected, copies)| {
-            Op::Queue { run, labels, memory, cpus, subnets, image, expected, copies }
+        2 => (0u8..5, 0u8..4).prop_map(|(a, f)| Op::Keeps(a, f)),
+        6 => queue.prop_map(|(run, labels, memory, cpus, subnets, image, expected, family, copies)| {
+            Op::Queue { run, labels, memory, cpus, subnets, image, expected, family, copies }
         }),
         9 => any::<prop::sample::Index>().prop_map(Op::Release),
     ]
@@ -222,6 +265,22 @@ fn image(number: u8) -> Vec<String> {
         .then(|| format!("image{number}"))
         .into_iter()
         .collect()
+}
+
+fn families(bits: u8) -> Vec<&'static str> {
+    let all = ["f", "g"].into_iter().enumerate();
+    let chosen = all.filter(|(n, _)| bits & (1 << n) != 0);
+    chosen.map(|(_, family)| family).collect()
+}
+
+/// Returns what a cell hopes for; every combination of what may be known.
+fn wish(number: u8, expected_ms: u64) -> Option<Wish> {
+    let family = ["f", "g"].get(usize::from(number % 2))?;
+    (number > 0).then(|| Wish {
+        family: (*family).to_owned(),
+        restored_ms: (number & 2 != 0).then_some(expected_ms / 3),
+        making_ms: (number & 4 != 0).then_some(expected_ms / 2),
+    })
 }
 
 proptest! {
@@ -256,17 +315,26 @@ proptest! {
                         images: image(holds),
                         policy: None,
                         ahead: Some(2),
+                        snapshots: Default::default(),
                     };
                     let images = info.images.iter().cloned().collect();
-                    oracle.agents.insert(id, Agent { info: info.clone(), images, held: BTreeMap::new() });
+                    oracle.agents.insert(id, Agent { info: info.clone(), images, kept: BTreeSet::new(), held: BTreeMap::new() });
                     inputs.push(Input::AgentUp { agent: info, holding: vec![] });
+                }
+                Op::Keeps(agent, kept) => {
+                    let agent = AgentId(format!("agent{agent}"));
+                    let kept = families(kept);
+                    if let Some(known) = oracle.agents.get_mut(&agent) {
+                        known.kept = kept.iter().map(|family| (*family).to_owned()).collect();
+                    }
+                    inputs.push(Input::Snapshots { agent, snapshots: keeping(&kept) });
                 }
                 Op::Lost(agent) => {
                     let agent = AgentId(format!("agent{agent}"));
                     oracle.agents.remove(&agent);
                     inputs.push(Input::AgentLost { agent });
                 }
-                Op::Queue { run, labels: wanted, memory, cpus, subnets, image: needed, expected, copies } => {
+                Op::Queue { run, labels: wanted, memory, cpus, subnets, image: needed, expected, family, copies } => {
                     let run = RunId(format!("run{run}"));
                     let requests: Vec<CellRequest> = (0..copies).map(|_| {
                         cells += 1;
@@ -283,6 +351,7 @@ proptest! {
                             images: image(needed).iter().map(|image| image.as_str().into()).collect(),
                             expected_ms: u64::from(expected) * 100,
                             needs: Vec::new(),
+                            wish: wish(family, u64::from(expected) * 100),
                         }
                     }).collect();
                     for request in &requests {
@@ -353,6 +422,7 @@ fn on_a_single_slot_runs_take_turns() {
             images: vec![],
             expected_ms: 0,
             needs: Vec::new(),
+            wish: None,
         });
         let cells = cells.collect();
         tell(Input::Queued { run, cells }, &mut order);
@@ -367,6 +437,7 @@ fn on_a_single_slot_runs_take_turns() {
         images: vec![],
         policy: None,
         ahead: Some(2),
+        snapshots: Default::default(),
     };
     tell(
         Input::AgentUp {

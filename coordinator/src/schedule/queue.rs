@@ -137,6 +137,8 @@ pub(super) struct Entry {
     pub arrived: Sums,
     /// What it waited for, once it is placed.
     pub waits: Vec<Wait>,
+    /// Its expected duration in milliseconds where it is placed.
+    pub expects_ms: u64,
 }
 
 /// The cells of a run.
@@ -191,6 +193,7 @@ impl RunQueue {
             at,
             arrived,
             waits: Vec::new(),
+            expects_ms: place.0.0,
         };
         self.cells.insert(cell, entry);
     }
@@ -209,6 +212,23 @@ impl RunQueue {
             if let Some(cause) = classes.get(id).and_then(|class| self.cause(class)) {
                 self.ledgers.entry(id).or_default().waits_for(cause, now);
             }
+        }
+    }
+
+    /// Moves a waiting cell in its queue after it became known whether an agent keeps its snapshot.
+    pub fn expect_anew(&mut self, cell: &CellId, is_kept: bool) {
+        let Some(entry) = self.cells.get_mut(cell) else {
+            return;
+        };
+        let At::Waiting((_, arrived)) = entry.at else {
+            return;
+        };
+        let place = (Reverse(entry.request.expects(is_kept)), arrived);
+        let before = std::mem::replace(&mut entry.at, At::Waiting(place));
+        entry.expects_ms = place.0.0;
+        if let (At::Waiting(before), Some(queue)) = (before, self.queues.get_mut(&entry.class)) {
+            queue.remove(&before);
+            queue.insert(place, cell.clone());
         }
     }
 

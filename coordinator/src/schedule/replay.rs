@@ -264,6 +264,7 @@ fn requests(state: &RunState, cells: &[Vec<Occupancy>]) -> Vec<CellRequest> {
                 epoch: 1,
             },
             needs: Vec::new(),
+            wish: None,
         })
     });
     requests.collect()
@@ -301,6 +302,7 @@ fn agents(
             images: Vec::new(),
             policy: None,
             ahead: Some(0),
+            snapshots: Default::default(),
         };
         (micros(up), info)
     });

@@ -1,5 +1,6 @@
 //! A request to run a cell, and the constraints in it.
 
+use super::snapshots::Wish;
 use phalanx_shared::id::Token;
 use phalanx_shared::plan::{Resources, WantedImage};
 use phalanx_shared::policy::Need;
@@ -26,8 +27,18 @@ pub struct CellRequest {
     pub needs: Vec<Need>,
     /// Images that its containers need, as far as they are known before it runs.
     pub images: Vec<WantedImage>,
-    /// Expected duration in milliseconds; 0 if unknown.
+    /// Expected duration in milliseconds; 0 if unknown. Without a snapshot, if it may restore one.
     pub expected_ms: u64,
+    /// What it hopes for if it may restore a snapshot.
+    pub wish: Option<Wish>,
+}
+
+impl CellRequest {
+    /// Returns the expected duration in milliseconds if some agent keeps its snapshot, or if none does.
+    pub(super) fn expects(&self, is_kept: bool) -> u64 {
+        let restored = self.wish.as_ref().and_then(|wish| wish.restored_ms);
+        restored.filter(|_| is_kept).unwrap_or(self.expected_ms)
+    }
 }
 
 /// The constraints that make cells interchangeable for every agent.

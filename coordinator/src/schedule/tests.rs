@@ -2,16 +2,18 @@
 
 use super::core::*;
 use super::expected::History;
-use super::{Constraint, Waiting};
+use super::{Constraint, Waiting, Wish};
 use crate::dispatch::contract::AgentInfo;
-use crate::journal::Past;
-use phalanx_proto::link::{Ahead, AheadState};
+use crate::journal::{Past, PastSnapshot};
+use phalanx_proto::link::{Ahead, AheadState, HeldSnapshot, Snapshots};
 use phalanx_shared::id::{AgentId, CellId, RunId, Token};
 use phalanx_shared::plan::{PlannedCell, Resources, WantedImage};
 use phalanx_shared::policy::{Allow, Need, Rule, Rules};
+use phalanx_shared::time::Timestamp;
 use proptest::prelude::*;
 use serde_json::json;
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 
 const NOW: Duration = Duration::from_secs(100);
@@ -40,6 +42,7 @@ fn agent(id: &str, slots: u32, labels: &[&str]) -> AgentInfo {
         images: vec![],
         policy: None,
         ahead: Some(2),
+        snapshots: Default::default(),
     }
 }
 
@@ -52,6 +55,42 @@ fn request(run: &str, cell: &str) -> CellRequest {
         images: vec![],
         expected_ms: 0,
         needs: Vec::new(),
+        wish: None,
+    }
+}
+
+/// The list of an agent that keeps snapshots of these families.
+pub(super) fn keeping(families: &[&str]) -> Arc<Snapshots> {
+    let held = families.iter().map(|family| HeldSnapshot {
+        key: "ab".repeat(32),
+        family: (*family).to_owned(),
+        spec: "shop".to_owned(),
+        group: "prepare".to_owned(),
+        bytes: 1,
+        made: Timestamp(0),
+        used: Timestamp(0),
+        run: "r".into(),
+        cell: "c".into(),
+        cell_name: "c".to_owned(),
+        setup_us: 1,
+        save_us: 1,
+    });
+    Arc::new(Snapshots {
+        held: held.collect(),
+        ..Snapshots::default()
+    })
+}
+
+/// A cell that takes ten times as long without a snapshot of its family.
+fn wishing(cell: &str, family: &str, expected_ms: u64) -> CellRequest {
+    CellRequest {
+        expected_ms,
+        wish: Some(Wish {
+            family: family.to_owned(),
+            restored_ms: Some(expected_ms / 10),
+            making_ms: Some(expected_ms / 2),
+        }),
+        ..request("r", cell)
     }
 }
 
@@ -190,6 +229,77 @@ fn an_agent_that_holds_the_images_is_preferred_until_half_full() {
     assert!(b.placed.values().all(|a| a.as_str() == "b-warm"));
     b.queue("r", (2..4).map(cell).collect());
     assert!(b.placed.values().any(|a| a.as_str() == "a-cold"));
+}
+
+#[test]
+fn a_cell_goes_where_its_snapshot_is_kept_and_elsewhere_rather_than_wait() {
+    let mut b = Bench::new();
+    b.run("r", RunLimits::default());
+    b.up(agent("a-cold", 4, &[]));
+    b.up(agent("b-warm", 4, &[]));
+    let snapshots = keeping(&["f"]);
+    let agent = "b-warm".into();
+    b.tell(Input::Snapshots { agent, snapshots });
+    let cell = |n: usize| wishing(&n.to_string(), "f", 100_000);
+    b.queue("r", (0..4).map(cell).collect());
+    assert!(b.placed.values().all(|a| a.as_str() == "b-warm"));
+    b.queue("r", vec![cell(4), wishing("other", "g", 100_000)]);
+    let on_cold = b.placed.values().filter(|a| a.as_str() == "a-cold");
+    assert_eq!(on_cold.count(), 2);
+    // What is recorded is the time that is expected on the agent of each.
+    let expected = |cell: &str| b.scheduler.placement(&token("r", cell, 1)).expected_ms;
+    assert_eq!(expected("0"), Some(10_000));
+    assert_eq!(expected("4"), Some(100_000));
+    // It is removed, so the agents are alike again.
+    for n in 0..5 {
+        b.release(&token("r", &n.to_string(), 1));
+    }
+    b.release(&token("r", "other", 1));
+    let (agent, snapshots) = ("b-warm".into(), keeping(&[]));
+    b.tell(Input::Snapshots { agent, snapshots });
+    b.queue("r", vec![wishing("late", "h", 100_000)]);
+    assert_eq!(b.placed[&token("r", "late", 1)].as_str(), "a-cold");
+}
+
+#[test]
+fn a_cell_joins_one_that_makes_its_snapshot_if_that_is_sooner() {
+    let mut b = Bench::new();
+    b.run("r", RunLimits::default());
+    b.up(agent("x", 4, &[]));
+    b.up(agent("y", 4, &[]));
+    b.queue("r", vec![wishing("0", "f", 100_000)]);
+    let maker = b.placed[&token("r", "0", 1)].clone();
+    // After 25 of the 50 seconds that making takes, waiting for it takes a third of making another one.
+    let (run, cells) = ("r".into(), vec![wishing("1", "f", 100_000)]);
+    b.at(NOW + Duration::from_secs(25), Input::Queued { run, cells });
+    assert_eq!(b.placed[&token("r", "1", 1)], maker);
+    // What is made elsewhere is no reason to stay away from the least loaded agent.
+    b.queue("r", vec![wishing("2", "g", 100_000)]);
+    assert_ne!(b.placed[&token("r", "2", 1)], maker);
+}
+
+#[test]
+fn waiting_cells_are_expected_to_take_less_once_some_agent_keeps_their_snapshot() {
+    let order = |kept: &[&str]| {
+        let mut b = Bench::new();
+        b.run("r", RunLimits::default());
+        b.up(agent("busy", 1, &[]));
+        b.queue("r", vec![wishing("first", "none", 1)]);
+        let plain = CellRequest {
+            expected_ms: 50_000,
+            ..request("r", "plain")
+        };
+        b.queue("r", vec![wishing("kept", "f", 100_000), plain]);
+        b.up(AgentInfo {
+            labels: vec!["elsewhere".to_owned()],
+            snapshots: keeping(kept),
+            ..agent("other", 0, &[])
+        });
+        b.release(&token("r", "first", 1));
+        b.cells().join(" ")
+    };
+    assert_eq!(order(&[]), "first kept");
+    assert_eq!(order(&["f"]), "first plain");
 }
 
 #[test]
@@ -716,6 +826,7 @@ proptest! {
                         images: vec![],
                         expected_ms: u64::from(c) * 100,
                         needs: Vec::new(),
+                        wish: None,
                     };
                     Input::Queued { run: run.into(), cells: vec![request] }
                 }
@@ -883,6 +994,7 @@ fn an_unknown_cell_is_expected_to_take_as_long_as_its_nearest_kin() {
         cell: id.into(),
         matrix: vec![("db".into(), json!(db)), ("v".into(), json!(v))],
         elapsed_ms,
+        snapshot: None,
     };
     let history = History::learn([
         past("a", "pg", "1", 100),
@@ -899,6 +1011,34 @@ fn an_unknown_cell_is_expected_to_take_as_long_as_its_nearest_kin() {
         150
     );
     assert_eq!(History::default().expected_ms(&planned("n", &[])), 0);
+}
+
+#[test]
+fn times_with_and_without_a_snapshot_are_expected_apart() {
+    let past = |id: &str, db: &str, elapsed_ms, snapshot| Past {
+        cell: id.into(),
+        matrix: vec![("db".into(), json!(db)), ("v".into(), json!("1"))],
+        elapsed_ms,
+        snapshot: Some(snapshot),
+    };
+    let missed = |making_ms| PastSnapshot::Missed { making_ms };
+    let history = History::learn([
+        past("a", "pg", 600, missed(Some(550))),
+        past("a", "pg", 50, PastSnapshot::Restored),
+        past("b", "my", 800, missed(None)),
+    ]);
+    let a = planned("a", &[("db", "pg"), ("v", "1")]);
+    let b = planned("b", &[("db", "my"), ("v", "1")]);
+    assert_eq!(history.expected_ms(&a), 600);
+    assert_eq!(history.restored_ms(&a), Some(50));
+    assert_eq!(history.making_ms(&a), Some(550));
+    // What is known of a cell's kin counts for it, too.
+    assert_eq!(history.expected_ms(&b), 800);
+    assert_eq!(history.restored_ms(&b), Some(50));
+    assert_eq!(history.making_ms(&b), Some(550));
+    let only = History::learn([past("a", "pg", 50, PastSnapshot::Restored)]);
+    assert_eq!((only.expected_ms(&a), only.making_ms(&a)), (50, None));
+    assert_eq!(History::default().restored_ms(&a), None);
 }
 
 #[test]

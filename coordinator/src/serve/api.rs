@@ -12,6 +12,7 @@ mod intake;
 pub(in crate::serve) mod list;
 mod logs;
 pub(in crate::serve) mod rerun;
+mod snapshots;
 mod status;
 mod submission;
 pub(in crate::serve) mod submit;
@@ -245,6 +246,24 @@ impl Control for Api {
         answer(removed.inspect(|answer| {
             caller.about(format!("{} removed", answer.removed.len()));
         }))
+    }
+
+    async fn list_snapshots(
+        &self,
+        request: Request<v1::ListSnapshotsRequest>,
+    ) -> Result<Response<v1::ListSnapshotsResponse>, Status> {
+        Caller::of(&request)?;
+        answer(Ok(snapshots::list(&self.handle.registry)))
+    }
+
+    async fn remove_snapshots(
+        &self,
+        request: Request<v1::RemoveSnapshotsRequest>,
+    ) -> Result<Response<v1::RemoveSnapshotsResponse>, Status> {
+        let caller = Caller::of(&request)?;
+        let request = request.into_inner();
+        caller.about(format!("{} snapshots", request.keys.len()));
+        answer(snapshots::remove(&self.handle, request).await)
     }
 
     async fn has_workspace(

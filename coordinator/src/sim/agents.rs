@@ -162,6 +162,8 @@ impl World {
                 let effects = self.machines[agent].ahead.handle(Ahead::Wanted(images));
                 self.prepare(agent, effects)?;
             }
+            // No simulated agent keeps any.
+            Effect::RemoveSnapshots(_) => {}
             Effect::Reconnect(_) => {
                 if let Some(connection) = self.machines[agent].connection {
                     let learns = !self.network.parted(agent, self.now);

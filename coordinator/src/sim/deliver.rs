@@ -140,6 +140,7 @@ impl World {
                 .collect(),
             expected_ms: history.expected_ms(cell),
             needs: Vec::new(),
+            wish: None,
         })
     }
 

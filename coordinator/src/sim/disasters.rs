@@ -264,6 +264,7 @@ impl World {
             number: u64::MAX,
             policy: None,
             ahead: Some(about.ahead),
+            snapshots: None,
         };
         self.transmit(connection, Message::Up(FromAgent::Hello(hello)));
         self.leave_again(connection, agent);

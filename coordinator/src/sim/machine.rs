@@ -146,6 +146,7 @@ impl Machine {
             images: vec![],
             policy: None,
             ahead: u32::try_from(random.below(3)).unwrap_or(0),
+            snapshots: None,
         };
         Machine {
             about,

@@ -40,6 +40,10 @@ impl World {
                 agent: agent.clone(),
                 images,
             }),
+            Effect::Snapshots(snapshots) => self.schedule(ScheduleInput::Snapshots {
+                agent: agent.clone(),
+                snapshots: snapshots.into(),
+            }),
             Effect::Draining => self.schedule(ScheduleInput::AgentDraining {
                 agent: agent.clone(),
             }),

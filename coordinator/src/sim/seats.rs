@@ -82,8 +82,8 @@ impl Seats {
                     self.change(&agent, |seat| seat.paused = None);
                 }
             }
-            // Images that are prepared change nothing about who may run what.
-            Input::Ahead { .. } => {}
+            // Images that are prepared and snapshots that are kept change nothing about who may run what.
+            Input::Ahead { .. } | Input::Snapshots { .. } => {}
             // The pause is known only afterwards.
             Input::Declined { .. } => {}
             Input::Released { token } => {

@@ -416,6 +416,7 @@ impl World {
                 cell: cell.id.clone(),
                 matrix: cell.matrix.clone().into_iter().collect(),
                 elapsed_ms: 1_000 * tries as u64,
+                snapshot: None,
             });
         }
     }

@@ -37,17 +37,28 @@ impl SpecJobs {
 #[async_trait]
 impl Jobs for SpecJobs {
     async fn job(&self, cell: &CellId) -> Result<Arc<CellJob>, String> {
+        let (keep, snapshots) = (self.keep, self.snapshots);
+        let make = move |jobs: &plan::Jobs, cell: &CellId| {
+            let family = match snapshots {
+                SnapshotUse::Use | SnapshotUse::Refresh => jobs.snapshot_family(cell),
+                SnapshotUse::Never => None,
+            };
+            jobs.job(cell, keep).map(|job| CellJob {
+                snapshots,
+                snapshot_family: family,
+                ..job
+            })
+        };
         let job = if self.jobs.evaluates() {
-            let (jobs, cell, keep) = (Arc::clone(&self.jobs), cell.clone(), self.keep);
-            let made = tokio::task::spawn_blocking(move || jobs.job(&cell, keep)).await;
+            let (jobs, cell) = (Arc::clone(&self.jobs), cell.clone());
+            let made = tokio::task::spawn_blocking(move || make(&jobs, &cell)).await;
             made.map_err(|error| format!("making the job failed: {error}"))?
         } else {
-            self.jobs.job(cell, self.keep)
+            make(&self.jobs, cell)
         };
         let pinned = |job| {
             Arc::new(CellJob {
                 images: self.pinned.clone(),
-                snapshots: self.snapshots,
                 ..job
             })
         };
@@ -72,6 +83,14 @@ impl Jobs for SpecJobs {
             needs.retain(|need| need.rule != Rule::Registries);
         }
         needs
+    }
+
+    fn snapshot_family(&self, cell: &CellId) -> Option<String> {
+        match self.snapshots {
+            SnapshotUse::Use => self.jobs.snapshot_family(cell),
+            // Each agent makes its own again.
+            SnapshotUse::Never | SnapshotUse::Refresh => None,
+        }
     }
 
     fn secrets(&self) -> Vec<String> {

@@ -118,6 +118,11 @@ impl Agents {
             FromAgents::Ahead { agent, images } => {
                 self.schedule(ScheduleInput::Ahead { agent, images }).await;
             }
+            FromAgents::Snapshots { agent, snapshots } => {
+                self.registry.agent_keeps(&agent, Arc::clone(&snapshots));
+                self.schedule(ScheduleInput::Snapshots { agent, snapshots })
+                    .await;
+            }
             FromAgents::Draining { agent } => {
                 self.schedule(ScheduleInput::AgentDraining { agent }).await;
             }

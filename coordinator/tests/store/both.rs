@@ -2,7 +2,7 @@
 
 use crate::{Both, Place};
 use phalanx_coordinator::journal::{
-    Journal, NewRun, Past, RunEnd, Store, StoreError, Submission, Write,
+    Journal, NewRun, Past, PastSnapshot, RunEnd, Store, StoreError, Submission, Write,
 };
 use phalanx_shared::event::{AttemptRef, Event, EventKind, Recorded};
 use phalanx_shared::id::RunId;
@@ -21,6 +21,7 @@ crate::cases!(Both:
     a_namespace_has_its_own_runs_and_workspaces,
     a_finished_run_leaves_the_list_of_open_ones_once_settled_and_can_be_forgotten,
     durations_are_kept_per_cell_newest_only,
+    times_with_and_without_a_snapshot_are_kept_apart,
     a_position_written_twice_is_refused_without_harm_to_its_neighbours,
     large_events_are_read_in_parts_and_a_missing_one_is_an_error,
     every_character_is_read_back,
@@ -209,6 +210,7 @@ async fn durations_are_kept_per_cell_newest_only(place: Place) {
             cell: cell.into(),
             matrix: vec![("db".into(), json!("pg"))],
             elapsed_ms,
+            snapshot: None,
         },
         at: Timestamp(second),
     };
@@ -222,6 +224,43 @@ async fn durations_are_kept_per_cell_newest_only(place: Place) {
         .collect();
     assert_eq!(history, [("c", 20), ("b", 7)]);
     assert!(journal.store().history("other").await.unwrap().is_empty());
+}
+
+async fn times_with_and_without_a_snapshot_are_kept_apart(place: Place) {
+    let journal = journal(&place).await;
+    let took = |elapsed_ms, snapshot, at| Write::Duration {
+        spec: "shop".into(),
+        past: Past {
+            cell: "c".into(),
+            matrix: vec![("db".into(), json!("pg"))],
+            elapsed_ms,
+            snapshot,
+        },
+        at: Timestamp(at),
+    };
+    let missed = |making_ms| Some(PastSnapshot::Missed { making_ms });
+    let restored = Some(PastSnapshot::Restored);
+    let writes = vec![
+        took(20, None, 2),
+        took(900, missed(Some(800)), 3),
+        took(90, restored, 4),
+        took(950, missed(None), 5),
+        took(95, restored, 6),
+    ];
+    journal.append(writes).await.await.unwrap();
+    let known = |history: Vec<Past>| -> Vec<_> {
+        let times = history.iter().map(|past| (past.elapsed_ms, past.snapshot));
+        times.collect()
+    };
+    // The first is from a time before the spec had a snapshot.
+    let history = journal.store().history("shop").await.unwrap();
+    let expected = vec![(20, None), (950, missed(None)), (95, restored)];
+    assert_eq!(known(history), expected);
+    let again = took(1_000, missed(Some(850)), 7);
+    journal.append(vec![again]).await.await.unwrap();
+    let history = journal.store().history("shop").await.unwrap();
+    let expected = vec![(20, None), (95, restored), (1_000, missed(Some(850)))];
+    assert_eq!(known(history), expected);
 }
 
 async fn a_position_written_twice_is_refused_without_harm_to_its_neighbours(place: Place) {

@@ -270,6 +270,7 @@ async fn a_journal_moves_to_another_storage_and_back(cluster: Shared) {
                 cell: "c".into(),
                 matrix: vec![],
                 elapsed_ms: 5,
+                snapshot: None,
             },
             at: NOW,
         },

@@ -102,6 +102,7 @@ impl TryFrom<v1::FromAgent> for FromAgent {
                     .map(Ahead::try_from)
                     .collect::<Result<_, _>>()?,
             },
+            Up::Snapshots(snapshots) => FromAgent::Snapshots(snapshots.into()),
         })
     }
 }
@@ -201,6 +202,7 @@ impl TryFrom<v1::Hello> for Hello {
             number,
             policy_json,
             ahead,
+            snapshots,
         } = wire;
         if min_protocol > max_protocol {
             return Err(InvalidFromAgent::Protocols(min_protocol, max_protocol));
@@ -232,6 +234,7 @@ impl TryFrom<v1::Hello> for Hello {
             // The agent itself decides, so rules that can't be read count as not reported.
             policy: policy::read(&policy_json),
             ahead,
+            snapshots: snapshots.map(Into::into),
         })
     }
 }
@@ -284,6 +287,7 @@ impl From<Hello> for v1::Hello {
             number,
             policy,
             ahead,
+            snapshots,
         } = hello;
         v1::Hello {
             agent_id: agent.0,
@@ -300,6 +304,7 @@ impl From<Hello> for v1::Hello {
             number,
             policy_json: policy.map_or_else(Vec::new, |rules| policy::written(&rules)),
             ahead,
+            snapshots: snapshots.map(Into::into),
         }
     }
 }
@@ -351,6 +356,7 @@ impl From<FromAgent> for v1::FromAgent {
             FromAgent::Ahead { images } => Up::Ahead(v1::Ahead {
                 images: images.into_iter().map(Into::into).collect(),
             }),
+            FromAgent::Snapshots(snapshots) => Up::Snapshots(snapshots.into()),
         };
         v1::FromAgent {
             message: Some(message),

@@ -3,7 +3,7 @@
 use super::millis;
 use super::policy;
 use super::token::{InvalidToken, required};
-use crate::limit::AHEAD;
+use crate::limit::{AHEAD, SNAPSHOTS};
 use crate::link::{Offer, ToAgent, Welcome};
 use crate::v1;
 use phalanx_shared::cancel::CancelOrder;
@@ -65,6 +65,9 @@ impl TryFrom<v1::ToAgent> for ToAgent {
             Down::Drain(v1::Drain {}) => ToAgent::Drain,
             Down::Prefetch(prefetch) => ToAgent::Prefetch {
                 images: wanted_images(prefetch),
+            },
+            Down::RemoveSnapshots(v1::RemoveSnapshots { keys }) => ToAgent::RemoveSnapshots {
+                keys: keys.into_iter().take(SNAPSHOTS).collect(),
             },
             // A spec belongs to a session, so `specs` handles it.
             Down::Spec(_) => return Err(InvalidToAgent::Unknown),
@@ -287,6 +290,9 @@ impl From<ToAgent> for v1::ToAgent {
                     images: names.map(str::to_owned).collect(),
                     wanted: images.iter().map(wanted_to_wire).collect(),
                 })
+            }
+            ToAgent::RemoveSnapshots { keys } => {
+                Down::RemoveSnapshots(v1::RemoveSnapshots { keys })
             }
         };
         v1::ToAgent {

@@ -2,7 +2,9 @@
 
 use phalanx_proto::convert::Refusal;
 use phalanx_proto::limit::SLOTS;
-use phalanx_proto::link::{Ahead, AheadState, FromAgent, Held, Hello, Offer, ToAgent, Welcome};
+use phalanx_proto::link::{
+    Ahead, AheadState, FromAgent, Held, HeldSnapshot, Hello, Offer, Snapshots, ToAgent, Welcome,
+};
 use phalanx_proto::log::{Body, LogDown, LogUp, Record, Source as LogSource};
 use phalanx_proto::workspace::Part as WorkspacePart;
 use phalanx_shared::cancel::CancelOrder;
@@ -237,6 +239,7 @@ fn job() -> impl Strategy<Value = CellJob> {
             submitted: Some(Timestamp(7)),
             images: [("db".to_owned(), "db@sha256:aa".to_owned())].into(),
             snapshots: SnapshotUse::Refresh,
+            snapshot_family: None,
         },
     )
 }
@@ -526,9 +529,10 @@ fn hello() -> impl Strategy<Value = FromAgent> {
         vec(shown(), 0..4),
         resources(),
         vec(held, 0..4),
+        proptest::option::of(snapshots()),
     )
         .prop_map(
-            |((agent, name, version, min, max, slots), labels, resources, inventory)| {
+            |((agent, name, version, min, max, slots), labels, resources, inventory, snapshots)| {
                 FromAgent::Hello(Hello {
                     instance: version.clone(),
                     agent: AgentId(agent),
@@ -543,6 +547,7 @@ fn hello() -> impl Strategy<Value = FromAgent> {
                     number: u64::from(slots),
                     policy: (min > 2).then(|| Rules::closed("p.toml:1")),
                     ahead: Some(min).filter(|min| *min > 0),
+                    snapshots,
                 })
             },
         )
@@ -559,7 +564,42 @@ pub fn from_agent() -> impl Strategy<Value = FromAgent> {
         Just(FromAgent::Draining),
         text().prop_map(|reason| FromAgent::Goodbye { reason }),
         vec(ahead(), 0..3).prop_map(|images| FromAgent::Ahead { images }),
+        snapshots().prop_map(FromAgent::Snapshots),
     ]
+}
+
+fn snapshots() -> impl Strategy<Value = Snapshots> {
+    let left = ("[a-f0-9]{64}", text());
+    (vec(held_snapshot(), 0..3), id(), vec(left, 0..2)).prop_map(|(held, store, left)| Snapshots {
+        held,
+        store,
+        left,
+    })
+}
+
+fn held_snapshot() -> impl Strategy<Value = HeldSnapshot> {
+    let keys = ("[a-f0-9]{64}", "([a-f0-9]{64})?");
+    let names = (shown(), shown(), shown());
+    let by = (id(), id());
+    let amounts = (any::<u64>(), any::<u64>(), any::<u64>());
+    (keys, names, by, amounts, time(), time()).prop_map(
+        |((key, family), (spec, group, cell_name), (run, cell), amounts, made, used)| {
+            HeldSnapshot {
+                key,
+                family,
+                spec,
+                group,
+                bytes: amounts.0,
+                made,
+                used,
+                run: RunId(run),
+                cell: CellId(cell),
+                cell_name,
+                setup_us: amounts.1,
+                save_us: amounts.2,
+            }
+        },
+    )
 }
 
 fn ahead() -> impl Strategy<Value = Ahead> {
@@ -637,6 +677,7 @@ pub fn to_agent() -> impl Strategy<Value = ToAgent> {
         any::<u64>().prop_map(|number| ToAgent::Heartbeat { number }),
         Just(ToAgent::Drain),
         vec(wanted(), 0..3).prop_map(|images| ToAgent::Prefetch { images }),
+        vec("[a-f0-9]{64}", 0..3).prop_map(|keys| ToAgent::RemoveSnapshots { keys }),
     ]
 }
 

@@ -8,7 +8,7 @@
 use super::SegmentKind;
 use super::graph::{ActivityId, Graph};
 use super::rows::{Row, rows};
-use phalanx_shared::event::ServiceState;
+use phalanx_shared::event::{ServiceState, SnapshotState};
 use phalanx_shared::outcome::Outcome;
 use phalanx_shared::run_state::{AttemptState, CellState, CellStatus};
 use phalanx_shared::time::Timestamp;
@@ -19,6 +19,8 @@ use std::collections::BTreeMap;
 const AT_ONCE: u64 = 2_000;
 /// Longer pauses between two steps have a reason that is looked for.
 const PAUSE: u64 = 20_000;
+/// Stands for no service where an activity that isn't one of a service may be waited for.
+const NO_SERVICE: usize = usize::MAX;
 
 /// What an activity of a cell is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -182,6 +184,8 @@ struct Attempt<'a> {
     reached: BTreeMap<(u64, ActivityId), usize>,
     /// The last `container` step that began to act.
     acting: Option<usize>,
+    /// The last work on a snapshot before the steps, and whether it was found that another cell makes it.
+    looked: Option<(ActivityId, bool)>,
 }
 
 /// Where a step is in the graph.
@@ -197,6 +201,7 @@ struct Place {
 /// Something that happens in an attempt, in the order in which events at the same time are handled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Moment {
+    Snapshot(usize),
     Stage { service: usize, entry: usize },
     Begins(usize),
     Acts(usize),
@@ -224,6 +229,7 @@ impl<'a> Attempt<'a> {
             stages: vec![None; attempt.services.len()],
             reached: BTreeMap::new(),
             acting: None,
+            looked: None,
         }
     }
 
@@ -269,6 +275,7 @@ impl<'a> Attempt<'a> {
         self.open();
         for (_, moment) in self.moments() {
             match moment {
+                Moment::Snapshot(index) => self.snapshot(index),
                 Moment::Stage { service, entry } => self.stage(service, entry),
                 Moment::Begins(row) => self.begins(row),
                 Moment::Acts(row) => self.acts(row),
@@ -316,8 +323,64 @@ impl<'a> Attempt<'a> {
                 moments.push((row.end, Moment::Ends(index)));
             }
         }
+        let snapshots = self.attempt.snapshots.iter().enumerate();
+        moments.extend(
+            snapshots.map(|(index, seen)| (self.clock.us(seen.began), Moment::Snapshot(index))),
+        );
         moments.sort_unstable();
         moments
+    }
+
+    /// Adds what is done about a snapshot before its services start: it is looked for, waited for, restored.
+    fn snapshot(&mut self, index: usize) {
+        let Some(seen) = self.attempt.snapshots.get(index) else {
+            return;
+        };
+        let waited = self.looked.is_some_and(|(_, waits)| waits);
+        let text = |text| Subject::Text(text);
+        let what = match seen.state {
+            SnapshotState::Restored | SnapshotState::Missed if waited => {
+                let subject = text("waiting for the cell that makes the snapshot");
+                self.waits(SegmentKind::Snapshot, WaitCause::Snapshot, subject)
+            }
+            SnapshotState::Restored => {
+                self.what(SegmentKind::Snapshot, text("restoring the snapshot"))
+            }
+            SnapshotState::Missed | SnapshotState::Waiting => {
+                self.what(SegmentKind::Snapshot, text("looking for a snapshot"))
+            }
+            // It is part of its group, or took no time.
+            SnapshotState::Saved | SnapshotState::Unsaved | SnapshotState::Discarded => return,
+        };
+        let (began, ended) = (self.clock.us(seen.began), self.clock.us(seen.ended));
+        let waits = seen.state == SnapshotState::Waiting;
+        let after = match self.looked {
+            Some((before, _)) => before,
+            None => {
+                let preparing = self.overhead("preparing the attempt");
+                self.join(&[self.base], began, preparing)
+            }
+        };
+        let id = self.graph.add(what, ended, &[after]);
+        self.looked = Some((id, waits));
+        self.reached.insert((self.graph.end(id), id), NO_SERVICE);
+    }
+
+    /// Adds the saving of a group's snapshot, which ends the group.
+    fn saved(&mut self, index: usize, after: Vec<ActivityId>) -> Vec<ActivityId> {
+        let path = self.attempt.steps.get_index(index).map(|(path, _)| path);
+        let mut snapshots = self.attempt.snapshots.iter();
+        let Some(seen) =
+            snapshots.find(|seen| seen.state == SnapshotState::Saved && Some(&seen.path) == path)
+        else {
+            return after;
+        };
+        let (began, ended) = (self.clock.us(seen.began), self.clock.us(seen.ended));
+        let between = self.overhead("between steps");
+        let began = self.join(&after, began, between);
+        let subject = Subject::Text("saving the snapshot");
+        let what = self.what(SegmentKind::Snapshot, subject);
+        vec![self.graph.add(what, ended, &[began])]
     }
 
     /// Returns the newest activity of a service that ended after one time and not after another.
@@ -519,6 +582,7 @@ impl<'a> Attempt<'a> {
                 if after.is_empty() {
                     after.push(entered);
                 }
+                let after = self.saved(index, after);
                 let between = self.overhead("between steps");
                 self.join(&after, row.end, between)
             }

@@ -4,6 +4,7 @@
 use super::cells::keys;
 use super::context::{Cell, Planner};
 use super::expand::{MAX_STEPS, matrix_context, prepared, workspace_context};
+use super::family::Common;
 use super::wanted::{Anew, KEYS};
 use super::{CellJob, Keep, Plan, PlannedCell, SnapshotUse, SpecSource, WantedImage};
 use crate::diagnostic::{Diagnostic, Sources, Span};
@@ -19,13 +20,15 @@ use std::sync::{Arc, OnceLock};
 
 /// Makes the jobs of one plan; expressions are compiled once.
 pub struct Jobs {
-    planner: Planner,
+    pub(super) planner: Planner,
     source: Arc<SpecSource>,
-    plan: Plan,
+    pub(super) plan: Plan,
     cells: HashMap<CellId, usize>,
-    keys: Vec<String>,
+    pub(super) keys: Vec<String>,
     /// What services need whose definitions hold no expression, by service; `None` for all others.
     fixed: OnceLock<Vec<Option<Vec<Need>>>>,
+    /// What the families of all snapshots have in common; `None` without snapshots.
+    pub(super) family: OnceLock<Option<Common>>,
 }
 
 impl Jobs {
@@ -51,6 +54,7 @@ impl Jobs {
             cells,
             keys,
             fixed: OnceLock::new(),
+            family: OnceLock::new(),
         })
     }
 
@@ -70,6 +74,7 @@ impl Jobs {
             submitted: None,
             images: BTreeMap::new(),
             snapshots: SnapshotUse::default(),
+            snapshot_family: None,
         })
     }
 
@@ -164,7 +169,7 @@ impl Jobs {
             .collect()
     }
 
-    fn planned(&self, cell: &CellId) -> Result<&PlannedCell, Vec<Diagnostic>> {
+    pub(super) fn planned(&self, cell: &CellId) -> Result<&PlannedCell, Vec<Diagnostic>> {
         let found = self.cells.get(cell).and_then(|at| self.plan.cells.get(*at));
         found.ok_or_else(|| {
             vec![Diagnostic {
@@ -174,7 +179,7 @@ impl Jobs {
         })
     }
 
-    fn context(&self, planned: &PlannedCell) -> Result<Cell, Vec<Diagnostic>> {
+    pub(super) fn context(&self, planned: &PlannedCell) -> Result<Cell, Vec<Diagnostic>> {
         let matrix = matrix_context(&self.keys, &planned.matrix);
         let context = self.planner.cell(matrix, &planned.matrix, None);
         context.map_err(|error| vec![error.into()])

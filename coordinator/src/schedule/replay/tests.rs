@@ -128,6 +128,7 @@ impl<'a> Simulation<'a> {
                 images: Vec::new(),
                 policy: None,
                 ahead: Some(0),
+                snapshots: Default::default(),
             };
             let holding = Vec::new();
             self.decide(3_000, Input::AgentUp { agent, holding });
@@ -195,6 +196,7 @@ impl<'a> Simulation<'a> {
             images: Vec::new(),
             needs: Vec::new(),
             expected_ms: cell.expected_ms,
+            wish: None,
         }
     }
 

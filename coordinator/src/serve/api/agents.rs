@@ -79,6 +79,7 @@ fn summary(view: Option<AgentView>, presence: Presence) -> v1::AgentSummary {
         images,
         policy: _,
         ahead: _,
+        snapshots,
     } = presence.info;
     v1::AgentSummary {
         agent_id: id.to_string(),
@@ -96,6 +97,7 @@ fn summary(view: Option<AgentView>, presence: Presence) -> v1::AgentSummary {
             .gone
             .or(declined.map(|reason| format!("declined: {reason}")))
             .unwrap_or_default(),
+        snapshots: u32::try_from(snapshots.held.len()).unwrap_or(u32::MAX),
     }
 }
 
