@@ -270,12 +270,11 @@ mod tests {
         }
         assert!(changes.has_changed().unwrap());
         changes.mark_unchanged();
-        store.use_now(&"a".repeat(64));
+        let kept = store.find(&"a".repeat(64)).unwrap();
+        drop(store.hold(&kept).unwrap().unwrap());
         assert!(changes.has_changed().unwrap());
         let mut used = std::fs::File::options();
-        let used = used
-            .write(true)
-            .open(dir.path().join("used").join("a".repeat(64)));
+        let used = used.write(true).open(kept.directory.join("used"));
         let later = SystemTime::now() + Duration::from_secs(60);
         used.unwrap().set_modified(later).unwrap();
         let listed = list(&store, Timestamp(0));
