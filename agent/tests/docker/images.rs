@@ -195,6 +195,7 @@ async fn what_the_coordinator_forbids_is_not_pulled_ahead(lab: Arc<Lab>) {
             images: Vec::new(),
             policy: None,
             ahead: 1,
+            snapshots: None,
         },
         instance: String::new(),
         coordinator: Coordinator::at(&format!("unix:{}/none", dir.path().display()), None).unwrap(),
@@ -205,6 +206,7 @@ async fn what_the_coordinator_forbids_is_not_pulled_ahead(lab: Arc<Lab>) {
         events: Default::default(),
         logs: Default::default(),
         stay: Default::default(),
+        snapshots: None,
     });
     let task = tokio::spawn(preparing.run(link.await.unwrap()));
     let image = allowed.image("ahead");
