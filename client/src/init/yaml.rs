@@ -175,11 +175,37 @@ fn value(out: &mut String, indent: usize, column: usize, yaml: &Yaml) {
     }
 }
 
+/// Takes the comments out that would come between a dash and what shares its line.
+fn hoisted(yaml: &mut Yaml, above: &mut Vec<String>) {
+    match yaml {
+        Yaml::Map(entries) => {
+            if let Some(first) = entries.first_mut() {
+                above.append(&mut first.above);
+            }
+        }
+        Yaml::List(items) => {
+            while let Some(first) = items.first_mut() {
+                above.append(&mut first.above);
+                match &mut first.value {
+                    Some(value) => return hoisted(value, above),
+                    None => drop(items.remove(0)),
+                }
+            }
+        }
+        Yaml::Plain(_) | Yaml::Text(_) | Yaml::Anchored(..) => {}
+    }
+}
+
 fn dash(out: &mut String, indent: usize, item: &Item) {
     out.push_str(&comment(indent, &item.above));
-    let Some(yaml) = &item.value else { return };
-    let short = flow(yaml).filter(|line| indent + 2 + line.len() <= WIDTH);
-    match (yaml, short) {
+    let Some(mut yaml) = item.value.clone() else {
+        return;
+    };
+    let mut above = Vec::new();
+    hoisted(&mut yaml, &mut above);
+    out.push_str(&comment(indent, &above));
+    let short = flow(&yaml).filter(|line| indent + 2 + line.len() <= WIDTH);
+    match (&yaml, short) {
         (Yaml::Text(text), short) => {
             let _ = write!(out, "{:indent$}-", "");
             match (block_scalar(text, indent + 2), short) {
@@ -401,6 +427,25 @@ mod tests {
         fn what_is_written_is_read_back(yaml in any_yaml()) {
             let text = write(&[entry("root", yaml.clone())]);
             prop_assert_eq!(read(&text), json!({ "root": json_of(&yaml) }), "{}", text);
+        }
+    }
+
+    #[test]
+    fn comments_of_an_items_first_part_stand_above_its_dash() {
+        let first = |above: &str| remarked(vec![above.to_owned()], " ", Yaml::text(""));
+        let map = |above| Yaml::list([Yaml::Map(vec![first(above), entry("$", Yaml::text("x"))])]);
+        let item = |above: &str, value| Item {
+            above: vec![above.to_owned()],
+            value,
+        };
+        let lists = Yaml::list([Yaml::List(vec![
+            item("one", None),
+            item("", Some(map("two"))),
+            item("three", Some(Yaml::text("y"))),
+        ])]);
+        for yaml in [map(""), map("one"), lists] {
+            let text = write(&[entry("root", yaml.clone())]);
+            assert_eq!(read(&text), json!({ "root": json_of(&yaml) }), "{text}");
         }
     }
 
