@@ -202,13 +202,15 @@ async fn remove_files(store: &Store, keys: Vec<String>) -> Vec<(String, String)>
     left
 }
 
-/// Removes snapshots of a directory whose agents may run or not. Returns those that are still there, each with the reason,
-/// and why the images may still be there, if so.
+/// Snapshots that are still there, each with the reason, and why images may still be there, if so.
+pub type NotRemoved = (Vec<(String, String)>, Option<String>);
+
+/// Removes snapshots of a directory whose agents may run or not.
 pub fn remove_here<'a>(
     store: &'a Store,
     docker: &'a DockerSettings,
     keys: Vec<String>,
-) -> BoxFuture<'a, (Vec<(String, String)>, Option<String>)> {
+) -> BoxFuture<'a, NotRemoved> {
     Box::pin(async move {
         let left = remove_files(store, keys).await;
         let images = match gc::connect(docker).await {

@@ -168,7 +168,7 @@ async fn walk() {
     let hello = SessionInput::Hello {
         connection: CONNECTION,
         protocol: 1,
-        hello,
+        hello: *hello,
     };
     let effects = session.handle(hello, NOW);
     let [SessionEffect::Connected { agent, .. }] = effects.as_slice() else {

@@ -91,7 +91,7 @@ pub struct Welcome {
 #[derive(Clone, Debug, PartialEq)]
 pub enum FromAgent {
     /// First message of a session.
-    Hello(Hello),
+    Hello(Box<Hello>),
     /// The agent accepts an offer.
     Accept { token: Token },
     /// The agent declines an offer.

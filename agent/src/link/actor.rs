@@ -331,7 +331,8 @@ impl Agent {
             match effect {
                 Effect::Send(FromAgent::Hello(hello)) => {
                     let instance = self.instance.clone();
-                    self.send(FromAgent::Hello(Hello { instance, ..hello }));
+                    let hello = Hello { instance, ..*hello };
+                    self.send(FromAgent::Hello(Box::new(hello)));
                 }
                 Effect::Send(message) => self.send(message),
                 Effect::Start(offer) => self.start(*offer, me),

@@ -206,7 +206,7 @@ impl<O: Overflow> Link<O> {
             link.connection = Connection::Greeting { since: now };
             link.hellos += 1;
             link.snapshots_untold = false;
-            vec![Effect::Send(FromAgent::Hello(link.hello()))]
+            vec![Effect::Send(FromAgent::Hello(Box::new(link.hello())))]
         })
     }
 

@@ -11,6 +11,8 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 /// Inputs of the agent's actor. A generation is the number of a connection.
+// Nearly all are events and messages of cells; a box for each would cost an allocation and save nothing.
+#[allow(clippy::large_enum_variant)]
 pub(super) enum Input {
     Connected {
         generation: u64,

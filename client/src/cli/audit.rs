@@ -155,7 +155,7 @@ fn as_json(entry: &Entry) -> serde_json::Value {
 /// Where the log is.
 enum Log {
     /// At a coordinator.
-    Remote(AccessClient<Authorized>),
+    Remote(Box<AccessClient<Authorized>>),
     /// In the database of this machine's coordinator.
     Here(Audit),
 }
@@ -168,7 +168,7 @@ impl Log {
         }
         let credential = connect::credential(&context.settings, &url)?;
         let Reached(channel) = connect::reach(&url, &context.settings.get(&CA)).await?;
-        Ok(Log::Remote(credential.access_client(channel)))
+        Ok(Log::Remote(Box::new(credential.access_client(channel))))
     }
 
     async fn page(

@@ -177,7 +177,9 @@ fn ttl(text: &str) -> Result<Option<Duration>, CliError> {
         .strip_suffix('d')
         .and_then(|days| days.parse::<u32>().ok());
     let days = days.map(|days| Duration::from_secs(u64::from(days) * 86_400));
-    let ttl = days.or_else(|| quantity::duration(text));
+    // A bare number would be seconds elsewhere, and days to many.
+    let named = text.ends_with(|last: char| last.is_ascii_alphabetic());
+    let ttl = days.or_else(|| quantity::duration(text).filter(|_| named));
     match ttl.filter(|ttl| ttl.as_secs() > 0) {
         Some(ttl) => Ok(Some(ttl)),
         None => Err(CliError::usage(format!("--ttl {text}: not a time"))
@@ -256,7 +258,7 @@ fn as_json(token: &TokenInfo) -> serde_json::Value {
 /// Where the tokens are.
 enum Place {
     /// At a coordinator.
-    Remote(AccessClient<Authorized>),
+    Remote(Box<AccessClient<Authorized>>),
     /// In the database of this machine's coordinator.
     Here(Tokens),
 }
@@ -267,7 +269,7 @@ impl Place {
         if !url.is_empty() {
             let credential = connect::credential(&context.settings, &url)?;
             let Reached(channel) = connect::reach(&url, &context.settings.get(&CA)).await?;
-            return Ok(Place::Remote(credential.access_client(channel)));
+            return Ok(Place::Remote(Box::new(credential.access_client(channel))));
         }
         Ok(Place::Here(here_at(context).await?))
     }

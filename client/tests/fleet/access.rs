@@ -286,8 +286,8 @@ fn what_is_in_another_namespace_is_not_even_listed() {
         runs.map(|run| run["run"].as_str().unwrap().to_owned())
             .collect::<Vec<_>>()
     };
-    assert_eq!(ids(&a), [run.id.clone()]);
-    assert_eq!(ids(&everywhere), [run.id.clone()]);
+    assert_eq!(ids(&a), std::slice::from_ref(&run.id));
+    assert_eq!(ids(&everywhere), std::slice::from_ref(&run.id));
     assert!(ids(&b).is_empty());
     for arguments in [
         &["show", &run.id][..],

@@ -71,6 +71,8 @@ impl Default for Settings {
 pub type ConnectionId = u64;
 
 /// Input of a session.
+// The large one, a Hello, comes once per connection. It is handled at once, so there are never many.
+#[allow(clippy::large_enum_variant)]
 #[derive(Debug)]
 pub enum Input {
     /// A Hello on a new connection. The protocol version is already agreed.

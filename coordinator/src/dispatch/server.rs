@@ -268,7 +268,7 @@ async fn greeting(incoming: &mut Streaming<v1::FromAgent>) -> Result<Hello, Stat
         .map_err(|_| Status::deadline_exceeded("no Hello came"))??
         .ok_or_else(|| Status::invalid_argument("the stream ended before a Hello"))?;
     match FromAgent::try_from(first) {
-        Ok(FromAgent::Hello(hello)) => Ok(hello),
+        Ok(FromAgent::Hello(hello)) => Ok(*hello),
         Ok(_) => Err(Status::invalid_argument("the first message isn't a Hello")),
         Err(error) => Err(Status::invalid_argument(error.to_string())),
     }

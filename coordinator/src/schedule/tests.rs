@@ -1078,8 +1078,10 @@ fn the_waiting_cells_of_a_run_are_told_by_reason() {
     assert!(b.scheduler.why_all(&"other".into(), NOW).is_empty());
 }
 
-/// Label sets with the numbers of waiting, startable and placed cells.
-fn demand(bench: &Bench) -> Vec<(Vec<String>, u64, u64, u64)> {
+/// A label set with the numbers of waiting, startable and placed cells.
+type Demand = (Vec<String>, u64, u64, u64);
+
+fn demand(bench: &Bench) -> Vec<Demand> {
     let wanted = bench.scheduler.demand().into_iter();
     let of = |wanted: super::Wanted| {
         let labels = wanted.labels.into_iter().collect();
@@ -1118,7 +1120,7 @@ fn demand_counts_cells_by_labels_and_heeds_the_limits_of_runs_and_labels() {
     );
 
     b.up(agent("one", 2, &["gpu"]));
-    let sum = |of: fn(&(Vec<String>, u64, u64, u64)) -> u64| demand(&b).iter().map(of).sum::<u64>();
+    let sum = |of: fn(&Demand) -> u64| demand(&b).iter().map(of).sum::<u64>();
     assert_eq!(sum(|(.., placed)| *placed), 2);
     // Placed cells take up what the limits allow.
     assert_eq!(sum(|(_, _, startable, placed)| startable + placed), 7);

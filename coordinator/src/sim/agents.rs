@@ -10,7 +10,7 @@ use phalanx_agent::ahead::core::{Effect as AheadEffect, Input as Ahead};
 use phalanx_agent::link::backoff;
 use phalanx_agent::link::core::{Effect, Link};
 use phalanx_agent::link::logs::spool::Over;
-use phalanx_proto::link::{FromAgent, ToAgent};
+use phalanx_proto::link::{FromAgent, Hello, ToAgent};
 use phalanx_shared::event::{EventKind, LogStream};
 use phalanx_shared::id::Token;
 use std::time::Duration;
@@ -131,7 +131,7 @@ impl World {
                 if let FromAgent::Hello(hello) = &mut message {
                     hello.instance = format!("process-{life}");
                     let term = self.center.as_ref().map(|center| center.epoch);
-                    self.machines[agent].said = term.map(|term| (term, hello.clone()));
+                    self.machines[agent].said = term.map(|term| (term, Hello::clone(hello)));
                 }
                 if let Some(connection) = self.machines[agent].connection {
                     self.transmit(connection, Message::Up(message));

@@ -286,7 +286,7 @@ impl World {
                 let input = SessionInput::Hello {
                     connection,
                     protocol: 1,
-                    hello,
+                    hello: *hello,
                 };
                 let effects = session.handle(input, now);
                 if session.current() == Some(connection) {

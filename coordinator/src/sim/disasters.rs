@@ -266,7 +266,7 @@ impl World {
             ahead: Some(about.ahead),
             snapshots: None,
         };
-        self.transmit(connection, Message::Up(FromAgent::Hello(hello)));
+        self.transmit(connection, Message::Up(FromAgent::Hello(Box::new(hello))));
         self.leave_again(connection, agent);
     }
 
@@ -298,7 +298,7 @@ impl World {
         }
         self.tally.count("Hello came late");
         let connection = self.network.open(agent);
-        self.transmit(connection, Message::Up(FromAgent::Hello(hello)));
+        self.transmit(connection, Message::Up(FromAgent::Hello(Box::new(hello))));
         self.leave_again(connection, agent);
     }
 

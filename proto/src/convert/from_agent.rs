@@ -79,7 +79,7 @@ impl TryFrom<v1::FromAgent> for FromAgent {
     fn try_from(wire: v1::FromAgent) -> Result<Self, InvalidFromAgent> {
         let v1::FromAgent { message } = wire;
         Ok(match message.ok_or(InvalidFromAgent::Unknown)? {
-            Up::Hello(hello) => FromAgent::Hello(hello.try_into()?),
+            Up::Hello(hello) => FromAgent::Hello(Box::new(hello.try_into()?)),
             Up::Accept(v1::Accept { token }) => FromAgent::Accept {
                 token: required(token)?,
             },
@@ -334,7 +334,7 @@ impl From<Obituary> for v1::Obituary {
 impl From<FromAgent> for v1::FromAgent {
     fn from(message: FromAgent) -> Self {
         let message = match message {
-            FromAgent::Hello(hello) => Up::Hello(hello.into()),
+            FromAgent::Hello(hello) => Up::Hello((*hello).into()),
             FromAgent::Accept { token } => Up::Accept(v1::Accept {
                 token: Some(token.into()),
             }),

@@ -533,7 +533,7 @@ fn hello() -> impl Strategy<Value = FromAgent> {
     )
         .prop_map(
             |((agent, name, version, min, max, slots), labels, resources, inventory, snapshots)| {
-                FromAgent::Hello(Hello {
+                FromAgent::Hello(Box::new(Hello {
                     instance: version.clone(),
                     agent: AgentId(agent),
                     name,
@@ -548,7 +548,7 @@ fn hello() -> impl Strategy<Value = FromAgent> {
                     policy: (min > 2).then(|| Rules::closed("p.toml:1")),
                     ahead: Some(min).filter(|min| *min > 0),
                     snapshots,
-                })
+                }))
             },
         )
 }

@@ -6,12 +6,12 @@
 use super::super::rows::read;
 use super::super::store::StoreError;
 use super::{Database, unavailable};
+use phalanx_shared::clock::Stopwatch;
 use sqlx::postgres::PgConnection;
 use sqlx::{Connection, Row};
 use std::future::Future;
 use std::time::Duration;
 use tokio::sync::watch;
-use tokio::time::Instant;
 
 /// How often a leader shows that it lives.
 const BEAT: Duration = Duration::from_secs(2);
@@ -69,7 +69,7 @@ pub(super) async fn lead(
 ) -> Result<Lead, StoreError> {
     // The first connection tells whether the settings are right. Later ones may fail while the database restarts.
     let mut lead = connect(database).await?;
-    let began = Instant::now();
+    let began = Stopwatch::start();
     let (mut silence, mut told) = (Silence::default(), None);
     loop {
         match wait_for_lock(&mut lead).await {
