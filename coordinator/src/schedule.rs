@@ -10,6 +10,7 @@ pub mod core;
 mod demand;
 pub mod expected;
 mod fleet;
+mod hopes;
 mod ledger;
 mod pace;
 mod prepared;

@@ -14,6 +14,7 @@ mod context;
 mod expand;
 mod family;
 mod job;
+mod kin;
 mod networks;
 mod probe;
 mod select;

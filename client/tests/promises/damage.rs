@@ -337,7 +337,8 @@ fn damage_is_found_at_the_start() {
     // A user can continue with the remaining entries.
     let fleet = damaged(|d| {
         let wal = d.join("journal.db-wal");
-        cut(&wal, length(&wal) / 2);
+        // Most of it are the tables, which come first.
+        cut(&wal, length(&wal) / 10 * 9);
         fs::remove_file(d.join("journal.db.mark")).unwrap();
     });
     let at = fleet.serve();

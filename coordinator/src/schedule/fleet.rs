@@ -93,7 +93,7 @@ impl Agent {
     fn cost(&self, class: &ClassKey, hope: Option<Hope<'_>>) -> Millionths {
         let held = |image: &WantedImage| self.images.contains(image.id());
         let missing = !class.images.iter().all(held);
-        let snapshot = hope.map_or(0, |hope| hope.cost(self));
+        let snapshot = hope.map_or(0, |hope| hope.cost(&self.shelf));
         self.load() + if missing { MISSING_IMAGES } else { 0 } + snapshot
     }
 }

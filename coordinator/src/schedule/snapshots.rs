@@ -3,11 +3,7 @@
 //! A snapshot only makes an agent cheaper than others that may take a cell; no cell waits for one (I6). How long a cell
 //! takes with and without one is known from its history.
 
-use super::core::Scheduler;
-use super::fleet::{Agent, Fleet};
-use super::queue::At;
 use phalanx_proto::link::Snapshots;
-use phalanx_shared::id::{AgentId, Token};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -37,12 +33,12 @@ pub(super) struct Shelf {
 }
 
 impl Shelf {
-    fn placed(&mut self, family: &str, now: Duration) {
+    pub fn placed(&mut self, family: &str, now: Duration) {
         let (count, _) = self.cells.entry(family.to_owned()).or_insert((0, now));
         *count += 1;
     }
 
-    fn released(&mut self, family: &str) {
+    pub fn released(&mut self, family: &str) {
         if let Some((count, _)) = self.cells.get_mut(family) {
             *count = count.saturating_sub(1);
             if *count == 0 {
@@ -99,9 +95,9 @@ pub(super) struct Hope<'w> {
 }
 
 impl Hope<'_> {
-    /// Returns the cost of an agent.
-    pub fn cost(&self, agent: &Agent) -> u64 {
-        agent.shelf.cost(self.wish, self.missed_ms, self.now)
+    /// Returns the cost of an agent that keeps and makes this.
+    pub fn cost(&self, shelf: &Shelf) -> u64 {
+        shelf.cost(self.wish, self.missed_ms, self.now)
     }
 }
 
@@ -152,26 +148,8 @@ impl Known {
         changed
     }
 
-    fn cell(&mut self, family: &str, more: bool) {
+    pub fn cell(&mut self, family: &str, more: bool) {
         Known::changed(&mut self.cells, family, more);
-    }
-}
-
-impl Fleet {
-    /// Notes that a cell with this family was placed on an agent.
-    pub fn wished(&mut self, agent: &AgentId, family: &str, now: Duration) {
-        if let Some(agent) = self.shelf_of(agent) {
-            agent.placed(family, now);
-            self.known.cell(family, true);
-        }
-    }
-
-    /// Notes that it isn't there any more.
-    pub fn wishes_no_more(&mut self, agent: &AgentId, family: &str) {
-        if let Some(agent) = self.shelf_of(agent) {
-            agent.released(family);
-        }
-        self.known.cell(family, false);
     }
 }
 
@@ -179,52 +157,6 @@ impl Fleet {
 pub(super) fn families(snapshots: &Snapshots) -> BTreeSet<String> {
     let held = snapshots.held.iter().map(|held| held.family.clone());
     held.filter(|family| !family.is_empty()).collect()
-}
-
-impl Scheduler {
-    /// Handles what an agent keeps from now on.
-    pub(super) fn keeps(&mut self, agent: &AgentId, snapshots: &Snapshots) {
-        let after = families(snapshots);
-        let changed = self.fleet.keeps(agent, after);
-        self.expect_anew(changed);
-    }
-
-    /// Puts the waiting cells of these families where their new expected duration belongs.
-    pub(super) fn expect_anew(&mut self, families: Vec<String>) {
-        for family in families {
-            let is_kept = self.fleet.known.is_kept(&family);
-            let waiting = self.waiting_for.get(&family).cloned();
-            for token in waiting.into_iter().flatten() {
-                let Some(queue) = self.runs.get_mut(&token.run) else {
-                    continue;
-                };
-                queue.expect_anew(&token.cell, is_kept);
-            }
-        }
-    }
-
-    /// Notes that a cell waits, and for which family.
-    pub(super) fn waits_for_family(&mut self, token: &Token) {
-        let family = self.entry(token).and_then(|entry| {
-            let waits = matches!(entry.at, At::Waiting(_));
-            entry.request.wish.as_ref().filter(|_| waits)
-        });
-        if let Some(family) = family.map(|wish| wish.family.clone()) {
-            let waiting = self.waiting_for.entry(family).or_default();
-            waiting.insert(token.clone());
-        }
-    }
-
-    /// Notes that a cell with this wish doesn't wait any more.
-    pub(super) fn waits_no_more(&mut self, token: &Token, wish: Option<&Wish>) {
-        let Some(wish) = wish else { return };
-        if let Some(waiting) = self.waiting_for.get_mut(&wish.family) {
-            waiting.remove(token);
-            if waiting.is_empty() {
-                self.waiting_for.remove(&wish.family);
-            }
-        }
-    }
 }
 
 #[cfg(test)]

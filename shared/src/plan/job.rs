@@ -4,7 +4,7 @@
 use super::cells::keys;
 use super::context::{Cell, Planner};
 use super::expand::{MAX_STEPS, matrix_context, prepared, workspace_context};
-use super::family::Common;
+use super::kin::Common;
 use super::wanted::{Anew, KEYS};
 use super::{CellJob, Keep, Plan, PlannedCell, SnapshotUse, SpecSource, WantedImage};
 use crate::diagnostic::{Diagnostic, Sources, Span};
