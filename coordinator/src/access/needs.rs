@@ -48,6 +48,24 @@ const CALLS: &[(&str, Need, Kind)] = &[
     ("/phalanx.v1.Access/ListTokens", In(Admin), Reads),
     ("/phalanx.v1.Access/RevokeToken", In(Admin), Changes),
     ("/phalanx.v1.Access/ListAudit", In(Admin), Reads),
+    // The handler asks for a token of another kind, and a renewal comes with the agent's certificate.
+    ("/phalanx.v1.Enrolment/Enrol", Nothing, Changes),
+    ("/phalanx.v1.Enrolment/Renew", Agent, Reads),
+    (
+        "/phalanx.v1.Identities/CreateAgentToken",
+        Everywhere(Admin),
+        Changes,
+    ),
+    (
+        "/phalanx.v1.Identities/ListIdentities",
+        Everywhere(Admin),
+        Reads,
+    ),
+    (
+        "/phalanx.v1.Identities/RevokeIdentity",
+        Everywhere(Admin),
+        Changes,
+    ),
     ("/phalanx.v1.AgentLink/Session", Agent, Reads),
     ("/phalanx.v1.AgentLink/Logs", Agent, Reads),
     ("/phalanx.v1.AgentLink/Workspace", Agent, Reads),

@@ -173,28 +173,77 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
     use super::*;
     use phalanx_shared::event::{AttemptRef, Event, EventKind};
+    use phalanx_shared::id::Token;
+    use phalanx_shared::plan::{Plan, Resources};
     use phalanx_shared::run_state::RunState;
     use phalanx_shared::time::Timestamp;
+
+    /// A plan of one cell.
+    fn plan() -> Plan {
+        Plan {
+            digest: "d".into(),
+            spec: "shop".into(),
+            inputs: Default::default(),
+            axes: vec![],
+            coverage: vec![],
+            cells: vec![PlannedCell {
+                id: "c".into(),
+                name: "c".into(),
+                matrix: Default::default(),
+                runs_on: vec![],
+                experimental: false,
+                resources: Resources::default(),
+                timeout_ms: 1_000,
+                attempts: 1,
+                retries: 0,
+            }],
+            max_parallel: None,
+            queue_timeout_ms: None,
+            max_skips: None,
+            fail_fast: false,
+            workspace: None,
+            files: Default::default(),
+        }
+    }
 
     /// Folds an attempt that started at second 10, with changes of its snapshot at the seconds that follow.
     fn attempt(states: &[(SnapshotState, i64)]) -> AttemptState {
         let at = |second: i64| Timestamp(second * 1_000_000);
         let mut state = RunState::new("r".into());
+        let token = Token {
+            run: "r".into(),
+            cell: "c".into(),
+            attempt: 1,
+            epoch: 1,
+        };
         let mut seq = 0;
-        let mut apply = |second, kind| {
-            seq += 1;
+        let mut apply = |second, kind: EventKind| {
+            let of_agent = !matches!(
+                kind,
+                EventKind::RunSubmitted { .. } | EventKind::CellOffered { .. }
+            );
+            seq += u64::from(of_agent);
             state.apply(&Event {
                 run: "r".into(),
-                attempt: Some(AttemptRef {
+                attempt: of_agent.then(|| AttemptRef {
                     cell: "c".into(),
                     attempt: 1,
                 }),
-                seq,
+                seq: if of_agent { seq } else { 0 },
                 at: at(second),
                 mono_us: 0,
                 kind,
             });
         };
+        let (plan, origin) = (plan(), Default::default());
+        apply(1, EventKind::RunSubmitted { plan, origin });
+        let offered = EventKind::CellOffered {
+            token,
+            agent: "a".into(),
+            agent_name: "a".into(),
+            placement: Default::default(),
+        };
+        apply(2, offered);
         apply(10, EventKind::AttemptStarted { agent: "a".into() });
         for (state, second) in states {
             let changed = EventKind::SnapshotChanged {
@@ -208,8 +257,7 @@ mod tests {
             };
             apply(*second, changed);
         }
-        let cell = &state.cells[&CellId::from("c")];
-        cell.newest().unwrap().clone()
+        state.cells[0].newest().unwrap().clone()
     }
 
     #[test]

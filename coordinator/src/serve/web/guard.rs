@@ -140,10 +140,10 @@ fn check(passwords: bool, method: &Method, headers: &HeaderMap, uri: &Uri) -> Re
             ),
         ));
     }
-    // Behind a proxy with TLS, only the browser knows the scheme.
+    // Only the browser knows the scheme: this port may have TLS, or a proxy in front of it.
     let own = |origin: &str| {
         let (scheme, rest) = origin.split_once("://").unwrap_or_default();
-        rest == host && (scheme == "http" || (passwords && scheme == "https"))
+        rest == host && matches!(scheme, "http" | "https")
     };
     let other_origin = text(&ORIGIN).is_some_and(|origin| !own(&origin));
     let site = text(&FETCH_SITE);
