@@ -102,13 +102,14 @@ impl Scheduler {
         let Some(shape) = self.fleet.shape_of(agent) else {
             return;
         };
-        let (mut held, mut room) = (Vec::new(), false);
+        let (mut held, mut room, mut unasked) = (Vec::new(), false, false);
         self.fleet.prepared(agent, |prepared| {
             prepared.states.clear();
             for Ahead { id, state } in images {
                 // An agent may name only what it was asked for, so it can't fill these sets.
                 let mut told = prepared.told.iter().flatten();
                 if !told.any(|image| image.id() == id) {
+                    unasked = true;
                     continue;
                 }
                 match &state {
@@ -121,8 +122,15 @@ impl Scheduler {
                 }
                 prepared.states.insert(id, state);
             }
+            if unasked {
+                prepared.told = None;
+            }
         });
         self.fleet.holds(agent, held);
+        if unasked {
+            // Its list is an older one. If the newest one was lost, only this reveals it.
+            self.changed_lists.insert(agent.clone());
+        }
         if !room {
             return;
         }

@@ -380,6 +380,24 @@ fn an_agent_prepares_what_cells_on_it_lack_before_what_waiting_cells_will_need()
 }
 
 #[test]
+fn an_agent_that_prepares_what_nobody_asked_for_hears_its_list_again() {
+    let mut b = Bench::new();
+    b.run("r", RunLimits::default());
+    b.up(agent("x", 1, &[]));
+    b.queue("r", vec![needs("r", "a", &["pg"])]);
+    b.prefetched.clear();
+    states(&mut b, "x", &[("pg", AheadState::Waiting)]);
+    assert!(b.prefetched.is_empty());
+    // A list without redis was lost on the way.
+    let older = [
+        ("redis", AheadState::Doing(String::new())),
+        ("pg", AheadState::Waiting),
+    ];
+    states(&mut b, "x", &older);
+    assert_eq!(lists(&b)["x"], ["pg"]);
+}
+
+#[test]
 fn what_no_cell_needs_any_more_leaves_the_list() {
     let mut b = Bench::new();
     b.run("r", RunLimits::default());
